@@ -1,0 +1,201 @@
+/* fastnn.h: the engine's C API: tensors, calls, operators, parallel loops, kernels.
+ *
+ * Data flow:  _core.launch -> fnn_launch (launch.c) -> driver (ops/) -> kernels (kernels/, one table per ISA and type).
+ * A driver plans: shapes, blocking, workspace, chunks. A kernel touches elements. Nothing reaches back up. */
+#ifndef FASTNN_H
+#define FASTNN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { FNN_MAX_RANK = 8, FNN_MAX_ARGS = 12, FNN_MAX_INTS = 24, FNN_MAX_FLOATS = 8, FNN_MESSAGE_SIZE = 512 };
+
+/* ---- tensors ---------------------------------------------------------------------------------------------------- */
+
+typedef enum { FNN_FLOAT32, FNN_FLOAT64, FNN_INT64, FNN_INT32, FNN_UINT8, FNN_BOOL, FNN_NUM_DTYPES } fnn_dtype;
+
+/* A view of memory. An optional argument that was not given is a NULL pointer in fnn_call, never an empty tensor. */
+typedef struct {
+    void *data; /* the first element (the view's offset is already added) */
+    int32_t dtype;
+    int32_t rank;
+    ptrdiff_t shape[FNN_MAX_RANK];
+    ptrdiff_t stride[FNN_MAX_RANK]; /* in elements; may be 0 or negative */
+} fnn_tensor;
+
+size_t fnn_itemsize(int dtype);
+const char *fnn_dtype_name(int dtype);
+ptrdiff_t fnn_numel(const fnn_tensor *t);
+/* Number of elements per image position: product of shape[from .. to). */
+ptrdiff_t fnn_span(const fnn_tensor *t, int from, int to);
+int fnn_is_contiguous(const fnn_tensor *t);                    /* dense, C order */
+int fnn_is_channels_last(const fnn_tensor *t);                 /* rank 4, dense, N H W C order */
+int fnn_same_shape(const fnn_tensor *a, const fnn_tensor *b);
+int fnn_same_layout(const fnn_tensor *a, const fnn_tensor *b); /* same shape and strides (where the extent is over 1) */
+void fnn_set_shape(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape);            /* results' layout: NHWC strides at rank 4, else C order */
+void fnn_set_shape_contiguous(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape); /* C order at any rank (parameters' gradients) */
+void fnn_set_like(fnn_tensor *t, const fnn_tensor *like);                                  /* same shape and dtype, the results' layout */
+/* Axes in canonical order (N H W C for rank 4, logical order otherwise): the order of summation and of random numbers. */
+void fnn_canonical_axes(int rank, int *axes);
+
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    int64_t i[FNN_MAX_INTS];
+    double f[FNN_MAX_FLOATS];
+} fnn_attrs;
+
+typedef enum { FNN_OK, FNN_VALUE_ERROR, FNN_TYPE_ERROR, FNN_INDEX_ERROR, FNN_MEMORY_ERROR } fnn_status;
+
+/* Bytes a driver works in: `shared` by all chunks, and `scratch` for each worker that runs chunks. */
+typedef struct {
+    size_t shared, scratch;
+} fnn_workspace;
+
+typedef struct fnn_call {
+    int op;
+    fnn_tensor *out[FNN_MAX_ARGS];      /* NULL: not asked for */
+    const fnn_tensor *in[FNN_MAX_ARGS]; /* NULL: not given */
+    fnn_attrs attr;
+    void *shared;                       /* workspace.shared bytes, 64-byte aligned */
+    void *scratch;                      /* workers x scratch_stride bytes */
+    size_t scratch_stride;
+    int flush;                          /* flush denormals: set for float32 calls */
+    char message[FNN_MESSAGE_SIZE];     /* why a status is not FNN_OK */
+} fnn_call;
+
+/* Writes "<op>: <message>" into call->message and returns status. */
+int fnn_fail(fnn_call *call, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* "(2, 3, 4)" into a small ring of static per-thread buffers: for messages. */
+const char *fnn_shape_text(const fnn_tensor *t);
+
+/* ---- operators -------------------------------------------------------------------------------------------------- */
+
+/* What a driver exports, one constant per op named fnn_<op>. The contract, so that eager and replay share it:
+ * run() has no parallel construct but fnn_parallel_for, no thread ids, no malloc and no static state; it works in
+ * call->shared and the scratch its body is handed; it never allocates outputs. */
+typedef struct {
+    int (*infer)(fnn_call *call);                               /* checks arguments, fills outputs' dtype, shape, strides */
+    void (*workspace)(const fnn_call *call, fnn_workspace *ws); /* NULL: needs none */
+    double (*cost)(const fnn_call *call);                       /* predicted single-thread nanoseconds; NULL: from bytes */
+    int (*run)(fnn_call *call);
+} fnn_driver;
+
+enum { FNN_ELEMENTWISE = 1, FNN_RANDOM = 2 };
+
+typedef struct {
+    const char *name, *outputs, *inputs, *attributes, *inplace;
+    int flags;
+    const fnn_driver *driver;
+    size_t kernel; /* elementwise ops: offset of their kernel in fnn_kernels */
+} fnn_op;
+
+enum {
+#define OP(name, outputs, inputs, attributes, inplace, flags) FNN_OP_##name,
+#define ELEMENTWISE(name, outputs, inputs, attributes, inplace) FNN_OP_##name,
+#include "ops.def"
+#undef OP
+#undef ELEMENTWISE
+    FNN_NUM_OPS
+};
+
+extern const fnn_op fnn_ops[FNN_NUM_OPS];
+extern const fnn_driver fnn_elementwise;
+#define OP(name, outputs, inputs, attributes, inplace, flags) extern const fnn_driver fnn_##name;
+#define ELEMENTWISE(name, outputs, inputs, attributes, inplace)
+#include "ops.def"
+#undef OP
+#undef ELEMENTWISE
+
+/* launch.c: the one door. infer: checks what is common to all ops, then the op's own infer. run: workspace, MXCSR, driver. */
+int fnn_infer(fnn_call *call);
+int fnn_check_outputs(fnn_call *call, fnn_tensor *const *given); /* after infer: caller's outputs fit, overlap only as allowed */
+double fnn_cost(const fnn_call *call);
+int fnn_run(fnn_call *call);
+
+/* ---- parallel loops (parallel.c) -------------------------------------------------------------------------------- */
+
+typedef void (*fnn_body)(void *context, ptrdiff_t chunk, void *scratch);
+
+/* Runs body for every chunk. Chunks depend on shape, dtype, ISA and precision only, so results cannot depend on the
+ * number of threads. `ns` predicts the whole loop's single-thread time and decides between one thread and all. */
+void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_body body, void *context);
+
+int fnn_parallel_init(void); /* once, at import: reads the environment, installs the fork handlers */
+int fnn_get_num_threads(void);
+void fnn_set_num_threads(int threads);
+const char *fnn_threads_reason(void); /* where the default came from */
+void fnn_set_thread_policy(int force);   /* 1: every loop of two chunks or more opens a region */
+int fnn_last_workers(void);              /* how many threads took part in the last parallel region */
+int fnn_has_openmp(void);
+unsigned fnn_flush_on(void);             /* sets FTZ|DAZ, returns the previous control word */
+void fnn_flush_restore(unsigned state);
+
+/* ---- memory (memory.c) ------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    int64_t in_use, cached, peak, system_calls;
+} fnn_memory_stats;
+
+void *fnn_alloc(size_t bytes); /* 64-byte aligned, from a size-class cache; NULL when out of memory */
+void fnn_free(void *block);
+void fnn_memory_trim(void);
+void fnn_memory_get_stats(fnn_memory_stats *stats);
+void fnn_memory_reset_peak(void);
+void fnn_memory_lock(void);    /* around fork */
+void fnn_memory_unlock(void);
+
+/* ---- random numbers (random.c): Philox4x32-10, counter-based ----------------------------------------------------- */
+
+/* Block `block` of the launch numbered `number`: four 32-bit words. Element e of a launch uses block e / 4, word e % 4. */
+void fnn_philox(uint64_t seed, uint64_t number, uint64_t block, uint32_t out[4]);
+
+/* ---- kernels ---------------------------------------------------------------------------------------------------- */
+
+/* What a GEMM or convolution does to a finished tile of C, in this order, each step rounded: + bias, + residual, activation. */
+typedef enum { FNN_ACT_NONE, FNN_ACT_RELU } fnn_activation;
+typedef struct {
+    const void *bias;     /* one per column, or NULL */
+    const void *residual; /* same layout as C, or NULL */
+    int activation;
+} fnn_epilogue;
+
+#define FNN_ELEMENTWISE_ARGS                                                                                            \
+    (ptrdiff_t n, void *const *out, const void *const *in, const ptrdiff_t *step, const double *attr)
+
+/* One per ISA and type. Pointers to elements are void *: the table's dtype says what they are. */
+typedef struct {
+    const char *isa;
+    int dtype;
+    ptrdiff_t lanes;     /* elements per vector */
+    ptrdiff_t tile_rows; /* GEMM register tile: rows ... */
+    ptrdiff_t tile_cols; /* ... and columns (a multiple of lanes) */
+#define KERNEL(name, args) void (*name) args;
+#include "kernels.def"
+#undef KERNEL
+} fnn_kernels;
+
+typedef enum { FNN_ISA_SCALAR, FNN_ISA_AVX2, FNN_ISA_AVX512, FNN_ISA_AMX, FNN_ISA_NEON, FNN_NUM_ISAS } fnn_isa;
+
+/* dispatch.c */
+int fnn_dispatch_init(void);                    /* 0, or -1 when FASTNN_ISA names what this machine lacks */
+const fnn_kernels *fnn_kernels_of(int dtype);   /* the active table: dtype FNN_FLOAT32 or FNN_FLOAT64 */
+int fnn_set_isa(const char *name);              /* 0, or -1: not built, or the machine lacks it */
+const char *fnn_isa_name(void);
+const char *fnn_isa_reason(void);               /* why this one */
+int fnn_isa_available(int isa);
+const char *fnn_isa_names(int isa);
+int fnn_num_kernels(void);
+const char *fnn_kernel_name(int index);
+
+/* ---- small helpers for drivers ---------------------------------------------------------------------------------- */
+
+static inline ptrdiff_t fnn_ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+static inline ptrdiff_t fnn_round_up(ptrdiff_t a, ptrdiff_t b) { return fnn_ceil_div(a, b) * b; }
+static inline ptrdiff_t fnn_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static inline ptrdiff_t fnn_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static inline void *fnn_at(const void *base, ptrdiff_t index, int dtype) {
+    return (char *)base + index * (ptrdiff_t)fnn_itemsize(dtype);
+}
+
+#endif
