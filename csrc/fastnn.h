@@ -108,6 +108,8 @@ extern const fnn_driver fnn_elementwise;
 #undef ELEMENTWISE
 
 /* launch.c: the one door. infer: checks what is common to all ops, then the op's own infer. run: workspace, MXCSR, driver. */
+void fnn_launch_init(void); /* once, at import */
+unsigned fnn_scalar_inputs(int op); /* bit k: input k is a ":scalar" */
 int fnn_infer(fnn_call *call);
 int fnn_check_outputs(fnn_call *call, fnn_tensor *const *given); /* after infer: caller's outputs fit, overlap only as allowed */
 double fnn_cost(const fnn_call *call);

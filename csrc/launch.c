@@ -1,0 +1,219 @@
+/* launch.c: the one door: every call of every op passes here, from Python today and from captured programs. */
+#include "fastnn.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+const fnn_op fnn_ops[FNN_NUM_OPS] = {
+#define OP(name, outputs, inputs, attributes, inplace, flags) {#name, outputs, inputs, attributes, inplace, flags, &fnn_##name, 0},
+#define ELEMENTWISE(name, outputs, inputs, attributes, inplace)                                                         \
+    {#name, outputs, inputs, attributes, inplace, FNN_ELEMENTWISE, &fnn_elementwise, offsetof(fnn_kernels, name)},
+#include "ops.def"
+#undef OP
+#undef ELEMENTWISE
+};
+
+int fnn_fail(fnn_call *call, int status, const char *format, ...) {
+    int used = snprintf(call->message, FNN_MESSAGE_SIZE, "%s: ", fnn_ops[call->op].name);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(call->message + used, (size_t)(FNN_MESSAGE_SIZE - used), format, args);
+    va_end(args);
+    return status;
+}
+
+/* ---- argument specifications: "x, weight, target:int64, bias?" ---- */
+
+enum { REAL = -1, ANY = -2, SCALAR = -3 };
+
+typedef struct {
+    char name[24];
+    int dtype; /* a dtype, REAL, ANY or SCALAR */
+    int optional;
+} argument;
+
+/* Reads the argument at *text and moves on; 0 at the end. */
+static int next_argument(const char **text, argument *arg) {
+    const char *s = *text;
+    while (*s == ' ' || *s == ',') s++;
+    if (!*s) return 0;
+    size_t n = strcspn(s, ":?,");
+    memcpy(arg->name, s, n);
+    arg->name[n] = 0;
+    s += n;
+    arg->dtype = REAL;
+    if (*s == ':') {
+        size_t m = strcspn(++s, "?,");
+        arg->dtype = m == 6 && !strncmp(s, "scalar", m) ? SCALAR : ANY;
+        for (int d = 0; d < FNN_NUM_DTYPES; d++)
+            if (strlen(fnn_dtype_name(d)) == m && !strncmp(s, fnn_dtype_name(d), m)) arg->dtype = d;
+        s += m;
+    }
+    arg->optional = *s == '?';
+    *text = s + arg->optional;
+    return 1;
+}
+
+static unsigned scalar_inputs[FNN_NUM_OPS];
+
+void fnn_launch_init(void) {
+    for (int op = 0; op < FNN_NUM_OPS; op++) {
+        const char *text = fnn_ops[op].inputs;
+        argument arg;
+        for (int k = 0; next_argument(&text, &arg); k++) scalar_inputs[op] |= (unsigned)(arg.dtype == SCALAR) << k;
+    }
+}
+
+unsigned fnn_scalar_inputs(int op) { return scalar_inputs[op]; }
+
+static int is_real(int dtype) { return dtype == FNN_FLOAT32 || dtype == FNN_FLOAT64; }
+
+static int check_inputs(fnn_call *call) {
+    const char *text = fnn_ops[call->op].inputs;
+    argument arg;
+    char first[24] = "";
+    int real = -1;
+    for (int k = 0; next_argument(&text, &arg); k++) {
+        const fnn_tensor *t = call->in[k];
+        if (!t) {
+            if (arg.optional) continue;
+            return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' is missing", arg.name);
+        }
+        if (t->dtype == FNN_FLOAT32) call->flush = 1;
+        if (arg.dtype == ANY) continue;
+        if (arg.dtype == SCALAR) {
+            if (t->dtype != FNN_FLOAT64 || t->rank != 0)
+                return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' is %s %s, but must be a 0-d float64 tensor", arg.name,
+                                fnn_dtype_name(t->dtype), fnn_shape_text(t));
+            continue;
+        }
+        if (arg.dtype >= 0) {
+            if (t->dtype != arg.dtype)
+                return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' has dtype %s, but must be %s", arg.name,
+                                fnn_dtype_name(t->dtype), fnn_dtype_name(arg.dtype));
+        } else if (!is_real(t->dtype)) {
+            return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' has dtype %s, but must be float32 or float64", arg.name,
+                            fnn_dtype_name(t->dtype));
+        } else if (real < 0) {
+            real = t->dtype;
+            strcpy(first, arg.name);
+        } else if (t->dtype != real) {
+            return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' has dtype %s, but '%s' has %s: they must be the same",
+                            arg.name, fnn_dtype_name(t->dtype), first, fnn_dtype_name(real));
+        }
+    }
+    return FNN_OK;
+}
+
+int fnn_infer(fnn_call *call) {
+    call->flush = 0;
+    int status = check_inputs(call);
+    return status ? status : fnn_ops[call->op].driver->infer(call);
+}
+
+/* ---- outputs that the caller gives ---- */
+
+typedef struct {
+    const char *low, *high;
+} range;
+
+static range bytes_of(const fnn_tensor *t) {
+    ptrdiff_t low = 0, high = 0;
+    size_t size = fnn_itemsize(t->dtype);
+    for (int d = 0; d < t->rank; d++) {
+        if (t->shape[d] == 0) return (range){t->data, t->data};
+        ptrdiff_t reach = (t->shape[d] - 1) * t->stride[d];
+        if (reach < 0) low += reach;
+        else high += reach;
+    }
+    return (range){(const char *)t->data + low * (ptrdiff_t)size, (const char *)t->data + (high + 1) * (ptrdiff_t)size};
+}
+
+static int overlap(const fnn_tensor *a, const fnn_tensor *b) {
+    range p = bytes_of(a), q = bytes_of(b);
+    return p.low < q.high && q.low < p.high;
+}
+
+/* Whether "out=in" is among the op's in-place pairs. */
+static int may_alias(const fnn_op *op, const char *out, const char *in) {
+    char pair[64];
+    snprintf(pair, sizeof pair, "%s=%s", out, in);
+    size_t n = strlen(pair);
+    for (const char *s = op->inplace; (s = strstr(s, pair)); s += n)
+        if ((s == op->inplace || s[-1] == ' ') && (s[n] == 0 || s[n] == ' ')) return 1;
+    return 0;
+}
+
+static int repeats_elements(const fnn_tensor *t) {
+    for (int d = 0; d < t->rank; d++)
+        if (t->shape[d] > 1 && t->stride[d] == 0) return 1;
+    return 0;
+}
+
+int fnn_check_outputs(fnn_call *call, fnn_tensor *const *given) {
+    const fnn_op *op = &fnn_ops[call->op];
+    const char *outputs = op->outputs;
+    argument out, in;
+    for (int k = 0; next_argument(&outputs, &out); k++) {
+        const fnn_tensor *have = given[k], *want = call->out[k];
+        if (!have || !want) continue;
+        if (!fnn_same_shape(have, want) || have->dtype != want->dtype)
+            return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' is %s %s, but the result is %s %s", out.name,
+                            fnn_dtype_name(have->dtype), fnn_shape_text(have), fnn_dtype_name(want->dtype), fnn_shape_text(want));
+        if (repeats_elements(have))
+            return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' is an expanded view: several elements share one address", out.name);
+        if (have->dtype == FNN_FLOAT32) call->flush = 1;
+        const char *inputs = op->inputs;
+        for (int j = 0; next_argument(&inputs, &in); j++) {
+            const fnn_tensor *x = call->in[j];
+            if (!x || !overlap(have, x)) continue;
+            if (may_alias(op, out.name, in.name) && have->data == x->data && fnn_same_layout(have, x)) continue;
+            return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' overlaps argument '%s' in memory", out.name, in.name);
+        }
+        for (int j = 0; j < k; j++)
+            if (given[j] && overlap(have, given[j]))
+                return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' overlaps another output in memory", out.name);
+    }
+    return FNN_OK;
+}
+
+/* ---- running ---- */
+
+/* Memory-bound by default: about 10 GB/s a core. */
+double fnn_cost(const fnn_call *call) {
+    const fnn_driver *driver = fnn_ops[call->op].driver;
+    if (driver->cost) return driver->cost(call);
+    double bytes = 0;
+    for (int k = 0; k < FNN_MAX_ARGS; k++) {
+        if (call->out[k]) bytes += (double)(fnn_numel(call->out[k]) * (ptrdiff_t)fnn_itemsize(call->out[k]->dtype));
+        if (call->in[k]) bytes += (double)(fnn_numel(call->in[k]) * (ptrdiff_t)fnn_itemsize(call->in[k]->dtype));
+    }
+    return bytes * 0.1;
+}
+
+int fnn_run(fnn_call *call) {
+    const fnn_driver *driver = fnn_ops[call->op].driver;
+    void *block = NULL;
+    call->shared = call->scratch = NULL;
+    call->scratch_stride = 0;
+    if (driver->workspace) {
+        fnn_workspace ws = {0, 0};
+        driver->workspace(call, &ws);
+        ws.shared = (ws.shared + 63) & ~(size_t)63;
+        /* Odd multiples of a line apart from a page: workers' buffers must not share cache sets. */
+        if (ws.scratch) ws.scratch = ((ws.scratch + 4095) & ~(size_t)4095) + 64;
+        size_t bytes = ws.shared + ws.scratch * (size_t)fnn_get_num_threads();
+        if (bytes) {
+            if (!(block = fnn_alloc(bytes))) return fnn_fail(call, FNN_MEMORY_ERROR, "no memory for a workspace of %zu bytes", bytes);
+            call->shared = block;
+            call->scratch = (char *)block + ws.shared;
+            call->scratch_stride = ws.scratch;
+        }
+    }
+    unsigned state = call->flush ? fnn_flush_on() : 0;
+    int status = driver->run(call);
+    if (call->flush) fnn_flush_restore(state);
+    fnn_free(block);
+    return status;
+}

@@ -1,0 +1,126 @@
+/* memory.c: a caching allocator. A training step asks for the same sizes again and again; blocks given back are kept by
+ * size class, so that a step in steady state neither calls the system nor faults a page. */
+#define _GNU_SOURCE
+#include "fastnn.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+enum {
+    ALIGNMENT = 64,
+    STEPS = 4,                /* classes per doubling: at most a quarter is wasted */
+    NUM_CLASSES = STEPS * 48,
+    SKEWS = 16,               /* large blocks start at different offsets in their page, or their lines would alias */
+    HUGE_PAGE = 2 << 20
+};
+
+/* Sits in the 64 bytes before the block. */
+typedef struct header {
+    struct header *next;
+    void *base;
+    size_t bytes; /* of the whole mapping */
+    int size_class;
+} header;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static header *free_lists[NUM_CLASSES];
+static fnn_memory_stats stats;
+static unsigned next_skew;
+
+/* Class c holds blocks of (STEPS + c % STEPS) << (c / STEPS + 4) bytes: 64, 80, 96, 112, 128, 160 ... */
+static size_t class_bytes(int c) { return (size_t)(STEPS + c % STEPS) << (c / STEPS + 4); }
+
+static int class_of(size_t bytes) {
+    if (bytes <= 64) return 0;
+    int shift = 63 - __builtin_clzll((unsigned long long)(bytes - 1));     /* 2^shift <= bytes - 1 */
+    int step = (int)(((bytes - 1) >> (shift - 2)) & (STEPS - 1)) + 1;      /* quarters above 2^shift, rounded up */
+    return (shift - 6) * STEPS + step;
+}
+
+static header *map_block(int c) {
+    size_t payload = class_bytes(c), skew = payload >= 4096 ? (size_t)ALIGNMENT * (next_skew++ % SKEWS) : 0;
+    size_t bytes = payload + sizeof(header) + ALIGNMENT * (SKEWS + 2);
+    char *base;
+    if (bytes >= HUGE_PAGE) {
+        bytes = (bytes + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1);
+        if (posix_memalign((void **)&base, HUGE_PAGE, bytes)) return NULL;
+        madvise(base, bytes, MADV_HUGEPAGE);
+    } else if (posix_memalign((void **)&base, ALIGNMENT, bytes)) {
+        return NULL;
+    }
+    stats.system_calls++;
+    header *h = (header *)(base + skew);
+    *h = (header){.base = base, .bytes = bytes, .size_class = c};
+    return h;
+}
+
+static void *payload_of(header *h) { return (char *)h + ALIGNMENT; }
+
+static void trim_locked(void) {
+    for (int c = 0; c < NUM_CLASSES; c++)
+        for (header *h = free_lists[c], *next; h; h = next) {
+            next = h->next;
+            stats.cached -= (int64_t)class_bytes(c);
+            free(h->base);
+            free_lists[c] = next;
+        }
+}
+
+void *fnn_alloc(size_t bytes) {
+    if (bytes > (size_t)1 << 46) return NULL;
+    int c = class_of(bytes);
+    pthread_mutex_lock(&lock);
+    header *h = free_lists[c];
+    if (h) {
+        free_lists[c] = h->next;
+        stats.cached -= (int64_t)class_bytes(c);
+    } else if (!(h = map_block(c))) {
+        trim_locked();
+        h = map_block(c);
+    }
+    if (h) {
+        stats.in_use += (int64_t)class_bytes(c);
+        if (stats.in_use > stats.peak) stats.peak = stats.in_use;
+    }
+    pthread_mutex_unlock(&lock);
+    return h ? payload_of(h) : NULL;
+}
+
+void fnn_free(void *block) {
+    if (!block) return;
+    header *h = (header *)((char *)block - ALIGNMENT);
+    int64_t bytes = (int64_t)class_bytes(h->size_class);
+    pthread_mutex_lock(&lock);
+    stats.in_use -= bytes;
+    /* What is cached never exceeds what was once in use: sizes that are gone for good go back to the system. */
+    if (stats.cached + bytes > stats.peak) {
+        free(h->base);
+    } else {
+        h->next = free_lists[h->size_class];
+        free_lists[h->size_class] = h;
+        stats.cached += bytes;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+void fnn_memory_trim(void) {
+    pthread_mutex_lock(&lock);
+    trim_locked();
+    pthread_mutex_unlock(&lock);
+}
+
+void fnn_memory_get_stats(fnn_memory_stats *out) {
+    pthread_mutex_lock(&lock);
+    *out = stats;
+    pthread_mutex_unlock(&lock);
+}
+
+void fnn_memory_reset_peak(void) {
+    pthread_mutex_lock(&lock);
+    stats.peak = stats.in_use;
+    pthread_mutex_unlock(&lock);
+}
+
+void fnn_memory_lock(void) { pthread_mutex_lock(&lock); }
+void fnn_memory_unlock(void) { pthread_mutex_unlock(&lock); }

@@ -1,0 +1,180 @@
+/* copy.c: copy (any layout to any layout, any dtype to any dtype), contiguous, fill. */
+#include "nest.h"
+
+#include <string.h>
+
+enum { CHUNK = 16384, TILE = 32 };
+
+/* ---- n elements from one stride and dtype to another ---- */
+
+#define CONVERT(to_type, from_type, value)                                                                              \
+    for (ptrdiff_t i = 0; i < n; i++) {                                                                                 \
+        from_type v = ((const from_type *)from)[i * from_step];                                                         \
+        ((to_type *)to)[i * to_step] = (to_type)(value);                                                                \
+    }                                                                                                                   \
+    return
+
+/* Real to integer saturates and takes NaN to 0: C leaves both undefined. */
+static int64_t saturate(double v, int64_t low, int64_t high) {
+    return v >= (double)high ? high : v <= (double)low ? low : v == v ? (int64_t)v : 0;
+}
+
+#define FROM_REAL(type)                                                                                                 \
+    switch (to_dtype) {                                                                                                 \
+    case FNN_FLOAT32: CONVERT(float, type, v);                                                                          \
+    case FNN_FLOAT64: CONVERT(double, type, v);                                                                         \
+    case FNN_INT64: CONVERT(int64_t, type, saturate(v, INT64_MIN, INT64_MAX));                                          \
+    case FNN_INT32: CONVERT(int32_t, type, saturate(v, INT32_MIN, INT32_MAX));                                          \
+    case FNN_UINT8: CONVERT(uint8_t, type, saturate(v, 0, 255));                                                        \
+    case FNN_BOOL: CONVERT(uint8_t, type, v != 0);                                                                      \
+    }                                                                                                                   \
+    return
+#define FROM_INTEGER(type)                                                                                              \
+    switch (to_dtype) {                                                                                                 \
+    case FNN_FLOAT32: CONVERT(float, type, v);                                                                          \
+    case FNN_FLOAT64: CONVERT(double, type, v);                                                                         \
+    case FNN_INT64: CONVERT(int64_t, type, v);                                                                          \
+    case FNN_INT32: CONVERT(int32_t, type, v);                                                                          \
+    case FNN_UINT8: CONVERT(uint8_t, type, v);                                                                          \
+    case FNN_BOOL: CONVERT(uint8_t, type, v != 0);                                                                      \
+    }                                                                                                                   \
+    return
+
+static void convert(int to_dtype, void *to, ptrdiff_t to_step, int from_dtype, const void *from, ptrdiff_t from_step, ptrdiff_t n) {
+    if (to_dtype == from_dtype && to_step == 1 && from_step == 1) {
+        memcpy(to, from, (size_t)n * fnn_itemsize(to_dtype));
+        return;
+    }
+    switch (from_dtype) {
+    case FNN_FLOAT32: FROM_REAL(float);
+    case FNN_FLOAT64: FROM_REAL(double);
+    case FNN_INT64: FROM_INTEGER(int64_t);
+    case FNN_INT32: FROM_INTEGER(int32_t);
+    case FNN_UINT8:
+    case FNN_BOOL: FROM_INTEGER(uint8_t);
+    }
+}
+
+/* ---- copy ---- */
+
+typedef struct {
+    fnn_nest nest;
+    int to, from;      /* dtypes */
+    int tiled;         /* the source is contiguous along another dimension than the result: work in square tiles */
+    int across;        /* that dimension */
+    ptrdiff_t columns; /* tiles along it */
+    ptrdiff_t outer;   /* elements over all dimensions but `across` and the last */
+} copy_plan;
+
+static void run_copy(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const copy_plan *p = context;
+    const fnn_nest *nest = &p->nest;
+    int last = nest->rank - 1;
+    ptrdiff_t from = chunk * CHUNK, to = fnn_min(from + CHUNK, nest->size);
+    char *at[FNN_MAX_ARGS];
+    while (from < to) {
+        ptrdiff_t n = fnn_min(nest->shape[last] - from % nest->shape[last], to - from);
+        fnn_nest_seek(nest, from, at);
+        convert(p->to, at[0], nest->stride[0][last], p->from, at[1], nest->stride[1][last], n);
+        from += n;
+    }
+}
+
+/* One strip: TILE positions along `across`, all of the last dimension, at one place of the others. The strip is walked in
+ * TILE x TILE tiles, so that the lines read across are used up while they are in cache. */
+static void run_copy_tiled(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const copy_plan *p = context;
+    const fnn_nest *nest = &p->nest;
+    int last = nest->rank - 1, across = p->across;
+    ptrdiff_t column = chunk % p->columns * TILE, index = chunk / p->columns;
+    ptrdiff_t wide = fnn_min(TILE, nest->shape[across] - column), shift[2] = {0, 0};
+    for (int d = last - 1; d >= 0; d--) {
+        if (d == across) continue;
+        for (int k = 0; k < 2; k++) shift[k] += index % nest->shape[d] * nest->stride[k][d];
+        index /= nest->shape[d];
+    }
+    for (ptrdiff_t row = 0; row < nest->shape[last]; row += TILE) {
+        ptrdiff_t n = fnn_min(TILE, nest->shape[last] - row);
+        for (ptrdiff_t c = column; c < column + wide; c++) {
+            ptrdiff_t to = shift[0] + c * nest->stride[0][across] + row * nest->stride[0][last];
+            ptrdiff_t from = shift[1] + c * nest->stride[1][across] + row * nest->stride[1][last];
+            convert(p->to, nest->data[0] + to * (ptrdiff_t)nest->itemsize[0], nest->stride[0][last], p->from,
+                    nest->data[1] + from * (ptrdiff_t)nest->itemsize[1], nest->stride[1][last], n);
+        }
+    }
+}
+
+static int copy_infer(fnn_call *call) {
+    int dtype = (int)call->attr.i[0];
+    if (dtype >= FNN_NUM_DTYPES) return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'dtype' is %d, but there are %d dtypes", dtype, FNN_NUM_DTYPES);
+    fnn_set_shape(call->out[0], dtype < 0 ? call->in[0]->dtype : dtype, call->in[0]->rank, call->in[0]->shape);
+    return FNN_OK;
+}
+
+/* y: any layout and dtype; x: the same shape. */
+static int copy_run(fnn_call *call) {
+    copy_plan p = {.to = call->out[0]->dtype, .from = call->in[0]->dtype};
+    const fnn_tensor *operand[2] = {call->out[0], call->in[0]};
+    fnn_nest_build(&p.nest, operand, 2);
+    int last = p.nest.rank - 1;
+    for (int d = 0; d < last && !p.tiled; d++)
+        if (p.nest.stride[1][d] == 1 && p.nest.stride[1][last] > 1 && p.nest.shape[d] >= 4 && p.nest.shape[last] >= 4)
+            p.tiled = 1, p.across = d;
+    if (!p.tiled) {
+        fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_copy, &p);
+        return FNN_OK;
+    }
+    p.columns = fnn_ceil_div(p.nest.shape[p.across], TILE);
+    p.outer = p.nest.size / p.nest.shape[p.across] / p.nest.shape[last];
+    fnn_parallel_for(call, p.columns * p.outer, 2 * fnn_cost(call), run_copy_tiled, &p);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_copy = {.infer = copy_infer, .run = copy_run};
+
+static int contiguous_infer(fnn_call *call) {
+    fnn_set_shape_contiguous(call->out[0], call->in[0]->dtype, call->in[0]->rank, call->in[0]->shape);
+    return FNN_OK;
+}
+
+/* y: x in C order, whatever the rank. */
+const fnn_driver fnn_contiguous = {.infer = contiguous_infer, .run = copy_run};
+
+/* ---- fill ---- */
+
+typedef struct {
+    fnn_nest nest;
+    int dtype;
+    double value;
+} fill_plan;
+
+static void run_fill(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const fill_plan *p = context;
+    const fnn_nest *nest = &p->nest;
+    int last = nest->rank - 1;
+    ptrdiff_t from = chunk * CHUNK, to = fnn_min(from + CHUNK, nest->size);
+    char *at[FNN_MAX_ARGS];
+    while (from < to) {
+        ptrdiff_t n = fnn_min(nest->shape[last] - from % nest->shape[last], to - from);
+        fnn_nest_seek(nest, from, at);
+        if (p->value == 0 && nest->stride[0][last] == 1) memset(at[0], 0, (size_t)n * nest->itemsize[0]);
+        else convert(p->dtype, at[0], nest->stride[0][last], FNN_FLOAT64, &p->value, 0, n);
+        from += n;
+    }
+}
+
+static int fill_infer(fnn_call *call) { return fnn_fail(call, FNN_TYPE_ERROR, "writes into an output that the caller gives"); }
+
+/* y[...] = value; y is always given by the caller. */
+static int fill_run(fnn_call *call) {
+    fill_plan p = {.dtype = call->out[0]->dtype, .value = call->attr.f[0]};
+    const fnn_tensor *operand[1] = {call->out[0]};
+    fnn_nest_build(&p.nest, operand, 1);
+    fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_fill, &p);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_fill = {.infer = fill_infer, .run = fill_run};

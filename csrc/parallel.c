@@ -1,0 +1,188 @@
+/* parallel.c: the only file that knows OpenMP: parallel loops, the number of threads, fork safety, denormals. */
+#define _GNU_SOURCE
+#include "fastnn.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+/* A region costs about 2.5 us while its workers still spin (GCC 12's libgomp, 2 threads; `python bench/threads.py`), so a
+ * loop is shared out only when each of two threads saves more than that. */
+static const double REGION_NS = 8000;
+
+static pthread_mutex_t region_lock = PTHREAD_MUTEX_INITIALIZER; /* one parallel region at a time: a second caller runs serially */
+static int num_threads = 1;
+static int forced;
+static int last_workers = 1;
+static char reason[160] = "not initialised";
+
+/* ---- denormals ---- */
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+unsigned fnn_flush_on(void) {
+    unsigned state = _mm_getcsr();
+    _mm_setcsr(state | 0x8040); /* FTZ | DAZ */
+    return state;
+}
+void fnn_flush_restore(unsigned state) { _mm_setcsr(state); }
+#elif defined(__aarch64__)
+unsigned fnn_flush_on(void) {
+    uint64_t state;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(state));
+    __asm__ volatile("msr fpcr, %0" ::"r"(state | (1u << 24)));
+    return (unsigned)state;
+}
+void fnn_flush_restore(unsigned state) { __asm__ volatile("msr fpcr, %0" ::"r"((uint64_t)state)); }
+#else
+unsigned fnn_flush_on(void) { return 0; }
+void fnn_flush_restore(unsigned state) { (void)state; }
+#endif
+
+/* ---- loops ---- */
+
+static char *scratch_of(const fnn_call *call, int worker) {
+    return call && call->scratch ? (char *)call->scratch + (size_t)worker * call->scratch_stride : NULL;
+}
+
+static void run_serially(const fnn_call *call, ptrdiff_t chunks, fnn_body body, void *context) {
+    for (ptrdiff_t c = 0; c < chunks; c++) body(context, c, scratch_of(call, 0));
+}
+
+void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_body body, void *context) {
+#ifdef _OPENMP
+    int worthwhile = forced || ns >= REGION_NS;
+    if (chunks < 2 || num_threads < 2 || !worthwhile || omp_in_parallel() || pthread_mutex_trylock(&region_lock)) {
+        run_serially(call, chunks, body, context);
+        return;
+    }
+    int flush = call && call->flush;
+    /* Always the full team: libgomp destroys and recreates threads when the size changes. Workers without a chunk return at once. */
+#pragma omp parallel num_threads(num_threads)
+    {
+        ptrdiff_t worker = omp_get_thread_num(), team = omp_get_num_threads();
+        unsigned state = flush ? fnn_flush_on() : 0;
+        /* Contiguous shares: the same worker meets the same data in the next loop over it. */
+        for (ptrdiff_t c = chunks * worker / team, end = chunks * (worker + 1) / team; c < end; c++)
+            body(context, c, scratch_of(call, (int)worker));
+        if (flush) fnn_flush_restore(state);
+        if (worker == 0) last_workers = (int)fnn_min(team, chunks);
+    }
+    pthread_mutex_unlock(&region_lock);
+#else
+    (void)ns;
+    run_serially(call, chunks, body, context);
+#endif
+}
+
+int fnn_last_workers(void) { return last_workers; }
+void fnn_set_thread_policy(int force) { forced = force; }
+int fnn_get_num_threads(void) { return num_threads; }
+void fnn_set_num_threads(int threads) { num_threads = threads; }
+const char *fnn_threads_reason(void) { return reason; }
+
+int fnn_has_openmp(void) {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+/* ---- how many threads ---- */
+
+/* CPUs the cgroup may use, rounded up; 0 when there is no quota. */
+static int cgroup_quota(void) {
+    long long quota = -1, period = 0;
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r"); /* version 2 */
+    if (f) {
+        if (fscanf(f, "%lld %lld", &quota, &period) != 2) quota = -1;
+        fclose(f);
+    } else if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) { /* version 1 */
+        if (fscanf(f, "%lld", &quota) != 1) quota = -1;
+        fclose(f);
+        if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r"))) {
+            if (fscanf(f, "%lld", &period) != 1) period = 0;
+            fclose(f);
+        }
+    }
+    return quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
+}
+
+/* Allowed CPUs and, among them, distinct physical cores (a core counts by the first of its sibling threads). */
+static void allowed_cpus(int *cpus, int *cores) {
+    *cpus = *cores = 0;
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        char seen[CPU_SETSIZE] = {0};
+        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+            if (!CPU_ISSET(cpu, &set)) continue;
+            char path[96];
+            int first = cpu;
+            snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+            FILE *f = fopen(path, "r");
+            if (f) {
+                if (fscanf(f, "%d", &first) != 1 || first < 0 || first >= CPU_SETSIZE) first = cpu;
+                fclose(f);
+            }
+            *cpus += 1;
+            *cores += !seen[first];
+            seen[first] = 1;
+        }
+    }
+#endif
+    if (*cpus == 0) *cpus = *cores = (int)fnn_max(sysconf(_SC_NPROCESSORS_ONLN), 1);
+}
+
+static int from_environment(const char *name) {
+    const char *text = getenv(name);
+    int n = text ? atoi(text) : 0;
+    return n > 0 ? (int)fnn_min(n, 1024) : 0;
+}
+
+static void choose_threads(void) {
+    static const char *const variables[] = {"FASTNN_NUM_THREADS", "OMP_NUM_THREADS"};
+    for (int v = 0; v < 2; v++) {
+        int n = from_environment(variables[v]);
+        if (!n) continue;
+        num_threads = n;
+        snprintf(reason, sizeof reason, "%s=%d", variables[v], n);
+        return;
+    }
+    int quota = cgroup_quota(), cpus, cores;
+    allowed_cpus(&cpus, &cores);
+    num_threads = quota && quota < cores ? quota : cores;
+    if (quota)
+        snprintf(reason, sizeof reason, "the least of: cgroup quota %d, allowed CPUs %d, physical cores %d", quota, cpus, cores);
+    else
+        snprintf(reason, sizeof reason, "the least of: allowed CPUs %d, physical cores %d (no cgroup quota)", cpus, cores);
+}
+
+/* ---- fork ----
+ * libgomp's workers do not exist in a forked child, which would wait for them for ever at its first region. So before a
+ * fork we take our locks and give the workers back; parent and child start fresh ones when they need them. */
+
+static void before_fork(void) {
+    pthread_mutex_lock(&region_lock);
+    fnn_memory_lock();
+#if defined(_OPENMP) && _OPENMP >= 201811
+    if (num_threads > 1) omp_pause_resource_all(omp_pause_hard);
+#endif
+}
+
+static void after_fork(void) {
+    fnn_memory_unlock();
+    pthread_mutex_unlock(&region_lock);
+}
+
+int fnn_parallel_init(void) {
+    choose_threads();
+    return pthread_atfork(before_fork, after_fork, after_fork);
+}

@@ -1,0 +1,45 @@
+/* vec.h: one vocabulary of vectors for every ISA and both types. A target defines VEC_<ISA> and REAL64 (0 or 1) first.
+ *
+ *   real, vec, mask, ivec (integers as wide as real), LANES
+ *   vec_load vec_store (any alignment)   vec_load_n vec_store_n (first n lanes, 0 <= n <= LANES; others read as 0)
+ *   vec_set1 vec_zero   vec_add vec_sub vec_mul vec_div   vec_fma(a,b,c) = a*b+c   vec_fnma(a,b,c) = c-a*b
+ *   vec_max(a,b) vec_min(a,b): b where unordered   vec_abs vec_neg vec_sqrt vec_round (half to even)
+ *   vec_lt vec_le vec_eq vec_unordered -> mask     mask_and mask_or mask_not   vec_select(m,a,b) = m ? a : b
+ *   vec_copysign(a,b): |a| with b's sign
+ *   ivec_set1 ivec_add ivec_sub ivec_and ivec_or ivec_shl ivec_shr (logical, constant count)
+ *   vec_as_ivec ivec_as_vec (bits)       vec_to_ivec (round) ivec_to_vec (values; |value| < 2^31, for 64 bits 2^51)
+ *   vec_sum vec_hmax vec_hmin: across lanes, in a fixed tree
+ *   vec_load_u8 vec_load_i32 vec_store_i32 (p, n): bytes and 32-bit integers as reals   mask_store_u8 (p, m, n): 0 or 1
+ *   mask_load_u8 (p, n): nonzero bytes   mask_any(m)
+ *
+ * Rounding is what these names say: no contraction (-ffp-contract=off), fused multiply-add only where vec_fma is written.
+ * On scalar targets vec_fma is a*b+c, rounded twice. */
+#ifndef FNN_VEC_H
+#define FNN_VEC_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if REAL64
+typedef double real;
+typedef int64_t ireal;
+#else
+typedef float real;
+typedef int32_t ireal;
+#endif
+
+#define INLINE static inline __attribute__((always_inline, unused))
+
+#if defined(VEC_AVX512)
+#include "vec_avx512.h"
+#elif defined(VEC_AVX2)
+#include "vec_avx2.h"
+#elif defined(VEC_SCALAR)
+#include "vec_scalar.h"
+#else
+#error "a target must define its ISA"
+#endif
+
+#endif

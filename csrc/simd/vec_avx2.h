@@ -1,0 +1,134 @@
+/* vec_avx2.h: 8 floats or 4 doubles (x86-64-v3: AVX2, FMA). A mask is a vector of all-ones and all-zeros lanes. */
+#include <immintrin.h>
+
+#if REAL64
+#define LANES 4
+#define V(op) _mm256_##op##_pd
+#define I(op) _mm256_##op##_epi64
+#define AS_INT _mm256_castpd_si256
+#define AS_REAL _mm256_castsi256_pd
+typedef __m256d vec;
+#else
+#define LANES 8
+#define V(op) _mm256_##op##_ps
+#define I(op) _mm256_##op##_epi32
+#define AS_INT _mm256_castps_si256
+#define AS_REAL _mm256_castsi256_ps
+typedef __m256 vec;
+#endif
+typedef vec mask;
+typedef __m256i ivec;
+
+INLINE __m256i mask_first(ptrdiff_t n) {
+#if REAL64
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+#else
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+#endif
+}
+
+INLINE vec vec_load(const real *p) { return V(loadu)(p); }
+INLINE void vec_store(real *p, vec v) { V(storeu)(p, v); }
+INLINE vec vec_load_n(const real *p, ptrdiff_t n) { return V(maskload)(p, mask_first(n)); }
+INLINE void vec_store_n(real *p, vec v, ptrdiff_t n) { V(maskstore)(p, mask_first(n), v); }
+INLINE vec vec_set1(real a) { return V(set1)(a); }
+#if REAL64
+INLINE vec vec_zero(void) { return _mm256_setzero_pd(); }
+#else
+INLINE vec vec_zero(void) { return _mm256_setzero_ps(); }
+#endif
+INLINE vec vec_add(vec a, vec b) { return V(add)(a, b); }
+INLINE vec vec_sub(vec a, vec b) { return V(sub)(a, b); }
+INLINE vec vec_mul(vec a, vec b) { return V(mul)(a, b); }
+INLINE vec vec_div(vec a, vec b) { return V(div)(a, b); }
+INLINE vec vec_fma(vec a, vec b, vec c) { return V(fmadd)(a, b, c); }
+INLINE vec vec_fnma(vec a, vec b, vec c) { return V(fnmadd)(a, b, c); }
+INLINE vec vec_max(vec a, vec b) { return V(max)(a, b); }
+INLINE vec vec_min(vec a, vec b) { return V(min)(a, b); }
+INLINE vec vec_abs(vec a) { return V(andnot)(vec_set1((real)-0.0), a); }
+INLINE vec vec_neg(vec a) { return V(xor)(a, vec_set1((real)-0.0)); }
+INLINE vec vec_sqrt(vec a) { return V(sqrt)(a); }
+INLINE vec vec_round(vec a) { return V(round)(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE vec vec_copysign(vec a, vec b) {
+    const vec sign = vec_set1((real)-0.0);
+    return V(or)(V(andnot)(sign, a), V(and)(sign, b));
+}
+INLINE mask vec_lt(vec a, vec b) { return V(cmp)(a, b, _CMP_LT_OQ); }
+INLINE mask vec_le(vec a, vec b) { return V(cmp)(a, b, _CMP_LE_OQ); }
+INLINE mask vec_eq(vec a, vec b) { return V(cmp)(a, b, _CMP_EQ_OQ); }
+INLINE mask vec_unordered(vec a, vec b) { return V(cmp)(a, b, _CMP_UNORD_Q); }
+INLINE mask mask_and(mask a, mask b) { return V(and)(a, b); }
+INLINE mask mask_or(mask a, mask b) { return V(or)(a, b); }
+INLINE mask mask_not(mask a) { return V(xor)(a, AS_REAL(_mm256_set1_epi32(-1))); }
+INLINE int mask_any(mask a) { return V(movemask)(a) != 0; }
+INLINE vec vec_select(mask m, vec a, vec b) { return V(blendv)(b, a, m); }
+
+#if REAL64
+INLINE ivec ivec_set1(ireal a) { return _mm256_set1_epi64x(a); }
+#else
+INLINE ivec ivec_set1(ireal a) { return _mm256_set1_epi32(a); }
+#endif
+INLINE ivec ivec_add(ivec a, ivec b) { return I(add)(a, b); }
+INLINE ivec ivec_sub(ivec a, ivec b) { return I(sub)(a, b); }
+INLINE ivec ivec_and(ivec a, ivec b) { return _mm256_and_si256(a, b); }
+INLINE ivec ivec_or(ivec a, ivec b) { return _mm256_or_si256(a, b); }
+#define ivec_shl(a, count) I(slli)(a, count)
+#define ivec_shr(a, count) I(srli)(a, count)
+INLINE ivec vec_as_ivec(vec a) { return AS_INT(a); }
+INLINE vec ivec_as_vec(ivec i) { return AS_REAL(i); }
+#if REAL64
+/* AVX2 converts no 64-bit integers: adding 1.5 * 2^52 leaves the integer in the low mantissa bits. */
+INLINE ivec vec_to_ivec(vec a) {
+    const vec magic = vec_set1(0x1.8p52);
+    return ivec_sub(AS_INT(vec_add(a, magic)), AS_INT(magic));
+}
+INLINE vec ivec_to_vec(ivec i) {
+    const vec magic = vec_set1(0x1.8p52);
+    return vec_sub(AS_REAL(ivec_add(i, AS_INT(magic))), magic);
+}
+#else
+INLINE ivec vec_to_ivec(vec a) { return _mm256_cvtps_epi32(a); }
+INLINE vec ivec_to_vec(ivec i) { return _mm256_cvtepi32_ps(i); }
+#endif
+
+/* Halves, then quarters, then eighths: the same tree as AVX-512's reductions, one level shorter. */
+#if REAL64
+#define FOLD(op, a)                                                                                                     \
+    __m128d h = _mm_##op##_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));                                  \
+    return _mm_cvtsd_f64(_mm_##op##_sd(h, _mm_unpackhi_pd(h, h)))
+#else
+#define FOLD(op, a)                                                                                                     \
+    __m128 h = _mm_##op##_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));                                   \
+    h = _mm_##op##_ps(h, _mm_movehl_ps(h, h));                                                                          \
+    return _mm_cvtss_f32(_mm_##op##_ss(h, _mm_shuffle_ps(h, h, 1)))
+#endif
+INLINE real vec_sum(vec a) { FOLD(add, a); }
+INLINE real vec_hmax(vec a) { FOLD(max, a); }
+INLINE real vec_hmin(vec a) { FOLD(min, a); }
+
+/* AVX2 has no byte masks: short runs go through a small buffer. */
+INLINE __m128i load_bytes(const void *p, ptrdiff_t n) {
+    char buffer[8] = {0};
+    __builtin_memcpy(buffer, p, (size_t)n);
+    return _mm_loadl_epi64((const __m128i *)buffer);
+}
+#if REAL64
+INLINE __m128i mask_first_i32(ptrdiff_t n) { return _mm_cmpgt_epi32(_mm_set1_epi32((int)n), _mm_setr_epi32(0, 1, 2, 3)); }
+INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(load_bytes(p, n))); }
+INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_pd(_mm_maskload_epi32(p, mask_first_i32(n))); }
+INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm_maskstore_epi32(p, mask_first_i32(n), _mm256_cvtpd_epi32(v)); }
+INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
+    return AS_REAL(_mm256_cmpgt_epi64(_mm256_cvtepu8_epi64(load_bytes(p, n)), _mm256_setzero_si256()));
+}
+#else
+INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_bytes(p, n))); }
+INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_ps(_mm256_maskload_epi32(p, mask_first(n))); }
+INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm256_maskstore_epi32(p, mask_first(n), _mm256_cvtps_epi32(v)); }
+INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
+    return AS_REAL(_mm256_cmpgt_epi32(_mm256_cvtepu8_epi32(load_bytes(p, n)), _mm256_setzero_si256()));
+}
+#endif
+INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
+    int bits = V(movemask)(m);
+    for (ptrdiff_t i = 0; i < n; i++) p[i] = (uint8_t)(bits >> i & 1);
+}

@@ -1,0 +1,110 @@
+/* vec_avx512.h: 16 floats or 8 doubles (x86-64-v4: F, BW, CD, DQ, VL). */
+#include <immintrin.h>
+
+#if REAL64
+#define LANES 8
+#define V(op) _mm512_##op##_pd
+#define I(op) _mm512_##op##_epi64
+typedef __m512d vec;
+typedef __mmask8 mask;
+#else
+#define LANES 16
+#define V(op) _mm512_##op##_ps
+#define I(op) _mm512_##op##_epi32
+typedef __m512 vec;
+typedef __mmask16 mask;
+#endif
+typedef __m512i ivec;
+
+INLINE mask mask_first(ptrdiff_t n) { return (mask)((1u << n) - 1); }
+
+INLINE vec vec_load(const real *p) { return V(loadu)(p); }
+INLINE void vec_store(real *p, vec v) { V(storeu)(p, v); }
+INLINE vec vec_load_n(const real *p, ptrdiff_t n) { return V(maskz_loadu)(mask_first(n), p); }
+INLINE void vec_store_n(real *p, vec v, ptrdiff_t n) { V(mask_storeu)(p, mask_first(n), v); }
+INLINE vec vec_set1(real a) { return V(set1)(a); }
+#if REAL64
+INLINE vec vec_zero(void) { return _mm512_setzero_pd(); }
+#else
+INLINE vec vec_zero(void) { return _mm512_setzero_ps(); }
+#endif
+INLINE vec vec_add(vec a, vec b) { return V(add)(a, b); }
+INLINE vec vec_sub(vec a, vec b) { return V(sub)(a, b); }
+INLINE vec vec_mul(vec a, vec b) { return V(mul)(a, b); }
+INLINE vec vec_div(vec a, vec b) { return V(div)(a, b); }
+INLINE vec vec_fma(vec a, vec b, vec c) { return V(fmadd)(a, b, c); }
+INLINE vec vec_fnma(vec a, vec b, vec c) { return V(fnmadd)(a, b, c); }
+INLINE vec vec_max(vec a, vec b) { return V(max)(a, b); }
+INLINE vec vec_min(vec a, vec b) { return V(min)(a, b); }
+INLINE vec vec_abs(vec a) { return V(abs)(a); }
+INLINE vec vec_sqrt(vec a) { return V(sqrt)(a); }
+INLINE vec vec_round(vec a) { return V(roundscale)(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE mask vec_lt(vec a, vec b) {
+#if REAL64
+    return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ);
+}
+INLINE mask vec_le(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
+INLINE mask vec_eq(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+INLINE mask vec_unordered(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_UNORD_Q); }
+INLINE vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_pd(m, b, a); }
+#else
+    return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+}
+INLINE mask vec_le(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+INLINE mask vec_eq(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+INLINE mask vec_unordered(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
+INLINE vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_ps(m, b, a); }
+#endif
+INLINE mask mask_and(mask a, mask b) { return (mask)(a & b); }
+INLINE mask mask_or(mask a, mask b) { return (mask)(a | b); }
+INLINE mask mask_not(mask a) { return (mask)~a; }
+INLINE int mask_any(mask a) { return a != 0; }
+
+INLINE ivec ivec_set1(ireal a) { return I(set1)(a); }
+INLINE ivec ivec_add(ivec a, ivec b) { return I(add)(a, b); }
+INLINE ivec ivec_sub(ivec a, ivec b) { return I(sub)(a, b); }
+INLINE ivec ivec_and(ivec a, ivec b) { return _mm512_and_si512(a, b); }
+INLINE ivec ivec_or(ivec a, ivec b) { return _mm512_or_si512(a, b); }
+#define ivec_shl(a, count) I(slli)(a, count)
+#define ivec_shr(a, count) I(srli)(a, count)
+#if REAL64
+INLINE ivec vec_as_ivec(vec a) { return _mm512_castpd_si512(a); }
+INLINE vec ivec_as_vec(ivec i) { return _mm512_castsi512_pd(i); }
+INLINE ivec vec_to_ivec(vec a) { return _mm512_cvtpd_epi64(a); }
+INLINE vec ivec_to_vec(ivec i) { return _mm512_cvtepi64_pd(i); }
+#else
+INLINE ivec vec_as_ivec(vec a) { return _mm512_castps_si512(a); }
+INLINE vec ivec_as_vec(ivec i) { return _mm512_castsi512_ps(i); }
+INLINE ivec vec_to_ivec(vec a) { return _mm512_cvtps_epi32(a); }
+INLINE vec ivec_to_vec(ivec i) { return _mm512_cvtepi32_ps(i); }
+#endif
+INLINE vec vec_neg(vec a) { return V(xor)(a, vec_set1((real)-0.0)); }
+INLINE vec vec_copysign(vec a, vec b) {
+    const vec sign = vec_set1((real)-0.0);
+    return V(or)(V(andnot)(sign, a), V(and)(sign, b));
+}
+
+INLINE real vec_sum(vec a) { return V(reduce_add)(a); }
+INLINE real vec_hmax(vec a) { return V(reduce_max)(a); }
+INLINE real vec_hmin(vec a) { return V(reduce_min)(a); }
+
+INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) {
+    __m128i bytes = _mm_maskz_loadu_epi8(mask_first(n), p);
+#if REAL64
+    return _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(bytes));
+}
+INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm512_cvtepi32_pd(_mm256_maskz_loadu_epi32(mask_first(n), p)); }
+INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm256_mask_storeu_epi32(p, mask_first(n), _mm512_cvtpd_epi32(v)); }
+#else
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+}
+INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask_first(n), p)); }
+INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm512_mask_storeu_epi32(p, mask_first(n), _mm512_cvtps_epi32(v)); }
+#endif
+INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
+    _mm_mask_storeu_epi8(p, mask_first(n), _mm_maskz_set1_epi8(m, 1));
+}
+INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
+    __m128i bytes = _mm_maskz_loadu_epi8(mask_first(n), p);
+    return (mask)_mm_test_epi8_mask(bytes, bytes);
+}

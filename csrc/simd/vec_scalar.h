@@ -1,0 +1,84 @@
+/* vec_scalar.h: one lane, plain C: the reference every other ISA is checked against. */
+#define LANES 1
+typedef real vec;
+typedef ireal ivec;
+typedef int mask;
+
+INLINE vec vec_load(const real *p) { return *p; }
+INLINE void vec_store(real *p, vec v) { *p = v; }
+INLINE vec vec_load_n(const real *p, ptrdiff_t n) { return n > 0 ? *p : (real)0; }
+INLINE void vec_store_n(real *p, vec v, ptrdiff_t n) {
+    if (n > 0) *p = v;
+}
+INLINE vec vec_set1(real a) { return a; }
+INLINE vec vec_zero(void) { return 0; }
+INLINE vec vec_add(vec a, vec b) { return a + b; }
+INLINE vec vec_sub(vec a, vec b) { return a - b; }
+INLINE vec vec_mul(vec a, vec b) { return a * b; }
+INLINE vec vec_div(vec a, vec b) { return a / b; }
+INLINE vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
+INLINE vec vec_fnma(vec a, vec b, vec c) { return c - a * b; }
+INLINE vec vec_max(vec a, vec b) { return a > b ? a : b; }
+INLINE vec vec_min(vec a, vec b) { return a < b ? a : b; }
+INLINE vec vec_abs(vec a) { return (real)fabs((double)a); }
+INLINE vec vec_neg(vec a) { return -a; }
+#if REAL64
+INLINE vec vec_sqrt(vec a) { return sqrt(a); }
+INLINE vec vec_round(vec a) { return nearbyint(a); }
+INLINE vec vec_copysign(vec a, vec b) { return copysign(a, b); }
+#else
+INLINE vec vec_sqrt(vec a) { return sqrtf(a); }
+INLINE vec vec_round(vec a) { return nearbyintf(a); }
+INLINE vec vec_copysign(vec a, vec b) { return copysignf(a, b); }
+#endif
+INLINE mask vec_lt(vec a, vec b) { return a < b; }
+INLINE mask vec_le(vec a, vec b) { return a <= b; }
+INLINE mask vec_eq(vec a, vec b) { return a == b; }
+INLINE mask vec_unordered(vec a, vec b) { return a != a || b != b; }
+INLINE mask mask_and(mask a, mask b) { return a & b; }
+INLINE mask mask_or(mask a, mask b) { return a | b; }
+INLINE mask mask_not(mask a) { return !a; }
+INLINE int mask_any(mask a) { return a; }
+INLINE vec vec_select(mask m, vec a, vec b) { return m ? a : b; }
+
+INLINE ivec ivec_set1(ireal a) { return a; }
+#if REAL64
+#define UIREAL uint64_t
+#else
+#define UIREAL uint32_t
+#endif
+INLINE ivec ivec_add(ivec a, ivec b) { return (ivec)((UIREAL)a + (UIREAL)b); }
+INLINE ivec ivec_sub(ivec a, ivec b) { return (ivec)((UIREAL)a - (UIREAL)b); }
+INLINE ivec ivec_and(ivec a, ivec b) { return a & b; }
+INLINE ivec ivec_or(ivec a, ivec b) { return a | b; }
+INLINE ivec ivec_shl(ivec a, int count) { return (ivec)((UIREAL)a << count); }
+INLINE ivec ivec_shr(ivec a, int count) { return (ivec)((UIREAL)a >> count); }
+INLINE ivec vec_as_ivec(vec a) {
+    ivec i;
+    memcpy(&i, &a, sizeof i);
+    return i;
+}
+INLINE vec ivec_as_vec(ivec i) {
+    vec a;
+    memcpy(&a, &i, sizeof a);
+    return a;
+}
+/* Out of range and NaN give the most negative integer, as the vector instructions do; a plain C conversion would be undefined. */
+INLINE ivec vec_to_ivec(vec a) {
+    const real limit = REAL64 ? (real)0x1p51 : (real)0x1p31;
+    return a > -limit && a < limit ? (ivec)vec_round(a) : (ivec)((UIREAL)1 << (sizeof(real) * 8 - 1));
+}
+INLINE vec ivec_to_vec(ivec i) { return (vec)i; }
+
+INLINE real vec_sum(vec a) { return a; }
+INLINE real vec_hmax(vec a) { return a; }
+INLINE real vec_hmin(vec a) { return a; }
+INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return n > 0 ? (real)*p : (real)0; }
+INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return n > 0 ? (real)*p : (real)0; }
+INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) {
+    if (n > 0) *p = (int32_t)vec_to_ivec(v);
+}
+INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
+    if (n > 0) *p = m != 0;
+}
+INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) { return n > 0 && *p != 0; }

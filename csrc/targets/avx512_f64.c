@@ -1,0 +1,4 @@
+#define VEC_AVX512
+#define TARGET_ISA avx512
+#define REAL64 1
+#include "target.h"

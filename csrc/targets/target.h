@@ -1,0 +1,26 @@
+/* target.h: the body of every target. The file that includes it defines VEC_<ISA>, TARGET_ISA and REAL64; setup.py
+ * compiles it with that ISA's flags. All is static but the table, so that no function compiled for one ISA can be linked
+ * into another's path. */
+#include "../fastnn.h"
+#include "../simd/vec.h"
+
+#include "../kernels/elementwise.h"
+
+#define CAT_(isa, type) fnn_kernels_##isa##_##type
+#define CAT(isa, type) CAT_(isa, type)
+#define STR_(a) #a
+#define STR(a) STR_(a)
+#if REAL64
+#define TABLE CAT(TARGET_ISA, f64)
+#else
+#define TABLE CAT(TARGET_ISA, f32)
+#endif
+
+const fnn_kernels TABLE = {
+    .isa = STR(TARGET_ISA),
+    .dtype = REAL64 ? FNN_FLOAT64 : FNN_FLOAT32,
+    .lanes = LANES,
+#define KERNEL(name, args) .name = name##_kernel,
+#include "../kernels.def"
+#undef KERNEL
+};

@@ -1,0 +1,100 @@
+/* tensor.c: shapes, strides and layouts. */
+#include "fastnn.h"
+
+#include <stdio.h>
+
+size_t fnn_itemsize(int dtype) {
+    static const size_t size[FNN_NUM_DTYPES] = {4, 8, 8, 4, 1, 1};
+    return size[dtype];
+}
+
+const char *fnn_dtype_name(int dtype) {
+    static const char *const name[FNN_NUM_DTYPES] = {"float32", "float64", "int64", "int32", "uint8", "bool"};
+    return dtype >= 0 && dtype < FNN_NUM_DTYPES ? name[dtype] : "unknown";
+}
+
+ptrdiff_t fnn_span(const fnn_tensor *t, int from, int to) {
+    ptrdiff_t n = 1;
+    for (int d = from; d < to; d++) n *= t->shape[d];
+    return n;
+}
+
+ptrdiff_t fnn_numel(const fnn_tensor *t) { return fnn_span(t, 0, t->rank); }
+
+void fnn_canonical_axes(int rank, int *axes) {
+    for (int d = 0; d < rank; d++) axes[d] = d;
+    if (rank == 4) axes[1] = 2, axes[2] = 3, axes[3] = 1;
+}
+
+/* Dense strides for the axes in the given order, the last one varying fastest. */
+static void dense_strides(fnn_tensor *t, const int *axes) {
+    ptrdiff_t step = 1;
+    for (int d = t->rank - 1; d >= 0; d--) {
+        t->stride[axes[d]] = step;
+        step *= fnn_max(t->shape[axes[d]], 1);
+    }
+}
+
+static int is_dense(const fnn_tensor *t, const int *axes) {
+    ptrdiff_t step = 1;
+    for (int d = t->rank - 1; d >= 0; d--) {
+        int axis = axes[d];
+        if (t->shape[axis] > 1 && t->stride[axis] != step) return 0;
+        step *= fnn_max(t->shape[axis], 1);
+    }
+    return 1;
+}
+
+static const int logical_axes[FNN_MAX_RANK] = {0, 1, 2, 3, 4, 5, 6, 7};
+
+int fnn_is_contiguous(const fnn_tensor *t) { return is_dense(t, logical_axes); }
+
+int fnn_is_channels_last(const fnn_tensor *t) {
+    int axes[FNN_MAX_RANK];
+    fnn_canonical_axes(t->rank, axes);
+    return t->rank == 4 && is_dense(t, axes);
+}
+
+int fnn_same_shape(const fnn_tensor *a, const fnn_tensor *b) {
+    if (a->rank != b->rank) return 0;
+    for (int d = 0; d < a->rank; d++)
+        if (a->shape[d] != b->shape[d]) return 0;
+    return 1;
+}
+
+int fnn_same_layout(const fnn_tensor *a, const fnn_tensor *b) {
+    if (!fnn_same_shape(a, b)) return 0;
+    for (int d = 0; d < a->rank; d++)
+        if (a->shape[d] > 1 && a->stride[d] != b->stride[d]) return 0;
+    return 1;
+}
+
+static void set_shape(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape, const int *axes) {
+    t->dtype = dtype;
+    t->rank = rank;
+    for (int d = 0; d < rank; d++) t->shape[d] = shape[d];
+    dense_strides(t, axes);
+}
+
+void fnn_set_shape(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape) {
+    int axes[FNN_MAX_RANK];
+    fnn_canonical_axes(rank, axes);
+    set_shape(t, dtype, rank, shape, axes);
+}
+
+void fnn_set_shape_contiguous(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape) {
+    set_shape(t, dtype, rank, shape, logical_axes);
+}
+
+void fnn_set_like(fnn_tensor *t, const fnn_tensor *like) { fnn_set_shape(t, like->dtype, like->rank, like->shape); }
+
+const char *fnn_shape_text(const fnn_tensor *t) {
+    static __thread char buffers[8][128];
+    static __thread int next;
+    char *text = buffers[next++ % 8];
+    int used = snprintf(text, 128, "(");
+    for (int d = 0; d < t->rank && used < 100; d++)
+        used += snprintf(text + used, (size_t)(128 - used), d ? ", %td" : "%td", t->shape[d]);
+    snprintf(text + used, (size_t)(128 - used), t->rank == 1 ? ",)" : ")");
+    return text;
+}
