@@ -5,6 +5,7 @@
 #include "../simd/vec.h"
 
 #include "../kernels/elementwise.h"
+#include "../kernels/gemm.h"
 
 #define CAT_(isa, type) fnn_kernels_##isa##_##type
 #define CAT(isa, type) CAT_(isa, type)
@@ -20,6 +21,8 @@ const fnn_kernels TABLE = {
     .isa = STR(TARGET_ISA),
     .dtype = REAL64 ? FNN_FLOAT64 : FNN_FLOAT32,
     .lanes = LANES,
+    .tile_rows = TILE_ROWS,
+    .tile_cols = TILE_COLS,
 #define KERNEL(name, args) .name = name##_kernel,
 #include "../kernels.def"
 #undef KERNEL

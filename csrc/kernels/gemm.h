@@ -1,0 +1,160 @@
+/* gemm.h: the register tile of matrix multiplication, on which linear layers, matmul and convolutions stand.
+ *
+ * The rule: an element of C is one chain of fused multiply-adds, over t, then over k, that starts from 0 or from the element's
+ * old value. Every tile shape computes the same chain, so a result depends neither on tiling, packing, blocking of k nor position.
+ *
+ * A tile is TILE_ROWS x TILE_VECS vectors of accumulators, which leaves registers for one row of B and for broadcasts of A:
+ * 14 x 2 of 32 registers and 6 x 2 of 16, the shapes with the fewest loads per multiply-add (BLIS uses the like). Few live
+ * accumulators are bound by latency: rows are therefore shared out evenly, 15 as 8 + 7. */
+
+#if defined(VEC_AVX512)
+enum { TILE_ROWS = 14, TILE_VECS = 2, TILE_MASKED = 1 }; /* a masked load costs what a plain one does */
+#elif defined(VEC_AVX2)
+enum { TILE_ROWS = 6, TILE_VECS = 2, TILE_MASKED = 0 };
+#else
+enum { TILE_ROWS = 4, TILE_VECS = 2, TILE_MASKED = 0 };
+#endif
+enum { TILE_COLS = TILE_VECS * LANES, TILE_BASES = (TILE_ROWS + 2) / 3 };
+
+typedef struct {
+    ptrdiff_t batch, depth;
+    const ptrdiff_t *a_offset, *b_offset;
+    ptrdiff_t a_row, a_col, b_row, c_row; /* in bytes */
+    const char *b;
+    ptrdiff_t last; /* columns of the last vector */
+    int accumulate;
+} tile_plan;
+
+typedef void tile_function(const tile_plan *t, const char *a, char *c);
+
+INLINE vec tile_load(const char *p, int v, int vecs, ptrdiff_t last, int masked) {
+    const real *q = (const real *)p + v * LANES;
+    return masked && v == vecs - 1 ? vec_load_n(q, last) : vec_load(q);
+}
+
+/* One k: base[q] is row 3q of A, rows 3q + 1 and 3q + 2 are one and two strides on (x86 addresses scale an index by 1 and 2). */
+INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const char *const base[TILE_BASES], ptrdiff_t a_row, ptrdiff_t at,
+                      const char *b, int rows, int vecs, ptrdiff_t last, int masked) {
+    vec bv[TILE_VECS];
+#pragma GCC unroll 4
+    for (int v = 0; v < vecs; v++) bv[v] = tile_load(b, v, vecs, last, masked);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        const vec av = vec_set1(*(const real *)(base[i / 3] + i % 3 * a_row + at));
+#pragma GCC unroll 4
+        for (int v = 0; v < vecs; v++) acc[i][v] = vec_fma(av, bv[v], acc[i][v]);
+    }
+}
+
+/* C: rows x vecs vectors, the last one `t->last` wide; `unit`: A's elements along k are neighbours. */
+INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int vecs, int masked, int unit) {
+    enum { UNROLL = 4 };
+    vec acc[TILE_ROWS][TILE_VECS];
+    const ptrdiff_t last = t->last, a_row = t->a_row, a_col = unit ? (ptrdiff_t)sizeof(real) : t->a_col, b_row = t->b_row;
+    const int accumulate = t->accumulate;
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vecs; v++)
+            acc[i][v] = accumulate ? tile_load(c + i * t->c_row, v, vecs, last, masked) : vec_zero();
+    for (ptrdiff_t batch = 0; batch < t->batch; batch++) {
+        const char *b = t->b + (t->b_offset ? t->b_offset[batch] * (ptrdiff_t)sizeof(real) : 0);
+        const char *base[TILE_BASES];
+        base[0] = a + (t->a_offset ? t->a_offset[batch] * (ptrdiff_t)sizeof(real) : 0);
+#pragma GCC unroll 16
+        for (int q = 1; 3 * q < rows; q++) {
+            base[q] = base[q - 1] + 3 * a_row;
+            __asm__("" : "+r"(base[q])); /* or the compiler keeps a pointer per row, more than there are registers */
+        }
+        ptrdiff_t k = t->depth;
+        if (unit)
+            for (; k >= UNROLL; k -= UNROLL) {
+#pragma GCC unroll 4
+                for (int u = 0; u < UNROLL; u++, b += b_row)
+                    tile_step(acc, base, a_row, u * (ptrdiff_t)sizeof(real), b, rows, vecs, last, masked);
+#pragma GCC unroll 16
+                for (int q = 0; 3 * q < rows; q++) base[q] += UNROLL * sizeof(real);
+            }
+        for (; k > 0; k--, b += b_row) {
+            tile_step(acc, base, a_row, 0, b, rows, vecs, last, masked);
+#pragma GCC unroll 16
+            for (int q = 0; 3 * q < rows; q++) base[q] += a_col;
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vecs; v++) {
+            real *p = (real *)(c + i * t->c_row) + v * LANES;
+            if (masked && v == vecs - 1) vec_store_n(p, acc[i][v], last);
+            else vec_store(p, acc[i][v]);
+        }
+}
+
+/* Every tile: X(rows, vecs, masked, unit). */
+#if defined(VEC_AVX512)
+#define TILE_KINDS(X, rows, vecs) X(rows, vecs, 1, 0) X(rows, vecs, 1, 1)
+#elif defined(VEC_AVX2)
+#define TILE_KINDS(X, rows, vecs) X(rows, vecs, 0, 0) X(rows, vecs, 0, 1) X(rows, vecs, 1, 0) X(rows, vecs, 1, 1)
+#else
+#define TILE_KINDS(X, rows, vecs) X(rows, vecs, 0, 0) X(rows, vecs, 0, 1)
+#endif
+#define TILE_WIDTHS(X, rows) TILE_KINDS(X, rows, 1) TILE_KINDS(X, rows, 2)
+#define TILES_4(X) TILE_WIDTHS(X, 1) TILE_WIDTHS(X, 2) TILE_WIDTHS(X, 3) TILE_WIDTHS(X, 4)
+#define TILES_6(X) TILES_4(X) TILE_WIDTHS(X, 5) TILE_WIDTHS(X, 6)
+#define TILES_14(X)                                                                                                     \
+    TILES_6(X) TILE_WIDTHS(X, 7) TILE_WIDTHS(X, 8) TILE_WIDTHS(X, 9) TILE_WIDTHS(X, 10) TILE_WIDTHS(X, 11)              \
+    TILE_WIDTHS(X, 12) TILE_WIDTHS(X, 13) TILE_WIDTHS(X, 14)
+#if defined(VEC_AVX512)
+#define TILES TILES_14
+#elif defined(VEC_AVX2)
+#define TILES TILES_6
+#else
+#define TILES TILES_4
+#endif
+
+#define TILE_DEFINE(rows, vecs, masked, unit)                                                                           \
+    static void tile_##rows##_##vecs##_##masked##_##unit(const tile_plan *t, const char *a, char *c) {                  \
+        tile_run(t, a, c, rows, vecs, masked, unit);                                                                    \
+    }
+#define TILE_ENTRY(rows, vecs, masked, unit)                                                                            \
+    [rows - 1][vecs - 1][masked][unit] = tile_##rows##_##vecs##_##masked##_##unit,
+TILES(TILE_DEFINE)
+static tile_function *const tiles[TILE_ROWS][TILE_VECS][2][2] = {TILES(TILE_ENTRY)};
+
+/* C (rows x cols, cols <= TILE_COLS) (+)= sum over t of A_t (rows x depth) times B_t (depth x cols, unit column stride);
+ * A_t starts at a + a_offset[t], B_t at b + b_offset[t] (NULL: 0). The tile stays in registers over all t and k. */
+static void gemm_tile_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
+                             const ptrdiff_t *a_offset, ptrdiff_t a_row, ptrdiff_t a_col, const void *b,
+                             const ptrdiff_t *b_offset, ptrdiff_t b_row, void *c, ptrdiff_t c_row, int accumulate) {
+    const ptrdiff_t size = sizeof(real);
+    const int vecs = (int)((cols + LANES - 1) / LANES), unit = a_col == 1;
+    const int masked = TILE_MASKED || cols % LANES != 0;
+    const tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = a_row * size,
+                         .a_col = a_col * size, .b_row = b_row * size, .c_row = c_row * size, .b = b,
+                         .last = cols - (vecs - 1) * LANES, .accumulate = accumulate};
+    const char *from = a;
+    char *to = c;
+    for (ptrdiff_t left = (rows + TILE_ROWS - 1) / TILE_ROWS, n; left > 0; left--, rows -= n) {
+        n = (rows + left - 1) / left;
+        tiles[n - 1][vecs - 1][masked][unit](&t, from, to);
+        from += n * t.a_row;
+        to += n * t.c_row;
+    }
+}
+
+/* C (rows x cols) = activation(C + bias (cols) + residual (rows x cols)), each step rounded; NULL: none. */
+static void gemm_epilogue_kernel(ptrdiff_t rows, ptrdiff_t cols, void *c, ptrdiff_t c_row, const void *bias,
+                                 const void *residual, ptrdiff_t residual_row, int activation) {
+    const real *add = bias, *more = residual;
+    for (ptrdiff_t i = 0; i < rows; i++)
+        for (ptrdiff_t j = 0; j < cols; j += LANES) {
+            const ptrdiff_t n = cols - j < LANES ? cols - j : LANES;
+            real *p = (real *)c + i * c_row + j;
+            vec y = vec_load_n(p, n);
+            if (add) y = vec_add(y, vec_load_n(add + j, n));
+            if (more) y = vec_add(y, vec_load_n(more + i * residual_row + j, n));
+            if (activation == FNN_ACT_RELU) y = relu_forward_formula(y, NULL);
+            vec_store_n(p, y, n);
+        }
+}
