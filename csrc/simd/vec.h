@@ -10,7 +10,7 @@
  *   vec_as_ivec ivec_as_vec (bits)       vec_to_ivec (round) ivec_to_vec (values; |value| < 2^31, for 64 bits 2^51)
  *   vec_sum vec_hmax vec_hmin: across lanes, in a fixed tree
  *   vec_load_u8 vec_load_i32 vec_store_i32 (p, n): bytes and 32-bit integers as reals   mask_store_u8 (p, m, n): 0 or 1
- *   mask_load_u8 (p, n): nonzero bytes   mask_any(m)
+ *   mask_load_u8 (p, n): nonzero bytes   mask_any(m)   mask_first(n): the first n lanes
  *
  * Rounding is what these names say: no contraction (-ffp-contract=off), fused multiply-add only where vec_fma is written.
  * On scalar targets vec_fma is a*b+c, rounded twice. */

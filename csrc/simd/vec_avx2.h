@@ -19,7 +19,7 @@ typedef __m256 vec;
 typedef vec mask;
 typedef __m256i ivec;
 
-INLINE __m256i mask_first(ptrdiff_t n) {
+INLINE __m256i first_lanes(ptrdiff_t n) {
 #if REAL64
     return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
 #else
@@ -27,10 +27,11 @@ INLINE __m256i mask_first(ptrdiff_t n) {
 #endif
 }
 
+INLINE mask mask_first(ptrdiff_t n) { return AS_REAL(first_lanes(n)); }
 INLINE vec vec_load(const real *p) { return V(loadu)(p); }
 INLINE void vec_store(real *p, vec v) { V(storeu)(p, v); }
-INLINE vec vec_load_n(const real *p, ptrdiff_t n) { return V(maskload)(p, mask_first(n)); }
-INLINE void vec_store_n(real *p, vec v, ptrdiff_t n) { V(maskstore)(p, mask_first(n), v); }
+INLINE vec vec_load_n(const real *p, ptrdiff_t n) { return V(maskload)(p, first_lanes(n)); }
+INLINE void vec_store_n(real *p, vec v, ptrdiff_t n) { V(maskstore)(p, first_lanes(n), v); }
 INLINE vec vec_set1(real a) { return V(set1)(a); }
 #if REAL64
 INLINE vec vec_zero(void) { return _mm256_setzero_pd(); }
@@ -122,8 +123,8 @@ INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
 }
 #else
 INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_bytes(p, n))); }
-INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_ps(_mm256_maskload_epi32(p, mask_first(n))); }
-INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm256_maskstore_epi32(p, mask_first(n), _mm256_cvtps_epi32(v)); }
+INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_ps(_mm256_maskload_epi32(p, first_lanes(n))); }
+INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm256_maskstore_epi32(p, first_lanes(n), _mm256_cvtps_epi32(v)); }
 INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
     return AS_REAL(_mm256_cmpgt_epi32(_mm256_cvtepu8_epi32(load_bytes(p, n)), _mm256_setzero_si256()));
 }

@@ -38,6 +38,7 @@ INLINE mask vec_unordered(vec a, vec b) { return a != a || b != b; }
 INLINE mask mask_and(mask a, mask b) { return a & b; }
 INLINE mask mask_or(mask a, mask b) { return a | b; }
 INLINE mask mask_not(mask a) { return !a; }
+INLINE mask mask_first(ptrdiff_t n) { return n > 0; }
 INLINE int mask_any(mask a) { return a; }
 INLINE vec vec_select(mask m, vec a, vec b) { return m ? a : b; }
 

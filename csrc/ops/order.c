@@ -1,0 +1,113 @@
+/* order.c: elements in a stated order of axes; see order.h. */
+#include "order.h"
+
+#include <string.h>
+
+enum { CHUNK = 16384 };
+
+void fnn_order_add(fnn_order *order, ptrdiff_t extent, ptrdiff_t stride) {
+    order->size *= extent;
+    if (extent == 1) return;
+    int last = order->rank - 1;
+    if (last >= 0 && order->stride[last] == extent * stride) {
+        order->shape[last] *= extent;
+        order->stride[last] = stride;
+        return;
+    }
+    order->shape[order->rank] = extent;
+    order->stride[order->rank++] = stride;
+}
+
+void fnn_order_add_axes(fnn_order *order, const fnn_tensor *t, const int *axes, int first, int last) {
+    for (int d = first; d < last; d++) fnn_order_add(order, t->shape[axes[d]], t->stride[axes[d]]);
+}
+
+int fnn_order_step(const fnn_order *order, ptrdiff_t *step) {
+    *step = order->rank == 1 ? order->stride[0] : 0;
+    return order->rank <= 1;
+}
+
+int fnn_order_is_dense(const fnn_order *order) { return order->rank == 0 || (order->rank == 1 && order->stride[0] == 1); }
+
+ptrdiff_t fnn_order_seek(const fnn_order *order, ptrdiff_t index) {
+    ptrdiff_t at = 0;
+    for (int d = order->rank - 1; d >= 0; d--) {
+        at += index % order->shape[d] * order->stride[d];
+        index /= order->shape[d];
+    }
+    return at;
+}
+
+static void move(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, ptrdiff_t n, size_t size) {
+#define MOVE(type)                                                                                                      \
+    for (ptrdiff_t i = 0; i < n; i++) ((type *)to)[i * to_step] = ((const type *)from)[i * from_step];                  \
+    return
+    if (to_step == 1 && from_step == 1) {
+        memcpy(to, from, (size_t)n * size);
+        return;
+    }
+    switch (size) {
+    case 1: MOVE(uint8_t);
+    case 4: MOVE(uint32_t);
+    case 8: MOVE(uint64_t);
+    }
+#undef MOVE
+}
+
+/* Runs along the last dimension; an odometer, not a division, finds the next one. */
+static void walk(const fnn_order *order, char *tensor, size_t size, ptrdiff_t from, ptrdiff_t n, char *dense, int scatter) {
+    int last = order->rank - 1;
+    if (last < 0) {
+        if (n > 0) memcpy(scatter ? tensor : dense, scatter ? dense : tensor, size);
+        return;
+    }
+    ptrdiff_t position[FNN_MAX_RANK], step = order->stride[last], width = (ptrdiff_t)size;
+    tensor += fnn_order_seek(order, from) * width;
+    for (int d = last; d >= 0; d--) {
+        position[d] = from % order->shape[d];
+        from /= order->shape[d];
+    }
+    while (n > 0) {
+        ptrdiff_t run = fnn_min(order->shape[last] - position[last], n);
+        if (scatter) move(tensor, step, dense, 1, run, size);
+        else move(dense, 1, tensor, step, run, size);
+        dense += run * width;
+        n -= run;
+        tensor -= position[last] * step * width;
+        position[last] = 0;
+        for (int d = last - 1; d >= 0; d--) {
+            tensor += order->stride[d] * width;
+            if (++position[d] < order->shape[d]) break;
+            tensor -= order->shape[d] * order->stride[d] * width;
+            position[d] = 0;
+        }
+    }
+}
+
+void fnn_order_gather(const fnn_order *order, const void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n, void *dense) {
+    walk(order, (char *)tensor, itemsize, from, n, dense, 0);
+}
+
+void fnn_order_scatter(const fnn_order *order, void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n, const void *dense) {
+    walk(order, tensor, itemsize, from, n, (char *)dense, 1);
+}
+
+typedef struct {
+    const fnn_order *order;
+    char *tensor;
+    const char *dense;
+    size_t itemsize;
+} scatter_plan;
+
+static void run_scatter(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const scatter_plan *p = context;
+    ptrdiff_t from = chunk * CHUNK;
+    fnn_order_scatter(p->order, p->tensor, p->itemsize, from, fnn_min(CHUNK, p->order->size - from),
+                      p->dense + from * (ptrdiff_t)p->itemsize);
+}
+
+void fnn_order_scatter_all(const fnn_call *call, const fnn_order *order, void *tensor, size_t itemsize, const void *dense) {
+    scatter_plan p = {order, tensor, dense, itemsize};
+    fnn_parallel_for(call, fnn_ceil_div(order->size, CHUNK), (double)order->size, run_scatter, &p);
+}

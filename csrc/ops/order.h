@@ -1,0 +1,29 @@
+/* order.h: a tensor's elements walked in a stated order of its axes, whatever its strides: what lets a driver sum, search or
+ * normalise inputs of any layout in the one canonical order. */
+#ifndef FNN_ORDER_H
+#define FNN_ORDER_H
+#include "../fastnn.h"
+
+typedef struct {
+    int rank;
+    ptrdiff_t size; /* elements */
+    ptrdiff_t shape[FNN_MAX_RANK], stride[FNN_MAX_RANK]; /* the last dimension varies fastest */
+} fnn_order;
+
+static inline fnn_order fnn_order_empty(void) { return (fnn_order){.size = 1}; }
+/* Appends a dimension inside the others; extents of one vanish, dimensions that continue each other merge. */
+void fnn_order_add(fnn_order *order, ptrdiff_t extent, ptrdiff_t stride);
+/* The axes first .. last - 1 of `axes`, in that order. */
+void fnn_order_add_axes(fnn_order *order, const fnn_tensor *t, const int *axes, int first, int last);
+int fnn_order_is_dense(const fnn_order *order);
+/* Step between neighbours when one stride reaches all elements; 0 and false when it does not. */
+int fnn_order_step(const fnn_order *order, ptrdiff_t *step);
+/* Where element `index` of the order lies, in elements from the first. */
+ptrdiff_t fnn_order_seek(const fnn_order *order, ptrdiff_t index);
+/* Elements from .. from + n - 1 of the order, out of a tensor into a dense buffer or back. */
+void fnn_order_gather(const fnn_order *order, const void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n, void *dense);
+void fnn_order_scatter(const fnn_order *order, void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n, const void *dense);
+/* The whole of a dense buffer into a tensor, in parallel. */
+void fnn_order_scatter_all(const fnn_call *call, const fnn_order *order, void *tensor, size_t itemsize, const void *dense);
+
+#endif
