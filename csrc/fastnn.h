@@ -54,7 +54,7 @@ typedef struct {
 
 typedef struct fnn_call {
     int op;
-    fnn_tensor *out[FNN_MAX_ARGS];      /* NULL: not asked for */
+    fnn_tensor *out[FNN_MAX_ARGS];      /* NULL: the op has no such output; at infer, rank -1: not given by the caller */
     const fnn_tensor *in[FNN_MAX_ARGS]; /* NULL: not given */
     fnn_attrs attr;
     void *shared;                       /* workspace.shared bytes, 64-byte aligned */

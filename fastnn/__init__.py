@@ -1,0 +1,15 @@
+"""fastnn: trains neural networks on CPUs, fast.
+
+The low level follows PyTorch's names (`fastnn.tensor`, `fastnn.nn`, `fastnn.optim`, `fastnn.functional`), the high level Keras's
+(`fastnn.train.Trainer`).
+"""
+
+from ._core import get_num_threads, memory_stats, set_num_threads
+from .tensor import Function, Tensor, enable_grad, no_grad  # before the function `tensor` takes the module's name
+from .ops.create import (arange, as_tensor, empty, eye, float32, float64, from_numpy, full, full_like, int32, int64, linspace, ones,
+                         ones_like, tensor, uint8, zeros, zeros_like)
+from .ops.create import bool_ as bool
+from .ops.shape import broadcast_to, cat, flatten, movedim, permute, reshape, split, squeeze, stack, transpose, unsqueeze
+from .random import Generator, initial_seed, manual_seed, rand, randn, randperm
+
+__version__ = "0.1.0"

@@ -1,0 +1,212 @@
+"""Tensors from Python numbers, NumPy arrays and buffers; zeros, ones and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core
+from .._core import DType, TensorBase, as_dtype, launch
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["arange", "as_tensor", "empty", "eye", "from_numpy", "full", "full_like", "linspace", "ones", "ones_like", "tensor",
+           "zeros", "zeros_like"]
+
+float32, float64, int64, int32, uint8, bool_ = (as_dtype(name) for name in _core.DTYPE_NAMES)
+
+
+def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor holding a copy of `data`.
+
+    Parameters
+    ----------
+    data : array_like
+        A number, (nested) sequence, NumPy array, buffer, or Tensor.
+    dtype : dtype, optional
+        Element type. By default that of `data`; Python floats give float32 and Python integers int64.
+    requires_grad : bool
+        Whether gradients are to be collected in ``.grad``.
+
+    Returns
+    -------
+    Tensor
+        Of `data`'s shape; C order, or N, H, W, C order where `data` is a channels-last tensor.
+
+    Raises
+    ------
+    TypeError
+        If `data` has elements of another type than float32, float64, int64, int32, uint8 or bool.
+    """
+    if isinstance(data, TensorBase):
+        result = launch.copy(data.detach(), dtype=-1 if dtype is None else as_dtype(dtype).code)
+    else:
+        result = _wrap(np.array(data, order="C"), data, dtype, copy=False)
+    result.requires_grad = requires_grad
+    return result
+
+
+def _wrap(array: np.ndarray, data: Any, dtype: DType | None, copy: bool) -> Tensor:
+    """A tensor on `array`'s memory, or on a converted copy of it."""
+    if array.dtype == object or array.dtype.kind in "USVMmc":
+        raise TypeError(f"tensor: elements of type {array.dtype} are not supported: they must be numbers (float32, float64, "
+                        "int64, int32, uint8, bool) and rows must have one length")
+    if dtype is not None:
+        wanted = np.dtype(as_dtype(dtype).name)
+    elif array.dtype.kind == "f" and (not isinstance(data, (np.ndarray, np.generic)) or array.dtype == np.float16):
+        wanted = np.dtype(np.float32)  # Python floats
+    elif array.dtype.name in _core.DTYPE_NAMES:
+        wanted = array.dtype.newbyteorder("=")
+    elif array.dtype.kind in "iu":
+        wanted = np.dtype(np.int64)
+    else:
+        wanted = np.dtype(np.float64)
+    array = np.require(array, dtype=wanted, requirements=["A"])
+    if any(step % array.itemsize for step in array.strides):
+        array = np.ascontiguousarray(array)
+    return _core.from_buffer(array.copy() if copy else array)
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor on the same memory as `array`: what one writes, the other sees.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Of a supported dtype; any strides. A read-only array gives a read-only tensor.
+
+    Returns
+    -------
+    Tensor
+        A view; a copy only where `array` is misaligned or in foreign byte order.
+
+    Raises
+    ------
+    TypeError
+        If `array` is not a NumPy array, or its dtype is not supported.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: array is a {type(array).__name__}, but must be a numpy.ndarray")
+    if array.dtype.name not in _core.DTYPE_NAMES:
+        raise TypeError(f"from_numpy: array has dtype {array.dtype}, but must be one of {', '.join(_core.DTYPE_NAMES)}")
+    return _wrap(array, array, None, copy=False)
+
+
+def as_tensor(data: Any, dtype: DType | None = None) -> Tensor:
+    """`data` as a tensor, without a copy where possible.
+
+    Parameters
+    ----------
+    data : array_like
+        As for `tensor`; a Tensor of the right dtype is returned as it is, a NumPy array keeps its memory.
+    dtype : dtype, optional
+        Element type wanted.
+
+    Returns
+    -------
+    Tensor
+    """
+    if isinstance(data, TensorBase):
+        if dtype is None or as_dtype(dtype) is data.dtype:
+            return data
+        return launch.copy(data, dtype=as_dtype(dtype).code)
+    if hasattr(data, "__dlpack__") and not isinstance(data, np.ndarray):
+        data = np.from_dlpack(data)
+    return _wrap(np.asarray(data), data, dtype, copy=False)
+
+
+def _extents(shape: tuple) -> Sequence[int]:
+    return shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+
+
+def empty(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> Tensor:
+    """An uninitialised tensor of the given shape.
+
+    Parameters
+    ----------
+    *shape : int
+        Extents, as numbers or as one tuple.
+    dtype : dtype
+        Element type.
+    requires_grad : bool
+        Whether gradients are to be collected.
+
+    Returns
+    -------
+    Tensor
+        In C order.
+    """
+    result = _core.empty(_extents(shape), dtype, contiguous=True)
+    result.requires_grad = requires_grad
+    return result
+
+
+def full(shape: Sequence[int] | int, fill_value: float, dtype: DType = float32, requires_grad: bool = False) -> Tensor:
+    """A tensor of the given shape with every element `fill_value`.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Extents.
+    fill_value : float
+        The value.
+    dtype : dtype
+        Element type.
+    requires_grad : bool
+        Whether gradients are to be collected.
+
+    Returns
+    -------
+    Tensor
+        In C order.
+    """
+    result = _core.empty((shape,) if isinstance(shape, int) else shape, dtype, contiguous=True)
+    launch.fill(value=fill_value, out=result)
+    result.requires_grad = requires_grad
+    return result
+
+
+def zeros(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros; see `full`."""
+    return full(_extents(shape), 0.0, dtype, requires_grad)
+
+
+def ones(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones; see `full`."""
+    return full(_extents(shape), 1.0, dtype, requires_grad)
+
+
+def full_like(x: Tensor, fill_value: float, dtype: DType | None = None) -> Tensor:
+    """A tensor of `x`'s shape (and dtype, unless given) with every element `fill_value`, in the results' layout."""
+    result = _core.empty(x.shape, dtype or x.dtype)
+    launch.fill(value=fill_value, out=result)
+    return result
+
+
+def zeros_like(x: Tensor, dtype: DType | None = None) -> Tensor:
+    """Zeros of `x`'s shape; see `full_like`."""
+    return full_like(x, 0.0, dtype)
+
+
+def ones_like(x: Tensor, dtype: DType | None = None) -> Tensor:
+    """Ones of `x`'s shape; see `full_like`."""
+    return full_like(x, 1.0, dtype)
+
+
+def arange(start: float, end: float | None = None, step: float = 1, dtype: DType | None = None) -> Tensor:
+    """Evenly spaced values from `start` (0 if only one number is given) up to, not including, `end`; as ``numpy.arange``."""
+    values = np.arange(start, step=step) if end is None else np.arange(start, end, step)
+    return tensor(values, dtype or (int64 if values.dtype.kind == "i" else float32))
+
+
+def linspace(start: float, end: float, steps: int, dtype: DType = float32) -> Tensor:
+    """`steps` evenly spaced values from `start` to `end`, both included; as ``numpy.linspace``."""
+    return tensor(np.linspace(start, end, steps), dtype)
+
+
+def eye(n: int, m: int | None = None, dtype: DType = float32) -> Tensor:
+    """The n x m matrix with ones on its diagonal; as ``numpy.eye``."""
+    return tensor(np.eye(n, m), dtype)

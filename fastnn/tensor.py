@@ -1,0 +1,343 @@
+"""Tensor: arrays that remember how they were computed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._core import TensorBase, launch, record
+from .ops import shape as _shape
+from .ops.create import as_tensor
+
+
+class Tensor(TensorBase):
+    """An n-dimensional array with gradients.
+
+    Made by `fastnn.tensor`, `fastnn.from_numpy`, `fastnn.zeros` and the like, and by operations on other tensors. Element types:
+    float32, float64, int64, int32, uint8, bool. Four-dimensional results lie in N, H, W, C order under an N, C, H, W shape.
+    """
+
+    __slots__ = ()
+    __array_priority__ = 1000  # ndarray + Tensor is ours
+
+    # -- NumPy and Python --
+
+    def numpy(self) -> np.ndarray:
+        """The elements as a NumPy array on the same memory.
+
+        Raises
+        ------
+        RuntimeError
+            If the tensor requires grad: use ``detach().numpy()``.
+        """
+        if self.requires_grad:
+            raise RuntimeError("numpy: the tensor requires grad; use detach().numpy()")
+        return np.asarray(memoryview(self))
+
+    def __array__(self, dtype=None, copy=None):
+        array = np.asarray(memoryview(self))
+        return np.array(array, dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **options):
+        return self.numpy().__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+    def tolist(self) -> Any:
+        """The elements as (nested) Python lists."""
+        return np.asarray(memoryview(self)).tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.is_floating:
+            raise TypeError("only integer tensors can be used as an index")
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.numel() != 1:
+            raise ValueError(f"a tensor of shape {self.shape} is neither true nor false: use any() or all() of its NumPy array")
+        return bool(self.item())
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("a 0-d tensor has no length")
+        return self.shape[0]
+
+    def __iter__(self):
+        return (self[k] for k in range(len(self)))
+
+    def __repr__(self) -> str:
+        body = np.array2string(np.asarray(memoryview(self)), separator=", ", prefix="tensor(", precision=4)
+        extra = "" if self.dtype.name in ("float32", "int64", "bool") else f", dtype={self.dtype}"
+        if self.grad_fn is not None:
+            extra += f", grad_fn={self.grad_fn.name}"
+        elif self.requires_grad:
+            extra += ", requires_grad=True"
+        return f"tensor({body}{extra})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    def __reduce__(self):
+        return _rebuild, (type(self), np.array(memoryview(self)), self.requires_grad)
+
+    def __deepcopy__(self, memo):
+        if self.grad_fn is not None:
+            raise RuntimeError("only leaf tensors can be deep-copied; use detach().clone()")
+        copy = _rebuild(type(self), np.array(memoryview(self)), self.requires_grad)
+        copy.grad = None if self.grad is None else self.grad.clone()
+        memo[id(self)] = copy
+        return copy
+
+    @property
+    def size(self) -> int:
+        """Number of elements, as in NumPy."""
+        return self.numel()
+
+    def dim(self) -> int:
+        """Number of axes."""
+        return self.ndim
+
+    # -- the tape --
+
+    def backward(self, gradient: Tensor | None = None, retain_graph: bool = False, create_graph: bool = False) -> None:
+        """Adds to the ``grad`` of every leaf the derivative of this tensor with respect to it.
+
+        Parameters
+        ----------
+        gradient : Tensor, optional
+            What to multiply the derivatives with, of this tensor's shape; may be left out for a tensor of one element.
+        retain_graph : bool
+            Keep the graph for another call.
+        create_graph : bool
+            Must be False: derivatives of derivatives are not offered.
+
+        Raises
+        ------
+        RuntimeError
+            If the tensor does not require grad, or the graph was freed, or a saved tensor was changed in place.
+        """
+        if create_graph:
+            raise ValueError("backward: create_graph is True, but derivatives of derivatives are not offered")
+        _core.backward(self, gradient, retain_graph)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Sets ``requires_grad`` and returns the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    # -- shape --
+
+    reshape = _shape.reshape
+    view = _shape.reshape
+    flatten = _shape.flatten
+    unflatten = _shape.unflatten
+    permute = _shape.permute
+    transpose = _shape.transpose
+    movedim = _shape.movedim
+    unsqueeze = _shape.unsqueeze
+    squeeze = _shape.squeeze
+    expand = _shape.expand
+    split = _shape.split
+    contiguous = _shape.contiguous
+    clone = _shape.clone
+    to = _shape.to
+
+    @property
+    def T(self) -> Tensor:
+        """The axes in reverse order."""
+        return _shape.permute(self, *reversed(range(self.ndim)))
+
+    def float(self) -> Tensor:
+        """As float32."""
+        return _shape.to(self, "float32")
+
+    def double(self) -> Tensor:
+        """As float64."""
+        return _shape.to(self, "float64")
+
+    def long(self) -> Tensor:
+        """As int64."""
+        return _shape.to(self, "int64")
+
+    def __getitem__(self, key) -> Tensor:
+        key = key if isinstance(key, tuple) else (key,)
+        if all(_is_basic(part) for part in key):
+            return _shape.slice_view(self, key)
+        from .ops import index
+        return index.take(self, key)
+
+    def __setitem__(self, key, value) -> None:
+        if self.requires_grad and _core.is_grad_enabled():
+            raise RuntimeError("writing in place to a tensor that requires grad: do it under no_grad()")
+        key = key if isinstance(key, tuple) else (key,)
+        if all(_is_basic(part) for part in key):
+            _shape.slice_view(self.detach(), key).copy_(value)
+        else:
+            from .ops import index
+            index.put(self.detach(), key, value)
+
+    # -- in place --
+
+    def copy_(self, other: Any) -> Tensor:
+        """Writes `other` (a number or something that broadcasts to this shape) into this tensor."""
+        if not isinstance(other, TensorBase) and np.ndim(other) == 0:
+            launch.fill(value=other, out=self)
+            return self
+        other = _shape.expand(as_tensor(other).detach(), self.shape)
+        if other.shares_storage(self):
+            other = launch.contiguous(other)
+        launch.copy(other, dtype=self.dtype.code, out=self)
+        return self
+
+    def fill_(self, value: float) -> Tensor:
+        """Writes one number into every element."""
+        launch.fill(value=value, out=self)
+        return self
+
+    def zero_(self) -> Tensor:
+        """Writes 0 into every element."""
+        return self.fill_(0.0)
+
+
+def _is_basic(part: Any) -> bool:
+    if part is None or part is Ellipsis or isinstance(part, slice):
+        return True
+    return isinstance(part, (int, np.integer)) and not isinstance(part, bool)
+
+
+def _rebuild(cls, array, requires_grad):
+    """What pickle and deepcopy make a tensor from."""
+    new = cls.__new__(cls)
+    new.set_data(as_tensor(array.copy()))
+    new.requires_grad = requires_grad
+    return new
+
+
+_core.set_tensor_type(Tensor)
+
+
+class _GradMode:
+    """A context manager, and decorator, under which recording is on or off."""
+
+    def __init__(self, enabled: bool):
+        self.enabled = enabled
+        self.before: list[bool] = []
+
+    def __enter__(self):
+        self.before.append(_core.set_grad_enabled(self.enabled))
+        return self
+
+    def __exit__(self, *error):
+        _core.set_grad_enabled(self.before.pop())
+
+    def __call__(self, function: Callable) -> Callable:
+        @functools.wraps(function)
+        def wrapped(*args, **kwargs):
+            with type(self)(self.enabled):
+                return function(*args, **kwargs)
+
+        return wrapped
+
+
+class no_grad(_GradMode):
+    """Operations inside are not recorded: ``with fastnn.no_grad():`` or ``@fastnn.no_grad()``."""
+
+    def __init__(self, enabled: bool = False):
+        super().__init__(False)
+
+
+class enable_grad(_GradMode):
+    """Operations inside are recorded, even within `no_grad`."""
+
+    def __init__(self, enabled: bool = True):
+        super().__init__(True)
+
+
+class Function:
+    """An operation of one's own, written with NumPy.
+
+    Subclass it with two static methods and call ``MyFunction.apply(*tensors)``:
+    ``forward(ctx, *arrays)`` takes NumPy arrays and returns one (or a tuple); ``backward(ctx, *doutputs)`` takes the gradients as
+    arrays and returns one, or None, per input. `ctx` is an object to keep things on.
+
+    Examples
+    --------
+    >>> class Cube(fastnn.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.x = x
+    ...         return x ** 3
+    ...     @staticmethod
+    ...     def backward(ctx, dy):
+    ...         return 3 * ctx.x ** 2 * dy
+    >>> y = Cube.apply(x)
+    """
+
+    class Context:
+        """What forward leaves for backward."""
+
+    @classmethod
+    def apply(cls, *inputs: Any) -> Tensor | tuple[Tensor, ...]:
+        """Runs ``forward`` on the inputs' arrays and puts the operation on the tape.
+
+        Parameters
+        ----------
+        *inputs : Tensor or object
+            Tensors arrive as read-only NumPy arrays, everything else as it is.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+        """
+        ctx = cls.Context()
+        arrays = []
+        for value in inputs:
+            if isinstance(value, TensorBase):
+                value = np.asarray(memoryview(value)).view()
+                value.flags.writeable = False
+            arrays.append(value)
+        results = cls.forward(ctx, *arrays)
+        outputs = tuple(as_tensor(np.array(r)) for r in (results if isinstance(results, tuple) else (results,)))
+        tensors = tuple(value if isinstance(value, TensorBase) else None for value in inputs)
+        shapes = [None if t is None else (t.shape, t.dtype) for t in tensors]
+        record(_function_backward, tensors, outputs, context=(cls, ctx, shapes, [(o.shape, o.dtype) for o in outputs]))
+        return outputs if isinstance(results, tuple) else outputs[0]
+
+    @staticmethod
+    def forward(ctx: Any, *arrays: Any) -> Any:
+        """Computes the outputs as NumPy arrays; to be written by the subclass."""
+        raise TypeError("a Function needs a static method forward(ctx, *arrays)")
+
+    @staticmethod
+    def backward(ctx: Any, *doutputs: np.ndarray) -> Any:
+        """Computes the inputs' gradients as NumPy arrays; to be written by the subclass."""
+        raise TypeError("a Function needs a static method backward(ctx, *doutputs)")
+
+
+def _function_backward(node, *doutputs):
+    cls, ctx, inputs, outputs = node.context
+    arrays = [np.zeros(shape, dtype.name) if dy is None else dy.numpy() for dy, (shape, dtype) in zip(doutputs, outputs)]
+    results = cls.backward(ctx, *arrays)
+    results = results if isinstance(results, tuple) else (results,)
+    if len(results) != len(inputs):
+        raise ValueError(f"{cls.__name__}.backward gave {len(results)} gradients, but forward took {len(inputs)} inputs")
+    gradients = []
+    for result, wanted in zip(results, inputs):
+        if result is None or wanted is None:
+            gradients.append(None)
+            continue
+        if np.shape(result) != wanted[0]:
+            raise ValueError(f"{cls.__name__}.backward gave a gradient of shape {np.shape(result)} for an input of shape {wanted[0]}")
+        gradients.append(as_tensor(np.array(result), wanted[1]))
+    return tuple(gradients)
