@@ -89,8 +89,10 @@ REDUCE(min, min_of, min_lanes, (real)INFINITY)
 #undef AT_ROW
 #undef AT_ROW_TAIL
 
-/* index: (rows) positions of the first element equal to m (rows), or of the first NaN; x: (rows, n), rows `stride` apart */
-static void find_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, ptrdiff_t stride, const void *m_, int64_t *index) {
+/* index: (rows) first + the position of the first element equal to m (rows), or of the first NaN; rows without one keep
+ * theirs; x: (rows, n), rows `stride` apart */
+static void find_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, ptrdiff_t stride, const void *m_, ptrdiff_t first,
+                             int64_t *index) {
     for (ptrdiff_t r = 0; r < rows; r++) {
         const real *x = (const real *)x_ + r * stride;
         const real m = ((const real *)m_)[r];
@@ -100,18 +102,18 @@ static void find_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, ptrdif
             vec v = vec_load(x + i);
             if (mask_any(mask_or(vec_eq(v, wanted), vec_unordered(v, v)))) break;
         }
-        while (i < n - 1 && x[i] != m && x[i] == x[i]) i++;
-        index[r] = i;
+        while (i < n && x[i] != m && x[i] == x[i]) i++;
+        if (i < n) index[r] = first + i;
     }
 }
 
 /* index: (columns), as find_rows down each column of x: (rows, columns), rows `stride` apart. Backwards: the first match is
  * written last. */
-static void find_columns_kernel(ptrdiff_t rows, ptrdiff_t columns, const void *x_, ptrdiff_t stride, const void *m_,
+static void find_columns_kernel(ptrdiff_t rows, ptrdiff_t columns, const void *x_, ptrdiff_t stride, const void *m_, ptrdiff_t first,
                                 int64_t *restrict index) {
     const real *m = m_;
     for (ptrdiff_t r = rows - 1; r >= 0; r--) {
         const real *restrict x = (const real *)x_ + r * stride;
-        for (ptrdiff_t c = 0; c < columns; c++) index[c] = (x[c] == m[c]) | (x[c] != x[c]) ? r : index[c];
+        for (ptrdiff_t c = 0; c < columns; c++) index[c] = (x[c] == m[c]) | (x[c] != x[c]) ? first + r : index[c];
     }
 }

@@ -133,19 +133,24 @@ static void gather_block(const pass_run *w, ptrdiff_t b, ptrdiff_t r, ptrdiff_t 
         fnn_order_gather(w->gather, w->x, w->size, from + i * w->s.k, width, to + i * width * (ptrdiff_t)w->size);
 }
 
+/* Where the block at outer position b, row r, column c begins: in x, or gathered into scratch. Sets its own steps. */
+static const char *block_at(const pass_run *w, ptrdiff_t b, ptrdiff_t outer, ptrdiff_t r, ptrdiff_t n, ptrdiff_t c, ptrdiff_t width,
+                            char *scratch, ptrdiff_t *step_b, ptrdiff_t *step_r) {
+    *step_b = w->step_b, *step_r = w->step_r;
+    if (!w->gather) return at(w->x, b * w->step_b + r * w->step_r + c, w->size);
+    *step_b = n * width, *step_r = width;
+    for (ptrdiff_t i = 0; i < outer; i++) gather_block(w, b + i, r, n, c, width, (char *)at(scratch, i * n * width, w->size));
+    return scratch;
+}
+
 static void run_pass(void *context, ptrdiff_t chunk, void *scratch) {
     const pass_run *w = context;
     const pass *s = &w->s;
-    ptrdiff_t q = chunk % s->q, p = chunk / s->q % s->p, b = chunk / s->q / s->p * s->outer;
+    ptrdiff_t q = chunk % s->q, p = chunk / s->q % s->p, b = chunk / s->q / s->p * s->outer, step_b, step_r;
     ptrdiff_t r = p * s->rows, n = fnn_min(s->rows, s->r - r), c = q * s->cols, width = fnn_min(s->cols, s->k - c);
-    ptrdiff_t outer = fnn_min(s->outer, s->b - b), step_b = w->step_b, step_r = w->step_r;
-    const char *x = at(w->x, b * step_b + r * step_r + c, w->size);
+    ptrdiff_t outer = fnn_min(s->outer, s->b - b);
+    const char *x = block_at(w, b, outer, r, n, c, width, scratch, &step_b, &step_r);
     char *y = (char *)at(w->y, (b * s->p + p) * s->k + c, w->size);
-    if (w->gather) {
-        for (ptrdiff_t i = 0; i < outer; i++)
-            gather_block(w, b + i, r, n, c, width, (char *)scratch + i * n * width * (ptrdiff_t)w->size);
-        x = scratch, step_r = width, step_b = n * width;
-    }
     if (s->k == 1) w->rows(outer, n, x, step_b, y);
     else
         for (ptrdiff_t i = 0; i < outer; i++)
@@ -153,35 +158,36 @@ static void run_pass(void *context, ptrdiff_t chunk, void *scratch) {
     if (w->divisor) w->divide(outer * width, (void *const[]){y}, (const void *const[]){y, w->divisor}, (const ptrdiff_t[]){1, 0}, NULL);
 }
 
-/* Whether the first pass can read the input where it lies; if so, sets its steps. */
-static int reads_in_place(const plan *p, pass_run *w) {
-    ptrdiff_t step_b, step_r, step_k;
+/* Sets up the first pass; it reads the input where it lies if few steps can say so and the folding allows it. */
+static void begin(const plan *p, const fnn_tensor *x, pass_run *w) {
     const pass *s = &p->passes[0];
-    if (!fnn_order_step(&p->input[0], &step_b) || !fnn_order_step(&p->input[1], &step_r) || !fnn_order_step(&p->input[2], &step_k)) return 0;
-    if (s->k > 1 ? step_k != 1 || (s->fold > 1 && step_r != s->k) : s->r > 1 && step_r != 1) return 0;
-    w->step_b = step_b, w->step_r = step_r;
-    return 1;
+    ptrdiff_t step_k;
+    int plain = fnn_order_step(&p->input[0], &w->step_b);
+    plain &= fnn_order_step(&p->input[1], &w->step_r);
+    plain &= fnn_order_step(&p->input[2], &step_k);
+    plain &= s->k > 1 ? step_k == 1 && (s->fold == 1 || w->step_r == s->k) : s->r == 1 || w->step_r == 1;
+    w->s = *s;
+    w->x = x->data;
+    w->size = fnn_itemsize(x->dtype);
+    w->gather = plain ? NULL : &p->all;
 }
 
-/* A dense result goes straight to y, another through the buffer behind the two of partial results. */
-static void run_passes(const fnn_call *call, const plan *p, const pass_run *kernels, const fnn_tensor *x, fnn_tensor *y, const void *divisor) {
-    pass_run w = *kernels;
-    int direct = fnn_order_is_dense(&p->result);
-    w.size = fnn_itemsize(x->dtype);
-    w.x = x->data;
+static double pass_ns(const pass_run *w) {
+    return (double)(w->s.b * w->s.r * w->s.k) * (double)w->size * (w->gather ? 0.4 : 0.08);
+}
+
+/* Reduces the input of `first` into y, dense in the order of p->result; divisor: NULL or one real. */
+static void run_passes(const fnn_call *call, const plan *p, const pass_run *first, const void *divisor, char *y) {
+    pass_run w = *first;
     for (int i = 0; i < p->count; i++) {
         const pass *s = &w.s;
-        w.s = p->passes[i];
-        w.step_b = s->r * s->k, w.step_r = s->k;
-        w.gather = i == 0 && !reads_in_place(p, &w) ? &p->all : NULL;
+        if (i > 0) w.s = p->passes[i], w.gather = NULL, w.step_b = s->r * s->k, w.step_r = s->k;
         int last = i == p->count - 1;
         w.divisor = last ? divisor : NULL;
-        w.y = last && direct ? y->data : (char *)at(call->shared, (last ? 2 : i % 2) * p->partial, w.size);
-        double ns = (double)(s->b * s->r * s->k) * (double)w.size * (w.gather ? 0.4 : 0.08);
-        fnn_parallel_for(call, fnn_ceil_div(s->b, s->outer) * s->p * s->q, ns, run_pass, &w);
+        w.y = last ? y : (char *)at(call->shared, i % 2 * p->partial, w.size);
+        fnn_parallel_for(call, fnn_ceil_div(s->b, s->outer) * s->p * s->q, pass_ns(&w), run_pass, &w);
         w.x = w.y;
     }
-    if (!direct) fnn_order_scatter_all(call, &p->result, y->data, w.size, w.y);
 }
 
 /* ---- the ops ---- */
@@ -223,31 +229,33 @@ static int extremum_infer(fnn_call *call) {
     return status ? status : check_nonempty(call, call->attr.i[0]);
 }
 
-static size_t plan_bytes(const plan *p, size_t size) {
-    return (size_t)(2 * p->partial + (fnn_order_is_dense(&p->result) ? 0 : p->result.size)) * size;
-}
-
-static size_t gather_bytes(const plan *p, size_t size) {
+/* Shared: partial results of two passes, then room for a dense result when y is not. Scratch: one gathered block. */
+static void plan_workspace(const plan *p, const fnn_tensor *x, fnn_workspace *ws) {
     pass_run w;
-    const pass *s = &p->passes[0];
-    return reads_in_place(p, &w) ? 0 : (size_t)(s->outer * s->rows * s->cols) * size;
+    begin(p, x, &w);
+    ws->shared = (size_t)(2 * p->partial + p->result.size) * w.size;
+    ws->scratch = w.gather ? (size_t)(w.s.outer * w.s.rows * w.s.cols) * w.size : 0;
 }
 
 static void reduce_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_tensor *x = call->in[0];
     if (fnn_numel(x) == 0) return;
     plan p;
-    size_t size = fnn_itemsize(x->dtype);
     make_plan(x, call->attr.i[0], call->attr.i[1] != 0, call->out[0], &p);
-    ws->shared = plan_bytes(&p, size);
-    ws->scratch = gather_bytes(&p, size);
+    plan_workspace(&p, x, ws);
+    if (fnn_order_is_dense(&p.result)) ws->shared -= (size_t)p.result.size * fnn_itemsize(x->dtype);
 }
 
 static int reduce(fnn_call *call, row_kernel *rows, column_kernel *columns, const void *divisor) {
+    const fnn_tensor *x = call->in[0];
+    fnn_tensor *y = call->out[0];
     plan p;
-    pass_run w = {.rows = rows, .columns = columns, .divide = fnn_kernels_of(call->in[0]->dtype)->div};
-    make_plan(call->in[0], call->attr.i[0], call->attr.i[1] != 0, call->out[0], &p);
-    run_passes(call, &p, &w, call->in[0], call->out[0], divisor);
+    pass_run w = {.rows = rows, .columns = columns, .divide = fnn_kernels_of(x->dtype)->div};
+    make_plan(x, call->attr.i[0], call->attr.i[1] != 0, y, &p);
+    begin(&p, x, &w);
+    char *dense = fnn_order_is_dense(&p.result) ? y->data : (char *)at(call->shared, 2 * p.partial, w.size);
+    run_passes(call, &p, &w, divisor, dense);
+    if (dense != y->data) fnn_order_scatter_all(call, &p.result, y->data, w.size, dense);
     return FNN_OK;
 }
 
@@ -284,3 +292,71 @@ static int min_reduce_run(fnn_call *call) {
 
 const fnn_driver fnn_max_reduce = {.infer = extremum_infer, .workspace = reduce_workspace, .run = max_reduce_run};
 const fnn_driver fnn_min_reduce = {.infer = extremum_infer, .workspace = reduce_workspace, .run = min_reduce_run};
+
+/* ---- argmax ---- */
+
+typedef struct {
+    pass_run w;
+    const char *extremum; /* (b, k) */
+    int64_t *index;       /* (b, k) */
+    const fnn_kernels *K;
+} find_run;
+
+/* All rows of one block of columns, in blocks from the last to the first: the first match is written last. */
+static void run_find(void *context, ptrdiff_t chunk, void *scratch) {
+    const find_run *f = context;
+    const pass *s = &f->w.s;
+    ptrdiff_t c = chunk % s->q * s->cols, b = chunk / s->q * s->outer, width = fnn_min(s->cols, s->k - c);
+    ptrdiff_t outer = fnn_min(s->outer, s->b - b), step_b, step_r, here = b * s->k + c;
+    const char *m = at(f->extremum, here, f->w.size);
+    for (ptrdiff_t r = (s->p - 1) * s->rows; r >= 0; r -= s->rows) {
+        ptrdiff_t n = fnn_min(s->rows, s->r - r);
+        const char *x = block_at(&f->w, b, outer, r, n, c, width, scratch, &step_b, &step_r);
+        if (s->k == 1) f->K->find_rows(outer, n, x, step_b, m, r, f->index + here);
+        else
+            for (ptrdiff_t i = 0; i < outer; i++)
+                f->K->find_columns(n, width, at(x, i * step_b, f->w.size), step_r, at(m, i * s->k, f->w.size), r, f->index + here + i * s->k);
+    }
+}
+
+static int argmax_infer(fnn_call *call) {
+    const fnn_tensor *x = call->in[0];
+    int64_t axis = call->attr.i[0];
+    if (axis < 0 || axis >= x->rank)
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but x has shape %s", (long long)axis, fnn_shape_text(x));
+    set_result(call, FNN_INT64, 1ll << axis, call->attr.i[1] != 0);
+    return check_nonempty(call, 1ll << axis);
+}
+
+static void argmax_workspace(const fnn_call *call, fnn_workspace *ws) {
+    const fnn_tensor *x = call->in[0];
+    if (fnn_numel(x) == 0) return;
+    plan p;
+    make_plan(x, 1ll << call->attr.i[0], call->attr.i[1] != 0, call->out[0], &p);
+    plan_workspace(&p, x, ws);
+    ws->shared = (ws->shared + 7) / 8 * 8 + (size_t)p.result.size * sizeof(int64_t);
+}
+
+/* y: int64, where along `axis` x is largest (or smallest): the first of equals, or the first NaN. Two readings: the extremum,
+ * which is a reduction like the others, then the search for it, which stops early along rows. */
+static int argmax_run(fnn_call *call) {
+    const fnn_tensor *x = call->in[0];
+    fnn_tensor *y = call->out[0];
+    if (fnn_numel(x) == 0) return FNN_OK;
+    plan p;
+    const fnn_kernels *K = fnn_kernels_of(x->dtype);
+    int smallest = call->attr.i[2] != 0;
+    find_run f = {.w = {.rows = smallest ? K->min_rows : K->max_rows, .columns = smallest ? K->min_columns : K->max_columns}, .K = K};
+    make_plan(x, 1ll << call->attr.i[0], call->attr.i[1] != 0, y, &p);
+    begin(&p, x, &f.w);
+    ptrdiff_t bytes = (2 * p.partial + p.result.size) * (ptrdiff_t)f.w.size;
+    f.extremum = at(call->shared, 2 * p.partial, f.w.size);
+    run_passes(call, &p, &f.w, NULL, (char *)f.extremum);
+    int direct = fnn_order_is_dense(&p.result);
+    f.index = direct ? y->data : (void *)((char *)call->shared + (bytes + 7) / 8 * 8);
+    fnn_parallel_for(call, fnn_ceil_div(f.w.s.b, f.w.s.outer) * f.w.s.q, pass_ns(&f.w), run_find, &f);
+    if (!direct) fnn_order_scatter_all(call, &p.result, y->data, sizeof(int64_t), f.index);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_argmax = {.infer = argmax_infer, .workspace = argmax_workspace, .run = argmax_run};
