@@ -7,6 +7,7 @@
 #include "../kernels/elementwise.h"
 #include "../kernels/gemm.h"
 #include "../kernels/reduce.h"
+#include "../kernels/index.h"
 
 #define CAT_(isa, type) fnn_kernels_##isa##_##type
 #define CAT(isa, type) CAT_(isa, type)

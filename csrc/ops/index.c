@@ -1,0 +1,197 @@
+/* index.c: index_select (slices of x picked along one axis) and index_add (its adjoint).
+ *
+ * Both walk slices: the axes but the chosen one are a nest of y and x together; its last dimension is one run where it is
+ * dense in both. Indices are checked and made non-negative, once, before anything is written. */
+#include "nest.h"
+#include "order.h"
+
+#include <string.h>
+
+enum {
+    CHUNK = 16384, /* elements copied by a chunk */
+    PIECE = 1024,  /* elements of a run that one chunk of index_add owns */
+    CHUNKS = 16    /* index_add cuts the axis too when runs give fewer chunks than this */
+};
+
+typedef struct {
+    fnn_nest nest;         /* one slice: operand 0 the whole tensor (x or y), operand 1 the picked one; without the last run */
+    ptrdiff_t run;         /* elements that lie together in both */
+    ptrdiff_t step[2];     /* between slices along the axis */
+    ptrdiff_t extent;      /* of the axis in the whole tensor */
+    ptrdiff_t count;       /* indices */
+    const int64_t *index;
+    size_t size;
+    ptrdiff_t pieces, piece; /* index_add: how a run is cut, */
+    ptrdiff_t owners;        /* and into how many ranges the axis */
+    const fnn_kernels *K;
+} plan;
+
+/* Shape of the picked tensor: `axis` becomes as long as the index, or vanishes for a 0-d one. */
+static int picked_shape(fnn_call *call, const fnn_tensor *whole, const fnn_tensor *index, int64_t axis, int *rank, ptrdiff_t *shape) {
+    if (axis < 0 || axis >= whole->rank)
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but the tensor has shape %s", (long long)axis, fnn_shape_text(whole));
+    if (index->rank > 1)
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'index' has shape %s, but must have at most one axis", fnn_shape_text(index));
+    *rank = 0;
+    for (int d = 0; d < whole->rank; d++) {
+        if (d != axis) shape[(*rank)++] = whole->shape[d];
+        else if (index->rank) shape[(*rank)++] = index->shape[0];
+    }
+    return FNN_OK;
+}
+
+/* The tensor without its axis `axis`, for the nest. */
+static fnn_tensor slice_of(const fnn_tensor *t, int axis) {
+    fnn_tensor s = *t;
+    s.rank = 0;
+    for (int d = 0; d < t->rank; d++) {
+        if (d == axis) continue;
+        s.shape[s.rank] = t->shape[d];
+        s.stride[s.rank++] = t->stride[d];
+    }
+    return s;
+}
+
+/* The nest follows the order of the tensor that is written. */
+static void make_plan(plan *p, const fnn_tensor *whole, const fnn_tensor *picked, const fnn_tensor *index, int axis, int writes_whole) {
+    fnn_tensor slices[2] = {slice_of(whole, axis), index->rank ? slice_of(picked, axis) : *picked};
+    const fnn_tensor *operand[2] = {&slices[writes_whole ? 0 : 1], &slices[writes_whole ? 1 : 0]};
+    fnn_nest_build(&p->nest, operand, 2);
+    int last = p->nest.rank - 1;
+    p->run = 1;
+    if (p->nest.stride[0][last] == 1 && p->nest.stride[1][last] == 1) {
+        p->run = p->nest.shape[last];
+        p->nest.shape[last] = 1;
+        p->nest.size /= fnn_max(p->run, 1);
+    }
+    p->step[0] = whole->stride[axis];
+    p->step[1] = index->rank ? picked->stride[axis] : 0;
+    p->extent = whole->shape[axis];
+    p->count = index->rank ? index->shape[0] : 1;
+    p->size = fnn_itemsize(whole->dtype);
+}
+
+/* Indices into shared memory, checked; negative ones count from the end. */
+static int read_indices(fnn_call *call, plan *p, const fnn_tensor *index) {
+    int64_t *to = call->shared;
+    const int64_t *from = index->data;
+    ptrdiff_t step = index->rank ? index->stride[0] : 0;
+    for (ptrdiff_t j = 0; j < p->count; j++) {
+        int64_t i = from[j * step];
+        if (i < -p->extent || i >= p->extent)
+            return fnn_fail(call, FNN_INDEX_ERROR, "index[%td] is %lld, but must lie between %td and %td", j, (long long)i, -p->extent, p->extent - 1);
+        to[j] = i < 0 ? i + p->extent : i;
+    }
+    p->index = to;
+    return FNN_OK;
+}
+
+static void index_workspace(const fnn_call *call, fnn_workspace *ws) {
+    ws->shared = (size_t)fnn_numel(call->in[call->op == FNN_OP_index_add ? 0 : 1]) * sizeof(int64_t);
+}
+
+/* ---- index_select ---- */
+
+static int index_select_infer(fnn_call *call) {
+    ptrdiff_t shape[FNN_MAX_RANK];
+    int rank = 0, status = picked_shape(call, call->in[0], call->in[1], call->attr.i[0], &rank, shape);
+    if (!status) fnn_set_shape(call->out[0], call->in[0]->dtype, rank, shape);
+    return status;
+}
+
+static void copy_elements(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, const int64_t *index, ptrdiff_t n, size_t size) {
+#define COPY(type)                                                                                                      \
+    for (ptrdiff_t j = 0; j < n; j++) ((type *)to)[j * to_step] = ((const type *)from)[index[j] * from_step];           \
+    return
+    switch (size) {
+    case 1: COPY(uint8_t);
+    case 4: COPY(uint32_t);
+    case 8: COPY(uint64_t);
+    }
+#undef COPY
+}
+
+/* Units (slice position, index), the index varying fastest; chunk: some CHUNK elements of them. */
+static void run_select(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const plan *p = context;
+    ptrdiff_t units = fnn_max(CHUNK / p->run, 1), from = chunk * units, to = fnn_min(from + units, p->nest.size * p->count);
+    char *at[FNN_MAX_ARGS];
+    while (from < to) {
+        ptrdiff_t j = from % p->count, n = fnn_min(p->count - j, to - from), width = (ptrdiff_t)p->size;
+        fnn_nest_seek(&p->nest, from / p->count, at);
+        if (p->run == 1) copy_elements(at[0] + j * p->step[1] * width, p->step[1], at[1], p->step[0], p->index + j, n, p->size);
+        else
+            for (ptrdiff_t i = j; i < j + n; i++)
+                memcpy(at[0] + i * p->step[1] * width, at[1] + p->index[i] * p->step[0] * width, (size_t)p->run * p->size);
+        from += n;
+    }
+}
+
+/* y: x with axis `axis` replaced by the picked positions (dropped for a 0-d index); x: any dtype and layout; index: (J,) or () */
+static int index_select_run(fnn_call *call) {
+    plan p;
+    make_plan(&p, call->in[0], call->out[0], call->in[1], (int)call->attr.i[0], 0);
+    int status = read_indices(call, &p, call->in[1]);
+    if (status || fnn_numel(call->out[0]) == 0) return status;
+    ptrdiff_t units = fnn_max(CHUNK / p.run, 1);
+    double ns = (double)fnn_numel(call->out[0]) * (double)p.size * (p.run == 1 ? 0.4 : 0.2);
+    fnn_parallel_for(call, fnn_ceil_div(p.nest.size * p.count, units), ns, run_select, &p);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_index_select = {.infer = index_select_infer, .workspace = index_workspace, .run = index_select_run};
+
+/* ---- index_add ---- */
+
+static int index_add_infer(fnn_call *call) {
+    const fnn_tensor *y = call->out[0], *index = call->in[0], *dy = call->in[1];
+    if (y->rank < 0) return fnn_fail(call, FNN_TYPE_ERROR, "adds to an output that the caller gives");
+    if (y->dtype != dy->dtype)
+        return fnn_fail(call, FNN_TYPE_ERROR, "output 'y' has dtype %s, but 'dy' has %s: they must be the same", fnn_dtype_name(y->dtype), fnn_dtype_name(dy->dtype));
+    fnn_tensor want = *dy;
+    int status = picked_shape(call, y, index, call->attr.i[0], &want.rank, want.shape);
+    if (!status && !fnn_same_shape(&want, dy))
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'dy' has shape %s, but y %s and the index need %s", fnn_shape_text(dy), fnn_shape_text(y), fnn_shape_text(&want));
+    return status;
+}
+
+/* A chunk owns one slice position, a piece of its run and a range of the axis: nobody else writes there, and it meets the
+ * indices in order. So sums do not depend on the number of threads. */
+static void run_add(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const plan *p = context;
+    char *at[FNN_MAX_ARGS];
+    ptrdiff_t width = (ptrdiff_t)p->size, owners = p->owners;
+    ptrdiff_t owner = chunk % owners, piece = chunk / owners % p->pieces, outer = chunk / owners / p->pieces;
+    ptrdiff_t low = p->extent * owner / owners, high = p->extent * (owner + 1) / owners;
+    ptrdiff_t from = piece * p->piece, n = fnn_min(p->piece, p->run - from);
+    fnn_nest_seek(&p->nest, outer, at);
+    if (p->run == 1) {
+        p->K->scatter_add(p->count, p->index, at[1], p->step[1], at[0], p->step[0]);
+        return;
+    }
+    for (ptrdiff_t j = 0; j < p->count; j++) {
+        if (p->index[j] < low || p->index[j] >= high) continue;
+        char *y = at[0] + (p->index[j] * p->step[0] + from) * width;
+        const char *dy = at[1] + (j * p->step[1] + from) * width;
+        p->K->add(n, (void *const[]){y}, (const void *const[]){y, dy}, (const ptrdiff_t[]){1, 1}, NULL);
+    }
+}
+
+/* y[.., index[j], ..] += dy[.., j, ..]; y is given by the caller; equal indices add in order */
+static int index_add_run(fnn_call *call) {
+    fnn_tensor *y = call->out[0];
+    plan p = {.K = fnn_kernels_of(y->dtype)};
+    make_plan(&p, y, call->in[1], call->in[0], (int)call->attr.i[0], 1);
+    int status = read_indices(call, &p, call->in[0]);
+    if (status || fnn_numel(call->in[1]) == 0) return status;
+    p.piece = fnn_min(p.run, PIECE);
+    p.pieces = fnn_ceil_div(p.run, p.piece);
+    p.owners = p.run > 1 && p.nest.size * p.pieces < CHUNKS ? CHUNKS : 1;
+    double ns = (double)fnn_numel(call->in[1]) * (double)p.size * (p.run == 1 ? 0.4 : 0.2);
+    fnn_parallel_for(call, p.nest.size * p.pieces * p.owners, ns, run_add, &p);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_index_add = {.infer = index_add_infer, .workspace = index_workspace, .run = index_add_run};
