@@ -169,6 +169,7 @@ cdef Storage new_storage(size_t nbytes):
 
 cdef object tensor_type = None  # fastnn.tensor.Tensor, once it exists
 cdef tuple no_arguments = ()
+cdef Storage no_storage = Storage.__new__(Storage)
 
 
 def set_tensor_type(cls):
@@ -191,6 +192,12 @@ cdef class TensorBase:
     cdef Node node        # what produced it; None for leaves
     cdef int output_index
     cdef object __weakref__
+
+    def __cinit__(self, *args, **options):
+        # Until the engine gives it a view it is an empty one: nothing a caller does with it can reach unowned memory.
+        self.desc.rank = 1
+        self.desc.stride[0] = 1
+        self.storage = no_storage
 
     # -- what it is --
 

@@ -11,7 +11,7 @@ import numpy as np
 from . import _core
 from ._core import TensorBase, launch, record
 from .ops import shape as _shape
-from .ops.create import as_tensor
+from .ops.create import as_tensor, tensor
 
 
 class Tensor(TensorBase):
@@ -23,6 +23,10 @@ class Tensor(TensorBase):
 
     __slots__ = ()
     __array_priority__ = 1000  # ndarray + Tensor is ours
+
+    def __init__(self, data: Any, dtype: _core.DType | None = None, requires_grad: bool = False):
+        self.set_data(tensor(data, dtype))
+        self.requires_grad = requires_grad
 
     # -- NumPy and Python --
 

@@ -1,0 +1,137 @@
+"""Fully connected layers."""
+
+from __future__ import annotations
+
+import math
+
+from ..ops.create import empty
+from ..ops.linear import linear
+from ..ops.shape import flatten, unflatten
+from ..tensor import Tensor
+from . import init
+from .module import Module, Parameter
+
+
+class Identity(Module):
+    """Gives its input back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Linear(Module):
+    """y = x W^T + b.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Widths of the input's and the output's last axis.
+    bias : bool
+        Whether b is there.
+
+    Attributes
+    ----------
+    weight : Parameter
+        (out_features, in_features), at first uniform in +-1 / sqrt(in_features), as PyTorch's.
+    bias : Parameter or None
+        (out_features,), at first from the same interval.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        super().__init__()
+        for name, value in (("in_features", in_features), ("out_features", out_features)):
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{type(self).__name__}: {name} is {value!r}, but must be an integer of at least 0")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = Parameter(empty(out_features, in_features))
+        self.register_parameter("bias", Parameter(empty(out_features)) if bias else None)
+        if not self._is_lazy:
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws new first values."""
+        bound = 1 / math.sqrt(self.in_features) if self.in_features else 0.0
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)"""
+        return linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class LazyLinear(Linear):
+    """A Linear that takes in_features from its first input.
+
+    Parameters
+    ----------
+    out_features : int
+        Width of the output's last axis.
+    bias : bool
+        Whether there is a bias.
+    """
+
+    _is_lazy = True
+
+    def __init__(self, out_features: int, bias: bool = True):
+        super().__init__(0, out_features, bias)
+
+    def materialize(self, x: Tensor) -> None:
+        """Becomes a Linear for inputs like `x`."""
+        self.in_features = x.shape[-1]
+        self.weight.set_data(empty(self.out_features, self.in_features, dtype=self.weight.dtype))
+        self.__class__ = Linear
+        self.reset_parameters()
+
+    def loaded(self) -> None:
+        """Becomes a Linear as wide as the loaded weight."""
+        self.in_features = self.weight.shape[1]
+        self.__class__ = Linear
+
+
+class Flatten(Module):
+    """Merges axes `start_dim` to `end_dim` into one: (N, C, H, W) -> (N, C H W) by default.
+
+    Parameters
+    ----------
+    start_dim, end_dim : int
+        First and last axis to merge.
+    """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        super().__init__()
+        self.start_dim = start_dim
+        self.end_dim = end_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return flatten(x, self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Module):
+    """Splits axis `dim` into axes of the given sizes.
+
+    Parameters
+    ----------
+    dim : int
+        The axis to split.
+    unflattened_size : tuple of int
+        What to split it into; one may be -1.
+    """
+
+    def __init__(self, dim: int, unflattened_size: tuple[int, ...]):
+        super().__init__()
+        self.dim = dim
+        self.unflattened_size = tuple(unflattened_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return unflatten(x, self.dim, self.unflattened_size)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
