@@ -10,12 +10,14 @@ from fastnn import _core, testing
 SPECS = testing.specs()
 
 
+def samples_of(spec):
+    """The operation's samples; a hash of its name seeds them, so that they are the same in every process."""
+    return spec.samples(np.random.default_rng(zlib.crc32(spec.name.encode())))
+
+
 def cases(keep=lambda spec: True):
-    for spec in SPECS.values():
-        if keep(spec):
-            # A hash of the name seeds each operation's samples: the same in every process.
-            for k, sample in enumerate(spec.samples(np.random.default_rng(zlib.crc32(spec.name.encode())))):
-                yield pytest.param(spec, sample, id=f"{spec.name}-{k}")
+    kept = [spec for spec in SPECS.values() if keep(spec)]
+    return [pytest.param(spec, sample, id=f"{spec.name}-{k}") for spec in kept for k, sample in enumerate(samples_of(spec))]
 
 
 @pytest.fixture(params=_core.available_isas())
