@@ -162,6 +162,26 @@ typedef struct {
     int activation;
 } fnn_epilogue;
 
+/* One pooling window along one axis. Its input positions are first, first + step, ... (count of them, those inside the map). */
+typedef struct {
+    ptrdiff_t origin;   /* where it starts, the part in the padding included */
+    ptrdiff_t first, count;
+    ptrdiff_t position; /* of `first` within the window; in adaptive pooling, within the map */
+    ptrdiff_t extent;   /* what it counts for in an average's divisor */
+} fnn_pool_window;
+
+/* One row of pooling windows over channels-last pixels, and the input rows that they share. */
+typedef struct {
+    const fnn_pool_window *windows; /* outputs of them */
+    ptrdiff_t outputs;
+    ptrdiff_t channels, pitch;      /* channels to work on; elements from pixel to pixel */
+    ptrdiff_t column_step;          /* elements from column to column of a window */
+    ptrdiff_t rows, row_step;       /* input rows; elements from one to the next */
+    ptrdiff_t position, position_step; /* of the first row's first column; from row to row */
+    ptrdiff_t divisor;              /* of averages: this times a window's extent, or alone when it is the caller's */
+    int divisor_given;
+} fnn_pool_row;
+
 #define FNN_ELEMENTWISE_ARGS                                                                                            \
     (ptrdiff_t n, void *const *out, const void *const *in, const ptrdiff_t *step, const double *attr)
 

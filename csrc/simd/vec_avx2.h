@@ -129,6 +129,19 @@ INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
     return AS_REAL(_mm256_cmpgt_epi32(_mm256_cvtepu8_epi32(load_bytes(p, n)), _mm256_setzero_si256()));
 }
 #endif
+#if REAL64
+INLINE mask ivec_eq(ivec a, ivec b) { return AS_REAL(_mm256_cmpeq_epi64(a, b)); }
+INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_epi64(_mm_maskload_epi32(p, mask_first_i32(n))); }
+INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) {
+    const __m256i low = _mm256_permutevar8x32_epi32(i, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
+    _mm_maskstore_epi32(p, mask_first_i32(n), _mm256_castsi256_si128(low));
+}
+#else
+INLINE mask ivec_eq(ivec a, ivec b) { return AS_REAL(_mm256_cmpeq_epi32(a, b)); }
+INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_maskload_epi32(p, first_lanes(n)); }
+INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { _mm256_maskstore_epi32(p, first_lanes(n), i); }
+#endif
+INLINE ivec ivec_select(mask m, ivec a, ivec b) { return AS_INT(V(blendv)(AS_REAL(b), AS_REAL(a), m)); }
 INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
     int bits = V(movemask)(m);
     for (ptrdiff_t i = 0; i < n; i++) p[i] = (uint8_t)(bits >> i & 1);

@@ -71,6 +71,13 @@ INLINE ivec vec_to_ivec(vec a) {
 }
 INLINE vec ivec_to_vec(ivec i) { return (vec)i; }
 
+INLINE mask ivec_eq(ivec a, ivec b) { return a == b; }
+INLINE ivec ivec_select(mask m, ivec a, ivec b) { return m ? a : b; }
+INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return n > 0 ? *p : 0; }
+INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) {
+    if (n > 0) *p = (int32_t)i;
+}
+
 INLINE real vec_sum(vec a) { return a; }
 INLINE real vec_hmax(vec a) { return a; }
 INLINE real vec_hmin(vec a) { return a; }

@@ -8,6 +8,8 @@
 #include "../kernels/gemm.h"
 #include "../kernels/reduce.h"
 #include "../kernels/index.h"
+#include "../kernels/batch_norm.h"
+#include "../kernels/pool.h"
 
 #define CAT_(isa, type) fnn_kernels_##isa##_##type
 #define CAT(isa, type) CAT_(isa, type)

@@ -1,0 +1,57 @@
+/* stage.c: tensors brought into channels-last order; see stage.h. */
+#include "stage.h"
+
+/* t with its channels' axis moved to the end. */
+static fnn_tensor channels_last(const fnn_tensor *t) {
+    fnn_tensor view = *t;
+    for (int d = 1; d + 1 < t->rank; d++) {
+        view.shape[d] = t->shape[d + 1];
+        view.stride[d] = t->stride[d + 1];
+    }
+    if (t->rank > 1) {
+        view.shape[t->rank - 1] = t->shape[1];
+        view.stride[t->rank - 1] = t->stride[1];
+    }
+    return view;
+}
+
+static int is_ready(const fnn_tensor *t) {
+    fnn_tensor view = channels_last(t);
+    return fnn_is_contiguous(&view);
+}
+
+size_t fnn_stage_bytes(const fnn_tensor *t) {
+    if (!t || is_ready(t)) return 0;
+    return ((size_t)fnn_numel(t) * fnn_itemsize(t->dtype) + 63) & ~(size_t)63;
+}
+
+static void *take(const fnn_tensor *t, char **workspace) {
+    void *here = *workspace;
+    *workspace += fnn_stage_bytes(t);
+    return here;
+}
+
+/* Copies between t, seen channels last, and its dense image at `staged`. */
+static void exchange(const fnn_tensor *t, void *staged, int inwards) {
+    fnn_tensor view = channels_last(t), dense;
+    fnn_set_shape_contiguous(&dense, t->dtype, t->rank, view.shape);
+    dense.data = staged;
+    fnn_call copy = {.op = FNN_OP_copy, .out = {inwards ? &dense : &view}, .in = {inwards ? &view : &dense}};
+    fnn_copy.run(&copy);
+}
+
+const void *fnn_stage_input(const fnn_tensor *t, char **workspace) {
+    if (!t || is_ready(t)) return t ? t->data : NULL;
+    void *staged = take(t, workspace);
+    exchange(t, staged, 1);
+    return staged;
+}
+
+void *fnn_stage_output(const fnn_tensor *t, char **workspace) {
+    if (!t || is_ready(t)) return t ? t->data : NULL;
+    return take(t, workspace);
+}
+
+void fnn_unstage_output(const fnn_tensor *t, const void *staged) {
+    if (t && t->data != staged) exchange(t, (void *)staged, 0);
+}

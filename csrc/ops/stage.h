@@ -1,0 +1,17 @@
+/* stage.h: tensors brought into the order that channels-last kernels work in: (N, C, ...) as N ... C, dense. A tensor that is
+ * so already is used where it lies; another one goes through the driver's shared workspace. Rank 1 and 0: dense. */
+#ifndef FNN_STAGE_H
+#define FNN_STAGE_H
+#include "../fastnn.h"
+
+/* Bytes of workspace that staging t takes: 0 when it is in order already, or NULL. */
+size_t fnn_stage_bytes(const fnn_tensor *t);
+
+/* t's elements in order. *workspace moves on over what it takes. NULL for NULL. */
+const void *fnn_stage_input(const fnn_tensor *t, char **workspace);
+
+/* Where to write t's elements in order; afterwards fnn_unstage_output brings them into t. NULL for NULL. */
+void *fnn_stage_output(const fnn_tensor *t, char **workspace);
+void fnn_unstage_output(const fnn_tensor *t, const void *staged);
+
+#endif
