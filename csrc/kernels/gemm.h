@@ -158,3 +158,104 @@ static void gemm_epilogue_kernel(ptrdiff_t rows, ptrdiff_t cols, void *c, ptrdif
             vec_store_n(p, y, n);
         }
 }
+
+/* to (rows x cols, unit column stride) = from (rows x cols, any strides): panels of B, blocks of A. */
+static void gemm_pack_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *from, ptrdiff_t from_row, ptrdiff_t from_col, void *to,
+                             ptrdiff_t to_row) {
+    const real *x = from;
+    real *y = to;
+    ptrdiff_t j = 0;
+    if (from_col == 1) {
+        for (; j + 2 * LANES <= cols; j += 2 * LANES)
+            for (ptrdiff_t i = 0; i < rows; i++) {
+                const vec a = vec_load(x + i * from_row + j), b = vec_load(x + i * from_row + j + LANES);
+                vec_store(y + i * to_row + j, a);
+                vec_store(y + i * to_row + j + LANES, b);
+            }
+        for (ptrdiff_t n; j < cols; j += n) {
+            n = cols - j < LANES ? cols - j : LANES;
+            for (ptrdiff_t i = 0; i < rows; i++) vec_store_n(y + i * to_row + j, vec_load_n(x + i * from_row + j, n), n);
+        }
+        return;
+    }
+    if (from_row == 1)
+        for (; j + LANES <= cols; j += LANES) {
+            ptrdiff_t i = 0;
+            for (; i + VEC_BLOCK <= rows; i += VEC_BLOCK) {
+                vec block[VEC_BLOCK];
+                vec_load_columns(x + i + j * from_col, from_col, block);
+#pragma GCC unroll 4
+                for (int q = 0; q < VEC_BLOCK; q++) vec_store(y + (i + q) * to_row + j, block[q]);
+            }
+            for (; i < rows; i++)
+                for (int q = 0; q < LANES; q++) y[i * to_row + j + q] = x[i + (j + q) * from_col];
+        }
+    for (ptrdiff_t i = 0; i < rows; i++)
+        for (ptrdiff_t q = j; q < cols; q++) y[i * to_row + q] = x[i * from_row + q * from_col];
+}
+
+/* ---- inner products: for few rows of C, when both operands are contiguous along k and packing would cost more than the sum ----
+ * An element is the sum over lanes, in vec_sum's tree, of one chain per lane; the block's shape does not change it. */
+
+#if defined(VEC_AVX512)
+enum { DOT_ROWS = 4 };
+#else
+enum { DOT_ROWS = 2 };
+#endif
+
+INLINE vec dot_load(const real *p, ptrdiff_t n) { return n < 0 ? vec_load(p) : vec_load_n(p, n); }
+
+/* One vector along k of each row; n < 0: a whole one, else its first n lanes. */
+INLINE void dot_step(vec acc[DOT_ROWS][8], const real *a, ptrdiff_t a_row, const real *b, ptrdiff_t b_row, ptrdiff_t n, int rows,
+                     int cols) {
+    vec av[DOT_ROWS];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) av[i] = dot_load(a + i * a_row, n);
+#pragma GCC unroll 8
+    for (int j = 0; j < cols; j++) {
+        const vec bv = dot_load(b + j * b_row, n);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) acc[i][j] = vec_fma(av[i], bv, acc[i][j]);
+    }
+}
+
+/* C (rows x cols, any strides) = inner products of a's rows and b's rows, depth long. */
+INLINE void dot_run(ptrdiff_t depth, const real *a, ptrdiff_t a_row, const real *b, ptrdiff_t b_row, real *c, ptrdiff_t c_row,
+                    ptrdiff_t c_col, int rows, int cols) {
+    vec acc[DOT_ROWS][8];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < cols; j++) acc[i][j] = vec_zero();
+    ptrdiff_t k = 0;
+    for (; k + LANES <= depth; k += LANES) dot_step(acc, a + k, a_row, b + k, b_row, -1, rows, cols);
+    if (k < depth) dot_step(acc, a + k, a_row, b + k, b_row, depth - k, rows, cols);
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < cols; j++) c[i * c_row + j * c_col] = vec_sum(acc[i][j]);
+}
+
+/* Fewer rows of a leave registers for more rows of b: 1 x 8 up to DOT_ROWS x 4. */
+static void gemm_dot_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *a, ptrdiff_t a_row, const void *b,
+                            ptrdiff_t b_row, void *c, ptrdiff_t c_row, ptrdiff_t c_col) {
+#define DOT(m, n) dot_run(depth, p, a_row, q, b_row, to, c_row, c_col, m, n)
+    const ptrdiff_t wide = rows == 1 ? 8 : 4;
+    for (ptrdiff_t j = 0, n; j < cols; j += n) {
+        n = cols - j >= wide ? wide : 1;
+        const real *q = (const real *)b + j * b_row;
+        for (ptrdiff_t i = 0, m, left = (rows + DOT_ROWS - 1) / DOT_ROWS; left > 0; left--, i += m) {
+            m = (rows - i + left - 1) / left;
+            const real *p = (const real *)a + i * a_row;
+            real *to = (real *)c + i * c_row + j * c_col;
+            if (n == 8) DOT(1, 8);
+            else if (m == 1) n == 4 ? DOT(1, 4) : DOT(1, 1);
+            else if (m == 2) n == 4 ? DOT(2, 4) : DOT(2, 1);
+#if defined(VEC_AVX512)
+            else if (m == 3) n == 4 ? DOT(3, 4) : DOT(3, 1);
+            else n == 4 ? DOT(4, 4) : DOT(4, 1);
+#endif
+        }
+    }
+#undef DOT
+}

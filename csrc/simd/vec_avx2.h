@@ -146,3 +146,30 @@ INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
     int bits = V(movemask)(m);
     for (ptrdiff_t i = 0; i < n; i++) p[i] = (uint8_t)(bits >> i & 1);
 }
+
+/* 128 bits of every VEC_BLOCK-th row side by side, from where unpacking within 128 bits finishes the transpose: inserting
+ * from memory uses either vector port, a shuffle only one. */
+enum { VEC_BLOCK = 16 / sizeof(real) };
+#if REAL64
+INLINE vec load_quarters(const real *p, ptrdiff_t row) {
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd(p + 2 * row), 1);
+}
+INLINE void vec_load_columns(const real *p, ptrdiff_t row, vec *out) {
+    const vec a = load_quarters(p, row), b = load_quarters(p + row, row);
+    out[0] = V(unpacklo)(a, b);
+    out[1] = V(unpackhi)(a, b);
+}
+#else
+INLINE vec load_quarters(const real *p, ptrdiff_t row) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * row), 1);
+}
+INLINE void vec_load_columns(const real *p, ptrdiff_t row, vec *out) {
+    const vec a = load_quarters(p, row), b = load_quarters(p + row, row);
+    const vec c = load_quarters(p + 2 * row, row), d = load_quarters(p + 3 * row, row);
+    const vec ab = V(unpacklo)(a, b), AB = V(unpackhi)(a, b), cd = V(unpacklo)(c, d), CD = V(unpackhi)(c, d);
+    out[0] = V(shuffle)(ab, cd, 0x44);
+    out[1] = V(shuffle)(ab, cd, 0xEE);
+    out[2] = V(shuffle)(AB, CD, 0x44);
+    out[3] = V(shuffle)(AB, CD, 0xEE);
+}
+#endif

@@ -119,3 +119,36 @@ INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
     __m128i bytes = _mm_maskz_loadu_epi8(mask_first(n), p);
     return (mask)_mm_test_epi8_mask(bytes, bytes);
 }
+
+/* 128 bits of every VEC_BLOCK-th row side by side, from where unpacking within 128 bits finishes the transpose: inserting
+ * from memory uses either vector port, a shuffle only one. */
+enum { VEC_BLOCK = 16 / sizeof(real) };
+#if REAL64
+INLINE vec load_quarters(const real *p, ptrdiff_t row) {
+    __m512d v = _mm512_castpd128_pd512(_mm_loadu_pd(p));
+    v = _mm512_insertf64x2(v, _mm_loadu_pd(p + 2 * row), 1);
+    v = _mm512_insertf64x2(v, _mm_loadu_pd(p + 4 * row), 2);
+    return _mm512_insertf64x2(v, _mm_loadu_pd(p + 6 * row), 3);
+}
+INLINE void vec_load_columns(const real *p, ptrdiff_t row, vec *out) {
+    const vec a = load_quarters(p, row), b = load_quarters(p + row, row);
+    out[0] = V(unpacklo)(a, b);
+    out[1] = V(unpackhi)(a, b);
+}
+#else
+INLINE vec load_quarters(const real *p, ptrdiff_t row) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 4 * row), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 8 * row), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps(p + 12 * row), 3);
+}
+INLINE void vec_load_columns(const real *p, ptrdiff_t row, vec *out) {
+    const vec a = load_quarters(p, row), b = load_quarters(p + row, row);
+    const vec c = load_quarters(p + 2 * row, row), d = load_quarters(p + 3 * row, row);
+    const vec ab = V(unpacklo)(a, b), AB = V(unpackhi)(a, b), cd = V(unpacklo)(c, d), CD = V(unpackhi)(c, d);
+    out[0] = V(shuffle)(ab, cd, 0x44);
+    out[1] = V(shuffle)(ab, cd, 0xEE);
+    out[2] = V(shuffle)(AB, CD, 0x44);
+    out[3] = V(shuffle)(AB, CD, 0xEE);
+}
+#endif

@@ -90,3 +90,9 @@ INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
     if (n > 0) *p = m != 0;
 }
 INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) { return n > 0 && *p != 0; }
+
+enum { VEC_BLOCK = 1 };
+INLINE void vec_load_columns(const real *p, ptrdiff_t row, vec *out) {
+    (void)row;
+    out[0] = *p;
+}

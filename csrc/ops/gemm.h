@@ -1,0 +1,52 @@
+/* gemm.h: matrix products, for drivers: linear layers, matmul. */
+#ifndef FNN_GEMM_H
+#define FNN_GEMM_H
+
+#include "../fastnn.h"
+
+/* One matrix, or one per position of the batch axes; strides are counted in elements and may be any. */
+typedef struct {
+    void *data;
+    ptrdiff_t row, col;
+    ptrdiff_t batch[FNN_MAX_RANK];
+} fnn_matrix;
+
+/* C (M x N) = A (M x K) times B (K x N), at every position of the batch axes, then the epilogue.
+ * `dot`: elements of C are vectorised inner products where C has few rows or columns. It suits operands that are usually
+ * contiguous along K; the others are first brought into that form. The choice changes the last bits of a result, so it must
+ * depend on the op and the shapes only, never on strides. Without it an element is one chain of multiply-adds along K. */
+typedef struct {
+    int dtype;
+    ptrdiff_t M, N, K;
+    int batch_rank;
+    ptrdiff_t batch_shape[FNN_MAX_RANK];
+    fnn_matrix a, b, c;
+    fnn_epilogue epilogue; /* residual: unit column stride, no batch axes */
+    ptrdiff_t residual_row;
+    int dot;
+} fnn_gemm;
+
+/* The bytes fnn_gemm_run works in. */
+void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws);
+/* Predicted single-thread nanoseconds. */
+double fnn_gemm_cost(const fnn_gemm *g);
+/* shared: at least as many bytes as the workspace says, 64-byte aligned. */
+void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared);
+
+/* What a driver brings into another form before a product, counted by workspace() and carried out by run(). */
+typedef struct {
+    const fnn_call *call; /* NULL: only count */
+    char *at;             /* where the next copy goes */
+    size_t bytes;         /* so far */
+} fnn_staging;
+
+/* x (..., columns) as a matrix: its leading axes as rows if one stride describes them, else a copy; rank 1 is one row. */
+fnn_matrix fnn_rows_of(fnn_staging *s, const fnn_tensor *x);
+/* x (n) with unit stride. */
+const void *fnn_vector_of(fnn_staging *s, const fnn_tensor *x);
+/* Where to compute y so that its last axis has unit stride and its leading axes one stride: y itself, or a copy in C order
+ * that fnn_finish then brings to y. */
+fnn_tensor fnn_result_of(fnn_staging *s, const fnn_tensor *y, int leading_axes_merge);
+void fnn_finish(const fnn_call *call, fnn_tensor *y, const fnn_tensor *result);
+
+#endif
