@@ -13,6 +13,7 @@
  *   mask_load_u8 (p, n): nonzero bytes   mask_any(m)   mask_first(n): the first n lanes
  *   ivec_load_i32 ivec_store_i32 (p, n): 32-bit integers as integers   ivec_eq -> mask   ivec_select(m,a,b) = m ? a : b
  *   vec_load_columns (p, row, out): VEC_BLOCK columns of LANES rows `row` elements apart: out[k] = p[0 * row + k], p[1 * row + k] ...
+ *   vec_transpose(rows): a LANES x LANES block, in place
  *
  * Rounding is what these names say: no contraction (-ffp-contract=off), fused multiply-add only where vec_fma is written.
  * On scalar targets vec_fma is a*b+c, rounded twice. */

@@ -173,3 +173,28 @@ INLINE void vec_load_columns(const real *p, ptrdiff_t row, vec *out) {
     out[3] = V(shuffle)(AB, CD, 0xEE);
 }
 #endif
+
+/* Swaps rows and columns of a LANES x LANES block: pairs, then quads within each 128-bit lane, then the lanes. */
+INLINE void vec_transpose(vec r[LANES]) {
+    vec t[LANES];
+#if REAL64
+    enum { STEP = 2 };
+    for (int i = 0; i < 4; i += 2) t[i] = _mm256_unpacklo_pd(r[i], r[i + 1]), t[i + 1] = _mm256_unpackhi_pd(r[i], r[i + 1]);
+#else
+    enum { STEP = 4 };
+    __m256d pair[8];
+    for (int i = 0; i < 8; i += 2) {
+        pair[i] = _mm256_castps_pd(_mm256_unpacklo_ps(r[i], r[i + 1]));
+        pair[i + 1] = _mm256_castps_pd(_mm256_unpackhi_ps(r[i], r[i + 1]));
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            t[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(pair[i + j], pair[i + j + 2]));
+            t[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(pair[i + j], pair[i + j + 2]));
+        }
+#endif
+    for (int j = 0; j < STEP; j++) {
+        r[j] = V(permute2f128)(t[j], t[STEP + j], 0x20);
+        r[STEP + j] = V(permute2f128)(t[j], t[STEP + j], 0x31);
+    }
+}

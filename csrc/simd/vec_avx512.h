@@ -152,3 +152,33 @@ INLINE void vec_load_columns(const real *p, ptrdiff_t row, vec *out) {
     out[3] = V(shuffle)(AB, CD, 0xEE);
 }
 #endif
+
+/* Swaps rows and columns of a LANES x LANES block: pairs, then quads within each 128-bit lane, then the lanes. */
+INLINE void vec_transpose(vec r[LANES]) {
+    vec t[LANES];
+#if REAL64
+#define SWAP_LANES _mm512_shuffle_f64x2
+    enum { STEP = 2 };
+    for (int i = 0; i < 8; i += 2) t[i] = _mm512_unpacklo_pd(r[i], r[i + 1]), t[i + 1] = _mm512_unpackhi_pd(r[i], r[i + 1]);
+#else
+#define SWAP_LANES _mm512_shuffle_f32x4
+    enum { STEP = 4 };
+    __m512d pair[16];
+    for (int i = 0; i < 16; i += 2) {
+        pair[i] = _mm512_castps_pd(_mm512_unpacklo_ps(r[i], r[i + 1]));
+        pair[i + 1] = _mm512_castps_pd(_mm512_unpackhi_ps(r[i], r[i + 1]));
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            t[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(pair[i + j], pair[i + j + 2]));
+            t[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pair[i + j], pair[i + j + 2]));
+        }
+#endif
+    for (int j = 0; j < STEP; j++) {
+        vec even = SWAP_LANES(t[j], t[STEP + j], 0x88), odd = SWAP_LANES(t[j], t[STEP + j], 0xdd);
+        vec even_high = SWAP_LANES(t[2 * STEP + j], t[3 * STEP + j], 0x88), odd_high = SWAP_LANES(t[2 * STEP + j], t[3 * STEP + j], 0xdd);
+        r[j] = SWAP_LANES(even, even_high, 0x88), r[STEP + j] = SWAP_LANES(odd, odd_high, 0x88);
+        r[2 * STEP + j] = SWAP_LANES(even, even_high, 0xdd), r[3 * STEP + j] = SWAP_LANES(odd, odd_high, 0xdd);
+    }
+#undef SWAP_LANES
+}

@@ -10,6 +10,7 @@
 #include "../kernels/index.h"
 #include "../kernels/batch_norm.h"
 #include "../kernels/pool.h"
+#include "../kernels/conv.h"
 
 #define CAT_(isa, type) fnn_kernels_##isa##_##type
 #define CAT(isa, type) CAT_(isa, type)

@@ -1,0 +1,138 @@
+/* conv.h: what convolutions do to elements besides gemm_tile: packing, scattering, the depthwise loops. */
+
+/* n elements from p to q. */
+INLINE void copy_run(ptrdiff_t n, const real *restrict p, real *restrict q) {
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES) vec_store(q + i, vec_load(p + i));
+    if (i < n) vec_store_n(q + i, vec_load_n(p + i, n - i), n - i);
+}
+
+/* conv_pack: src is (outer * inner rows) x cols; row o * inner + i goes to dst + slot[i] + o * dst_row (slot NULL: 0).
+ * One text for weights into panels (rows: kernel positions, or channels and positions) and for any layout into NHWC rows
+ * (rows: pixels). Where neither rows nor columns are neighbours in memory it is a plain gather. */
+static void conv_pack_kernel(ptrdiff_t inner, ptrdiff_t outer, ptrdiff_t cols, const void *from, ptrdiff_t src_row,
+                             ptrdiff_t src_col, void *to, const ptrdiff_t *slot, ptrdiff_t dst_row) {
+    enum { FEW = 4 }; /* columns below which a transposed block is mostly empty */
+    const real *src = from;
+    real *dst = to;
+    const ptrdiff_t rows = inner * outer;
+    if ((src_col == 1 || cols == 1) && inner == 1 && src_row == cols && dst_row == cols) {
+        copy_run(rows * cols, src, dst + (slot ? slot[0] : 0));
+        return;
+    }
+    if (src_row != 1 || src_col == 1 || cols <= FEW) {
+        for (ptrdiff_t o = 0; o < outer; o++)
+            for (ptrdiff_t i = 0; i < inner; i++) {
+                const real *p = src + (o * inner + i) * src_row;
+                real *q = dst + (slot ? slot[i] : 0) + o * dst_row;
+                if (src_col == 1) copy_run(cols, p, q);
+                else
+                    for (ptrdiff_t j = 0; j < cols; j++) q[j] = p[j * src_col];
+            }
+        return;
+    }
+    for (ptrdiff_t j = 0; j < cols; j += LANES) {
+        const ptrdiff_t width = cols - j < LANES ? cols - j : LANES;
+        ptrdiff_t i = 0, o = 0;
+        for (ptrdiff_t row = 0; row < rows; row += LANES) {
+            const ptrdiff_t height = rows - row < LANES ? rows - row : LANES;
+            vec block[LANES];
+            for (int v = 0; v < LANES; v++)
+                block[v] = v < width ? vec_load_n(src + (j + v) * src_col + row, height) : vec_zero();
+            vec_transpose(block);
+            for (ptrdiff_t v = 0; v < height; v++) {
+                vec_store_n(dst + (slot ? slot[i] : 0) + o * dst_row + j, block[v], width);
+                if (++i == inner) i = 0, o++;
+            }
+        }
+    }
+}
+
+/* conv_scatter: src (rows x cols, unit column stride) to any strides. */
+static void conv_scatter_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *from, ptrdiff_t src_row, void *to, ptrdiff_t dst_row,
+                                ptrdiff_t dst_col) {
+    const real *src = from;
+    real *dst = to;
+    for (ptrdiff_t i = 0; i < rows; i++)
+        for (ptrdiff_t j = 0; j < cols; j++) dst[i * dst_row + j * dst_col] = src[i * src_row + j];
+}
+
+/* conv_combine: dst (cols x (outer * inner), unit stride along the rows o * inner + i of src) = the sum of `parts` packed
+ * gradients, one after another; row o * inner + i of each is at slot[i] + o * src_row. The opposite of conv_pack. */
+static void conv_combine_kernel(ptrdiff_t inner, ptrdiff_t outer, ptrdiff_t cols, ptrdiff_t parts, const void *from,
+                                ptrdiff_t part_stride, const ptrdiff_t *slot, ptrdiff_t src_row, void *to, ptrdiff_t dst_col) {
+    const real *src = from;
+    real *dst = to;
+    const ptrdiff_t rows = inner * outer;
+    for (ptrdiff_t j = 0; j < cols; j += LANES) {
+        const ptrdiff_t width = cols - j < LANES ? cols - j : LANES;
+        ptrdiff_t i = 0, o = 0;
+        for (ptrdiff_t row = 0; row < rows; row += LANES) {
+            const ptrdiff_t height = rows - row < LANES ? rows - row : LANES;
+            vec block[LANES];
+            for (ptrdiff_t v = 0; v < LANES; v++) {
+                block[v] = vec_zero();
+                if (v >= height) continue;
+                const real *p = src + slot[i] + o * src_row + j;
+                block[v] = vec_load_n(p, width);
+                for (ptrdiff_t part = 1; part < parts; part++)
+                    block[v] = vec_add(block[v], vec_load_n(p + part * part_stride, width));
+                if (++i == inner) i = 0, o++;
+            }
+            vec_transpose(block);
+            for (ptrdiff_t v = 0; v < width; v++) vec_store_n(dst + (j + v) * dst_col + row, block[v], height);
+        }
+    }
+}
+
+/* conv_clear: dst (rows x cols) = 0. */
+static void conv_clear_kernel(ptrdiff_t rows, ptrdiff_t cols, void *to, ptrdiff_t dst_row, ptrdiff_t dst_col) {
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        real *q = (real *)to + i * dst_row;
+        if (dst_col == 1) memset(q, 0, (size_t)cols * sizeof(real));
+        else
+            for (ptrdiff_t j = 0; j < cols; j++) q[j * dst_col] = 0;
+    }
+}
+
+/* ---- depthwise: every channel is a convolution of its own; lanes are channels ---- */
+
+enum { DEPTHWISE_PIXELS = 8 };
+
+INLINE void depthwise_block(int pixels, ptrdiff_t lanes, ptrdiff_t taps, const real *a, const ptrdiff_t *a_offset, ptrdiff_t a_row,
+                            const real *w, const ptrdiff_t *w_offset, real *y, ptrdiff_t y_row) {
+    vec acc[DEPTHWISE_PIXELS];
+    for (int p = 0; p < pixels; p++) acc[p] = vec_zero();
+    for (ptrdiff_t t = 0; t < taps; t++) {
+        const vec weight = vec_load_n(w + w_offset[t], lanes);
+        for (int p = 0; p < pixels; p++) acc[p] = vec_fma(vec_load_n(a + a_offset[t] + p * a_row, lanes), weight, acc[p]);
+    }
+    for (int p = 0; p < pixels; p++) vec_store_n(y + p * y_row, acc[p], lanes);
+}
+
+/* conv_depthwise: y (pixels x channels) = sum over taps of x at a_offset[t] + pixel * a_row times w (channels) at w_offset[t]. */
+static void conv_depthwise_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t taps, const void *a, const ptrdiff_t *a_offset,
+                                  ptrdiff_t a_row, const void *w, const ptrdiff_t *w_offset, void *y, ptrdiff_t y_row) {
+    for (ptrdiff_t j = 0; j < channels; j += LANES) {
+        const ptrdiff_t lanes = channels - j < LANES ? channels - j : LANES;
+        const real *from = (const real *)a + j, *weight = (const real *)w + j;
+        real *to = (real *)y + j;
+        ptrdiff_t p = 0;
+        for (; p + DEPTHWISE_PIXELS <= pixels; p += DEPTHWISE_PIXELS)
+            depthwise_block(DEPTHWISE_PIXELS, lanes, taps, from + p * a_row, a_offset, a_row, weight, w_offset, to + p * y_row, y_row);
+        for (; p < pixels; p++)
+            depthwise_block(1, lanes, taps, from + p * a_row, a_offset, a_row, weight, w_offset, to + p * y_row, y_row);
+    }
+}
+
+/* conv_depthwise_gradient: dw (channels) += sum over pixels of x (pixels x channels) times dy (pixels x channels), for one tap. */
+static void conv_depthwise_gradient_kernel(ptrdiff_t pixels, ptrdiff_t channels, const void *a, ptrdiff_t a_row, const void *dy,
+                                           ptrdiff_t dy_row, void *dw) {
+    for (ptrdiff_t j = 0; j < channels; j += LANES) {
+        const ptrdiff_t lanes = channels - j < LANES ? channels - j : LANES;
+        const real *x = (const real *)a + j, *g = (const real *)dy + j;
+        vec sum = vec_load_n((real *)dw + j, lanes);
+        for (ptrdiff_t p = 0; p < pixels; p++) sum = vec_fma(vec_load_n(x + p * a_row, lanes), vec_load_n(g + p * dy_row, lanes), sum);
+        vec_store_n((real *)dw + j, sum, lanes);
+    }
+}

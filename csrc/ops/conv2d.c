@@ -1,0 +1,350 @@
+/* conv2d.c: checks, sizes and drivers of the three passes of a 2-D convolution. */
+#include "conv2d.h"
+
+/* ---- attributes and shapes ---- */
+
+/* stride:2i padding:4i dilation:2i groups:i */
+static int read_attributes(fnn_call *call, const int64_t *i, fnn_conv_dims *d) {
+    static const char *const side[4] = {"top", "bottom", "left", "right"};
+    for (int k = 0; k < 2; k++) d->stride[k] = i[k], d->dilation[k] = i[6 + k];
+    for (int k = 0; k < 4; k++) d->padding[k] = i[2 + k];
+    d->groups = i[8];
+    for (int k = 0; k < 2; k++) {
+        if (d->stride[k] < 1) return fnn_fail(call, FNN_VALUE_ERROR, "stride is (%td, %td), but must be at least 1", d->stride[0], d->stride[1]);
+        if (d->dilation[k] < 1)
+            return fnn_fail(call, FNN_VALUE_ERROR, "dilation is (%td, %td), but must be at least 1", d->dilation[0], d->dilation[1]);
+    }
+    for (int k = 0; k < 4; k++)
+        if (d->padding[k] < 0) return fnn_fail(call, FNN_VALUE_ERROR, "padding at the %s is %td, but must not be negative", side[k], d->padding[k]);
+    if (d->groups < 1) return fnn_fail(call, FNN_VALUE_ERROR, "groups is %td, but must be at least 1", d->groups);
+    return FNN_OK;
+}
+
+static int check_rank(fnn_call *call, const fnn_tensor *t, const char *name, const char *axes) {
+    if (t->rank == 4) return FNN_OK;
+    return fnn_fail(call, FNN_VALUE_ERROR, "'%s' has shape %s, but must have 4 axes: %s", name, fnn_shape_text(t), axes);
+}
+
+/* Output extent of one axis; `axis` 0: height, 1: width. */
+static int output_extent(fnn_call *call, const fnn_conv_dims *d, int axis, ptrdiff_t *out) {
+    const ptrdiff_t limit = (ptrdiff_t)1 << 40;
+    ptrdiff_t in = axis ? d->w : d->h, kernel = axis ? d->s : d->r, before = d->padding[2 * axis], after = d->padding[2 * axis + 1];
+    if (kernel < 1 || kernel > limit || d->dilation[axis] > limit / kernel || before > limit || after > limit || d->stride[axis] > limit)
+        return fnn_fail(call, FNN_VALUE_ERROR, "a kernel of %td with dilation %td, stride %td, padding %td and %td is out of range", kernel,
+                        d->dilation[axis], d->stride[axis], before, after);
+    ptrdiff_t padded = in + before + after, window = (kernel - 1) * d->dilation[axis] + 1;
+    if (window > padded)
+        return fnn_fail(call, FNN_VALUE_ERROR, "the kernel spans %td %s, more than the padded input's %td (%td + padding %td and %td)",
+                        window, axis ? "columns" : "rows", padded, in, before, after);
+    *out = (padded - window) / d->stride[axis] + 1;
+    return FNN_OK;
+}
+
+static int check_channels(fnn_call *call, fnn_conv_dims *d, ptrdiff_t in, ptrdiff_t out, ptrdiff_t per_group) {
+    if (in < 1 || out < 1) return fnn_fail(call, FNN_VALUE_ERROR, "%td input and %td output channels: there must be at least 1 of each", in, out);
+    if (in % d->groups || out % d->groups)
+        return fnn_fail(call, FNN_VALUE_ERROR, "%td input and %td output channels do not divide into %td groups", in, out, d->groups);
+    d->c = in / d->groups;
+    d->k = out / d->groups;
+    if (per_group != d->c)
+        return fnn_fail(call, FNN_VALUE_ERROR, "%td input channels in %td groups need a weight of %td channels a group, but it has %td", in,
+                        d->groups, d->c, per_group);
+    return FNN_OK;
+}
+
+static int output_shape(fnn_call *call, fnn_conv_dims *d) {
+    int status = output_extent(call, d, 0, &d->oh);
+    return status ? status : output_extent(call, d, 1, &d->ow);
+}
+
+static int forward_dims(fnn_call *call, fnn_conv_dims *d) {
+    const fnn_tensor *x = call->in[0], *weight = call->in[1], *bias = call->in[2];
+    int status;
+    if ((status = check_rank(call, x, "x", "(N, C, H, W)")) ||
+        (status = check_rank(call, weight, "weight", "(out, in / groups, kernel height, kernel width)")) ||
+        (status = read_attributes(call, call->attr.i, d)) ||
+        (status = check_channels(call, d, x->shape[1], weight->shape[0], weight->shape[1])))
+        return status;
+    d->n = x->shape[0], d->h = x->shape[2], d->w = x->shape[3], d->r = weight->shape[2], d->s = weight->shape[3];
+    if (bias && (bias->rank != 1 || bias->shape[0] != weight->shape[0]))
+        return fnn_fail(call, FNN_VALUE_ERROR, "'bias' has shape %s, but must have shape (%td,), one for each output channel",
+                        fnn_shape_text(bias), weight->shape[0]);
+    return output_shape(call, d);
+}
+
+static int check_gradient(fnn_call *call, const fnn_conv_dims *d) {
+    const fnn_tensor *dy = call->in[0];
+    const ptrdiff_t want[4] = {d->n, d->groups * d->k, d->oh, d->ow};
+    for (int k = 0; k < 4; k++)
+        if (dy->shape[k] != want[k])
+            return fnn_fail(call, FNN_VALUE_ERROR, "'dy' has shape %s, but the output has shape (%td, %td, %td, %td)", fnn_shape_text(dy),
+                            want[0], want[1], want[2], want[3]);
+    return FNN_OK;
+}
+
+static int backward_input_dims(fnn_call *call, fnn_conv_dims *d) {
+    const fnn_tensor *dy = call->in[0], *weight = call->in[1];
+    int status;
+    if ((status = check_rank(call, dy, "dy", "(N, C, H, W)")) ||
+        (status = check_rank(call, weight, "weight", "(out, in / groups, kernel height, kernel width)")) ||
+        (status = read_attributes(call, call->attr.i + 2, d)) ||
+        (status = check_channels(call, d, weight->shape[1] * d->groups, weight->shape[0], weight->shape[1])))
+        return status;
+    d->n = dy->shape[0], d->h = call->attr.i[0], d->w = call->attr.i[1], d->r = weight->shape[2], d->s = weight->shape[3];
+    if (d->h < 0 || d->w < 0) return fnn_fail(call, FNN_VALUE_ERROR, "input is (%td, %td), but must not be negative", d->h, d->w);
+    status = output_shape(call, d);
+    return status ? status : check_gradient(call, d);
+}
+
+static int backward_weight_dims(fnn_call *call, fnn_conv_dims *d) {
+    const fnn_tensor *dy = call->in[0], *x = call->in[1];
+    int status;
+    if ((status = check_rank(call, dy, "dy", "(N, C, H, W)")) || (status = check_rank(call, x, "x", "(N, C, H, W)")) ||
+        (status = read_attributes(call, call->attr.i + 2, d)) ||
+        (status = check_channels(call, d, x->shape[1], dy->shape[1], x->shape[1] / d->groups)))
+        return status;
+    d->n = x->shape[0], d->h = x->shape[2], d->w = x->shape[3], d->r = call->attr.i[0], d->s = call->attr.i[1];
+    status = output_shape(call, d);
+    return status ? status : check_gradient(call, d);
+}
+
+fnn_image fnn_image_of(const fnn_tensor *t) {
+    return (fnn_image){t->data, t->stride[0], t->stride[1], t->stride[2], t->stride[3]};
+}
+
+/* About 100 GFLOP/s a core for wide layers; a channel or two fill a vector badly. */
+double fnn_conv_cost(const fnn_conv_dims *d, int dtype) {
+    double macs = (double)(d->n * d->oh * d->ow) * (double)(d->groups * d->k * d->c * d->r * d->s);
+    double bytes = (double)(d->n * d->groups) * (double)(d->c * d->h * d->w + d->k * d->oh * d->ow) * (double)fnn_itemsize(dtype);
+    return macs * (dtype == FNN_FLOAT64 ? 0.04 : 0.02) + bytes * 0.05;
+}
+
+static double forward_cost(const fnn_call *call) {
+    fnn_call copy = *call;
+    fnn_conv_dims d;
+    return forward_dims(&copy, &d) ? 0 : fnn_conv_cost(&d, call->in[0]->dtype);
+}
+
+static double backward_input_cost(const fnn_call *call) {
+    fnn_call copy = *call;
+    fnn_conv_dims d;
+    return backward_input_dims(&copy, &d) ? 0 : fnn_conv_cost(&d, call->in[0]->dtype);
+}
+
+static double backward_weight_cost(const fnn_call *call) {
+    fnn_call copy = *call;
+    fnn_conv_dims d;
+    return backward_weight_dims(&copy, &d) ? 0 : fnn_conv_cost(&d, call->in[0]->dtype);
+}
+
+/* ---- forward and backward_input: plans ---- */
+
+static int is_depthwise(const fnn_conv_dims *d) { return d->groups > 1 && d->c == 1 && d->k == 1; }
+
+/* What the two passes have in common; `backward`: input and output channels change places. */
+static void plan_common(const fnn_tensor *weight, const fnn_conv_dims *d, int backward, fnn_conv_weight *w, fnn_correlation *c) {
+    int dtype = weight->dtype;
+    const fnn_kernels *K = fnn_kernels_of(dtype);
+    *w = (fnn_conv_weight){.K = K, .dtype = dtype, .groups = d->groups, .depth = backward ? d->k : d->c, .width = backward ? d->c : d->k,
+                           .r = d->r, .s = d->s, .data = weight->data, .group_stride = d->k * weight->stride[0],
+                           .width_stride = weight->stride[backward ? 1 : 0], .depth_stride = weight->stride[backward ? 0 : 1],
+                           .r_stride = weight->stride[2], .s_stride = weight->stride[3], .cols = K->tile_cols};
+    *c = (fnn_correlation){.K = K, .dtype = dtype, .images = d->n, .groups = d->groups, .depth = w->depth, .width = w->width, .weight = w};
+    if (is_depthwise(d)) {
+        w->groups = c->groups = w->depth = 1;
+        w->width = w->cols = c->depth = c->width = d->groups;
+        w->width_stride = weight->stride[0];
+        c->depthwise = 1;
+    }
+    fnn_conv_weight_plan(w);
+}
+
+static void plan_forward(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_weight *w, fnn_correlation *c) {
+    plan_common(call->in[1], d, 0, w, c);
+    c->h = (fnn_axis){.in = d->h, .out = d->oh, .step = d->stride[0], .taps = d->r, .first = -d->padding[0], .gap = d->dilation[0]};
+    c->w = (fnn_axis){.in = d->w, .out = d->ow, .step = d->stride[1], .taps = d->s, .first = -d->padding[2], .gap = d->dilation[1]};
+    c->src = fnn_image_of(call->in[0]);
+    c->dst = fnn_image_of(call->out[0]);
+    fnn_correlate_plan(c);
+}
+
+/* Input positions p, p + stride, ... meet the kernel positions t of one residue class only: those with phase_of(t) = p. */
+static ptrdiff_t phase_of(const fnn_conv_dims *d, int axis, ptrdiff_t t) {
+    ptrdiff_t stride = d->stride[axis], shift = (t * d->dilation[axis] - d->padding[2 * axis]) % stride;
+    return shift < 0 ? shift + stride : shift;
+}
+
+/* The places of kernel positions in packed weights: by phase, and within one from the last to the first, which is the order of
+ * the output positions they read. */
+static void order_by_phase(const fnn_conv_dims *d, int axis, ptrdiff_t *order) {
+    ptrdiff_t taps = axis ? d->s : d->r;
+    for (ptrdiff_t t = 0; t < taps; t++) {
+        ptrdiff_t phase = phase_of(d, axis, t);
+        order[t] = 0;
+        for (ptrdiff_t u = 0; u < taps; u++) {
+            ptrdiff_t other = phase_of(d, axis, u);
+            order[t] += other < phase || (other == phase && u > t);
+        }
+    }
+}
+
+static fnn_axis phase_axis(const fnn_conv_dims *d, int axis, ptrdiff_t phase) {
+    ptrdiff_t taps = axis ? d->s : d->r, stride = d->stride[axis], extent = axis ? d->w : d->h;
+    fnn_axis a = {.in = axis ? d->ow : d->oh, .out = fnn_ceil_div(extent - phase, stride), .step = 1, .gap = 1};
+    for (ptrdiff_t t = taps - 1; t >= 0; t--) {
+        ptrdiff_t class = phase_of(d, axis, t), reads = (phase + d->padding[2 * axis] - t * d->dilation[axis]) / stride;
+        a.slot += class < phase;
+        if (class != phase) continue;
+        if (a.taps == 0) a.first = reads;
+        if (a.taps == 1) a.gap = reads - a.first;
+        a.taps++;
+    }
+    return a;
+}
+
+static void plan_phase(const fnn_call *call, const fnn_conv_dims *d, ptrdiff_t phase_h, ptrdiff_t phase_w, fnn_conv_weight *w,
+                       fnn_correlation *c) {
+    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(call->in[0]->dtype);
+    plan_common(call->in[1], d, 1, w, c);
+    c->h = phase_axis(d, 0, phase_h);
+    c->w = phase_axis(d, 1, phase_w);
+    c->src = fnn_image_of(call->in[0]);
+    c->dst = fnn_image_of(call->out[0]);
+    c->dst.data += (phase_h * c->dst.h + phase_w * c->dst.w) * size;
+    c->dst.h *= d->stride[0];
+    c->dst.w *= d->stride[1];
+    fnn_correlate_plan(c);
+}
+
+/* ---- conv2d_forward: y (n, groups*k, oh, ow) <- x (n, groups*c, h, w), weight (groups*k, c, r, s), bias? (groups*k) ---- */
+
+static int forward_infer(fnn_call *call) {
+    fnn_conv_dims d;
+    int status = forward_dims(call, &d);
+    if (status) return status;
+    fnn_set_shape(call->out[0], call->in[0]->dtype, 4, (ptrdiff_t[]){d.n, d.groups * d.k, d.oh, d.ow});
+    return FNN_OK;
+}
+
+static size_t bias_bytes(const fnn_call *call) {
+    const fnn_tensor *bias = call->in[2];
+    return bias ? (size_t)fnn_round_up(bias->shape[0] * (ptrdiff_t)fnn_itemsize(bias->dtype), 64) : 0;
+}
+
+static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
+    fnn_call copy = *call;
+    fnn_conv_dims d;
+    fnn_conv_weight w;
+    fnn_correlation c;
+    forward_dims(&copy, &d);
+    plan_forward(call, &d, &w, &c);
+    ws->shared = bias_bytes(call) + fnn_correlate_bytes(&c) + fnn_conv_weight_bytes(&w);
+    ws->scratch = c.scratch_bytes;
+}
+
+int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
+    fnn_conv_dims d;
+    fnn_conv_weight w;
+    fnn_correlation c;
+    int status = forward_dims(call, &d);
+    if (status || fnn_numel(call->out[0]) == 0) return status;
+    plan_forward(call, &d, &w, &c);
+    char *memory = call->shared;
+    fnn_epilogue finish = epilogue ? *epilogue : (fnn_epilogue){0};
+    const fnn_tensor *bias = call->in[2];
+    if (bias) {
+        w.K->conv_pack(1, bias->shape[0], 1, bias->data, bias->stride[0], 1, memory, NULL, 1);
+        finish.bias = memory;
+        memory += bias_bytes(call);
+    }
+    if (finish.bias || finish.residual || finish.activation) c.epilogue = &finish;
+    fnn_conv_weight_pack(call, &w, memory + fnn_correlate_bytes(&c), NULL, NULL);
+    fnn_correlate(call, &c, memory);
+    return FNN_OK;
+}
+
+static int forward_run(fnn_call *call) { return fnn_conv2d_forward_fused(call, NULL); }
+
+const fnn_driver fnn_conv2d_forward = {
+    .infer = forward_infer, .workspace = forward_workspace, .cost = forward_cost, .run = forward_run};
+
+/* ---- conv2d_backward_input: dx (n, groups*c, h, w) <- dy (n, groups*k, oh, ow), weight (groups*k, c, r, s) ---- */
+
+static int backward_input_infer(fnn_call *call) {
+    fnn_conv_dims d;
+    int status = backward_input_dims(call, &d);
+    if (status) return status;
+    fnn_set_shape(call->out[0], call->in[0]->dtype, 4, (ptrdiff_t[]){d.n, d.groups * d.c, d.h, d.w});
+    return FNN_OK;
+}
+
+static size_t order_bytes(const fnn_conv_dims *d) { return (size_t)fnn_round_up((d->r + d->s) * (ptrdiff_t)sizeof(ptrdiff_t), 64); }
+
+static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
+    fnn_call copy = *call;
+    fnn_conv_dims d;
+    fnn_conv_weight w;
+    fnn_correlation c;
+    backward_input_dims(&copy, &d);
+    size_t offsets = 0;
+    for (ptrdiff_t p = 0; p < fnn_min(d.stride[0], d.h); p++)
+        for (ptrdiff_t q = 0; q < fnn_min(d.stride[1], d.w); q++) {
+            plan_phase(call, &d, p, q, &w, &c);
+            if (fnn_correlate_bytes(&c) > offsets) offsets = fnn_correlate_bytes(&c);
+            if (c.scratch_bytes > ws->scratch) ws->scratch = c.scratch_bytes;
+        }
+    if (fnn_numel(call->out[0])) ws->shared = order_bytes(&d) + offsets + fnn_conv_weight_bytes(&w);
+}
+
+/* Phases of the input grid one after another; the weights are packed once for all. */
+static int backward_input_run(fnn_call *call) {
+    fnn_conv_dims d;
+    fnn_conv_weight w;
+    fnn_correlation c;
+    int status = backward_input_dims(call, &d);
+    if (status || fnn_numel(call->out[0]) == 0) return status;
+    ptrdiff_t *order = call->shared;
+    order_by_phase(&d, 0, order);
+    order_by_phase(&d, 1, order + d.r);
+    plan_common(call->in[1], &d, 1, &w, &c);
+    char *packed = (char *)call->shared + order_bytes(&d), *offsets = packed + fnn_conv_weight_bytes(&w);
+    fnn_conv_weight_pack(call, &w, packed, order, order + d.r);
+    fnn_conv_weight phase_weight;
+    for (ptrdiff_t p = 0; p < fnn_min(d.stride[0], d.h); p++)
+        for (ptrdiff_t q = 0; q < fnn_min(d.stride[1], d.w); q++) {
+            plan_phase(call, &d, p, q, &phase_weight, &c);
+            c.weight = &w;
+            fnn_correlate(call, &c, offsets);
+        }
+    return FNN_OK;
+}
+
+const fnn_driver fnn_conv2d_backward_input = {
+    .infer = backward_input_infer, .workspace = backward_input_workspace, .cost = backward_input_cost, .run = backward_input_run};
+
+/* ---- conv2d_backward_weight: dweight (groups*k, c, r, s) <- dy (n, groups*k, oh, ow), x (n, groups*c, h, w) ---- */
+
+static int backward_weight_infer(fnn_call *call) {
+    fnn_conv_dims d;
+    int status = backward_weight_dims(call, &d);
+    if (status) return status;
+    fnn_set_shape_contiguous(call->out[0], call->in[0]->dtype, 4, (ptrdiff_t[]){d.groups * d.k, d.c, d.r, d.s});
+    return FNN_OK;
+}
+
+static void backward_weight_workspace(const fnn_call *call, fnn_workspace *ws) {
+    fnn_call copy = *call;
+    fnn_conv_dims d;
+    backward_weight_dims(&copy, &d);
+    fnn_conv_weight_gradient_workspace(call, &d, ws);
+}
+
+static int backward_weight_run(fnn_call *call) {
+    fnn_conv_dims d;
+    int status = backward_weight_dims(call, &d);
+    if (!status) fnn_conv_weight_gradient(call, &d);
+    return status;
+}
+
+const fnn_driver fnn_conv2d_backward_weight = {
+    .infer = backward_weight_infer, .workspace = backward_weight_workspace, .cost = backward_weight_cost, .run = backward_weight_run};

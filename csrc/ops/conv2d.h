@@ -1,0 +1,82 @@
+/* conv2d.h: the parts of a 2-D convolution that its three passes share.
+ *
+ * Forward and backward_input are both correlations (conv2d_correlate.c): every output pixel sums `taps` input pixels at fixed
+ * distances. backward_input with a stride is one correlation per phase of the input grid: no zeros are inserted. */
+#ifndef FNN_CONV2D_H
+#define FNN_CONV2D_H
+#include "../fastnn.h"
+
+/* Sizes of a convolution: x (n, groups*c, h, w), weight (groups*k, c, r, s), y (n, groups*k, oh, ow). */
+typedef struct {
+    ptrdiff_t n, groups, c, k, h, w, r, s, oh, ow;
+    ptrdiff_t stride[2], padding[4] /* top, bottom, left, right */, dilation[2];
+} fnn_conv_dims;
+
+/* A 4-D tensor by its strides in elements. */
+typedef struct {
+    char *data;
+    ptrdiff_t n, c, h, w;
+} fnn_image;
+
+/* One direction of a correlation: tap t of output o reads input o * step + first + t * gap, zero outside 0 .. in-1; its weights
+ * are packed at place slot + t. */
+typedef struct {
+    ptrdiff_t in, out, step, taps, first, gap, slot;
+} fnn_axis;
+
+/* Weights as panels [group][panel][place][depth][cols]: `width` counts what is produced, `depth` what is summed over.
+ * Depthwise weights are one panel of all channels with a depth of 1. */
+typedef struct {
+    const fnn_kernels *K;
+    int dtype;
+    ptrdiff_t groups, depth, width, r, s;
+    const char *data;
+    ptrdiff_t group_stride, width_stride, depth_stride, r_stride, s_stride;
+    ptrdiff_t cols;       /* of a panel */
+    ptrdiff_t panels;     /* per group */
+    ptrdiff_t panel_size; /* in elements */
+    ptrdiff_t *slot;      /* where in a panel kernel position r * S + s is */
+    char *packed;
+} fnn_conv_weight;
+
+typedef struct {
+    const fnn_kernels *K;
+    int dtype;
+    ptrdiff_t images, groups, depth, width; /* channels per group: read, written */
+    fnn_axis h, w;
+    fnn_image src, dst;
+    const fnn_conv_weight *weight;
+    const fnn_epilogue *epilogue;
+    int depthwise; /* depth = width = all channels, each read by itself only */
+    /* planned */
+    int staged;                     /* input rows are copied into padded scratch first */
+    int spread;                     /* scratch holds [row][output column][tap][channel]: runs of pixels cross rows */
+    int merged;                     /* horizontal taps and channels are one run */
+    ptrdiff_t pitch, row_pitch;     /* elements between input pixels of a row, between rows */
+    ptrdiff_t block_rows, block_cols, row_blocks, col_blocks, splits;
+    ptrdiff_t batch, run;           /* gemm_tile's batch and depth */
+    ptrdiff_t *a_offset, *b_offset; /* batch of each */
+    ptrdiff_t tile_at;              /* where in scratch a tile is buffered when dst cannot take it, else -1 */
+    size_t scratch_bytes;
+} fnn_correlation;
+
+/* conv2d.c */
+double fnn_conv_cost(const fnn_conv_dims *d, int dtype);
+fnn_image fnn_image_of(const fnn_tensor *t);
+/* conv2d_forward with an epilogue (NULL: none) behind the bias; a residual needs a channels-last y. */
+int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue);
+
+/* conv2d_correlate.c */
+void fnn_conv_weight_plan(fnn_conv_weight *w);
+size_t fnn_conv_weight_bytes(const fnn_conv_weight *w);
+/* Packs all panels into w->packed; order_r[r], order_s[s]: the places of a kernel's rows and columns (NULL: as they are). */
+void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory, const ptrdiff_t *order_r, const ptrdiff_t *order_s);
+void fnn_correlate_plan(fnn_correlation *c);
+size_t fnn_correlate_bytes(const fnn_correlation *c); /* shared: offsets */
+void fnn_correlate(const fnn_call *call, fnn_correlation *c, void *memory);
+
+/* conv2d_weight.c */
+void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
+void fnn_conv_weight_gradient(const fnn_call *call, const fnn_conv_dims *d);
+
+#endif

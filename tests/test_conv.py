@@ -1,0 +1,242 @@
+"""Convolutions against a float64 NumPy reference: all three passes, every ISA, any geometry, layout and number of threads."""
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import _core
+from fastnn._core import launch
+
+ISAS = _core.available_isas()
+
+
+@pytest.fixture(autouse=True)
+def restore_settings():
+    isa, threads = _core.get_isa(), _core.get_num_threads()
+    yield
+    _core.set_isa(isa)
+    _core.set_num_threads(threads)
+    _core.set_thread_policy("auto")
+
+
+class Case:
+    """One convolution with its operands as NumPy arrays and its three results in float64."""
+
+    def __init__(self, seed, dtype=np.float32, **fixed):
+        rng = np.random.default_rng(seed)
+        small = {"groups": int(rng.choice([1, 1, 1, 2, 3])), "n": int(rng.integers(1, 4)),
+                 "c": int(rng.choice([1, 2, 3, 5, 8, 16, 17, 33, 70])), "k": int(rng.choice([1, 2, 6, 15, 16, 31, 33, 64, 70])),
+                 "h": int(rng.integers(1, 34)), "w": int(rng.integers(1, 34)), "r": int(rng.integers(1, 6)), "s": int(rng.integers(1, 6)),
+                 "stride": tuple(int(v) for v in rng.choice([1, 1, 1, 2, 3], 2)),
+                 "padding": tuple(int(v) for v in rng.integers(0, 4, 4)),
+                 "dilation": tuple(int(v) for v in rng.choice([1, 1, 1, 2, 3], 2)), "bias": bool(rng.integers(0, 2))}
+        if rng.integers(0, 8) == 0:  # depthwise
+            small |= {"groups": small["c"], "c": 1, "k": 1}
+        if rng.integers(0, 6) == 0:  # pointwise
+            small |= {"r": 1, "s": 1, "padding": (0, 0, 0, 0)}
+        self.__dict__ |= small | fixed
+        self.h = max(self.h, (self.r - 1) * self.dilation[0] + 1 - self.padding[0] - self.padding[1])
+        self.w = max(self.w, (self.s - 1) * self.dilation[1] + 1 - self.padding[2] - self.padding[3])
+        self.oh = (self.h + sum(self.padding[:2]) - (self.r - 1) * self.dilation[0] - 1) // self.stride[0] + 1
+        self.ow = (self.w + sum(self.padding[2:]) - (self.s - 1) * self.dilation[1] - 1) // self.stride[1] + 1
+        self.attributes = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        self.x = rng.standard_normal((self.n, self.groups * self.c, self.h, self.w)).astype(dtype)
+        self.weight = rng.standard_normal((self.groups * self.k, self.c, self.r, self.s)).astype(dtype)
+        self.b = rng.standard_normal(self.groups * self.k).astype(dtype) if self.bias else None
+        self.dy = rng.standard_normal((self.n, self.groups * self.k, self.oh, self.ow)).astype(dtype)
+
+    def __repr__(self):
+        return (f"x {self.x.shape} weight {self.weight.shape} {self.attributes} bias {self.bias}")
+
+    def windows(self, padded):
+        """(n, groups, c, oh, ow, r, s): a view of the padded input."""
+        n, c, h, w = padded.strides
+        return np.lib.stride_tricks.as_strided(
+            padded, (self.n, self.groups, self.c, self.oh, self.ow, self.r, self.s),
+            (n, self.c * c, c, h * self.stride[0], w * self.stride[1], h * self.dilation[0], w * self.dilation[1]))
+
+    def reference(self):
+        """y, dx, dweight in float64 and, for the tolerance, the same sums over absolute values."""
+        return self.passes(self.x, self.weight, self.b, self.dy), self.passes(*(
+            None if a is None else abs(a) for a in (self.x, self.weight, self.b, self.dy)))
+
+    def passes(self, x, weight, bias, dy):
+        top, bottom, left, right = self.padding
+        padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
+        view = self.windows(padded)
+        weight = weight.astype(np.float64).reshape(self.groups, self.k, self.c, self.r, self.s)
+        grad = dy.astype(np.float64).reshape(self.n, self.groups, self.k, self.oh, self.ow)
+        y = np.einsum("ngcijrs,gkcrs->ngkij", view, weight, optimize=True).reshape(dy.shape)
+        dweight = np.einsum("ngcijrs,ngkij->gkcrs", view, grad, optimize=True).reshape(self.weight.shape)
+        dpadded = np.zeros_like(padded)
+        dview = self.windows(dpadded)
+        for r in range(self.r):
+            for s in range(self.s):
+                dview[..., r, s] += np.einsum("ngkij,gkc->ngcij", grad, weight[..., r, s], optimize=True)
+        dx = dpadded[:, :, top:top + self.h, left:left + self.w]
+        return y if bias is None else y + bias.reshape(1, -1, 1, 1), dx, dweight
+
+    def run(self, layout="nhwc"):
+        """y, dx, dweight as fastnn gives them, on operands laid out as asked."""
+        x, dy, weight = lay_out(self.x, layout), lay_out(self.dy, layout), fastnn.tensor(self.weight)
+        if layout == "strided":
+            weight = lay_out(self.weight, layout)
+        bias = None if self.b is None else fastnn.tensor(self.b)
+        y = launch.conv2d_forward(x, weight, bias, **self.attributes)
+        dx = launch.conv2d_backward_input(dy, weight, input=(self.h, self.w), **self.attributes)
+        dweight = launch.conv2d_backward_weight(dy, x, kernel=(self.r, self.s), **self.attributes)
+        return tuple(t.numpy().copy() for t in (y, dx, dweight))
+
+
+def lay_out(array, layout):
+    """A tensor of `array`'s values: channels-last, C-ordered, or with gaps and a reversed axis order."""
+    if layout == "nchw":
+        return fastnn.tensor(array)
+    if layout == "nhwc":
+        return fastnn.tensor(np.ascontiguousarray(array.transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    big = np.zeros(tuple(2 * s for s in array.transpose(3, 1, 0, 2).shape), array.dtype)
+    big[::2, ::2, ::2, ::2] = array.transpose(3, 1, 0, 2)
+    return fastnn.from_numpy(big[::2, ::2, ::2, ::2]).permute(2, 1, 3, 0)
+
+
+def check(case, results):
+    terms = (case.c * case.r * case.s, case.k * case.r * case.s, case.n * case.oh * case.ow)
+    eps = np.finfo(case.x.dtype).eps
+    for name, got, want, size, n in zip(("y", "dx", "dweight"), results, *case.reference(), terms):
+        assert got.shape == want.shape, f"{name} of {case}"
+        bound = eps * (2 + n ** 0.5) * size + 1e-30
+        worst = np.max(abs(got - want) / bound, initial=0)
+        assert worst <= 1, f"{name} of {case}: error {worst:.2f} times the bound"
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_random_convolutions_match_the_reference(block):
+    for seed in range(block * 24, block * 24 + 24):
+        case = Case(seed, np.float64 if seed % 6 == 5 else np.float32)
+        layout = ("nhwc", "nhwc", "nchw", "strided")[seed % 4]
+        _core.set_isa(ISAS[-1])
+        check(case, case.run(layout))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_isa_matches_the_reference(isa, dtype):
+    _core.set_isa(isa)
+    for seed in range(1000, 1020):
+        case = Case(seed, dtype, h=9, w=11)
+        check(case, case.run(("nhwc", "nchw", "strided")[seed % 3]))
+
+
+@pytest.mark.parametrize("seed", range(2000, 2016))
+def test_threads_and_layouts_do_not_change_a_bit(seed):
+    case = Case(seed)
+    _core.set_thread_policy("force")
+    _core.set_num_threads(1)
+    first = case.run("nhwc")
+    for threads, layout in ((1, "nchw"), (1, "strided"), (2, "nhwc"), (3, "nchw"), (8, "nhwc")):
+        _core.set_num_threads(threads)
+        for name, a, b in zip(("y", "dx", "dweight"), first, case.run(layout)):
+            np.testing.assert_array_equal(a, b, err_msg=f"{name} of {case}, {threads} threads, {layout}")
+
+
+@pytest.mark.parametrize("sizes", [
+    dict(n=3, groups=1, c=160, k=96, h=30, w=30, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),   # split gradient
+    dict(n=4, groups=1, c=3, k=40, h=61, w=59, r=7, s=7, stride=(2, 2), padding=(3, 3, 3, 3), dilation=(1, 1)),     # several parts
+    dict(n=2, groups=1, c=1024, k=33, h=7, w=7, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),    # rows a page apart
+    dict(n=2, groups=1, c=1024, k=40, h=5, w=6, r=1, s=1, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)),
+    dict(n=1, groups=1, c=512, k=300, h=4, w=4, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),    # split panels
+    dict(n=2, groups=1, c=40, k=70, h=28, w=28, r=1, s=1, stride=(2, 2), padding=(0, 0, 0, 0), dilation=(1, 1)),    # untouched pixels
+    dict(n=2, groups=70, c=1, k=1, h=40, w=40, r=3, s=3, stride=(2, 2), padding=(1, 1, 1, 1), dilation=(1, 1)),
+    dict(n=1, groups=1, c=2, k=3, h=5, w=3000, r=2, s=3, stride=(1, 1), padding=(0, 1, 2, 3), dilation=(1, 2)),     # split rows
+    dict(n=2, groups=1, c=4, k=3, h=9, w=8, r=2, s=2, stride=(5, 4), padding=(1, 0, 2, 3), dilation=(2, 3)),        # empty phases
+])
+def test_large_and_odd_geometries(sizes):
+    case = Case(7, **sizes)
+    _core.set_thread_policy("force")
+    _core.set_num_threads(1)
+    first = case.run()
+    check(case, first)
+    _core.set_num_threads(3)
+    for name, a, b in zip(("y", "dx", "dweight"), first, case.run("nchw")):
+        np.testing.assert_array_equal(a, b, err_msg=f"{name} of {case}")
+
+
+def test_results_are_channels_last_and_gradients_of_weights_c_ordered():
+    case = Case(0, n=2, groups=1, c=3, k=5, h=8, w=8, r=3, s=3)
+    y = launch.conv2d_forward(fastnn.tensor(case.x), fastnn.tensor(case.weight), None, **case.attributes)
+    dx = launch.conv2d_backward_input(fastnn.tensor(case.dy), fastnn.tensor(case.weight), input=(case.h, case.w), **case.attributes)
+    dweight = launch.conv2d_backward_weight(fastnn.tensor(case.dy), fastnn.tensor(case.x), kernel=(3, 3), **case.attributes)
+    assert y.is_channels_last() and dx.is_channels_last() and dweight.is_contiguous()
+
+
+def test_outputs_of_any_strides_may_be_given():
+    case = Case(1, n=2, groups=1, c=5, k=37, h=9, w=8, r=3, s=2, stride=(2, 1), bias=True)
+    x, weight, dy, b = (fastnn.tensor(a) for a in (case.x, case.weight, case.dy, case.b))
+    expected = case.run()
+    outs = [fastnn.from_numpy(np.full(e.shape, np.nan, np.float32)) for e in expected]
+    outs[2] = fastnn.from_numpy(np.full(case.weight.shape[::-1], np.nan, np.float32)).permute(3, 2, 1, 0)
+    launch.conv2d_forward(x, weight, b, **case.attributes, out=outs[0])
+    launch.conv2d_backward_input(dy, weight, input=(case.h, case.w), **case.attributes, out=outs[1])
+    launch.conv2d_backward_weight(dy, x, kernel=(case.r, case.s), **case.attributes, out=outs[2])
+    for got, want in zip(outs, expected):
+        np.testing.assert_array_equal(got.numpy(), want)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_an_empty_batch_gives_empty_results_and_a_zero_gradient(isa):
+    _core.set_isa(isa)
+    for groups, c in ((1, 6), (2, 3), (6, 1)):
+        x, dy, weight = fastnn.zeros((0, 6, 8, 8)), fastnn.zeros((0, 6, 8, 8)), fastnn.ones((6, c, 3, 3))
+        a = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": groups}
+        assert launch.conv2d_forward(x, weight, None, **a).shape == (0, 6, 8, 8)
+        assert launch.conv2d_backward_input(dy, weight, input=(8, 8), **a).shape == (0, 6, 8, 8)
+        dweight = launch.conv2d_backward_weight(dy, x, kernel=(3, 3), **a).numpy()
+        np.testing.assert_array_equal(dweight, np.zeros((6, c, 3, 3)))
+
+
+def test_nan_reaches_what_reads_it_and_nothing_else():
+    x = np.ones((1, 2, 9, 9), np.float32)
+    x[0, 1, 4, 4] = np.nan
+    weight = np.ones((3, 2, 3, 3), np.float32)
+    a = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}
+    y = launch.conv2d_forward(fastnn.tensor(x), fastnn.tensor(weight), None, **a).numpy()
+    expected = np.zeros((9, 9), bool)
+    expected[3:6, 3:6] = True
+    np.testing.assert_array_equal(np.isnan(y[0]), np.broadcast_to(expected, (3, 9, 9)))
+    dweight = launch.conv2d_backward_weight(fastnn.tensor(np.ones_like(y)), fastnn.tensor(x), kernel=(3, 3), **a).numpy()
+    assert np.isnan(dweight[:, 1]).all() and not np.isnan(dweight[:, 0]).any()
+
+
+GOOD = {"x": (2, 4, 8, 8), "weight": (6, 4, 3, 3), "bias": None, "stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1),
+        "groups": 1}
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"x": (4, 8, 8)}, r"'x' has shape \(4, 8, 8\), but must have 4 axes: \(N, C, H, W\)"),
+    ({"weight": (6, 4, 3)}, r"'weight' has shape \(6, 4, 3\), but must have 4 axes"),
+    ({"weight": (6, 3, 3, 3)}, "4 input channels in 1 groups need a weight of 4 channels a group, but it has 3"),
+    ({"groups": 4, "weight": (6, 1, 3, 3)}, "4 input and 6 output channels do not divide into 4 groups"),
+    ({"groups": 0}, "groups is 0, but must be at least 1"),
+    ({"stride": (0, 1)}, r"stride is \(0, 1\), but must be at least 1"),
+    ({"dilation": (1, 0)}, r"dilation is \(1, 0\), but must be at least 1"),
+    ({"padding": (0, 0, -1, 0)}, "padding at the left is -1, but must not be negative"),
+    ({"weight": (6, 4, 3, 9)}, r"the kernel spans 9 columns, more than the padded input's 8 \(8 \+ padding 0 and 0\)"),
+    ({"dilation": (4, 1)}, "the kernel spans 9 rows"),
+    ({"dilation": (2 ** 62, 1)}, "out of range"),
+    ({"bias": (5,)}, r"'bias' has shape \(5,\), but must have shape \(6,\)"),
+    ({"bias": (6, 1)}, r"'bias' has shape \(6, 1\)"),
+    ({"weight": (0, 4, 3, 3)}, "at least 1 of each"),
+])
+def test_errors_name_argument_given_and_allowed(change, message):
+    a = GOOD | change
+    x, weight, bias = (None if a[k] is None else fastnn.zeros(a[k]) for k in ("x", "weight", "bias"))
+    with pytest.raises(ValueError, match="conv2d_forward: .*" + message):
+        launch.conv2d_forward(x, weight, bias, **{k: a[k] for k in ("stride", "padding", "dilation", "groups")})
+
+
+def test_backward_checks_the_shape_of_dy():
+    a = {k: GOOD[k] for k in ("stride", "padding", "dilation", "groups")}
+    with pytest.raises(ValueError, match=r"'dy' has shape \(2, 6, 7, 6\), but the output has shape \(2, 6, 6, 6\)"):
+        launch.conv2d_backward_input(fastnn.zeros((2, 6, 7, 6)), fastnn.zeros((6, 4, 3, 3)), input=(8, 8), **a)
+    with pytest.raises(ValueError, match=r"'dy' has shape \(2, 6, 7, 6\)"):
+        launch.conv2d_backward_weight(fastnn.zeros((2, 6, 7, 6)), fastnn.zeros((2, 4, 8, 8)), kernel=(3, 3), **a)
