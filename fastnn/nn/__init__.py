@@ -2,3 +2,4 @@
 
 from .container import ModuleDict, ModuleList, Sequential
 from .module import Module, Parameter
+from .pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d

@@ -1,0 +1,209 @@
+"""Pooling over the last two axes of (N, C, H, W), or of (C, H, W)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._core import launch, record
+from .create import int64
+from .shape import reshape
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d", "max_pool2d"]
+
+
+def _pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """`value`, an integer or two, as two."""
+    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in pair):
+        raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer or a pair of integers")
+    return pair
+
+
+def _as_batch(function: Callable, name: str, x: Tensor, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
+    """`function` on a batch of one, for an input without a batch axis."""
+    if x.ndim != 3:
+        raise ValueError(f"{name}: x has shape {x.shape}, but must be (N, C, H, W) or (C, H, W)")
+    result = function(reshape(x, (1, *x.shape)), *arguments)
+    if isinstance(result, tuple):
+        return tuple(reshape(r, r.shape[1:]) for r in result)
+    return reshape(result, result.shape[1:])
+
+
+# ---- maximum ----------------------------------------------------------------------------------------------------------
+
+
+def max_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+               padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1, ceil_mode: bool = False,
+               return_indices: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    """The greatest element of each window.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, H, W) or (C, H, W).
+    kernel_size : int or pair of int
+        Height and width of the window.
+    stride : int or pair of int, optional
+        From window to window; by default `kernel_size`.
+    padding : int or pair of int
+        Rows and columns of -inf put around each map; at most half of `kernel_size`.
+    dilation : int or pair of int
+        From element to element of a window.
+    ceil_mode : bool
+        Whether a last window may reach over the end (it still starts inside the map or its first padding).
+    return_indices : bool
+        Whether to return positions too.
+
+    Returns
+    -------
+    Tensor, or tuple of two
+        (N, C, OH, OW), OH = floor((H + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1 (ceil with `ceil_mode`);
+        and the int64 positions h W + w, of the first among equals. A NaN is greater than all numbers.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or the window does not fit.
+    """
+    if x.ndim != 4:
+        return _as_batch(max_pool2d, "max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    window = {"kernel": _pair("max_pool2d", "kernel_size", kernel_size),
+              "stride": _pair("max_pool2d", "stride", kernel_size if stride is None else stride),
+              "padding": _pair("max_pool2d", "padding", padding),
+              "dilation": _pair("max_pool2d", "dilation", dilation), "ceil_mode": bool(ceil_mode)}
+    y, argmax = launch.max_pool2d_forward(x, **window)
+    window["input"] = x.shape[2:]
+    record(_max_pool2d_backward, (x,), y, saved=(argmax,), context=window)
+    return (y, launch.max_pool2d_indices(argmax, **window)) if return_indices else y
+
+
+def _max_pool2d_backward(node, dy):
+    (argmax,) = node.saved
+    return launch.max_pool2d_backward(dy, argmax, **node.context)
+
+
+def adaptive_max_pool2d(x: Tensor, output_size: int | Sequence[int | None],
+                        return_indices: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    """The greatest element of each of OH x OW regions that share out the map.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, H, W) or (C, H, W).
+    output_size : int or pair of int or None
+        OH and OW; None keeps the input's. Region o of O covers floor(o I / O) to ceil((o + 1) I / O) of I.
+    return_indices : bool
+        Whether to return positions too.
+
+    Returns
+    -------
+    Tensor, or tuple of two
+        (N, C, OH, OW), and the int64 positions h W + w.
+    """
+    if x.ndim != 4:
+        return _as_batch(adaptive_max_pool2d, "adaptive_max_pool2d", x, output_size, return_indices)
+    y, argmax = launch.adaptive_max_pool2d_forward(x, output=_output_size("adaptive_max_pool2d", x, output_size))
+    record(_adaptive_max_pool2d_backward, (x,), y, saved=(argmax,), context=x.shape[2:])
+    return (y, launch.copy(argmax, dtype=int64.code)) if return_indices else y
+
+
+def _adaptive_max_pool2d_backward(node, dy):
+    (argmax,) = node.saved
+    return launch.adaptive_max_pool2d_backward(dy, argmax, input=node.context)
+
+
+def _output_size(name: str, x: Tensor, output_size: int | Sequence[int | None]) -> tuple[int, int]:
+    if isinstance(output_size, (tuple, list)) and len(output_size) == 2:
+        output_size = [n if wanted is None else wanted for n, wanted in zip(x.shape[2:], output_size)]
+    return _pair(name, "output_size", output_size)
+
+
+def global_max_pool2d(x: Tensor) -> Tensor:
+    """The greatest element of each map: (N, C, H, W) -> (N, C, 1, 1)."""
+    return adaptive_max_pool2d(x, 1)
+
+
+# ---- average ----------------------------------------------------------------------------------------------------------
+
+
+def avg_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+               padding: int | Sequence[int] = 0, ceil_mode: bool = False, count_include_pad: bool = True,
+               divisor_override: int | None = None) -> Tensor:
+    """The mean of each window.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, H, W) or (C, H, W).
+    kernel_size : int or pair of int
+        Height and width of the window.
+    stride : int or pair of int, optional
+        From window to window; by default `kernel_size`.
+    padding : int or pair of int
+        Rows and columns of zeros put around each map; at most half of `kernel_size`.
+    ceil_mode : bool
+        Whether a last window may reach over the end (it still starts inside the map or its first padding).
+    count_include_pad : bool
+        Whether the padding counts in the divisor.
+    divisor_override : int, optional
+        What to divide each window's sum by, instead of its size.
+
+    Returns
+    -------
+    Tensor
+        (N, C, OH, OW), sizes as for `max_pool2d`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or the window does not fit.
+    """
+    if x.ndim != 4:
+        return _as_batch(avg_pool2d, "avg_pool2d", x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    if divisor_override is not None and (not isinstance(divisor_override, int) or divisor_override == 0):
+        raise ValueError(f"avg_pool2d: divisor_override is {divisor_override!r}, but must be None or an integer other than 0")
+    window = {"kernel": _pair("avg_pool2d", "kernel_size", kernel_size),
+              "stride": _pair("avg_pool2d", "stride", kernel_size if stride is None else stride),
+              "padding": _pair("avg_pool2d", "padding", padding), "ceil_mode": bool(ceil_mode),
+              "count_include_pad": bool(count_include_pad), "divisor": divisor_override or 0}
+    y = launch.avg_pool2d_forward(x, **window)
+    window["input"] = x.shape[2:]
+    return record(_avg_pool2d_backward, (x,), y, context=window)
+
+
+def _avg_pool2d_backward(node, dy):
+    return launch.avg_pool2d_backward(dy, **node.context)
+
+
+def adaptive_avg_pool2d(x: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+    """The mean of each of OH x OW regions that share out the map.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, H, W) or (C, H, W).
+    output_size : int or pair of int or None
+        OH and OW; None keeps the input's. Region o of O covers floor(o I / O) to ceil((o + 1) I / O) of I.
+
+    Returns
+    -------
+    Tensor
+        (N, C, OH, OW).
+    """
+    if x.ndim != 4:
+        return _as_batch(adaptive_avg_pool2d, "adaptive_avg_pool2d", x, output_size)
+    y = launch.adaptive_avg_pool2d_forward(x, output=_output_size("adaptive_avg_pool2d", x, output_size))
+    return record(_adaptive_avg_pool2d_backward, (x,), y, context=x.shape[2:])
+
+
+def _adaptive_avg_pool2d_backward(node, dy):
+    return launch.adaptive_avg_pool2d_backward(dy, input=node.context)
+
+
+def global_avg_pool2d(x: Tensor) -> Tensor:
+    """The mean of each map: (N, C, H, W) -> (N, C, 1, 1)."""
+    return adaptive_avg_pool2d(x, 1)
