@@ -92,6 +92,30 @@ INLINE ivec vec_to_ivec(vec a) { return _mm256_cvtps_epi32(a); }
 INLINE vec ivec_to_vec(ivec i) { return _mm256_cvtepi32_ps(i); }
 #endif
 
+INLINE ivec ivec_load(const void *p) { return _mm256_loadu_si256(p); }
+
+/* Two steps, so that neither factor leaves the range of exponents; the first product is exact. */
+INLINE vec vec_scale(vec a, vec n) {
+    const ivec bias = ivec_set1(REAL64 ? 1023 : 127);
+    vec half = vec_round(vec_mul(n, vec_set1((real)0.5)));
+    a = vec_mul(a, ivec_as_vec(ivec_shl(ivec_add(vec_to_ivec(half), bias), REAL64 ? 52 : 23)));
+    return vec_mul(a, ivec_as_vec(ivec_shl(ivec_add(vec_to_ivec(vec_sub(n, half)), bias), REAL64 ? 52 : 23)));
+}
+INLINE vec vec_product_error(vec a, vec b, vec p) { return V(fmsub)(a, b, p); }
+
+#define WORDS 4
+typedef __m256i words;
+INLINE words words_set1(uint64_t a) { return _mm256_set1_epi64x((int64_t)a); }
+INLINE words words_add(words a, words b) { return _mm256_add_epi64(a, b); }
+INLINE words words_count(uint64_t from) { return words_add(words_set1(from), _mm256_setr_epi64x(0, 1, 2, 3)); }
+INLINE words words_mul(words a, words b) { return _mm256_mul_epu32(a, b); }
+INLINE words words_xor(words a, words b) { return _mm256_xor_si256(a, b); }
+INLINE words words_or(words a, words b) { return _mm256_or_si256(a, b); }
+INLINE words words_and(words a, words b) { return _mm256_and_si256(a, b); }
+#define words_shl(a, count) _mm256_slli_epi64(a, count)
+#define words_shr(a, count) _mm256_srli_epi64(a, count)
+INLINE void words_store(uint64_t *p, words a) { _mm256_storeu_si256((__m256i *)p, a); }
+
 /* Halves, then quarters, then eighths: the same tree as AVX-512's reductions, one level shorter. */
 #if REAL64
 #define FOLD(op, a)                                                                                                     \
@@ -110,7 +134,7 @@ INLINE real vec_hmin(vec a) { FOLD(min, a); }
 /* AVX2 has no byte masks: short runs go through a small buffer. */
 INLINE __m128i load_bytes(const void *p, ptrdiff_t n) {
     char buffer[8] = {0};
-    __builtin_memcpy(buffer, p, (size_t)n);
+    memcpy(buffer, p, (size_t)n);
     return _mm_loadl_epi64((const __m128i *)buffer);
 }
 #if REAL64
@@ -142,9 +166,16 @@ INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_maskloa
 INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { _mm256_maskstore_epi32(p, first_lanes(n), i); }
 #endif
 INLINE ivec ivec_select(mask m, ivec a, ivec b) { return AS_INT(V(blendv)(AS_REAL(b), AS_REAL(a), m)); }
+/* Lanes of all ones shrink to bytes by signed saturation. */
 INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
-    int bits = V(movemask)(m);
-    for (ptrdiff_t i = 0; i < n; i++) p[i] = (uint8_t)(bits >> i & 1);
+#if REAL64
+    __m128 pair = _mm_shuffle_ps(_mm_castpd_ps(_mm256_castpd256_pd128(m)), _mm_castpd_ps(_mm256_extractf128_pd(m, 1)), 0x88);
+    __m128i words16 = _mm_packs_epi32(_mm_castps_si128(pair), _mm_setzero_si128());
+#else
+    __m128i words16 = _mm_packs_epi32(_mm_castps_si128(_mm256_castps256_ps128(m)), _mm_castps_si128(_mm256_extractf128_ps(m, 1)));
+#endif
+    uint64_t bytes = (uint64_t)_mm_cvtsi128_si64(_mm_packs_epi16(words16, words16)) & 0x0101010101010101u;
+    memcpy(p, &bytes, (size_t)n);
 }
 
 /* 128 bits of every VEC_BLOCK-th row side by side, from where unpacking within 128 bits finishes the transpose: inserting

@@ -95,6 +95,23 @@ INLINE vec vec_copysign(vec a, vec b) {
     return V(or)(V(andnot)(sign, a), V(and)(sign, b));
 }
 
+INLINE ivec ivec_load(const void *p) { return _mm512_loadu_si512(p); }
+INLINE vec vec_scale(vec a, vec n) { return V(scalef)(a, n); }
+INLINE vec vec_product_error(vec a, vec b, vec p) { return V(fmsub)(a, b, p); }
+
+#define WORDS 8
+typedef __m512i words;
+INLINE words words_set1(uint64_t a) { return _mm512_set1_epi64((int64_t)a); }
+INLINE words words_add(words a, words b) { return _mm512_add_epi64(a, b); }
+INLINE words words_count(uint64_t from) { return words_add(words_set1(from), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7)); }
+INLINE words words_mul(words a, words b) { return _mm512_mul_epu32(a, b); }
+INLINE words words_xor(words a, words b) { return _mm512_xor_si512(a, b); }
+INLINE words words_or(words a, words b) { return _mm512_or_si512(a, b); }
+INLINE words words_and(words a, words b) { return _mm512_and_si512(a, b); }
+#define words_shl(a, count) _mm512_slli_epi64(a, count)
+#define words_shr(a, count) _mm512_srli_epi64(a, count)
+INLINE void words_store(uint64_t *p, words a) { _mm512_storeu_si512(p, a); }
+
 INLINE real vec_sum(vec a) { return V(reduce_add)(a); }
 INLINE real vec_hmax(vec a) { return V(reduce_max)(a); }
 INLINE real vec_hmin(vec a) { return V(reduce_min)(a); }

@@ -77,6 +77,37 @@ INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return n > 0 ? *p : 0
 INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) {
     if (n > 0) *p = (int32_t)i;
 }
+INLINE ivec ivec_load(const void *p) {
+    ivec i;
+    memcpy(&i, p, sizeof i);
+    return i;
+}
+/* Two steps, so that neither factor leaves the range of exponents; the first product is exact. */
+INLINE vec vec_scale(vec a, vec n) {
+    const ireal bias = REAL64 ? 1023 : 127;
+    const int mantissa = REAL64 ? 52 : 23;
+    vec half = vec_round(n * (real)0.5);
+    a *= ivec_as_vec(ivec_shl(ivec_add(vec_to_ivec(half), bias), mantissa));
+    return a * ivec_as_vec(ivec_shl(ivec_add(vec_to_ivec(n - half), bias), mantissa));
+}
+#if REAL64
+INLINE vec vec_product_error(vec a, vec b, vec p) { return fma(a, b, -p); }
+#else
+INLINE vec vec_product_error(vec a, vec b, vec p) { return (real)((double)a * b - p); }
+#endif
+
+#define WORDS 1
+typedef uint64_t words;
+INLINE words words_set1(uint64_t a) { return a; }
+INLINE words words_count(uint64_t from) { return from; }
+INLINE words words_add(words a, words b) { return a + b; }
+INLINE words words_mul(words a, words b) { return (a & 0xffffffff) * (b & 0xffffffff); }
+INLINE words words_xor(words a, words b) { return a ^ b; }
+INLINE words words_or(words a, words b) { return a | b; }
+INLINE words words_and(words a, words b) { return a & b; }
+#define words_shl(a, count) ((a) << (count))
+#define words_shr(a, count) ((a) >> (count))
+INLINE void words_store(uint64_t *p, words a) { *p = a; }
 
 INLINE real vec_sum(vec a) { return a; }
 INLINE real vec_hmax(vec a) { return a; }
