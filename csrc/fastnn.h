@@ -87,12 +87,13 @@ typedef struct {
     const char *name, *outputs, *inputs, *attributes, *inplace;
     int flags;
     const fnn_driver *driver;
-    size_t kernel; /* elementwise ops: offset of their kernel in fnn_kernels */
+    size_t kernel;     /* elementwise ops: offset of their kernel in fnn_kernels, */
+    double element_ns; /* and what the arithmetic of one element takes */
 } fnn_op;
 
 enum {
 #define OP(name, outputs, inputs, attributes, inplace, flags) FNN_OP_##name,
-#define ELEMENTWISE(name, outputs, inputs, attributes, inplace) FNN_OP_##name,
+#define ELEMENTWISE(name, outputs, inputs, attributes, inplace, ns) FNN_OP_##name,
 #include "ops.def"
 #undef OP
 #undef ELEMENTWISE
@@ -102,7 +103,7 @@ enum {
 extern const fnn_op fnn_ops[FNN_NUM_OPS];
 extern const fnn_driver fnn_elementwise;
 #define OP(name, outputs, inputs, attributes, inplace, flags) extern const fnn_driver fnn_##name;
-#define ELEMENTWISE(name, outputs, inputs, attributes, inplace)
+#define ELEMENTWISE(name, outputs, inputs, attributes, inplace, ns)
 #include "ops.def"
 #undef OP
 #undef ELEMENTWISE

@@ -6,9 +6,9 @@
 #include <string.h>
 
 const fnn_op fnn_ops[FNN_NUM_OPS] = {
-#define OP(name, outputs, inputs, attributes, inplace, flags) {#name, outputs, inputs, attributes, inplace, flags, &fnn_##name, 0},
-#define ELEMENTWISE(name, outputs, inputs, attributes, inplace)                                                         \
-    {#name, outputs, inputs, attributes, inplace, FNN_ELEMENTWISE, &fnn_elementwise, offsetof(fnn_kernels, name)},
+#define OP(name, outputs, inputs, attributes, inplace, flags) {#name, outputs, inputs, attributes, inplace, flags, &fnn_##name, 0, 0},
+#define ELEMENTWISE(name, outputs, inputs, attributes, inplace, ns)                                                     \
+    {#name, outputs, inputs, attributes, inplace, FNN_ELEMENTWISE, &fnn_elementwise, offsetof(fnn_kernels, name), ns},
 #include "ops.def"
 #undef OP
 #undef ELEMENTWISE
@@ -180,7 +180,7 @@ int fnn_check_outputs(fnn_call *call, fnn_tensor *const *given) {
 
 /* ---- running ---- */
 
-/* Memory-bound by default: about 10 GB/s a core. */
+/* By default bound by memory, about 10 GB/s a core, or by the elementwise formula's arithmetic. */
 double fnn_cost(const fnn_call *call) {
     const fnn_driver *driver = fnn_ops[call->op].driver;
     if (driver->cost) return driver->cost(call);
@@ -189,7 +189,8 @@ double fnn_cost(const fnn_call *call) {
         if (call->out[k]) bytes += (double)(fnn_numel(call->out[k]) * (ptrdiff_t)fnn_itemsize(call->out[k]->dtype));
         if (call->in[k]) bytes += (double)(fnn_numel(call->in[k]) * (ptrdiff_t)fnn_itemsize(call->in[k]->dtype));
     }
-    return bytes * 0.1;
+    double arithmetic = call->out[0] ? fnn_ops[call->op].element_ns * (double)fnn_numel(call->out[0]) : 0;
+    return arithmetic > 0.1 * bytes ? arithmetic : 0.1 * bytes;
 }
 
 int fnn_run(fnn_call *call) {

@@ -31,6 +31,11 @@ unsigned fnn_flush_on(void) {
     _mm_setcsr(state | 0x8040); /* FTZ | DAZ */
     return state;
 }
+static unsigned flush_off(void) {
+    unsigned state = _mm_getcsr();
+    _mm_setcsr(state & ~0x8040u);
+    return state;
+}
 void fnn_flush_restore(unsigned state) { _mm_setcsr(state); }
 #elif defined(__aarch64__)
 unsigned fnn_flush_on(void) {
@@ -39,9 +44,16 @@ unsigned fnn_flush_on(void) {
     __asm__ volatile("msr fpcr, %0" ::"r"(state | (1u << 24)));
     return (unsigned)state;
 }
+static unsigned flush_off(void) {
+    uint64_t state;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(state));
+    __asm__ volatile("msr fpcr, %0" ::"r"(state & ~((uint64_t)1 << 24)));
+    return (unsigned)state;
+}
 void fnn_flush_restore(unsigned state) { __asm__ volatile("msr fpcr, %0" ::"r"((uint64_t)state)); }
 #else
 unsigned fnn_flush_on(void) { return 0; }
+static unsigned flush_off(void) { return 0; }
 void fnn_flush_restore(unsigned state) { (void)state; }
 #endif
 
@@ -63,6 +75,8 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
         return;
     }
     int flush = call && call->flush;
+    /* New workers inherit this thread's control word: one that flushed would make them flush in float64 regions too. */
+    unsigned caller = flush_off();
     /* Always the full team: libgomp destroys and recreates threads when the size changes. Workers without a chunk return at once. */
 #pragma omp parallel num_threads(num_threads)
     {
@@ -74,6 +88,7 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
         if (flush) fnn_flush_restore(state);
         if (worker == 0) last_workers = (int)fnn_min(team, chunks);
     }
+    fnn_flush_restore(caller);
     pthread_mutex_unlock(&region_lock);
 #else
     (void)ns;

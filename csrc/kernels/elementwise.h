@@ -1,57 +1,80 @@
 /* elementwise.h: each elementwise op as a formula on vectors. The macros below write the loop around it, the tail under a
  * mask with the same formula, so that an element's value never depends on its position.
- * In a formula: a, b (or x) are the inputs' vectors, p is attr as passed. */
+ * In a formula: x, or a, b, c, are the inputs' vectors, p is attr as passed. */
 
+INLINE vec load_lanes(const real *from, ptrdiff_t lanes) { return lanes == LANES ? vec_load(from) : vec_load_n(from, lanes); }
+INLINE void store_lanes(real *to, vec v, ptrdiff_t lanes) {
+    if (lanes == LANES) vec_store(to, v);
+    else vec_store_n(to, v, lanes);
+}
+INLINE vec constant(double a) { return vec_set1((real)a); }
+
+/* Runs the statements for element i on, `lanes` of them at a time: whole vectors, then what is left of n. */
+#define EACH_LANES(...)                                                                                                 \
+    do {                                                                                                                \
+        ptrdiff_t i = 0;                                                                                                \
+        for (; i + LANES <= n; i += LANES) {                                                                            \
+            const ptrdiff_t lanes = LANES;                                                                              \
+            __VA_ARGS__                                                                                                 \
+        }                                                                                                               \
+        if (i < n) {                                                                                                    \
+            const ptrdiff_t lanes = n - i;                                                                              \
+            __VA_ARGS__                                                                                                 \
+        }                                                                                                               \
+    } while (0)
 
 #define UNARY(name, formula)                                                                                            \
     INLINE vec name##_formula(vec x, const double *p) {                                                                 \
         (void)p;                                                                                                        \
         return formula;                                                                                                 \
     }                                                                                                                   \
-    static void name##_kernel FNN_ELEMENTWISE_ARGS {                                                                             \
+    static void name##_kernel FNN_ELEMENTWISE_ARGS {                                                                    \
         real *y = out[0];                                                                                               \
         const real *x = in[0];                                                                                          \
         (void)step;                                                                                                     \
-        ptrdiff_t i = 0;                                                                                                \
-        for (; i + LANES <= n; i += LANES) vec_store(y + i, name##_formula(vec_load(x + i), attr));                     \
-        if (i < n) vec_store_n(y + i, name##_formula(vec_load_n(x + i, n - i), attr), n - i);                           \
+        EACH_LANES(store_lanes(y + i, name##_formula(load_lanes(x + i, lanes), attr), lanes););                         \
     }
 
-/* With constant steps the compiler makes four loops, each without a test inside. */
-#define BINARY(name, formula)                                                                                           \
-    INLINE vec name##_formula(vec a, vec b, const double *p) {                                                          \
+/* Two inputs, either of which may be one repeated element. With constant steps the compiler makes four loops, each without
+ * a test inside. `result` is the formula's type, `store` writes it to elements of type `element`. */
+#define TWO_INPUTS(name, result, element, store, formula)                                                               \
+    INLINE result name##_formula(vec a, vec b, const double *p) {                                                       \
         (void)p;                                                                                                        \
         return formula;                                                                                                 \
     }                                                                                                                   \
-    INLINE void name##_loop(ptrdiff_t n, real *y, const real *a, const real *b, int sa, int sb, const double *attr) {   \
+    INLINE void name##_loop(ptrdiff_t n, element *y, const real *a, const real *b, int sa, int sb, const double *attr) { \
         const vec a0 = sa || n == 0 ? vec_zero() : vec_set1(*a), b0 = sb || n == 0 ? vec_zero() : vec_set1(*b);         \
-        ptrdiff_t i = 0;                                                                                                \
-        for (; i + LANES <= n; i += LANES)                                                                              \
-            vec_store(y + i, name##_formula(sa ? vec_load(a + i) : a0, sb ? vec_load(b + i) : b0, attr));               \
-        if (i < n)                                                                                                      \
-            vec_store_n(y + i,                                                                                          \
-                        name##_formula(sa ? vec_load_n(a + i, n - i) : a0, sb ? vec_load_n(b + i, n - i) : b0, attr),   \
-                        n - i);                                                                                         \
+        EACH_LANES(vec u = sa ? load_lanes(a + i, lanes) : a0; vec v = sb ? load_lanes(b + i, lanes) : b0;              \
+                   store(y + i, name##_formula(u, v, attr), lanes););                                                   \
     }                                                                                                                   \
-    static void name##_kernel FNN_ELEMENTWISE_ARGS {                                                                             \
+    static void name##_kernel FNN_ELEMENTWISE_ARGS {                                                                    \
         if (step[0] && step[1]) name##_loop(n, out[0], in[0], in[1], 1, 1, attr);                                       \
         else if (step[0]) name##_loop(n, out[0], in[0], in[1], 1, 0, attr);                                             \
         else if (step[1]) name##_loop(n, out[0], in[0], in[1], 0, 1, attr);                                             \
         else name##_loop(n, out[0], in[0], in[1], 0, 0, attr);                                                          \
     }
+#define BINARY(name, formula) TWO_INPUTS(name, vec, real, store_lanes, formula)
+#define COMPARE(name, condition) TWO_INPUTS(name, mask, uint8_t, mask_store_u8, condition)
 
-/* arithmetic */
-BINARY(add, vec_add(a, b))
-BINARY(sub, vec_sub(a, b))
-BINARY(mul, vec_mul(a, b))
-BINARY(div, vec_div(a, b))
-/* NaN wins, as in NumPy. */
-BINARY(maximum, vec_select(vec_unordered(a, a), a, vec_max(a, b)))
-BINARY(minimum, vec_select(vec_unordered(a, a), a, vec_min(a, b)))
-UNARY(neg, vec_neg(x))
-UNARY(abs, vec_abs(x))
-UNARY(sqrt, vec_sqrt(x))
+#define TERNARY(name, formula)                                                                                          \
+    INLINE vec name##_formula(vec a, vec b, vec c, const double *p) {                                                   \
+        (void)p;                                                                                                        \
+        return formula;                                                                                                 \
+    }                                                                                                                   \
+    static void name##_kernel FNN_ELEMENTWISE_ARGS {                                                                    \
+        real *y = out[0];                                                                                               \
+        const real *a = in[0], *b = in[1], *c = in[2];                                                                  \
+        (void)step;                                                                                                     \
+        EACH_LANES(store_lanes(y + i,                                                                                   \
+                               name##_formula(load_lanes(a + i, lanes), load_lanes(b + i, lanes),                       \
+                                              load_lanes(c + i, lanes), attr),                                          \
+                               lanes););                                                                                \
+    }
 
-/* activations */
-UNARY(relu_forward, vec_max(vec_zero(), x)) /* NaN stays: vec_max gives its second argument where unordered */
-BINARY(relu_backward, vec_select(vec_lt(vec_zero(), b), a, vec_zero()))
+#include "elementwise_math.h"
+
+#include "elementwise_activation.h"
+
+#include "elementwise_loss.h"
+
+#include "elementwise_optimiser.h"

@@ -2,8 +2,8 @@
  *
  *   vec_exp vec_log vec_log1p vec_tanh vec_sigmoid vec_pow   vec_exp_sum(hi, lo) = exp(hi + lo)   vec_sincos_turns
  *
- * Largest errors, in units in the last place, over tests/test_elementwise.py's sweeps (float32, float64): exp 1.0 1.0,
- * log 0.9 0.9, log1p 1.0 1.0, tanh 1.9 1.9, sigmoid 1.5 1.5, pow 1.0 1.0.
+ * Largest errors in units in the last place, float32 and float64 alike, scalar included: exp 0.9, log 0.9, log1p 0.9, tanh 1.7,
+ * sigmoid 1.9, pow 0.9, sin and cos 1.8 (sweeps as in tests/test_elementwise.py, of some 10^6 arguments each).
  * Specials are those of C11 annex F. Where denormals are flushed, a denormal argument counts as zero.
  *
  * The polynomials are minimax (Remez exchange in 50 digits). The reductions hold without fused multiply-add too, where

@@ -1,0 +1,28 @@
+/* elementwise_loss.h: losses of one element. */
+
+INLINE vec mse(vec x, vec target) {
+    vec d = vec_sub(x, target);
+    return vec_mul(d, d);
+}
+BINARY(mse_forward, mse(a, b))
+TERNARY(mse_backward, vec_mul(vec_mul(vec_set1(2), vec_sub(b, c)), a)) /* dy, x, target */
+
+/* Binary cross-entropy of the logit x, t the target, w the weight of the positive class, in PyTorch's stable form:
+ * (1 - t) x + (1 + (w - 1) t) log(1 + exp(-x)), with log(1 + exp(-x)) = log1p(exp(-|x|)) + max(-x, 0). */
+INLINE vec bce_with_logits(vec x, vec t, vec w) {
+    const vec one = vec_set1(1);
+    vec softplus = vec_add(vec_log1p(vec_exp(vec_neg(vec_abs(x)))), vec_max(vec_zero(), vec_neg(x)));
+    vec weight = vec_add(vec_mul(vec_sub(w, one), t), one);
+    return vec_add(vec_mul(vec_sub(one, t), x), vec_mul(weight, softplus));
+}
+TERNARY(bce_with_logits_forward, bce_with_logits(a, b, c))
+
+/* dx = dy ((w t + 1 - t) sigmoid(x) - w t) */
+static void bce_with_logits_backward_kernel FNN_ELEMENTWISE_ARGS {
+    real *dx = out[0];
+    const real *dy = in[0], *x = in[1], *target = in[2], *weight = in[3];
+    (void)step, (void)attr;
+    EACH_LANES(vec t = load_lanes(target + i, lanes); vec wt = vec_mul(load_lanes(weight + i, lanes), t);
+               vec s = vec_mul(vec_sub(vec_add(wt, vec_set1(1)), t), vec_sigmoid(load_lanes(x + i, lanes)));
+               store_lanes(dx + i, vec_mul(vec_sub(s, wt), load_lanes(dy + i, lanes)), lanes););
+}

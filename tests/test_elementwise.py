@@ -1,0 +1,190 @@
+"""Elementwise kernels on every instruction set: accuracy in units in the last place, special values, broadcasting, updates."""
+
+import functools
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import _core
+from fastnn._core import launch
+
+ISAS = _core.available_isas()
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    before = _core.get_isa()
+    _core.set_isa(request.param)
+    yield request.param
+    _core.set_isa(before)
+
+
+def ulps(actual, expected, flushed=False):
+    """Largest error in units in the last place; where both are infinite or NaN alike it is 0, where one is it is infinite."""
+    info = np.finfo(actual.dtype)
+    with np.errstate(all="ignore"):
+        rounded = expected.astype(actual.dtype)
+        _, exponent = np.frexp(np.maximum(np.abs(expected), info.tiny))
+        error = np.abs(actual - expected) / np.ldexp(np.longdouble(1), exponent - 1 - info.nmant)
+    if flushed:  # results below the smallest normal number may be 0
+        error = np.where((np.abs(expected) < info.tiny) & (np.abs(actual) <= info.tiny), 0, error)
+    same = (actual == rounded) | (np.isnan(actual) & np.isnan(rounded))
+    finite = np.isfinite(actual) & np.isfinite(rounded)
+    return float(np.where(finite, error, np.where(same, 0, np.inf)).max())
+
+
+def sweep(dtype, n=30_001):
+    """Numbers of every magnitude and sign, denser where the functions bend, and the special ones."""
+    rng = np.random.default_rng(5)
+    if dtype == np.float32:
+        bits = np.linspace(0, 2**32 - 1, n, dtype=np.uint64).astype(np.uint32).view(np.float32)
+        bits = np.where(np.abs(bits) < np.finfo(dtype).tiny, 0, bits).astype(dtype)  # denormals are flushed
+    else:
+        bits = rng.integers(0, 2**64, n, dtype=np.uint64).view(np.float64)
+    special = [0.0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 88.72, 88.73, -87.3, -104, 709.78, 709.79, -745.1, -745.2, 0.5, 2]
+    near = [bits, rng.normal(0, 1, n), rng.normal(0, 40, n), 1 + rng.normal(0, 0.01, n), rng.uniform(-745, 709, n), special]
+    with np.errstate(all="ignore"):
+        return np.concatenate(near).astype(dtype)
+
+
+def sigmoid(x):
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1) / (1 + e)
+
+
+FUNCTIONS = {"exp": (np.exp, 1), "log": (np.log, 1), "sqrt": (np.sqrt, 0.5), "tanh_forward": (np.tanh, 2),
+             "sigmoid_forward": (sigmoid, 2), "gaussian_forward": (lambda x: np.exp(-x * x / 2), 1.5)}
+
+
+@functools.cache
+def reference(name, dtype):
+    with np.errstate(all="ignore"):
+        return FUNCTIONS[name][0](sweep(dtype).astype(np.longdouble))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_accurate(isa, name, dtype):
+    actual = getattr(launch, name)(fastnn.tensor(sweep(dtype))).numpy()
+    assert ulps(actual, reference(name, dtype), flushed=dtype == np.float32) <= FUNCTIONS[name][1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pow_is_accurate_and_knows_its_special_cases(isa, dtype):
+    rng = np.random.default_rng(6)
+    a = np.exp(rng.normal(0, 3, 30_000)).astype(dtype)
+    a[:3_000] = 1 + rng.normal(0, 0.02, 3_000)
+    largest = np.log(np.finfo(dtype).max) * 1.1
+    b = (rng.uniform(-largest, largest, a.size) / np.log(a)).astype(dtype)
+    b[:9_000] = rng.integers(-9, 10, 9_000)
+    a[:6_000] *= -1
+    special = np.array([0.0, -0.0, 1, -1, 2, -2, 0.5, -0.5, 3, -3, 1e30, -1e30, np.inf, -np.inf, np.nan], dtype)
+    grid = np.meshgrid(special, special)
+    a, b = np.concatenate([a, grid[0].ravel()]), np.concatenate([b, grid[1].ravel()])
+    with np.errstate(all="ignore"):
+        expected = np.power(a.astype(np.longdouble), b.astype(np.longdouble))
+    actual = launch.pow(fastnn.tensor(a), fastnn.tensor(b)).numpy()
+    assert ulps(actual, expected, flushed=dtype == np.float32) <= 1.5
+    known = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(actual[known]), np.signbit(expected[known]))
+
+
+def test_denormals_count_as_zero_in_float32_and_not_in_float64(isa):
+    tiny = fastnn.tensor(np.array([1e-40, -1e-40], np.float32))
+    assert launch.log(tiny).tolist() == [-np.inf, -np.inf]
+    assert launch.exp(fastnn.tensor([-100.0])).tolist() == [0]
+    denormal = np.array([5e-324, 1e-310])
+    np.testing.assert_allclose(launch.log(fastnn.tensor(denormal)).numpy(), np.log(denormal), rtol=1e-15)
+    assert launch.exp(fastnn.tensor(np.array([-740.0]))).item() == np.exp(-740.0)
+
+
+COMPARISONS = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparisons(isa, name, dtype):
+    values = np.array([0.0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 2], dtype)
+    a, b = (g.ravel() for g in np.meshgrid(values, values))
+    for x, y in ((a, b), (a[:37], b[:37]), (a, b[:1]), (a[:1], b), (a[::2], b[::2])):
+        result = getattr(launch, name)(fastnn.tensor(x), fastnn.tensor(y))
+        assert result.dtype is fastnn.bool
+        np.testing.assert_array_equal(result.numpy(), COMPARISONS[name](x, y))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_where_takes_any_strides_and_broadcasts(isa, dtype):
+    rng = np.random.default_rng(8)
+    cond, a, b = rng.random((9, 70)) < 0.5, rng.normal(size=(9, 70)).astype(dtype), rng.normal(size=(9, 70)).astype(dtype)
+    for c, x, y in ((cond, a, b), (cond[:, ::2], a[:, ::2], b[:, ::2]), (cond[:1], a, b[:, :1]), (cond.T, a.T, b.T)):
+        result = launch.where(fastnn.from_numpy(c), fastnn.from_numpy(x), fastnn.from_numpy(y))
+        np.testing.assert_array_equal(result.numpy(), np.where(c, x, y))
+
+
+def test_nan_goes_through(isa):
+    x = fastnn.tensor([np.nan, 1.0])
+    for y in (launch.maximum(x, launch.neg(x)), launch.clip(x, low=-1, high=1), launch.sign(x), launch.step_forward(x),
+              launch.relu_forward(x), launch.leaky_relu_forward(x, slope=0.1), launch.tanh_forward(x), launch.sigmoid_forward(x)):
+        assert np.isnan(y.numpy()).tolist() == [True, False]
+
+
+def test_tanh_and_sigmoid_stay_in_their_range(isa):
+    for dtype in (np.float32, np.float64):
+        x = fastnn.tensor(np.linspace(-45, 45, 100_001).astype(dtype))
+        assert np.abs(launch.tanh_forward(x).numpy()).max() == 1
+        s = launch.sigmoid_forward(x).numpy()
+        assert s.min() >= 0 and s.max() == 1
+
+
+def test_bce_with_logits_does_not_overflow(isa):
+    x, t, w = np.array([-1000.0, -30, -1, 0, 1, 30, 1000]), np.array([0, 1, 0.5, 1, 0, 1, 1.0]), np.array(2.5)
+    sigma = sigmoid(x.astype(np.longdouble))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = np.logaddexp(0, -x) * w * t + np.logaddexp(0, x) * (1 - t)
+    tensors = [fastnn.tensor(v) for v in (x, t, w)]
+    np.testing.assert_allclose(launch.bce_with_logits_forward(*tensors).numpy(), expected, rtol=1e-14)
+    dx = launch.bce_with_logits_backward(fastnn.ones(7, dtype=fastnn.float64), *tensors).numpy()
+    np.testing.assert_allclose(dx, (sigma * (1 - t) - w * t * (1 - sigma)).astype(float), rtol=1e-13, atol=1e-16)
+
+
+def test_updates_are_the_same_bits_on_every_isa():
+    rng = np.random.default_rng(9)
+    values = [rng.normal(size=1003).astype(np.float32) for _ in range(3)] + [rng.random(1003).astype(np.float32)]
+    lr, step = fastnn.tensor(0.01, fastnn.float64), fastnn.tensor(3.0, fastnn.float64)
+    results = []
+    for isa in ISAS:
+        _core.set_isa(isa)
+        p, g, m, v = (fastnn.tensor(a) for a in values)
+        launch.sgd_momentum_step(p, g, m, lr, momentum=0.9, dampening=0.1, nesterov=1, weight_decay=0.01, decoupled=0, maximize=0,
+                                 first=0, out=(p, m))
+        launch.adam_step(p, g, m, v, lr, step, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, decoupled=1, maximize=1,
+                         out=(p, m, v))
+        results.append([t.numpy().tobytes() for t in (p, m, v)])
+    assert all(r == results[0] for r in results)
+
+
+def test_updates_give_the_same_bits_in_any_layout():
+    rng = np.random.default_rng(10)
+    a = [rng.random((6, 50)).astype(np.float32) for _ in range(4)]
+    lr, step = fastnn.tensor(0.01, fastnn.float64), fastnn.tensor(3.0, fastnn.float64)
+    rule = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, decoupled=0, maximize=0)
+    plain = [fastnn.tensor(x) for x in a]
+    launch.adam_step(*plain, lr, step, **rule, out=(plain[0], *plain[2:]))
+    strided = [fastnn.tensor(np.ascontiguousarray(x.T)).T for x in a[:2]] + [fastnn.tensor(np.repeat(x, 2, 1))[:, ::2] for x in a[2:]]
+    launch.adam_step(*strided, lr, step, **rule, out=(strided[0], *strided[2:]))
+    for x, y in zip(plain, strided):
+        np.testing.assert_array_equal(x.numpy(), y.numpy())
+
+
+def test_float64_keeps_denormals_after_a_float32_region_started_the_workers():
+    before = _core.get_num_threads()
+    _core.set_thread_policy("force")
+    try:
+        _core.set_num_threads(3)  # new workers, started by the float32 launch
+        launch.exp(fastnn.zeros(200_000))
+        x = fastnn.tensor(np.full(200_000, -740.0))
+        assert (launch.exp(x).numpy() == np.exp(-740.0)).all()
+    finally:
+        _core.set_thread_policy("auto")
+        _core.set_num_threads(before)
