@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { FNN_MAX_RANK = 8, FNN_MAX_ARGS = 12, FNN_MAX_INTS = 24, FNN_MAX_FLOATS = 8, FNN_MESSAGE_SIZE = 512 };
+enum { FNN_MAX_RANK = 8, FNN_MAX_ARGS = 12, FNN_MAX_INTS = 24, FNN_MAX_FLOATS = 8, FNN_MESSAGE_SIZE = 512, FNN_MAX_THREADS = 1024 };
 
 /* ---- tensors ---------------------------------------------------------------------------------------------------- */
 
@@ -114,6 +114,7 @@ unsigned fnn_scalar_inputs(int op); /* bit k: input k is a ":scalar" */
 int fnn_infer(fnn_call *call);
 int fnn_check_outputs(fnn_call *call, fnn_tensor *const *given); /* after infer: caller's outputs fit, overlap only as allowed */
 double fnn_cost(const fnn_call *call);
+fnn_workspace fnn_workspace_of(const fnn_call *call); /* rounded: both parts can follow one another in one block */
 int fnn_run(fnn_call *call);
 
 /* ---- parallel loops (parallel.c) -------------------------------------------------------------------------------- */
@@ -123,6 +124,10 @@ typedef void (*fnn_body)(void *context, ptrdiff_t chunk, void *scratch);
 /* Runs body for every chunk. Chunks depend on shape, dtype, ISA and precision only, so results cannot depend on the
  * number of threads. `ns` predicts the whole loop's single-thread time and decides between one thread and all. */
 void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_body body, void *context);
+
+/* Runs main(context) on the calling thread with the other threads awake until it returns: parallel loops inside cost a fraction
+ * of a region's opening. Captured programs replay in one team. */
+void fnn_team_run(void (*main)(void *context), void *context);
 
 int fnn_parallel_init(void); /* once, at import: reads the environment, installs the fork handlers */
 int fnn_get_num_threads(void);

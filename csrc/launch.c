@@ -193,27 +193,26 @@ double fnn_cost(const fnn_call *call) {
     return arithmetic > 0.1 * bytes ? arithmetic : 0.1 * bytes;
 }
 
-int fnn_run(fnn_call *call) {
+fnn_workspace fnn_workspace_of(const fnn_call *call) {
     const fnn_driver *driver = fnn_ops[call->op].driver;
-    void *block = NULL;
-    call->shared = call->scratch = NULL;
-    call->scratch_stride = 0;
-    if (driver->workspace) {
-        fnn_workspace ws = {0, 0};
-        driver->workspace(call, &ws);
-        ws.shared = (ws.shared + 63) & ~(size_t)63;
-        /* Odd multiples of a line apart from a page: workers' buffers must not share cache sets. */
-        if (ws.scratch) ws.scratch = ((ws.scratch + 4095) & ~(size_t)4095) + 64;
-        size_t bytes = ws.shared + ws.scratch * (size_t)fnn_get_num_threads();
-        if (bytes) {
-            if (!(block = fnn_alloc(bytes))) return fnn_fail(call, FNN_MEMORY_ERROR, "no memory for a workspace of %zu bytes", bytes);
-            call->shared = block;
-            call->scratch = (char *)block + ws.shared;
-            call->scratch_stride = ws.scratch;
-        }
-    }
+    fnn_workspace ws = {0, 0};
+    if (driver->workspace) driver->workspace(call, &ws);
+    ws.shared = (ws.shared + 63) & ~(size_t)63;
+    /* Odd multiples of a line apart from a page: workers' buffers must not share cache sets. */
+    if (ws.scratch) ws.scratch = ((ws.scratch + 4095) & ~(size_t)4095) + 64;
+    return ws;
+}
+
+int fnn_run(fnn_call *call) {
+    fnn_workspace ws = fnn_workspace_of(call);
+    size_t bytes = ws.shared + ws.scratch * (size_t)fnn_get_num_threads();
+    char *block = bytes ? fnn_alloc(bytes) : NULL;
+    if (bytes && !block) return fnn_fail(call, FNN_MEMORY_ERROR, "no memory for a workspace of %zu bytes", bytes);
+    call->shared = block;
+    call->scratch = block ? block + ws.shared : NULL;
+    call->scratch_stride = ws.scratch;
     unsigned state = call->flush ? fnn_flush_on() : 0;
-    int status = driver->run(call);
+    int status = fnn_ops[call->op].driver->run(call);
     if (call->flush) fnn_flush_restore(state);
     fnn_free(block);
     return status;

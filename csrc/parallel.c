@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,12 @@
 /* A region costs about 2.5 us while its workers still spin (GCC 12's libgomp, 2 threads; `python bench/threads.py`), so a
  * loop is shared out only when each of two threads saves more than that. */
 static const double REGION_NS = 8000;
+
+/* In a team that is awake a loop costs a few hundred nanoseconds. */
+static const double TEAM_NS = 1500;
+
+/* About 30 us of pauses; then waiting threads offer their CPU, which somebody else may need. */
+enum { SPINS_BEFORE_YIELD = 1000 };
 
 static pthread_mutex_t region_lock = PTHREAD_MUTEX_INITIALIZER; /* one parallel region at a time: a second caller runs serially */
 static int num_threads = 1;
@@ -57,21 +64,116 @@ static unsigned flush_off(void) { return 0; }
 void fnn_flush_restore(unsigned state) { (void)state; }
 #endif
 
-/* ---- loops ---- */
+/* ---- shares ---- */
 
 static char *scratch_of(const fnn_call *call, int worker) {
     return call && call->scratch ? (char *)call->scratch + (size_t)worker * call->scratch_stride : NULL;
 }
 
-static void run_serially(const fnn_call *call, ptrdiff_t chunks, fnn_body body, void *context) {
-    for (ptrdiff_t c = 0; c < chunks; c++) body(context, c, scratch_of(call, 0));
+/* One worker's contiguous share of the chunks: it meets the same data again in the next loop over it. */
+static void run_share(const fnn_call *call, ptrdiff_t chunks, ptrdiff_t worker, ptrdiff_t team, fnn_body body, void *context) {
+    char *scratch = scratch_of(call, (int)worker);
+    for (ptrdiff_t c = chunks * worker / team, end = chunks * (worker + 1) / team; c < end; c++) body(context, c, scratch);
 }
 
-void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_body body, void *context) {
 #ifdef _OPENMP
+
+/* ---- teams: threads that stay awake between loops ---- */
+
+typedef struct {
+    atomic_uint done; /* the last job this worker finished */
+    char padding[60];
+} mailbox;
+
+/* The master posts a job by raising `job`; a worker runs its share and writes the job's number into its mailbox. */
+typedef struct {
+    atomic_uint job;
+    atomic_int closed;
+    int size;
+    const fnn_call *call;
+    ptrdiff_t chunks;
+    fnn_body body;
+    void *context;
+    mailbox workers[FNN_MAX_THREADS];
+} team;
+
+static team the_team;              /* guarded by region_lock */
+static __thread team *my_team;     /* set on the master while its team is awake */
+
+static inline void relax(int spins) {
+    if (spins > SPINS_BEFORE_YIELD) {
+        sched_yield();
+        return;
+    }
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void serve(team *t, int worker) {
+    for (unsigned seen = 0;;) {
+        unsigned job;
+        for (int spins = 0; (job = atomic_load_explicit(&t->job, memory_order_acquire)) == seen; spins++) {
+            if (atomic_load_explicit(&t->closed, memory_order_acquire)) return;
+            relax(spins);
+        }
+        seen = job;
+        unsigned state = t->call && t->call->flush ? fnn_flush_on() : 0;
+        run_share(t->call, t->chunks, worker, t->size, t->body, t->context);
+        if (t->call && t->call->flush) fnn_flush_restore(state);
+        atomic_store_explicit(&t->workers[worker].done, job, memory_order_release);
+    }
+}
+
+static void post(team *t, const fnn_call *call, ptrdiff_t chunks, fnn_body body, void *context) {
+    t->call = call, t->chunks = chunks, t->body = body, t->context = context;
+    unsigned job = atomic_load_explicit(&t->job, memory_order_relaxed) + 1;
+    atomic_store_explicit(&t->job, job, memory_order_release);
+    run_share(call, chunks, 0, t->size, body, context);
+    for (int w = 1; w < t->size; w++)
+        for (int spins = 0; atomic_load_explicit(&t->workers[w].done, memory_order_acquire) != job; spins++) relax(spins);
+    last_workers = (int)fnn_min(t->size, chunks);
+}
+
+void fnn_team_run(void (*main)(void *context), void *context) {
+    if (num_threads < 2 || my_team || omp_in_parallel() || pthread_mutex_trylock(&region_lock)) {
+        main(context);
+        return;
+    }
+    team *t = &the_team;
+    atomic_store(&t->job, 0);
+    atomic_store(&t->closed, 0);
+#pragma omp parallel num_threads(num_threads)
+    {
+        int worker = omp_get_thread_num();
+        if (worker == 0) t->size = omp_get_num_threads();
+        else atomic_store(&t->workers[worker].done, 0);
+#pragma omp barrier
+        if (worker == 0) {
+            my_team = t;
+            main(context);
+            my_team = NULL;
+            atomic_store_explicit(&t->closed, 1, memory_order_release);
+        } else {
+            serve(t, worker);
+        }
+    }
+    pthread_mutex_unlock(&region_lock);
+}
+
+/* ---- loops ---- */
+
+void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_body body, void *context) {
+    if (my_team) {
+        if (chunks < 2 || !(forced || ns >= TEAM_NS)) run_share(call, chunks, 0, 1, body, context);
+        else post(my_team, call, chunks, body, context);
+        return;
+    }
     int worthwhile = forced || ns >= REGION_NS;
     if (chunks < 2 || num_threads < 2 || !worthwhile || omp_in_parallel() || pthread_mutex_trylock(&region_lock)) {
-        run_serially(call, chunks, body, context);
+        run_share(call, chunks, 0, 1, body, context);
         return;
     }
     int flush = call && call->flush;
@@ -80,21 +182,26 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
     /* Always the full team: libgomp destroys and recreates threads when the size changes. Workers without a chunk return at once. */
 #pragma omp parallel num_threads(num_threads)
     {
-        ptrdiff_t worker = omp_get_thread_num(), team = omp_get_num_threads();
+        ptrdiff_t worker = omp_get_thread_num(), size = omp_get_num_threads();
         unsigned state = flush ? fnn_flush_on() : 0;
-        /* Contiguous shares: the same worker meets the same data in the next loop over it. */
-        for (ptrdiff_t c = chunks * worker / team, end = chunks * (worker + 1) / team; c < end; c++)
-            body(context, c, scratch_of(call, (int)worker));
+        run_share(call, chunks, worker, size, body, context);
         if (flush) fnn_flush_restore(state);
-        if (worker == 0) last_workers = (int)fnn_min(team, chunks);
+        if (worker == 0) last_workers = (int)fnn_min(size, chunks);
     }
     fnn_flush_restore(caller);
     pthread_mutex_unlock(&region_lock);
-#else
-    (void)ns;
-    run_serially(call, chunks, body, context);
-#endif
 }
+
+#else
+
+void fnn_team_run(void (*main)(void *context), void *context) { main(context); }
+
+void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_body body, void *context) {
+    (void)ns;
+    run_share(call, chunks, 0, 1, body, context);
+}
+
+#endif
 
 int fnn_last_workers(void) { return last_workers; }
 void fnn_set_thread_policy(int force) { forced = force; }
@@ -159,7 +266,7 @@ static void allowed_cpus(int *cpus, int *cores) {
 static int from_environment(const char *name) {
     const char *text = getenv(name);
     int n = text ? atoi(text) : 0;
-    return n > 0 ? (int)fnn_min(n, 1024) : 0;
+    return n > 0 ? (int)fnn_min(n, FNN_MAX_THREADS) : 0;
 }
 
 static void choose_threads(void) {

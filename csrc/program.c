@@ -1,0 +1,316 @@
+/* program.c: captured programs; see program.h.
+ *
+ * A program is the list of a step's calls. Arguments name storages, not addresses: planning decides where each storage lives, and
+ * binding writes the addresses into the calls once, so that a replay is a loop over ready calls. Temporaries share one arena: two
+ * of them overlap only if their lifetimes do not. */
+#include "program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_OPERANDS = 2 * FNN_MAX_ARGS };
+
+/* One argument of one call. Slots 0 .. FNN_MAX_ARGS - 1 are outputs, the others inputs. */
+typedef struct {
+    int storage; /* -1: absent */
+    ptrdiff_t offset;
+    fnn_tensor tensor;
+} operand;
+
+typedef struct {
+    fnn_call call;
+    operand operands[MAX_OPERANDS];
+    fnn_workspace workspace; /* sizes, rounded; scratch is per worker */
+    ptrdiff_t work_offset;   /* of the shared part in the arena; scratch follows */
+} record;
+
+typedef struct {
+    size_t bytes;
+    fnn_storage_kind kind;
+    char *base;
+    ptrdiff_t offset;       /* in the arena */
+    int first, last;        /* lifetime in calls */
+    int written, read_first;
+} storage;
+
+struct fnn_program {
+    record **records;
+    storage *storages;
+    int num_records, max_records, num_storages, max_storages;
+    char *arena;
+    size_t arena_bytes, eager_bytes;
+    int failed, status;
+};
+
+fnn_program *fnn_program_new(void) { return calloc(1, sizeof(fnn_program)); }
+
+void fnn_program_free(fnn_program *program) {
+    if (!program) return;
+    for (int r = 0; r < program->num_records; r++) free(program->records[r]);
+    free(program->records);
+    free(program->storages);
+    free(program);
+}
+
+/* ---- recording ---- */
+
+static void *grown(void *array, int count, int *capacity, size_t size) {
+    if (count < *capacity) return array;
+    int wanted = *capacity ? 2 * *capacity : 64;
+    void *larger = realloc(array, (size_t)wanted * size);
+    if (larger) *capacity = wanted;
+    return larger;
+}
+
+int fnn_program_add_storage(fnn_program *program, size_t bytes) {
+    storage *larger = grown(program->storages, program->num_storages, &program->max_storages, sizeof(storage));
+    if (!larger) return -1;
+    program->storages = larger;
+    larger[program->num_storages] = (storage){.bytes = bytes, .kind = FNN_UNDECIDED};
+    return program->num_storages++;
+}
+
+/* Points the call's argument k at the record's own operand. */
+static void set_argument(record *r, int k) {
+    if (k < FNN_MAX_ARGS) r->call.out[k] = &r->operands[k].tensor;
+    else r->call.in[k - FNN_MAX_ARGS] = &r->operands[k].tensor;
+}
+
+static const fnn_tensor *argument_of(const fnn_call *call, int k) {
+    return k < FNN_MAX_ARGS ? call->out[k] : call->in[k - FNN_MAX_ARGS];
+}
+
+/* Whether the call also reads its output k: an in-place pair, or an op that works on what the caller gives. */
+static int accumulates_into(const fnn_call *call) { return call->op == FNN_OP_index_add; }
+
+static void note_uses(fnn_program *program, const record *r) {
+    for (int k = MAX_OPERANDS - 1; k >= 0; k--) { /* inputs before outputs */
+        int s = r->operands[k].storage;
+        if (s < 0) continue;
+        storage *t = &program->storages[s];
+        if (k >= FNN_MAX_ARGS || accumulates_into(&r->call)) t->read_first |= !t->written;
+        if (k < FNN_MAX_ARGS) t->written = 1;
+    }
+}
+
+int fnn_program_add_call(fnn_program *program, const fnn_call *call, const int *storages, char *const *bases) {
+    record **larger = grown(program->records, program->num_records, &program->max_records, sizeof(record *));
+    if (!larger) return FNN_MEMORY_ERROR;
+    program->records = larger;
+    record *r = calloc(1, sizeof(record));
+    if (!r) return FNN_MEMORY_ERROR;
+    r->call.op = call->op;
+    r->call.attr = call->attr;
+    r->call.flush = call->flush;
+    for (int k = 0; k < MAX_OPERANDS; k++) {
+        const fnn_tensor *t = argument_of(call, k);
+        r->operands[k].storage = t ? storages[k] : -1;
+        if (!t) continue;
+        r->operands[k].tensor = *t;
+        r->operands[k].offset = (char *)t->data - bases[k];
+        set_argument(r, k);
+    }
+    note_uses(program, r);
+    program->records[program->num_records++] = r;
+    return FNN_OK;
+}
+
+/* ---- planning ---- */
+
+void fnn_program_set_kind(fnn_program *program, int s, fnn_storage_kind kind, char *base) {
+    program->storages[s].kind = kind;
+    program->storages[s].base = base;
+}
+
+int fnn_program_is_written(const fnn_program *program, int s) { return program->storages[s].written; }
+int fnn_program_is_read_first(const fnn_program *program, int s) { return program->storages[s].read_first; }
+
+static int writes_fixed(const fnn_program *program, const record *r) {
+    for (int k = 0; k < FNN_MAX_ARGS; k++) {
+        int s = r->operands[k].storage;
+        if (s >= 0 && program->storages[s].kind == FNN_FIXED) return 1;
+    }
+    return 0;
+}
+
+/* Whether `later` touches what `earlier` writes, or writes what it reads. */
+static int depends_on(const record *later, const record *earlier) {
+    for (int k = 0; k < MAX_OPERANDS; k++) {
+        if (earlier->operands[k].storage < 0) continue;
+        for (int j = 0; j < MAX_OPERANDS; j++)
+            if (later->operands[j].storage == earlier->operands[k].storage && (k < FNN_MAX_ARGS || j < FNN_MAX_ARGS)) return 1;
+    }
+    return 0;
+}
+
+/* Moves calls that write FIXED storages (statistics, gradients that stay, updates) behind all others that do not need their
+ * results: a call that fails on bad data then fails before anything lasting was written. */
+static int defer_writes(fnn_program *program) {
+    int n = program->num_records, kept = 0, deferred = 0;
+    record **late = malloc((size_t)(n ? n : 1) * sizeof *late);
+    if (!late) return FNN_MEMORY_ERROR;
+    for (int r = 0; r < n; r++) {
+        record *current = program->records[r];
+        int wait = writes_fixed(program, current);
+        for (int d = 0; d < deferred && !wait; d++) wait = depends_on(current, late[d]);
+        if (wait) late[deferred++] = current;
+        else program->records[kept++] = current;
+    }
+    memcpy(program->records + kept, late, (size_t)deferred * sizeof *late);
+    free(late);
+    return FNN_OK;
+}
+
+static void find_lifetimes(fnn_program *program) {
+    for (int s = 0; s < program->num_storages; s++) program->storages[s].first = -1;
+    for (int r = 0; r < program->num_records; r++)
+        for (int k = 0; k < MAX_OPERANDS; k++) {
+            int s = program->records[r]->operands[k].storage;
+            if (s < 0) continue;
+            if (program->storages[s].first < 0) program->storages[s].first = r;
+            program->storages[s].last = r;
+        }
+}
+
+/* One piece of the arena: a temporary, or a call's workspace. */
+typedef struct {
+    size_t bytes;
+    int first, last;
+    ptrdiff_t *offset;
+} piece;
+
+static int larger_first(const void *a, const void *b) {
+    const piece *p = a, *q = b;
+    if (p->bytes != q->bytes) return p->bytes < q->bytes ? 1 : -1;
+    return p->first - q->first;
+}
+
+/* Greedy by size: each piece at the lowest offset free of all pieces already placed whose lifetimes overlap its own. */
+static size_t place(piece *pieces, int n) {
+    size_t end = 0;
+    for (int p = 0; p < n; p++) {
+        ptrdiff_t offset = 0;
+        for (int moved = 1; moved;) {
+            moved = 0;
+            for (int q = 0; q < p; q++) {
+                int together = pieces[p].first <= pieces[q].last && pieces[q].first <= pieces[p].last;
+                ptrdiff_t low = *pieces[q].offset, high = low + (ptrdiff_t)pieces[q].bytes;
+                if (together && offset < high && low < offset + (ptrdiff_t)pieces[p].bytes) offset = high, moved = 1;
+            }
+        }
+        *pieces[p].offset = offset;
+        if ((size_t)offset + pieces[p].bytes > end) end = (size_t)offset + pieces[p].bytes;
+    }
+    return end;
+}
+
+static void size_workspaces(fnn_program *program) {
+    for (int r = 0; r < program->num_records; r++) {
+        record *current = program->records[r];
+        current->workspace = fnn_workspace_of(&current->call);
+    }
+}
+
+static size_t workspace_bytes(const record *r) { return r->workspace.shared + r->workspace.scratch * (size_t)fnn_get_num_threads(); }
+
+/* Sizes a little over a multiple of a page: neighbours in the arena must not alias in the cache. */
+static size_t rounded(size_t bytes) { return bytes >= 4096 ? ((bytes + 63) & ~(size_t)63) + 192 : (bytes + 63) & ~(size_t)63; }
+
+static int lay_out(fnn_program *program) {
+    piece *pieces = malloc((size_t)(program->num_storages + program->num_records + 1) * sizeof *pieces);
+    if (!pieces) return FNN_MEMORY_ERROR;
+    int n = 0;
+    program->eager_bytes = 0;
+    for (int s = 0; s < program->num_storages; s++) {
+        storage *t = &program->storages[s];
+        if (t->kind != FNN_TEMPORARY || t->first < 0) continue;
+        pieces[n++] = (piece){rounded(t->bytes ? t->bytes : 1), t->first, t->last, &t->offset};
+        program->eager_bytes += t->bytes;
+    }
+    for (int r = 0; r < program->num_records; r++) {
+        size_t bytes = workspace_bytes(program->records[r]);
+        if (bytes) pieces[n++] = (piece){rounded(bytes), r, r, &program->records[r]->work_offset};
+    }
+    qsort(pieces, (size_t)n, sizeof *pieces, larger_first);
+    program->arena_bytes = place(pieces, n);
+    free(pieces);
+    return FNN_OK;
+}
+
+int fnn_program_plan(fnn_program *program) {
+    if (defer_writes(program)) return FNN_MEMORY_ERROR;
+    find_lifetimes(program);
+    size_workspaces(program);
+    return lay_out(program);
+}
+
+size_t fnn_program_arena_bytes(const fnn_program *program) { return program->arena_bytes; }
+
+/* ---- binding ---- */
+
+static void bind(fnn_program *program, int s) {
+    for (int r = 0; r < program->num_records; r++)
+        for (int k = 0; k < MAX_OPERANDS; k++) {
+            operand *o = &program->records[r]->operands[k];
+            if (o->storage == s) o->tensor.data = program->storages[s].base + o->offset;
+        }
+}
+
+void fnn_program_bind(fnn_program *program, int s, char *base) {
+    if (program->storages[s].base == base) return;
+    program->storages[s].base = base;
+    bind(program, s);
+}
+
+void fnn_program_set_arena(fnn_program *program, char *arena) {
+    program->arena = arena;
+    for (int s = 0; s < program->num_storages; s++) {
+        storage *t = &program->storages[s];
+        if (t->kind == FNN_TEMPORARY) t->base = arena + t->offset;
+        if (t->kind == FNN_TEMPORARY || t->kind == FNN_FIXED) bind(program, s);
+    }
+    for (int r = 0; r < program->num_records; r++) {
+        record *current = program->records[r];
+        if (!workspace_bytes(current)) continue;
+        current->call.shared = arena + current->work_offset;
+        current->call.scratch = arena + current->work_offset + current->workspace.shared;
+        current->call.scratch_stride = current->workspace.scratch;
+    }
+}
+
+/* ---- replay ---- */
+
+static void run_records(void *context) {
+    fnn_program *program = context;
+    unsigned caller = fnn_flush_on();
+    int flushing = 1;
+    program->status = FNN_OK;
+    for (int r = 0; r < program->num_records; r++) {
+        fnn_call *call = &program->records[r]->call;
+        if (call->flush != flushing) {
+            if (call->flush) fnn_flush_on();
+            else fnn_flush_restore(caller);
+            flushing = call->flush;
+        }
+        int status = fnn_ops[call->op].driver->run(call);
+        if (status) {
+            program->status = status;
+            program->failed = r;
+            break;
+        }
+    }
+    fnn_flush_restore(caller);
+}
+
+int fnn_program_run(fnn_program *program, const char **message) {
+    fnn_team_run(run_records, program);
+    if (program->status) *message = program->records[program->failed]->call.message;
+    return program->status;
+}
+
+/* ---- summaries ---- */
+
+int fnn_program_num_calls(const fnn_program *program) { return program->num_records; }
+int fnn_program_call_op(const fnn_program *program, int k) { return program->records[k]->call.op; }
+double fnn_program_call_ns(const fnn_program *program, int k) { return fnn_cost(&program->records[k]->call); }
+size_t fnn_program_eager_bytes(const fnn_program *program) { return program->eager_bytes; }

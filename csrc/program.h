@@ -1,0 +1,42 @@
+/* program.h: captured programs: a recorded step, planned once, replayed without Python. */
+#ifndef FNN_PROGRAM_H
+#define FNN_PROGRAM_H
+#include "fastnn.h"
+
+/* What a storage is to a program. */
+typedef enum {
+    FNN_BOUND,     /* an input or a returned output: its address is given before each replay */
+    FNN_FIXED,     /* alive outside the step (parameters, gradients, statistics, constants): its address never changes */
+    FNN_TEMPORARY, /* made and forgotten within the step: it lives in the arena */
+    FNN_UNDECIDED
+} fnn_storage_kind;
+
+typedef struct fnn_program fnn_program;
+
+fnn_program *fnn_program_new(void);
+void fnn_program_free(fnn_program *program);
+
+/* Recording. A storage is named by its index; every call is added with the indices of its arguments' storages (outputs first,
+ * in the order of fnn_call, -1 for absent ones) and their bases, from which offsets follow. */
+int fnn_program_add_storage(fnn_program *program, size_t bytes);
+int fnn_program_add_call(fnn_program *program, const fnn_call *call, const int *storages, char *const *bases);
+
+/* Planning. Kinds first; then the plan: deferred writes, fusions, lifetimes, offsets. 0 or FNN_MEMORY_ERROR. */
+void fnn_program_set_kind(fnn_program *program, int storage, fnn_storage_kind kind, char *base);
+int fnn_program_is_written(const fnn_program *program, int storage);
+int fnn_program_is_read_first(const fnn_program *program, int storage); /* read before any call of the step writes it */
+int fnn_program_plan(fnn_program *program);
+size_t fnn_program_arena_bytes(const fnn_program *program);
+void fnn_program_set_arena(fnn_program *program, char *arena);
+void fnn_program_bind(fnn_program *program, int storage, char *base);
+
+/* Replay. 0, or the status of the first call that failed, whose message is `*message`; then no FIXED storage was written. */
+int fnn_program_run(fnn_program *program, const char **message);
+
+/* What the plan holds, for summaries. */
+int fnn_program_num_calls(const fnn_program *program);
+int fnn_program_call_op(const fnn_program *program, int k);
+double fnn_program_call_ns(const fnn_program *program, int k); /* predicted, one thread */
+size_t fnn_program_eager_bytes(const fnn_program *program);    /* what the temporaries take without a plan */
+
+#endif

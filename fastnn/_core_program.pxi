@@ -1,0 +1,284 @@
+# Recording a step's launches and replaying them; part of _core.pyx.
+
+cdef int settings = 0
+
+
+def bump_settings():
+    """Tells captured programs that something they were recorded under has changed."""
+    global settings
+    settings += 1
+
+
+def settings_version():
+    """Counts changes of settings: threads, instruction set, modes of modules, parameters replaced."""
+    return settings
+
+
+cdef int forbid(str reason) except -1:
+    """While recording: what just happened cannot be replayed. Keeps the first such reason, with the caller's file and line."""
+    cdef Program program = <Program>fnn_recording
+    if program.obstacle is None:
+        package = os.path.dirname(__file__)
+        frame = sys._getframe()
+        while frame is not None and frame.f_code.co_filename.startswith(package):
+            frame = frame.f_back
+        where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "fastnn"
+        program.obstacle = f"{reason} ({where})"
+    return 0
+
+
+@cython.final
+cdef class Program:
+    """A step's launches, recorded once, then replayed in C: what `fastnn.capture` works with.
+
+    ``begin(inputs)``, run the step, ``end(outputs)``; then ``matches()`` and ``run(inputs)`` any number of times.
+    """
+
+    cdef fnn_program *handle
+    cdef list storages      # by number; after end() those in the arena are forgotten
+    cdef dict numbers       # id(storage) -> number
+    cdef list guards        # (leaf tensor, its storage) as the launches met them
+    cdef set guarded
+    cdef dict gradients     # id(leaf) -> [leaf, grad before, whether it was set first, grad after]
+    cdef dict random_counts # number of a generator's state -> its launches in the step
+    cdef list inputs        # per input tensor: its storage's number
+    cdef list outputs       # per output tensor: (number or -1, template tensor)
+    cdef list written       # fixed storages that the program writes
+    cdef Storage arena
+    cdef long long first_serial
+    cdef bint running
+    cdef public object obstacle  # why the step cannot be replayed, or None
+
+    def __cinit__(self):
+        self.handle = fnn_program_new()
+        if self.handle == NULL:
+            raise MemoryError()
+        self.storages, self.guards, self.inputs, self.outputs, self.written = [], [], [], [], []
+        self.numbers, self.gradients, self.random_counts, self.guarded = {}, {}, {}, set()
+
+    def __dealloc__(self):
+        fnn_program_free(self.handle)
+
+    # -- recording --
+
+    def begin(self, inputs):
+        """Starts recording this thread's launches; `inputs` are the tensors that differ from call to call."""
+        global fnn_recording
+        cdef TensorBase t
+        if fnn_recording != NULL:
+            raise RuntimeError("capture: a captured step cannot be recorded inside another one")
+        self.first_serial = next_serial
+        for value in inputs:
+            t = value
+            if id(t.storage) in self.numbers and self.base_of(t.storage) != <char *>t.desc.data:
+                self.obstacle = "two inputs are different views of one storage"
+            self.inputs.append(self.number(t.storage, t))
+        fnn_recording = <void *>self
+
+    cdef int number(self, Storage storage, TensorBase as_input=None) except -1:
+        found = self.numbers.get(id(storage))
+        if found is not None:
+            return found
+        cdef int number = fnn_program_add_storage(self.handle, storage.nbytes)
+        if number < 0:
+            raise MemoryError()
+        self.numbers[id(storage)] = number
+        self.storages.append((storage, None if as_input is None else alias(as_input)))
+        return number
+
+    cdef char *base_of(self, Storage storage):
+        """Where offsets into the storage count from: for an input, which may be a slice, from its first element."""
+        as_input = self.storages[self.numbers[id(storage)]][1]
+        return storage.start if as_input is None else <char *>(<TensorBase>as_input).desc.data
+
+    cdef int note_launch(self, Op op, fnn_call *call, tuple inputs, tuple results) except -1:
+        cdef int[24] numbers
+        cdef char *bases[24]
+        cdef fnn_attrs attr = call.attr
+        cdef TensorBase t
+        cdef int k
+        for k in range(24):
+            numbers[k] = -1
+            bases[k] = NULL
+        for k in range(len(results) + len(inputs)):
+            value = results[k] if k < len(results) else inputs[k - len(results)]
+            if value is None:
+                continue
+            t = value
+            slot = k if k < len(results) else FNN_MAX_ARGS + k - len(results)
+            numbers[slot] = self.number(t.storage)
+            bases[slot] = self.base_of(t.storage)
+            if t.storage.serial < self.first_serial and t.node is None and id(t) not in self.guarded:
+                self.guarded.add(id(t))
+                self.guards.append((t, t.storage))
+        if op.generator >= 0:
+            number = numbers[FNN_MAX_ARGS + op.generator]
+            call.attr.i[<int>op.packer["ordinal"][1]] = self.random_counts.get(number, 0)
+            self.random_counts[number] = self.random_counts.get(number, 0) + 1
+        if fnn_program_add_call(self.handle, call, numbers, bases) != FNN_OK:
+            raise MemoryError()
+        call.attr = attr
+        return 0
+
+    cdef int note_gradient(self, TensorBase leaf, bint is_set) except -1:
+        if id(leaf) not in self.gradients:
+            self.gradients[id(leaf)] = [leaf, leaf._grad, is_set, None]
+        return 0
+
+    def stop(self):
+        """Ends the recording, whatever comes of it."""
+        global fnn_recording
+        fnn_recording = NULL
+
+    def end(self, outputs, arena_bytes=0):
+        """Decides where each storage lives, and plans; `outputs` are the tensors the step returned. False if it cannot be replayed."""
+        cdef TensorBase t
+        cdef Storage storage
+        cdef int number
+        if self.obstacle is not None:
+            return False
+        returned = {}
+        for value in outputs:
+            t = value
+            number = self.numbers.get(id(t.storage), -1)
+            if number >= 0 and t.storage.serial >= self.first_serial:
+                returned[number] = t.storage
+            self.outputs.append((number if number in returned else -1, alias(t)))
+        for entry in self.gradients.values():
+            entry[3] = (<TensorBase>entry[0])._grad
+        for number in range(len(self.storages)):
+            if not self.settle(number, number in returned):
+                return False
+        if fnn_program_plan(self.handle) != FNN_OK:
+            raise MemoryError("capture: no memory for the plan")
+        return True
+
+    cdef bint settle(self, int number, bint is_returned) except -1:
+        """Gives storage `number` its kind, and forgets it if it can go into the arena."""
+        cdef Storage storage = self.storages[number][0]
+        cdef bint is_input = self.storages[number][1] is not None
+        cdef bint is_old = storage.serial < self.first_serial
+        if is_input or is_returned:
+            fnn_program_set_kind(self.handle, number, FNN_BOUND, NULL)
+            if is_returned and fnn_program_is_read_first(self.handle, number):
+                self.obstacle = "an output of the step was made by Python"
+                return False
+            self.storages[number] = None
+            return True
+        is_constant = not is_old and fnn_program_is_read_first(self.handle, number)
+        if is_constant and fnn_program_is_written(self.handle, number):
+            self.obstacle = "a tensor that Python made within the step is changed in place"
+            return False
+        # References: the pair in self.storages, and ours here.
+        if is_old or is_constant or Py_REFCNT(storage) > 2:
+            fnn_program_set_kind(self.handle, number, FNN_FIXED, storage.start)
+            if fnn_program_is_written(self.handle, number):
+                self.written.append(storage)
+            return True
+        fnn_program_set_kind(self.handle, number, FNN_TEMPORARY, NULL)
+        self.storages[number] = None
+        return True
+
+    # -- replay --
+
+    def mismatch(self):
+        """Why the program may not be replayed now although its inputs fit; None if it may."""
+        cdef TensorBase t
+        for pair in self.guards:
+            t = pair[0]
+            if t.storage is not pair[1]:
+                return f"a tensor of shape {t.shape} was given other memory"
+        for leaf, before, is_set, after in self.gradients.values():
+            t = leaf
+            if before is None:
+                if not is_set and t._grad is not None:
+                    return f"a parameter of shape {t.shape} already has a gradient"
+            elif id((<TensorBase>before).storage) in self.numbers and (
+                    t._grad is None or (<TensorBase>t._grad).storage is not (<TensorBase>before).storage):
+                return f"the gradient of a parameter of shape {t.shape} was replaced"
+        return None
+
+    @property
+    def arena_bytes(self):
+        """Bytes that all temporaries and workspaces take together."""
+        return fnn_program_arena_bytes(self.handle)
+
+    @property
+    def eager_bytes(self):
+        """Bytes that the temporaries would take without a plan."""
+        return fnn_program_eager_bytes(self.handle)
+
+    def calls(self):
+        """The planned calls: (op's name, predicted single-thread nanoseconds)."""
+        return [(fnn_ops[fnn_program_call_op(self.handle, k)].name.decode(), fnn_program_call_ns(self.handle, k))
+                for k in range(fnn_program_num_calls(self.handle))]
+
+    def set_arena(self, Storage arena not None):
+        """Gives the program the memory its temporaries live in."""
+        if arena is not self.arena:
+            self.arena = arena
+            fnn_program_set_arena(self.handle, arena.start)
+
+    def run(self, inputs):
+        """Replays the step on other inputs of the same shapes; returns the outputs."""
+        cdef TensorBase t, template
+        cdef Storage storage
+        cdef const char *message = NULL
+        cdef int k, status
+        cdef list results = []
+        cdef dict fresh = {}
+        if self.running:
+            raise RuntimeError("capture: this program is already running")
+        for k in range(len(self.inputs)):
+            t = inputs[k]
+            fnn_program_bind(self.handle, self.inputs[k], <char *>t.desc.data)
+        for number, value in self.outputs:
+            template = value
+            t = alias(template)
+            if number >= 0:
+                if number not in fresh:
+                    fresh[number] = new_storage(template.storage.nbytes)
+                    fnn_program_bind(self.handle, number, (<Storage>fresh[number]).start)
+                t.storage = fresh[number]
+                t.desc.data = t.storage.start + (<char *>template.desc.data - template.storage.start)
+            results.append(t)
+        self.running = True
+        try:
+            with nogil:
+                status = fnn_program_run(self.handle, &message)
+        finally:
+            self.running = False
+        if status != FNN_OK:
+            raise EXCEPTIONS[status](message.decode("utf-8", "replace"))
+        for number, count in self.random_counts.items():
+            storage = self.storages[number][0]
+            (<int64_t *>storage.start)[1] += count
+        for value in self.written:
+            (<Storage>value).version += 1
+        for leaf, before, is_set, after in self.gradients.values():
+            (<TensorBase>leaf)._grad = after
+        return results
+
+    def snapshot(self):
+        """Copies of everything lasting that the program changes; for `restore`."""
+        cdef Storage storage
+        copies = [((<Storage>s), (<Storage>s).start[:(<Storage>s).nbytes]) for s in self.written]
+        for number in self.random_counts:
+            storage = self.storages[number][0]
+            copies.append((storage, storage.start[:storage.nbytes]))
+        return copies, [(leaf, (<TensorBase>leaf)._grad) for leaf, _, _, _ in self.gradients.values()]
+
+    def restore(self, state):
+        """Puts everything back as it was at `snapshot`."""
+        cdef Storage storage
+        cdef bytes content
+        copies, gradients = state
+        for storage, content in copies:
+            memcpy(storage.start, <char *>content, storage.nbytes)
+        for leaf, gradient in gradients:
+            (<TensorBase>leaf)._grad = gradient
+
+
+def new_arena(size_t nbytes):
+    """Memory for programs' temporaries."""
+    return new_storage(nbytes)

@@ -1,0 +1,94 @@
+# Threads, instruction sets, memory; part of _core.pyx.
+
+def get_num_threads():
+    """How many threads parallel loops use."""
+    return fnn_get_num_threads()
+
+
+def set_num_threads(n):
+    """Sets how many threads parallel loops use; results do not depend on it.
+
+    Parameters
+    ----------
+    n : int
+        At least 1, at most 1024.
+    """
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= 1024:
+        raise ValueError(f"set_num_threads: n is {n!r}, but must be an integer between 1 and 1024")
+    bump_settings()
+    fnn_set_num_threads(n)
+
+
+def threads_reason():
+    """Where the default number of threads came from."""
+    return fnn_threads_reason().decode()
+
+
+def set_thread_policy(policy):
+    """For tests: "force" opens a parallel region for every loop of two chunks, "auto" follows the cost model."""
+    if policy not in ("auto", "force"):
+        raise ValueError(f"set_thread_policy: policy is {policy!r}, but must be 'auto' or 'force'")
+    bump_settings()
+    fnn_set_thread_policy(policy == "force")
+
+
+def last_workers():
+    """How many threads took part in the last parallel region."""
+    return fnn_last_workers()
+
+
+def has_openmp():
+    """Whether this build is parallel."""
+    return bool(fnn_has_openmp())
+
+
+def get_isa():
+    """The instruction set whose kernels run."""
+    return fnn_isa_name().decode()
+
+
+def set_isa(name):
+    """Chooses the instruction set whose kernels run: one of `available_isas()`."""
+    if not isinstance(name, str) or name not in available_isas():
+        raise ValueError(f"set_isa: name is {name!r}, but this machine and build have {', '.join(available_isas())}")
+    bump_settings()
+    fnn_set_isa(name.encode())
+
+
+def isa_reason():
+    """Why this instruction set runs."""
+    return fnn_isa_reason().decode()
+
+
+def available_isas():
+    """Instruction sets that this build has and this machine can run, least first."""
+    return tuple([fnn_isa_names(isa).decode() for isa in range(FNN_NUM_ISAS) if fnn_isa_available(isa)])
+
+
+def kernel_names():
+    """The micro-kernels each instruction set provides."""
+    return tuple([fnn_kernel_name(k).decode() for k in range(fnn_num_kernels())])
+
+
+def memory_stats():
+    """Bytes in use, bytes cached for reuse, the peak of bytes in use, and how many blocks came from the system."""
+    cdef fnn_memory_stats stats
+    fnn_memory_get_stats(&stats)
+    return {"in_use": stats.in_use, "cached": stats.cached, "peak": stats.peak, "system_calls": stats.system_calls}
+
+
+def trim_memory():
+    """Gives cached blocks back to the system."""
+    fnn_memory_trim()
+
+
+def reset_peak_memory():
+    """Makes the bytes now in use the new peak."""
+    fnn_memory_reset_peak()
+
+
+def philox(uint64_t seed, uint64_t number, uint64_t block):
+    """Four 32-bit words of the counter-based generator, for tests."""
+    cdef uint32_t[4] words
+    fnn_philox(seed, number, block, words)
+    return words[0], words[1], words[2], words[3]

@@ -1,0 +1,262 @@
+# Recorded operations and backward(); part of _core.pyx.
+
+cdef long long next_sequence = 0
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Node:
+    """One recorded operation: what it saved, where its inputs came from, and the rule that takes gradients back.
+
+    The rule is called as ``rule(node, *doutputs)`` and returns one gradient, or None, per input (alone or as a tuple).
+    """
+
+    cdef readonly object rule
+    cdef readonly object context
+    cdef readonly tuple needs      # per input: whether a gradient is wanted
+    cdef list edges                # per input: the Node that made it, the leaf Tensor itself, or None
+    cdef list edge_outputs         # per input: which output of that node it is
+    cdef tuple _saved
+    cdef list versions
+    cdef long long sequence
+    cdef int num_outputs
+    cdef list pending              # gradients that arrived for the outputs, during backward()
+
+    @property
+    def saved(self):
+        """The saved tensors; an error if one was since written in place, or the graph was already freed."""
+        cdef Py_ssize_t k
+        if self._saved is None:
+            raise RuntimeError("backward a second time through a graph that was freed: "
+                               "call backward(retain_graph=True) the first time")
+        for k in range(len(self._saved)):
+            t = self._saved[k]
+            if t is not None and (<TensorBase>t).storage.version != self.versions[k]:
+                raise RuntimeError(f"{self.name}: a tensor of shape {t.shape} needed for the gradient was changed in place")
+        return self._saved
+
+    @property
+    def name(self):
+        return self.rule.__name__.strip("_")
+
+    @property
+    def next_functions(self):
+        """The nodes (or leaf tensors) its inputs came from; None for inputs that take no gradient."""
+        return tuple(self.edges or ())
+
+    def __repr__(self):
+        return f"<{self.name} at {id(self):#x}>"
+
+
+def record(rule, tuple inputs, outputs, tuple saved=(), context=None):
+    """Puts an operation on the tape, if gradients are enabled and an input requires one; returns `outputs`.
+
+    Parameters
+    ----------
+    rule : callable
+        ``rule(node, *doutputs)`` gives one gradient or None per input. A doutput is None where no gradient arrived.
+    inputs : tuple
+        The inputs (tensors, or None).
+    outputs : Tensor or tuple of Tensor
+        What the operation made; integer outputs take no gradient.
+    saved : tuple of Tensor or None
+        What the rule needs, found version-checked as ``node.saved``.
+    context : object
+        Anything else the rule needs, found as ``node.context``.
+    """
+    cdef bint wanted = False
+    cdef TensorBase t
+    if not fnn_grad_enabled:
+        return outputs
+    for value in inputs:
+        if value is not None and (<TensorBase?>value)._requires_grad:
+            wanted = True
+            break
+    if not wanted:
+        return outputs
+    attach(new_node(rule, inputs, outputs if isinstance(outputs, tuple) else (outputs,), saved, context), outputs)
+    return outputs
+
+
+cdef Node new_node(rule, tuple inputs, tuple results, tuple saved, context):
+    cdef Node node = Node.__new__(Node)
+    cdef TensorBase t
+    global next_sequence
+    node.rule = rule
+    node.context = context
+    node.edges = []
+    node.edge_outputs = []
+    cdef list needs = [], kept = []
+    for value in inputs:
+        t = value
+        if value is None or not t._requires_grad:
+            node.edges.append(None)
+            node.edge_outputs.append(0)
+            needs.append(False)
+        else:
+            node.edges.append(t if t.node is None else t.node)
+            node.edge_outputs.append(t.output_index)
+            needs.append(True)
+    node.needs = tuple(needs)
+    node.versions = []
+    for value in saved:
+        if value is None:
+            kept.append(None)
+            node.versions.append(0)
+            continue
+        t = value
+        for result in results:  # a node that owned its outputs would be a cycle: it keeps aliases of those it needs
+            if result is value:
+                t = alias(t)
+                break
+        kept.append(t)
+        node.versions.append(t.storage.version)
+    node._saved = tuple(kept)
+    node.num_outputs = len(results)
+    node.sequence = next_sequence
+    next_sequence += 1
+    return node
+
+
+cdef int attach(Node node, outputs) except -1:
+    cdef TensorBase t
+    cdef int k = 0
+    for value in (outputs if isinstance(outputs, tuple) else (outputs,)):
+        t = value
+        if t.desc.dtype <= FNN_FLOAT64:
+            t.node = node
+            t.output_index = k
+            t._requires_grad = True
+        k += 1
+    return 0
+
+
+def by_sequence(Node node):
+    """Sort key: latest first."""
+    return -node.sequence
+
+
+cdef list reachable(Node root):
+    """All nodes that backward() from `root` may meet, latest first."""
+    cdef set seen = {root}
+    cdef list stack = [root], found = []
+    cdef Node node
+    while stack:
+        node = stack.pop()
+        found.append(node)
+        if node.edges is None:
+            raise RuntimeError("backward a second time through a graph that was freed: "
+                               "call backward(retain_graph=True) the first time")
+        for edge in node.edges:
+            if isinstance(edge, Node) and edge not in seen:
+                seen.add(edge)
+                stack.append(edge)
+    found.sort(key=by_sequence)
+    return found
+
+
+cdef int accumulate(TensorBase leaf, TensorBase g, bint is_ours) except -1:
+    """leaf.grad += g. The first gradient is taken over when nobody else can see its memory, copied otherwise."""
+    if not fnn_same_shape(&leaf.desc, &g.desc):
+        raise RuntimeError(f"backward: a gradient of shape {g.shape} arrived for a tensor of shape {leaf.shape}")
+    if fnn_recording != NULL:
+        (<Program>fnn_recording).note_gradient(leaf, False)
+    if leaf._grad is not None:
+        launch.add(leaf._grad, g, out=leaf._grad)
+        return 0
+    if not is_ours or Py_REFCNT(g.storage) > 1 or not (fnn_is_contiguous(&g.desc) or fnn_is_channels_last(&g.desc)):
+        g = launch.contiguous(g)
+    leaf._grad = g
+    return 0
+
+
+cdef int push(Node node, int index, TensorBase g) except -1:
+    if node.pending is None:
+        node.pending = [None] * node.num_outputs
+    other = node.pending[index]
+    node.pending[index] = g if other is None else launch.add(other, g)
+    return 0
+
+
+cdef int step_back(Node node) except -1:
+    """Calls one node's rule and hands its gradients on."""
+    cdef tuple arrived = tuple(node.pending), results
+    cdef Py_ssize_t k, j
+    cdef bint is_ours
+    node.pending = None
+    answer = node.rule(node, *arrived)
+    results = answer if isinstance(answer, tuple) else (answer,)
+    if len(results) != len(node.edges):
+        raise RuntimeError(f"{node.name}: the rule gave {len(results)} gradients for {len(node.edges)} inputs")
+    for k in range(len(results)):
+        edge = node.edges[k]
+        if edge is None or results[k] is None:
+            continue
+        if isinstance(edge, Node):
+            push(<Node>edge, node.edge_outputs[k], <TensorBase?>results[k])
+            continue
+        # A rule may hand on what it was given, or one tensor for two inputs: such a gradient is shared.
+        is_ours = True
+        for j in range(len(arrived)):
+            is_ours = is_ours and results[k] is not arrived[j]
+        for j in range(len(results)):
+            is_ours = is_ours and (j == k or results[k] is not results[j])
+        accumulate(<TensorBase>edge, <TensorBase?>results[k], is_ours)
+    return 0
+
+
+def backward(TensorBase root not None, gradient=None, bint retain_graph=False):
+    """Takes gradients from `root` back to every leaf that requires one, adding them to the leaves' ``grad``.
+
+    Parameters
+    ----------
+    root : Tensor
+        What to differentiate.
+    gradient : Tensor, optional
+        The gradient with respect to `root`; may be left out when `root` has one element.
+    retain_graph : bool
+        Keep the graph, so that backward can be called again.
+    """
+    global fnn_grad_enabled
+    cdef Node node
+    cdef int enabled = fnn_grad_enabled
+    cdef list nodes = []
+    if not root._requires_grad:
+        raise RuntimeError("backward: the tensor does not require grad and was not computed from one that does")
+    if gradient is None:
+        if fnn_numel(&root.desc) != 1:
+            raise RuntimeError(f"backward: only a tensor of one element has a default gradient; this one has shape {root.shape}")
+        gradient = empty(root.shape, root.dtype)
+        write_scalar((<TensorBase>gradient).desc.data, root.desc.dtype, 1.0)
+    elif not isinstance(gradient, TensorBase) or not fnn_same_shape(&root.desc, &(<TensorBase>gradient).desc):
+        raise ValueError(f"backward: gradient must be a Tensor of shape {root.shape}, not {getattr(gradient, 'shape', gradient)}")
+    fnn_grad_enabled = 0
+    try:
+        if root.node is None:
+            accumulate(root, gradient, False)
+            return
+        nodes = reachable(root.node)
+        push(root.node, root.output_index, gradient)
+        for node in nodes:
+            if node.pending is None:
+                continue
+            step_back(node)
+            if not retain_graph:
+                node._saved = node.edges = node.context = None
+    finally:
+        fnn_grad_enabled = enabled
+        for node in nodes:
+            node.pending = None
+
+
+def is_grad_enabled():
+    """Whether operations are recorded on this thread."""
+    return bool(fnn_grad_enabled)
+
+
+def set_grad_enabled(bint enabled):
+    """Switches recording on this thread on or off; returns what it was."""
+    global fnn_grad_enabled
+    cdef bint before = fnn_grad_enabled
+    fnn_grad_enabled = enabled
+    return before

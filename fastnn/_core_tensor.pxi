@@ -1,0 +1,417 @@
+# Element types, storages and tensors; part of _core.pyx.
+
+# ---- dtypes ----------------------------------------------------------------------------------------------------------
+
+DTYPE_NAMES = tuple([fnn_dtype_name(d).decode() for d in range(FNN_NUM_DTYPES)])
+cdef dict DTYPE_CODES = {name: code for code, name in enumerate(DTYPE_NAMES)}
+cdef const char **FORMATS = ["f", "d", "q", "i", "B", "?"]  # of the buffer protocol, by dtype
+
+
+class DType:
+    """An element type. The six there are: ``fastnn.float32, float64, int64, int32, uint8, bool``."""
+
+    __slots__ = ("name", "code", "itemsize", "is_floating")
+
+    def __init__(self, name, code):
+        self.name = name
+        self.code = code
+        self.itemsize = fnn_itemsize(code)
+        self.is_floating = code <= FNN_FLOAT64
+
+    def __repr__(self):
+        return f"fastnn.{self.name}"
+
+    def __str__(self):
+        return self.name
+
+    def __reduce__(self):
+        return as_dtype, (self.name,)
+
+
+cdef tuple DTYPES = tuple([DType(name, code) for code, name in enumerate(DTYPE_NAMES)])
+
+
+def as_dtype(dtype):
+    """The DType that `dtype` means: a DType, a name, a NumPy dtype or type, `float`, `int` or `bool`."""
+    if type(dtype) is DType:
+        return dtype
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", repr(dtype))
+    name = {"float": "float32", "int": "int64", "bool_": "bool"}.get(name, name)
+    if name not in DTYPE_CODES:
+        raise TypeError(f"dtype {dtype!r} is not supported: it must be one of {', '.join(DTYPE_NAMES)}")
+    return DTYPES[DTYPE_CODES[name]]
+
+
+# ---- storage ---------------------------------------------------------------------------------------------------------
+
+cdef long long next_serial = 0
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Storage:
+    """A block of memory: the engine's own, or a buffer that somebody else (NumPy, say) keeps alive for it."""
+
+    cdef char *start
+    cdef size_t nbytes
+    cdef Py_buffer *foreign
+    cdef readonly bint writable
+    cdef readonly long long version  # counts writes in place; saved tensors are checked against it
+    cdef long long serial            # counts storages: what is older than a recording outlives its step
+
+    def __cinit__(self):
+        global next_serial
+        self.serial = next_serial
+        next_serial += 1
+
+    def __dealloc__(self):
+        if self.foreign != NULL:
+            PyBuffer_Release(self.foreign)
+            PyMem_Free(self.foreign)
+        elif self.start != NULL:
+            fnn_free(self.start)
+
+
+cdef Storage new_storage(size_t nbytes):
+    cdef Storage storage = Storage.__new__(Storage)
+    storage.start = <char *>fnn_alloc(nbytes if nbytes else 1)
+    if storage.start == NULL:
+        raise MemoryError(f"cannot allocate {nbytes} bytes")
+    storage.nbytes = nbytes
+    storage.writable = True
+    return storage
+
+
+# ---- tensors ---------------------------------------------------------------------------------------------------------
+
+cdef object tensor_type = None  # fastnn.tensor.Tensor, once it exists
+cdef tuple no_arguments = ()
+cdef Storage no_storage = Storage.__new__(Storage)
+
+
+def set_tensor_type(cls):
+    """Makes `cls`, a subclass of TensorBase, the type of every tensor the engine creates."""
+    global tensor_type
+    tensor_type = cls
+
+
+cdef inline TensorBase new_tensor():
+    return <TensorBase>fnn_new(tensor_type, no_arguments)
+
+
+cdef class TensorBase:
+    """A view of a storage, and its place on the tape. `fastnn.Tensor` adds the operations."""
+
+    cdef fnn_tensor desc
+    cdef Storage storage
+    cdef bint _requires_grad
+    cdef object _grad
+    cdef Node node        # what produced it; None for leaves
+    cdef int output_index
+    cdef object __weakref__
+
+    def __cinit__(self, *args, **options):
+        # Until the engine gives it a view it is an empty one: nothing a caller does with it can reach unowned memory.
+        self.desc.rank = 1
+        self.desc.stride[0] = 1
+        self.storage = no_storage
+
+    # -- what it is --
+
+    @property
+    def shape(self):
+        return tuple([self.desc.shape[d] for d in range(self.desc.rank)])
+
+    @property
+    def ndim(self):
+        return self.desc.rank
+
+    @property
+    def dtype(self):
+        return DTYPES[self.desc.dtype]
+
+    @property
+    def strides(self):
+        """Steps between neighbours along each axis, in elements."""
+        return tuple([self.desc.stride[d] for d in range(self.desc.rank)])
+
+    @property
+    def nbytes(self):
+        """Bytes of its elements (not of the storage it may share)."""
+        return fnn_numel(&self.desc) * <Py_ssize_t>fnn_itemsize(self.desc.dtype)
+
+    def numel(self):
+        """Number of elements."""
+        return fnn_numel(&self.desc)
+
+    def data_ptr(self):
+        """Address of the first element."""
+        return <size_t>self.desc.data
+
+    def is_contiguous(self):
+        """Whether the elements lie densely in logical (C) order."""
+        return bool(fnn_is_contiguous(&self.desc))
+
+    def is_channels_last(self):
+        """Whether a 4-D tensor lies densely in N, H, W, C order: the layout of the engine's 4-D results."""
+        return bool(fnn_is_channels_last(&self.desc))
+
+    def shares_storage(self, TensorBase other not None):
+        """Whether both are views of one storage."""
+        return self.storage is other.storage
+
+    def is_floating_point(self):
+        """Whether the dtype is float32 or float64."""
+        return self.desc.dtype <= FNN_FLOAT64
+
+    # -- the tape --
+
+    @property
+    def requires_grad(self):
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, bint value):
+        if value and self.desc.dtype > FNN_FLOAT64:
+            raise TypeError(f"requires_grad: only float32 and float64 tensors have gradients, this one is {self.dtype}")
+        if not value and self.node is not None:
+            raise RuntimeError("requires_grad: only leaf tensors can stop requiring gradients; use detach() instead")
+        self._requires_grad = value
+
+    @property
+    def is_leaf(self):
+        return self.node is None
+
+    @property
+    def grad_fn(self):
+        return self.node
+
+    @property
+    def grad(self):
+        return self._grad
+
+    @grad.setter
+    def grad(self, value):
+        if value is not None:
+            if not isinstance(value, TensorBase):
+                raise TypeError(f"grad must be a Tensor or None, not {type(value).__name__}")
+            if not fnn_same_shape(&self.desc, &(<TensorBase>value).desc) or self.desc.dtype != (<TensorBase>value).desc.dtype:
+                raise ValueError(f"grad is {value.dtype} {value.shape}, but must be {self.dtype} {self.shape}")
+        if fnn_recording != NULL:
+            (<Program>fnn_recording).note_gradient(self, True)
+        self._grad = value
+
+    def detach(self):
+        """The same elements, off the tape."""
+        return alias(self)
+
+    @property
+    def version(self):
+        """How often the storage was written in place."""
+        return self.storage.version
+
+    def bump_version(self):
+        """Tells the tape that somebody wrote to the memory behind its back."""
+        if fnn_recording != NULL:
+            forbid("a tensor is written from Python")
+        self.storage.version += 1
+
+    def set_data(self, TensorBase other not None):
+        """Makes this tensor a view of `other`'s memory, keeping its identity; the shape may change (lazy parameters do)."""
+        if self.node is not None:
+            raise RuntimeError("set_data: only leaf tensors can be given other memory")
+        if fnn_recording != NULL:
+            forbid("a tensor is given other memory")
+        self.desc = other.desc
+        self.storage = other.storage
+        self._grad = None
+
+    # -- views --
+
+    def as_strided(self, shape, strides, Py_ssize_t offset=0):
+        """A view with any shape and strides (in elements), `offset` elements further on, off the tape; it must stay inside the storage."""
+        cdef TensorBase t = alias(self)
+        cdef Py_ssize_t low = 0, high = 0, size = fnn_itemsize(self.desc.dtype), reach
+        cdef int d, rank = len(shape)
+        cdef bint is_empty = False
+        if rank > FNN_MAX_RANK or len(strides) != rank:
+            raise ValueError(f"as_strided: shape {shape} and strides {strides} must have one length of at most {FNN_MAX_RANK}")
+        t.desc.rank = rank
+        for d in range(rank):
+            t.desc.shape[d] = shape[d]
+            t.desc.stride[d] = strides[d]
+            if t.desc.shape[d] < 0:
+                raise ValueError(f"as_strided: negative extent in shape {tuple(shape)}")
+            is_empty |= t.desc.shape[d] == 0
+        if is_empty:
+            return t
+        t.desc.data = <char *>self.desc.data + offset * size
+        for d in range(rank):
+            reach = (t.desc.shape[d] - 1) * t.desc.stride[d]
+            low += min(reach, 0)
+            high += max(reach, 0)
+        if (<char *>t.desc.data + low * size < self.storage.start
+                or <char *>t.desc.data + (high + 1) * size > self.storage.start + self.storage.nbytes):
+            raise ValueError(f"as_strided: shape {tuple(shape)} with strides {tuple(strides)} leaves the storage")
+        return t
+
+    # -- out of the engine --
+
+    def item(self):
+        """The only element, as a Python number."""
+        if fnn_numel(&self.desc) != 1:
+            raise ValueError(f"item: the tensor has shape {self.shape}; only one with a single element becomes a number")
+        if fnn_recording != NULL:
+            forbid("Python reads a tensor's value")
+        cdef void *p = self.desc.data
+        if self.desc.dtype == FNN_FLOAT32:
+            return (<float *>p)[0]
+        if self.desc.dtype == FNN_FLOAT64:
+            return (<double *>p)[0]
+        if self.desc.dtype == FNN_INT64:
+            return (<int64_t *>p)[0]
+        if self.desc.dtype == FNN_INT32:
+            return (<int32_t *>p)[0]
+        if self.desc.dtype == FNN_UINT8:
+            return (<uint8_t *>p)[0]
+        return (<uint8_t *>p)[0] != 0
+
+    def set_item(self, value):
+        """Writes a Python number into a tensor of one element (a learning rate, a step number)."""
+        if fnn_numel(&self.desc) != 1 or not self.storage.writable:
+            raise ValueError(f"set_item: needs one writable element, the tensor has shape {self.shape}")
+        if fnn_recording != NULL:
+            forbid("a tensor is written from Python")
+        write_scalar(self.desc.data, self.desc.dtype, value)
+        self.storage.version += 1
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        cdef int d
+        if fnn_recording != NULL:
+            forbid("Python reads a tensor's values")
+        if flags & PyBUF_WRITABLE and not self.storage.writable:
+            raise BufferError("the tensor's memory is read-only")
+        if (flags & PyBUF_STRIDED_RO) != PyBUF_STRIDED_RO and not fnn_is_contiguous(&self.desc):
+            raise BufferError("the tensor is not contiguous: the consumer must accept strides")
+        cdef Py_ssize_t *layout = <Py_ssize_t *>PyMem_Malloc(2 * FNN_MAX_RANK * sizeof(Py_ssize_t))
+        if layout == NULL:
+            raise MemoryError()
+        for d in range(self.desc.rank):
+            layout[d] = self.desc.stride[d] * <Py_ssize_t>fnn_itemsize(self.desc.dtype)
+            layout[FNN_MAX_RANK + d] = self.desc.shape[d]
+        buffer.buf = self.desc.data
+        buffer.obj = self
+        buffer.len = fnn_numel(&self.desc) * <Py_ssize_t>fnn_itemsize(self.desc.dtype)
+        buffer.itemsize = fnn_itemsize(self.desc.dtype)
+        buffer.readonly = not self.storage.writable
+        buffer.ndim = self.desc.rank
+        buffer.format = <char *>FORMATS[self.desc.dtype] if flags & PyBUF_FORMAT else NULL
+        buffer.shape = layout + FNN_MAX_RANK
+        buffer.strides = layout
+        buffer.suboffsets = NULL
+        buffer.internal = layout
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        PyMem_Free(buffer.internal)
+
+
+cdef int write_scalar(void *p, int dtype, value) except -1:
+    if dtype == FNN_FLOAT32:
+        (<float *>p)[0] = value
+    elif dtype == FNN_FLOAT64:
+        (<double *>p)[0] = value
+    elif dtype == FNN_INT64:
+        (<int64_t *>p)[0] = value
+    elif dtype == FNN_INT32:
+        (<int32_t *>p)[0] = value
+    else:
+        (<uint8_t *>p)[0] = value
+    return 0
+
+
+cdef inline TensorBase alias(TensorBase t):
+    """The same view of the same storage, off the tape."""
+    cdef TensorBase a = new_tensor()
+    a.desc = t.desc
+    a.storage = t.storage
+    return a
+
+
+cdef int allocate(TensorBase t) except -1:
+    """Gives a tensor whose descriptor is filled memory of its own."""
+    cdef double bytes_needed = fnn_itemsize(t.desc.dtype)
+    for d in range(t.desc.rank):
+        bytes_needed *= t.desc.shape[d]
+    if not 0 <= bytes_needed < 2.0 ** 46:
+        raise MemoryError(f"a tensor of shape {t.shape} does not fit in memory")
+    t.storage = new_storage(<size_t>bytes_needed)
+    t.desc.data = t.storage.start
+    return 0
+
+
+def empty(shape, dtype, bint contiguous=False):
+    """An uninitialised tensor in the results' layout (N, H, W, C order for four axes) or, if `contiguous`, in C order."""
+    cdef TensorBase t = new_tensor()
+    cdef Py_ssize_t[8] extents
+    cdef int d, rank = len(shape)
+    if rank > FNN_MAX_RANK:
+        raise ValueError(f"shape {tuple(shape)} has {rank} axes, but at most {FNN_MAX_RANK} are allowed")
+    for d in range(rank):
+        extents[d] = shape[d]
+        if extents[d] < 0:
+            raise ValueError(f"shape {tuple(shape)} has a negative extent")
+    if contiguous:
+        fnn_set_shape_contiguous(&t.desc, as_dtype(dtype).code, rank, extents)
+    else:
+        fnn_set_shape(&t.desc, as_dtype(dtype).code, rank, extents)
+    allocate(t)
+    return t
+
+
+def scalar(value, dtype):
+    """A 0-d tensor of one Python number."""
+    cdef TensorBase t = new_tensor()
+    fnn_set_shape(&t.desc, dtype.code, 0, NULL)
+    allocate(t)
+    write_scalar(t.desc.data, t.desc.dtype, value)
+    return t
+
+
+def from_buffer(array):
+    """A tensor on the memory of `array`: a NumPy array of a supported dtype, native byte order, aligned."""
+    cdef TensorBase t = new_tensor()
+    cdef Storage storage = Storage.__new__(Storage)
+    cdef Py_buffer *view
+    cdef int d
+    cdef Py_ssize_t low = 0, high = 0, reach
+    cdef bint is_empty = False
+    name = array.dtype.name
+    if name not in DTYPE_CODES or array.ndim > FNN_MAX_RANK:
+        raise TypeError(f"an array of dtype {name} and {array.ndim} axes cannot become a tensor: "
+                        f"dtypes are {', '.join(DTYPE_NAMES)}, axes at most {FNN_MAX_RANK}")
+    view = <Py_buffer *>PyMem_Malloc(sizeof(Py_buffer))
+    if view == NULL:
+        raise MemoryError()
+    try:
+        PyObject_GetBuffer(array, view, PyBUF_STRIDED_RO)
+    except BaseException:
+        PyMem_Free(view)
+        raise
+    storage.foreign = view
+    storage.writable = not view.readonly
+    t.desc.dtype = DTYPE_CODES[name]
+    t.desc.rank = view.ndim
+    for d in range(view.ndim):
+        t.desc.shape[d] = view.shape[d]
+        if view.shape[d] > 1 and view.strides[d] % view.itemsize:
+            raise ValueError("the array's strides are not multiples of its item size")
+        t.desc.stride[d] = view.strides[d] // view.itemsize if view.shape[d] > 1 else 1
+        reach = (view.shape[d] - 1) * t.desc.stride[d]
+        low += min(reach, 0)
+        high += max(reach, 0)
+        is_empty |= view.shape[d] == 0
+    t.desc.data = view.buf
+    storage.start = <char *>view.buf + (0 if is_empty else low * view.itemsize)
+    storage.nbytes = 0 if is_empty else (high - low + 1) * view.itemsize
+    t.storage = storage
+    return t

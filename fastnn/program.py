@@ -1,0 +1,190 @@
+"""Captured programs: a training step recorded once, then replayed in C without Python."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._core import Program, TensorBase
+from .ops.create import as_tensor
+
+__all__ = ["CapturedProgram", "capture"]
+
+MAX_PROGRAMS = 8      # per captured function: one for each set of shapes and settings in use
+MAX_RECAPTURES = 16   # in a row without a replay in between; then the step runs eagerly
+
+
+def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
+    """Makes a function whose calls replay the launches of `step` in C.
+
+    Call 1 runs `step` as it is (lazy shapes and optimiser state come to be); call 2 is recorded; later calls with tensors of the same
+    shapes, dtypes and strides are replayed: threads stay awake from launch to launch, temporaries live in one planned arena, and
+    Python is not entered. Results have the same bits as eager ones. Other shapes or settings are recorded anew.
+
+    What varies from call to call must be tensors: arguments, or memory the step reads (parameters, learning rates, generators).
+    Python numbers, and random numbers drawn by Python, are frozen as they were when the step was recorded.
+
+    Parameters
+    ----------
+    step : callable
+        Made of tensor operations: forward, loss, backward, update, `zero_grad`. It takes tensors or NumPy arrays (and constants)
+        and returns a tensor, None, or a tuple, list or dict of them; returned tensors carry no graph when replayed. If it reads
+        tensor values in Python (``loss.item()``), it cannot be captured: it runs eagerly, after one warning naming the line.
+    verify : bool or int
+        Compare so many replays (True: three) with eager runs bit by bit.
+
+    Returns
+    -------
+    CapturedProgram
+        Called like `step`.
+    """
+    return CapturedProgram(step, verify)
+
+
+class CapturedProgram:
+    """What `capture` returns: call it like the step it was made from.
+
+    Attributes
+    ----------
+    obstacle : str or None
+        Why the step runs eagerly, if it does.
+    replays : int
+        How many calls were replayed.
+    """
+
+    def __init__(self, step: Callable, verify: bool | int = False):
+        self.step = step
+        self.obstacle: str | None = None
+        self.replays = 0
+        self._verify = 3 if verify is True else int(verify)
+        self._programs: OrderedDict[tuple, tuple[Program, Any]] = OrderedDict()
+        self._warm: set[tuple] = set()
+        self._arena = None
+        self._recaptures = 0
+
+    def __call__(self, *inputs: Any) -> Any:
+        inputs = tuple(as_tensor(v) if isinstance(v, np.ndarray) else v for v in inputs)
+        if self.obstacle is not None:
+            return self.step(*inputs)
+        key = _key(inputs)
+        found = self._programs.get(key)
+        if found is not None:
+            if found[0].mismatch() is None:
+                self._programs.move_to_end(key)
+                return self._replay(*found, inputs)
+            del self._programs[key]
+            self._recaptures += 1
+            if self._recaptures > MAX_RECAPTURES:
+                return self._give_up(found[0].mismatch(), inputs)
+        if not self._warm:  # the very first call: what is lazy comes to be
+            self._warm.add(key)
+            return self.step(*inputs)
+        return self._record(key, inputs)
+
+    def _record(self, key: tuple, inputs: tuple) -> Any:
+        program = Program()
+        version = _core.settings_version()
+        program.begin([v for v in inputs if isinstance(v, TensorBase)])
+        try:
+            results = self.step(*inputs)
+        finally:
+            program.stop()
+        tensors, template = _flatten(results)
+        if not program.end(tensors):
+            return self._give_up(program.obstacle, None, results)
+        if _core.settings_version() != version:
+            return self._give_up("the step itself changes settings (train or eval mode, threads, parameters)", None, results)
+        self._programs[key] = (program, template)
+        while len(self._programs) > MAX_PROGRAMS:
+            self._programs.popitem(last=False)
+        return results
+
+    def _replay(self, program: Program, template: Any, inputs: tuple) -> Any:
+        if self._arena is None or self._arena[1] < program.arena_bytes:
+            self._arena = (_core.new_arena(program.arena_bytes), program.arena_bytes)
+        program.set_arena(self._arena[0])
+        tensors = [v for v in inputs if isinstance(v, TensorBase)]
+        before = program.snapshot() if self._verify else None
+        outputs = program.run(tensors)
+        self.replays += 1
+        self._recaptures = 0
+        if before is not None:
+            self._verify -= 1
+            self._compare(program, before, outputs, inputs)
+        return _unflatten(template, outputs)
+
+    def _compare(self, program: Program, before: Any, outputs: list, inputs: tuple) -> None:
+        """Runs the step eagerly from the same state and asserts that everything has the same bits."""
+        after = program.snapshot()
+        replayed = [np.array(memoryview(t)) for t in outputs]
+        program.restore(before)
+        eager, _ = _flatten(self.step(*inputs))
+        same = all(np.array(memoryview(t)).tobytes() == r.tobytes() for t, r in zip(eager, replayed))
+        same = same and [c for _, c in program.snapshot()[0]] == [c for _, c in after[0]]
+        program.restore(after)
+        if not same:
+            raise RuntimeError("capture: a replay and an eager run of the step gave different bits; the step depends on something "
+                               "that is not a tensor (Python numbers, NumPy randomness, global state)")
+
+    def _give_up(self, reason: str | None, inputs: tuple | None, results: Any = None) -> Any:
+        self.obstacle = reason or "what it works on changes every time"
+        self._programs.clear()
+        warnings.warn(f"capture: the step runs eagerly, because {self.obstacle}", RuntimeWarning, stacklevel=4)
+        return results if inputs is None else self.step(*inputs)
+
+    def summary(self) -> str:
+        """Each program's launches, and the memory planned for them against what they take eagerly."""
+        lines = []
+        for program, _ in self._programs.values():
+            calls = program.calls()
+            lines.append(f"{len(calls)} launches, {program.arena_bytes:,} bytes planned, {program.eager_bytes:,} bytes eagerly")
+            lines += [f"  {k:4d}  {name:32s} {ns / 1000:10.1f} us predicted" for k, (name, ns) in enumerate(calls)]
+        return "\n".join(lines) if lines else f"no program{'' if self.obstacle is None else ': ' + self.obstacle}"
+
+
+def _key(inputs: tuple) -> tuple:
+    """What a program was recorded for: shapes, dtypes, strides, constants, settings."""
+    parts: list = [_core.settings_version(), _core.is_grad_enabled()]
+    for v in inputs:
+        if isinstance(v, TensorBase):
+            parts.append((v.shape, v.strides, v.dtype.code, v.requires_grad))
+        else:
+            parts.append((type(v), v))
+    return tuple(parts)
+
+
+def _flatten(results: Any) -> tuple[list, Any]:
+    """The tensors in a step's result, and the result with their numbers in their places."""
+    tensors: list = []
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, TensorBase):
+            tensors.append(value)
+            return _Place(len(tensors) - 1)
+        if isinstance(value, dict):
+            return {k: walk(v) for k, v in value.items()}
+        if isinstance(value, (tuple, list)):
+            return type(value)(walk(v) for v in value)
+        return value
+
+    return tensors, walk(results)
+
+
+class _Place:
+    def __init__(self, number: int):
+        self.number = number
+
+
+def _unflatten(template: Any, tensors: list) -> Any:
+    if isinstance(template, _Place):
+        return tensors[template.number]
+    if isinstance(template, dict):
+        return {k: _unflatten(v, tensors) for k, v in template.items()}
+    if isinstance(template, (tuple, list)):
+        return type(template)(_unflatten(v, tensors) for v in template)
+    return template

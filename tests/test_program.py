@@ -1,0 +1,95 @@
+"""Captured programs: replays equal eager runs bit by bit, and whatever cannot be replayed is noticed."""
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import _core
+from fastnn._core import launch, record
+from fastnn.program import capture
+
+
+def _relu_backward(node, dy):
+    return launch.relu_backward(dy, *node.saved)
+
+
+def relu(x):
+    y = launch.relu_forward(x)
+    return record(_relu_backward, (x,), y, (y,))
+
+
+def test_replay_equals_eager_and_follows_inputs():
+    w = fastnn.tensor(np.linspace(-1, 1, 12).reshape(3, 4), dtype=fastnn.float32, requires_grad=True)
+    rate = fastnn.tensor(0.5)
+
+    def step(x):
+        y = relu(w.T.reshape(3, 4))
+        y.backward(x)
+        with fastnn.no_grad():
+            launch.sub(w, launch.mul(w.grad, rate), out=w)
+        w.grad = None
+        return launch.add(y.detach(), x)
+
+    inputs = [fastnn.tensor(np.random.default_rng(k).standard_normal((3, 4)), dtype=fastnn.float32) for k in range(8)]
+    start = w.detach().clone()
+
+    def run(function):
+        w.detach().copy_(start)
+        results = [function(x).numpy().copy() for x in inputs]
+        return results + [w.detach().numpy().copy()]
+
+    expected = run(step)
+    program = capture(step)
+    for actual, wanted in zip(run(program), expected):
+        np.testing.assert_array_equal(actual, wanted)
+    assert program.replays == 6 and program.obstacle is None
+    outputs = [program(x) for x in inputs[:2]]
+    assert not outputs[0].shares_storage(outputs[1])
+
+
+def test_what_python_reads_cannot_be_captured():
+    def step(x):
+        return launch.add(x, x) if x.numpy()[0] > 0 else launch.neg(x)
+
+    program = capture(step)
+    program(fastnn.ones(3))
+    with pytest.warns(RuntimeWarning, match=rf"reads a tensor's values \({__file__}:"):
+        program(fastnn.ones(3))
+    np.testing.assert_array_equal(program(-fastnn.ones(3).numpy()).numpy(), np.ones(3))
+
+
+def test_other_shapes_are_recorded_anew_and_an_error_leaves_the_program_usable():
+    table = fastnn.tensor(np.arange(12.0).reshape(4, 3))
+    program = capture(lambda k: launch.index_select(table, k, axis=0))
+    for size in (2, 2, 2, 3, 3, 2):
+        k = fastnn.tensor(np.arange(size))
+        np.testing.assert_array_equal(program(k).numpy(), table.numpy()[:size])
+    assert program.replays == 3
+    with pytest.raises(IndexError, match="index_select"):
+        program(fastnn.tensor([0, 9]))
+    np.testing.assert_array_equal(program(fastnn.tensor([3, 3])).numpy(), table.numpy()[[3, 3]])
+
+
+def test_a_parameter_given_other_memory_is_noticed():
+    w = fastnn.ones(3, requires_grad=True)
+    program = capture(lambda x: launch.add(x, w))
+    x = fastnn.ones(3)
+    with fastnn.no_grad():
+        for _ in range(3):
+            program(x)
+        w.set_data(fastnn.full(3, 5.0))
+        np.testing.assert_array_equal(program(x).numpy(), [6, 6, 6])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_threads_stay_awake_and_change_no_bit(threads):
+    from fastnn.testing.checks import forced_threads
+    x = fastnn.tensor(np.random.default_rng(0).standard_normal(200_000), dtype=fastnn.float32)
+    program = capture(lambda x: launch.sum(launch.mul(relu(launch.add(x, x)), x), axes=1, keepdim=0, divisor=1.0))
+    expected = program(x).item()
+    with forced_threads(threads):
+        for _ in range(4):
+            assert program(x).item() == expected
+        assert program.replays == 3 or threads == 1
+        if threads > 1:
+            assert _core.last_workers() == threads
