@@ -2,4 +2,5 @@
 
 from .container import ModuleDict, ModuleList, Sequential
 from .module import Module, Parameter
+from .norm import BatchNorm1d, BatchNorm2d, LazyBatchNorm1d, LazyBatchNorm2d
 from .pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d

@@ -103,7 +103,7 @@ class Module:
                 registry.pop(name, None)
         if kind is not None:
             kind[name] = value
-        self.__dict__[name] = value
+        object.__setattr__(self, name, value)  # not __dict__: properties, and lazy layers that change their class
 
     def __delattr__(self, name: str) -> None:
         for registry in (self._parameters, self._buffers, self._modules):

@@ -1,0 +1,156 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from .._core import launch
+from ..ops.create import empty, float64, int64, zeros
+from ..ops.norm import batch_norm, constant
+from ..tensor import Tensor, no_grad
+from .module import Module, Parameter
+
+
+class _BatchNorm(Module):
+    """What batch normalisation is for every rank; see `BatchNorm2d`."""
+
+    _ranks: tuple[int, ...]
+    _layout: str
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True):
+        super().__init__()
+        if not isinstance(num_features, int) or num_features < 0:
+            raise ValueError(f"{type(self).__name__}: num_features is {num_features!r}, but must be an integer of at least 0")
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ValueError(f"{type(self).__name__}: momentum is {momentum!r}, but must be None or in [0, 1]")
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        for name in ("weight", "bias"):
+            self.register_parameter(name, Parameter(empty(num_features)) if affine else None)
+        for name in ("running_mean", "running_var"):
+            self.register_buffer(name, empty(num_features) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", zeros((), dtype=int64) if track_running_stats else None)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Forgets all batches: mean 0, variance 1."""
+        if self.track_running_stats:
+            self.running_mean.copy_(0)
+            self.running_var.copy_(1)
+            self.num_batches_tracked.copy_(0)
+
+    def reset_parameters(self) -> None:
+        """Sets weight 1 and bias 0, and forgets all batches."""
+        self.reset_running_stats()
+        if self.affine:
+            with no_grad():
+                self.weight.copy_(1)
+                self.bias.copy_(0)
+
+    def _count_batch(self) -> Tensor:
+        """Counts one more batch; returns how many there are now, as a 0-d float64 tensor."""
+        count = launch.add(launch.copy(self.num_batches_tracked, dtype=float64.code), constant(1.0))
+        launch.copy(count, dtype=int64.code, out=self.num_batches_tracked)
+        return count
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim not in self._ranks or x.shape[1] != self.num_features:
+            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must be {self._layout} with C = {self.num_features}")
+        momentum = self.momentum
+        if self.training and self.track_running_stats:
+            count = self._count_batch()
+            if momentum is None:
+                momentum = launch.div(constant(1.0), count)
+        return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
+                          self.training or not self.track_running_stats, 0.0 if momentum is None else momentum, self.eps)
+
+    def extra_repr(self) -> str:
+        return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+                f"track_running_stats={self.track_running_stats}")
+
+
+class BatchNorm1d(_BatchNorm):
+    """Normalises each channel of (N, C) or (N, C, L) over the batch; everything else is as in `BatchNorm2d`."""
+
+    _ranks = (2, 3)
+    _layout = "(N, C) or (N, C, L)"
+
+
+class BatchNorm2d(_BatchNorm):
+    """Normalises each channel of (N, C, H, W) over the batch: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    In training, mean and (biased) variance are those of the batch; in evaluation, the running statistics.
+
+    Parameters
+    ----------
+    num_features : int
+        C.
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        How far a batch moves the running statistics: running = (1 - momentum) running + momentum batch. 1 keeps those of the last
+        batch alone; 0 freezes them; None makes them the plain average over all batches since `reset_running_stats`.
+    affine : bool
+        Whether there are a weight and a bias.
+    track_running_stats : bool
+        Whether there are running statistics; without, evaluation uses the batch's too.
+
+    Attributes
+    ----------
+    weight, bias : Parameter or None
+        (C,), at first 1 and 0.
+    running_mean, running_var : Tensor or None
+        (C,), at first 0 and 1; the variance is the unbiased one.
+    num_batches_tracked : Tensor or None
+        0-d int64: how many batches moved them.
+
+    References
+    ----------
+    S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate shift",
+    ICML 2015.
+    """
+
+    _ranks = (4,)
+    _layout = "(N, C, H, W)"
+
+
+class _LazyBatchNorm(_BatchNorm):
+    """Takes num_features from the first input."""
+
+    _is_lazy = True
+    _becomes: type[_BatchNorm]
+
+    def __init__(self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True, track_running_stats: bool = True):
+        super().__init__(0, eps, momentum, affine, track_running_stats)
+
+    def materialize(self, x: Tensor) -> None:
+        """Becomes a layer for inputs like `x`."""
+        if x.ndim not in self._ranks:
+            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must be {self._layout}")
+        self.num_features = x.shape[1]
+        for value in (self.weight, self.bias, self.running_mean, self.running_var):
+            if value is not None:
+                value.set_data(empty(self.num_features, dtype=value.dtype))
+        self.__class__ = self._becomes
+        self.reset_parameters()
+
+    def loaded(self) -> None:
+        """Becomes a layer as wide as what was loaded."""
+        widths = [value.numel() for value in (self.weight, self.running_mean) if value is not None]
+        if widths and widths[0]:
+            self.num_features = widths[0]
+            self.__class__ = self._becomes
+
+
+class LazyBatchNorm1d(_LazyBatchNorm, BatchNorm1d):
+    """A BatchNorm1d that takes num_features from its first input; arguments as there."""
+
+    _becomes = BatchNorm1d
+
+
+class LazyBatchNorm2d(_LazyBatchNorm, BatchNorm2d):
+    """A BatchNorm2d that takes num_features from its first input; arguments as there."""
+
+    _becomes = BatchNorm2d
