@@ -11,6 +11,8 @@
 #include "../kernels/batch_norm.h"
 #include "../kernels/pool.h"
 #include "../kernels/conv.h"
+#include "../kernels/softmax.h"
+#include "../kernels/cross_entropy.h"
 
 #define CAT_(isa, type) fnn_kernels_##isa##_##type
 #define CAT(isa, type) CAT_(isa, type)

@@ -1,0 +1,140 @@
+/* softmax.h: softmax and its logarithm along dense rows, forward and backward. Every row is shifted by its maximum, so that no
+ * exponential overflows; a row without a finite maximum gives NaN, as in PyTorch. */
+
+enum { SHORT_VECTORS = 4 /* a row of at most so many vectors stays in registers */ };
+
+/* At most `left` elements, and at most a vector of them: loops end with the same formula under a mask. */
+INLINE vec load_up_to(const real *p, ptrdiff_t left) { return left >= LANES ? vec_load(p) : vec_load_n(p, left); }
+INLINE void store_up_to(real *p, vec v, ptrdiff_t left) {
+    if (left >= LANES) vec_store(p, v);
+    else vec_store_n(p, v, left);
+}
+
+/* exp(x - m) over n elements, kept in y unless y is NULL; returns the sum, four vectors in a tree, the trees in sequence. */
+INLINE real exp_sum(ptrdiff_t n, const real *x, real m, real *y) {
+    const vec shift = vec_set1(m);
+    vec total = vec_zero();
+    ptrdiff_t i = 0;
+    while (i + 4 * LANES <= n) {
+        vec part = vec_zero();
+        for (int t = 0; t < 32 && i + 4 * LANES <= n; t++, i += 4 * LANES) {
+            vec e[4];
+            for (int k = 0; k < 4; k++) {
+                e[k] = vec_exp(vec_sub(vec_load(x + i + k * LANES), shift));
+                if (y) vec_store(y + i + k * LANES, e[k]);
+            }
+            part = vec_add(part, vec_add(vec_add(e[0], e[1]), vec_add(e[2], e[3])));
+        }
+        total = vec_add(total, part);
+    }
+    for (ptrdiff_t left; (left = n - i) > 0; i += LANES) {
+        vec e = vec_exp(vec_sub(load_up_to(x + i, left), shift));
+        if (y) store_up_to(y + i, e, left);
+        total = vec_add(total, left < LANES ? vec_select(mask_first(left), e, vec_zero()) : e);
+    }
+    return vec_sum(total);
+}
+
+/* log of one number, by the same vector function on every ISA's lanes. */
+INLINE real log_of(real a) {
+    real lanes[LANES];
+    vec_store(lanes, vec_log(vec_set1(a)));
+    return lanes[0];
+}
+
+INLINE void softmax_row(ptrdiff_t n, const real *x, real *y, int logarithm) {
+    const real m = max_row(n, x), sum = exp_sum(n, x, m, logarithm ? NULL : y);
+    const vec shift = vec_set1(m), last = vec_set1(logarithm ? log_of(sum) : sum);
+    for (ptrdiff_t i = 0; i < n; i += LANES) {
+        ptrdiff_t left = n - i;
+        vec v = logarithm ? vec_sub(vec_sub(load_up_to(x + i, left), shift), last) : vec_div(load_up_to(y + i, left), last);
+        store_up_to(y + i, v, left);
+    }
+}
+
+/* Rows of `count` vectors, the last one partly filled; count is a constant where this is inlined. */
+INLINE void softmax_short(int count, ptrdiff_t rows, ptrdiff_t n, const real *x, real *y, int logarithm) {
+    const ptrdiff_t full = (count - 1) * LANES, left = n - full;
+    const mask valid = mask_first(left);
+    const vec nothing = vec_set1(-(real)INFINITY);
+    for (ptrdiff_t r = 0; r < rows; r++, x += n, y += n) {
+        vec v[SHORT_VECTORS], e[SHORT_VECTORS];
+        for (int k = 0; k < count - 1; k++) v[k] = vec_load(x + k * LANES);
+        v[count - 1] = vec_select(valid, vec_load_n(x + full, left), nothing);
+        vec top = v[0];
+        for (int k = 1; k < count; k++) top = vec_max(top, v[k]);
+        const vec shift = vec_set1(vec_hmax(top)); /* a NaN that is lost here still makes the sum NaN */
+        vec total = vec_zero();
+        for (int k = 0; k < count; k++) {
+            v[k] = vec_sub(v[k], shift);
+            e[k] = vec_exp(v[k]);
+            total = vec_add(total, e[k]);
+        }
+        const vec sum = vec_set1(vec_sum(total)), last = logarithm ? vec_log(sum) : sum;
+        for (int k = 0; k < count; k++) {
+            vec result = logarithm ? vec_sub(v[k], last) : vec_div(e[k], last);
+            if (k < count - 1) vec_store(y + k * LANES, result);
+            else vec_store_n(y + full, result, left);
+        }
+    }
+}
+
+INLINE void softmax_all(ptrdiff_t rows, ptrdiff_t n, const real *x, real *y, int logarithm) {
+    switch ((n + LANES - 1) / LANES) {
+    case 1: softmax_short(1, rows, n, x, y, logarithm); return;
+    case 2: softmax_short(2, rows, n, x, y, logarithm); return;
+    case 3: softmax_short(3, rows, n, x, y, logarithm); return;
+    case 4: softmax_short(4, rows, n, x, y, logarithm); return;
+    }
+    for (ptrdiff_t r = 0; r < rows; r++) softmax_row(n, x + r * n, y + r * n, logarithm);
+}
+
+/* y = exp(x) / sum of exp(x) along each row; x, y: (rows, n), may be the same memory */
+static void softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y) { softmax_all(rows, n, x, y, 0); }
+
+/* y = x - log(sum of exp(x)) along each row; x, y: (rows, n), may be the same memory */
+static void log_softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y) { softmax_all(rows, n, x, y, 1); }
+
+/* Sum of a * b, in the order of exp_sum. */
+INLINE real dot_row(ptrdiff_t n, const real *a, const real *b) {
+    vec total = vec_zero();
+    ptrdiff_t i = 0;
+    while (i + 4 * LANES <= n) {
+        vec part = vec_zero();
+        for (int t = 0; t < 32 && i + 4 * LANES <= n; t++, i += 4 * LANES) {
+            vec p[4];
+            for (int k = 0; k < 4; k++) p[k] = vec_mul(vec_load(a + i + k * LANES), vec_load(b + i + k * LANES));
+            part = vec_add(part, vec_add(vec_add(p[0], p[1]), vec_add(p[2], p[3])));
+        }
+        total = vec_add(total, part);
+    }
+    for (ptrdiff_t left; (left = n - i) > 0; i += LANES)
+        total = vec_add(total, vec_mul(load_up_to(a + i, left), load_up_to(b + i, left)));
+    return vec_sum(total);
+}
+
+/* dx = y (dy - sum of dy y along the row); all (rows, n); dx may be dy */
+static void softmax_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dy_, const void *y_, void *dx_) {
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const real *dy = (const real *)dy_ + r * n, *y = (const real *)y_ + r * n;
+        real *dx = (real *)dx_ + r * n;
+        const vec mean = vec_set1(dot_row(n, dy, y));
+        for (ptrdiff_t i = 0; i < n; i += LANES) {
+            ptrdiff_t left = n - i;
+            store_up_to(dx + i, vec_mul(load_up_to(y + i, left), vec_sub(load_up_to(dy + i, left), mean)), left);
+        }
+    }
+}
+
+/* dx = dy - exp(y) (sum of dy along the row); y: the logarithms; all (rows, n); dx may be dy */
+static void log_softmax_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dy_, const void *y_, void *dx_) {
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const real *dy = (const real *)dy_ + r * n, *y = (const real *)y_ + r * n;
+        real *dx = (real *)dx_ + r * n;
+        const vec sum = vec_set1(sum_row(n, dy));
+        for (ptrdiff_t i = 0; i < n; i += LANES) {
+            ptrdiff_t left = n - i;
+            store_up_to(dx + i, vec_fnma(vec_exp(load_up_to(y + i, left)), sum, load_up_to(dy + i, left)), left);
+        }
+    }
+}

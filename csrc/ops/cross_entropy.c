@@ -1,0 +1,337 @@
+/* cross_entropy.c: softmax and cross-entropy in one, from logits, as PyTorch's cross_entropy defines it: labels or class
+ * probabilities, class weights, weights of samples, an ignored label, label smoothing.
+ *
+ * x is taken as rows of C logits, one per position (N, d1, ...) in canonical order. Labels are read and checked before
+ * anything is written. Each chunk of rows makes its log-probabilities, losses and their partial sums while they are in cache. */
+#include "order.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { CHUNK = 8192 /* logits */, REDUCE_NONE = 0, REDUCE_MEAN = 1, REDUCE_SUM = 2 };
+
+typedef struct {
+    const fnn_kernels *K;
+    size_t size;              /* of a real */
+    ptrdiff_t rows, n;        /* positions, classes */
+    ptrdiff_t block, chunks;  /* rows a chunk */
+    int reduction, has_labels;
+    double smoothing;
+    int64_t ignore_index;
+    fnn_rows x, dx;           /* (rows, n) */
+    fnn_rows target;          /* probabilities: (rows, n) */
+    fnn_order labels;         /* or labels: (rows) */
+    const fnn_tensor *target_tensor, *sample_weight;
+    fnn_order samples, loss;  /* (rows): sample_weight, and loss or dloss */
+    char *logp, *loss_data;   /* (rows, n) dense; loss or dloss */
+    /* in shared memory */
+    int64_t *label;           /* checked, -1 where ignored */
+    int64_t *bad;             /* a chunk's first bad position, or -1 */
+    char *weight;             /* (n) dense, or NULL */
+    char *sums;               /* a chunk's losses added up, then all chunks' applied weights */
+    char g[8];                /* backward: dloss over the mean's divisor, where one serves all rows */
+} plan;
+
+static char *at(const void *base, ptrdiff_t index, size_t size) { return (char *)base + index * (ptrdiff_t)size; }
+
+/* ---- arguments ---- */
+
+static int class_axis(const fnn_tensor *x) { return x->rank > 1; }
+
+/* Whether t has x's shape without the class axis. */
+static int is_per_position(const fnn_tensor *t, const fnn_tensor *x) {
+    int axis = class_axis(x);
+    if (t->rank != x->rank - 1) return 0;
+    for (int d = 0; d < t->rank; d++)
+        if (t->shape[d] != x->shape[d < axis ? d : d + 1]) return 0;
+    return 1;
+}
+
+static int is_label(int dtype) { return dtype == FNN_INT64 || dtype == FNN_INT32 || dtype == FNN_UINT8; }
+
+/* x: the logits, or for backward a stand-in with their shape. */
+static int check_arguments(fnn_call *call, const fnn_tensor *x, const fnn_tensor *target, const fnn_tensor *weight, const fnn_tensor *sample_weight) {
+    int axis = class_axis(x);
+    if (x->rank == 0) return fnn_fail(call, FNN_VALUE_ERROR, "x is 0-d, but must have shape (C,), (N, C) or (N, C, d1, ...)");
+    if (is_label(target->dtype)) {
+        if (!is_per_position(target, x))
+            return fnn_fail(call, FNN_VALUE_ERROR, "target has shape %s, but labels for x %s have its shape without axis %d", fnn_shape_text(target), fnn_shape_text(x), axis);
+    } else if (target->dtype != x->dtype) {
+        return fnn_fail(call, FNN_TYPE_ERROR, "target has dtype %s, but must be int64, int32 or uint8 (labels) or %s like x (probabilities)",
+                        fnn_dtype_name(target->dtype), fnn_dtype_name(x->dtype));
+    } else if (!fnn_same_shape(target, x)) {
+        return fnn_fail(call, FNN_VALUE_ERROR, "target has shape %s, but probabilities for x have its shape %s", fnn_shape_text(target), fnn_shape_text(x));
+    }
+    if (weight && (weight->rank != 1 || weight->shape[0] != x->shape[axis]))
+        return fnn_fail(call, FNN_VALUE_ERROR, "weight has shape %s, but x %s has %td classes", fnn_shape_text(weight), fnn_shape_text(x), x->shape[axis]);
+    if (sample_weight && !is_per_position(sample_weight, x))
+        return fnn_fail(call, FNN_VALUE_ERROR, "sample_weight has shape %s, but must have that of x %s without axis %d", fnn_shape_text(sample_weight), fnn_shape_text(x), axis);
+    if (call->attr.i[1] < REDUCE_NONE || call->attr.i[1] > REDUCE_SUM)
+        return fnn_fail(call, FNN_VALUE_ERROR, "reduction is %lld, but must be 0 (none), 1 (mean) or 2 (sum)", (long long)call->attr.i[1]);
+    if (!(call->attr.f[0] >= 0 && call->attr.f[0] <= 1))
+        return fnn_fail(call, FNN_VALUE_ERROR, "smoothing is %g, but must lie between 0 and 1", call->attr.f[0]);
+    if (x->shape[axis] == 0) return fnn_fail(call, FNN_VALUE_ERROR, "x has shape %s: it has no classes", fnn_shape_text(x));
+    return FNN_OK;
+}
+
+static void set_per_position(fnn_tensor *t, const fnn_tensor *x) {
+    ptrdiff_t shape[FNN_MAX_RANK];
+    int axis = class_axis(x), rank = 0;
+    for (int d = 0; d < x->rank; d++)
+        if (d != axis) shape[rank++] = x->shape[d];
+    if (x->rank == 1) rank = 0;
+    fnn_set_shape(t, x->dtype, rank, shape);
+}
+
+static fnn_order order_of(const fnn_tensor *t) {
+    fnn_order order = fnn_order_empty();
+    for (int d = 0; d < t->rank; d++) fnn_order_add(&order, t->shape[d], t->stride[d]);
+    return order;
+}
+
+static void make_plan(const fnn_call *call, plan *p, const fnn_tensor *x, const fnn_tensor *target, const fnn_tensor *sample_weight,
+                      const fnn_tensor *loss) {
+    *p = (plan){.K = fnn_kernels_of(x->dtype), .size = fnn_itemsize(x->dtype), .ignore_index = call->attr.i[0],
+                .reduction = (int)call->attr.i[1], .smoothing = call->attr.f[0], .target_tensor = target, .sample_weight = sample_weight};
+    int axis = class_axis(x);
+    p->x = p->dx = fnn_rows_of(x, axis);
+    p->rows = p->x.rows, p->n = p->x.n;
+    p->block = fnn_max(CHUNK / p->n, 1);
+    p->chunks = fnn_ceil_div(p->rows, p->block);
+    p->has_labels = is_label(target->dtype);
+    if (p->has_labels) p->labels = order_of(target);
+    else p->target = fnn_rows_of(target, axis);
+    if (sample_weight) p->samples = order_of(sample_weight);
+    p->loss = order_of(loss);
+    p->loss_data = loss->data;
+}
+
+/* The next `bytes` of a block; NULL while its size is only being counted. */
+static void *take(void *block, size_t *used, size_t bytes) {
+    void *here = block ? (char *)block + *used : NULL;
+    *used += (bytes + 63) & ~(size_t)63;
+    return here;
+}
+
+static size_t place_shared(plan *p, void *shared, int has_weight) {
+    size_t used = 0;
+    if (p->has_labels) {
+        p->label = take(shared, &used, (size_t)p->rows * sizeof *p->label);
+        p->bad = take(shared, &used, (size_t)p->chunks * sizeof *p->bad);
+    }
+    if (has_weight) p->weight = take(shared, &used, (size_t)p->n * p->size);
+    p->sums = take(shared, &used, 2 * (size_t)p->chunks * p->size);
+    return used;
+}
+
+/* ---- labels ---- */
+
+/* Chunk: reads `block` labels of any integer type as int64. */
+static void run_labels(void *context, ptrdiff_t chunk, void *scratch) {
+    plan *p = context;
+    ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->rows - from);
+    int dtype = p->target_tensor->dtype;
+    int64_t *label = p->label + from;
+    void *raw = dtype == FNN_INT64 ? label : scratch;
+    fnn_order_gather(&p->labels, p->target_tensor->data, fnn_itemsize(dtype), from, rows, raw);
+    p->bad[chunk] = -1;
+    for (ptrdiff_t r = rows - 1; r >= 0; r--) {
+        int64_t c = dtype == FNN_INT64 ? label[r] : dtype == FNN_INT32 ? ((int32_t *)raw)[r] : ((uint8_t *)raw)[r];
+        if (c == p->ignore_index) c = -1;
+        else if (c < 0 || c >= p->n) p->bad[chunk] = from + r;
+        label[r] = c;
+    }
+}
+
+static int fail_label(fnn_call *call, const plan *p, ptrdiff_t position) {
+    const fnn_tensor *t = p->target_tensor;
+    ptrdiff_t index[FNN_MAX_RANK], rest = position;
+    char where[128] = "";
+    for (int d = t->rank - 1; d >= 0; d--) index[d] = rest % t->shape[d], rest /= t->shape[d];
+    for (int d = 0, used = 0; d < t->rank && used < 100; d++)
+        used += snprintf(where + used, sizeof where - (size_t)used, "%s%td", d ? ", " : "[", index[d]);
+    return fnn_fail(call, FNN_INDEX_ERROR, "target%s%s is %lld, but must be a class between 0 and %td, or ignore_index (%lld)", where,
+                    t->rank ? "]" : "", (long long)p->label[position], p->n - 1, (long long)p->ignore_index);
+}
+
+/* Labels and class weights into shared memory. */
+static int read_arguments(fnn_call *call, plan *p, const fnn_tensor *weight) {
+    place_shared(p, call->shared, weight != NULL);
+    if (weight) {
+        fnn_order order = order_of(weight);
+        fnn_order_gather(&order, weight->data, p->size, 0, p->n, p->weight);
+    }
+    if (!p->has_labels) return FNN_OK;
+    fnn_parallel_for(call, p->chunks, (double)p->rows * 2, run_labels, p);
+    for (ptrdiff_t c = 0; c < p->chunks; c++)
+        if (p->bad[c] >= 0) return fail_label(call, p, p->bad[c]);
+    return FNN_OK;
+}
+
+/* ---- one chunk of rows ---- */
+
+typedef struct {
+    char *x, *target, *sample_weight, *loss, *applied; /* dense, in scratch where needed */
+} block_memory;
+
+static size_t place_scratch(const plan *p, void *scratch, block_memory *m) {
+    size_t used = 0, column = (size_t)p->block * p->size, block = column * (size_t)p->n;
+    m->sample_weight = take(scratch, &used, column);
+    m->loss = take(scratch, &used, column);
+    m->applied = take(scratch, &used, column);
+    m->x = take(scratch, &used, p->x.is_dense && p->dx.is_dense ? 0 : block);
+    m->target = take(scratch, &used, p->has_labels || p->target.is_dense ? 0 : block);
+    return used;
+}
+
+static const void *read_samples(const plan *p, const block_memory *m, ptrdiff_t from, ptrdiff_t rows) {
+    if (!p->sample_weight) return NULL;
+    fnn_order_gather(&p->samples, p->sample_weight->data, p->size, from, rows, m->sample_weight);
+    return m->sample_weight;
+}
+
+static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const fnn_kernels *K = p->K;
+    block_memory m;
+    place_scratch(p, scratch, &m);
+    ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->rows - from), n = p->n;
+    char *logp = at(p->logp, from * n, p->size);
+    const void *samples = read_samples(p, &m, from, rows);
+    K->log_softmax_rows(rows, n, fnn_rows_read(&p->x, from, rows, m.x), logp);
+    if (p->has_labels) K->label_loss(rows, n, logp, p->label + from, p->weight, samples, p->smoothing, m.loss, m.applied);
+    else K->soft_loss(rows, n, logp, fnn_rows_read(&p->target, from, rows, m.target), p->weight, samples, p->smoothing, m.loss, m.applied);
+    if (p->reduction == REDUCE_NONE) fnn_order_scatter(&p->loss, p->loss_data, p->size, from, rows, m.loss);
+    else K->sum_rows(1, rows, m.loss, 0, at(p->sums, chunk, p->size));
+    K->sum_rows(1, rows, m.applied, 0, at(p->sums, p->chunks + chunk, p->size));
+}
+
+static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const fnn_kernels *K = p->K;
+    block_memory m;
+    place_scratch(p, scratch, &m);
+    ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->rows - from), n = p->n, step = p->reduction == REDUCE_NONE;
+    const char *logp = at(p->logp, from * n, p->size);
+    const void *samples = read_samples(p, &m, from, rows), *g = p->g;
+    char *dx = fnn_rows_place(&p->dx, from, m.x);
+    if (step) fnn_order_gather(&p->loss, p->loss_data, p->size, from, rows, m.loss), g = m.loss;
+    if (p->has_labels) K->label_loss_backward(rows, n, g, step, logp, p->label + from, p->weight, samples, p->smoothing, dx);
+    else
+        K->soft_loss_backward(rows, n, g, step, logp, fnn_rows_read(&p->target, from, rows, m.target), p->weight, samples, p->smoothing, dx);
+    fnn_rows_write(&p->dx, from, rows, dx);
+}
+
+/* ---- forward ---- */
+
+static int cross_entropy_forward_infer(fnn_call *call) {
+    const fnn_tensor *x = call->in[0];
+    int status = check_arguments(call, x, call->in[1], call->in[2], call->in[3]);
+    if (status) return status;
+    ptrdiff_t classes = x->shape[class_axis(x)], shape[2] = {fnn_numel(x) / classes, classes};
+    if (call->attr.i[1] == REDUCE_NONE) set_per_position(call->out[0], x);
+    else fnn_set_shape(call->out[0], x->dtype, 0, NULL);
+    fnn_set_shape(call->out[1], x->dtype, 2, shape);
+    fnn_set_shape(call->out[2], x->dtype, 0, NULL);
+    return FNN_OK;
+}
+
+static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
+    plan p;
+    block_memory m;
+    make_plan(call, &p, call->in[0], call->in[1], call->in[3], call->out[0]);
+    ws->shared = place_shared(&p, NULL, call->in[2] != NULL);
+    ws->scratch = place_scratch(&p, NULL, &m) + (size_t)p.block * sizeof(int64_t);
+}
+
+static double forward_cost(const fnn_call *call) {
+    return (double)fnn_numel(call->in[0]) * (double)fnn_itemsize(call->in[0]->dtype) * 0.25 + 200;
+}
+
+/* loss: () or per position; logp: (positions, C), for backward; total: (), the sum of the applied weights, by which the mean
+ * divides; x: (N, C, d1, ...) or (C,); target: (N, d1, ...) labels or x's shape; weight: (C,); sample_weight: (N, d1, ...) */
+static int cross_entropy_forward_run(fnn_call *call) {
+    plan p;
+    make_plan(call, &p, call->in[0], call->in[1], call->in[3], call->out[0]);
+    p.logp = call->out[1]->data;
+    int status = read_arguments(call, &p, call->in[2]);
+    if (status) return status;
+    fnn_parallel_for(call, p.chunks, forward_cost(call), run_forward, &p);
+    void *total = call->out[2]->data, *loss = call->out[0]->data;
+    p.K->sum_rows(1, p.chunks, at(p.sums, p.chunks, p.size), 0, total);
+    if (p.reduction != REDUCE_NONE) p.K->sum_rows(1, p.chunks, p.sums, 0, loss);
+    if (p.reduction == REDUCE_MEAN) p.K->div(1, &loss, (const void *const[]){loss, total}, (const ptrdiff_t[]){1, 1}, NULL);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_cross_entropy_forward = {
+    .infer = cross_entropy_forward_infer, .workspace = forward_workspace, .cost = forward_cost, .run = cross_entropy_forward_run};
+
+/* ---- backward ---- */
+
+/* The logits' shape, which logp does not tell: labels without the class axis, probabilities with it. */
+static void logits_shape(const fnn_call *call, fnn_tensor *x) {
+    const fnn_tensor *target = call->in[2], *logp = call->in[1];
+    ptrdiff_t shape[FNN_MAX_RANK];
+    int rank = 0;
+    if (!is_label(target->dtype)) {
+        fnn_set_shape(x, logp->dtype, target->rank, target->shape);
+        return;
+    }
+    for (int d = 0; d < target->rank && d < FNN_MAX_RANK - 1; d++) {
+        if (d == 1) shape[rank++] = logp->shape[1];
+        shape[rank++] = target->shape[d];
+    }
+    if (target->rank < 2) shape[rank++] = logp->shape[1];
+    fnn_set_shape(x, logp->dtype, rank, shape);
+}
+
+static int cross_entropy_backward_infer(fnn_call *call) {
+    const fnn_tensor *dloss = call->in[0], *logp = call->in[1], *total = call->in[5];
+    if (logp->rank != 2 || !fnn_is_contiguous(logp))
+        return fnn_fail(call, FNN_VALUE_ERROR, "logp has shape %s, but must be (positions, C) as forward made it", fnn_shape_text(logp));
+    logits_shape(call, call->out[0]);
+    const fnn_tensor *x = call->out[0];
+    int status = check_arguments(call, x, call->in[2], call->in[3], call->in[4]);
+    if (status) return status;
+    if (fnn_numel(x) != fnn_numel(logp) || x->shape[class_axis(x)] != logp->shape[1])
+        return fnn_fail(call, FNN_VALUE_ERROR, "logp has shape %s, which does not fit target %s", fnn_shape_text(logp), fnn_shape_text(call->in[2]));
+    int none = call->attr.i[1] == REDUCE_NONE;
+    if (total->rank || (none ? !is_per_position(dloss, x) : dloss->rank != 0))
+        return fnn_fail(call, FNN_VALUE_ERROR, "dloss has shape %s and total %s, but must have those that forward made", fnn_shape_text(dloss), fnn_shape_text(total));
+    return FNN_OK;
+}
+
+static void plan_backward(const fnn_call *call, plan *p) {
+    fnn_tensor *dx = call->out[0];
+    make_plan(call, p, dx, call->in[2], call->in[4], call->in[0]);
+    p->logp = call->in[1]->data;
+}
+
+static void backward_workspace(const fnn_call *call, fnn_workspace *ws) {
+    plan p;
+    block_memory m;
+    plan_backward(call, &p);
+    ws->shared = place_shared(&p, NULL, call->in[3] != NULL);
+    ws->scratch = place_scratch(&p, NULL, &m) + (size_t)p.block * sizeof(int64_t);
+}
+
+static double backward_cost(const fnn_call *call) {
+    return (double)fnn_numel(call->in[1]) * (double)fnn_itemsize(call->in[1]->dtype) * 0.2 + 200;
+}
+
+/* dx: the logits' shape; dloss: as loss; logp, total: from forward; target, weight, sample_weight: forward's */
+static int cross_entropy_backward_run(fnn_call *call) {
+    plan p;
+    plan_backward(call, &p);
+    int status = read_arguments(call, &p, call->in[3]);
+    if (status) return status;
+    void *g = p.g;
+    if (p.reduction == REDUCE_MEAN) p.K->div(1, &g, (const void *const[]){p.loss_data, call->in[5]->data}, (const ptrdiff_t[]){1, 1}, NULL);
+    else if (p.reduction == REDUCE_SUM) memcpy(g, p.loss_data, p.size);
+    fnn_parallel_for(call, p.chunks, backward_cost(call), run_backward, &p);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_cross_entropy_backward = {
+    .infer = cross_entropy_backward_infer, .workspace = backward_workspace, .cost = backward_cost, .run = cross_entropy_backward_run};

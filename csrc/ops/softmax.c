@@ -1,0 +1,91 @@
+/* softmax.c: softmax and log_softmax along any axis, forward and backward. Axis 1 of a channels-last tensor and the last
+ * axis of a C-ordered one are dense rows, worked on in place; others are gathered and scattered block by block. */
+#include "order.h"
+
+enum { CHUNK = 8192 /* elements */ };
+
+typedef struct {
+    fnn_rows in[2], out;
+    int inputs;
+    ptrdiff_t block; /* rows a chunk */
+    void (*forward)(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y);
+    void (*backward)(ptrdiff_t rows, ptrdiff_t n, const void *dy, const void *y, void *dx);
+} plan;
+
+static int softmax_infer(fnn_call *call) {
+    const fnn_tensor *x = call->in[0];
+    int64_t axis = call->attr.i[0];
+    if (axis < 0 || axis >= fnn_max(x->rank, 1))
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but x has shape %s", (long long)axis, fnn_shape_text(x));
+    if (call->in[1] && !fnn_same_shape(x, call->in[1]))
+        return fnn_fail(call, FNN_VALUE_ERROR, "dy has shape %s, but y has %s", fnn_shape_text(x), fnn_shape_text(call->in[1]));
+    fnn_set_like(call->out[0], x);
+    return FNN_OK;
+}
+
+static void make_plan(const fnn_call *call, plan *p) {
+    int axis = (int)call->attr.i[0];
+    p->inputs = call->in[1] ? 2 : 1;
+    for (int k = 0; k < p->inputs; k++) p->in[k] = fnn_rows_of(call->in[k], axis);
+    p->out = fnn_rows_of(call->out[0], axis);
+    p->block = fnn_max(CHUNK / fnn_max(p->out.n, 1), 1);
+}
+
+static void softmax_workspace(const fnn_call *call, fnn_workspace *ws) {
+    plan p;
+    make_plan(call, &p);
+    size_t bytes = (size_t)(p.block * p.out.n) * p.out.size;
+    /* the result is made where the first input was gathered */
+    if (!p.in[0].is_dense || !p.out.is_dense) ws->scratch += bytes;
+    if (p.inputs == 2 && !p.in[1].is_dense) ws->scratch += bytes;
+}
+
+static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->out.rows - from), n = p->out.n;
+    int first_staged = !p->in[0].is_dense || !p->out.is_dense;
+    void *second = (char *)scratch + (first_staged ? p->block * n * (ptrdiff_t)p->out.size : 0);
+    const void *x = fnn_rows_read(&p->in[0], from, rows, scratch);
+    void *y = fnn_rows_place(&p->out, from, scratch);
+    if (p->inputs == 1) p->forward(rows, n, x, y);
+    else p->backward(rows, n, x, fnn_rows_read(&p->in[1], from, rows, second), y);
+    fnn_rows_write(&p->out, from, rows, y);
+}
+
+static double softmax_cost(const fnn_call *call) {
+    return (double)fnn_numel(call->in[0]) * (double)fnn_itemsize(call->in[0]->dtype) * 0.2 + 100;
+}
+
+static int softmax_run(fnn_call *call, plan *p) {
+    make_plan(call, p);
+    if (p->out.order.size == 0) return FNN_OK;
+    fnn_parallel_for(call, fnn_ceil_div(p->out.rows, p->block), softmax_cost(call), run_chunk, p);
+    return FNN_OK;
+}
+
+/* y: softmax of x along `axis`; the shape of x */
+static int softmax_forward_run(fnn_call *call) {
+    return softmax_run(call, &(plan){.forward = fnn_kernels_of(call->in[0]->dtype)->softmax_rows});
+}
+
+/* dx, dy, y: one shape */
+static int softmax_backward_run(fnn_call *call) {
+    return softmax_run(call, &(plan){.backward = fnn_kernels_of(call->in[0]->dtype)->softmax_backward_rows});
+}
+
+/* y: logarithm of the softmax of x along `axis`; the shape of x */
+static int log_softmax_forward_run(fnn_call *call) {
+    return softmax_run(call, &(plan){.forward = fnn_kernels_of(call->in[0]->dtype)->log_softmax_rows});
+}
+
+/* dx, dy, y: one shape */
+static int log_softmax_backward_run(fnn_call *call) {
+    return softmax_run(call, &(plan){.backward = fnn_kernels_of(call->in[0]->dtype)->log_softmax_backward_rows});
+}
+
+#define DRIVER(name)                                                                                                    \
+    const fnn_driver fnn_##name = {.infer = softmax_infer, .workspace = softmax_workspace, .cost = softmax_cost, .run = name##_run}
+DRIVER(softmax_forward);
+DRIVER(softmax_backward);
+DRIVER(log_softmax_forward);
+DRIVER(log_softmax_backward);
