@@ -95,6 +95,14 @@ static void softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void
 /* y = x - log(sum of exp(x)) along each row; x, y: (rows, n), may be the same memory */
 static void log_softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y) { softmax_all(rows, n, x, y, 1); }
 
+/* y: (rows) logarithms of the sums of exp(x); x: (rows, n). A maximum of +-inf is the answer itself. */
+static void logsumexp_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, void *y_) {
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const real *x = (const real *)x_ + r * n, m = max_row(n, x);
+        ((real *)y_)[r] = m - m == 0 ? m + log_of(exp_sum(n, x, m, NULL)) : m;
+    }
+}
+
 /* Sum of a * b, in the order of exp_sum. */
 INLINE real dot_row(ptrdiff_t n, const real *a, const real *b) {
     vec total = vec_zero();

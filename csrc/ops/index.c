@@ -1,6 +1,7 @@
-/* index.c: index_select (slices of x picked along one axis) and index_add (its adjoint).
+/* index.c: index_select (slices of x picked along one axis) and index_add (its adjoint); gather (an index of its own for
+ * every element) and scatter_add (its adjoint).
  *
- * Both walk slices: the axes but the chosen one are a nest of y and x together; its last dimension is one run where it is
+ * The first two walk slices: the axes but the chosen one are a nest of y and x together; its last dimension is one run where it is
  * dense in both. Indices are checked and made non-negative, once, before anything is written. */
 #include "nest.h"
 #include "order.h"
@@ -195,3 +196,115 @@ static int index_add_run(fnn_call *call) {
 }
 
 const fnn_driver fnn_index_add = {.infer = index_add_infer, .workspace = index_workspace, .run = index_add_run};
+
+/* ---- gather, scatter_add ---- */
+
+typedef struct {
+    fnn_nest nest;            /* the axes but the chosen one: operands written, read, index */
+    ptrdiff_t step[3];        /* along the axis */
+    ptrdiff_t extent, count;  /* of the axis in the whole tensor and in the index */
+    ptrdiff_t units;          /* positions a chunk */
+    int whole;                /* which operand the indices point into: 0 or 1 */
+    size_t size;
+    const fnn_kernels *K;     /* scatter_add */
+} gather_plan;
+
+static int gather_check(fnn_call *call, const fnn_tensor *whole, const fnn_tensor *index, int64_t axis) {
+    if (axis < 0 || axis >= whole->rank)
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but the tensor has shape %s", (long long)axis, fnn_shape_text(whole));
+    int fits = index->rank == whole->rank;
+    for (int d = 0; fits && d < whole->rank; d++) fits = d == axis || index->shape[d] == whole->shape[d];
+    if (!fits)
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'index' has shape %s, but must agree with %s in all axes but %lld",
+                        fnn_shape_text(index), fnn_shape_text(whole), (long long)axis);
+    return FNN_OK;
+}
+
+/* Every index lies within the axis; checked before anything is written. */
+static int check_indices(fnn_call *call, const fnn_tensor *index, ptrdiff_t extent) {
+    fnn_order order = fnn_order_empty();
+    int64_t block[256];
+    for (int d = 0; d < index->rank; d++) fnn_order_add(&order, index->shape[d], index->stride[d]);
+    for (ptrdiff_t from = 0; from < order.size; from += 256) {
+        ptrdiff_t n = fnn_min(256, order.size - from);
+        fnn_order_gather(&order, index->data, sizeof *block, from, n, block);
+        for (ptrdiff_t j = 0; j < n; j++)
+            if (block[j] < -extent || block[j] >= extent)
+                return fnn_fail(call, FNN_INDEX_ERROR, "element %td of index is %lld, but must lie between %td and %td", from + j,
+                                (long long)block[j], -extent, extent - 1);
+    }
+    return FNN_OK;
+}
+
+/* Moves one position's elements: y[j] = x[i] or y[i] += x[j], i being the j-th index. */
+static void move_row(const gather_plan *p, char *const *at) {
+    for (ptrdiff_t j = 0; j < p->count; j++) {
+        int64_t i = ((const int64_t *)at[2])[j * p->step[2]];
+        if (i < 0) i += p->extent;
+        char *to = at[0] + (p->whole == 0 ? i : j) * p->step[0] * (ptrdiff_t)p->size;
+        const char *from = at[1] + (p->whole == 1 ? i : j) * p->step[1] * (ptrdiff_t)p->size;
+        if (p->K) p->K->add(1, (void *const[]){to}, (const void *const[]){to, from}, (const ptrdiff_t[]){1, 1}, NULL);
+        else memcpy(to, from, p->size);
+    }
+}
+
+static void run_gather(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const gather_plan *p = context;
+    char *at[FNN_MAX_ARGS];
+    for (ptrdiff_t u = chunk * p->units, end = fnn_min(u + p->units, p->nest.size); u < end; u++) {
+        fnn_nest_seek(&p->nest, u, at);
+        move_row(p, at);
+    }
+}
+
+static int gather_all(fnn_call *call, gather_plan *p, const fnn_tensor *to, const fnn_tensor *from, const fnn_tensor *index) {
+    int axis = (int)call->attr.i[0];
+    const fnn_tensor *tensors[3] = {to, from, index}, *operand[3];
+    fnn_tensor slices[3];
+    for (int k = 0; k < 3; k++) {
+        slices[k] = slice_of(tensors[k], axis);
+        operand[k] = &slices[k];
+        p->step[k] = tensors[k]->stride[axis];
+    }
+    p->extent = tensors[p->whole]->shape[axis];
+    p->count = index->shape[axis];
+    p->size = fnn_itemsize(to->dtype);
+    int status = check_indices(call, index, p->extent);
+    if (status || fnn_numel(index) == 0) return status;
+    fnn_nest_build(&p->nest, operand, 3);
+    p->units = fnn_max(CHUNK / 4 / p->count, 1);
+    fnn_parallel_for(call, fnn_ceil_div(p->nest.size, p->units), (double)fnn_numel(index) * 4, run_gather, p);
+    return FNN_OK;
+}
+
+static int gather_infer(fnn_call *call) {
+    const fnn_tensor *x = call->in[0], *index = call->in[1];
+    int status = gather_check(call, x, index, call->attr.i[0]);
+    if (!status) fnn_set_shape(call->out[0], x->dtype, index->rank, index->shape);
+    return status;
+}
+
+/* y[.., j, ..] = x[.., index[.., j, ..], ..]; y: the shape of index; x: the same but along `axis` */
+static int gather_run(fnn_call *call) {
+    return gather_all(call, &(gather_plan){.whole = 1}, call->out[0], call->in[0], call->in[1]);
+}
+
+const fnn_driver fnn_gather = {.infer = gather_infer, .run = gather_run};
+
+static int scatter_add_infer(fnn_call *call) {
+    const fnn_tensor *y = call->out[0], *index = call->in[0], *dy = call->in[1];
+    if (y->rank < 0) return fnn_fail(call, FNN_TYPE_ERROR, "adds to an output that the caller gives");
+    if (y->dtype != dy->dtype || !fnn_same_shape(index, dy))
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'dy' is %s %s, but must be %s %s", fnn_dtype_name(dy->dtype), fnn_shape_text(dy),
+                        fnn_dtype_name(y->dtype), fnn_shape_text(index));
+    return gather_check(call, y, index, call->attr.i[0]);
+}
+
+/* y[.., index[.., j, ..], ..] += dy[.., j, ..]; y is given by the caller; equal indices add in order */
+static int scatter_add_run(fnn_call *call) {
+    gather_plan p = {.whole = 0, .K = fnn_kernels_of(call->out[0]->dtype)};
+    return gather_all(call, &p, call->out[0], call->in[1], call->in[0]);
+}
+
+const fnn_driver fnn_scatter_add = {.infer = scatter_add_infer, .run = scatter_add_run};

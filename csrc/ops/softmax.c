@@ -1,4 +1,4 @@
-/* softmax.c: softmax and log_softmax along any axis, forward and backward. Axis 1 of a channels-last tensor and the last
+/* softmax.c: softmax and log_softmax along any axis, forward and backward, and logsumexp. Axis 1 of a channels-last tensor and the last
  * axis of a C-ordered one are dense rows, worked on in place; others are gathered and scattered block by block. */
 #include "order.h"
 
@@ -7,7 +7,7 @@ enum { CHUNK = 8192 /* elements */ };
 typedef struct {
     fnn_rows in[2], out;
     int inputs;
-    ptrdiff_t block; /* rows a chunk */
+    ptrdiff_t n, block; /* of a row; rows a chunk */
     void (*forward)(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y);
     void (*backward)(ptrdiff_t rows, ptrdiff_t n, const void *dy, const void *y, void *dx);
 } plan;
@@ -28,13 +28,14 @@ static void make_plan(const fnn_call *call, plan *p) {
     p->inputs = call->in[1] ? 2 : 1;
     for (int k = 0; k < p->inputs; k++) p->in[k] = fnn_rows_of(call->in[k], axis);
     p->out = fnn_rows_of(call->out[0], axis);
-    p->block = fnn_max(CHUNK / fnn_max(p->out.n, 1), 1);
+    p->n = p->in[0].n;
+    p->block = fnn_max(CHUNK / fnn_max(p->n, 1), 1);
 }
 
 static void softmax_workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p;
     make_plan(call, &p);
-    size_t bytes = (size_t)(p.block * p.out.n) * p.out.size;
+    size_t bytes = (size_t)(p.block * p.n) * p.out.size;
     /* the result is made where the first input was gathered */
     if (!p.in[0].is_dense || !p.out.is_dense) ws->scratch += bytes;
     if (p.inputs == 2 && !p.in[1].is_dense) ws->scratch += bytes;
@@ -42,7 +43,7 @@ static void softmax_workspace(const fnn_call *call, fnn_workspace *ws) {
 
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
-    ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->out.rows - from), n = p->out.n;
+    ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->out.rows - from), n = p->n;
     int first_staged = !p->in[0].is_dense || !p->out.is_dense;
     void *second = (char *)scratch + (first_staged ? p->block * n * (ptrdiff_t)p->out.size : 0);
     const void *x = fnn_rows_read(&p->in[0], from, rows, scratch);
@@ -89,3 +90,21 @@ DRIVER(softmax_forward);
 DRIVER(softmax_backward);
 DRIVER(log_softmax_forward);
 DRIVER(log_softmax_backward);
+
+static int logsumexp_infer(fnn_call *call) {
+    int status = softmax_infer(call);
+    if (status || call->in[0]->rank == 0) return status;
+    fnn_tensor y = *call->out[0];
+    if (y.shape[call->attr.i[0]] == 0)
+        return fnn_fail(call, FNN_VALUE_ERROR, "x has shape %s: axis %lld is empty", fnn_shape_text(&y), (long long)call->attr.i[0]);
+    y.shape[call->attr.i[0]] = 1;
+    fnn_set_shape(call->out[0], y.dtype, y.rank, y.shape);
+    return FNN_OK;
+}
+
+/* y: log of the sum of exp(x) along `axis`, which stays with one element */
+static int logsumexp_run(fnn_call *call) {
+    return softmax_run(call, &(plan){.forward = fnn_kernels_of(call->in[0]->dtype)->logsumexp_rows});
+}
+
+const fnn_driver fnn_logsumexp = {.infer = logsumexp_infer, .workspace = softmax_workspace, .cost = softmax_cost, .run = logsumexp_run};
