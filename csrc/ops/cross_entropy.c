@@ -18,8 +18,8 @@ typedef struct {
     int reduction, has_labels;
     double smoothing;
     int64_t ignore_index;
-    fnn_rows x, dx;           /* (rows, n) */
-    fnn_rows target;          /* probabilities: (rows, n) */
+    fnn_lines x, dx;           /* (rows, n) */
+    fnn_lines target;          /* probabilities: (rows, n) */
     fnn_order labels;         /* or labels: (rows) */
     const fnn_tensor *target_tensor, *sample_weight;
     fnn_order samples, loss;  /* (rows): sample_weight, and loss or dloss */
@@ -94,13 +94,13 @@ static void make_plan(const fnn_call *call, plan *p, const fnn_tensor *x, const 
     *p = (plan){.K = fnn_kernels_of(x->dtype), .size = fnn_itemsize(x->dtype), .ignore_index = call->attr.i[0],
                 .reduction = (int)call->attr.i[1], .smoothing = call->attr.f[0], .target_tensor = target, .sample_weight = sample_weight};
     int axis = class_axis(x);
-    p->x = p->dx = fnn_rows_of(x, axis);
+    p->x = p->dx = fnn_lines_of(x, axis);
     p->rows = p->x.rows, p->n = p->x.n;
     p->block = fnn_max(CHUNK / p->n, 1);
     p->chunks = fnn_ceil_div(p->rows, p->block);
     p->has_labels = is_label(target->dtype);
     if (p->has_labels) p->labels = order_of(target);
-    else p->target = fnn_rows_of(target, axis);
+    else p->target = fnn_lines_of(target, axis);
     if (sample_weight) p->samples = order_of(sample_weight);
     p->loss = order_of(loss);
     p->loss_data = loss->data;
@@ -198,9 +198,9 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->rows - from), n = p->n;
     char *logp = at(p->logp, from * n, p->size);
     const void *samples = read_samples(p, &m, from, rows);
-    K->log_softmax_rows(rows, n, fnn_rows_read(&p->x, from, rows, m.x), logp);
+    K->log_softmax_rows(rows, n, fnn_lines_read(&p->x, from, rows, m.x), logp);
     if (p->has_labels) K->label_loss(rows, n, logp, p->label + from, p->weight, samples, p->smoothing, m.loss, m.applied);
-    else K->soft_loss(rows, n, logp, fnn_rows_read(&p->target, from, rows, m.target), p->weight, samples, p->smoothing, m.loss, m.applied);
+    else K->soft_loss(rows, n, logp, fnn_lines_read(&p->target, from, rows, m.target), p->weight, samples, p->smoothing, m.loss, m.applied);
     if (p->reduction == REDUCE_NONE) fnn_order_scatter(&p->loss, p->loss_data, p->size, from, rows, m.loss);
     else K->sum_rows(1, rows, m.loss, 0, at(p->sums, chunk, p->size));
     K->sum_rows(1, rows, m.applied, 0, at(p->sums, p->chunks + chunk, p->size));
@@ -214,12 +214,12 @@ static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->rows - from), n = p->n, step = p->reduction == REDUCE_NONE;
     const char *logp = at(p->logp, from * n, p->size);
     const void *samples = read_samples(p, &m, from, rows), *g = p->g;
-    char *dx = fnn_rows_place(&p->dx, from, m.x);
+    char *dx = fnn_lines_place(&p->dx, from, m.x);
     if (step) fnn_order_gather(&p->loss, p->loss_data, p->size, from, rows, m.loss), g = m.loss;
     if (p->has_labels) K->label_loss_backward(rows, n, g, step, logp, p->label + from, p->weight, samples, p->smoothing, dx);
     else
-        K->soft_loss_backward(rows, n, g, step, logp, fnn_rows_read(&p->target, from, rows, m.target), p->weight, samples, p->smoothing, dx);
-    fnn_rows_write(&p->dx, from, rows, dx);
+        K->soft_loss_backward(rows, n, g, step, logp, fnn_lines_read(&p->target, from, rows, m.target), p->weight, samples, p->smoothing, dx);
+    fnn_lines_write(&p->dx, from, rows, dx);
 }
 
 /* ---- forward ---- */

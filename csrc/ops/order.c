@@ -112,8 +112,8 @@ void fnn_order_scatter_all(const fnn_call *call, const fnn_order *order, void *t
     fnn_parallel_for(call, fnn_ceil_div(order->size, CHUNK), (double)order->size, run_scatter, &p);
 }
 
-fnn_rows fnn_rows_of(const fnn_tensor *t, int axis) {
-    fnn_rows rows = {.order = fnn_order_empty(), .data = t->data, .size = fnn_itemsize(t->dtype), .n = 1};
+fnn_lines fnn_lines_of(const fnn_tensor *t, int axis) {
+    fnn_lines rows = {.order = fnn_order_empty(), .data = t->data, .size = fnn_itemsize(t->dtype), .n = 1};
     int axes[FNN_MAX_RANK];
     fnn_canonical_axes(t->rank, axes);
     for (int d = 0; d < t->rank; d++)
@@ -124,18 +124,18 @@ fnn_rows fnn_rows_of(const fnn_tensor *t, int axis) {
     return rows;
 }
 
-static char *row_at(const fnn_rows *rows, ptrdiff_t from) { return rows->data + from * rows->n * (ptrdiff_t)rows->size; }
+static char *row_at(const fnn_lines *rows, ptrdiff_t from) { return rows->data + from * rows->n * (ptrdiff_t)rows->size; }
 
-const void *fnn_rows_read(const fnn_rows *rows, ptrdiff_t from, ptrdiff_t count, void *scratch) {
+const void *fnn_lines_read(const fnn_lines *rows, ptrdiff_t from, ptrdiff_t count, void *scratch) {
     if (rows->is_dense) return row_at(rows, from);
     fnn_order_gather(&rows->order, rows->data, rows->size, from * rows->n, count * rows->n, scratch);
     return scratch;
 }
 
-void *fnn_rows_place(const fnn_rows *rows, ptrdiff_t from, void *scratch) {
+void *fnn_lines_place(const fnn_lines *rows, ptrdiff_t from, void *scratch) {
     return rows->is_dense ? row_at(rows, from) : scratch;
 }
 
-void fnn_rows_write(const fnn_rows *rows, ptrdiff_t from, ptrdiff_t count, const void *dense) {
+void fnn_lines_write(const fnn_lines *rows, ptrdiff_t from, ptrdiff_t count, const void *dense) {
     if (!rows->is_dense) fnn_order_scatter(&rows->order, rows->data, rows->size, from * rows->n, count * rows->n, dense);
 }

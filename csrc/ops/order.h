@@ -26,20 +26,20 @@ void fnn_order_scatter(const fnn_order *order, void *tensor, size_t itemsize, pt
 /* The whole of a dense buffer into a tensor, in parallel. */
 void fnn_order_scatter_all(const fnn_call *call, const fnn_order *order, void *tensor, size_t itemsize, const void *dense);
 
-/* A tensor as rows along one axis: the other axes in canonical order say which row. */
+/* A tensor as lines (rows) along one axis: the other axes in canonical order say which row. */
 typedef struct {
     fnn_order order; /* the row's axis last */
     char *data;
     size_t size;     /* of an element */
     ptrdiff_t rows, n;
     int is_dense;    /* rows lie one after the other: they are worked on in place */
-} fnn_rows;
+} fnn_lines;
 
-fnn_rows fnn_rows_of(const fnn_tensor *t, int axis); /* rank 0: one row of one */
+fnn_lines fnn_lines_of(const fnn_tensor *t, int axis); /* rank 0: one row of one */
 /* Rows from .. from + count - 1, dense: where they are, or gathered into scratch. */
-const void *fnn_rows_read(const fnn_rows *rows, ptrdiff_t from, ptrdiff_t count, void *scratch);
+const void *fnn_lines_read(const fnn_lines *rows, ptrdiff_t from, ptrdiff_t count, void *scratch);
 /* Where to write these rows densely; write() then takes them there, if that is not in place. */
-void *fnn_rows_place(const fnn_rows *rows, ptrdiff_t from, void *scratch);
-void fnn_rows_write(const fnn_rows *rows, ptrdiff_t from, ptrdiff_t count, const void *dense);
+void *fnn_lines_place(const fnn_lines *rows, ptrdiff_t from, void *scratch);
+void fnn_lines_write(const fnn_lines *rows, ptrdiff_t from, ptrdiff_t count, const void *dense);
 
 #endif

@@ -5,7 +5,7 @@
 enum { CHUNK = 8192 /* elements */ };
 
 typedef struct {
-    fnn_rows in[2], out;
+    fnn_lines in[2], out;
     int inputs;
     ptrdiff_t n, block; /* of a row; rows a chunk */
     void (*forward)(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y);
@@ -26,8 +26,8 @@ static int softmax_infer(fnn_call *call) {
 static void make_plan(const fnn_call *call, plan *p) {
     int axis = (int)call->attr.i[0];
     p->inputs = call->in[1] ? 2 : 1;
-    for (int k = 0; k < p->inputs; k++) p->in[k] = fnn_rows_of(call->in[k], axis);
-    p->out = fnn_rows_of(call->out[0], axis);
+    for (int k = 0; k < p->inputs; k++) p->in[k] = fnn_lines_of(call->in[k], axis);
+    p->out = fnn_lines_of(call->out[0], axis);
     p->n = p->in[0].n;
     p->block = fnn_max(CHUNK / fnn_max(p->n, 1), 1);
 }
@@ -46,11 +46,11 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->out.rows - from), n = p->n;
     int first_staged = !p->in[0].is_dense || !p->out.is_dense;
     void *second = (char *)scratch + (first_staged ? p->block * n * (ptrdiff_t)p->out.size : 0);
-    const void *x = fnn_rows_read(&p->in[0], from, rows, scratch);
-    void *y = fnn_rows_place(&p->out, from, scratch);
+    const void *x = fnn_lines_read(&p->in[0], from, rows, scratch);
+    void *y = fnn_lines_place(&p->out, from, scratch);
     if (p->inputs == 1) p->forward(rows, n, x, y);
-    else p->backward(rows, n, x, fnn_rows_read(&p->in[1], from, rows, second), y);
-    fnn_rows_write(&p->out, from, rows, y);
+    else p->backward(rows, n, x, fnn_lines_read(&p->in[1], from, rows, second), y);
+    fnn_lines_write(&p->out, from, rows, y);
 }
 
 static double softmax_cost(const fnn_call *call) {
