@@ -155,7 +155,12 @@ void fnn_memory_unlock(void);
 
 /* ---- random numbers (random.c): Philox4x32-10, counter-based ----------------------------------------------------- */
 
-/* Block `block` of the launch numbered `number`: four 32-bit words. Element e of a launch uses block e / 4, word e % 4. */
+/* What tells one random launch from all others. */
+typedef struct {
+    uint64_t seed, number;
+} fnn_stream;
+
+/* Block `block` of the launch numbered `number`: four 32-bit words. The reference for kernels/random.h. */
 void fnn_philox(uint64_t seed, uint64_t number, uint64_t block, uint32_t out[4]);
 
 /* ---- kernels ---------------------------------------------------------------------------------------------------- */

@@ -31,25 +31,6 @@ static int count_inputs(const fnn_call *call) { return count((const void *const 
 /* A ":scalar" input reaches the kernel as it is and takes no part in broadcasting. */
 static int is_scalar(const fnn_call *call, int k) { return fnn_scalar_inputs(call->op) >> k & 1; }
 
-static int broadcast_shape(fnn_call *call, int inputs, int *rank, ptrdiff_t *shape) {
-    *rank = 0; /* scalars have rank 0: they add nothing */
-    for (int k = 0; k < inputs; k++)
-        if (call->in[k]->rank > *rank) *rank = call->in[k]->rank;
-    for (int d = 0; d < *rank; d++) shape[d] = 1;
-    for (int k = 0; k < inputs; k++) {
-        const fnn_tensor *t = call->in[k];
-        for (int d = 0; d < t->rank; d++) {
-            ptrdiff_t *extent = &shape[*rank - t->rank + d];
-            if (t->shape[d] == 1) continue;
-            if (*extent != 1 && *extent != t->shape[d])
-                return fnn_fail(call, FNN_VALUE_ERROR, "shapes %s and %s do not broadcast together",
-                                fnn_shape_text(call->in[0]), fnn_shape_text(t));
-            *extent = t->shape[d];
-        }
-    }
-    return FNN_OK;
-}
-
 /* The type the kernel computes in: that of the first real argument. */
 static int real_dtype(const fnn_call *call, int inputs) {
     for (int k = 0; k < inputs; k++)
@@ -67,7 +48,7 @@ static int output_dtype(const char *outputs, int k, int real) {
 static int infer(fnn_call *call) {
     int rank, inputs = count_inputs(call);
     ptrdiff_t shape[FNN_MAX_RANK];
-    int status = broadcast_shape(call, inputs, &rank, shape);
+    int status = fnn_broadcast(call, inputs, &rank, shape);
     if (status) return status;
     for (int k = 0, n = count_outputs(call); k < n; k++)
         fnn_set_shape(call->out[k], output_dtype(fnn_ops[call->op].outputs, k, real_dtype(call, inputs)), rank, shape);

@@ -87,3 +87,22 @@ void fnn_nest_seek(const fnn_nest *nest, ptrdiff_t index, char **at) {
     }
     for (int k = 0; k < nest->operands; k++) at[k] = nest->data[k] + shift[k] * (ptrdiff_t)nest->itemsize[k];
 }
+
+int fnn_broadcast(fnn_call *call, int inputs, int *rank, ptrdiff_t *shape) {
+    *rank = 0;
+    for (int k = 0; k < inputs; k++)
+        if (call->in[k]->rank > *rank) *rank = call->in[k]->rank;
+    for (int d = 0; d < *rank; d++) shape[d] = 1;
+    for (int k = 0; k < inputs; k++) {
+        const fnn_tensor *t = call->in[k];
+        for (int d = 0; d < t->rank; d++) {
+            ptrdiff_t *extent = &shape[*rank - t->rank + d];
+            if (t->shape[d] == 1) continue;
+            if (*extent != 1 && *extent != t->shape[d])
+                return fnn_fail(call, FNN_VALUE_ERROR, "shapes %s and %s do not broadcast together",
+                                fnn_shape_text(call->in[0]), fnn_shape_text(t));
+            *extent = t->shape[d];
+        }
+    }
+    return FNN_OK;
+}

@@ -12,6 +12,9 @@ typedef struct {
     size_t itemsize[FNN_MAX_ARGS];
 } fnn_nest;
 
+/* The shape to which the first `inputs` inputs broadcast together; ":scalar" ones, of rank 0, add nothing. */
+int fnn_broadcast(fnn_call *call, int inputs, int *rank, ptrdiff_t *shape);
+
 /* Operand 0 is the result; the others broadcast to its shape. Dimensions of one are dropped, the rest ordered by the
  * result's strides and merged where all operands are contiguous. */
 void fnn_nest_build(fnn_nest *nest, const fnn_tensor *const *tensors, int operands);

@@ -5,6 +5,7 @@
 #include "../simd/vec.h"
 
 #include "../kernels/elementwise.h"
+#include "../kernels/random.h"
 #include "../kernels/gemm.h"
 #include "../kernels/reduce.h"
 #include "../kernels/index.h"

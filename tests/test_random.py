@@ -1,0 +1,195 @@
+"""Random numbers: the generator's published values, independence of ISA, threads and layout, statistics, permutations."""
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import _core
+from fastnn._core import launch
+from fastnn.testing.checks import forced_threads
+
+ISAS = _core.available_isas()
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    before = _core.get_isa()
+    _core.set_isa(request.param)
+    yield request.param
+    _core.set_isa(before)
+
+
+def state(seed=1234, number=5):
+    return fastnn.tensor([seed, number])
+
+
+def uniform(shape, dtype=fastnn.float32, low=0.0, high=1.0, seed=1234, out=None):
+    out = _core.empty(shape, dtype, contiguous=True) if out is None else out
+    return launch.uniform(state(seed), low=low, high=high, ordinal=0, out=out).numpy()
+
+
+def normal(shape, dtype=fastnn.float32, seed=1234):
+    return launch.normal(state(seed), mean=0.0, std=1.0, ordinal=0, out=_core.empty(shape, dtype, contiguous=True)).numpy()
+
+
+def test_philox_gives_its_published_values():
+    # Random123's kat_vectors for philox4x32-10: counter, key -> words
+    ones = 2**64 - 1
+    assert _core.philox(0, 0, 0) == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
+    assert _core.philox(ones, ones, ones) == (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 31, 511, 512, 515, 20_000])
+def test_float32_takes_one_word_an_element(isa, n):
+    seed, number = -3, 2**40 + 7
+    words = [w for block in range((n + 3) // 4) for w in _core.philox(seed % 2**64, number, block)][:n]
+    y = launch.uniform(state(seed, number - 2), low=0.0, high=1.0, ordinal=2, out=_core.empty((n,), fastnn.float32)).numpy()
+    np.testing.assert_array_equal(y, (np.array(words) >> 8) * np.float32(2**-24))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 513])
+def test_float64_takes_two_words_an_element(isa, n):
+    words = np.array([w for block in range((n + 1) // 2) for w in _core.philox(1234, 5, block)], np.uint64)
+    bits = (words[0::2] | words[1::2] << np.uint64(32))[:n]
+    np.testing.assert_array_equal(uniform((n,), fastnn.float64), (bits >> np.uint64(11)) * 2.0**-53)
+
+
+def test_each_launch_and_each_seed_gives_other_numbers():
+    fastnn.manual_seed(3)
+    a, b = fastnn.rand(1000).numpy(), fastnn.rand(1000).numpy()
+    fastnn.manual_seed(4)
+    c = fastnn.rand(1000).numpy()
+    fastnn.manual_seed(3)
+    np.testing.assert_array_equal(fastnn.rand(1000).numpy(), a)
+    assert len({*a.tolist(), *b.tolist(), *c.tolist()}) > 2990
+
+
+@pytest.mark.parametrize("dtype", [fastnn.float32, fastnn.float64])
+def test_same_numbers_for_any_threads_and_isa(dtype):
+    results = []
+    before = _core.get_isa()
+    for isa in ISAS:
+        _core.set_isa(isa)
+        for threads in (1, 2, 3):
+            with forced_threads(threads):
+                results.append((uniform((50_001,), dtype, -2.0, 3.0), normal((50_001,), dtype)))
+    _core.set_isa(before)
+    for u, z in results[1:]:
+        np.testing.assert_array_equal(u, results[0][0])
+        np.testing.assert_allclose(z, results[0][1], rtol=0, atol=16 * np.finfo(dtype.name).eps)
+
+
+def test_elements_are_counted_in_canonical_order(isa):
+    line = uniform((2 * 3 * 4 * 5,))
+    image = uniform((2, 5, 3, 4))  # C order in memory, N H W C in counting
+    np.testing.assert_array_equal(image, line.reshape(2, 3, 4, 5).transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(uniform((2, 5, 3, 4), out=_core.empty((2, 5, 3, 4), fastnn.float32)), image)
+    np.testing.assert_array_equal(uniform((6, 20)), line.reshape(6, 20))
+    spaced = fastnn.zeros(7, 300)[1:, ::15]
+    np.testing.assert_array_equal(uniform((6, 20), out=spaced), line.reshape(6, 20))
+
+
+def test_uniform_statistics_and_range(isa):
+    for dtype in (fastnn.float32, fastnn.float64):
+        u = uniform((400_000,), dtype, low=-1.0, high=3.0).astype(np.float64)
+        assert u.min() >= -1 and u.max() < 3
+        assert abs(u.mean() - 1) < 4 * np.sqrt(16 / 12 / u.size)
+        counts = np.histogram(u, 64, (-1, 3))[0]
+        expected = u.size / 64
+        assert ((counts - expected) ** 2 / expected).sum() < 63 + 5 * np.sqrt(2 * 63)
+        assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 4 / np.sqrt(u.size)
+
+
+def test_uniform_stays_below_high_where_rounding_would_reach_it(isa):
+    high = float(np.nextafter(np.float32(1), np.float32(2)))
+    assert uniform((100_000,), low=1.0, high=high).max() == 1
+    assert uniform((1000,), low=2.0, high=2.0).tolist() == [2.0] * 1000
+
+
+def test_normal_statistics(isa):
+    for dtype in (fastnn.float32, fastnn.float64):
+        z = normal((400_000,), dtype).astype(np.float64)
+        n = z.size
+        assert abs(z.mean()) < 4 / np.sqrt(n)
+        assert abs(z.var() - 1) < 4 * np.sqrt(2 / n)
+        assert abs((z**3).mean()) < 4 * np.sqrt(15 / n)
+        assert abs((z**4).mean() - 3) < 4 * np.sqrt(96 / n)
+        assert abs(np.corrcoef(z[0::2], z[1::2])[0, 1]) < 4 / np.sqrt(n / 2)
+        assert abs(np.mean(np.abs(z) > 2) - 0.0455) < 4 * np.sqrt(0.0455 / n)
+
+
+def dropout(x, p, seed=1234):
+    return launch.dropout_forward(x, state(seed), p=p, scale=2.0, ordinal=0)
+
+
+def test_dropout_keeps_with_its_probability_and_masks_are_reproducible(isa):
+    x = fastnn.full((100_000,), 3.0)
+    for p in (0.0, 0.1, 0.5, 0.9, 1.0):
+        y, mask = dropout(x, p)
+        kept = mask.numpy()
+        assert abs(kept.mean() - (1 - p)) <= 4 * np.sqrt(p * (1 - p) / x.size)
+        np.testing.assert_array_equal(y.numpy(), np.where(kept, np.float32(6), 0))
+        np.testing.assert_array_equal(dropout(x.double(), p)[1].numpy(), kept)
+    words = [w for block in range(25) for w in _core.philox(1234, 5, block)]
+    np.testing.assert_array_equal(dropout(x, 0.3)[1].numpy()[:100], np.array(words) / 2**32 >= 0.3)
+
+
+def test_dropout_does_not_depend_on_strides_or_threads(isa):
+    x = np.random.default_rng(2).normal(size=(7, 5, 33, 31)).astype(np.float32)
+    dense = fastnn.tensor(x)
+    last = fastnn.tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    spaced = fastnn.tensor(np.repeat(x, 2, 3))[..., ::2]
+    expected = [t.numpy().copy() for t in dropout(dense, 0.4)]
+    for t in (dense, last, spaced):
+        for threads in (1, 3):
+            with forced_threads(threads):
+                y, mask = dropout(t, 0.4)
+            np.testing.assert_array_equal(y.numpy(), expected[0])
+            np.testing.assert_array_equal(mask.numpy(), expected[1])
+
+
+def test_dropout_backward_uses_the_mask(isa):
+    dy = np.random.default_rng(4).normal(size=(3, 77)).astype(np.float32)
+    mask = np.random.default_rng(5).random((3, 77)) < 0.5
+    dx = launch.dropout_backward(fastnn.tensor(dy), fastnn.tensor(mask), scale=1.25)
+    np.testing.assert_array_equal(dx.numpy(), np.where(mask, dy * np.float32(1.25), 0))
+    one = launch.dropout_backward(fastnn.tensor(dy[:1, :1]), fastnn.tensor(mask), scale=1.25)
+    np.testing.assert_array_equal(one.numpy(), np.where(mask, dy[0, 0] * np.float32(1.25), 0))
+
+
+def permutation(n, seed):
+    return launch.randperm(state(seed), ordinal=0, out=_core.empty((n,), fastnn.int64)).numpy()
+
+
+def test_randperm_permutes_and_every_order_is_as_likely(isa):
+    for n in (0, 1, 2, 1000):
+        assert sorted(permutation(n, 1).tolist()) == list(range(n))
+    orders = {}
+    for seed in range(2400):
+        order = tuple(permutation(4, seed).tolist())
+        orders[order] = orders.get(order, 0) + 1
+    assert len(orders) == 24
+    assert sum((c - 100) ** 2 / 100 for c in orders.values()) < 23 + 5 * np.sqrt(2 * 23)
+
+
+def test_randperm_is_the_same_on_every_isa():
+    before = _core.get_isa()
+    results = []
+    for isa in ISAS:
+        _core.set_isa(isa)
+        results.append(permutation(1001, 9).tolist())
+    _core.set_isa(before)
+    assert all(r == results[0] for r in results)
+
+
+def test_errors_name_what_was_given():
+    with pytest.raises(ValueError, match=r"low is 2 and high 1"):
+        uniform((3,), low=2.0, high=1.0)
+    with pytest.raises(ValueError, match=r"p is 1.5"):
+        dropout(fastnn.zeros(3), 1.5)
+    with pytest.raises(TypeError, match="output that the caller gives"):
+        launch.normal(state(), mean=0.0, std=1.0, ordinal=0)
+    with pytest.raises(TypeError, match="output 'y' is int64"):
+        launch.normal(state(), mean=0.0, std=1.0, ordinal=0, out=_core.empty((3,), fastnn.int64))
+    with pytest.raises(ValueError, match=r"'generator' has shape \(3,\)"):
+        launch.dropout_forward(fastnn.zeros(3), fastnn.tensor([1, 2, 3]), p=0.5, scale=2.0, ordinal=0)
