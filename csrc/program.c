@@ -3,12 +3,18 @@
  * A program is the list of a step's calls. Arguments name storages, not addresses: planning decides where each storage lives, and
  * binding writes the addresses into the calls once, so that a replay is a loop over ready calls. Temporaries share one arena: two
  * of them overlap only if their lifetimes do not. */
+#define _POSIX_C_SOURCE 199309L
 #include "program.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { MAX_OPERANDS = 2 * FNN_MAX_ARGS };
+
+/* Calls predicted to take less are not worth another thread's attention, replays with less of them not worth waking it: opening a
+ * team costs some 3 us while the workers still spin, some 50 us when they sleep. */
+static const double WORTH_SHARING_NS = 2000, WORTH_A_TEAM_NS = 20000;
 
 /* One argument of one call. Slots 0 .. FNN_MAX_ARGS - 1 are outputs, the others inputs. */
 typedef struct {
@@ -31,7 +37,15 @@ typedef struct {
     ptrdiff_t offset;       /* in the arena */
     int first, last;        /* lifetime in calls */
     int written, read_first;
+    operand **uses; /* of BOUND storages, whose address changes from replay to replay */
+    int num_uses;
 } storage;
+
+/* A random generator's launch counter, which a replay moves on by the launches it made. */
+typedef struct {
+    int64_t *value;
+    int64_t launches;
+} counter;
 
 struct fnn_program {
     record **records;
@@ -39,6 +53,9 @@ struct fnn_program {
     int num_records, max_records, num_storages, max_storages;
     char *arena;
     size_t arena_bytes, eager_bytes;
+    double parallel_ns; /* predicted time of the calls that are worth sharing out */
+    counter *counters;
+    int num_counters;
     int failed, status;
 };
 
@@ -47,8 +64,10 @@ fnn_program *fnn_program_new(void) { return calloc(1, sizeof(fnn_program)); }
 void fnn_program_free(fnn_program *program) {
     if (!program) return;
     for (int r = 0; r < program->num_records; r++) free(program->records[r]);
+    for (int s = 0; s < program->num_storages; s++) free(program->storages[s].uses);
     free(program->records);
     free(program->storages);
+    free(program->counters);
     free(program);
 }
 
@@ -116,6 +135,8 @@ int fnn_program_add_call(fnn_program *program, const fnn_call *call, const int *
 }
 
 /* ---- planning ---- */
+
+static int list_uses(fnn_program *program);
 
 void fnn_program_set_kind(fnn_program *program, int s, fnn_storage_kind kind, char *base) {
     program->storages[s].kind = kind;
@@ -241,7 +262,21 @@ int fnn_program_plan(fnn_program *program) {
     if (defer_writes(program)) return FNN_MEMORY_ERROR;
     find_lifetimes(program);
     size_workspaces(program);
+    program->parallel_ns = 0;
+    for (int r = 0; r < program->num_records; r++) {
+        double ns = fnn_cost(&program->records[r]->call);
+        if (ns >= WORTH_SHARING_NS) program->parallel_ns += ns;
+    }
+    if (list_uses(program)) return FNN_MEMORY_ERROR;
     return lay_out(program);
+}
+
+int fnn_program_count_random(fnn_program *program, int64_t *value, int64_t launches) {
+    counter *larger = realloc(program->counters, (size_t)(program->num_counters + 1) * sizeof *larger);
+    if (!larger) return FNN_MEMORY_ERROR;
+    program->counters = larger;
+    larger[program->num_counters++] = (counter){value, launches};
+    return FNN_OK;
 }
 
 size_t fnn_program_arena_bytes(const fnn_program *program) { return program->arena_bytes; }
@@ -256,10 +291,24 @@ static void bind(fnn_program *program, int s) {
         }
 }
 
+/* Lists the operands of the storages that are bound anew for each replay. */
+static int list_uses(fnn_program *program) {
+    for (int s = 0; s < program->num_storages; s++) {
+        storage *t = &program->storages[s];
+        if (t->kind != FNN_BOUND || t->first < 0) continue;
+        t->uses = malloc((size_t)(t->last - t->first + 1) * MAX_OPERANDS * sizeof *t->uses);
+        if (!t->uses) return FNN_MEMORY_ERROR;
+        for (int r = t->first; r <= t->last; r++)
+            for (int k = 0; k < MAX_OPERANDS; k++)
+                if (program->records[r]->operands[k].storage == s) t->uses[t->num_uses++] = &program->records[r]->operands[k];
+    }
+    return FNN_OK;
+}
+
 void fnn_program_bind(fnn_program *program, int s, char *base) {
-    if (program->storages[s].base == base) return;
-    program->storages[s].base = base;
-    bind(program, s);
+    storage *t = &program->storages[s];
+    t->base = base;
+    for (int u = 0; u < t->num_uses; u++) t->uses[u]->tensor.data = base + t->uses[u]->offset;
 }
 
 void fnn_program_set_arena(fnn_program *program, char *arena) {
@@ -280,32 +329,64 @@ void fnn_program_set_arena(fnn_program *program, char *arena) {
 
 /* ---- replay ---- */
 
-static void run_records(void *context) {
-    fnn_program *program = context;
+static int run_records(fnn_program *program) {
     unsigned caller = fnn_flush_on();
-    int flushing = 1;
-    program->status = FNN_OK;
-    for (int r = 0; r < program->num_records; r++) {
+    int flushing = 1, status = FNN_OK;
+    for (int r = 0; r < program->num_records && !status; r++) {
         fnn_call *call = &program->records[r]->call;
         if (call->flush != flushing) {
             if (call->flush) fnn_flush_on();
             else fnn_flush_restore(caller);
             flushing = call->flush;
         }
-        int status = fnn_ops[call->op].driver->run(call);
-        if (status) {
-            program->status = status;
-            program->failed = r;
-            break;
-        }
+        status = fnn_ops[call->op].driver->run(call);
+        program->failed = r;
     }
     fnn_flush_restore(caller);
+    for (int c = 0; c < program->num_counters && !status; c++) *program->counters[c].value += program->counters[c].launches;
+    return program->status = status;
+}
+
+typedef struct {
+    fnn_program *program;
+    int moving;
+    char *base;
+    ptrdiff_t step, runs, done;
+    double seconds;
+} repetition;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void run_repeatedly(void *context) {
+    repetition *job = context;
+    double end = now() + job->seconds;
+    while (job->done < job->runs) {
+        if (job->moving >= 0) fnn_program_bind(job->program, job->moving, job->base + job->done * job->step);
+        if (run_records(job->program)) return;
+        job->done++;
+        if (job->done < job->runs && now() >= end) return;
+    }
+}
+
+int fnn_program_run_many(fnn_program *program, int moving, char *base, ptrdiff_t step, ptrdiff_t runs, double seconds,
+                         ptrdiff_t *done, const char **message) {
+    repetition job = {program, moving, base, step, runs, 0, seconds};
+    double ns = program->parallel_ns * (double)runs;
+    program->status = FNN_OK;
+    if (ns >= WORTH_A_TEAM_NS) fnn_team_run(run_repeatedly, &job);
+    else run_repeatedly(&job);
+    *done = job.done;
+    if (program->status) *message = program->records[program->failed]->call.message;
+    return program->status;
 }
 
 int fnn_program_run(fnn_program *program, const char **message) {
-    fnn_team_run(run_records, program);
-    if (program->status) *message = program->records[program->failed]->call.message;
-    return program->status;
+    ptrdiff_t done;
+    return fnn_program_run_many(program, -1, NULL, 0, 1, 0, &done, message);
 }
 
 /* ---- summaries ---- */

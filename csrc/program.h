@@ -26,12 +26,18 @@ void fnn_program_set_kind(fnn_program *program, int storage, fnn_storage_kind ki
 int fnn_program_is_written(const fnn_program *program, int storage);
 int fnn_program_is_read_first(const fnn_program *program, int storage); /* read before any call of the step writes it */
 int fnn_program_plan(fnn_program *program);
+int fnn_program_count_random(fnn_program *program, int64_t *counter, int64_t launches); /* a replay adds `launches` to *counter */
 size_t fnn_program_arena_bytes(const fnn_program *program);
 void fnn_program_set_arena(fnn_program *program, char *arena);
 void fnn_program_bind(fnn_program *program, int storage, char *base);
 
 /* Replay. 0, or the status of the first call that failed, whose message is `*message`; then no FIXED storage was written. */
 int fnn_program_run(fnn_program *program, const char **message);
+
+/* Replays again and again: run r has storage `moving` at base + r * step bytes. Stops after `runs`, at the first failure, or when
+ * `seconds` are over; *done counts the runs that were completed. */
+int fnn_program_run_many(fnn_program *program, int moving, char *base, ptrdiff_t step, ptrdiff_t runs, double seconds,
+                         ptrdiff_t *done, const char **message);
 
 /* What the plan holds, for summaries. */
 int fnn_program_num_calls(const fnn_program *program);

@@ -14,6 +14,7 @@ import types
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(object)
+    int PyErr_CheckSignals() except -1
 
 cdef extern from "fastnn.h" nogil:
     enum: FNN_MAX_RANK, FNN_MAX_ARGS, FNN_MAX_INTS, FNN_MAX_FLOATS, FNN_NUM_DTYPES, FNN_NUM_OPS, FNN_NUM_ISAS
@@ -94,6 +95,8 @@ cdef extern from "program.h" nogil:
     void fnn_program_set_arena(fnn_program *, char *)
     void fnn_program_bind(fnn_program *, int, char *)
     int fnn_program_run(fnn_program *, const char **)
+    int fnn_program_run_many(fnn_program *, int, char *, Py_ssize_t, Py_ssize_t, double, Py_ssize_t *, const char **)
+    int fnn_program_count_random(fnn_program *, int64_t *, int64_t)
     int fnn_program_num_calls(const fnn_program *)
     int fnn_program_call_op(const fnn_program *, int)
     double fnn_program_call_ns(const fnn_program *, int)

@@ -149,6 +149,10 @@ cdef class Program:
         for number in range(len(self.storages)):
             if not self.settle(number, number in returned):
                 return False
+        for number, count in self.random_counts.items():
+            storage = self.storages[number][0]
+            if fnn_program_count_random(self.handle, <int64_t *>storage.start + 1, count) != FNN_OK:
+                raise MemoryError("capture: no memory for the plan")
         if fnn_program_plan(self.handle) != FNN_OK:
             raise MemoryError("capture: no memory for the plan")
         return True
@@ -219,19 +223,11 @@ cdef class Program:
             self.arena = arena
             fnn_program_set_arena(self.handle, arena.start)
 
-    def run(self, inputs):
-        """Replays the step on other inputs of the same shapes; returns the outputs."""
+    cdef list make_outputs(self):
+        """Fresh memory for the outputs, bound."""
         cdef TensorBase t, template
-        cdef Storage storage
-        cdef const char *message = NULL
-        cdef int k, status
         cdef list results = []
         cdef dict fresh = {}
-        if self.running:
-            raise RuntimeError("capture: this program is already running")
-        for k in range(len(self.inputs)):
-            t = inputs[k]
-            fnn_program_bind(self.handle, self.inputs[k], <char *>t.desc.data)
         for number, value in self.outputs:
             template = value
             t = alias(template)
@@ -242,6 +238,25 @@ cdef class Program:
                 t.storage = fresh[number]
                 t.desc.data = t.storage.start + (<char *>template.desc.data - template.storage.start)
             results.append(t)
+        return results
+
+    cdef int settle_after(self) except -1:
+        """What Python sees of a replay besides its outputs: versions, and which gradients there are."""
+        for value in self.written:
+            (<Storage>value).version += 1
+        for leaf, before, is_set, after in self.gradients.values():
+            (<TensorBase>leaf)._grad = after
+        return 0
+
+    def run(self, inputs):
+        """Replays the step on other inputs of the same shapes; returns the outputs."""
+        cdef const char *message = NULL
+        cdef int k, status
+        if self.running:
+            raise RuntimeError("capture: this program is already running")
+        for k in range(len(self.inputs)):
+            fnn_program_bind(self.handle, self.inputs[k], <char *>(<TensorBase?>inputs[k]).desc.data)
+        results = self.make_outputs()
         self.running = True
         try:
             with nogil:
@@ -250,14 +265,32 @@ cdef class Program:
             self.running = False
         if status != FNN_OK:
             raise EXCEPTIONS[status](message.decode("utf-8", "replace"))
-        for number, count in self.random_counts.items():
-            storage = self.storages[number][0]
-            (<int64_t *>storage.start)[1] += count
-        for value in self.written:
-            (<Storage>value).version += 1
-        for leaf, before, is_set, after in self.gradients.values():
-            (<TensorBase>leaf)._grad = after
+        self.settle_after()
         return results
+
+    def run_many(self, TensorBase moving not None, Py_ssize_t runs):
+        """Replays a step of one input `runs` times, on consecutive stretches of the dense tensor `moving`; Ctrl-C takes effect between steps."""
+        cdef const char *message = NULL
+        cdef int status = FNN_OK, number = self.inputs[0]
+        cdef Py_ssize_t total = 0, done = 0
+        cdef Py_ssize_t step = moving.nbytes // runs if runs else 0
+        if self.running:
+            raise RuntimeError("capture: this program is already running")
+        outputs = self.make_outputs()  # every run writes them; only the last one's values would remain
+        self.running = True
+        try:
+            while total < runs and status == FNN_OK:
+                with nogil:
+                    status = fnn_program_run_many(self.handle, number, <char *>moving.desc.data + total * step, step, runs - total,
+                                                  0.05, &done, &message)
+                total += done
+                self.settle_after()
+                PyErr_CheckSignals()
+        finally:
+            self.running = False
+        if status != FNN_OK:
+            raise EXCEPTIONS[status](f"batch {total}: " + message.decode("utf-8", "replace"))
+        return outputs
 
     def snapshot(self):
         """Copies of everything lasting that the program changes; for `restore`."""

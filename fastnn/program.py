@@ -5,13 +5,16 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _core
 from ._core import Program, TensorBase
 from .ops.create import as_tensor
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
 
 __all__ = ["CapturedProgram", "capture"]
 
@@ -105,9 +108,7 @@ class CapturedProgram:
         return results
 
     def _replay(self, program: Program, template: Any, inputs: tuple) -> Any:
-        if self._arena is None or self._arena[1] < program.arena_bytes:
-            self._arena = (_core.new_arena(program.arena_bytes), program.arena_bytes)
-        program.set_arena(self._arena[0])
+        self._ready(program)
         tensors = [v for v in inputs if isinstance(v, TensorBase)]
         before = program.snapshot() if self._verify else None
         outputs = program.run(tensors)
@@ -117,6 +118,13 @@ class CapturedProgram:
             self._verify -= 1
             self._compare(program, before, outputs, inputs)
         return _unflatten(template, outputs)
+
+    def _ready(self, program: Program) -> Program:
+        """The program with its arena; all programs of one function share one, as large as the largest needs."""
+        if self._arena is None or self._arena[1] < program.arena_bytes:
+            self._arena = (_core.new_arena(program.arena_bytes), program.arena_bytes)
+        program.set_arena(self._arena[0])
+        return program
 
     def _compare(self, program: Program, before: Any, outputs: list, inputs: tuple) -> None:
         """Runs the step eagerly from the same state and asserts that everything has the same bits."""
@@ -136,6 +144,37 @@ class CapturedProgram:
         self._programs.clear()
         warnings.warn(f"capture: the step runs eagerly, because {self.obstacle}", RuntimeWarning, stacklevel=4)
         return results if inputs is None else self.step(*inputs)
+
+    def run_many(self, moving: Tensor, length: int) -> None:
+        """Calls the step on consecutive stretches of `length` elements of `moving`, one after the other, without entering Python.
+
+        Parameters
+        ----------
+        moving : Tensor
+            One axis, dense; the step's only input is a stretch of it. The last stretch may be shorter.
+        length : int
+            Elements per call.
+
+        Raises
+        ------
+        Exception
+            As the step itself; the message names the number of the call. Calls before it have taken effect, it and later ones not.
+        """
+        if moving.ndim != 1 or not moving.is_contiguous() or length < 1:
+            raise ValueError(f"run_many: moving has shape {moving.shape} and length is {length}, but it must be a dense tensor of one "
+                             "axis and a positive length")
+        start, n = 0, moving.shape[0]
+        while start < n:
+            part = moving[start:start + length]
+            found = self._programs.get(_key((part,))) if self.obstacle is None and not self._verify else None
+            runs = (n - start) // length
+            if found is None or runs == 0 or found[0].mismatch() is not None:
+                self(part)
+                start += length
+                continue
+            self._ready(found[0]).run_many(moving[start:start + runs * length], runs)
+            self.replays += runs
+            start += runs * length
 
     def summary(self) -> str:
         """Each program's launches, and the memory planned for them against what they take eagerly."""

@@ -93,3 +93,25 @@ def test_threads_stay_awake_and_change_no_bit(threads):
         assert program.replays == 3 or threads == 1
         if threads > 1:
             assert _core.last_workers() == threads
+
+
+def test_many_runs_equal_single_ones():
+    table = fastnn.tensor(np.random.default_rng(1).standard_normal((50, 3)), dtype=fastnn.float32)
+    total = fastnn.zeros(3)
+
+    def step(rows):
+        picked = launch.sum(launch.index_select(table, rows, axis=0), axes=1, keepdim=0, divisor=1.0)
+        launch.add(launch.mul(total, fastnn.tensor(0.5)), picked, out=total)
+
+    order = fastnn.tensor(np.random.default_rng(2).permutation(50))
+    for k in range(0, 50, 7):
+        step(order[k:k + 7])
+    expected = total.numpy().copy()
+    program = capture(step)
+    for _ in range(3):
+        total.zero_()
+        program.run_many(order, 7)
+        np.testing.assert_array_equal(total.numpy(), expected)
+    assert program.replays >= 14
+    with pytest.raises(IndexError, match="batch 1: index_select"):
+        program.run_many(fastnn.tensor([0] * 7 + [99] * 7 + [0] * 7), 7)
