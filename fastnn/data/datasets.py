@@ -1,0 +1,190 @@
+"""Data sets held in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..io.extras import require
+from .idx import read_idx
+
+_PARTS = {"train": "train", "test": "t10k"}
+_KINDS = {"images": ("images-idx3-ubyte", "images.idx3-ubyte"), "labels": ("labels-idx1-ubyte", "labels.idx1-ubyte")}
+
+
+class ArrayDataset:
+    """Arrays that share their first axis: samples and their targets.
+
+    Parameters
+    ----------
+    *arrays : array_like
+        One or more arrays of shape (N, ...), kept without copying where possible.
+
+    Attributes
+    ----------
+    arrays : tuple of numpy.ndarray
+        The arrays; ``x, y = dataset.arrays``.
+
+    Raises
+    ------
+    ValueError
+        If there is no array, one has no axis, or the lengths differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> data = ArrayDataset(np.zeros((6, 4)), np.arange(6))
+    >>> len(data), data[1:3][1].tolist()
+    (6, [1, 2])
+    """
+
+    def __init__(self, *arrays: Any) -> None:
+        if not arrays:
+            raise ValueError("ArrayDataset: expected at least one array")
+        self.arrays = tuple(np.asarray(array) for array in arrays)
+        for position, array in enumerate(self.arrays):
+            if array.ndim == 0:
+                raise ValueError(f"ArrayDataset: array {position} is a single number, expected shape (N, ...)")
+        lengths = [len(array) for array in self.arrays]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"ArrayDataset: the arrays have different lengths {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def __getitem__(self, index: Any) -> tuple[np.ndarray, ...]:
+        """The rows `index` (an integer, slice or index array) of every array."""
+        return tuple(array[index] for array in self.arrays)
+
+
+def data_folder(data_dir: str | os.PathLike | None = None) -> Path:
+    """The folder to look for data sets in: `data_dir`, or else the environment's ``FASTNN_DATA``.
+
+    Parameters
+    ----------
+    data_dir : str or path-like, optional
+        The folder, if the caller named one.
+
+    Returns
+    -------
+    pathlib.Path
+        An existing folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither names an existing folder.
+    """
+    if data_dir is None:
+        data_dir = os.environ.get("FASTNN_DATA")
+        if not data_dir:
+            raise FileNotFoundError("no data folder: pass data_dir (--data-dir) or set FASTNN_DATA")
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the data folder {os.fspath(folder)!r} does not exist")
+    return folder
+
+
+def mnist(data_dir: str | os.PathLike | None = None, *, dtype: Any = np.float32) -> tuple[ArrayDataset, ArrayDataset]:
+    """MNIST, or any data set in its four IDX files (Fashion-MNIST, KMNIST), plain or gzipped.
+
+    Parameters
+    ----------
+    data_dir : str or path-like, optional
+        Folder that holds the files, directly or in a subfolder ``mnist``; by default the
+        environment's ``FASTNN_DATA``.
+    dtype : NumPy dtype
+        Type of the images, float32 or float64.
+
+    Returns
+    -------
+    train, test : ArrayDataset
+        Each with images (N, 1, H, W) scaled to [0, 1] and labels (N,) as int64.
+
+    Raises
+    ------
+    FileNotFoundError
+        If files are missing; all missing ones are listed.
+    ValueError
+        If a file is not what it should be, or images and labels differ in number.
+    """
+    folder = data_folder(data_dir)
+    paths, missing = {}, []
+    for part, prefix in _PARTS.items():
+        for kind, names in _KINDS.items():
+            found = _find(folder, [f"{prefix}-{name}{zipped}" for name in names for zipped in ("", ".gz")])
+            paths[part, kind] = found
+            if found is None:
+                missing.append(f"{prefix}-{names[0]}[.gz]")
+    if missing:
+        raise FileNotFoundError(f"MNIST in {os.fspath(folder)!r}: missing {', '.join(missing)}")
+    train, test = (_mnist_part(paths[part, "images"], paths[part, "labels"], np.dtype(dtype)) for part in _PARTS)
+    return train, test
+
+
+def _find(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first of `names` that exists in `folder` or its subfolder ``mnist``."""
+    candidates = (place / name for place in (folder, folder / "mnist") for name in names)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _mnist_part(images_path: Path, labels_path: Path, dtype: np.dtype) -> ArrayDataset:
+    """One part of MNIST: (N, H, W) bytes and (N,) bytes, as `mnist` returns them."""
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    if images.ndim != 3 or images.dtype != np.uint8:
+        raise ValueError(f"{images_path}: found {images.dtype} data of shape {images.shape}, expected uint8 (N, H, W)")
+    if labels.ndim != 1 or labels.dtype != np.uint8:
+        raise ValueError(f"{labels_path}: found {labels.dtype} data of shape {labels.shape}, expected uint8 (N,)")
+    if len(images) != len(labels):
+        raise ValueError(f"{images_path} holds {len(images)} images, but {labels_path} holds {len(labels)} labels")
+    x = np.divide(images[:, None], dtype.type(255), dtype=dtype)
+    return ArrayDataset(x, labels.astype(np.int64))
+
+
+def digits(*, image_size: int = 8, test_fraction: float = 0.2,
+           dtype: Any = np.float32) -> tuple[ArrayDataset, ArrayDataset]:
+    """The 1,797 handwritten 8x8 digits that scikit-learn carries: no network and no files needed.
+
+    The split is always the same one: drawn once with a fixed seed, so that both parts hold all writers.
+
+    Parameters
+    ----------
+    image_size : int
+        Side of the images, at least 8: each pixel is repeated ``image_size // 8`` times each way and
+        the rest is an even border of zeros (28 gives 24 pixels of digit and a border of 2).
+    test_fraction : float
+        Share of the samples in the test part, between 0 and 1.
+    dtype : NumPy dtype
+        Type of the images, float32 or float64.
+
+    Returns
+    -------
+    train, test : ArrayDataset
+        Each with images (N, 1, image_size, image_size) scaled to [0, 1] and labels (N,) as int64.
+
+    Raises
+    ------
+    ImportError
+        If the extra ``sklearn`` is not installed.
+    ValueError
+        If `image_size` or `test_fraction` is out of range.
+    """
+    if image_size < 8:
+        raise ValueError(f"digits: image_size is {image_size}, expected at least 8")
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"digits: test_fraction is {test_fraction}, expected between 0 and 1")
+    source = require("sklearn.datasets", extra="sklearn", feature="the data set 'digits'")
+    images, labels = source.load_digits(return_X_y=True)
+    factor = image_size // 8
+    border = image_size - 8 * factor
+    side = (border // 2, border - border // 2)
+    x = (images / 16).astype(dtype).reshape(-1, 8, 8).repeat(factor, 1).repeat(factor, 2)
+    x = np.pad(x, ((0, 0), side, side))[:, None]
+    order = np.random.default_rng(0).permutation(len(x))
+    cut = len(x) - round(test_fraction * len(x))
+    y = labels.astype(np.int64)
+    return ArrayDataset(x[order[:cut]], y[order[:cut]]), ArrayDataset(x[order[cut:]], y[order[cut:]])

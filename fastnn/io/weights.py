@@ -1,0 +1,198 @@
+"""Weights in safetensors files, with what describes them as JSON in the file's metadata.
+
+Nothing here can run code from a file: tensors are raw bytes, the metadata is JSON, and a model is
+rebuilt only from the closed list of `fastnn.models`. Needs the extra ``files``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .extras import require
+from .files import write_atomic
+
+_ENTRY = "fastnn"  # key of our JSON in the file's str -> str metadata
+
+
+def save_file(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write named tensors to a safetensors file, completely or not at all.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor or numpy.ndarray
+        What to save, such as a model's ``state_dict()``.
+    path : str or path-like
+        The file to create or replace.
+    metadata : mapping, optional
+        Anything JSON can hold; read back with `read_metadata`.
+
+    Raises
+    ------
+    ImportError
+        If the extra ``files`` is not installed.
+    TypeError
+        If a value is not an array of numbers, or the metadata is not JSON.
+    OSError
+        If the file cannot be written: the message names it and an older file is untouched.
+    """
+    safetensors = require("safetensors.numpy", extra="files", feature="saving weights")
+    arrays = {name: _as_array(name, value) for name, value in tensors.items()}
+    try:
+        text = json.dumps(dict(metadata or {}))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"save_file: metadata must hold JSON values only ({error})") from error
+    write_atomic(path, safetensors.save(arrays, metadata={"format": "np", _ENTRY: text}))
+
+
+def load_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read all tensors of a safetensors file (from fastnn, PyTorch or elsewhere).
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        The tensors by name.
+
+    Raises
+    ------
+    ImportError
+        If the extra ``files`` is not installed.
+    ValueError
+        If the file is not a complete safetensors file.
+    OSError
+        If it cannot be read.
+    """
+    return _read(path, with_tensors=True)[0]
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what describes a safetensors file, without its tensors.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    dict
+        What `save_file` or `save_model` stored (such as ``architecture`` and ``version``); text
+        entries written by other programs are kept under their own names.
+
+    Raises
+    ------
+    ImportError, ValueError, OSError
+        As `load_file`.
+    """
+    return _read(path, with_tensors=False)[1]
+
+
+def save_model(model: Any, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
+    """Save a model's parameters and buffers, and its architecture if it is one of `fastnn.models`.
+
+    Tied parameters are stored once, under their first name.
+
+    Parameters
+    ----------
+    model : fastnn.nn.Module
+        The model.
+    path : str or path-like
+        The file to create or replace, usually ``*.safetensors``.
+    metadata : mapping, optional
+        More to keep beside it, anything JSON can hold.
+
+    Raises
+    ------
+    ImportError, TypeError, OSError
+        As `save_file`.
+    """
+    import fastnn
+
+    described = {"version": fastnn.__version__, "architecture": getattr(model, "architecture", None)}
+    save_file(model.state_dict(), path, {**described, **(metadata or {})})
+
+
+def load_model(path: str | os.PathLike, model: Any = None, *, strict: bool = True) -> Any:
+    """Load weights into `model`, or build the model the file describes.
+
+    Names, shapes and dtypes are compared before the first value is copied, so that a file that
+    does not fit leaves `model` as it was.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A safetensors file.
+    model : fastnn.nn.Module, optional
+        The model to fill, in place. Without it, the architecture in the file is built, which must
+        be one of `fastnn.models`.
+    strict : bool
+        Whether names missing on either side are an error.
+
+    Returns
+    -------
+    fastnn.nn.Module
+        The model with the file's weights.
+
+    Raises
+    ------
+    ValueError
+        If names (under `strict`), shapes or dtypes do not match, listing all that differ; if the
+        file names no known architecture and `model` is absent; if it is not a safetensors file.
+    ImportError, OSError
+        As `load_file`.
+    """
+    shown = os.fspath(path)
+    arrays = load_file(path)
+    if model is None:
+        from ..models import build
+
+        architecture = read_metadata(path).get("architecture")
+        if not isinstance(architecture, dict) or "name" not in architecture:
+            raise ValueError(f"{shown}: the file does not say which of fastnn.models it holds; "
+                             "build the model yourself and pass it: load_model(path, model)")
+        model = build(architecture["name"], **architecture.get("config", {}))
+    own = {name: value.numpy().dtype for name, value in model.state_dict().items()}
+    wrong = [f"{name} is {array.dtype} in the file, {own[name]} in the model"
+             for name, array in arrays.items() if name in own and array.dtype != own[name]]
+    if wrong:
+        raise ValueError(f"{shown} does not fit the model: {'; '.join(wrong)}")
+    try:
+        model.load_state_dict(arrays, strict=strict)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{shown} does not fit the model: {error.args[0]}") from error
+    return model
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    """`value` as the dense C-ordered array that safetensors wants."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"save_file: {name!r} has dtype {array.dtype}, expected numbers or bool")
+    return np.ascontiguousarray(array).reshape(array.shape)  # ascontiguousarray makes 0-d arrays 1-d
+
+
+def _read(path: str | os.PathLike, with_tensors: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors (when asked) and metadata of a safetensors file."""
+    safetensors = require("safetensors", extra="files", feature="reading weights")
+    shown = os.fspath(path)
+    with open(shown, "rb"):  # a missing or unreadable file as Python's own OSError, with its name
+        pass
+    try:
+        with safetensors.safe_open(shown, framework="numpy") as file:
+            raw = dict(file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}
+        ours = json.loads(raw.pop(_ENTRY, "{}"))
+    except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{shown}: not a complete safetensors file that NumPy can hold ({error})") from error
+    if not isinstance(ours, dict):
+        raise ValueError(f"{shown}: the metadata entry '{_ENTRY}' is not a JSON object")
+    return arrays, {**raw, **ours}

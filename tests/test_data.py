@@ -1,0 +1,234 @@
+"""IDX files (also truncated and lying ones), array data sets, batches."""
+
+import gzip
+import os
+import resource
+import struct
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn.data import ArrayDataset, DataLoader, digits, mnist, read_idx
+
+CODES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def header(code, *extents, rank=None, zeros=b"\0\0"):
+    return zeros + bytes([code, len(extents) if rank is None else rank]) + struct.pack(f">{len(extents)}I", *extents)
+
+
+def idx_bytes(array, code):
+    return header(code, *array.shape) + array.astype(CODES[code]).tobytes()
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("code", CODES)
+def test_read_idx_gives_back_every_dtype(tmp_path, code, zipped):
+    wanted = (np.arange(24).reshape(2, 3, 4) * 3 - (0 if code == 0x08 else 30)).astype(CODES[code])
+    path = tmp_path / "data-idx"  # no suffix: gzip is told by content
+    data = idx_bytes(wanted, code)
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    found = read_idx(path)
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == wanted.dtype.newbyteorder("=") and found.dtype.isnative
+    assert found.flags.writeable
+
+
+def test_read_idx_accepts_an_empty_array(tmp_path):
+    path = tmp_path / "empty"
+    path.write_bytes(header(0x08, 0, 28, 28))
+    assert read_idx(path).shape == (0, 28, 28)
+
+
+BAD = {
+    "no bytes": (b"", "found 0 bytes"),
+    "three bytes": (b"\0\0\x08", "found 3 bytes"),
+    "magic not zero": (header(0x08, 2, zeros=b"\1\0") + b"ab", "01 00 08 01"),
+    "unknown type": (header(0x0A, 2) + b"ab", "00 00 0a 01"),
+    "no dimensions": (header(0x08, rank=0) + b"a", "0 dimensions"),
+    "too many dimensions": (header(0x08, rank=255) + bytes(2000), "255 dimensions"),
+    "header cut": (header(0x08, 5, rank=3), "ends after 8 bytes, expected 16"),
+    "data cut": (header(0x08, 2, 5) + b"123456789", r"\(2, 5\), 10 bytes, but only 9"),
+    "nothing after the header": (header(0x0E, 2), "16 bytes, but only 0"),
+    "bytes left over": (header(0x08, 2) + b"abc", "2 bytes, but more"),
+    "wide elements cut": (header(0x0C, 2) + b"1234567", "8 bytes, but only 7"),
+    "minus one as extent": (header(0x08, 2**32 - 1, 28) + b"abc", "4294967295, 28"),
+    "larger than memory": (header(0x0E, *[2**32 - 1] * 5) + b"abc", "but only 3 bytes"),
+    "no array of that shape": (header(0x08, 0, *[2**32 - 1] * 5), "impossible shape"),
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("case", BAD)
+def test_read_idx_refuses(tmp_path, case, zipped):
+    data, message = BAD[case]
+    path = tmp_path / "liar.idx"
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_idx(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_read_idx_refuses_damaged_gzip(tmp_path, damage):
+    data = bytearray(gzip.compress(idx_bytes(np.random.default_rng(0).integers(0, 256, (50, 40)), 0x08)))
+    if damage == "truncated":
+        del data[len(data) // 2:]
+    else:
+        data[len(data) // 2] ^= 0xFF
+        data[-6] ^= 0xFF  # the checksum too, in case the bit flip still decodes
+    path = tmp_path / "damaged.gz"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged gzip|but only|but more"):
+        read_idx(path)
+
+
+def test_lying_header_takes_no_memory(tmp_path):
+    path = tmp_path / "liar"
+    path.write_bytes(header(0x0E, 2**20, 2**14) + b"abc")  # 128 GiB announced
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="137,438,953,472 bytes, but only 3"):
+        read_idx(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        read_idx(tmp_path / "absent")
+
+
+@pytest.fixture
+def small_mnist(tmp_path):
+    """A folder with eight images, in MNIST's files."""
+    rng = np.random.default_rng(1)
+    for part, n in (("train", 6), ("t10k", 2)):
+        images = idx_bytes(rng.integers(0, 256, (n, 28, 28)), 0x08)
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(rng.integers(0, 10, n), 0x08))
+    return tmp_path
+
+
+def test_mnist(small_mnist, monkeypatch):
+    train, test = mnist(small_mnist)
+    x, y = train.arrays
+    assert x.shape == (6, 1, 28, 28) and x.dtype == np.float32 and y.dtype == np.int64
+    assert 0 <= x.min() and 0.99 < x.max() <= 1 and len(test) == 2
+    raw = read_idx(small_mnist / "train-images-idx3-ubyte.gz")
+    np.testing.assert_allclose(x[:, 0] * 255, raw, rtol=1e-6)
+    monkeypatch.setenv("FASTNN_DATA", str(small_mnist))
+    assert len(mnist()[0]) == 6
+    assert mnist(dtype=np.float64)[0].arrays[0].dtype == np.float64
+
+
+def test_mnist_in_its_subfolder(small_mnist, tmp_path):
+    (tmp_path / "mnist").mkdir()
+    for path in small_mnist.glob("*ubyte*"):
+        path.rename(tmp_path / "mnist" / path.name)
+    assert len(mnist(tmp_path)[0]) == 6
+
+
+def test_mnist_lists_all_that_is_missing(small_mnist):
+    (small_mnist / "train-labels-idx1-ubyte").unlink()
+    (small_mnist / "t10k-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(FileNotFoundError, match="missing train-labels-idx1-ubyte.*t10k-images-idx3-ubyte"):
+        mnist(small_mnist)
+
+
+def test_mnist_folder_messages(tmp_path, monkeypatch):
+    monkeypatch.delenv("FASTNN_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="FASTNN_DATA"):
+        mnist()
+    with pytest.raises(FileNotFoundError, match="nowhere' does not exist"):
+        mnist(tmp_path / "nowhere")
+
+
+def test_mnist_refuses_files_that_do_not_belong(small_mnist):
+    (small_mnist / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(3), 0x08))
+    with pytest.raises(ValueError, match="2 images.*3 labels"):
+        mnist(small_mnist)
+    (small_mnist / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros((2, 1)), 0x08))
+    with pytest.raises(ValueError, match=r"expected uint8 \(N,\)"):
+        mnist(small_mnist)
+
+
+def test_digits():
+    pytest.importorskip("sklearn")
+    train, test = digits(image_size=28)
+    assert len(train) == 1438 and len(test) == 359
+    x, y = test.arrays
+    assert x.shape[1:] == (1, 28, 28) and x.max() == 1 and set(y.tolist()) == set(range(10))
+    assert not x[:, :, :2].any() and not x[:, :, 26:].any()  # an even border
+    small = digits()[1].arrays[0]
+    np.testing.assert_array_equal(x[:, :, 3:26:3, 3:26:3], small)  # the middle of each 3x3 block
+    with pytest.raises(ValueError, match="image_size is 7"):
+        digits(image_size=7)
+    with pytest.raises(ValueError, match="test_fraction"):
+        digits(test_fraction=1.0)
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"pip install 'fastnn\[sklearn\]'"):
+        digits()
+
+
+def test_array_dataset_refuses():
+    with pytest.raises(ValueError, match=r"different lengths \[3, 2\]"):
+        ArrayDataset(np.zeros((3, 1)), np.zeros(2))
+    with pytest.raises(ValueError, match="at least one"):
+        ArrayDataset()
+    with pytest.raises(ValueError, match="array 1 is a single number"):
+        ArrayDataset(np.zeros(3), 5)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_loader_visits_every_sample_once(shuffle, drop_last):
+    x = np.arange(20, dtype=np.float32).reshape(10, 2)
+    y = np.arange(10)
+    loader = DataLoader((x, y), batch_size=4, shuffle=shuffle, drop_last=drop_last)
+    batches = [(bx.numpy(), by.numpy()) for bx, by in loader]
+    assert [len(by) for _, by in batches] == [4, 4] + [2] * (not drop_last)
+    assert len(loader) == len(batches) and loader.samples == sum(len(by) for _, by in batches)
+    seen = np.concatenate([by for _, by in batches])
+    assert len(set(seen.tolist())) == len(seen)
+    assert (seen.tolist() == list(range(len(seen)))) != shuffle
+    for bx, by in batches:
+        np.testing.assert_array_equal(bx, x[by])
+
+
+def test_loader_order_follows_the_seed():
+    def orders(threads):
+        fastnn.manual_seed(3)
+        fastnn.set_num_threads(threads)
+        loader = DataLoader((np.arange(1000),), batch_size=300, shuffle=True)
+        return [np.concatenate([batch.numpy() for (batch,) in loader]) for _ in range(2)]
+
+    threads = fastnn.get_num_threads()
+    try:
+        first, second = orders(1), orders(4)
+    finally:
+        fastnn.set_num_threads(threads)
+    np.testing.assert_array_equal(first, second)
+    assert (first[0] != first[1]).any()  # a new order for every pass
+
+
+def test_loader_keeps_four_dimensional_data():
+    x = np.random.default_rng(0).normal(size=(6, 3, 5, 4)).astype(np.float32)
+    for shuffle in (False, True):
+        (bx, by), = DataLoader((x, np.arange(6)), batch_size=6, shuffle=shuffle)
+        np.testing.assert_array_equal(bx.numpy(), x[by.numpy()])
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "8", True, None])
+def test_loader_refuses_batch_size(size):
+    with pytest.raises(ValueError, match="batch_size is"):
+        DataLoader((np.zeros(3),), batch_size=size)
+
+
+@pytest.mark.skipif(not os.environ.get("FASTNN_DATA"), reason="FASTNN_DATA does not say where MNIST is")
+def test_real_mnist():
+    train, test = mnist()
+    assert len(train) == 60000 and len(test) == 10000
+    assert np.bincount(test.arrays[1]).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
