@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 # The modules that hold the entries, by family.
-FAMILIES = ("activation", "conv", "linear", "loss", "math", "norm", "optim", "pool", "random", "reduce", "shape", "softmax")
+FAMILIES = ("activation", "conv", "einsum", "linear", "loss", "math", "norm", "optim", "pool", "random", "reduce", "shape", "softmax")
 
 _SPECS: dict[str, OpSpec] = {}
 

@@ -1,0 +1,114 @@
+"""Convolutional layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..ops.conv import conv2d, pair
+from ..ops.create import empty
+from ..tensor import Tensor
+from . import init
+from .module import Module, Parameter
+
+
+class Conv2d(Module):
+    """Two-dimensional convolution with learned filters.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the input and of the output; multiples of `groups`.
+    kernel_size : int or pair of int
+        Height and width of a filter.
+    stride : int or pair of int
+        Steps between windows.
+    padding : int, pair of int, "valid" or "same"
+        Zeros around the map; see `fastnn.functional.conv2d`.
+    dilation : int or pair of int
+        Steps between the elements of a window.
+    groups : int
+        Number of groups of channels that do not see one another.
+    bias : bool
+        Whether there is a bias.
+
+    Attributes
+    ----------
+    weight : Parameter
+        (out_channels, in_channels / groups, height, width), at first uniform in +-1 / sqrt(fan-in), as PyTorch's.
+    bias : Parameter or None
+        (out_channels,), at first from the same interval.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
+                 padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1, bias: bool = True):
+        super().__init__()
+        for name, value, least in (("in_channels", in_channels, 0), ("out_channels", out_channels, 1), ("groups", groups, 1)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{type(self).__name__}: {name} is {value!r}, but must be an integer of at least {least}")
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"{type(self).__name__}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
+                             f"groups {groups}")
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size = pair(type(self).__name__, "kernel_size", kernel_size)
+        self.stride = pair(type(self).__name__, "stride", stride)
+        self.padding = padding
+        self.dilation = pair(type(self).__name__, "dilation", dilation)
+        self.weight = Parameter(empty(out_channels, in_channels // groups, *self.kernel_size))
+        self.register_parameter("bias", Parameter(empty(out_channels)) if bias else None)
+        if not self._is_lazy:
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws new first values."""
+        fan_in = self.weight.shape[1] * self.weight.shape[2] * self.weight.shape[3]
+        bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H', W')"""
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, usual in (("padding", 0), ("dilation", (1, 1)), ("groups", 1)):
+            if getattr(self, name) != usual:
+                text += f", {name}={getattr(self, name)}"
+        return text if self.bias is not None else text + ", bias=False"
+
+
+class LazyConv2d(Conv2d):
+    """A Conv2d that takes in_channels from its first input; the other parameters are Conv2d's.
+
+    Parameters
+    ----------
+    out_channels : int
+        Channels of the output.
+    kernel_size : int or pair of int
+        Height and width of a filter.
+    **options
+        Conv2d's other parameters.
+    """
+
+    _is_lazy = True
+
+    def __init__(self, out_channels: int, kernel_size: int | Sequence[int], **options):
+        super().__init__(0, out_channels, kernel_size, **options)
+
+    def materialize(self, x: Tensor) -> None:
+        """Becomes a Conv2d for inputs like `x`."""
+        self._become(x.shape[1])
+        self.weight.set_data(empty(self.out_channels, self.in_channels // self.groups, *self.kernel_size, dtype=self.weight.dtype))
+        self.reset_parameters()
+
+    def loaded(self) -> None:
+        """Becomes a Conv2d with the loaded weight's channels."""
+        self._become(self.weight.shape[1] * self.groups)
+
+    def _become(self, channels: int) -> None:
+        if channels % self.groups:
+            raise ValueError(f"LazyConv2d: the input has {channels} channels, which is no multiple of groups {self.groups}")
+        self.in_channels = channels
+        self.__class__ = Conv2d

@@ -1,0 +1,226 @@
+"""Initialisers: each fills a parameter in place and returns it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .._core import launch
+from ..random import Generator, default_generator
+from ..tensor import Tensor
+
+__all__ = ["calculate_gain", "constant_", "kaiming_normal_", "kaiming_uniform_", "lecun_normal_", "lecun_uniform_", "normal_", "ones_",
+           "orthogonal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_"]
+
+_GAINS = {"linear": 1.0, "identity": 1.0, "conv2d": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """What to multiply a weight's spread with before a nonlinearity, so that signals keep their size.
+
+    Parameters
+    ----------
+    nonlinearity : str
+        "linear", "identity", "conv2d", "sigmoid", "tanh", "relu", "leaky_relu" or "selu".
+    param : float, optional
+        The slope of leaky_relu; 0.01 by default.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the nonlinearity is unknown.
+    """
+    if nonlinearity == "leaky_relu":
+        return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
+    if nonlinearity not in _GAINS:
+        raise ValueError(f"calculate_gain: nonlinearity is {nonlinearity!r}, but must be one of {', '.join([*_GAINS, 'leaky_relu'])}")
+    return _GAINS[nonlinearity]
+
+
+def _fans(name: str, tensor: Tensor) -> tuple[int, int]:
+    """How many numbers a unit takes in, and how many units one number goes to."""
+    if tensor.ndim < 2:
+        raise ValueError(f"{name}: the tensor has shape {tensor.shape}, but needs at least two axes for a fan-in and a fan-out")
+    window = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * window, tensor.shape[0] * window
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Fills with numbers drawn uniformly from [a, b).
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Any shape, float32 or float64.
+    a, b : float
+        Ends of the interval.
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+        The tensor.
+    """
+    if not a <= b:
+        raise ValueError(f"uniform_: a is {a} and b is {b}, but a must not be greater than b")
+    launch.uniform((generator or default_generator).state, low=a, high=b, ordinal=0, out=tensor.detach())
+    return tensor
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Fills with normally distributed numbers of the given mean and standard deviation; parameters as `uniform_`."""
+    if std < 0:
+        raise ValueError(f"normal_: std is {std}, but must not be negative")
+    launch.normal((generator or default_generator).state, mean=mean, std=std, ordinal=0, out=tensor.detach())
+    return tensor
+
+
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """Fills with one number."""
+    tensor.detach().fill_(val)
+    return tensor
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Fills with 0."""
+    return constant_(tensor, 0.0)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Fills with 1."""
+    return constant_(tensor, 1.0)
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Glorot's uniform initialisation: variance ``gain^2 * 2 / (fan_in + fan_out)``.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        (out, in, ...).
+    gain : float
+        See `calculate_gain`.
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+        The tensor.
+
+    References
+    ----------
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010.
+    """
+    bound = gain * math.sqrt(6 / max(sum(_fans("xavier_uniform_", tensor)), 1))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Glorot's normal initialisation; see `xavier_uniform_`."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / max(sum(_fans("xavier_normal_", tensor)), 1)), generator)
+
+
+def _kaiming_std(name: str, tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f"{name}: mode is {mode!r}, but must be 'fan_in' or 'fan_out'")
+    return calculate_gain(nonlinearity, a) / math.sqrt(max(_fans(name, tensor)[mode == "fan_out"], 1))
+
+
+def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+                     generator: Generator | None = None) -> Tensor:
+    """He's uniform initialisation: variance ``gain^2 / fan``.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        (out, in, ...).
+    a : float
+        The slope of the leaky ReLU that follows; 0 for a ReLU.
+    mode : str
+        "fan_in" keeps the size of signals forward, "fan_out" that of gradients backward.
+    nonlinearity : str
+        See `calculate_gain`.
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+        The tensor.
+
+    References
+    ----------
+    He et al., "Delving deep into rectifiers", ICCV 2015.
+    """
+    bound = math.sqrt(3) * _kaiming_std("kaiming_uniform_", tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+                    generator: Generator | None = None) -> Tensor:
+    """He's normal initialisation; see `kaiming_uniform_`."""
+    return normal_(tensor, 0.0, _kaiming_std("kaiming_normal_", tensor, a, mode, nonlinearity), generator)
+
+
+def lecun_uniform_(tensor: Tensor, generator: Generator | None = None) -> Tensor:
+    """LeCun's uniform initialisation: variance ``1 / fan_in``.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        (out, in, ...).
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+        The tensor.
+
+    References
+    ----------
+    LeCun et al., "Efficient BackProp", 1998.
+    """
+    return kaiming_uniform_(tensor, nonlinearity="linear", generator=generator)
+
+
+def lecun_normal_(tensor: Tensor, generator: Generator | None = None) -> Tensor:
+    """LeCun's normal initialisation; see `lecun_uniform_`."""
+    return kaiming_normal_(tensor, nonlinearity="linear", generator=generator)
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Fills with a random (semi-)orthogonal matrix, the axes after the first taken as one.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        (out, in, ...).
+    gain : float
+        Factor.
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+        The tensor.
+
+    References
+    ----------
+    Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", 2013.
+    """
+    _fans("orthogonal_", tensor)
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    flat = Tensor(np.empty((max(rows, columns), min(rows, columns))))
+    q, r = np.linalg.qr(normal_(flat, generator=generator).numpy())
+    q = q * np.sign(np.diag(r))  # makes the distribution uniform
+    tensor.detach().copy_((gain * (q if rows >= columns else q.T)).reshape(tensor.shape))
+    return tensor
