@@ -159,39 +159,42 @@ static void gemm_epilogue_kernel(ptrdiff_t rows, ptrdiff_t cols, void *c, ptrdif
         }
 }
 
-/* to (rows x cols, unit column stride) = from (rows x cols, any strides): panels of B, blocks of A. */
-static void gemm_pack_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *from, ptrdiff_t from_row, ptrdiff_t from_col, void *to,
-                             ptrdiff_t to_row) {
-    const real *x = from;
-    real *y = to;
-    ptrdiff_t j = 0;
-    if (from_col == 1) {
-        for (; j + 2 * LANES <= cols; j += 2 * LANES)
-            for (ptrdiff_t i = 0; i < rows; i++) {
-                const vec a = vec_load(x + i * from_row + j), b = vec_load(x + i * from_row + j + LANES);
-                vec_store(y + i * to_row + j, a);
-                vec_store(y + i * to_row + j + LANES, b);
-            }
-        for (ptrdiff_t n; j < cols; j += n) {
-            n = cols - j < LANES ? cols - j : LANES;
-            for (ptrdiff_t i = 0; i < rows; i++) vec_store_n(y + i * to_row + j, vec_load_n(x + i * from_row + j, n), n);
-        }
-        return;
-    }
-    if (from_row == 1)
-        for (; j + LANES <= cols; j += LANES) {
-            ptrdiff_t i = 0;
-            for (; i + VEC_BLOCK <= rows; i += VEC_BLOCK) {
-                vec block[VEC_BLOCK];
-                vec_load_columns(x + i + j * from_col, from_col, block);
+/* y (rows x LANES) = x transposed: its LANES columns are `column` apart and contiguous along the rows. */
+INLINE void pack_across(ptrdiff_t rows, const real *x, ptrdiff_t column, real *y, ptrdiff_t wide) {
+    ptrdiff_t i = 0;
+    for (; i + VEC_BLOCK <= rows; i += VEC_BLOCK) {
+        vec block[VEC_BLOCK];
+        vec_load_columns(x + i, column, block);
 #pragma GCC unroll 4
-                for (int q = 0; q < VEC_BLOCK; q++) vec_store(y + (i + q) * to_row + j, block[q]);
-            }
-            for (; i < rows; i++)
-                for (int q = 0; q < LANES; q++) y[i * to_row + j + q] = x[i + (j + q) * from_col];
+        for (int q = 0; q < VEC_BLOCK; q++) vec_store(y + (i + q) * wide, block[q]);
+    }
+    for (; i < rows; i++)
+        for (int q = 0; q < LANES; q++) y[i * wide + q] = x[i + q * column];
+}
+
+/* to = from (rows x cols, any strides), in panels `wide` columns wide: element (i, j) goes to panel j / wide, `panel` elements
+ * after the one before, row i, column j % wide. Panels of B: wide = TILE_COLS; a block of A: one panel. Rows are read whole, so
+ * that the hardware sees streams; wide is a multiple of LANES or there is one panel. */
+static void gemm_pack_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *from, ptrdiff_t from_row, ptrdiff_t from_col, void *to,
+                             ptrdiff_t wide, ptrdiff_t panel) {
+    const real *x = from;
+    for (ptrdiff_t i = 0; i < rows && from_col == 1; i++) {
+        real *y = (real *)to + i * wide;
+        for (ptrdiff_t j = 0; j < cols; j += wide, y += panel) {
+            const ptrdiff_t n = cols - j < wide ? cols - j : wide;
+            const real *p = x + i * from_row + j;
+            ptrdiff_t q = 0;
+            for (; q + LANES <= n; q += LANES) vec_store(y + q, vec_load(p + q));
+            if (q < n) vec_store_n(y + q, vec_load_n(p + q, n - q), n - q);
         }
-    for (ptrdiff_t i = 0; i < rows; i++)
-        for (ptrdiff_t q = j; q < cols; q++) y[i * to_row + q] = x[i * from_row + q * from_col];
+    }
+    for (ptrdiff_t j = 0, n; j < cols && from_col != 1; j += n) {
+        real *y = (real *)to + j / wide * panel + j % wide;
+        n = from_row == 1 && cols - j >= LANES ? LANES : 1;
+        if (n == LANES && from_row == 1) pack_across(rows, x + j * from_col, from_col, y, wide);
+        else
+            for (ptrdiff_t i = 0; i < rows; i++) y[i * wide] = x[i * from_row + j * from_col];
+    }
 }
 
 /* ---- inner products: for few rows of C, when both operands are contiguous along k and packing would cost more than the sum ----

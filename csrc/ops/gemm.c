@@ -1,10 +1,10 @@
 /* gemm.c: the one matrix product behind linear layers and matmul.
  *
- * C is cut into a grid of row blocks and column blocks, one chunk each, sized by shape alone. A chunk walks k in blocks; for
- * each it packs its columns of B into panels as wide as the register tile, so that they stay in its core's second-level cache,
- * then takes as many rows of A as the first-level cache holds and multiplies them with one panel after the other (the loops of
- * Goto and van de Geijn, ACM TOMS 34(3), 2008, with B in the place of A). Packing per chunk repeats some packing, at most one
- * row's work in ROW_BLOCK, and in return needs no second parallel loop, no shared buffer, and finds what it packed in cache. */
+ * C is cut into a grid of row blocks and column blocks, one chunk each, sized by shape alone. A chunk walks k in blocks; in each
+ * it takes as many rows of A as the first-level cache holds and multiplies them with one panel of B after the other, so that
+ * the chunk's part of B stays in its core's second-level cache (the loops of Goto and van de Geijn, ACM TOMS 34(3), 2008, with
+ * B in the place of A). Panels are as wide as the register tile. With one row block every chunk packs its own panels and finds
+ * them in cache; with several, a parallel loop packs B once for all, a slab of columns at a time. */
 #include "gemm.h"
 
 #include <string.h>
@@ -14,11 +14,13 @@ enum {
     PANEL_BLOCK = 16,     /* most panels of B in a chunk: with DEPTH_BLOCK, 0.8 MB */
     DEPTH_BLOCK = 384,    /* longest block of k for float32, half of it for float64 */
     NEAR_BYTES = 22528,   /* rows of A kept in the first-level cache */
+    SLAB_BYTES = 32 << 20, /* most that is packed at a time */
+    PACK_PANELS = 8,      /* packed together: long runs of B's rows */
     DOT_LIMIT = 8,        /* inner products: most rows (or columns) of C ... */
     DOT_DEPTH = 32,       /* ... and least K */
     MAX_CHUNKS = 48
 };
-static const double CHUNK_NS = 6000;
+static const double CHUNK_NS = 12000;
 
 /* ---- what it costs ---- */
 
@@ -44,17 +46,46 @@ static ptrdiff_t wanted_chunks(const fnn_gemm *g) {
 
 /* ---- the plan ---- */
 
+typedef enum { IN_PLACE, BY_CHUNK, SHARED } packing;
+
 typedef struct {
     const fnn_gemm *g;
     const fnn_kernels *K;
     ptrdiff_t size; /* of an element */
-    ptrdiff_t batches, row_blocks, col_blocks, panels;
-    ptrdiff_t depth;     /* of a k block */
-    ptrdiff_t near_rows; /* of A at a time */
-    ptrdiff_t a_stride;  /* between rows of A's copy: never such that they share cache sets */
+    ptrdiff_t batches, row_blocks, col_blocks;
+    ptrdiff_t all_panels, slabs; /* of B */
+    ptrdiff_t first, panels;     /* of a slab: the widest one, then the present one */
+    ptrdiff_t depth;                /* of a k block */
+    ptrdiff_t near_rows;            /* of A at a time */
+    ptrdiff_t a_stride;             /* between rows of A's copy: never such that they share cache sets */
+    packing packs;
+    char *shared;
 } plan;
 
 static ptrdiff_t begin(ptrdiff_t extent, ptrdiff_t parts, ptrdiff_t part) { return extent * part / parts; }
+
+/* B is read where it is when few rows use it, or its rows are near each other. */
+static packing choose_packing(const plan *p) {
+    const fnn_matrix *b = &p->g->b;
+    ptrdiff_t rows = fnn_ceil_div(p->g->M, p->row_blocks), step = fnn_max(b->row, -b->row);
+    int close = p->depth * step * p->size <= NEAR_BYTES || (step == p->g->N && p->g->N <= p->K->tile_cols);
+    if ((b->col == 1 || p->g->N == 1) && (close || rows <= 3 * p->K->tile_rows)) return IN_PLACE;
+    return p->row_blocks == 1 || p->batches > 1 ? BY_CHUNK : SHARED;
+}
+
+/* Columns are split before rows: a row block more is a reading of A less, and packing in each chunk wants one row block. */
+static void choose_grid(plan *p) {
+    const ptrdiff_t tile = p->K->tile_rows;
+    p->row_blocks = fnn_ceil_div(p->g->M, ROW_BLOCK);
+    p->col_blocks = fnn_ceil_div(p->panels, PANEL_BLOCK);
+    for (ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->slabs); p->batches * p->row_blocks * p->col_blocks < wanted;) {
+        ptrdiff_t rows = p->g->M / p->row_blocks, panels = p->panels / p->col_blocks;
+        if (panels >= 2 && (panels > 8 || rows <= ROW_BLOCK / 2 || p->row_blocks == 1)) p->col_blocks++;
+        else if (rows >= 2 * tile) p->row_blocks++;
+        else if (panels >= 2) p->col_blocks++;
+        else break;
+    }
+}
 
 static void make_plan(plan *p, const fnn_gemm *g) {
     memset(p, 0, sizeof *p);
@@ -62,30 +93,25 @@ static void make_plan(plan *p, const fnn_gemm *g) {
     p->K = fnn_kernels_of(g->dtype);
     p->size = (ptrdiff_t)fnn_itemsize(g->dtype);
     p->batches = batches(g);
-    p->panels = fnn_ceil_div(g->N, p->K->tile_cols);
-    p->row_blocks = fnn_ceil_div(g->M, ROW_BLOCK);
-    p->col_blocks = fnn_ceil_div(p->panels, PANEL_BLOCK);
-    for (ptrdiff_t wanted = wanted_chunks(g); p->batches * p->row_blocks * p->col_blocks < wanted;) {
-        ptrdiff_t rows = g->M / p->row_blocks, panels = p->panels / p->col_blocks;
-        int may_rows = rows >= 2 * p->K->tile_rows, may_cols = panels >= 2;
-        if (!may_rows && !may_cols) break;
-        if (may_cols && (panels > 4 || !may_rows || rows <= ROW_BLOCK / 2)) p->col_blocks++;
-        else p->row_blocks++;
-    }
+    p->all_panels = fnn_ceil_div(g->N, p->K->tile_cols);
+    p->slabs = fnn_min(fnn_max(fnn_ceil_div(g->K * g->N * p->size, SLAB_BYTES), 1), p->all_panels);
+    p->panels = fnn_ceil_div(p->all_panels, p->slabs);
+    choose_grid(p);
     ptrdiff_t longest = DEPTH_BLOCK * 4 / p->size;
     p->depth = fnn_round_up(fnn_ceil_div(g->K, fnn_max(fnn_ceil_div(g->K, longest), 1)), 4);
     ptrdiff_t fit = NEAR_BYTES / (p->size * fnn_max(p->depth, 1)) / p->K->tile_rows * p->K->tile_rows;
     p->near_rows = fnn_min(fnn_max(fit, p->K->tile_rows), fnn_ceil_div(g->M, p->row_blocks));
     p->a_stride = p->depth + (p->depth * p->size % 512 ? 0 : 64 / p->size);
+    p->packs = choose_packing(p);
 }
 
 static size_t copy_bytes(const plan *p) { /* either way round, see copy_rows */
-    ptrdiff_t rows = fnn_round_up(p->near_rows, 16);
-    return (size_t)fnn_round_up(rows * fnn_max(p->a_stride, 1) * p->size, 64);
+    return (size_t)fnn_round_up(fnn_round_up(p->near_rows, 16) * p->a_stride * p->size, 64);
 }
 
-static size_t panel_bytes(const plan *p) {
-    return (size_t)(p->K->tile_cols * p->depth * p->size * fnn_ceil_div(p->panels, fnn_max(p->col_blocks, 1)));
+/* Panels lie k block by k block: where the one at k and `panel` begins. */
+static char *packed_at(const plan *p, ptrdiff_t k, ptrdiff_t depth, ptrdiff_t panel) {
+    return p->shared + (k * p->panels + panel * depth) * p->K->tile_cols * p->size;
 }
 
 /* ---- one chunk ---- */
@@ -110,19 +136,13 @@ static void seek(const plan *p, ptrdiff_t index, block *w) {
     w->c = (char *)g->c.data + c * p->size;
 }
 
-/* Rows of A that can be read where they are, without their lines evicting each other: other rows are copied if used often. */
+/* Rows of A are read where they are unless that makes their lines evict each other or spreads them over many pages, and the
+ * copy is used often. */
 static int near_in_place(const plan *p, const block *w) {
     const fnn_matrix *a = &p->g->a;
     if (w->cols <= 2 * p->K->tile_cols) return 1;
-    if (a->col == 1) return a->row * p->size % 2048 != 0 || w->rows <= 4;
+    if (a->col == 1) return a->row * p->size % 4096 != 0 || w->rows <= 4;
     return a->row == 1 && p->depth * fnn_max(a->col, -a->col) * p->size <= NEAR_BYTES;
-}
-
-/* B is read where it is when few rows use it, or its rows are narrow enough to be neighbours. */
-static int far_in_place(const plan *p, const block *w) {
-    const fnn_matrix *b = &p->g->b;
-    if (b->col != 1 && w->cols > 1) return 0;
-    return w->rows <= 3 * p->K->tile_rows || p->depth * fnn_max(b->row, -b->row) * p->size <= NEAR_BYTES || b->row == w->cols;
 }
 
 typedef struct {
@@ -136,10 +156,10 @@ static view copy_rows(const plan *p, const block *w, ptrdiff_t i, ptrdiff_t n, p
     const char *from = w->a + (i * a->row + k * a->col) * p->size;
     if (a->row == 1 && a->col != 1) {
         ptrdiff_t stride = fnn_round_up(n, 16);
-        p->K->gemm_pack(depth, n, from, a->col, 1, w->copy, stride);
+        p->K->gemm_pack(depth, n, from, a->col, 1, w->copy, stride, 0);
         return (view){w->copy, 1, stride};
     }
-    p->K->gemm_pack(n, depth, from, a->row, a->col, w->copy, p->a_stride);
+    p->K->gemm_pack(n, depth, from, a->row, a->col, w->copy, p->a_stride, 0);
     return (view){w->copy, p->a_stride, 1};
 }
 
@@ -156,22 +176,25 @@ static void epilogue(const plan *p, const block *w, ptrdiff_t i, ptrdiff_t rows,
 /* The block's product over k in [k, k + depth). */
 static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth) {
     const fnn_gemm *g = p->g;
-    const ptrdiff_t wide = p->K->tile_cols, panel = wide * depth * p->size;
-    const int a_in_place = near_in_place(p, w), b_in_place = far_in_place(p, w), last = k + depth >= g->K;
-    const char *b = w->b + k * g->b.row * p->size;
-    if (!b_in_place)
-        for (ptrdiff_t j = 0; j < w->cols; j += wide)
-            p->K->gemm_pack(depth, fnn_min(wide, w->cols - j), b + (w->col + j) * g->b.col * p->size, g->b.row, g->b.col,
-                            w->packed + j / wide * panel, wide);
-    ptrdiff_t steps = fnn_ceil_div(w->rows, p->near_rows);
+    const ptrdiff_t wide = p->K->tile_cols, steps = fnn_ceil_div(w->rows, p->near_rows);
+    const char *b = w->b + (k * g->b.row + w->col * g->b.col) * p->size;
+    ptrdiff_t b_row = wide, panel = wide * depth; /* from one row, one panel to the next */
+    if (p->packs == BY_CHUNK) {
+        p->K->gemm_pack(depth, w->cols, b, g->b.row, g->b.col, w->packed, wide, panel);
+        b = w->packed;
+    } else if (p->packs == SHARED) {
+        b = packed_at(p, k, depth, w->col / wide - p->first);
+    } else {
+        b_row = g->b.row, panel = wide;
+    }
+    const int a_in_place = near_in_place(p, w), last = k + depth >= g->K;
     for (ptrdiff_t s = 0; s < steps; s++) {
         ptrdiff_t i = w->row + begin(w->rows, steps, s), n = w->row + begin(w->rows, steps, s + 1) - i;
         view a = {w->a + (i * g->a.row + k * g->a.col) * p->size, g->a.row, g->a.col};
         if (!a_in_place) a = copy_rows(p, w, i, n, k, depth);
         for (ptrdiff_t j = 0; j < w->cols; j += wide) {
             ptrdiff_t cols = fnn_min(wide, w->cols - j);
-            const char *from = b_in_place ? b + (w->col + j) * p->size : w->packed + j / wide * panel;
-            p->K->gemm_tile(n, cols, 1, depth, a.data, NULL, a.row, a.col, from, NULL, b_in_place ? g->b.row : wide,
+            p->K->gemm_tile(n, cols, 1, depth, a.data, NULL, a.row, a.col, b + j / wide * panel * p->size, NULL, b_row,
                             w->c + (i * g->c.row + w->col + j) * p->size, g->c.row, k > 0);
             if (last) epilogue(p, w, i, n, w->col + j, cols);
         }
@@ -187,8 +210,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     seek(p, chunk / p->row_blocks / p->col_blocks, &w);
     w.row = begin(g->M, p->row_blocks, r);
     w.rows = begin(g->M, p->row_blocks, r + 1) - w.row;
-    w.col = begin(p->panels, p->col_blocks, s) * p->K->tile_cols;
-    w.cols = fnn_min(begin(p->panels, p->col_blocks, s + 1) * p->K->tile_cols, g->N) - w.col;
+    w.col = (p->first + begin(p->panels, p->col_blocks, s)) * p->K->tile_cols;
+    w.cols = fnn_min((p->first + begin(p->panels, p->col_blocks, s + 1)) * p->K->tile_cols, g->N) - w.col;
     w.copy = scratch;
     w.packed = (char *)scratch + copy_bytes(p);
     ptrdiff_t k = 0;
@@ -197,6 +220,44 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
         multiply(p, &w, k, depth);
         k += depth;
     } while (k < g->K);
+}
+
+/* PACK_PANELS panels of B at one k block. */
+static void run_pack(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const fnn_matrix *b = &p->g->b;
+    const ptrdiff_t wide = p->K->tile_cols, groups = fnn_ceil_div(p->panels, PACK_PANELS);
+    ptrdiff_t panel = chunk % groups * PACK_PANELS, k = chunk / groups * p->depth, depth = fnn_min(p->depth, p->g->K - k);
+    ptrdiff_t col = (p->first + panel) * wide, end = fnn_min((p->first + fnn_min(panel + PACK_PANELS, p->panels)) * wide, p->g->N);
+    (void)scratch;
+    p->K->gemm_pack(depth, end - col, (char *)b->data + (k * b->row + col * b->col) * p->size, b->row, b->col,
+                    packed_at(p, k, depth, panel), wide, wide * depth);
+}
+
+/* C by slabs of columns, as many as SLAB_BYTES of packed B ask for. */
+static void run_tiles(const fnn_call *call, const fnn_gemm *g, char *shared) {
+    plan p;
+    make_plan(&p, g);
+    const double ns = fnn_gemm_cost(g) / (double)p.slabs;
+    p.shared = shared;
+    for (ptrdiff_t s = 0; s < p.slabs; s++) {
+        p.first = begin(p.all_panels, p.slabs, s);
+        p.panels = begin(p.all_panels, p.slabs, s + 1) - p.first;
+        if (p.packs == SHARED)
+            fnn_parallel_for(call, fnn_ceil_div(p.panels, PACK_PANELS) * fnn_ceil_div(g->K, p.depth),
+                             0.5 * (double)(p.panels * p.K->tile_cols * g->K), run_pack, &p);
+        fnn_parallel_for(call, p.batches * p.row_blocks * p.col_blocks, ns, run_chunk, &p);
+    }
+}
+
+static void tiles_workspace(const fnn_gemm *g, fnn_workspace *ws) {
+    plan p;
+    make_plan(&p, g);
+    const ptrdiff_t panel = p.K->tile_cols * p.size;
+    size_t scratch = copy_bytes(&p);
+    if (p.packs == SHARED) ws->shared += (size_t)(panel * p.panels * g->K);
+    if (p.packs == BY_CHUNK) scratch += (size_t)(panel * p.depth * fnn_ceil_div(p.panels, p.col_blocks));
+    if (ws->scratch < scratch) ws->scratch = scratch;
 }
 
 /* ---- operands in other forms ---- */
@@ -320,29 +381,23 @@ static void run_dot(const fnn_call *call, const fnn_gemm *g, char *shared) {
     fnn_parallel_for(call, d.p.batches * d.parts, fnn_gemm_cost(g), run_dot_chunk, &d);
 }
 
+static void dot_workspace(const fnn_gemm *g, fnn_workspace *ws) {
+    fnn_gemm count = *g;
+    fnn_staging s = {.bytes = 0};
+    make_dot_operands(&s, &count);
+    ws->shared += s.bytes;
+}
+
 /* ---- the interface ---- */
 
 void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
-    plan p;
     if (batches(g) * g->M * g->N == 0) return;
-    if (uses_dot(g)) {
-        fnn_gemm count = *g;
-        fnn_staging s = {.bytes = 0};
-        make_dot_operands(&s, &count);
-        ws->shared += s.bytes;
-        return;
-    }
-    make_plan(&p, g);
-    ws->scratch = (size_t)fnn_max((ptrdiff_t)ws->scratch, (ptrdiff_t)(copy_bytes(&p) + panel_bytes(&p)));
+    if (uses_dot(g)) dot_workspace(g, ws);
+    else tiles_workspace(g, ws);
 }
 
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
-    plan p;
     if (batches(g) * g->M * g->N == 0) return;
-    if (uses_dot(g)) {
-        run_dot(call, g, shared);
-        return;
-    }
-    make_plan(&p, g);
-    fnn_parallel_for(call, p.batches * p.row_blocks * p.col_blocks, fnn_gemm_cost(g), run_chunk, &p);
+    if (uses_dot(g)) run_dot(call, g, shared);
+    else run_tiles(call, g, shared);
 }
