@@ -82,7 +82,8 @@ def initial_seed() -> int:
     return default_generator.initial_seed()
 
 
-def _state(generator: Generator | None) -> Tensor:
+def generator_state(generator: Generator | None) -> Tensor:
+    """The state of `generator`, or of the default one."""
     return (generator or default_generator).state
 
 
@@ -103,20 +104,20 @@ def rand(*shape: int, dtype: DType = float32, generator: Generator | None = None
     Tensor
     """
     result = _core.empty(_extents(shape), dtype, contiguous=True)
-    return launch.uniform(_state(generator), low=0.0, high=1.0, ordinal=0, out=result)
+    return launch.uniform(generator_state(generator), low=0.0, high=1.0, ordinal=0, out=result)
 
 
 def randn(*shape: int, dtype: DType = float32, generator: Generator | None = None) -> Tensor:
     """Normally distributed random numbers of mean 0 and standard deviation 1; parameters as `rand`."""
     result = _core.empty(_extents(shape), dtype, contiguous=True)
-    return launch.normal(_state(generator), mean=0.0, std=1.0, ordinal=0, out=result)
+    return launch.normal(generator_state(generator), mean=0.0, std=1.0, ordinal=0, out=result)
 
 
 def randperm(n: int, generator: Generator | None = None) -> Tensor:
     """The integers 0 to n - 1 in random order, int64."""
     if not isinstance(n, int) or n < 0:
         raise ValueError(f"randperm: n is {n!r}, but must be an integer of at least 0")
-    return launch.randperm(_state(generator), ordinal=0, out=_core.empty((n,), int64))
+    return launch.randperm(generator_state(generator), ordinal=0, out=_core.empty((n,), int64))
 
 
 def _extents(shape: tuple) -> Sequence[int]:

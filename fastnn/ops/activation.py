@@ -1,0 +1,206 @@
+"""Activation functions, element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .._core import launch, record
+from .create import zeros_like
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["ACTIVATIONS", "activation", "gaussian", "identity", "leaky_relu", "relu", "sigmoid", "sign", "step", "tanh"]
+
+
+def identity(x: Tensor) -> Tensor:
+    """x itself.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+
+    Returns
+    -------
+    Tensor
+        `x`.
+    """
+    return x
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0); its derivative at 0 is 0.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64, any shape.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+    """
+    y = launch.relu_forward(x)
+    return record(_relu_backward, (x,), y, saved=(y,))
+
+
+def _relu_backward(node, dy):
+    return launch.relu_backward(dy, node.saved[0])
+
+
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """x where it is positive, elsewhere `negative_slope` x.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64, any shape.
+    negative_slope : float
+        Slope below 0.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+
+    References
+    ----------
+    Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models", ICML 2013.
+    """
+    return record(_leaky_relu_backward, (x,), launch.leaky_relu_forward(x, slope=negative_slope), saved=(x,), context=negative_slope)
+
+
+def _leaky_relu_backward(node, dy):
+    return launch.leaky_relu_backward(dy, node.saved[0], slope=node.context)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """The logistic function 1 / (1 + exp(-x)).
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64, any shape.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`, in [0, 1].
+    """
+    y = launch.sigmoid_forward(x)
+    return record(_sigmoid_backward, (x,), y, saved=(y,))
+
+
+def _sigmoid_backward(node, dy):
+    return launch.sigmoid_backward(dy, node.saved[0])
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64, any shape.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`, in [-1, 1].
+    """
+    y = launch.tanh_forward(x)
+    return record(_tanh_backward, (x,), y, saved=(y,))
+
+
+def _tanh_backward(node, dy):
+    return launch.tanh_backward(dy, node.saved[0])
+
+
+def gaussian(x: Tensor) -> Tensor:
+    """The bell exp(-x^2 / 2).
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64, any shape.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`, in [0, 1].
+    """
+    y = launch.gaussian_forward(x)
+    return record(_gaussian_backward, (x,), y, saved=(x, y))
+
+
+def _gaussian_backward(node, dy):
+    return launch.gaussian_backward(dy, *node.saved)
+
+
+def sign(x: Tensor) -> Tensor:
+    """-1, 0 or 1, as x is negative, zero or positive; NaN stays. Its gradient is 0.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64, any shape.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+    """
+    return record(_flat_backward, (x,), launch.sign(x))
+
+
+def step(x: Tensor) -> Tensor:
+    """1 where x is at least 0, else 0; NaN stays. Its gradient is 0.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64, any shape.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+    """
+    return record(_flat_backward, (x,), launch.step_forward(x))
+
+
+def _flat_backward(node, dy):
+    return zeros_like(dy)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": identity, "relu": relu, "leaky_relu": leaky_relu, "sigmoid": sigmoid, "logistic": sigmoid, "tanh": tanh,
+    "gaussian": gaussian, "sign": sign, "step": step}
+
+
+def activation(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The activation function of a name.
+
+    Parameters
+    ----------
+    name : str or callable
+        One of `ACTIVATIONS`; a function is returned as it is.
+
+    Returns
+    -------
+    callable
+        From Tensor to Tensor.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; the message lists all.
+    """
+    if callable(name):
+        return name
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: name is {name!r}, but must be one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]

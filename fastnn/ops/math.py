@@ -1,0 +1,577 @@
+"""Arithmetic, elementary functions, comparisons and selection, element by element, with broadcasting.
+
+Result types: of a tensor and a Python number, the tensor's type (an integer tensor and a Python float give float32; bool and an
+integer give int64); float32 with float64 gives float64; an integer tensor with a floating one gives the floating type. Integers
+are computed exactly, in 64 bits; two of one type give that type and wrap around, as in NumPy; two different types give int64.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any
+
+from .. import _core
+from .._core import DType, TensorBase, launch, record
+from .create import as_tensor, bool_, float32, float64, int64
+from .shape import reshape, to
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["abs", "add", "clamp", "clip", "div", "eq", "exp", "floor_divide", "ge", "gt", "le", "log", "logical_and", "logical_not",
+           "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "pow", "remainder", "sqrt", "square", "sub",
+           "where"]
+
+_KINDS = ("add", "sub", "mul", "floor_divide", "remainder", "minimum", "maximum", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor")
+_KIND = {name: kind for kind, name in enumerate(_KINDS)}
+_RANGES = {"int64": (-2**63, 2**63), "int32": (-2**31, 2**31), "uint8": (0, 256), "bool": (0, 2)}
+
+
+# ---- operands ---------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_constant(value: float, sign: float, dtype: DType) -> Tensor:
+    return _core.scalar(value, dtype)
+
+
+def constant(value: float, dtype: DType) -> Tensor:
+    """A 0-d tensor of one Python number, shared by all who ask for it: never to be written to."""
+    return _cached_constant(value, math.copysign(1.0, value), dtype)
+
+
+def _number(value: float, other: Tensor) -> Tensor:
+    """A Python number as a tensor that goes with `other`."""
+    dtype = other.dtype
+    if not dtype.is_floating:
+        if isinstance(value, float):
+            dtype = float32
+        else:
+            low, high = _RANGES[dtype.name]
+            if not low <= value < high or dtype is bool_ and not isinstance(value, bool):
+                dtype = int64
+    return constant(value, dtype)
+
+
+def _operand(name: str, argument: str, value: Any) -> Tensor | float:
+    """`value` as a tensor or a Python number."""
+    if isinstance(value, (TensorBase, bool, int, float)):
+        return value
+    if hasattr(value, "dtype") or isinstance(value, (list, tuple)):
+        return as_tensor(value)
+    raise TypeError(f"{name}: {argument} is a {type(value).__name__}, but must be a Tensor, an array or a number")
+
+
+def operands(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """Two operands as tensors: of one floating type, or both of integer types."""
+    if isinstance(a, TensorBase) and isinstance(b, TensorBase):
+        if a.dtype is b.dtype:
+            return a, b
+    else:
+        a, b = _operand(name, "a", a), _operand(name, "b", b)
+        if not isinstance(a, TensorBase):
+            a = as_tensor(a) if not isinstance(b, TensorBase) else _number(a, b)
+        if not isinstance(b, TensorBase):
+            b = _number(b, a)
+    if not a.dtype.is_floating and not b.dtype.is_floating:
+        return a, b
+    if a.dtype is float64 or b.dtype is float64:
+        return to(a, float64), to(b, float64)
+    return to(a, float32), to(b, float32)
+
+
+def floating(name: str, x: Any) -> Tensor:
+    """`x` as a tensor of a floating type; integers become float32."""
+    if not isinstance(x, TensorBase):
+        x = _operand(name, "x", x)
+        x = as_tensor(x)
+    return x if x.dtype.is_floating else to(x, float32)
+
+
+def _integers(name: str, a: Tensor, b: Tensor) -> Tensor:
+    return launch.integer_binary(a, b, kind=_KIND[name])
+
+
+def _shapes(a: Tensor, b: Tensor) -> tuple | None:
+    """The operands' shapes, where a gradient must be summed back to them."""
+    return None if a.shape == b.shape else (a.shape, b.shape)
+
+
+def unbroadcast(gradient: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+    """Sums a gradient over the axes along which an operand of shape `shape` was repeated.
+
+    Parameters
+    ----------
+    gradient : Tensor or None
+        Of the broadcast shape; None is passed on.
+    shape : tuple of int
+        The operand's own shape.
+
+    Returns
+    -------
+    Tensor or None
+        Of shape `shape`.
+    """
+    if gradient is None or gradient.shape == shape:
+        return gradient
+    lead = gradient.ndim - len(shape)
+    axes = (1 << lead) - 1
+    for d, (extent, wide) in enumerate(zip(shape, gradient.shape[lead:])):
+        if extent == 1 and wide != 1:
+            axes |= 1 << (lead + d)
+    total = launch.sum(gradient, axes=axes, keepdim=1, divisor=1.0)
+    return reshape(total, shape) if lead else total
+
+
+def _back(node: Any, da: Tensor | None, db: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Both gradients, summed back to their operands' shapes where these were broadcast."""
+    if node.context is None:
+        return da, db
+    return unbroadcast(da, node.context[0]), unbroadcast(db, node.context[1])
+
+
+# ---- arithmetic -------------------------------------------------------------------------------------------------------
+
+
+def add(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """a + b.
+
+    Parameters
+    ----------
+    a, b : Tensor or number
+        Shapes that broadcast together.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast.
+    """
+    a, b = operands("add", a, b)
+    if not a.dtype.is_floating:
+        return _integers("add", a, b)
+    return record(_add_backward, (a, b), launch.add(a, b), context=_shapes(a, b))
+
+
+def _add_backward(node, dy):
+    return _back(node, dy if node.needs[0] else None, dy if node.needs[1] else None)
+
+
+def sub(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """a - b; parameters as `add`."""
+    a, b = operands("sub", a, b)
+    if not a.dtype.is_floating:
+        return _integers("sub", a, b)
+    return record(_sub_backward, (a, b), launch.sub(a, b), context=_shapes(a, b))
+
+
+def _sub_backward(node, dy):
+    return _back(node, dy if node.needs[0] else None, launch.neg(dy) if node.needs[1] else None)
+
+
+def mul(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """a b; parameters as `add`."""
+    a, b = operands("mul", a, b)
+    if not a.dtype.is_floating:
+        return _integers("mul", a, b)
+    saved = (a if b.requires_grad else None, b if a.requires_grad else None)
+    return record(_mul_backward, (a, b), launch.mul(a, b), saved=saved, context=_shapes(a, b))
+
+
+def _mul_backward(node, dy):
+    a, b = node.saved
+    return _back(node, launch.mul(dy, b) if node.needs[0] else None, launch.mul(dy, a) if node.needs[1] else None)
+
+
+def div(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """a / b; integers are divided as float32. Other parameters as `add`."""
+    a, b = operands("div", a, b)
+    if not a.dtype.is_floating:
+        a, b = to(a, float32), to(b, float32)
+    y = launch.div(a, b)
+    return record(_div_backward, (a, b), y, saved=(b, y if b.requires_grad else None), context=_shapes(a, b))
+
+
+def _div_backward(node, dy):
+    b, y = node.saved
+    da = launch.div(dy, b)
+    return _back(node, da if node.needs[0] else None, launch.neg(launch.mul(da, y)) if node.needs[1] else None)
+
+
+def _integer_only(name: str, a: Any, b: Any) -> Tensor:
+    a, b = operands(name, a, b)
+    if a.dtype.is_floating:
+        raise TypeError(f"{name}: arguments are {a.dtype}, but must be integers")
+    return _integers(name, a, b)
+
+
+def floor_divide(a: Tensor | int, b: Tensor | int) -> Tensor:
+    """a / b of integers, rounded down.
+
+    Parameters
+    ----------
+    a, b : Tensor or int
+        Integers; shapes that broadcast together.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument is floating.
+    ValueError
+        If an element of `b` is 0.
+    """
+    return _integer_only("floor_divide", a, b)
+
+
+def remainder(a: Tensor | int, b: Tensor | int) -> Tensor:
+    """What `floor_divide` leaves, of the sign of `b`; parameters and errors as there."""
+    return _integer_only("remainder", a, b)
+
+
+def pow(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """a to the power b; integers are raised as float32. Other parameters as `add`."""
+    if b == 2 if isinstance(b, (int, float)) else False:
+        return square(a)
+    a, b = operands("pow", a, b)
+    if not a.dtype.is_floating:
+        a, b = to(a, float32), to(b, float32)
+    y = launch.pow(a, b)
+    return record(_pow_backward, (a, b), y, saved=(a, b, y if b.requires_grad else None), context=_shapes(a, b))
+
+
+def _pow_backward(node, dy):
+    """dy b a^(b-1), which is 0 for b = 0, and dy y log(a), which is 0 for a = 0, b >= 0."""
+    a, b, y = node.saved
+    zero, one = constant(0.0, a.dtype), constant(1.0, a.dtype)
+    da = db = None
+    if node.needs[0]:
+        slope = launch.mul(b, launch.pow(a, launch.sub(b, one)))
+        da = launch.where(launch.eq(b, zero), zero, launch.mul(dy, slope))
+    if node.needs[1]:
+        flat = _integers("and", launch.eq(a, zero), launch.ge(b, zero))
+        db = launch.where(flat, zero, launch.mul(dy, launch.mul(y, launch.log(a))))
+    return _back(node, da, db)
+
+
+def neg(x: Tensor) -> Tensor:
+    """-x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and type but bool.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+    """
+    x = as_tensor(x)
+    if x.dtype.is_floating:
+        return record(_neg_backward, (x,), launch.neg(x))
+    if x.dtype is bool_:
+        raise TypeError("neg: x is bool; use logical_not")
+    return _integers("sub", constant(0, x.dtype), x)
+
+
+def _neg_backward(node, dy):
+    return launch.neg(dy)
+
+
+def abs(x: Tensor) -> Tensor:
+    """|x|; its derivative at 0 is 0. Parameters as `neg`."""
+    x = as_tensor(x)
+    if x.dtype.is_floating:
+        return record(_abs_backward, (x,), launch.abs(x), saved=(x,))
+    if x.dtype.name in ("uint8", "bool"):
+        return x
+    return _integers("maximum", x, neg(x))
+
+
+def _abs_backward(node, dy):
+    return launch.mul(dy, launch.sign(node.saved[0]))
+
+
+# ---- elementary functions ---------------------------------------------------------------------------------------------
+
+
+def square(x: Tensor) -> Tensor:
+    """x squared.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+    """
+    x = as_tensor(x)
+    if not x.dtype.is_floating:
+        return _integers("mul", x, x)
+    return record(_square_backward, (x,), launch.square(x), saved=(x,))
+
+
+def _square_backward(node, dy):
+    (x,) = node.saved
+    return launch.mul(dy, launch.add(x, x))
+
+
+def exp(x: Tensor) -> Tensor:
+    """e to the power x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape; integers become float32.
+
+    Returns
+    -------
+    Tensor
+        Shape of `x`.
+    """
+    x = floating("exp", x)
+    y = launch.exp(x)
+    return record(_exp_backward, (x,), y, saved=(y,))
+
+
+def _exp_backward(node, dy):
+    return launch.mul(dy, node.saved[0])
+
+
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm: -inf at 0, NaN below; parameters as `exp`."""
+    x = floating("log", x)
+    return record(_log_backward, (x,), launch.log(x), saved=(x,))
+
+
+def _log_backward(node, dy):
+    return launch.div(dy, node.saved[0])
+
+
+def sqrt(x: Tensor) -> Tensor:
+    """The square root: NaN below 0; parameters as `exp`."""
+    x = floating("sqrt", x)
+    y = launch.sqrt(x)
+    return record(_sqrt_backward, (x,), y, saved=(y,))
+
+
+def _sqrt_backward(node, dy):
+    (y,) = node.saved
+    return launch.div(dy, launch.add(y, y))
+
+
+# ---- the greater, the less, the middle --------------------------------------------------------------------------------
+
+
+def maximum(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """The greater of each pair, NaN where one is NaN; equal ones share the gradient. Parameters as `add`."""
+    return _extremum("maximum", launch.maximum, launch.lt, a, b)
+
+
+def minimum(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """The less of each pair, NaN where one is NaN; equal ones share the gradient. Parameters as `add`."""
+    return _extremum("minimum", launch.minimum, launch.gt, a, b)
+
+
+def _extremum(name, op, loses, a, b):
+    a, b = operands(name, a, b)
+    if not a.dtype.is_floating:
+        return _integers(name, a, b)
+    shapes = None if a.shape == b.shape else (a.shape, b.shape)
+    return record(_maximum_backward if loses is launch.lt else _minimum_backward, (a, b), op(a, b), saved=(a, b), context=shapes)
+
+
+def _maximum_backward(node, dy):
+    return _extremum_backward(node, dy, launch.lt)
+
+
+def _minimum_backward(node, dy):
+    return _extremum_backward(node, dy, launch.gt)
+
+
+def _extremum_backward(node, dy, loses):
+    a, b = node.saved
+    zero = constant(0.0, a.dtype)
+    shared = launch.where(launch.eq(a, b), launch.mul(dy, constant(0.5, a.dtype)), dy)
+    return _back(node, launch.where(loses(a, b), zero, shared) if node.needs[0] else None,
+                 launch.where(loses(b, a), zero, shared) if node.needs[1] else None)
+
+
+def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    """x, but at least `min` and at most `max`.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    min, max : float, optional
+        Bounds; where both are given and `min` is greater, `max` holds.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+
+    Raises
+    ------
+    TypeError
+        If neither bound is given, or one is not a number.
+    """
+    x = as_tensor(x)
+    if min is None and max is None:
+        raise TypeError("clip: give min, max or both")
+    for name, bound in (("min", min), ("max", max)):
+        if bound is not None and not isinstance(bound, (int, float)):
+            raise TypeError(f"clip: {name} is {bound!r}, but must be a number or None")
+    if not x.dtype.is_floating:
+        y = x if min is None else maximum(x, min)
+        return y if max is None else minimum(y, max)
+    bounds = {"low": -math.inf if min is None else min, "high": math.inf if max is None else max}
+    return record(_clip_backward, (x,), launch.clip(x, **bounds), saved=(x,), context=bounds)
+
+
+def _clip_backward(node, dy):
+    return launch.clip_backward(dy, node.saved[0], **node.context)
+
+
+clamp = clip
+
+
+# ---- comparisons and selection ----------------------------------------------------------------------------------------
+
+
+def _compare(name: str, a: Any, b: Any) -> Tensor:
+    a, b = operands(name, a, b)
+    if not a.dtype.is_floating:
+        return _integers(name, a, b)
+    return getattr(launch, name)(a, b)
+
+
+def eq(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """Whether a = b, element by element.
+
+    Parameters
+    ----------
+    a, b : Tensor or number
+        Shapes that broadcast together.
+
+    Returns
+    -------
+    Tensor
+        bool, the broadcast shape; False where an operand is NaN.
+    """
+    return _compare("eq", a, b)
+
+
+def ne(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """Whether a and b differ; True where an operand is NaN. Parameters as `eq`."""
+    return _compare("ne", a, b)
+
+
+def lt(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """Whether a < b; parameters as `eq`."""
+    return _compare("lt", a, b)
+
+
+def le(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """Whether a <= b; parameters as `eq`."""
+    return _compare("le", a, b)
+
+
+def gt(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """Whether a > b; parameters as `eq`."""
+    return _compare("gt", a, b)
+
+
+def ge(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """Whether a >= b; parameters as `eq`."""
+    return _compare("ge", a, b)
+
+
+def _truth(x: Any) -> Tensor:
+    x = as_tensor(x)
+    return x if x.dtype is bool_ else ne(x, 0)
+
+
+def logical_and(a: Tensor, b: Tensor) -> Tensor:
+    """Whether both are true (not 0).
+
+    Parameters
+    ----------
+    a, b : Tensor
+        Shapes that broadcast together.
+
+    Returns
+    -------
+    Tensor
+        bool, the broadcast shape.
+    """
+    return _integers("and", _truth(a), _truth(b))
+
+
+def logical_or(a: Tensor, b: Tensor) -> Tensor:
+    """Whether one or both are true; parameters as `logical_and`."""
+    return _integers("or", _truth(a), _truth(b))
+
+
+def logical_xor(a: Tensor, b: Tensor) -> Tensor:
+    """Whether exactly one is true; parameters as `logical_and`."""
+    return _integers("xor", _truth(a), _truth(b))
+
+
+def logical_not(x: Tensor) -> Tensor:
+    """Whether x is 0: bool, the shape of `x`."""
+    return eq(as_tensor(x), 0)
+
+
+def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
+    """a where the condition holds, b elsewhere.
+
+    Parameters
+    ----------
+    condition : Tensor
+        bool.
+    a, b : Tensor or number
+        Shapes of all three broadcast together.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape.
+
+    Raises
+    ------
+    TypeError
+        If the condition is not bool.
+    """
+    condition = as_tensor(condition)
+    if condition.dtype is not bool_:
+        raise TypeError(f"where: condition is {condition.dtype}, but must be bool")
+    a, b = operands("where", a, b)
+    if not a.dtype.is_floating:  # b + (a - b) condition, exact as 64-bit integers wrap around; bools in the same way by xor
+        if a.dtype is b.dtype is bool_:
+            return _integers("xor", b, _integers("and", _integers("xor", a, b), condition))
+        result = _integers("add", b, _integers("mul", _integers("sub", a, b), condition))
+        return to(result, a.dtype) if a.dtype is b.dtype else result
+    return record(_where_backward, (None, a, b), launch.where(condition, a, b), saved=(condition,), context=(a.shape, b.shape))
+
+
+def _where_backward(node, dy):
+    (condition,) = node.saved
+    zero = constant(0.0, dy.dtype)
+    da = launch.where(condition, dy, zero) if node.needs[1] else None
+    db = launch.where(condition, zero, dy) if node.needs[2] else None
+    return None, unbroadcast(da, node.context[0]), unbroadcast(db, node.context[1])
