@@ -76,8 +76,12 @@ static void soft_loss_kernel(ptrdiff_t rows, ptrdiff_t n, const void *logp_, con
     const vec keep = vec_set1((real)(1 - smoothing)), share = vec_set1((real)(smoothing / (double)n));
     for (ptrdiff_t r = 0; r < rows; r++, logp += n, target += n) {
         vec total = vec_zero();
-        for (ptrdiff_t i = 0; i < n; i += LANES)
-            total = vec_fma(soft_target(target, weight, i, n - i, keep, share), load_up_to(logp + i, n - i), total);
+        for (ptrdiff_t i = 0; i < n;) { /* runs of 32 vectors keep the rounding errors of long rows small */
+            vec part = vec_zero();
+            for (const ptrdiff_t end = fnn_min(n, i + 32 * LANES); i < end; i += LANES)
+                part = vec_fma(soft_target(target, weight, i, n - i, keep, share), load_up_to(logp + i, n - i), part);
+            total = vec_add(total, part);
+        }
         applied[r] = given(sample_weight, r);
         loss[r] = -applied[r] * vec_sum(total);
     }

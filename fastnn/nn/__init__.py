@@ -1,12 +1,12 @@
 """Layers by family; names, arguments and parameter layouts are PyTorch's."""
 
 from . import init
+from .activation import Gaussian, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Sign, Softmax, Step, Tanh
 from .container import ModuleDict, ModuleList, Sequential
 from .conv import Conv2d, LazyConv2d
-from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
-from .activation import Gaussian, LeakyReLU, ReLU, Sigmoid, Sign, Step, Tanh
-from .container import ModuleDict, ModuleList, Sequential
 from .dropout import Dropout
+from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
+from .loss import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .module import Module, Parameter
 from .norm import BatchNorm1d, BatchNorm2d, LazyBatchNorm1d, LazyBatchNorm2d
 from .pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..ops import activation
+from ..ops import activation, softmax
 from ..tensor import Tensor
 from .module import Module
 
-__all__ = ["Gaussian", "LeakyReLU", "ReLU", "Sigmoid", "Sign", "Step", "Tanh"]
+__all__ = ["Gaussian", "LeakyReLU", "LogSoftmax", "ReLU", "Sigmoid", "Sign", "Softmax", "Step", "Tanh"]
 
 
 class ReLU(Module):
@@ -69,3 +69,36 @@ class Step(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.step(x)
+
+
+class Softmax(Module):
+    """exp(x) over its sum along an axis; see `fastnn.functional.softmax`.
+
+    Parameters
+    ----------
+    dim : int
+        The axis whose elements add up to 1.
+    """
+
+    def __init__(self, dim: int = -1):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return softmax.softmax(x, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Softmax):
+    """The logarithm of `Softmax`; see `fastnn.functional.log_softmax`.
+
+    Parameters
+    ----------
+    dim : int
+        The axis whose exponentials add up to 1.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return softmax.log_softmax(x, self.dim)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 # The modules that hold the entries, by family.
-FAMILIES = ("activation", "conv", "einsum", "linear", "loss", "math", "norm", "optim", "pool", "random", "reduce", "shape", "softmax")
+FAMILIES = ("activation", "conv", "einsum", "index", "linear", "loss", "math", "norm", "optim", "pool", "random", "reduce",
+            "shape", "softmax")
 
 _SPECS: dict[str, OpSpec] = {}
 

@@ -1,0 +1,85 @@
+"""Losses as modules; see `fastnn.functional` for what they compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..ops import loss
+from ..ops.create import as_tensor
+from ..tensor import Tensor
+from .module import Module
+
+
+class _Loss(Module):
+    """A loss with a reduction and constant tensors that move with the module."""
+
+    def __init__(self, reduction: str, **constants: Any):
+        super().__init__()
+        loss._reduction(type(self).__name__, reduction)
+        self.reduction = reduction
+        for name, value in constants.items():
+            self.register_buffer(name, None if value is None else as_tensor(value))
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}"
+
+
+class CrossEntropyLoss(_Loss):
+    """Softmax and cross-entropy from logits: (N, C, d1, ...) with labels (N, d1, ...) or probabilities; see
+    `fastnn.functional.cross_entropy`.
+
+    Parameters
+    ----------
+    weight : Tensor or array_like, optional
+        (C,): factors for the classes.
+    ignore_index : int
+        A label whose positions do not count.
+    reduction : str
+        "mean", "sum" or "none".
+    label_smoothing : float
+        Between 0 and 1: how much of each target is spread evenly over all classes.
+    """
+
+    def __init__(self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0):
+        super().__init__(reduction, weight=weight)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def forward(self, x: Tensor, target: Any, sample_weight: Any = None) -> Tensor:
+        return loss.cross_entropy(x, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing, sample_weight)
+
+
+class MSELoss(_Loss):
+    """The squared error (x - target)^2; see `fastnn.functional.mse_loss`.
+
+    Parameters
+    ----------
+    reduction : str
+        "mean", "sum" or "none".
+    """
+
+    def __init__(self, reduction: str = "mean"):
+        super().__init__(reduction)
+
+    def forward(self, x: Tensor, target: Any, weight: Any = None) -> Tensor:
+        return loss.mse_loss(x, target, self.reduction, weight)
+
+
+class BCEWithLogitsLoss(_Loss):
+    """Sigmoid and binary cross-entropy from logits; see `fastnn.functional.binary_cross_entropy_with_logits`.
+
+    Parameters
+    ----------
+    weight : Tensor or array_like, optional
+        Factors, broadcast to the logits' shape.
+    reduction : str
+        "mean", "sum" or "none".
+    pos_weight : Tensor or array_like, optional
+        Factors for the positive part, broadcast to the logits' shape.
+    """
+
+    def __init__(self, weight: Any = None, reduction: str = "mean", pos_weight: Any = None):
+        super().__init__(reduction, weight=weight, pos_weight=pos_weight)
+
+    def forward(self, x: Tensor, target: Any) -> Tensor:
+        return loss.binary_cross_entropy_with_logits(x, target, self.weight, self.reduction, self.pos_weight)

@@ -1,0 +1,229 @@
+"""Selection by integer arrays and boolean masks, with gradients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core
+from .._core import TensorBase, launch, record
+from .create import as_tensor
+from .shape import _axis, reshape, slice_view
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["gather", "index_select", "put", "take"]
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any) -> Tensor:
+    result = _core.empty(shape, dtype)
+    launch.fill(value=0.0, out=result)
+    return result
+
+
+def _as_index(name: str, index: Any) -> Tensor:
+    """`index` as an int64 tensor."""
+    index = as_tensor(index)
+    if index.dtype.is_floating or index.dtype.name == "bool":
+        raise TypeError(f"{name}: index has dtype {index.dtype}, but must hold integers")
+    return as_tensor(index, "int64")
+
+
+def index_select(x: Tensor, dim: int, index: Any) -> Tensor:
+    """The slices of `x` along `dim` that `index` names.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    dim : int
+        The axis to pick along.
+    index : Tensor or array_like
+        (J,) integers; negative ones count from the end; equal ones repeat a slice.
+
+    Returns
+    -------
+    Tensor
+        Of x's shape with J at axis `dim`.
+
+    Raises
+    ------
+    IndexError
+        If an index lies outside the axis; it is named with its place.
+    """
+    axis, index = _axis("index_select", dim, x.ndim), _as_index("index_select", index)
+    y = launch.index_select(x, index, axis=axis)
+    return record(_index_select_backward, (x,), y, saved=(index,), context=(x.shape, axis))
+
+
+def _index_select_backward(node, dy):
+    (index,) = node.saved
+    shape, axis = node.context
+    dx = _zeros(shape, dy.dtype)
+    launch.index_add(index, dy, axis=axis, out=dx)
+    return dx
+
+
+def gather(x: Tensor, dim: int, index: Any) -> Tensor:
+    """One element of `x` along `dim` for every element of `index`: y[i, j, k] = x[i, index[i, j, k], k] for dim = 1.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    dim : int
+        The axis to pick along.
+    index : Tensor or array_like
+        Integers, of x's shape but for axis `dim`.
+
+    Returns
+    -------
+    Tensor
+        Of index's shape.
+
+    Raises
+    ------
+    IndexError
+        If an index lies outside the axis.
+    ValueError
+        If `index` differs from `x` in another axis.
+    """
+    axis, index = _axis("gather", dim, x.ndim), _as_index("gather", index)
+    y = launch.gather(x, index, axis=axis)
+    return record(_gather_backward, (x,), y, saved=(index,), context=(x.shape, axis))
+
+
+def _gather_backward(node, dy):
+    (index,) = node.saved
+    shape, axis = node.context
+    dx = _zeros(shape, dy.dtype)
+    launch.scatter_add(index, dy, axis=axis, out=dx)
+    return dx
+
+
+# ---- x[key] -----------------------------------------------------------------------------------------------------------
+
+
+def _is_array(part: Any) -> bool:
+    return isinstance(part, (TensorBase, np.ndarray, list, tuple, range, bool, np.bool_))
+
+
+def _array(part: Any) -> Any:
+    """An index or mask as a NumPy array; tensors of int64 stay what they are, so that nobody reads them."""
+    if isinstance(part, TensorBase):
+        return part if part.dtype.name == "int64" else np.asarray(memoryview(part))
+    array = np.asarray(part)
+    if array.size == 0 and array.dtype != np.bool_:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iub":
+        raise TypeError(f"index: arrays must hold integers or bools, not {array.dtype}")
+    return array
+
+
+def _is_mask(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == np.bool_
+
+
+def _separate(x: Tensor, key: tuple) -> tuple[tuple, list]:
+    """`key` as a basic key with full slices where arrays stand, and the arrays, each with its first axis in that view."""
+    parts = [_array(part) if _is_array(part) else part for part in key]
+    used = sum(part.ndim if _is_mask(part) else part is not None and part is not Ellipsis for part in parts)
+    if used > x.ndim:
+        raise IndexError(f"index: {used} indices for a tensor of {x.ndim} axes")
+    if sum(part is Ellipsis for part in parts) > 1:
+        raise IndexError("index: more than one Ellipsis")
+    if not any(part is Ellipsis for part in parts):
+        parts.append(Ellipsis)
+    basic, arrays, axis, source = [], [], 0, 0
+    for part in parts:
+        if part is Ellipsis:
+            rest = x.ndim - used
+            basic += [slice(None)] * rest
+            axis, source = axis + rest, source + rest
+        elif isinstance(part, (np.ndarray, TensorBase)):
+            width = part.ndim if _is_mask(part) else 1
+            if _is_mask(part) and part.shape != x.shape[source:source + width]:
+                raise IndexError(f"index: a mask of shape {part.shape} does not fit axes {source} to {source + width - 1} of {x.shape}")
+            arrays.append((axis, part))
+            basic += [slice(None)] * width
+            axis, source = axis + width, source + width
+        else:
+            basic.append(part)
+            axis += part is None or isinstance(part, slice)
+            source += part is not None
+    return tuple(basic), arrays
+
+
+def _numpy_key(arrays: list) -> tuple:
+    """The arrays as a key for NumPy on the basic view."""
+    key, axis = [], 0
+    for first, array in arrays:
+        key += [slice(None)] * (first - axis)
+        key.append(np.asarray(memoryview(array)) if isinstance(array, TensorBase) else array)
+        axis = first + (array.ndim if _is_mask(array) else 1)
+    return tuple(key)
+
+
+def take(x: Tensor, key: tuple) -> Tensor:
+    """``x[key]`` where the key holds integer arrays or boolean masks: a copy, with a gradient.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    key : tuple
+        Integers, slices, None, Ellipsis, and integer or boolean tensors, arrays or lists. Integers and slices are applied first, as in
+        PyTorch; several arrays are broadcast together, as in NumPy.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    IndexError
+        If an index lies outside its axis, a mask has another shape, or there are too many.
+    """
+    basic, arrays = _separate(x, key)
+    view = slice_view(x, basic)
+    if len(arrays) == 1 and (not _is_mask(arrays[0][1]) or arrays[0][1].ndim == 1):
+        axis, index = arrays[0]
+        index = np.flatnonzero(index) if _is_mask(index) else index
+        shape = index.shape
+        y = index_select(view, axis, reshape(as_tensor(index), (-1,)) if len(shape) != 1 and view.numel() else index)
+        return y if len(shape) == 1 else reshape(y, (*view.shape[:axis], *shape, *view.shape[axis + 1:]))
+    places = np.arange(view.numel()).reshape(view.shape)
+    try:
+        places = places[_numpy_key(arrays)]
+    except IndexError as error:
+        raise IndexError(f"index: {error}") from None
+    return reshape(index_select(reshape(view, (view.numel(),)), 0, places.ravel()), places.shape)
+
+
+def put(x: Tensor, key: tuple, value: Any) -> None:
+    """``x[key] = value`` where the key holds integer arrays or boolean masks; off the tape.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype; writable.
+    key : tuple
+        As for `take`.
+    value : Tensor, number or array_like
+        Broadcast to the selection; among equal indices the last wins.
+
+    Raises
+    ------
+    IndexError
+        If an index lies outside its axis, a mask has another shape, or there are too many.
+    """
+    basic, arrays = _separate(x, key)
+    view = slice_view(x, basic)
+    target = np.asarray(memoryview(view))
+    try:
+        target[_numpy_key(arrays)] = np.asarray(memoryview(value)) if isinstance(value, TensorBase) else value
+    except IndexError as error:
+        raise IndexError(f"index: {error}") from None
+    x.bump_version()

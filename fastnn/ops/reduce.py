@@ -1,0 +1,389 @@
+"""Sums, means, extrema, variances over any axes. `dim` names one axis, several, or (None) all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from .. import _core
+from .._core import launch, record
+from .create import float64, int64
+from .norm import constant
+from .shape import _axis, expand, permute, reshape, squeeze, to
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["amax", "amin", "argmax", "argmin", "logsumexp", "max", "mean", "min", "std", "sum", "var"]
+
+Dim = int | Sequence[int] | None
+
+
+class Extremum(NamedTuple):
+    """What `max` and `min` along one axis give."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _axes(name: str, dim: Dim, rank: int) -> tuple[int, ...]:
+    """The axes `dim` names, counted from the front; None and () name all."""
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
+        return tuple(range(rank))
+    dims = dim if isinstance(dim, (tuple, list)) else (dim,)
+    axes = tuple(_axis(name, d, rank) for d in dims) if rank else ()
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"{name}: dim is {tuple(dims)}, which names an axis twice")
+    return axes
+
+
+def _mask(axes: Sequence[int]) -> int:
+    mask = 0
+    for axis in axes:
+        mask |= 1 << axis
+    return mask
+
+
+def _kept(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
+    """`shape` with an extent of 1 at the reduced axes."""
+    return tuple(1 if d in axes else n for d, n in enumerate(shape))
+
+
+def _count(shape: Sequence[int], axes: Sequence[int]) -> int:
+    count = 1
+    for axis in axes:
+        count *= shape[axis]
+    return count
+
+
+def _check_real(name: str, x: Tensor) -> None:
+    if not x.dtype.is_floating:
+        raise TypeError(f"{name}: x has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
+
+
+def _divided(x: Tensor, divisor: float) -> Tensor:
+    """x / divisor off the tape: a sum over no axis."""
+    return launch.sum(x, axes=0, keepdim=0, divisor=divisor)
+
+
+# ---- sums -------------------------------------------------------------------------------------------------------------
+
+
+def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None) -> Tensor:
+    """The sum over axes.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype. Integers and bools add up to int64 (exact up to 2^53).
+    dim : int or sequence of int, optional
+        Axes to sum over; by default all.
+    keepdim : bool
+        Whether summed axes stay, with one element.
+    dtype : dtype, optional
+        What to convert `x` to first.
+
+    Returns
+    -------
+    Tensor
+        0 where there is nothing to add. Fixed chunks are added in a fixed tree: the error grows with the logarithm of the count, and
+        the bits depend neither on strides nor on the number of threads.
+    """
+    if dtype is not None:
+        x = to(x, dtype)
+    axes = _axes("sum", dim, x.ndim)
+    if not x.dtype.is_floating:
+        return to(launch.sum(to(x, float64), axes=_mask(axes), keepdim=keepdim, divisor=1.0), int64)
+    y = launch.sum(x, axes=_mask(axes), keepdim=keepdim, divisor=1.0)
+    return record(_sum_backward, (x,), y, context=(x.shape, axes))
+
+
+def _sum_backward(node, dy):
+    shape, axes = node.context
+    return expand(reshape(dy, _kept(shape, axes)), shape)
+
+
+def mean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The mean over axes.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape; float32 or float64.
+    dim : int or sequence of int, optional
+        Axes to average over; by default all.
+    keepdim : bool
+        Whether these axes stay, with one element.
+
+    Returns
+    -------
+    Tensor
+        NaN where there is nothing to average.
+
+    Raises
+    ------
+    TypeError
+        If `x` holds integers or bools.
+    """
+    _check_real("mean", x)
+    axes = _axes("mean", dim, x.ndim)
+    y = launch.sum(x, axes=_mask(axes), keepdim=keepdim, divisor=float(_count(x.shape, axes)))
+    return record(_mean_backward, (x,), y, context=(x.shape, axes))
+
+
+def _mean_backward(node, dy):
+    shape, axes = node.context
+    share = _divided(dy, float(_count(shape, axes)))
+    return expand(reshape(share, _kept(shape, axes)), shape)
+
+
+# ---- extrema ----------------------------------------------------------------------------------------------------------
+
+
+def _extreme_values(name: str, x: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+    """The extremum over axes; its gradient is shared among equals."""
+    axes = _axes(name, dim, x.ndim)
+    reduce = launch.max_reduce if name.endswith("max") else launch.min_reduce
+    if not x.dtype.is_floating:
+        return to(reduce(to(x, float64), axes=_mask(axes), keepdim=keepdim), x.dtype)
+    y = reduce(x, axes=_mask(axes), keepdim=keepdim)
+    return record(_extreme_backward, (x,), y, saved=(x, y), context=axes)
+
+
+def _extreme_backward(node, dy):
+    x, y = node.saved
+    axes, kept = node.context, _kept(x.shape, node.context)
+    here = launch.eq(x, reshape(y, kept))
+    count = launch.sum(launch.copy(here, dtype=x.dtype.code), axes=_mask(axes), keepdim=1, divisor=1.0)
+    return launch.where(here, launch.div(reshape(dy, kept), count), constant(0.0, x.dtype.name))
+
+
+def amax(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The largest element over axes; NaN wins; its gradient is shared equally among equals.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    dim : int or sequence of int, optional
+        Axes to search; by default all.
+    keepdim : bool
+        Whether these axes stay, with one element.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        If one of these axes is empty.
+    """
+    return _extreme_values("amax", x, dim, keepdim)
+
+
+def amin(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The smallest element over axes; see `amax`."""
+    return _extreme_values("amin", x, dim, keepdim)
+
+
+def _position(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    """Where the extremum is; an axis of a 0-d tensor (0 or -1) is one of a single element."""
+    x = x.detach() if x.dtype.is_floating else to(x, float64)
+    if dim is None or x.ndim == 0:
+        if dim is not None:
+            _axis(name, dim, 1)
+        y = launch.argmax(reshape(x, (x.numel(),)), axis=0, keepdim=0, smallest=name.endswith("min"))
+        return reshape(y, (1,) * x.ndim) if keepdim else y
+    return launch.argmax(x, axis=_axis(name, dim, x.ndim), keepdim=keepdim, smallest=name.endswith("min"))
+
+
+def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Where the largest element is.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    dim : int, optional
+        Axis to search; by default all elements in logical (C) order.
+    keepdim : bool
+        Whether the axis stays, with one element.
+
+    Returns
+    -------
+    Tensor
+        int64: the first of equals, or the first NaN.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to search.
+    """
+    return _position("argmax", x, dim, keepdim)
+
+
+def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Where the smallest element is; see `argmax`."""
+    return _position("argmin", x, dim, keepdim)
+
+
+def _extremum(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor | Extremum:
+    if dim is None:
+        return _extreme_values(name, x, None, False)
+    if x.ndim == 0:
+        return Extremum(x, _position(name, x, dim, keepdim))
+    axis = _axis(name, dim, x.ndim)
+    indices = _position(name, x, axis, True)
+    values = launch.gather(x, indices, axis=axis)
+    if not keepdim:
+        values, indices = squeeze(values, axis), squeeze(indices, axis)
+    if not x.dtype.is_floating:
+        return Extremum(values, indices)
+    return Extremum(*record(_extremum_backward, (x,), (values, indices), saved=(indices,), context=(x.shape, axis)))
+
+
+def _extremum_backward(node, dvalues, _):
+    (indices,) = node.saved
+    shape, axis = node.context
+    kept = _kept(shape, (axis,))
+    dx = _core.empty(shape, dvalues.dtype)
+    launch.fill(value=0.0, out=dx)
+    launch.scatter_add(reshape(indices, kept), reshape(dvalues, kept), axis=axis, out=dx)
+    return dx
+
+
+def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Extremum:
+    """The largest element, of all or along one axis; NaN wins.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    dim : int, optional
+        Axis to search; by default all axes.
+    keepdim : bool
+        Whether the axis stays, with one element.
+
+    Returns
+    -------
+    Tensor or (values, indices)
+        Without `dim`, the value; its gradient is shared among equals. With `dim`, a named tuple of the values and of their int64
+        positions, the first of equals, which takes the whole gradient.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to search.
+    """
+    return _extremum("max", x, dim, keepdim)
+
+
+def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Extremum:
+    """The smallest element, of all or along one axis; see `max`."""
+    return _extremum("min", x, dim, keepdim)
+
+
+# ---- variances --------------------------------------------------------------------------------------------------------
+
+
+def _variance(name: str, x: Tensor, dim: Dim, correction: float, keepdim: bool) -> tuple[Tensor, Tensor, tuple[int, ...], float]:
+    """The variance, the mean (with all axes), the axes and the divisor."""
+    _check_real(name, x)
+    axes = _axes(name, dim, x.ndim)
+    count = _count(x.shape, axes)
+    divisor = float(count - correction) if count > correction else 0.0
+    middle = launch.sum(x, axes=_mask(axes), keepdim=1, divisor=float(count))
+    y = launch.sum(launch.square(launch.sub(x, middle)), axes=_mask(axes), keepdim=keepdim, divisor=divisor)
+    return y, middle, axes, divisor
+
+
+def var(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Tensor:
+    """The variance over axes: the sum of squared distances from the mean over (count - correction), in two passes.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape; float32 or float64.
+    dim : int or sequence of int, optional
+        Axes; by default all.
+    correction : float
+        1 for a sample's variance (Bessel), 0 for a population's.
+    keepdim : bool
+        Whether these axes stay, with one element.
+
+    Returns
+    -------
+    Tensor
+        NaN or infinity where count <= correction.
+
+    Raises
+    ------
+    TypeError
+        If `x` holds integers or bools.
+    """
+    y, middle, axes, divisor = _variance("var", x, dim, correction, keepdim)
+    return record(_var_backward, (x,), y, saved=(x, middle), context=(axes, divisor))
+
+
+def _var_backward(node, dy):
+    x, middle = node.saved
+    axes, divisor = node.context
+    return launch.mul(launch.sub(x, middle), _divided(reshape(dy, _kept(x.shape, axes)), divisor / 2))
+
+
+def std(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Tensor:
+    """The standard deviation over axes, the square root of `var`; its gradient at 0 is 0."""
+    variance, middle, axes, divisor = _variance("std", x, dim, correction, keepdim)
+    y = launch.sqrt(variance)
+    return record(_std_backward, (x,), y, saved=(x, middle, y), context=(axes, divisor))
+
+
+def _std_backward(node, dy):
+    x, middle, y = node.saved
+    axes, divisor = node.context
+    zero = constant(0.0, x.dtype.name)
+    slope = launch.where(launch.eq(y, zero), zero, launch.div(dy, y))
+    return launch.mul(launch.sub(x, middle), _divided(reshape(slope, _kept(x.shape, axes)), divisor))
+
+
+# ---- logarithm of a sum of exponentials -------------------------------------------------------------------------------
+
+
+def logsumexp(x: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
+    """log(sum(exp(x))) over axes, without overflow.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape; float32 or float64.
+    dim : int or sequence of int
+        Axes to sum over.
+    keepdim : bool
+        Whether these axes stay, with one element.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        If one of these axes is empty.
+    """
+    _check_real("logsumexp", x)
+    axes = _axes("logsumexp", dim, x.ndim)
+    kept = _kept(x.shape, axes)
+    if len(axes) == 1:
+        y = launch.logsumexp(x, axis=axes[0])
+        y = record(_logsumexp_backward, (x,), y, saved=(x, y))
+    else:
+        rest = [d for d in range(x.ndim) if d not in axes]
+        rows = reshape(permute(x, *rest, *axes), (*(x.shape[d] for d in rest), _count(x.shape, axes)))
+        y = reshape(logsumexp(rows, -1), kept)
+    return y if keepdim else reshape(y, tuple(n for d, n in enumerate(kept) if d not in axes))
+
+
+def _logsumexp_backward(node, dy):
+    x, y = node.saved
+    return launch.mul(launch.exp(launch.sub(x, y)), dy)

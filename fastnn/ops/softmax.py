@@ -1,0 +1,63 @@
+"""Softmax and its logarithm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._core import launch, record
+from .shape import _axis
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["log_softmax", "softmax"]
+
+
+def softmax(x: Tensor, dim: int = -1) -> Tensor:
+    """exp(x) over its sum along an axis; every row is shifted by its maximum first, so that nothing overflows.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    dim : int
+        The axis whose elements add up to 1.
+
+    Returns
+    -------
+    Tensor
+        Of x's shape; a row whose maximum is not finite gives NaN.
+    """
+    axis = _axis("softmax", dim, max(x.ndim, 1))
+    y = launch.softmax_forward(x, axis=axis)
+    return record(_softmax_backward, (x,), y, saved=(y,), context=axis)
+
+
+def _softmax_backward(node, dy):
+    (y,) = node.saved
+    return launch.softmax_backward(dy, y, axis=node.context)
+
+
+def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
+    """The logarithm of `softmax`, exact where the softmax itself would vanish.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    dim : int
+        The axis whose exponentials add up to 1.
+
+    Returns
+    -------
+    Tensor
+        Of x's shape; a row whose maximum is not finite gives NaN.
+    """
+    axis = _axis("log_softmax", dim, max(x.ndim, 1))
+    y = launch.log_softmax_forward(x, axis=axis)
+    return record(_log_softmax_backward, (x,), y, saved=(y,), context=axis)
+
+
+def _log_softmax_backward(node, dy):
+    (y,) = node.saved
+    return launch.log_softmax_backward(dy, y, axis=node.context)

@@ -1,0 +1,94 @@
+"""OpSpecs of fastnn/ops/loss.py."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..ops import loss
+from .softmax_specs import _log_softmax
+from .spec import OpSpec, Sample, register
+
+
+def cross_entropy_reference(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0, sample_weight=None):
+    """The definition, written out."""
+    axis = 0 if x.ndim == 1 else 1
+    classes, logp = x.shape[axis], np.moveaxis(_log_softmax(x, axis), axis, -1)
+    w = np.ones(classes) if weight is None else weight
+    s = np.ones(logp.shape[:-1]) if sample_weight is None else sample_weight
+    if target.dtype.kind == "f":
+        q, divisor = np.moveaxis(target, axis, -1), s.sum()
+    else:
+        kept = target != ignore_index
+        q = np.eye(classes)[np.where(kept, target, 0)]
+        s = s * kept
+        divisor = (s * w[np.where(kept, target, 0)]).sum()
+    q = ((1 - label_smoothing) * q + label_smoothing / classes) * w
+    losses = -(q * logp).sum(-1) * s
+    return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.sum() / divisor
+
+
+def _cases(rng, shape, probabilities):
+    positions = shape[:1] + shape[2:] if len(shape) > 1 else ()
+    classes = shape[1] if len(shape) > 1 else shape[0]
+    for k, reduction in enumerate(("mean", "sum", "none", "mean")):
+        x = 2 * rng.standard_normal(shape)
+        if probabilities:
+            target = rng.dirichlet(np.ones(classes), positions)
+            target = np.ascontiguousarray(np.moveaxis(target, -1, int(len(shape) > 1)))
+        else:
+            target = np.asarray(rng.integers(0, classes, positions))
+            if k == 3 and target.size > 1:
+                target.flat[::3] = -100
+        options = {"reduction": reduction, "label_smoothing": 0.1 * (k % 2)}
+        weight, sample_weight = (rng.uniform(0.5, 2, n) if wanted else None for n, wanted in ((classes, k >= 2), (positions, k % 2)))
+        yield Sample((x, target, weight, None if sample_weight is None else np.asarray(sample_weight)), options)
+
+
+_SHAPES = ((7,), (5, 10), (3, 65), (2, 300), (2, 5, 7), (2, 19, 3, 4), (900, 10))
+
+
+def _cross_entropy(x, target, weight, sample_weight, **options):
+    return loss.cross_entropy(x, target, weight, sample_weight=sample_weight, **options)
+
+
+def _benchmarks(rng):
+    return [Sample((rng.standard_normal((n, c)), rng.integers(0, c, n), None, None)) for n, c in ((64, 10), (200, 10), (4096, 1000))]
+
+
+register(OpSpec("cross_entropy", _cross_entropy,
+                lambda x, t, w, s, **o: cross_entropy_reference(x, t, w, sample_weight=s, **o),
+                lambda rng: [case for shape in _SHAPES for case in _cases(rng, shape, False)], gradients=(0,),
+                bytes=lambda x, *rest, **o: 8 * int(np.prod(x)), benchmarks=_benchmarks))
+register(OpSpec("cross_entropy_of_probabilities", _cross_entropy,
+                lambda x, t, w, s, **o: cross_entropy_reference(x, t, w, sample_weight=s, **o),
+                lambda rng: [case for shape in _SHAPES for case in _cases(rng, shape, True)], gradients=(0, 1),
+                peer="cross_entropy"))
+
+
+def _reduced(losses, reduction, divisor):
+    return losses if reduction == "none" else losses.sum() / (divisor if reduction == "mean" else 1)
+
+
+def _mse(x, target, weight, reduction):
+    w = np.ones(x.shape) if weight is None else np.broadcast_to(weight, x.shape)
+    return _reduced(w * (x - target) ** 2, reduction, w.sum())
+
+
+def _bce(x, target, weight, pos_weight, reduction):
+    w = 1 if weight is None else weight
+    p = 1 if pos_weight is None else pos_weight
+    return _reduced(w * (p * target * np.logaddexp(0, -x) + (1 - target) * np.logaddexp(0, x)), reduction, x.size)
+
+
+def _pairs(rng, weights):
+    for shape in ((5,), (3, 7), (2, 3, 4, 5), (300, 70)):
+        for k, reduction in enumerate(("mean", "sum", "none")):
+            given = [rng.uniform(0.5, 2, shape[-1:]) if k != 1 else None for _ in range(weights)]
+            yield Sample((2 * rng.standard_normal(shape), rng.uniform(0, 1, shape), *given), {"reduction": reduction})
+
+
+register(OpSpec("mse_loss", lambda x, t, w, reduction: loss.mse_loss(x, t, reduction, w), _mse, lambda rng: list(_pairs(rng, 1)),
+                gradients=(0, 1), bytes=lambda x, *rest, **o: 8 * int(np.prod(x))))
+register(OpSpec("binary_cross_entropy_with_logits",
+                lambda x, t, w, p, reduction: loss.binary_cross_entropy_with_logits(x, t, w, reduction, p), _bce,
+                lambda rng: list(_pairs(rng, 2)), gradients=(0,), bytes=lambda x, *rest, **o: 8 * int(np.prod(x))))
