@@ -1,0 +1,102 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import _core
+from .._core import launch
+from ..ops.create import float64
+from ..ops.math import constant
+from ..tensor import Tensor
+from .optimizer import Optimizer, zeros_for
+
+
+class Adam(Optimizer):
+    """Adaptive moments: steps divided by the root of a running mean of squared gradients.
+
+    m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = p - lr m' / (sqrt(v') + eps), with m' = m / (1 - b1^t), v' = v / (1 - b2^t)
+    at step t.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or iterable of dict
+        What to optimise.
+    lr : float
+        Learning rate.
+    betas : pair of float
+        b1 and b2, at least 0 and below 1.
+    eps : float
+        Added to the divisor.
+    weight_decay : float
+        Factor of the parameter that is added to its gradient.
+    maximize : bool
+        Whether to climb.
+    decoupled_weight_decay : bool
+        Whether weight decay shrinks the parameter by lr weight_decay instead, as in `AdamW`.
+
+    Raises
+    ------
+    ValueError
+        If a hyper-parameter is out of range.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+    """
+
+    def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0, *, maximize: bool = False, decoupled_weight_decay: bool = False):
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize,
+                                      decoupled_weight_decay=decoupled_weight_decay))
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        self.require_not_negative(options, "lr", "eps", "weight_decay")
+        betas = options["betas"]
+        is_ok = isinstance(betas, (tuple, list)) and len(betas) == 2 and all(isinstance(b, (int, float)) and 0 <= b < 1 for b in betas)
+        self.require(is_ok, "betas", betas, "two numbers, at least 0 and below 1")
+
+    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
+        state = self.state[p]
+        if not state:
+            state.update(step=_core.scalar(0.0, float64), exp_avg=zeros_for(p), exp_avg_sq=zeros_for(p))
+        step, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]
+        launch.add(step, constant(1.0, float64), out=step)
+        beta1, beta2 = options["betas"]
+        launch.adam_step(p, p.grad, m, v, lr, step, out=(p, m, v), beta1=beta1, beta2=beta2, eps=options["eps"],
+                         weight_decay=options["weight_decay"], decoupled=options["decoupled_weight_decay"],
+                         maximize=options["maximize"])
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: the parameter shrinks by lr weight_decay, whatever its gradient's size.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or iterable of dict
+        What to optimise.
+    lr : float
+        Learning rate.
+    betas : pair of float
+        Memory of the means of gradients and of their squares, at least 0 and below 1.
+    eps : float
+        Added to the divisor.
+    weight_decay : float
+        How fast parameters shrink.
+    maximize : bool
+        Whether to climb.
+
+    Raises
+    ------
+    ValueError
+        If a hyper-parameter is out of range.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
+    """
+
+    def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 1e-2, *, maximize: bool = False):
+        super().__init__(params, lr, betas, eps, weight_decay, maximize=maximize, decoupled_weight_decay=True)

@@ -1,0 +1,259 @@
+"""What all optimisers share: groups of parameters, state, its saving and loading."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from .._core import TensorBase
+from ..ops.create import as_tensor, float64
+from ..tensor import Tensor, enable_grad
+
+
+class ParamGroup(MutableMapping):
+    """Parameters that share hyper-parameters: ``group["lr"]``, ``group["params"]``.
+
+    The learning rate lives in a 0-d float64 tensor, `lr`, that updates read from memory: so a captured program sees it change.
+    Other hyper-parameters are constants of a captured program; setting one makes programs record anew.
+
+    Parameters
+    ----------
+    options : mapping
+        The parameters under "params", the learning rate under "lr", other hyper-parameters under their names.
+    """
+
+    def __init__(self, options: Mapping[str, Any]):
+        self.options = dict(options)
+        self.lr = _core.scalar(self.options.pop("lr"), float64)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.lr.item() if name == "lr" else self.options[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == "lr":
+            self.lr.set_item(float(value))
+        elif name not in self.options or self.options[name] is not value:
+            self.options[name] = value
+            _core.bump_settings()
+
+    def __delitem__(self, name: str) -> None:
+        if name in ("lr", "params"):
+            raise KeyError(f"'{name}' cannot be removed from a parameter group")
+        del self.options[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield "params"
+        yield "lr"
+        yield from (name for name in self.options if name != "params")
+
+    def __len__(self) -> int:
+        return len(self.options) + 1
+
+    def __repr__(self) -> str:
+        return f"ParamGroup({', '.join(f'{name}: {value}' for name, value in self.items() if name != 'params')})"
+
+
+class Optimizer:
+    """Base class of optimisers. A subclass defines `check` (of hyper-parameters) and `update` (of one parameter).
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or iterable of dict
+        What to optimise; dicts have "params" and hyper-parameters of their own.
+    defaults : dict
+        Hyper-parameters of groups that do not give their own.
+
+    Attributes
+    ----------
+    param_groups : list of ParamGroup
+        Hyper-parameters; may be changed between steps.
+    state : dict
+        Per parameter, what the optimiser remembers of it.
+
+    Raises
+    ------
+    TypeError
+        If `params` holds something else than tensors.
+    ValueError
+        If there is no parameter, one appears twice, or a hyper-parameter is out of range.
+    """
+
+    def __init__(self, params: Iterable[Tensor] | Iterable[dict], defaults: dict[str, Any]):
+        self.name = type(self).__name__
+        self.defaults = defaults
+        self.param_groups: list[ParamGroup] = []
+        self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
+        if isinstance(params, (TensorBase, Mapping)):
+            raise TypeError(f"{self.name}: params is a {type(params).__name__}, but must be an iterable of tensors or of dicts")
+        params = list(params)
+        if not params:
+            raise ValueError(f"{self.name}: there are no parameters to optimise")
+        for group in params if isinstance(params[0], Mapping) else [{"params": params}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Adds parameters with hyper-parameters of their own.
+
+        Parameters
+        ----------
+        group : dict
+            "params": a tensor or an iterable of them; hyper-parameters that differ from the defaults.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the constructor.
+        """
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise TypeError(f"{self.name}: a parameter group is {group!r}, but must be a dict with the key 'params'")
+        unknown = set(group) - set(self.defaults) - {"params"}
+        if unknown:
+            raise ValueError(f"{self.name}: unknown hyper-parameters {sorted(unknown)}; there are {sorted(self.defaults)}")
+        params = [group["params"]] if isinstance(group["params"], TensorBase) else list(group["params"])
+        known = {id(p) for g in self.param_groups for p in g["params"]}
+        for p in params:
+            if not isinstance(p, TensorBase):
+                raise TypeError(f"{self.name}: params holds a {type(p).__name__}, but must hold tensors")
+            if not p.is_leaf or not p.is_floating_point():
+                raise ValueError(f"{self.name}: a parameter of shape {p.shape} is not a leaf tensor of a floating type")
+            if id(p) in known:
+                raise ValueError(f"{self.name}: a parameter of shape {p.shape} appears twice")
+            known.add(id(p))
+        options = {**self.defaults, **group, "params": params}
+        self.check(options)
+        self.param_groups.append(ParamGroup(options))
+
+    # -- for subclasses --
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raises ValueError where a hyper-parameter is out of range."""
+        raise TypeError(f"{self.name} must define check(options)")
+
+    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
+        """Updates one parameter in place from its gradient; `lr` is 0-d float64."""
+        raise TypeError(f"{self.name} must define update(p, options, lr)")
+
+    def require(self, is_ok: bool, name: str, value: Any, allowed: str) -> None:
+        """Raises ValueError, naming a hyper-parameter, what was given and what is allowed, unless `is_ok`."""
+        if not is_ok:
+            raise ValueError(f"{self.name}: {name} is {value!r}, but must be {allowed}")
+
+    def require_not_negative(self, options: Mapping[str, Any], *names: str) -> None:
+        """Raises ValueError unless these hyper-parameters are finite numbers of at least 0."""
+        for name in names:
+            value = options[name]
+            is_ok = isinstance(value, (int, float)) and 0 <= value < float("inf")
+            self.require(is_ok, name, value, "a number of at least 0")
+
+    # -- use --
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets all gradients, or (set_to_none=False) fills them with zeros."""
+        for group in self.param_groups:
+            for p in group.options["params"]:
+                if set_to_none:
+                    p.grad = None
+                elif p.grad is not None:
+                    p.grad.zero_()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Updates every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss and its gradients first.
+
+        Returns
+        -------
+        object
+            What `closure` returned, or None.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        before = _core.set_grad_enabled(False)
+        try:
+            for group in self.param_groups:
+                for p in group.options["params"]:
+                    if p.grad is not None:
+                        self.update(p, group.options, group.lr)
+        finally:
+            _core.set_grad_enabled(before)
+        return loss
+
+    # -- saving and loading --
+
+    def state_dict(self) -> dict[str, Any]:
+        """State and hyper-parameters in PyTorch's form; parameters are numbered in the order of the groups.
+
+        Returns
+        -------
+        dict
+            "state": {number: {name: Tensor}}, sharing memory; "param_groups": list of dict, "params" being numbers.
+        """
+        numbers = {id(p): k for k, p in enumerate(self._parameters())}
+        return {"state": {numbers[id(p)]: dict(values) for p, values in self.state.items() if values},
+                "param_groups": [{**group, "params": [numbers[id(p)] for p in group["params"]]} for group in self.param_groups]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` gave, PyTorch's as well.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            Tensors may be NumPy arrays or PyTorch's. Values are copied, into the memory of the state where there already is one.
+
+        Raises
+        ------
+        ValueError
+            If groups have other numbers of parameters, or state another shape, than here.
+        """
+        saved = state_dict["param_groups"]
+        sizes, own = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
+        if sizes != own:
+            raise ValueError(f"load_state_dict: the groups have {sizes} parameters, {self.name}'s have {own}")
+        numbers = [number for g in saved for number in g["params"]]
+        taken = {p: self._taken(p, state_dict["state"].get(number, {})) for number, p in zip(numbers, self._parameters())}
+        for p, values in taken.items():
+            self.state[p] = {name: _stored(self.state[p].get(name), value) for name, value in values.items()}
+        for group, other in zip(self.param_groups, saved):
+            for name, value in other.items():
+                if name == "lr" or name in group.options and name != "params":
+                    group[name] = tuple(value) if isinstance(value, list) else value
+
+    def _taken(self, p: Tensor, values: Mapping[str, Any]) -> dict[str, Tensor | None]:
+        """A parameter's saved state as tensors of the right types and shapes."""
+        result = {}
+        for name, value in values.items():
+            if value is not None:
+                value = as_tensor(value if isinstance(value, TensorBase) or hasattr(value, "__dlpack__") else np.asarray(value))
+                is_step = value.numel() == 1 and name == "step"
+                if not is_step and value.shape != p.shape:
+                    raise ValueError(f"load_state_dict: '{name}' is {value.shape}, the parameter {p.shape}")
+                value = value.detach().to(float64 if is_step else p.dtype).reshape(() if is_step else p.shape)
+            result[name] = value
+        return result
+
+    def _parameters(self) -> Iterator[Tensor]:
+        return (p for group in self.param_groups for p in group["params"])
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(map(repr, self.param_groups))})"
+
+
+def _stored(old: Tensor | None, value: Tensor | None) -> Tensor | None:
+    """`value` in the memory of `old`, or else in memory of its own."""
+    if value is None or old is None:
+        return value if value is None else value.clone()
+    return old.copy_(value)
+
+
+def zeros_for(p: Tensor) -> Tensor:
+    """Zeros of the shape, type and order of a parameter."""
+    return _core.empty(p.shape, p.dtype, contiguous=not p.is_channels_last()).zero_()

@@ -1,0 +1,71 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .._core import launch
+from ..tensor import Tensor
+from .optimizer import Optimizer, zeros_for
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum.
+
+    With momentum, m = momentum m + (1 - dampening) g (m = g the first time), and p = p - lr m, or, with Nesterov's form,
+    p = p - lr (g + momentum m); without, p = p - lr g.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or iterable of dict
+        What to optimise.
+    lr : float
+        Learning rate.
+    momentum : float
+        How much of the last step stays.
+    dampening : float
+        How much of the gradient is kept out of the momentum.
+    weight_decay : float
+        Factor of the parameter that is added to its gradient.
+    nesterov : bool
+        Whether to use Nesterov's form; needs momentum and no dampening.
+    maximize : bool
+        Whether to climb.
+    decoupled : bool
+        Whether weight decay shrinks the parameter by lr weight_decay instead (Loshchilov and Hutter's SGDW).
+
+    Raises
+    ------
+    ValueError
+        If a hyper-parameter is out of range.
+
+    References
+    ----------
+    Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
+    """
+
+    def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
+                 weight_decay: float = 0.0, nesterov: bool = False, *, maximize: bool = False, decoupled: bool = False):
+        super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
+                                      maximize=maximize, decoupled=decoupled))
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        self.require_not_negative(options, "lr", "momentum", "weight_decay")
+        self.require(isinstance(options["dampening"], (int, float)), "dampening", options["dampening"], "a number")
+        if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
+            raise ValueError(f"{self.name}: nesterov needs momentum above 0 and dampening 0, not momentum {options['momentum']} and "
+                             f"dampening {options['dampening']}")
+
+    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
+        rule = {"weight_decay": options["weight_decay"], "decoupled": options["decoupled"], "maximize": options["maximize"]}
+        if options["momentum"] == 0:
+            launch.sgd_step(p, p.grad, lr, out=p, **rule)
+            return
+        state = self.state[p]
+        m = state.get("momentum_buffer")
+        is_first = m is None
+        if is_first:
+            m = state["momentum_buffer"] = zeros_for(p)
+        launch.sgd_momentum_step(p, p.grad, m, lr, out=(p, m), momentum=options["momentum"], dampening=options["dampening"],
+                                 nesterov=options["nesterov"], first=is_first, **rule)

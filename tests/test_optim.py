@@ -1,0 +1,264 @@
+"""Optimisers against their formulas in NumPy; learning rates in memory; saving and loading; errors; initialisers."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import _core, nn, optim
+from fastnn.nn import init
+from fastnn.ops import math
+
+SHAPES = ((7, 5), (3,), (4, 2, 3, 3), ())
+
+
+@pytest.fixture(params=_core.available_isas())
+def isa(request):
+    before = _core.get_isa()
+    _core.set_isa(request.param)
+    yield request.param
+    _core.set_isa(before)
+
+
+def sgd(p, g, s, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False, decoupled=False):
+    g = -g if maximize else g
+    if decoupled:
+        p = p * (1 - lr * weight_decay)
+    else:
+        g = g + weight_decay * p
+    if momentum:
+        s["m"] = momentum * s["m"] + (1 - dampening) * g if "m" in s else g
+        g = g + momentum * s["m"] if nesterov else s["m"]
+    return p - lr * g
+
+
+def adam(p, g, s, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, maximize=False, decoupled_weight_decay=False):
+    g = -g if maximize else g
+    if decoupled_weight_decay:
+        p = p * (1 - lr * weight_decay)
+    else:
+        g = g + weight_decay * p
+    s["t"] = s.get("t", 0) + 1
+    s["m"] = betas[0] * s.get("m", 0) + (1 - betas[0]) * g
+    s["v"] = betas[1] * s.get("v", 0) + (1 - betas[1]) * g * g
+    root = np.sqrt(s["v"] / (1 - betas[1] ** s["t"]))
+    return p - lr * (s["m"] / (1 - betas[0] ** s["t"])) / (root + eps)
+
+
+CASES = [
+    (optim.SGD, sgd, dict(lr=0.1)), (optim.SGD, sgd, dict(lr=0.1, momentum=0.9)),
+    (optim.SGD, sgd, dict(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)),
+    (optim.SGD, sgd, dict(lr=0.1, momentum=0.8, dampening=0.3, maximize=True)),
+    (optim.SGD, sgd, dict(lr=0.1, weight_decay=0.1, decoupled=True)),
+    (optim.SGD, sgd, dict(lr=0.1, momentum=0.5, weight_decay=0.1, decoupled=True)),
+    (optim.Adam, adam, dict()), (optim.Adam, adam, dict(lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, maximize=True)),
+    (optim.AdamW, adam, dict(lr=0.01, weight_decay=0.1))]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind, formula, options", CASES)
+def test_ten_steps_follow_the_formula(isa, kind, formula, options, dtype):
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal(s).astype(dtype) for s in SHAPES]
+    params = [nn.Parameter(np.array(v)) for v in values]
+    optimiser = kind(params, **options)
+    states = [{} for _ in params]
+    if kind is optim.AdamW:
+        options = {**options, "decoupled_weight_decay": True}
+    for _ in range(10):
+        for k, p in enumerate(params):
+            g = rng.standard_normal(p.shape).astype(dtype)
+            p.grad = fastnn.tensor(g)
+            values[k] = formula(values[k].astype(np.float64), g.astype(np.float64), states[k], **options)
+        optimiser.step()
+    for p, value in zip(params, values):
+        np.testing.assert_allclose(p.detach().numpy(), value, rtol=0, atol=40 * np.finfo(dtype).eps * (1 + np.abs(value).max()))
+
+
+def parameters(n=2):
+    rng = np.random.default_rng(3)
+    return [nn.Parameter(rng.standard_normal((4, 3)).astype(np.float32)) for _ in range(n)]
+
+
+def train(optimiser, params, steps, seed=4):
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        for p in params:
+            p.grad = fastnn.tensor(rng.standard_normal(p.shape).astype(np.float32))
+        optimiser.step()
+    return [p.detach().numpy().copy() for p in params]
+
+
+def test_the_learning_rate_is_memory():
+    (p,) = parameters(1)
+    optimiser = optim.SGD([p], lr=0.5)
+    group = optimiser.param_groups[0]
+    assert group["lr"] == 0.5 and group.lr.shape == () and group.lr.dtype is fastnn.float64
+    tensor = group.lr
+    group["lr"] = 0.25
+    assert group.lr is tensor and tensor.item() == 0.25 and dict(group)["lr"] == 0.25
+    before = p.detach().numpy().copy()
+    p.grad = fastnn.ones_like(p)
+    optimiser.step()
+    np.testing.assert_array_equal(p.detach().numpy(), before - np.float32(0.25))
+
+
+def test_other_hyperparameters_make_programs_record_anew():
+    optimiser = optim.SGD(parameters(), lr=0.5, momentum=0.9)
+    version = _core.settings_version()
+    optimiser.param_groups[0]["lr"] = 0.1
+    assert _core.settings_version() == version
+    optimiser.param_groups[0]["momentum"] = 0.5
+    assert _core.settings_version() > version
+
+
+def test_groups_have_their_own_hyperparameters():
+    a, b = parameters()
+    optimiser = optim.SGD([{"params": [a]}, {"params": b, "lr": 1.0}], lr=0.0)
+    before = [p.detach().numpy().copy() for p in (a, b)]
+    for p in (a, b):
+        p.grad = fastnn.ones_like(p)
+    optimiser.step()
+    np.testing.assert_array_equal(a.detach().numpy(), before[0])
+    np.testing.assert_array_equal(b.detach().numpy(), before[1] - 1)
+
+
+def test_parameters_without_gradient_stay_and_are_not_counted():
+    a, b = parameters()
+    optimiser = optim.Adam([a, b])
+    before = b.detach().numpy().copy()
+    a.grad = fastnn.ones_like(a)
+    optimiser.step()
+    np.testing.assert_array_equal(b.detach().numpy(), before)
+    assert list(optimiser.state) == [a] and optimiser.state[a]["step"].item() == 1
+
+
+def test_zero_grad_and_closure():
+    (p,) = parameters(1)
+    optimiser = optim.SGD([p], lr=0.1)
+
+    def closure():
+        optimiser.zero_grad()
+        loss = math.mul(p, p)
+        loss.backward(fastnn.ones_like(loss))
+        return "the loss"
+
+    before = p.detach().numpy().copy()
+    with fastnn.no_grad():
+        assert optimiser.step(closure) == "the loss"
+    np.testing.assert_allclose(p.detach().numpy(), 0.8 * before, rtol=1e-6)
+    optimiser.zero_grad(set_to_none=False)
+    assert (p.grad.numpy() == 0).all()
+    optimiser.zero_grad()
+    assert p.grad is None
+
+
+@pytest.mark.parametrize("kind, options", [(optim.SGD, dict(lr=0.1, momentum=0.9)), (optim.AdamW, dict(lr=0.1)), (optim.SGD, dict(lr=0.1))])
+def test_training_goes_on_from_a_saved_state(kind, options):
+    params = parameters()
+    optimiser = kind(params, **options)
+    train(optimiser, params, 3)
+    saved = pickle.loads(pickle.dumps(optimiser.state_dict()))
+    copies = [nn.Parameter(p.detach().clone()) for p in params]
+    expected = train(optimiser, params, 3, seed=5)
+    fresh = kind(copies, lr=9.0)
+    fresh.load_state_dict(saved)
+    for a, e in zip(train(fresh, copies, 3, seed=5), expected):
+        np.testing.assert_array_equal(a, e)
+
+
+def test_loading_keeps_the_memory_of_existing_state():
+    params = parameters()
+    optimiser = optim.Adam(params)
+    train(optimiser, params, 1)
+    held = optimiser.state[params[0]]["exp_avg"]
+    saved = copy.deepcopy(optimiser.state_dict())
+    train(optimiser, params, 1)
+    optimiser.load_state_dict(saved)
+    assert optimiser.state[params[0]]["exp_avg"] is held
+    np.testing.assert_array_equal(held.numpy(), saved["state"][0]["exp_avg"].numpy())
+    assert optimiser.state[params[0]]["step"].item() == 1
+
+
+def test_a_captured_step_sees_the_learning_rate_change():
+    values = np.random.default_rng(1).standard_normal((8, 4)).astype(np.float32)
+
+    def run(capture):
+        p = nn.Parameter(np.ones(4, np.float32))
+        optimiser = optim.AdamW([p], lr=0.1)
+
+        def step(x):
+            y = math.mul(x, p)
+            y.backward(x)
+            optimiser.step()
+            optimiser.zero_grad()
+
+        step = fastnn.program.capture(step) if capture else step
+        for k, row in enumerate(values):
+            optimiser.param_groups[0]["lr"] = 0.1 / (k + 1)
+            step(fastnn.tensor(row))
+        return p.detach().numpy().tobytes()
+
+    import fastnn.program
+    assert run(True) == run(False)
+
+
+@pytest.mark.parametrize("make, error, message", [
+    (lambda p: optim.SGD([], lr=0.1), ValueError, "SGD: there are no parameters"),
+    (lambda p: optim.SGD(p, lr=0.1), TypeError, "SGD: params is a Parameter"),
+    (lambda p: optim.SGD([p, p], lr=0.1), ValueError, r"a parameter of shape \(4, 3\) appears twice"),
+    (lambda p: optim.SGD([3.0], lr=0.1), TypeError, "params holds a float"),
+    (lambda p: optim.SGD([math.add(p, p)], lr=0.1), ValueError, "is not a leaf"),
+    (lambda p: optim.SGD([p], lr=-1), ValueError, "SGD: lr is -1, but must be a number of at least 0"),
+    (lambda p: optim.SGD([p], lr=float("nan")), ValueError, "lr is nan"),
+    (lambda p: optim.SGD([p], lr=0.1, momentum=-0.5), ValueError, "momentum is -0.5"),
+    (lambda p: optim.SGD([p], lr=0.1, nesterov=True), ValueError, "nesterov needs momentum above 0"),
+    (lambda p: optim.SGD([{"params": [p], "speed": 1}]), ValueError, r"unknown hyper-parameters \['speed'\]"),
+    (lambda p: optim.SGD([{"lr": 1}]), TypeError, "with the key 'params'"),
+    (lambda p: optim.Adam([p], betas=(0.9, 1.0)), ValueError, r"Adam: betas is \(0.9, 1.0\)"),
+    (lambda p: optim.Adam([p], eps=-1e-8), ValueError, "eps is -1e-08"),
+    (lambda p: optim.AdamW([p], weight_decay=-1), ValueError, "AdamW: weight_decay is -1"),
+    (lambda p: optim.SGD([p]).load_state_dict({"state": {}, "param_groups": [{"params": [0, 1]}]}), ValueError, r"groups have \[2\]"),
+    (lambda p: optim.SGD([p]).load_state_dict({"state": {0: {"momentum_buffer": np.zeros(3)}}, "param_groups": [{"params": [0]}]}),
+     ValueError, r"'momentum_buffer' is \(3,\), the parameter \(4, 3\)")])
+def test_errors_say_what_was_given(make, error, message):
+    with pytest.raises(error, match=message):
+        make(parameters(1)[0])
+
+
+# ---- initialisers ----
+
+WEIGHT = (200, 30, 3, 3)  # fan_in 270, fan_out 1800
+
+
+@pytest.mark.parametrize("fill, deviation", [
+    (lambda t: init.xavier_uniform_(t), np.sqrt(2 / 2070)), (lambda t: init.xavier_normal_(t, gain=2.0), 2 * np.sqrt(2 / 2070)),
+    (lambda t: init.kaiming_uniform_(t, nonlinearity="relu"), np.sqrt(2 / 270)),
+    (lambda t: init.kaiming_normal_(t, a=0.5, mode="fan_out"), np.sqrt(2 / 1.25 / 1800)),
+    (lambda t: init.lecun_uniform_(t), np.sqrt(1 / 270)), (lambda t: init.lecun_normal_(t), np.sqrt(1 / 270)),
+    (lambda t: init.normal_(t, 0.0, 3.0), 3.0), (lambda t: init.uniform_(t, -1.0, 1.0), np.sqrt(1 / 3))])
+def test_random_initialisers_have_their_deviation(fill, deviation):
+    fastnn.manual_seed(0)
+    weight = nn.Parameter(fastnn.empty(*WEIGHT))
+    assert fill(weight) is weight and weight.is_leaf
+    values = weight.detach().numpy()
+    assert abs(values.mean()) < 5 * deviation / np.sqrt(values.size)
+    assert abs(values.std() / deviation - 1) < 0.02
+
+
+def test_orthogonal_constants_and_gains():
+    for shape in ((5, 12), (12, 5), (4, 2, 3, 3)):
+        weight = init.orthogonal_(fastnn.empty(*shape, dtype=fastnn.float64), gain=2.0).numpy().reshape(shape[0], -1)
+        gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
+        np.testing.assert_allclose(gram, 4 * np.eye(len(gram)), atol=1e-12)
+    assert init.ones_(fastnn.empty(3)).tolist() == [1, 1, 1] and init.zeros_(fastnn.empty(2)).tolist() == [0, 0]
+    assert init.constant_(fastnn.empty(2), 0.5).tolist() == [0.5, 0.5]
+    assert init.calculate_gain("leaky_relu", 1.0) == 1 and init.calculate_gain("tanh") == 5 / 3
+    with pytest.raises(ValueError, match="nonlinearity is 'swush'"):
+        init.calculate_gain("swush")
+    with pytest.raises(ValueError, match=r"the tensor has shape \(3,\)"):
+        init.xavier_uniform_(fastnn.empty(3))
+    with pytest.raises(ValueError, match="mode is 'fan'"):
+        init.kaiming_normal_(fastnn.empty(3, 4), mode="fan")
