@@ -10,8 +10,14 @@ import numpy as np
 
 from . import _core
 from ._core import TensorBase, launch, record
+from .ops import index as _index
+from .ops import math as _math
+from .ops import reduce as _reduce
 from .ops import shape as _shape
+from .ops import softmax as _softmax
+from .ops.activation import relu, sigmoid, tanh
 from .ops.create import as_tensor, tensor
+from .ops.linear import matmul
 
 
 class Tensor(TensorBase):
@@ -178,8 +184,7 @@ class Tensor(TensorBase):
         key = key if isinstance(key, tuple) else (key,)
         if all(_is_basic(part) for part in key):
             return _shape.slice_view(self, key)
-        from .ops import index
-        return index.take(self, key)
+        return _index.take(self, key)
 
     def __setitem__(self, key, value) -> None:
         if self.requires_grad and _core.is_grad_enabled():
@@ -188,10 +193,106 @@ class Tensor(TensorBase):
         if all(_is_basic(part) for part in key):
             _shape.slice_view(self.detach(), key).copy_(value)
         else:
-            from .ops import index
-            index.put(self.detach(), key, value)
+            _index.put(self.detach(), key, value)
+
+    # -- arithmetic --
+
+    __add__ = add = _math.add
+    __sub__ = sub = _math.sub
+    __mul__ = mul = _math.mul
+    __truediv__ = div = _math.div
+    __floordiv__ = _math.floor_divide
+    __mod__ = _math.remainder
+    __pow__ = pow = _math.pow
+    __matmul__ = matmul = matmul
+    __neg__ = neg = _math.neg
+    __abs__ = abs = _math.abs
+    __and__ = _math.logical_and
+    __or__ = _math.logical_or
+    __xor__ = _math.logical_xor
+    __invert__ = _math.logical_not
+
+    def __radd__(self, other):
+        return _math.add(other, self)
+
+    def __rsub__(self, other):
+        return _math.sub(other, self)
+
+    def __rmul__(self, other):
+        return _math.mul(other, self)
+
+    def __rtruediv__(self, other):
+        return _math.div(other, self)
+
+    def __rpow__(self, other):
+        return _math.pow(other, self)
+
+    def __rmatmul__(self, other):
+        return matmul(as_tensor(other), self)
+
+    __eq__ = eq = _math.eq
+    __ne__ = ne = _math.ne
+    __lt__ = lt = _math.lt
+    __le__ = le = _math.le
+    __gt__ = gt = _math.gt
+    __ge__ = ge = _math.ge
+    __hash__ = TensorBase.__hash__  # by identity: comparing gives a tensor, so equality cannot decide
+
+    exp = _math.exp
+    log = _math.log
+    sqrt = _math.sqrt
+    square = _math.square
+    clip = _math.clip
+    clamp = _math.clip
+    maximum = _math.maximum
+    minimum = _math.minimum
+    relu = relu
+    sigmoid = sigmoid
+    tanh = tanh
+
+    # -- reductions --
+
+    sum = _reduce.sum
+    mean = _reduce.mean
+    max = _reduce.max
+    min = _reduce.min
+    amax = _reduce.amax
+    amin = _reduce.amin
+    argmax = _reduce.argmax
+    argmin = _reduce.argmin
+    var = _reduce.var
+    std = _reduce.std
+    softmax = _softmax.softmax
+    log_softmax = _softmax.log_softmax
 
     # -- in place --
+
+    def _in_place(self, op: Callable, other: Any) -> Tensor:
+        """self = op(self, other), in this tensor's memory; `other` must broadcast to this shape."""
+        if self.requires_grad and _core.is_grad_enabled():
+            raise RuntimeError("writing in place to a tensor that requires grad: do it under no_grad()")
+        return self.copy_(op(self.detach(), other))
+
+    def add_(self, other: Any) -> Tensor:
+        """Adds `other` in place."""
+        return self._in_place(_math.add, other)
+
+    def sub_(self, other: Any) -> Tensor:
+        """Subtracts `other` in place."""
+        return self._in_place(_math.sub, other)
+
+    def mul_(self, other: Any) -> Tensor:
+        """Multiplies by `other` in place."""
+        return self._in_place(_math.mul, other)
+
+    def div_(self, other: Any) -> Tensor:
+        """Divides by `other` in place."""
+        return self._in_place(_math.div, other)
+
+    __iadd__ = add_
+    __isub__ = sub_
+    __imul__ = mul_
+    __itruediv__ = div_
 
     def copy_(self, other: Any) -> Tensor:
         """Writes `other` (a number or something that broadcasts to this shape) into this tensor."""

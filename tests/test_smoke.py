@@ -43,3 +43,21 @@ def test_errors_name_op_argument_and_shapes():
         launch.add(fastnn.zeros(2), fastnn.zeros(3))
     with pytest.raises(TypeError, match="argument 'a' has dtype int64"):
         launch.add(fastnn.arange(3), fastnn.arange(3))
+
+
+def test_a_small_network_learns_xor():
+    from fastnn import nn
+    import fastnn.functional as F
+    fastnn.manual_seed(1)
+    x = fastnn.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=fastnn.float32)
+    y = fastnn.tensor([0, 1, 1, 0])
+    model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
+    for _ in range(200):
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        with fastnn.no_grad():
+            for p in model.parameters():
+                p -= 0.5 * p.grad
+                p.grad = None
+    assert loss.item() < 0.05
+    assert (model(x).argmax(1) == y).numpy().all()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _core
 from .._core import DType, TensorBase, launch, record
 from .create import as_tensor, bool_, float32, float64, int64
-from .shape import reshape, to
+from .shape import to, unbroadcast
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -96,32 +96,6 @@ def _integers(name: str, a: Tensor, b: Tensor) -> Tensor:
 def _shapes(a: Tensor, b: Tensor) -> tuple | None:
     """The operands' shapes, where a gradient must be summed back to them."""
     return None if a.shape == b.shape else (a.shape, b.shape)
-
-
-def unbroadcast(gradient: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
-    """Sums a gradient over the axes along which an operand of shape `shape` was repeated.
-
-    Parameters
-    ----------
-    gradient : Tensor or None
-        Of the broadcast shape; None is passed on.
-    shape : tuple of int
-        The operand's own shape.
-
-    Returns
-    -------
-    Tensor or None
-        Of shape `shape`.
-    """
-    if gradient is None or gradient.shape == shape:
-        return gradient
-    lead = gradient.ndim - len(shape)
-    axes = (1 << lead) - 1
-    for d, (extent, wide) in enumerate(zip(shape, gradient.shape[lead:])):
-        if extent == 1 and wide != 1:
-            axes |= 1 << (lead + d)
-    total = launch.sum(gradient, axes=axes, keepdim=1, divisor=1.0)
-    return reshape(total, shape) if lead else total
 
 
 def _back(node: Any, da: Tensor | None, db: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

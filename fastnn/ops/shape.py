@@ -231,9 +231,9 @@ def _expand_backward(node, dy):
 broadcast_to = expand
 
 
-def unbroadcast(dy: Tensor, shape: tuple[int, ...]) -> Tensor:
+def unbroadcast(dy: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
     """`dy` summed over the axes along which a tensor of `shape` was broadcast to `dy`'s shape: the gradient of broadcasting."""
-    if dy.shape == shape:
+    if dy is None or dy.shape == shape:
         return dy
     new = dy.ndim - len(shape)
     axes = sum(1 << d for d in range(dy.ndim) if d < new or (shape[d - new] == 1 and dy.shape[d] != 1))

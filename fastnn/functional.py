@@ -1,0 +1,15 @@
+"""The operations under the names users know: ``import fastnn.functional as F``."""
+
+from .ops.activation import *
+from .ops.conv import *
+from .ops.dropout import *
+from .ops.einsum import *
+from .ops.index import *
+from .ops.linear import *
+from .ops.loss import *
+from .ops.math import *
+from .ops.norm import *
+from .ops.pool import *
+from .ops.reduce import *
+from .ops.shape import *
+from .ops.softmax import *

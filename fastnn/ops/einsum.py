@@ -1,0 +1,124 @@
+"""Einstein summation, as batched matrix products."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import _core
+from .._core import TensorBase, launch, record
+from .linear import matmul
+from .reduce import sum as sum_over
+from .shape import permute, reshape
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["einsum"]
+
+
+def einsum(equation: str, *operands: Tensor) -> Tensor:
+    """Sums products of elements, the axes named by letters, as ``numpy.einsum``.
+
+    Operands are taken two at a time from the left; each pair is one batched matrix product.
+
+    Parameters
+    ----------
+    equation : str
+        For example "bij,bjk->bik". Letters that are missing on the right are summed over; without an arrow, the letters that
+        occur once remain, in alphabetical order. A letter twice in one operand takes its diagonal.
+    *operands : Tensor
+        One for each comma-separated part, with one axis for each of its letters.
+
+    Returns
+    -------
+    Tensor
+        With one axis for each letter on the right.
+
+    Raises
+    ------
+    ValueError
+        If the equation is malformed, does not fit the operands, or extents of one letter differ.
+    """
+    inputs, output = _parse(equation, operands)
+    terms = [_take_diagonals(x, letters) for x, letters in zip(operands, inputs)]
+    x, letters = terms[0]
+    for k, (y, others) in enumerate(terms[1:], 1):
+        later = set(output).union(*(rest for _, rest in terms[k + 1:]))
+        x, letters = _product(x, letters, y, others, later)
+    x, letters = _sum_out(x, letters, set(output))
+    return permute(x, *(letters.index(c) for c in output)) if output else x
+
+
+def _parse(equation: str, operands: tuple) -> tuple[list[str], str]:
+    """The letters of each operand and of the result, checked against the operands."""
+    if not operands or not all(isinstance(x, TensorBase) for x in operands):
+        raise ValueError(f"einsum: needs tensors after the equation, not {[type(x).__name__ for x in operands]}")
+    left, arrow, output = equation.replace(" ", "").partition("->")
+    inputs = left.split(",")
+    if not all(part.isalpha() or not part for part in (*inputs, output)):
+        raise ValueError(f"einsum: equation {equation!r} may hold letters, commas and one '->' only")
+    if len(inputs) != len(operands):
+        raise ValueError(f"einsum: equation {equation!r} names {len(inputs)} operands, but {len(operands)} are given")
+    if not arrow:
+        output = "".join(sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1))
+    extents: dict[str, int] = {}
+    for letters, x in zip(inputs, operands):
+        if len(letters) != x.ndim:
+            raise ValueError(f"einsum: '{letters}' names {len(letters)} axes, but the operand's shape is {x.shape}")
+        for c, n in zip(letters, x.shape):
+            if extents.setdefault(c, n) != n:
+                raise ValueError(f"einsum: axis '{c}' has extents {extents[c]} and {n}")
+    if len(set(output)) != len(output) or not set(output) <= set(extents):
+        raise ValueError(f"einsum: '{output}' must hold letters of the operands, each once")
+    return inputs, output
+
+
+def _take_diagonals(x: Tensor, letters: str) -> tuple[Tensor, str]:
+    """Merges axes of one letter: element i, i becomes element i; a view."""
+    kept = "".join(dict.fromkeys(letters))
+    if kept == letters:
+        return x, letters
+    shape = [x.shape[letters.index(c)] for c in kept]
+    view = _diagonal(x, letters, kept, shape)
+    return record(_diagonal_backward, (x,), view, context=(x.shape, letters, kept, shape)), kept
+
+
+def _diagonal(x: Tensor, letters: str, kept: str, shape: list[int]) -> Tensor:
+    return x.as_strided(shape, [sum(s for s, c in zip(x.strides, letters) if c == k) for k in kept])
+
+
+def _diagonal_backward(node, dy):
+    shape, letters, kept, extents = node.context
+    dx = _core.empty(shape, dy.dtype)
+    launch.fill(value=0.0, out=dx)
+    launch.copy(dy, dtype=-1, out=_diagonal(dx, letters, kept, extents))
+    return dx
+
+
+def _sum_out(x: Tensor, letters: str, needed: set[str]) -> tuple[Tensor, str]:
+    """Sums over the axes nobody needs."""
+    axes = tuple(d for d, c in enumerate(letters) if c not in needed)
+    return (sum_over(x, dim=axes), "".join(c for c in letters if c in needed)) if axes else (x, letters)
+
+
+def _product(x: Tensor, a: str, y: Tensor, b: str, later: set[str]) -> tuple[Tensor, str]:
+    """The product of two operands, summed over the letters that only they have."""
+    x, a = _sum_out(x, a, later | set(b))
+    y, b = _sum_out(y, b, later | set(a))
+    batch = [c for c in a if c in b and c in later]
+    inner = [c for c in a if c in b and c not in later]
+    rows = [c for c in a if c not in b]
+    columns = [c for c in b if c not in a]
+    extent = dict(zip(a + b, x.shape + y.shape))
+    shape = [extent[c] for c in batch]
+    left = reshape(permute(x, *(a.index(c) for c in batch + rows + inner)), (*shape, _size(extent, rows), _size(extent, inner)))
+    right = reshape(permute(y, *(b.index(c) for c in batch + inner + columns)), (*shape, _size(extent, inner), _size(extent, columns)))
+    letters = "".join(batch + rows + columns)
+    return reshape(matmul(left, right), [extent[c] for c in letters]), letters
+
+
+def _size(extent: dict[str, int], letters: list[str]) -> int:
+    n = 1
+    for c in letters:
+        n *= extent[c]
+    return n
