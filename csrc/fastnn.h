@@ -61,6 +61,7 @@ typedef struct fnn_call {
     void *scratch;                      /* workers x scratch_stride bytes */
     size_t scratch_stride;
     int flush;                          /* flush denormals: set for float32 calls */
+    int activation;                     /* an fnn_activation behind the result; programs set it (see fusion.c) */
     char message[FNN_MESSAGE_SIZE];     /* why a status is not FNN_OK */
 } fnn_call;
 

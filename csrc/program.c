@@ -4,60 +4,15 @@
  * binding writes the addresses into the calls once, so that a replay is a loop over ready calls. Temporaries share one arena: two
  * of them overlap only if their lifetimes do not. */
 #define _POSIX_C_SOURCE 199309L
-#include "program.h"
+#include "record.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { MAX_OPERANDS = 2 * FNN_MAX_ARGS };
-
 /* Calls predicted to take less are not worth another thread's attention, replays with less of them not worth waking it: opening a
  * team costs some 3 us while the workers still spin, some 50 us when they sleep. */
 static const double WORTH_SHARING_NS = 2000, WORTH_A_TEAM_NS = 20000;
-
-/* One argument of one call. Slots 0 .. FNN_MAX_ARGS - 1 are outputs, the others inputs. */
-typedef struct {
-    int storage; /* -1: absent */
-    ptrdiff_t offset;
-    fnn_tensor tensor;
-} operand;
-
-typedef struct {
-    fnn_call call;
-    operand operands[MAX_OPERANDS];
-    fnn_workspace workspace; /* sizes, rounded; scratch is per worker */
-    ptrdiff_t work_offset;   /* of the shared part in the arena; scratch follows */
-} record;
-
-typedef struct {
-    size_t bytes;
-    fnn_storage_kind kind;
-    char *base;
-    ptrdiff_t offset;       /* in the arena */
-    int first, last;        /* lifetime in calls */
-    int written, read_first;
-    operand **uses; /* of BOUND storages, whose address changes from replay to replay */
-    int num_uses;
-} storage;
-
-/* A random generator's launch counter, which a replay moves on by the launches it made. */
-typedef struct {
-    int64_t *value;
-    int64_t launches;
-} counter;
-
-struct fnn_program {
-    record **records;
-    storage *storages;
-    int num_records, max_records, num_storages, max_storages;
-    char *arena;
-    size_t arena_bytes, eager_bytes;
-    double parallel_ns; /* predicted time of the calls that are worth sharing out */
-    counter *counters;
-    int num_counters;
-    int failed, status;
-};
 
 fnn_program *fnn_program_new(void) { return calloc(1, sizeof(fnn_program)); }
 
@@ -260,6 +215,7 @@ static int lay_out(fnn_program *program) {
 
 int fnn_program_plan(fnn_program *program) {
     if (defer_writes(program)) return FNN_MEMORY_ERROR;
+    fnn_fuse(program);
     find_lifetimes(program);
     size_workspaces(program);
     program->parallel_ns = 0;
@@ -395,3 +351,4 @@ int fnn_program_num_calls(const fnn_program *program) { return program->num_reco
 int fnn_program_call_op(const fnn_program *program, int k) { return program->records[k]->call.op; }
 double fnn_program_call_ns(const fnn_program *program, int k) { return fnn_cost(&program->records[k]->call); }
 size_t fnn_program_eager_bytes(const fnn_program *program) { return program->eager_bytes; }
+int fnn_program_num_fusions(const fnn_program *program, int rule) { return program->fusions[rule]; }

@@ -39,6 +39,16 @@ int fnn_program_run(fnn_program *program, const char **message);
 int fnn_program_run_many(fnn_program *program, int moving, char *base, ptrdiff_t step, ptrdiff_t runs, double seconds,
                          ptrdiff_t *done, const char **message);
 
+/* Rules that replace records by fewer ones with the same bits (fusion.c). */
+enum {
+#define FUSION(name) FNN_FUSION_##name,
+#include "fusions.def"
+#undef FUSION
+    FNN_NUM_FUSIONS
+};
+const char *fnn_fusion_name(int rule);
+int fnn_program_num_fusions(const fnn_program *program, int rule);
+
 /* What the plan holds, for summaries. */
 int fnn_program_num_calls(const fnn_program *program);
 int fnn_program_call_op(const fnn_program *program, int k);

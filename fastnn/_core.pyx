@@ -82,7 +82,9 @@ cdef extern from "fastnn.h" nogil:
 cdef extern from "program.h" nogil:
     ctypedef struct fnn_program:
         pass
-    enum: FNN_BOUND, FNN_FIXED, FNN_TEMPORARY
+    enum: FNN_BOUND, FNN_FIXED, FNN_TEMPORARY, FNN_NUM_FUSIONS
+    const char *fnn_fusion_name(int)
+    int fnn_program_num_fusions(const fnn_program *, int)
     fnn_program *fnn_program_new()
     void fnn_program_free(fnn_program *)
     int fnn_program_add_storage(fnn_program *, size_t)

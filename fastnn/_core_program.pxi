@@ -217,6 +217,10 @@ cdef class Program:
         return [(fnn_ops[fnn_program_call_op(self.handle, k)].name.decode(), fnn_program_call_ns(self.handle, k))
                 for k in range(fnn_program_num_calls(self.handle))]
 
+    def fusions(self):
+        """How often each fusion rule was applied."""
+        return {fnn_fusion_name(rule).decode(): fnn_program_num_fusions(self.handle, rule) for rule in range(FNN_NUM_FUSIONS)}
+
     def set_arena(self, Storage arena not None):
         """Gives the program the memory its temporaries live in."""
         if arena is not self.arena:

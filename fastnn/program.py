@@ -182,6 +182,7 @@ class CapturedProgram:
         for program, _ in self._programs.values():
             calls = program.calls()
             lines.append(f"{len(calls)} launches, {program.arena_bytes:,} bytes planned, {program.eager_bytes:,} bytes eagerly")
+            lines += [f"  fused: {count} {rule}" for rule, count in program.fusions().items() if count]
             lines += [f"  {k:4d}  {name:32s} {ns / 1000:10.1f} us predicted" for k, (name, ns) in enumerate(calls)]
         return "\n".join(lines) if lines else f"no program{'' if self.obstacle is None else ': ' + self.obstacle}"
 

@@ -263,7 +263,7 @@ int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
     return FNN_OK;
 }
 
-static int forward_run(fnn_call *call) { return fnn_conv2d_forward_fused(call, NULL); }
+static int forward_run(fnn_call *call) { return fnn_conv2d_forward_fused(call, &(fnn_epilogue){.activation = call->activation}); }
 
 const fnn_driver fnn_conv2d_forward = {
     .infer = forward_infer, .workspace = forward_workspace, .cost = forward_cost, .run = forward_run};

@@ -86,6 +86,7 @@ static void forward_setup(const fnn_call *call, task *t) {
     t->g.b = (fnn_matrix){.data = weight->data, .row = weight->stride[1], .col = weight->stride[0]};
     t->g.dot = 1;
     if (bias) t->g.epilogue.bias = fnn_vector_of(&t->staging, bias);
+    t->g.epilogue.activation = call->activation;
     set_result(t, call->out[0]);
 }
 DRIVER(forward)

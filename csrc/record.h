@@ -1,0 +1,55 @@
+/* record.h: what a program is made of; for program.c and fusion.c. */
+#ifndef FNN_RECORD_H
+#define FNN_RECORD_H
+#include "program.h"
+
+enum { MAX_OPERANDS = 2 * FNN_MAX_ARGS };
+
+/* One argument of one call. Slots 0 .. FNN_MAX_ARGS - 1 are outputs, the others inputs. */
+typedef struct {
+    int storage; /* -1: absent */
+    ptrdiff_t offset;
+    fnn_tensor tensor;
+} operand;
+
+typedef struct {
+    fnn_call call;
+    operand operands[MAX_OPERANDS];
+    fnn_workspace workspace; /* sizes, rounded; scratch is per worker */
+    ptrdiff_t work_offset;   /* of the shared part in the arena; scratch follows */
+} record;
+
+typedef struct {
+    size_t bytes;
+    fnn_storage_kind kind;
+    char *base;
+    ptrdiff_t offset;       /* in the arena */
+    int first, last;        /* lifetime in calls */
+    int written, read_first;
+    operand **uses; /* of BOUND storages, whose address changes from replay to replay */
+    int num_uses;
+} storage;
+
+/* A random generator's launch counter, which a replay moves on by the launches it made. */
+typedef struct {
+    int64_t *value;
+    int64_t launches;
+} counter;
+
+struct fnn_program {
+    record **records;
+    storage *storages;
+    int num_records, max_records, num_storages, max_storages;
+    char *arena;
+    size_t arena_bytes, eager_bytes;
+    double parallel_ns; /* predicted time of the calls that are worth sharing out */
+    counter *counters;
+    int num_counters;
+    int fusions[FNN_NUM_FUSIONS];
+    int failed, status;
+};
+
+/* Applies the fusion rules to the list of records. */
+void fnn_fuse(fnn_program *program);
+
+#endif
