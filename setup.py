@@ -30,6 +30,12 @@ OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() 
 class build_kernels(build_ext):
     """Compiles every source to its own object, only when something it depends on changed, then links the extension."""
 
+    def run(self):
+        super().run()
+        # `python -m fastnn` in this folder finds this folder's package before an installed one: it gets the library too.
+        if not self.inplace:
+            self.copy_extensions_to_source()
+
     def build_extension(self, ext):
         if self.compiler.compiler_type != "unix":
             raise SystemExit("fastnn: needs a compiler with GCC's options (GCC or Clang)")
@@ -76,13 +82,13 @@ class build_kernels(build_ext):
         """Compiles one source unless its object is up to date; returns the object's path."""
         target = Path(self.build_temp, Path(source).with_suffix(".o"))
         stamp, made_from = target.with_suffix(".flags"), target.with_suffix(".d")
-        folders = [f"-I{folder}" for folder in ext.include_dirs + self.include_dirs]
-        command = [*self.compiler.compiler_so, *flags, *folders, "-MMD", "-c", source, "-o", str(target)]
-        text = shlex.join(command)
+        compiler = [*self.compiler.compiler_so, *flags]
+        text = shlex.join(compiler)  # without the folders: a fresh build environment has others, with the same headers
         if not (stamp.exists() and stamp.read_text() == text and up_to_date(target, made_from)):
             target.parent.mkdir(parents=True, exist_ok=True)
             stamp.unlink(missing_ok=True)
-            self.spawn(command)
+            folders = [f"-I{folder}" for folder in ext.include_dirs + self.include_dirs]
+            self.spawn([*compiler, *folders, "-MMD", "-c", source, "-o", str(target)])
             stamp.write_text(text)
         return str(target)
 
@@ -100,10 +106,9 @@ core = Extension(
     sources=["fastnn/_core.pyx", *sorted(glob("csrc/*.c")), *sorted(glob("csrc/ops/*.c"))],
     include_dirs=["csrc"],
 )
-# force: always linked anew, since build_kernels itself knows which objects are stale. inplace: the library is put into this folder's
-# package even when another copy is installed, since `python -m fastnn` in this folder finds this folder's package first.
+# Always linked anew: build_kernels itself knows which objects are stale.
 setup(
     ext_modules=cythonize([core], language_level=3),
     cmdclass={"build_ext": build_kernels},
-    options={"build_ext": {"force": True, "inplace": True}},
+    options={"build_ext": {"force": True}},
 )

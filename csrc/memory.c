@@ -6,6 +6,15 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+/* AddressSanitizer is told where each block ends and that free ones are nobody's: a class is larger than what was asked for. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, bytes) ((void)(p), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(p, bytes) ((void)(p), (void)(bytes))
+#endif
 
 enum {
     ALIGNMENT = 64,
@@ -38,6 +47,13 @@ static int class_of(size_t bytes) {
     return (shift - 6) * STEPS + step;
 }
 
+/* More than the machine has would be granted where the system overcommits, and end the process at the first write. */
+static size_t machine_bytes(void) {
+    static size_t bytes;
+    if (!bytes) bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    return bytes;
+}
+
 static header *map_block(int c) {
     size_t payload = class_bytes(c), skew = payload >= 4096 ? (size_t)ALIGNMENT * (next_skew++ % SKEWS) : 0;
     size_t bytes = payload + sizeof(header) + ALIGNMENT * (SKEWS + 2);
@@ -67,24 +83,29 @@ static void trim_locked(void) {
         }
 }
 
-void *fnn_alloc(size_t bytes) {
-    if (bytes > (size_t)1 << 46) return NULL;
-    int c = class_of(bytes);
-    pthread_mutex_lock(&lock);
+/* A block of a class: a cached one, or a new one. */
+static header *take_locked(int c) {
     header *h = free_lists[c];
     if (h) {
         free_lists[c] = h->next;
         stats.cached -= (int64_t)class_bytes(c);
     } else if (!(h = map_block(c))) {
         trim_locked();
-        h = map_block(c);
+        if (!(h = map_block(c))) return NULL;
     }
-    if (h) {
-        stats.in_use += (int64_t)class_bytes(c);
-        if (stats.in_use > stats.peak) stats.peak = stats.in_use;
-    }
+    stats.in_use += (int64_t)class_bytes(c);
+    if (stats.in_use > stats.peak) stats.peak = stats.in_use;
+    return h;
+}
+
+void *fnn_alloc(size_t bytes) {
+    pthread_mutex_lock(&lock);
+    header *h = bytes <= machine_bytes() ? take_locked(class_of(bytes)) : NULL;
     pthread_mutex_unlock(&lock);
-    return h ? payload_of(h) : NULL;
+    if (!h) return NULL;
+    ASAN_POISON_MEMORY_REGION(payload_of(h), class_bytes(h->size_class));
+    ASAN_UNPOISON_MEMORY_REGION(payload_of(h), bytes);
+    return payload_of(h);
 }
 
 void fnn_free(void *block) {
@@ -93,6 +114,7 @@ void fnn_free(void *block) {
     int64_t bytes = (int64_t)class_bytes(h->size_class);
     pthread_mutex_lock(&lock);
     stats.in_use -= bytes;
+    ASAN_POISON_MEMORY_REGION(block, (size_t)bytes);
     /* What is cached never exceeds what was once in use: sizes that are gone for good go back to the system. */
     if (stats.cached + bytes > stats.peak) {
         free(h->base);
