@@ -9,6 +9,7 @@ from .tensor import Function, Tensor, enable_grad, no_grad  # before the functio
 from .ops.create import (arange, as_tensor, empty, eye, float32, float64, from_numpy, full, full_like, int32, int64, linspace, ones,
                          ones_like, tensor, uint8, zeros, zeros_like)
 from .ops.create import bool_ as bool
+from .config import show_config
 from .functional import *
 from .program import capture
 from .random import Generator, initial_seed, manual_seed, rand, randn, randperm

@@ -1,0 +1,40 @@
+"""The named networks. `build` makes one by name; a model file can only hold one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .classic import lenet5, mlp
+
+MODELS: dict[str, Callable[..., Any]] = {"lenet5": lenet5, "mlp": mlp}
+
+
+def build(name: str, **config: Any) -> Any:
+    """Build a model of the closed list `MODELS`.
+
+    Parameters
+    ----------
+    name : str
+        A key of `MODELS`.
+    **config
+        The arguments of that function.
+
+    Returns
+    -------
+    fastnn.nn.Module
+        The model, with ``architecture = {"name": ..., "config": ...}``, which model files keep.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    TypeError
+        If an argument is unknown.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model: {name!r} is unknown, expected one of {', '.join(MODELS)}")
+    return MODELS[name](**config)
+
+
+__all__ = ["MODELS", "build", "lenet5", "mlp"]

@@ -1,0 +1,16 @@
+"""Training: `Trainer` with its callbacks, history, metrics and progress bar."""
+
+from .callbacks import (Callback, CSVLogger, EarlyStopping, LambdaCallback, LearningRateScheduler, ModelCheckpoint,
+                        ReduceLROnPlateau, TerminateOnNaN)
+from .history import History
+from .metrics import (AUC, F1, METRICS, R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, MeanSquaredError, Metric,
+                      Perplexity, Precision, Recall, TopKAccuracy, get_metric)
+from .progress import ProgressBar, TqdmProgress
+from .trainer import Trainer
+
+__all__ = [
+    "AUC", "F1", "METRICS", "R2", "Accuracy", "CSVLogger", "Callback", "ConfusionMatrix", "EarlyStopping", "History",
+    "LambdaCallback", "LearningRateScheduler", "MeanAbsoluteError", "MeanSquaredError", "Metric", "ModelCheckpoint",
+    "Perplexity", "Precision", "ProgressBar", "R2", "Recall", "ReduceLROnPlateau", "TerminateOnNaN", "TopKAccuracy",
+    "TqdmProgress", "Trainer", "get_metric",
+]

@@ -1,0 +1,394 @@
+"""Callbacks: what happens between steps and epochs of `Trainer.fit`. Names and meanings are Keras's."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..data.checks import whole
+from ..io.extras import require
+
+Logs = Mapping[str, Any]
+
+
+class Callback:
+    """Base class: override the hooks you need.
+
+    Every hook may read and change `trainer`; setting ``trainer.stop_training = True`` ends the run after
+    the current step. The hooks of a batch cost nothing unless a subclass overrides them; the `logs` they
+    get are computed when read.
+
+    Attributes
+    ----------
+    trainer : Trainer
+        The trainer, set before `on_train_begin`.
+    """
+
+    trainer: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The trainer's model."""
+        return self.trainer.model
+
+    def set_trainer(self, trainer: Any) -> None:
+        """Bind the callback to `trainer`; called once, before the run begins."""
+        self.trainer = trainer
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Before the first epoch; the place to refuse what cannot work."""
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """After the last epoch, also when the run was interrupted or failed."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Before epoch number `epoch` (from 0)."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """After an epoch and its validation; `logs` holds what History gets."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Before step number `batch` (from 0) of an epoch."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """After a step; `logs` holds the running means of the epoch so far."""
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Before validation or `Trainer.evaluate`."""
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """After validation or `Trainer.evaluate`."""
+
+
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
+class LambdaCallback(Callback):
+    """A callback made of plain functions.
+
+    Parameters
+    ----------
+    **hooks : callable
+        Functions under the names of `Callback`'s hooks, with the same arguments, such as
+        ``on_epoch_end=lambda epoch, logs: print(epoch, logs["loss"])``.
+
+    Raises
+    ------
+    ValueError
+        If a name is not a hook.
+    """
+
+    def __init__(self, **hooks: Callable[..., Any]) -> None:
+        unknown = sorted(set(hooks) - set(HOOKS))
+        if unknown:
+            raise ValueError(f"LambdaCallback: unknown {', '.join(unknown)}, expected names among {', '.join(HOOKS)}")
+        for name, function in hooks.items():
+            setattr(self, name, function)
+
+
+class _Monitor(Callback):
+    """Watches one figure and knows when it improved.
+
+    Parameters
+    ----------
+    monitor : str
+        Key of the logs.
+    mode : {"auto", "min", "max"}
+        Which way is better; ``"auto"`` asks the metric, and is ``"min"`` for losses.
+    min_delta : float
+        Smallest change that counts, at least 0.
+    """
+
+    def __init__(self, monitor: str, mode: str, min_delta: float) -> None:
+        title = type(self).__name__
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"{title}: mode is {mode!r}, expected 'auto', 'min' or 'max'")
+        if not min_delta >= 0:
+            raise ValueError(f"{title}: min_delta is {min_delta}, expected at least 0")
+        self.monitor, self.mode, self.min_delta = monitor, mode, min_delta
+        self.best = math.nan
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        known = self.trainer.log_names
+        if self.monitor not in known:
+            hint = "; val_ names need validation_data" if self.monitor.startswith("val_") else ""
+            raise ValueError(f"{type(self).__name__}: monitor is {self.monitor!r}, "
+                             f"expected one of {', '.join(known)}{hint}")
+        higher = self.trainer.higher_is_better(self.monitor) if self.mode == "auto" else self.mode == "max"
+        self._sign = 1 if higher else -1
+        self.best = -self._sign * math.inf
+
+    def _improved(self, value: float) -> bool:
+        """Whether `value` beats the best so far, which it then becomes; NaN never does."""
+        if self._sign * (value - self.best) > self.min_delta:
+            self.best = value
+            return True
+        return False
+
+
+class EarlyStopping(_Monitor):
+    """Stop when a figure has not improved for a while.
+
+    Parameters
+    ----------
+    monitor : str
+        Key of the logs to watch.
+    patience : int
+        Number of checks without improvement after which training stops; 0 acts like 1.
+    min_delta : float
+        Smallest change that counts as improvement.
+    mode : {"auto", "min", "max"}
+        Which way is better; ``"auto"`` asks the metric.
+    restore_best_weights : bool
+        Whether the model gets back, at the end of training, the weights of its best check.
+    every : int, optional
+        Check after every so many steps instead of after every epoch; a ``val_`` figure is then
+        computed on the validation data for each check.
+
+    Attributes
+    ----------
+    best : float
+        Best value seen.
+    best_epoch : int
+        Epoch of that value.
+    stopped_epoch : int or None
+        Epoch in which it stopped the run; None if it did not.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or, when training begins, if `monitor` is not computed.
+
+    References
+    ----------
+    L. Prechelt: Early stopping - but when? In: Neural Networks: Tricks of the Trade,
+    LNCS 1524 (1998), 55-69.
+    """
+
+    def __init__(self, monitor: str = "val_loss", patience: int = 0, min_delta: float = 0.0, mode: str = "auto",
+                 restore_best_weights: bool = False, *, every: int | None = None) -> None:
+        super().__init__(monitor, mode, min_delta)
+        whole("EarlyStopping: patience", patience, 0)
+        if every is not None:
+            whole("EarlyStopping: every", every, 1)
+            self.on_train_batch_end = self._after_step
+        self.patience, self.every, self.restore_best_weights = patience, every, restore_best_weights
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
+        self.best_epoch, self.stopped_epoch = 0, None
+        self._epoch = self._steps = self._waited = 0
+        self._weights: dict[str, np.ndarray] | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epoch = epoch
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self.every is None:
+            self._check(logs)
+
+    def _after_step(self, batch: int, logs: Logs) -> None:
+        """Hook `on_train_batch_end` under `every`."""
+        self._steps += 1
+        if self._steps % self.every == 0:
+            self._check(self.trainer.validate() if self.monitor.startswith("val_") else logs)
+
+    def _check(self, logs: Logs) -> None:
+        """Compare with the best; remember or stop."""
+        if self._improved(logs[self.monitor]):
+            self._waited, self.best_epoch = 0, self._epoch
+            if self.restore_best_weights:
+                self._weights = {name: np.array(value) for name, value in self.model.state_dict().items()}
+            return
+        self._waited += 1
+        if self._waited >= max(self.patience, 1):
+            self.stopped_epoch = self._epoch
+            self.trainer.stop_training = True
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self._weights is not None:
+            self.model.load_state_dict(self._weights)
+            self._weights = None
+
+
+class ModelCheckpoint(_Monitor):
+    """Save the model's weights after epochs.
+
+    Parameters
+    ----------
+    filepath : str or path-like
+        Where to; may hold ``{epoch}`` (counted from 1) and keys of the logs with formats, such as
+        ``"runs/{epoch:03d}-{val_loss:.3f}.safetensors"``. Without them one file is replaced each time.
+    monitor : str
+        Figure to watch under `save_best_only`.
+    save_best_only : bool
+        Whether to save only when `monitor` improved.
+    mode : {"auto", "min", "max"}
+        Which way is better.
+
+    Raises
+    ------
+    ImportError
+        At once, if the extra ``files`` is not installed.
+    ValueError
+        When training begins, if `monitor` or a key in `filepath` is not computed.
+    OSError
+        If a file cannot be written.
+    """
+
+    def __init__(self, filepath: str | os.PathLike, monitor: str = "val_loss", save_best_only: bool = False,
+                 mode: str = "auto") -> None:
+        super().__init__(monitor, mode, 0.0)
+        require("safetensors", extra="files", feature="ModelCheckpoint")
+        self.filepath, self.save_best_only = os.fspath(filepath), save_best_only
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        if self.save_best_only:
+            super().on_train_begin(logs)
+        try:
+            self.filepath.format(epoch=1, **dict.fromkeys(self.trainer.log_names, 0.0))
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"ModelCheckpoint: filepath is {self.filepath!r}, expected only fields among epoch, "
+                             f"{', '.join(self.trainer.log_names)} ({error!r})") from error
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if not self.save_best_only or self._improved(logs[self.monitor]):
+            from ..io.weights import save_model
+
+            save_model(self.model, self.filepath.format(epoch=epoch + 1, **logs))
+
+
+class LearningRateScheduler(Callback):
+    """Set the learning rate at the beginning of every epoch.
+
+    Parameters
+    ----------
+    schedule : callable
+        ``schedule(epoch, lr)`` with the epoch from 0 and the present rate; returns the new rate.
+    """
+
+    def __init__(self, schedule: Callable[[int, float], float]) -> None:
+        self.schedule = schedule
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.trainer.learning_rate = self.schedule(epoch, self.trainer.learning_rate)
+
+
+class ReduceLROnPlateau(_Monitor):
+    """Multiply the learning rate by `factor` when a figure stops improving.
+
+    Parameters
+    ----------
+    monitor : str
+        Key of the logs to watch.
+    factor : float
+        Between 0 and 1.
+    patience : int
+        Number of epochs without improvement before a reduction.
+    mode : {"auto", "min", "max"}
+        Which way is better.
+    min_delta : float
+        Smallest change that counts as improvement.
+    cooldown : int
+        Epochs after a reduction in which none are counted.
+    min_lr : float
+        The rate never goes below this.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or, when training begins, if `monitor` is not computed.
+    """
+
+    def __init__(self, monitor: str = "val_loss", factor: float = 0.1, patience: int = 10, mode: str = "auto",
+                 min_delta: float = 1e-4, cooldown: int = 0, min_lr: float = 0.0) -> None:
+        super().__init__(monitor, mode, min_delta)
+        if not 0 < factor < 1:
+            raise ValueError(f"ReduceLROnPlateau: factor is {factor}, expected between 0 and 1")
+        whole("ReduceLROnPlateau: patience", patience, 0)
+        whole("ReduceLROnPlateau: cooldown", cooldown, 0)
+        self.factor, self.patience, self.cooldown, self.min_lr = factor, patience, cooldown, min_lr
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
+        self._waited = self._cooling = 0
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self._cooling:
+            self._cooling -= 1
+            self._waited = 0
+        if self._improved(logs[self.monitor]):
+            self._waited = 0
+        elif not self._cooling:
+            self._waited += 1
+            if self._waited >= max(self.patience, 1):
+                self.trainer.learning_rate = max(self.trainer.learning_rate * self.factor, self.min_lr)
+                self._cooling, self._waited = self.cooldown, 0
+
+
+class CSVLogger(Callback):
+    """Append one line an epoch to a CSV file, so that a run can be followed while it trains.
+
+    Parameters
+    ----------
+    filename : str or path-like
+        The file; an existing one is replaced unless `append`.
+    separator : str
+        Between the columns.
+    append : bool
+        Whether to go on with an existing file (its header is not repeated).
+
+    Raises
+    ------
+    OSError
+        When training begins, if the file cannot be opened.
+    """
+
+    def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False) -> None:
+        self.filename, self.separator, self.append = os.fspath(filename), separator, append
+        self._stream = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._stream = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._stream, delimiter=self.separator, lineterminator="\n")
+        self._keys = [name for name in self.trainer.log_names if self.trainer.is_scalar(name)]
+        if self._stream.tell() == 0:
+            self._writer.writerow(["epoch", *self._keys])
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self._writer.writerow([epoch, *(logs[key] for key in self._keys)])
+        self._stream.flush()
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+class TerminateOnNaN(Callback):
+    """Stop as soon as a batch's loss is NaN or infinite.
+
+    Attributes
+    ----------
+    stopped_at : tuple of int or None
+        Epoch and batch of that loss; None if there was none.
+    """
+
+    stopped_at: tuple[int, int] | None = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.stopped_at = None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        if not math.isfinite(logs["loss"]):
+            self.stopped_at = self._epoch, batch
+            self.trainer.stop_training = True
+            print(f"Epoch {self._epoch + 1}, batch {batch + 1}: the loss is {logs['loss']}, training stops")

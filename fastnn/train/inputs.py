@@ -1,0 +1,195 @@
+"""What users hand to `Trainer`, checked and turned into data sets before any work is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import fastnn
+
+from ..data import ArrayDataset, DataLoader
+
+
+def features(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
+    """A model's input: floating-point numbers, bytes and bools become the model's type, wider integers int64.
+
+    Parameters
+    ----------
+    name : str
+        Its name in messages.
+    value : array_like
+        Shape (N, ...), N at least 1; tensors are taken without copying.
+    dtype : numpy.dtype
+        The model's type.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of type `dtype`, or int64 (indices for an embedding).
+
+    Raises
+    ------
+    ValueError
+        If it is empty, ragged, a single number, or not numbers.
+    """
+    array = _numbers(name, value)
+    keeps_integers = array.dtype.kind in "iu" and array.dtype != np.uint8
+    return array.astype(np.int64 if keeps_integers else dtype, copy=False)
+
+
+def targets(name: str, value: Any, dtype: np.dtype, as_values: bool) -> np.ndarray:
+    """A target: class indices become int64, everything else the model's type.
+
+    Parameters
+    ----------
+    name, value, dtype
+        As for `features`.
+    as_values : bool
+        Whether integers are values to be met (a regression) rather than class indices.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of type `dtype` or int64.
+
+    Raises
+    ------
+    ValueError
+        As `features`.
+    """
+    array = _numbers(name, value)
+    labels = array.dtype.kind in "iu" and not as_values
+    return array.astype(np.int64 if labels else dtype, copy=False)
+
+
+def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, as_values: bool, prefix: str = "",
+               class_weight: Mapping[int, float] | str | None = None) -> ArrayDataset:
+    """Inputs, targets and, if there are any, weights as one data set.
+
+    Parameters
+    ----------
+    x : array_like, ArrayDataset or DataLoader
+        Inputs (N, ...), or a data set of inputs, targets and perhaps weights.
+    y : array_like or None
+        Targets (N, ...); None when `x` is a data set.
+    sample_weight : array_like or None
+        Weights (N,), finite and not negative.
+    dtype, as_values
+        As for `targets`.
+    prefix : str
+        Put before the names in messages (``"validation "``).
+    class_weight : mapping, "balanced" or None
+        Weight of each class (1 where absent), multiplied with `sample_weight`.
+
+    Returns
+    -------
+    ArrayDataset
+        With arrays (x, y) or (x, y, weight), the weights of type `dtype`.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, data are empty or not numbers, or weights are wrong.
+    """
+    x, y, sample_weight = _unpack(x, y, sample_weight, prefix)
+    inputs = features(prefix + "x", x, dtype)
+    wanted = targets(prefix + "y", y, dtype, as_values)
+    if len(inputs) != len(wanted):
+        raise ValueError(f"{prefix}x has {len(inputs)} samples, but {prefix}y has {len(wanted)}")
+    weight = None
+    if sample_weight is not None:
+        weight = _sample_weight(prefix + "sample_weight", sample_weight, len(inputs))
+    if class_weight is not None:
+        by_class = _class_weight(class_weight, wanted)
+        weight = by_class if weight is None else weight * by_class
+    return ArrayDataset(inputs, wanted) if weight is None else ArrayDataset(inputs, wanted, weight.astype(dtype))
+
+
+def split(data: ArrayDataset, fraction: float) -> tuple[ArrayDataset, ArrayDataset | None]:
+    """Keep the last `fraction` of the samples for validation (as Keras: before any shuffling).
+
+    Parameters
+    ----------
+    data : ArrayDataset
+        All samples.
+    fraction : float
+        At least 0 and below 1; 0 keeps none.
+
+    Returns
+    -------
+    training, validation : ArrayDataset, ArrayDataset or None
+        Both parts, as views.
+
+    Raises
+    ------
+    ValueError
+        If the fraction is out of range, or leaves one part without samples.
+    """
+    if not isinstance(fraction, (int, float, np.floating)) or not 0 <= fraction < 1:
+        raise ValueError(f"validation_split is {fraction!r}, expected a number from 0 to below 1")
+    if fraction == 0:
+        return data, None
+    cut = math.floor(len(data) * (1 - fraction))
+    if not 0 < cut < len(data):
+        raise ValueError(f"validation_split {fraction} of {len(data)} samples leaves one part empty")
+    return ArrayDataset(*data[:cut]), ArrayDataset(*data[cut:])
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    """`value` as a non-empty array of numbers."""
+    if value is None:
+        raise ValueError(f"{name} is missing")
+    if isinstance(value, fastnn.Tensor):
+        value = value.detach().numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is not an array of numbers ({error})") from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected numbers")
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}, expected at least one sample")
+    return array
+
+
+def _unpack(x: Any, y: Any, sample_weight: Any, prefix: str) -> tuple[Any, Any, Any]:
+    """Inputs, targets and weights, from a data set or as given."""
+    if isinstance(x, DataLoader):
+        x = x.dataset
+    if not isinstance(x, ArrayDataset):
+        return x, y, sample_weight
+    if y is not None or sample_weight is not None:
+        raise ValueError(f"{prefix}y and sample_weight must be left out when {prefix}x is a data set")
+    if not 2 <= len(x.arrays) <= 3:
+        raise ValueError(f"the {prefix}data set holds {len(x.arrays)} arrays, expected x, y and perhaps weights")
+    return (*x.arrays, None)[:3]
+
+
+def _sample_weight(name: str, value: Any, n: int) -> np.ndarray:
+    """Weights (n,) as float64."""
+    weight = _numbers(name, value).astype(np.float64)
+    if weight.shape != (n,):
+        raise ValueError(f"{name} has shape {weight.shape}, expected ({n},)")
+    if not (np.isfinite(weight) & (weight >= 0)).all():
+        raise ValueError(f"{name} holds negative, infinite or NaN values")
+    return weight
+
+
+def _class_weight(class_weight: Mapping[int, float] | str, labels: np.ndarray) -> np.ndarray:
+    """The weight of each sample's class, float64 (N,)."""
+    if labels.ndim != 1 or labels.dtype.kind != "i":
+        raise ValueError(f"class_weight needs class indices y of shape (N,), found {labels.dtype} {labels.shape}")
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        return (len(labels) / (len(counts) * counts))[inverse]
+    if not isinstance(class_weight, Mapping):
+        raise ValueError(f"class_weight is {class_weight!r}, expected a mapping from class to weight or 'balanced'")
+    weight = np.ones(len(labels))
+    for label, value in class_weight.items():
+        if not (isinstance(value, (int, float, np.number)) and math.isfinite(value) and value >= 0):
+            raise ValueError(f"class_weight of class {label!r} is {value!r}, expected a number of at least 0")
+        weight[labels == label] = value
+    return weight

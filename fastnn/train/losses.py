@@ -1,0 +1,105 @@
+"""The losses `Trainer` knows by name, and any loss under sample weights."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import fastnn.functional as F
+
+LOSSES: dict[str, str] = {
+    "cross_entropy": "cross_entropy",
+    "bce_with_logits": "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits": "binary_cross_entropy_with_logits",
+    "mse": "mse_loss",
+    "mse_loss": "mse_loss",
+}
+
+
+def get_loss(loss: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The function a name stands for.
+
+    Parameters
+    ----------
+    loss : str or callable
+        A name from `LOSSES`, or ``loss(prediction, target)`` that returns a scalar tensor.
+
+    Returns
+    -------
+    callable
+        ``loss(prediction, target)``. The named losses of values (all but cross-entropy) take a
+        target of shape (N,) for a prediction (N, 1) and the other way round, and refuse other shapes that
+        differ, instead of broadcasting them.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown; the message lists the known ones.
+    TypeError
+        If it is neither a name nor callable.
+    """
+    if callable(loss):
+        return loss
+    if not isinstance(loss, str):
+        raise TypeError(f"loss: {loss!r} is neither a name nor callable")
+    if loss not in LOSSES:
+        raise ValueError(f"loss: {loss!r} is unknown, expected one of {', '.join(sorted(LOSSES))}, or a callable")
+    function = getattr(F, LOSSES[loss])
+    return function if loss == "cross_entropy" else ValueLoss(function)
+
+
+class ValueLoss:
+    """A loss of values, with the target in the prediction's shape."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, prediction: Any, target: Any, reduction: str = "mean") -> Any:
+        if target.shape != prediction.shape:
+            if target.numel() != prediction.numel() or target.shape[0] != prediction.shape[0]:
+                raise ValueError(f"loss: the model returned shape {tuple(prediction.shape)}, "
+                                 f"but the target has shape {tuple(target.shape)}")
+            target = target.reshape(prediction.shape)
+        return self._function(prediction, target, reduction=reduction)
+
+
+def weighted(loss: Callable[..., Any]) -> Callable[[Any, Any, Any], Any]:
+    """A loss with weights for the samples of a batch: sum of weight times loss, divided by N.
+
+    Dividing by the number of samples and not by the sum of weights is Keras's meaning: a sample's
+    pull on the parameters does not depend on which others share its batch.
+
+    Parameters
+    ----------
+    loss : callable
+        A function with the argument `reduction`, or a module with that attribute (all of `fastnn.nn`'s losses).
+
+    Returns
+    -------
+    callable
+        ``weighted_loss(prediction, target, weight)`` with weights (N,), returning a scalar tensor.
+
+    Raises
+    ------
+    TypeError
+        If `loss` has no `reduction`, so that it cannot say each sample's loss.
+    """
+    if hasattr(loss, "reduction"):
+        single = copy.copy(loss)
+        single.reduction = "none"
+    elif "reduction" in inspect.signature(loss).parameters:
+        def single(prediction: Any, target: Any) -> Any:
+            return loss(prediction, target, reduction="none")
+    else:
+        raise TypeError(f"sample_weight and class_weight need each sample's loss, but {loss!r} "
+                        "takes no argument reduction='none'")
+
+    def weighted_loss(prediction: Any, target: Any, weight: Any) -> Any:
+        losses = single(prediction, target)
+        if losses.ndim > 1:
+            losses = losses.reshape(losses.shape[0], -1).mean(1)
+        return (losses * weight).mean()
+
+    return weighted_loss

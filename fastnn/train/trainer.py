@@ -1,0 +1,429 @@
+"""The training loop: `Trainer.fit`, `evaluate` and `predict`, with Keras's names and arguments."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import fastnn
+from fastnn import nn, optim
+
+from ..data import ArrayDataset, DataLoader
+from ..data.checks import whole
+from .callbacks import Callback
+from .history import History
+from .inputs import features, split, supervised
+from .interrupt import StepInterrupt
+from .losses import ValueLoss, get_loss, weighted
+from .metrics import Metric, get_metric
+from .mode import mode
+from .progress import ProgressBar, TqdmProgress, format_logs
+from .running import RunningLogs
+
+OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
+    "sgd": lambda parameters: optim.SGD(parameters, lr=0.01),
+    "adam": lambda parameters: optim.Adam(parameters, lr=0.001),
+    "adamw": lambda parameters: optim.AdamW(parameters, lr=0.001),
+}
+_EVALUATION_BATCH = 256  # large enough that the cost of a call does not matter, small enough for the caches
+
+
+class Trainer:
+    """Trains, evaluates and applies a model.
+
+    Parameters
+    ----------
+    model : fastnn.nn.Module
+        The model; trained in place. Its predictions are logits, classes along axis 1.
+    loss : str or callable
+        ``"cross_entropy"``, ``"bce_with_logits"``, ``"mse"``, or ``loss(prediction, target)`` returning a scalar tensor,
+        the mean over the batch.
+    optimizer : str or fastnn.optim.Optimizer
+        ``"sgd"`` (rate 0.01), ``"adam"``, ``"adamw"`` (rate 0.001), or an optimiser built on the model's parameters.
+    metrics : sequence of str or Metric
+        What else to compute, see `fastnn.train.METRICS`. Sample weights enter the loss only.
+
+    Attributes
+    ----------
+    history : History
+        Of the last call of `fit`; after Ctrl-C, of the epochs completed before.
+    stop_training : bool
+        Set by callbacks to end the run after the present step.
+    samples_seen : int
+        Samples trained on in the last epoch.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a loss, optimiser or metric is unknown, or two metrics share a name.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnn
+    >>> from fastnn.train import Trainer
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    >>> y = (x[:, 0] > 0).astype(np.int64)
+    >>> trainer = Trainer(fastnn.nn.Linear(4, 2), optimizer="adam", metrics=["accuracy"])
+    >>> history = trainer.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    >>> sorted(history.history)
+    ['accuracy', 'loss']
+    """
+
+    def __init__(self, model: Any, loss: str | Callable[..., Any] = "cross_entropy", optimizer: Any = "adam",
+                 metrics: Sequence[str | Metric] = ()) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"Trainer: model is {type(model).__name__}, expected a fastnn.nn.Module")
+        if isinstance(metrics, (str, Metric)):
+            raise TypeError(f"Trainer: metrics is {metrics!r}, expected a list such as [{metrics!r}]")
+        self.model = model
+        self.loss = get_loss(loss)
+        self.metrics = [get_metric(metric) for metric in metrics or ()]
+        names = ["loss", *(metric.name for metric in self.metrics)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"Trainer: metrics have the names {names[1:]}, expected different ones, none of them 'loss'")
+        self.optimizer = _check_optimizer(optimizer)
+        self.history = History()
+        self.stop_training = False
+        self.samples_seen = 0
+        self._validation: DataLoader | None = None
+        self._interrupt = StepInterrupt()
+
+    # -- the three verbs --
+
+    def fit(self, x: Any, y: Any = None, batch_size: int | None = None, epochs: int = 1, verbose: int | str = "auto",
+            callbacks: Sequence[Callback] | None = None, validation_split: float = 0.0, validation_data: Any = None,
+            shuffle: bool = True, class_weight: Mapping[int, float] | str | None = None, sample_weight: Any = None,
+            initial_epoch: int = 0) -> History:
+        """Train the model.
+
+        Everything is checked before the first step. The order of the samples comes from fastnn's generator:
+        after `fastnn.manual_seed` the same call gives the same run, with any number of threads.
+
+        Parameters
+        ----------
+        x : array_like, ArrayDataset or DataLoader
+            Inputs (N, ...), or a data set of (x, y) or (x, y, weight). A DataLoader also sets batch size and shuffling.
+        y : array_like, optional
+            Targets: class indices (N,), one-hot or soft targets, or values; left out when `x` is a data set.
+        batch_size : int, optional
+            Samples a step, 32 by default.
+        epochs : int
+            Number of the last epoch; training runs from `initial_epoch` to it.
+        verbose : {"auto", 0, 1, 2, "tqdm"}
+            1 or ``"auto"``: a progress bar in a terminal, else a line an epoch; 2: a line an epoch; 0: nothing.
+        callbacks : sequence of Callback, optional
+            Called in this order.
+        validation_split : float
+            Share of the samples, taken from the end, to validate on instead of training on.
+        validation_data : tuple or ArrayDataset, optional
+            (x, y) or (x, y, weight) to validate on; excludes `validation_split`.
+        shuffle : bool
+            Whether every epoch has a new order.
+        class_weight : mapping or "balanced", optional
+            Weight of each class, 1 where absent; ``"balanced"`` weighs every class the same in sum.
+        sample_weight : array_like, optional
+            Weights (N,). A batch's loss is the sum of weight times loss divided by the number of samples.
+        initial_epoch : int
+            Epoch to begin with, when resuming.
+
+        Returns
+        -------
+        History
+            Loss and metrics of every epoch, those of the validation under ``val_`` names.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is wrong; nothing was done then.
+        KeyboardInterrupt
+            After Ctrl-C, at the end of the step; the model is usable and `history` holds the completed epochs.
+        """
+        loader, validation = self._fit_data(x, y, batch_size, validation_split, validation_data, shuffle,
+                                            class_weight, sample_weight)
+        first, last = whole("initial_epoch", initial_epoch, 0), whole("epochs", epochs, 0)
+        everyone = [*_check_callbacks(callbacks), *_progress(verbose)]
+        self._prepare(loader.dataset)
+        self._validation = validation
+        self.history = History()
+        self.history.params = {"epochs": last, "batch_size": loader.batch_size, "steps": len(loader), "samples": loader.samples,
+                               "higher_is_better": [metric.name for metric in self.metrics if metric.higher_is_better]}
+        self.stop_training = False
+        with StepInterrupt() as self._interrupt, mode(self.model, training=True), contextlib.ExitStack() as ending:
+            for callback in everyone:
+                callback.set_trainer(self)
+                callback.on_train_begin()
+                ending.callback(callback.on_train_end)
+            running = RunningLogs(self.metrics)
+            for epoch in range(first, last):
+                self._epoch(epoch, loader, running, everyone)
+                if self.stop_training:
+                    break
+        return self.history
+
+    def evaluate(self, x: Any, y: Any = None, batch_size: int | None = None, verbose: int | str = 0,
+                 sample_weight: Any = None) -> dict[str, Any]:
+        """Compute loss and metrics without training, in evaluation mode.
+
+        Parameters
+        ----------
+        x, y, sample_weight
+            As for `fit`.
+        batch_size : int, optional
+            Samples at a time, 256 by default; it does not influence the result beyond rounding.
+        verbose : {0, 1, 2, "auto", "tqdm"}
+            Anything but 0 prints one line.
+
+        Returns
+        -------
+        dict of str to value
+            ``"loss"`` and each metric.
+
+        Raises
+        ------
+        ValueError
+            If data are empty, differ in length or are not numbers.
+        """
+        data = supervised(x, y, sample_weight, self._dtype(), as_values=self._as_values)
+        progress = _progress(verbose)
+        logs = self._evaluate(DataLoader(data, _EVALUATION_BATCH if batch_size is None else batch_size))
+        if progress:
+            print(format_logs(logs))
+        return logs
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
+        """Apply the model, in evaluation mode and without gradients.
+
+        Parameters
+        ----------
+        x : array_like
+            Inputs (N, ...).
+        batch_size : int, optional
+            Samples at a time, 256 by default.
+        verbose : {0, 1, 2, "auto", "tqdm"}
+            Taken for Keras's sake; there is nothing to print.
+
+        Returns
+        -------
+        numpy.ndarray
+            The model's output (N, ...), logits for a classifier, in memory of its own.
+
+        Raises
+        ------
+        ValueError
+            If `x` is empty or not numbers.
+        """
+        inputs = features("x", x, self._dtype())
+        size = _EVALUATION_BATCH if batch_size is None else whole("batch_size", batch_size, 1)
+        with fastnn.no_grad(), mode(self.model, training=False):
+            first = self.model(fastnn.from_numpy(inputs[:size])).numpy()
+            if len(inputs) <= size:
+                return np.array(first)
+            result = np.empty((len(inputs), *first.shape[1:]), first.dtype)
+            result[:size] = first
+            for start in range(size, len(inputs), size):
+                result[start:start + size] = self.model(fastnn.from_numpy(inputs[start:start + size])).numpy()
+        return result
+
+    def summary(self, input_shape: Sequence[int] | None = None) -> None:
+        """Print the model's layers, output shapes and parameters.
+
+        Parameters
+        ----------
+        input_shape : sequence of int, optional
+            Shape of one batch, such as ``(1, 1, 28, 28)``; without it output shapes are left out.
+        """
+        from ..summary import summary
+
+        print(summary(self.model, input_shape))
+
+    # -- what callbacks use --
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the optimiser's first group; setting it sets all groups."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(value)
+
+    @property
+    def log_names(self) -> list[str]:
+        """Names of all results that an epoch of the present run gives."""
+        names = ["loss", *(metric.name for metric in self.metrics)]
+        return names + [f"val_{name}" for name in names] if self._validation is not None else names
+
+    def higher_is_better(self, name: str) -> bool:
+        """Whether more of the result `name` (with or without ``val_``) is better."""
+        metric = self._metric(name)
+        return metric is not None and metric.higher_is_better
+
+    def is_scalar(self, name: str) -> bool:
+        """Whether the result `name` (with or without ``val_``) is one number."""
+        metric = self._metric(name)
+        return metric is None or metric.scalar
+
+    def validate(self) -> dict[str, Any]:
+        """Loss and metrics on the validation data of the present run, under ``val_`` names."""
+        return {f"val_{name}": value for name, value in self._evaluate(self._validation).items()}
+
+    # -- inside --
+
+    def _metric(self, name: str) -> Metric | None:
+        """The metric of that name; None for the loss."""
+        name = name.removeprefix("val_")
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+    @property
+    def _as_values(self) -> bool:
+        """Whether integer targets are values rather than class indices."""
+        return isinstance(self.loss, ValueLoss)
+
+    def _dtype(self) -> np.dtype:
+        """The floating-point type of the model's parameters, float32 if it has none."""
+        return next((np.dtype(str(p.dtype)) for p in self.model.parameters() if p.is_floating_point()),
+                    np.dtype(np.float32))
+
+    def _fit_data(self, x: Any, y: Any, batch_size: int | None, validation_split: float, validation_data: Any,
+                  shuffle: bool, class_weight: Any, sample_weight: Any) -> tuple[DataLoader, DataLoader | None]:
+        """Loaders of the training and the validation data, from what `fit` was given."""
+        dtype, as_values = self._dtype(), self._as_values
+        options: dict[str, Any] = {"batch_size": 32 if batch_size is None else batch_size, "shuffle": shuffle}
+        if isinstance(x, DataLoader):
+            if batch_size is not None:
+                raise ValueError("batch_size must be left out when x is a DataLoader, which has its own")
+            options = {name: getattr(x, name) for name in ("batch_size", "shuffle", "drop_last", "generator")}
+        data = supervised(x, y, sample_weight, dtype, as_values=as_values, class_weight=class_weight)
+        data, held_out = split(data, validation_split)
+        if validation_data is not None:
+            if held_out is not None:
+                raise ValueError("validation_split and validation_data exclude each other")
+            if isinstance(validation_data, (ArrayDataset, DataLoader)):
+                validation_data = (validation_data, None)
+            if not isinstance(validation_data, (tuple, list)) or not 2 <= len(validation_data) <= 3:
+                raise ValueError("validation_data must be (x, y), (x, y, sample_weight) or an ArrayDataset")
+            held_out = supervised(*(*validation_data, None)[:3], dtype, as_values=as_values, prefix="validation ")
+        loader = DataLoader(data, **options)
+        if len(loader) == 0:
+            raise ValueError(f"{len(data)} samples are less than one batch of {loader.batch_size} with drop_last")
+        if held_out is None:
+            return loader, None
+        return loader, DataLoader(held_out, max(loader.batch_size, _EVALUATION_BATCH))
+
+    def _prepare(self, data: ArrayDataset) -> None:
+        """Give lazy layers their shapes, build an optimiser given by name, choose the loss."""
+        if any(module._is_lazy for module in self.model.modules()):
+            with fastnn.no_grad(), mode(self.model, training=False):
+                self.model(fastnn.from_numpy(data.arrays[0][:1]))
+        if isinstance(self.optimizer, str):
+            self.optimizer = OPTIMIZERS[self.optimizer](self.model.parameters())
+        if len(data.arrays) == 3:
+            self._weighted_loss  # refuses a loss that cannot be weighted before any work
+
+    def _epoch(self, epoch: int, loader: DataLoader, running: RunningLogs, callbacks: Sequence[Callback]) -> None:
+        """One pass over the data, its validation, its line in the history."""
+        for callback in callbacks:
+            callback.on_epoch_begin(epoch)
+        running.reset()
+        self._pass(loader, running, callbacks)
+        self.samples_seen = running.samples
+        logs = dict(running)
+        if self._validation is not None:
+            for callback in callbacks:
+                callback.on_test_begin()
+            logs.update(self.validate())
+            for callback in callbacks:
+                callback.on_test_end(logs)
+        self.history.append(epoch, logs)
+        for callback in callbacks:
+            callback.on_epoch_end(epoch, logs)
+
+    def _pass(self, loader: DataLoader, running: RunningLogs, callbacks: Sequence[Callback]) -> None:
+        """The steps of one epoch. Only hooks that somebody wrote are called."""
+        begin, end = (_hooks(callbacks, f"on_train_batch_{moment}") for moment in ("begin", "end"))
+        step = self._step
+        for number, batch in enumerate(loader):
+            for hook in begin:
+                hook(number, running)
+            loss, prediction = step(*batch)
+            running.add(loss.item(), prediction, batch[1])
+            for hook in end:
+                hook(number, running)
+            if self._interrupt.requested:
+                self._interrupt.check()
+            if self.stop_training:
+                break
+
+    def _step(self, x: Any, y: Any, weight: Any = None) -> tuple[Any, Any]:
+        """Forward, loss, backward, update; returns loss and prediction. Reads no tensor: it is what gets captured."""
+        self.optimizer.zero_grad()
+        prediction = self.model(x)
+        loss = self._loss(prediction, y, weight)
+        loss.backward()
+        self.optimizer.step()
+        return loss, prediction
+
+    def _loss(self, prediction: Any, y: Any, weight: Any) -> Any:
+        """The batch's loss, a scalar tensor."""
+        return self.loss(prediction, y) if weight is None else self._weighted_loss(prediction, y, weight)
+
+    @functools.cached_property
+    def _weighted_loss(self) -> Callable[[Any, Any, Any], Any]:
+        """The loss under sample weights; raises TypeError if it cannot tell samples apart."""
+        return weighted(self.loss)
+
+    def _evaluate(self, loader: DataLoader) -> dict[str, Any]:
+        """Loss and metrics over a loader's data."""
+        running = RunningLogs(copy.deepcopy(self.metrics))
+        with fastnn.no_grad(), mode(self.model, training=False):
+            for x, y, *weight in loader:
+                prediction = self.model(x)
+                running.add(self._loss(prediction, y, *weight or (None,)).item(), prediction, y)
+                self._interrupt.check()
+        return dict(running)
+
+
+def _check_optimizer(optimizer: Any) -> Any:
+    """A known name, or an optimiser."""
+    if isinstance(optimizer, str):
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"Trainer: optimizer is {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}, "
+                             "or a fastnn.optim.Optimizer")
+    elif not isinstance(optimizer, optim.Optimizer):
+        raise TypeError(f"Trainer: optimizer is {optimizer!r}, expected a name or a fastnn.optim.Optimizer")
+    return optimizer
+
+
+def _check_callbacks(callbacks: Sequence[Callback] | None) -> list[Callback]:
+    """The callbacks as a list."""
+    if isinstance(callbacks, Callback):
+        raise TypeError("callbacks must be a list, such as [EarlyStopping()]")
+    for callback in callbacks or ():
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks: {callback!r} is not a Callback (a class was given instead of an instance?)")
+    return list(callbacks or ())
+
+
+def _progress(verbose: int | str) -> list[Callback]:
+    """The callback that `verbose` asks for."""
+    if verbose in (1, "auto"):
+        return [ProgressBar()]
+    if verbose == 2:
+        return [ProgressBar(bar=False)]
+    if verbose == "tqdm":
+        return [TqdmProgress()]
+    if verbose != 0:
+        raise ValueError(f"verbose is {verbose!r}, expected 0, 1, 2, 'auto' or 'tqdm'")
+    return []
+
+
+def _hooks(callbacks: Sequence[Callback], name: str) -> list[Callable[..., None]]:
+    """The callbacks' methods of that name, without those that are the base class's empty one."""
+    hooks = (getattr(callback, name) for callback in callbacks)
+    return [hook for hook in hooks if getattr(hook, "__func__", None) is not getattr(Callback, name)]

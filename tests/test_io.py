@@ -1,0 +1,209 @@
+"""Weights in files: round trips, mismatches, damaged files, a full disk."""
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import io, nn
+from fastnn.models import lenet5, mlp
+
+safetensors = pytest.importorskip("safetensors")
+
+
+def values(model):
+    return {name: np.array(value) for name, value in model.state_dict().items()}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype, name
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_tensors_and_metadata_come_back(tmp_path):
+    rng = np.random.default_rng(0)
+    tensors = {
+        "matrix": rng.normal(size=(3, 4)).astype(np.float32), "wide": rng.normal(size=5), "scalar": np.array(2.5, np.float32),
+        "empty": np.zeros((0, 3), np.float32), "labels": np.arange(4), "bytes": np.arange(3, dtype=np.uint8),
+        "mask": np.array([True, False]), "turned": rng.normal(size=(3, 4)).T, "tensor": fastnn.tensor([[1.0, 2.0]]),
+        "channels last": np.moveaxis(rng.normal(size=(2, 4, 5, 3)), 3, 1),
+    }
+    path = tmp_path / "t.safetensors"
+    io.save_file(tensors, path, metadata={"note": "été", "list": [1, 2.5, None]})
+    assert_same(io.load_file(path), {name: np.asarray(value) for name, value in tensors.items()})
+    assert io.read_metadata(path)["note"] == "été" and io.read_metadata(path)["list"] == [1, 2.5, None]
+
+
+def test_other_programs_read_it(tmp_path):
+    path = tmp_path / "t.safetensors"
+    io.save_file({"w": np.eye(2, dtype=np.float32)}, path)
+    from safetensors.numpy import load_file
+    np.testing.assert_array_equal(load_file(path)["w"], np.eye(2))
+
+
+def test_foreign_metadata_is_kept(tmp_path):
+    from safetensors.numpy import save_file
+    save_file({"w": np.ones(2)}, tmp_path / "foreign", metadata={"format": "pt", "author": "x"})
+    assert io.read_metadata(tmp_path / "foreign") == {"format": "pt", "author": "x"}
+
+
+@pytest.mark.parametrize("build", [lambda: lenet5(image_size=32), lambda: mlp([7, 5, 3])])
+def test_model_is_rebuilt_from_its_file(tmp_path, build):
+    model = build()
+    path = tmp_path / "m.safetensors"
+    io.save_model(model, path, metadata={"training": {"epochs": 3}})
+    assert_same(values(io.load_model(path)), values(model))
+    other = build()
+    assert io.load_model(path, other) is other
+    assert_same(values(other), values(model))
+    metadata = io.read_metadata(path)
+    assert metadata["version"] == fastnn.__version__ and metadata["training"] == {"epochs": 3}
+    assert metadata["architecture"] == model.architecture
+
+
+def test_tied_parameters_are_stored_once(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    io.save_model(model, tmp_path / "tied")
+    assert sorted(io.load_file(tmp_path / "tied")) == ["0.bias", "0.weight", "1.bias"]
+    other = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    other[1].weight = other[0].weight
+    io.load_model(tmp_path / "tied", other)
+    assert_same(values(other), values(model))
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda t: t.pop("2.bias"), r"missing.*2\.bias"),
+    (lambda t: t.update(extra=np.ones(1)), "extra"),
+    (lambda t: t.update({"0.weight": np.zeros((5, 6), np.float32), "2.bias": np.zeros(4, np.float32)}), r"\(5, 6\).*\(4,\)"),
+    (lambda t: t.update({"0.weight": t["0.weight"].astype(float)}), "0.weight is float64 in the file, float32 in the model"),
+])
+def test_a_file_that_does_not_fit_changes_nothing(tmp_path, change, message):
+    tensors = values(mlp([7, 5, 3]))
+    change(tensors)
+    path = tmp_path / "odd.safetensors"
+    io.save_file(tensors, path)
+    model = mlp([7, 5, 3])
+    before = values(model)
+    with pytest.raises(ValueError, match=message) as caught:
+        io.load_model(path, model)
+    assert str(path) in str(caught.value)
+    assert_same(values(model), before)
+
+
+def test_not_strict(tmp_path):
+    tensors = values(mlp([7, 5, 3]))
+    del tensors["2.bias"]
+    io.save_file({**tensors, "extra": np.ones(1)}, tmp_path / "part")
+    model = mlp([7, 5, 3])
+    bias = np.array(model[2].bias)
+    io.load_model(tmp_path / "part", model, strict=False)
+    np.testing.assert_array_equal(model[0].weight, tensors["0.weight"])
+    np.testing.assert_array_equal(model[2].bias, bias)
+
+
+def test_only_known_architectures_are_built(tmp_path):
+    io.save_file({}, tmp_path / "none")
+    with pytest.raises(ValueError, match="does not say which"):
+        io.load_model(tmp_path / "none")
+    io.save_file({}, tmp_path / "evil", metadata={"architecture": {"name": "os.system", "config": {}}})
+    with pytest.raises(ValueError, match="'os.system' is unknown"):
+        io.load_model(tmp_path / "evil")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut header", "cut data", "huge header", "pickle", "text"])
+def test_damaged_files_are_refused(tmp_path, damage):
+    path = tmp_path / "m.safetensors"
+    io.save_model(mlp([7, 5, 3]), path)
+    data = path.read_bytes()
+    path.write_bytes({"empty": b"", "cut header": data[:40], "cut data": data[:-4], "huge header": b"\xff" * 7 + b"\x7f" + data[8:],
+                      "pickle": b"\x80\x04cos\nsystem\n(S'false'\ntR.", "text": b"hello world, this is no model"}[damage])
+    with pytest.raises(ValueError, match="not a complete safetensors file") as caught:
+        io.load_file(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_paths_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent.safetensors"):
+        io.load_file(tmp_path / "absent.safetensors")
+    with pytest.raises(FileNotFoundError, match="no_folder") as caught:
+        io.save_model(mlp([2, 2]), tmp_path / "no_folder" / "m.safetensors")
+    assert str(tmp_path / "no_folder" / "m.safetensors") in str(caught.value)
+
+
+def test_what_cannot_be_saved(tmp_path):
+    with pytest.raises(TypeError, match="'names' has dtype"):
+        io.save_file({"names": np.array(["a"])}, tmp_path / "x")
+    with pytest.raises(TypeError, match="metadata must hold JSON"):
+        io.save_file({}, tmp_path / "x", metadata={"f": print})
+    assert not any(tmp_path.iterdir())
+
+
+def test_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(ImportError, match=r"saving weights needs the package 'safetensors'.*pip install 'fastnn\[files\]'"):
+        io.save_file({}, tmp_path / "x")
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "open", "interrupt"])
+def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch, call):
+    path = tmp_path / "m.safetensors"
+    io.save_model(mlp([7, 5, 3]), path)
+    before = path.read_bytes()
+
+    def fail(*arguments, **options):
+        if call == "interrupt":
+            raise KeyboardInterrupt
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync" if call == "interrupt" else call, fail)
+    with pytest.raises(KeyboardInterrupt if call == "interrupt" else OSError) as caught:
+        io.save_model(mlp([8, 5, 3]), path)
+    monkeypatch.undo()
+    if call != "interrupt":
+        assert caught.value.errno == errno.ENOSPC and str(path) in str(caught.value)
+        assert "No space left" in str(caught.value) and "nothing was changed" in str(caught.value)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("needs root to mount a small tmpfs")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_really_full(tiny_disk):
+    path = tiny_disk / "m.safetensors"
+    io.save_model(mlp([10, 10]), path)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="No space left") as caught:
+        io.save_model(mlp([200, 200]), path)
+    assert caught.value.errno == errno.ENOSPC and str(path) in str(caught.value)
+    assert path.read_bytes() == before and len(list(tiny_disk.iterdir())) == 1
+
+
+def test_links_and_permissions_survive(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    io.write_atomic(real, "one")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(real.stat().st_mode) == 0o666 & ~mask
+    real.chmod(0o640)
+    link.symlink_to(real)
+    io.write_atomic(link, b"two")
+    assert link.is_symlink() and real.read_bytes() == b"two" and stat.S_IMODE(real.stat().st_mode) == 0o640
