@@ -1,0 +1,70 @@
+"""Pictures of a training run. Needs the extra ``plot``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from .io.extras import require
+from .io.files import atomic_path
+
+
+def learning_curve(history: Any, path: str | os.PathLike, title: str = "") -> None:
+    """Draw loss and metrics over the epochs, training beside validation, into a picture file.
+
+    One panel for each figure; the best validation value is marked and named.
+
+    Parameters
+    ----------
+    history : fastnn.train.History
+        At least one epoch.
+    path : str or path-like
+        The file; its suffix says the format (``.png``, ``.svg``, ``.pdf``).
+    title : str
+        Put above the panels.
+
+    Raises
+    ------
+    ImportError
+        If the extra ``plot`` is not installed.
+    ValueError
+        If the history is empty.
+    OSError
+        If the file cannot be written; an older one is untouched.
+    """
+    figure_module = require("matplotlib.figure", extra="plot", feature="the learning curve")
+    names = [name for name, values in history.history.items()
+             if not name.startswith("val_") and np.ndim(values) == 1 and np.ndim(values[0]) == 0]
+    if not history.epoch or not names:
+        raise ValueError("learning_curve: the history holds no epochs")
+    figure = figure_module.Figure(figsize=(5.2 * len(names), 3.8), layout="constrained")
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
+        _panel(axes, name, history)
+    if title:
+        figure.suptitle(title)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _panel(axes: Any, name: str, history: Any) -> None:
+    """One figure: training and, if there is one, validation with its best epoch."""
+    epochs, values = np.asarray(history.epoch) + 1, np.asarray(history.history[name], float)
+    style = {"marker": "o" if len(epochs) <= 30 else None, "markersize": 4}
+    axes.plot(epochs, values, color="tab:blue", label="training", **style)
+    checked = np.asarray(history.history.get(f"val_{name}", ()), float)
+    if np.isfinite(checked).any():
+        axes.plot(epochs, checked, color="tab:orange", label="validation", **style)
+        rises = name in history.params.get("higher_is_better", ())
+        best = int(np.nanargmax(checked) if rises else np.nanargmin(checked))
+        axes.axvline(epochs[best], color="tab:orange", linewidth=0.8, linestyle=":")
+        axes.plot([], [], " ", label=f"best validation {checked[best]:.4g}, epoch {epochs[best]}")
+    finite = values[np.isfinite(values)]
+    if name == "loss" and finite.size and 0 < 10 * finite.min() < finite.max():
+        axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name.replace("_", " "))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(True, linewidth=0.4, alpha=0.6)
+    axes.legend(frameon=False)

@@ -1,0 +1,214 @@
+"""The command: what it prints and writes, its exit codes, what it refuses before any work."""
+
+import csv
+import gzip
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn.cli import main
+
+OUTPUTS = ["history.csv", "learning_curve.png", "model.safetensors"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Run in an empty folder, without the user's settings."""
+    for package in ("sklearn", "safetensors", "matplotlib"):
+        pytest.importorskip(package)
+    monkeypatch.delenv("FASTNN_DATA", raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(os.path.dirname(fastnn.__file__)))  # for those run as a program
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def mnist_folder(tmp_path):
+    """Digits that say what they are by a bright row, as MNIST files."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 256), ("t10k", 64)):
+        labels = np.arange(n, dtype=np.uint8) % 10
+        images = rng.integers(0, 40, (n, 28, 28), dtype=np.uint8)
+        images[np.arange(n), 4 + 2 * labels] = 255
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            (folder / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(head + array.tobytes()))
+    return folder
+
+
+def test_default_trains_lenet_on_digits(capsys, tmp_path):
+    assert main(["train", "--epochs", "3"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0].split() == ["layer", "kind", "output", "parameters"]
+    assert "61,706 parameters, 61,706 trainable, 241.0 KiB" in out and "1,438 training and 359 test samples" in out
+    assert sum(line.startswith("Epoch ") for line in lines) == 3
+    word, accuracy = lines[-1].rsplit(" ", 1)
+    assert word == "test accuracy" and float(accuracy) > 0.8
+    folder = tmp_path / "runs" / "lenet5"
+    assert sorted(os.listdir(folder)) == OUTPUTS
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert f"{float(rows[-1]['val_accuracy']):.4f}" == accuracy
+    assert (folder / "learning_curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+    from fastnn.data import digits
+    from fastnn.io import load_model
+    from fastnn.train import Trainer
+    again = Trainer(load_model(folder / "model.safetensors"), metrics=["accuracy"]).evaluate(digits(image_size=28)[1])
+    assert f"{again['accuracy']:.4f}" == accuracy
+
+
+def test_json_is_one_document(capsys, tmp_path):
+    assert main(["train", "mlp", "--epochs", "2", "--json", "--out", "here", "--optimizer", "adam", "--seed", "5"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["model"] == "mlp" and result["epochs"] == 2 and 0 < result["test_accuracy"] <= 1
+    assert result["test_accuracy"] == result["history"]["val_accuracy"][-1]
+    assert sorted(map(os.path.basename, result["files"])) == OUTPUTS and all(map(os.path.exists, result["files"]))
+    assert "Epoch 2/2" in err and "parameters" in err
+
+
+def test_same_seed_same_run(capsys):
+    def run(*more):
+        assert main(["train", "mlp", "--epochs", "2", "--json", "--force", *more]) == 0
+        return json.loads(capsys.readouterr().out)["history"]
+
+    assert run("--threads", "1") == run("--threads", "2") != run("--seed", "1")
+
+
+def test_mnist_files(capsys, mnist_folder, monkeypatch):
+    assert main(["train", "--data", "mnist", "--data-dir", str(mnist_folder), "--epochs", "6", "--batch-size", "16"]) == 0
+    assert float(capsys.readouterr().out.split()[-1]) > 0.9
+    monkeypatch.setenv("FASTNN_DATA", str(mnist_folder))
+    assert main(["train", "mlp", "--data", "mnist", "--epochs", "1"]) == 0
+    assert "test accuracy" in capsys.readouterr().out
+
+
+def test_never_overwrites_without_force(capsys, tmp_path):
+    folder = tmp_path / "runs" / "mlp"
+    folder.mkdir(parents=True)
+    (folder / "history.csv").write_text("precious")
+    (folder / "notes.txt").write_text("mine")
+    began = time.perf_counter()
+    assert main(["train", "mlp", "--epochs", "100000"]) == 1
+    assert time.perf_counter() - began < 5  # before training
+    out, err = capsys.readouterr()
+    assert "already holds history.csv" in err and "--force" in err and "Traceback" not in err and out == ""
+    assert (folder / "history.csv").read_text() == "precious"
+    assert main(["train", "mlp", "--epochs", "1", "--force"]) == 0
+    assert (folder / "history.csv").read_text().startswith("epoch,loss") and (folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("arguments, status, message", [
+    ([], 2, "required"),
+    (["trian"], 2, "invalid choice"),
+    (["train", "alexnet"], 2, "invalid choice: 'alexnet'"),
+    (["train", "--epochs", "0"], 2, "out of range, expected at least 1"),
+    (["train", "--epochs", "x"], 2, "invalid int value: 'x'"),
+    (["train", "--batch-size", "-4"], 2, "out of range"),
+    (["train", "--lr", "nan"], 2, "out of range"),
+    (["train", "--lr", "-1"], 2, "out of range"),
+    (["train", "--optimizer", "adagrad"], 2, "invalid choice"),
+    (["train", "--threads", "0"], 2, "out of range"),
+    (["train", "--data", "mnist"], 1, "FASTNN_DATA"),
+    (["train", "--data", "mnist", "--data-dir", "absent"], 1, "'absent' does not exist"),
+    (["train", "--data", "mnist", "--data-dir", "."], 1, "missing train-images-idx3-ubyte"),
+    (["train", "mlp", "--lr", "1e30", "--epochs", "3"], 1, "diverged"),
+])
+def test_errors(capsys, arguments, status, message):
+    assert main(arguments) == status
+    out, err = capsys.readouterr()
+    assert message in err and "Traceback" not in err
+    assert not os.path.exists("runs") or not any(files for _, _, files in os.walk("runs"))  # nothing half-written
+
+
+def test_missing_packages_stop_before_any_work(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    assert main(["train"]) == 1
+    out, err = capsys.readouterr()
+    assert "pip install 'fastnn[files]'" in err and out == "" and not os.path.exists("runs")
+
+
+def test_matplotlib_is_optional(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["train", "mlp", "--epochs", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "pip install 'fastnn[plot]'" in err and sorted(os.listdir("runs/mlp")) == ["history.csv", "model.safetensors"]
+
+
+def test_full_disk(capsys, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["train", "mlp", "--epochs", "1"]) == 1
+    err = capsys.readouterr().err
+    assert "No space left" in err and "model.safetensors" in err and "Traceback" not in err
+    assert os.listdir("runs/mlp") == []
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["version"] == fastnn.__version__ and facts["numpy"] == np.__version__
+    assert facts["isa"]["in_use"] in facts["isa"]["available"] and facts["isa"]["why"]
+    assert facts["threads"]["in_use"] == fastnn.get_num_threads() and facts["threads"]["why"]
+    for piece in (facts["version"], facts["isa"]["in_use"], facts["isa"]["why"], facts["threads"]["why"], facts["numpy"]):
+        assert piece in text
+
+
+def command(*arguments, **options):
+    return subprocess.Popen([sys.executable, "-m", "fastnn", *arguments], text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, **options)
+
+
+def test_module_runs_as_a_program():
+    process = command("--version")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and out.startswith("fastnn ")
+    process = command("train", "--epochs", "none")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and err.startswith("usage: ")
+
+
+def test_ctrl_c_saves_what_was_trained():
+    process = command("train", "--epochs", "100000")
+    for line in process.stdout:
+        if line.startswith("Epoch      2/"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in err
+    assert "interrupted" in err and sorted(os.listdir("runs/lenet5")) == OUTPUTS
+    rows = list(csv.DictReader(open("runs/lenet5/history.csv")))
+    assert 2 <= len(rows) < 1000
+
+
+def test_a_closed_pipe_is_no_error():
+    process = command("info")
+    process.stdout.close()
+    err = process.stderr.read()
+    process.wait(timeout=60)
+    assert "Traceback" not in err and "Exception" not in err
+
+
+def test_import_is_light():
+    """`import fastnn` loads no optional package, and costs little beside NumPy."""
+    code = ("import time, sys, numpy; t = time.process_time(); import fastnn; t = time.process_time() - t\n"
+            "bad = {'sklearn', 'matplotlib', 'safetensors', 'torch', 'tqdm', 'argparse', 'csv'} & set(sys.modules)\n"
+            "assert not bad, bad\nprint(t)")
+    times = [float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) for _ in range(3)]
+    assert min(times) < 0.060
