@@ -32,25 +32,32 @@ INLINE vec tile_load(const char *p, int v, int vecs, ptrdiff_t last, int masked)
     return masked && v == vecs - 1 ? vec_load_n(q, last) : vec_load(q);
 }
 
-/* One k: base[q] is row 3q of A, rows 3q + 1 and 3q + 2 are one and two strides on (x86 addresses scale an index by 1 and 2). */
+/* Which elements of A are neighbours in memory. Every instruction of the inner loop that is no multiply-add may take a
+ * multiply-add's place in the pipeline: neighbours are reached by constant displacements, without pointers of their own. */
+enum { A_STRIDED, A_ALONG_K, A_ALONG_ROWS };
+
+/* One k: base[q] is row 3q of A, rows 3q + 1 and 3q + 2 are one and two strides on (x86 addresses scale an index by 1 and 2);
+ * neighbouring rows need base[0] only. */
 INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const char *const base[TILE_BASES], ptrdiff_t a_row, ptrdiff_t at,
-                      const char *b, int rows, int vecs, ptrdiff_t last, int masked) {
+                      const char *b, int rows, int vecs, ptrdiff_t last, int masked, int order) {
     vec bv[TILE_VECS];
 #pragma GCC unroll 4
     for (int v = 0; v < vecs; v++) bv[v] = tile_load(b, v, vecs, last, masked);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
-        const vec av = vec_set1(*(const real *)(base[i / 3] + i % 3 * a_row + at));
+        const char *p = order == A_ALONG_ROWS ? base[0] + i * (ptrdiff_t)sizeof(real) : base[i / 3] + i % 3 * a_row;
+        const vec av = vec_set1(*(const real *)(p + at));
 #pragma GCC unroll 4
         for (int v = 0; v < vecs; v++) acc[i][v] = vec_fma(av, bv[v], acc[i][v]);
     }
 }
 
-/* C: rows x vecs vectors, the last one `t->last` wide; `unit`: A's elements along k are neighbours. */
-INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int vecs, int masked, int unit) {
-    enum { UNROLL = 4 };
+/* C: rows x vecs vectors, the last one `t->last` wide. */
+INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int vecs, int masked, int order) {
+    const int unroll = order == A_ALONG_K ? 4 : order == A_ALONG_ROWS ? 2 : 1;
+    const int bases = order == A_ALONG_ROWS ? 1 : (rows + 2) / 3;
     vec acc[TILE_ROWS][TILE_VECS];
-    const ptrdiff_t last = t->last, a_row = t->a_row, a_col = unit ? (ptrdiff_t)sizeof(real) : t->a_col, b_row = t->b_row;
+    const ptrdiff_t last = t->last, a_row = t->a_row, a_col = order == A_ALONG_K ? (ptrdiff_t)sizeof(real) : t->a_col, b_row = t->b_row;
     const int accumulate = t->accumulate;
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
@@ -62,23 +69,22 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
         const char *base[TILE_BASES];
         base[0] = a + (t->a_offset ? t->a_offset[batch] * (ptrdiff_t)sizeof(real) : 0);
 #pragma GCC unroll 16
-        for (int q = 1; 3 * q < rows; q++) {
+        for (int q = 1; q < bases; q++) {
             base[q] = base[q - 1] + 3 * a_row;
             __asm__("" : "+r"(base[q])); /* or the compiler keeps a pointer per row, more than there are registers */
         }
         ptrdiff_t k = t->depth;
-        if (unit)
-            for (; k >= UNROLL; k -= UNROLL) {
+        if (unroll > 1)
+            for (; k >= unroll; k -= unroll) {
 #pragma GCC unroll 4
-                for (int u = 0; u < UNROLL; u++, b += b_row)
-                    tile_step(acc, base, a_row, u * (ptrdiff_t)sizeof(real), b, rows, vecs, last, masked);
+                for (int u = 0; u < unroll; u++, b += b_row) tile_step(acc, base, a_row, u * a_col, b, rows, vecs, last, masked, order);
 #pragma GCC unroll 16
-                for (int q = 0; 3 * q < rows; q++) base[q] += UNROLL * sizeof(real);
+                for (int q = 0; q < bases; q++) base[q] += unroll * a_col;
             }
         for (; k > 0; k--, b += b_row) {
-            tile_step(acc, base, a_row, 0, b, rows, vecs, last, masked);
+            tile_step(acc, base, a_row, 0, b, rows, vecs, last, masked, order);
 #pragma GCC unroll 16
-            for (int q = 0; 3 * q < rows; q++) base[q] += a_col;
+            for (int q = 0; q < bases; q++) base[q] += a_col;
         }
     }
 #pragma GCC unroll 16
@@ -91,13 +97,14 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
         }
 }
 
-/* Every tile: X(rows, vecs, masked, unit). */
+/* Every tile: X(rows, vecs, masked, order of A). */
+#define TILE_ORDERS(X, rows, vecs, masked) X(rows, vecs, masked, 0) X(rows, vecs, masked, 1) X(rows, vecs, masked, 2)
 #if defined(VEC_AVX512)
-#define TILE_KINDS(X, rows, vecs) X(rows, vecs, 1, 0) X(rows, vecs, 1, 1)
+#define TILE_KINDS(X, rows, vecs) TILE_ORDERS(X, rows, vecs, 1)
 #elif defined(VEC_AVX2)
-#define TILE_KINDS(X, rows, vecs) X(rows, vecs, 0, 0) X(rows, vecs, 0, 1) X(rows, vecs, 1, 0) X(rows, vecs, 1, 1)
+#define TILE_KINDS(X, rows, vecs) TILE_ORDERS(X, rows, vecs, 0) TILE_ORDERS(X, rows, vecs, 1)
 #else
-#define TILE_KINDS(X, rows, vecs) X(rows, vecs, 0, 0) X(rows, vecs, 0, 1)
+#define TILE_KINDS(X, rows, vecs) TILE_ORDERS(X, rows, vecs, 0)
 #endif
 #define TILE_WIDTHS(X, rows) TILE_KINDS(X, rows, 1) TILE_KINDS(X, rows, 2)
 #define TILES_4(X) TILE_WIDTHS(X, 1) TILE_WIDTHS(X, 2) TILE_WIDTHS(X, 3) TILE_WIDTHS(X, 4)
@@ -113,14 +120,14 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
 #define TILES TILES_4
 #endif
 
-#define TILE_DEFINE(rows, vecs, masked, unit)                                                                           \
-    static void tile_##rows##_##vecs##_##masked##_##unit(const tile_plan *t, const char *a, char *c) {                  \
-        tile_run(t, a, c, rows, vecs, masked, unit);                                                                    \
+#define TILE_DEFINE(rows, vecs, masked, order)                                                                          \
+    static void tile_##rows##_##vecs##_##masked##_##order(const tile_plan *t, const char *a, char *c) {                 \
+        tile_run(t, a, c, rows, vecs, masked, order);                                                                   \
     }
-#define TILE_ENTRY(rows, vecs, masked, unit)                                                                            \
-    [rows - 1][vecs - 1][masked][unit] = tile_##rows##_##vecs##_##masked##_##unit,
+#define TILE_ENTRY(rows, vecs, masked, order)                                                                           \
+    [rows - 1][vecs - 1][masked][order] = tile_##rows##_##vecs##_##masked##_##order,
 TILES(TILE_DEFINE)
-static tile_function *const tiles[TILE_ROWS][TILE_VECS][2][2] = {TILES(TILE_ENTRY)};
+static tile_function *const tiles[TILE_ROWS][TILE_VECS][2][3] = {TILES(TILE_ENTRY)};
 
 /* C (rows x cols, cols <= TILE_COLS) (+)= sum over t of A_t (rows x depth) times B_t (depth x cols, unit column stride);
  * A_t starts at a + a_offset[t], B_t at b + b_offset[t] (NULL: 0). The tile stays in registers over all t and k. */
@@ -128,7 +135,8 @@ static void gemm_tile_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, pt
                              const ptrdiff_t *a_offset, ptrdiff_t a_row, ptrdiff_t a_col, const void *b,
                              const ptrdiff_t *b_offset, ptrdiff_t b_row, void *c, ptrdiff_t c_row, int accumulate) {
     const ptrdiff_t size = sizeof(real);
-    const int vecs = (int)((cols + LANES - 1) / LANES), unit = a_col == 1;
+    const int vecs = (int)((cols + LANES - 1) / LANES);
+    const int order = a_col == 1 ? A_ALONG_K : a_row == 1 ? A_ALONG_ROWS : A_STRIDED;
     const int masked = TILE_MASKED || cols % LANES != 0;
     const tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = a_row * size,
                          .a_col = a_col * size, .b_row = b_row * size, .c_row = c_row * size, .b = b,
@@ -137,7 +145,7 @@ static void gemm_tile_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, pt
     char *to = c;
     for (ptrdiff_t left = (rows + TILE_ROWS - 1) / TILE_ROWS, n; left > 0; left--, rows -= n) {
         n = (rows + left - 1) / left;
-        tiles[n - 1][vecs - 1][masked][unit](&t, from, to);
+        tiles[n - 1][vecs - 1][masked][order](&t, from, to);
         from += n * t.a_row;
         to += n * t.c_row;
     }

@@ -60,6 +60,23 @@ typedef struct {
     size_t scratch_bytes;
 } fnn_correlation;
 
+/* Memory to be asked for a little at a time while something else is computed: a core that waits for one line after another
+ * copies 7 GB/s, which is a fifth of a layer's time; asked for before, the lines cost nothing. `left` runs of `bytes`, `step` apart. */
+typedef struct {
+    const char *at;
+    ptrdiff_t step, bytes, left;
+} fnn_prefetch;
+
+static inline fnn_prefetch fnn_prefetch_of(const void *at, ptrdiff_t runs, ptrdiff_t step, ptrdiff_t bytes) {
+    if (step == bytes) return (fnn_prefetch){at, 64, 64, runs * bytes / 64};
+    return (fnn_prefetch){at, step, bytes, runs};
+}
+
+static inline void fnn_prefetch_some(fnn_prefetch *f, ptrdiff_t runs) {
+    for (ptrdiff_t end = f->left - fnn_min(runs, f->left); f->left > end; f->left--, f->at += f->step)
+        for (ptrdiff_t b = 0; b < f->bytes; b += 64) __builtin_prefetch(f->at + b, 0, 2);
+}
+
 /* conv2d.c */
 double fnn_conv_cost(const fnn_conv_dims *d, int dtype);
 fnn_image fnn_image_of(const fnn_tensor *t);

@@ -1,9 +1,11 @@
 /* conv2d_weight.c: dweight (groups*k, c, r, s) = sum over images and output pixels of x (n, groups*c, h, w) times
  * dy (n, groups*k, oh, ow).
  *
- * For each kernel position it is a matrix product x^T dy that sums over pixels: gemm_tile with x as the k-major A (a pixel's
- * channels are neighbours) and dy as B. Positions that fall into the padding are left out of the ranges, so x is read where it
- * is. With few channels, a kernel row's positions and channels are one run of rows in padded scratch.
+ * For each kernel position it is a matrix product x^T dy that sums over pixels: gemm_tile with x as the k-major A and dy as B.
+ * Both are packed, a block of output rows at a time, so that the tile reads them one line after another: x as zero-padded rows
+ * of cells, each the channels of one tile at one pixel, dy as panels of output channels. Read where they are, pixels are
+ * hundreds of bytes apart and the tile waits: 130 instead of 160 GFLOP/s. With few channels a cell holds all
+ * horizontal kernel positions of a pixel, so that tiles are full.
  *
  * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, each summed one after
  * another into its own copy of the gradient; the copies are added in order. Within a part, chunks share out the gradient. */
@@ -12,12 +14,12 @@
 #include <string.h>
 
 enum {
-    PARTS_BYTES = 8 << 20,  /* all parts together */
-    PART_PIXELS = 1024,     /* at least, or adding the parts up costs more than a few percent */
+    PARTS_BYTES = 8 << 20,    /* all parts together */
+    PART_PIXELS = 1024,       /* at least, or adding the parts up costs more than a few percent */
     TARGET_BYTES = 640 << 10, /* of the gradient a chunk works on, to stay in the second-level cache */
-    BLOCK_BYTES = 384 << 10,  /* of x and dy read again and again meanwhile */
-    CHUNKS = 24,
-    CHUNK_FLOPS = 8 << 20
+    BLOCK_PIXELS = 256,       /* packed at a time, at least: a tile of the gradient is read and written once for each block */
+    CHUNKS = 16,
+    CHUNK_FLOPS = 16 << 20
 };
 
 typedef struct {
@@ -26,15 +28,16 @@ typedef struct {
     int dtype;
     fnn_image x, dy;
     fnn_tensor dw;
-    int depthwise, staged, merged;
-    ptrdiff_t groups, c, k;                 /* as the loops see them: depthwise has one group, c = 1 */
-    ptrdiff_t cols, panels, part_size;      /* packed gradient: [group][panel][r][s][c][cols] */
-    ptrdiff_t parts, chunk_panels, chunk_c, chunk_r, panel_chunks, c_chunks, r_chunks;
-    ptrdiff_t block_rows;                   /* output rows read at a time */
-    ptrdiff_t pitch_row, stage_cols;        /* of scratch */
-    ptrdiff_t *slot, *valid, *a_offset, *b_offset;
-    char *packed, *x_copy, *dy_copy;
-    size_t slot_at, offset_at, x_at, dy_at, shared, scratch;
+    int depthwise, merged;
+    ptrdiff_t groups, c, k;              /* as the loops see them: depthwise has one group of all channels */
+    ptrdiff_t cols, panels, part_size;   /* packed gradient: [group][panel][r][s][c][cols] */
+    ptrdiff_t rows, tiles, height, cell; /* gradient rows of one kernel row (merged: s * c), in tiles of `height` */
+    ptrdiff_t parts, chunk_panels, chunk_tiles, chunk_r, panel_chunks, tile_chunks, r_chunks;
+    ptrdiff_t row_step, pitch;           /* packed x: rows between output rows, elements of a row */
+    ptrdiff_t block_rows, image_rows;    /* output rows of a block, packed rows of its part in one image */
+    ptrdiff_t *slot;
+    char *packed;
+    size_t slot_at, dy_at, x_at, line_at, shared, scratch;
 } gradient;
 
 static size_t align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
@@ -43,218 +46,239 @@ static size_t align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 static void split_gradient(gradient *p) {
     const fnn_conv_dims *d = p->d;
-    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), pixels = d->n * d->oh * d->ow;
+    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), pixels = d->n * d->oh * d->ow, bytes = p->part_size * size;
     double flops = 2.0 * (double)pixels * (double)(p->groups * p->k * p->c * d->r * d->s);
-    ptrdiff_t bytes = p->part_size * size;
-    p->parts = fnn_max(fnn_min(fnn_min(PARTS_BYTES / fnn_max(bytes, 1), pixels / PART_PIXELS), fnn_min(32, d->n * d->oh)), 1);
-    p->chunk_panels = p->panels, p->chunk_c = p->c, p->chunk_r = d->r;
-    for (;;) {
-        ptrdiff_t splits = p->groups * fnn_ceil_div(p->panels, p->chunk_panels) * fnn_ceil_div(p->c, p->chunk_c) *
+    p->parts = fnn_max(fnn_min(fnn_min(PARTS_BYTES / fnn_max(bytes, 1), pixels / PART_PIXELS), fnn_min(CHUNKS, d->n * d->oh)), 1);
+    p->chunk_panels = p->panels, p->chunk_tiles = p->tiles, p->chunk_r = d->r;
+    while (!p->depthwise) {
+        ptrdiff_t splits = p->groups * fnn_ceil_div(p->panels, p->chunk_panels) * fnn_ceil_div(p->tiles, p->chunk_tiles) *
                            fnn_ceil_div(d->r, p->chunk_r);
-        ptrdiff_t target = p->chunk_panels * p->cols * p->chunk_c * p->chunk_r * d->s * size;
+        ptrdiff_t target = p->chunk_panels * p->cols * p->chunk_tiles * p->height * p->chunk_r * (p->merged ? 1 : d->s) * size;
         int wanted = p->parts * splits < CHUNKS && flops / (double)(p->parts * splits) > 2 * CHUNK_FLOPS;
-        if (p->depthwise || (target <= TARGET_BYTES && !wanted)) break;
-        /* Halve the longer side: a chunk reads its channels of x and of dy, and these count most when they are few. */
-        if (p->chunk_panels > 1 && p->chunk_panels * p->cols >= p->chunk_c) p->chunk_panels = fnn_ceil_div(p->chunk_panels, 2);
-        else if (p->chunk_c > 4 * p->K->tile_rows && !p->staged) p->chunk_c = fnn_ceil_div(p->chunk_c, 2);
+        if (target <= TARGET_BYTES && !wanted) break;
+        /* Halve the longer side: a chunk packs its channels of x and of dy for itself. */
+        if (p->chunk_panels > 1 && p->chunk_panels * p->cols >= p->chunk_tiles * p->height) p->chunk_panels = fnn_ceil_div(p->chunk_panels, 2);
+        else if (p->chunk_tiles > 4) p->chunk_tiles = fnn_ceil_div(p->chunk_tiles, 2);
         else if (p->chunk_r > 1) p->chunk_r = fnn_ceil_div(p->chunk_r, 2);
         else if (p->chunk_panels > 1) p->chunk_panels = fnn_ceil_div(p->chunk_panels, 2);
         else break;
     }
     p->panel_chunks = fnn_ceil_div(p->panels, p->chunk_panels);
-    p->c_chunks = fnn_ceil_div(p->c, p->chunk_c);
+    p->tile_chunks = fnn_ceil_div(p->tiles, p->chunk_tiles);
     p->r_chunks = fnn_ceil_div(d->r, p->chunk_r);
+}
+
+static void plan_tiles(gradient *p) {
+    const fnn_conv_dims *d = p->d;
+    p->depthwise = d->groups > 1 && d->c == 1 && d->k == 1;
+    if (p->depthwise) p->groups = 1, p->k = d->groups;
+    p->cols = p->depthwise ? p->k : p->K->tile_cols;
+    p->panels = fnn_ceil_div(p->k, p->cols);
+    p->part_size = p->groups * p->panels * d->r * d->s * p->c * p->cols;
+    p->merged = d->s == 1 || p->c < p->K->tile_rows;
+    p->rows = p->merged ? d->s * p->c : p->c;
+    p->tiles = p->depthwise ? 1 : fnn_ceil_div(p->rows, p->K->tile_rows);
+    p->height = fnn_ceil_div(p->rows, p->tiles);
+    p->cell = p->depthwise ? p->k : fnn_round_up(p->height, 8);
 }
 
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
     const fnn_tensor *dy = call->in[0], *x = call->in[1];
-    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(x->dtype), places = d->r * d->s;
+    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(x->dtype), window = (d->s - 1) * d->dilation[1] + 1;
     *p = (gradient){.d = d, .K = fnn_kernels_of(x->dtype), .dtype = x->dtype, .x = fnn_image_of(x), .dy = fnn_image_of(dy),
                     .dw = *call->out[0], .groups = d->groups, .c = d->c, .k = d->k};
-    p->depthwise = d->groups > 1 && d->c == 1 && d->k == 1;
-    if (p->depthwise) p->k = d->groups, p->groups = 1;
-    p->cols = p->depthwise ? p->k : p->K->tile_cols;
-    p->panels = fnn_ceil_div(p->k, p->cols);
-    p->part_size = p->groups * p->panels * places * p->c * p->cols;
-    p->staged = !p->depthwise && d->s > 1 && p->c < p->K->tile_rows;
-    p->merged = p->staged && d->dilation[1] == 1;
+    plan_tiles(p);
     split_gradient(p);
-    ptrdiff_t channels = p->staged ? p->c : d->groups * d->c;
-    p->stage_cols = (d->ow - 1) * d->stride[1] + (d->s - 1) * d->dilation[1] + 1;
-    p->pitch_row = p->stage_cols * p->c;
-    ptrdiff_t row_bytes = ((p->staged ? p->pitch_row : d->w * channels) * d->stride[0] + d->ow * d->groups * d->k) * size;
-    p->block_rows = fnn_min(fnn_max(BLOCK_BYTES / fnn_max(row_bytes, 1), 1), p->staged ? d->oh : d->n * d->oh);
+    ptrdiff_t line = ((d->ow - 1) * d->stride[1] + window) * (p->depthwise ? p->k : p->c); /* a padded row of x */
+    int direct = p->merged && !p->depthwise;
+    p->row_step = d->r == 1 ? 1 : d->stride[0];
+    p->pitch = direct ? d->ow * p->cell : ((d->ow - 1) * d->stride[1] + window) * p->cell;
+    ptrdiff_t images = fnn_min(fnn_max(BLOCK_PIXELS / (d->oh * d->ow), 1), fnn_max(d->n, 1));
+    p->block_rows = images > 1 ? images * d->oh : fnn_min(fnn_ceil_div(BLOCK_PIXELS, d->ow), d->oh);
+    p->image_rows = (fnn_min(p->block_rows, d->oh) - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1;
     p->slot_at = align((size_t)(p->parts * p->part_size * size));
-    p->offset_at = p->slot_at + align((size_t)(places + 3 * d->r) * sizeof(ptrdiff_t));
-    p->x_at = p->offset_at + align((size_t)(2 * (p->staged ? p->block_rows : d->r * d->n * d->oh)) * sizeof(ptrdiff_t));
-    int copy_x = !p->staged && p->x.c != 1 && d->groups * d->c > 1, copy_dy = p->dy.c != 1 && d->groups * d->k > 1;
-    p->dy_at = p->x_at + (copy_x ? align((size_t)(fnn_numel(x) * size)) : 0);
-    p->shared = p->dy_at + (copy_dy ? align((size_t)(fnn_numel(dy) * size)) : 0);
-    ptrdiff_t stage_rows = (p->block_rows - 1) * d->stride[0] + (d->r - 1) * d->dilation[0] + 1;
-    p->scratch = p->staged ? align((size_t)(stage_rows * p->pitch_row * size)) : 0;
-    p->scratch += align((size_t)(p->cols * p->c * places * size)); /* for a dweight that is not dense */
-    p->x_copy = copy_x ? (char *)call->shared + p->x_at : NULL;
-    p->dy_copy = copy_dy ? (char *)call->shared + p->dy_at : NULL;
-}
-
-/* Output positions lo .. hi-1 whose kernel position `tap` lies inside the input. */
-static void inside(const fnn_conv_dims *d, int axis, ptrdiff_t tap, ptrdiff_t *lo, ptrdiff_t *hi) {
-    ptrdiff_t offset = tap * d->dilation[axis] - d->padding[2 * axis], step = d->stride[axis];
-    ptrdiff_t in = axis ? d->w : d->h, out = axis ? d->ow : d->oh;
-    ptrdiff_t low = offset >= 0 ? 0 : fnn_ceil_div(-offset, step), high = in - 1 - offset < 0 ? 0 : (in - 1 - offset) / step + 1;
-    *lo = fnn_min(low, out);
-    *hi = fnn_max(fnn_min(high, out), *lo);
-}
-
-static void fill_tables(const fnn_call *call, gradient *p) {
-    const fnn_conv_dims *d = p->d;
-    p->packed = call->shared;
-    p->slot = (ptrdiff_t *)((char *)call->shared + p->slot_at);
-    p->valid = p->slot + d->r * d->s;
-    p->a_offset = (ptrdiff_t *)((char *)call->shared + p->offset_at);
-    p->b_offset = p->a_offset + (p->staged ? p->block_rows : d->r * d->n * d->oh);
-    for (ptrdiff_t t = 0; t < d->r * d->s; t++) p->slot[t] = t * p->c * p->cols;
-    if (p->staged) {
-        for (ptrdiff_t i = 0; i < p->block_rows; i++) p->a_offset[i] = i * d->stride[0] * p->pitch_row, p->b_offset[i] = i * p->dy.h;
-        return;
-    }
-    ptrdiff_t index = 0;
-    for (ptrdiff_t r = 0; r < d->r; r++) {
-        ptrdiff_t lo, hi;
-        inside(d, 0, r, &lo, &hi);
-        p->valid[3 * r] = index, p->valid[3 * r + 1] = lo, p->valid[3 * r + 2] = hi;
-        for (ptrdiff_t n = 0; n < d->n; n++)
-            for (ptrdiff_t o = lo; o < hi; o++, index++) {
-                p->a_offset[index] = n * p->x.n + (o * d->stride[0] + r * d->dilation[0] - d->padding[0]) * p->x.h;
-                p->b_offset[index] = n * p->dy.n + o * p->dy.h;
-            }
-    }
-}
-
-/* ---- inputs whose channels are not neighbours are copied once ---- */
-
-typedef struct {
-    const gradient *p;
-    fnn_image from;
-    char *to;
-    ptrdiff_t channels, rows, cols;
-} image_copy;
-
-static void copy_row(void *context, ptrdiff_t row, void *scratch) {
-    (void)scratch;
-    const image_copy *m = context;
-    const char *src = fnn_at(m->from.data, row / m->rows * m->from.n + row % m->rows * m->from.h, m->p->dtype);
-    m->p->K->conv_pack(1, m->cols, m->channels, src, m->from.w, m->from.c, fnn_at(m->to, row * m->cols * m->channels, m->p->dtype),
-                       NULL, m->channels);
-}
-
-static fnn_image channels_last(const fnn_call *call, const gradient *p, fnn_image from, char *to, ptrdiff_t channels, ptrdiff_t rows,
-                               ptrdiff_t cols) {
-    if (!to) return from;
-    image_copy m = {p, from, to, channels, rows, cols};
-    ptrdiff_t images = p->d->n;
-    fnn_parallel_for(call, images * rows, 0.5 * (double)(images * rows * cols * channels), copy_row, &m);
-    return (fnn_image){to, rows * cols * channels, 1, cols * channels, channels};
-}
-
-/* ---- a chunk: one part of the pixels, one rectangle of the gradient ---- */
-
-typedef struct {
-    ptrdiff_t group, panel, panel_end, c, c_end, r, r_end;
-    char *part;
-} target;
-
-static char *place_of(const gradient *p, const target *t, ptrdiff_t panel, ptrdiff_t r, ptrdiff_t s, ptrdiff_t c) {
-    const fnn_conv_dims *d = p->d;
-    return fnn_at(t->part, ((((t->group * p->panels + panel) * d->r + r) * d->s + s) * p->c + c) * p->cols, p->dtype);
+    p->shared = p->slot_at + align((size_t)(d->r * d->s) * sizeof(ptrdiff_t));
+    p->dy_at = align((size_t)(2 * p->block_rows) * sizeof(ptrdiff_t));
+    p->x_at = p->dy_at + align((size_t)(p->block_rows * d->ow * p->chunk_panels * p->cols * size));
+    p->line_at = p->x_at + align((size_t)(images * p->image_rows * p->pitch * size));
+    size_t dense = align((size_t)(p->cols * p->c * d->r * d->s * size)); /* a panel of the result, when dweight is strided */
+    p->scratch = p->line_at + align((size_t)(line * size));
+    if (p->scratch < dense) p->scratch = dense;
 }
 
 static ptrdiff_t clamp(ptrdiff_t v, ptrdiff_t lo, ptrdiff_t hi) { return fnn_min(fnn_max(v, lo), hi); }
 
-/* Output rows u0 .. u1-1, counted through all images; x where it is. */
-static void add_rows(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t u1) {
+/* ---- packing ---- */
+
+/* Row y of image n of x, `channels` channels from `first` on, every `step`-th column from -left on: [pixels][cell]; zeros outside. */
+static void pack_line(const gradient *p, ptrdiff_t n, ptrdiff_t y, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t step,
+                      ptrdiff_t pixels, char *dst, ptrdiff_t cell) {
     const fnn_conv_dims *d = p->d;
-    for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++) {
-        ptrdiff_t first = panel * p->cols, cols = fnn_min(p->cols, p->k - first);
-        for (ptrdiff_t r = t->r; r < t->r_end; r++) {
-            ptrdiff_t index = p->valid[3 * r], lo = p->valid[3 * r + 1], hi = p->valid[3 * r + 2];
-            ptrdiff_t from = index + u0 / d->oh * (hi - lo) + clamp(u0 % d->oh, lo, hi) - lo;
-            ptrdiff_t to = index + u1 / d->oh * (hi - lo) + clamp(u1 % d->oh, lo, hi) - lo;
-            for (ptrdiff_t s = 0; s < d->s; s++) {
-                ptrdiff_t left, right;
-                inside(d, 1, s, &left, &right);
-                if (from >= to || left >= right) continue;
-                ptrdiff_t column = left * d->stride[1] + s * d->dilation[1] - d->padding[2];
-                const char *a = fnn_at(p->x.data, column * p->x.w + t->group * p->c + t->c, p->dtype);
-                const char *b = fnn_at(p->dy.data, left * p->dy.w + t->group * p->k + first, p->dtype);
-                char *out = place_of(p, t, panel, r, s, t->c);
-                if (p->depthwise)
-                    for (ptrdiff_t i = from; i < to; i++)
-                        p->K->conv_depthwise_gradient(right - left, cols, fnn_at(a, p->a_offset[i], p->dtype), d->stride[1] * p->x.w,
-                                                      fnn_at(b, p->b_offset[i], p->dtype), p->dy.w, out);
-                else
-                    p->K->gemm_tile(t->c_end - t->c, cols, to - from, right - left, a, p->a_offset + from, 1, d->stride[1] * p->x.w, b,
-                                    p->b_offset + from, p->dy.w, out, p->cols, 1);
-            }
+    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), left = d->padding[2], lo = fnn_min(fnn_ceil_div(left, step), pixels);
+    ptrdiff_t hi = fnn_max(fnn_min(fnn_ceil_div(left + d->w, step), pixels), lo);
+    if (y < 0 || y >= d->h) lo = hi = pixels;
+    memset(dst, 0, (size_t)(lo * cell * size));
+    if (hi > lo)
+        p->K->conv_pack(1, hi - lo, channels,
+                        fnn_at(p->x.data, n * p->x.n + y * p->x.h + (lo * step - left) * p->x.w + first * p->x.c, p->dtype),
+                        step * p->x.w, p->x.c, dst + lo * cell * size, NULL, cell);
+    memset(dst + hi * cell * size, 0, (size_t)((pixels - hi) * cell * size));
+}
+
+/* One packed row: the cells of tile `tile` for every column, or for every output column when horizontal positions are merged. */
+static void pack_row(const gradient *p, ptrdiff_t group, ptrdiff_t tile, ptrdiff_t n, ptrdiff_t y, char *dst, char *line) {
+    const fnn_conv_dims *d = p->d;
+    ptrdiff_t from = tile * p->height, height = fnn_min(p->height, p->rows - from), pixels = p->pitch / p->cell;
+    if (!p->merged || d->s == 1) {
+        pack_line(p, n, y, group * p->c + from, height, p->merged ? d->stride[1] : 1, pixels, dst, p->cell);
+        return;
+    }
+    ptrdiff_t c = p->c, step = d->stride[1] * c;
+    pack_line(p, n, y, group * c, c, 1, (d->ow - 1) * d->stride[1] + (d->s - 1) * d->dilation[1] + 1, line, c);
+    if (d->dilation[1] == 1) { /* positions and channels are neighbours in the padded line */
+        p->K->conv_pack(1, d->ow, height, fnn_at(line, from, p->dtype), step, 1, dst, NULL, p->cell);
+        return;
+    }
+    for (ptrdiff_t q = from, n_q; q < from + height; q += n_q) {
+        n_q = fnn_min(c - q % c, from + height - q);
+        p->K->conv_pack(1, d->ow, n_q, fnn_at(line, q / c * d->dilation[1] * c + q % c, p->dtype), step, 1,
+                        fnn_at(dst, q - from, p->dtype), NULL, p->cell);
+    }
+}
+
+/* ---- a chunk: one part of the pixels, one box of the gradient ---- */
+
+typedef struct {
+    ptrdiff_t group, panel, panel_end, tile, tile_end, r, r_end;
+    char *part;
+    ptrdiff_t *a_offset, *b_offset;
+    char *dy, *x, *line;
+    fnn_prefetch next_x, next_dy;           /* of the next block */
+    ptrdiff_t quota_x, quota_dy;            /* to ask for before each tile */
+} target;
+
+static char *place_of(const gradient *p, const target *t, ptrdiff_t panel, ptrdiff_t r, ptrdiff_t row) {
+    const fnn_conv_dims *d = p->d;
+    return fnn_at(t->part, (((t->group * p->panels + panel) * d->r + r) * d->s * p->c + row) * p->cols, p->dtype);
+}
+
+/* Output rows u0 .. u1-1, counted through all images: where their first packed rows are, and dy as [panel][row][ow][cols]. */
+static void pack_dy(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t u1) {
+    const fnn_conv_dims *d = p->d;
+    ptrdiff_t row = d->ow * p->cols;
+    for (ptrdiff_t u = u0; u < u1; u++) {
+        ptrdiff_t image = u / d->oh - u0 / d->oh, first = image ? 0 : u0 % d->oh;
+        t->a_offset[u - u0] = (image * p->image_rows + (u % d->oh - first) * p->row_step) * p->pitch;
+        t->b_offset[u - u0] = (u - u0) * row;
+        for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++) {
+            ptrdiff_t from = panel * p->cols, k = t->group * p->k + from;
+            p->K->conv_pack(1, d->ow, fnn_min(p->cols, p->k - from),
+                            fnn_at(p->dy.data, u / d->oh * p->dy.n + u % d->oh * p->dy.h + k * p->dy.c, p->dtype), p->dy.w, p->dy.c,
+                            fnn_at(t->dy, ((panel - t->panel) * p->block_rows + u - u0) * row, p->dtype), NULL, p->cols);
         }
     }
 }
 
-/* Padded rows of x for `rows` output rows of image n from `row` on: scratch [row][stage_cols][c]. */
-static void stage_rows(const gradient *p, ptrdiff_t group, ptrdiff_t n, ptrdiff_t row, ptrdiff_t rows, char *scratch) {
+/* The rows of x that output rows u0 .. u1-1 read, for one tile. */
+static void pack_x(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff_t u0, ptrdiff_t u1) {
     const fnn_conv_dims *d = p->d;
-    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), lo = fnn_min(d->padding[2], p->stage_cols);
-    ptrdiff_t hi = clamp(d->padding[2] + d->w, lo, p->stage_cols), y = row * d->stride[0] - d->padding[0];
-    for (ptrdiff_t i = 0, count = (rows - 1) * d->stride[0] + (d->r - 1) * d->dilation[0] + 1; i < count; i++, y++) {
-        char *dst = scratch + i * p->pitch_row * size;
-        if (y < 0 || y >= d->h) {
-            memset(dst, 0, (size_t)(p->pitch_row * size));
-            continue;
+    for (ptrdiff_t u = u0, image = 0, rows; u < u1; u += rows, image++) {
+        rows = fnn_min(d->oh - u % d->oh, u1 - u);
+        ptrdiff_t y = u % d->oh * d->stride[0] - d->padding[0], count = (rows - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1;
+        ptrdiff_t step = d->r == 1 ? d->stride[0] : 1;
+        for (ptrdiff_t i = 0; i < count; i++) {
+            char *dst = fnn_at(t->x, (image * p->image_rows + i) * p->pitch, p->dtype);
+            if (p->depthwise) pack_line(p, u / d->oh, y + i * step, 0, p->k, 1, p->pitch / p->cell, dst, p->cell);
+            else pack_row(p, t->group, tile, u / d->oh, y + i * step, dst, t->line);
         }
-        memset(dst, 0, (size_t)(lo * p->c * size));
-        if (hi > lo)
-            p->K->conv_pack(1, hi - lo, p->c, fnn_at(p->x.data, n * p->x.n + group * p->c * p->x.c + y * p->x.h, p->dtype), p->x.w,
-                            p->x.c, dst + lo * p->c * size, NULL, p->c);
-        memset(dst + hi * p->c * size, 0, (size_t)((p->stage_cols - hi) * p->c * size));
     }
 }
 
-/* Output rows row .. row+rows-1 of image n, x from padded scratch. */
-static void add_staged(const gradient *p, const target *t, ptrdiff_t n, ptrdiff_t row, ptrdiff_t rows, char *scratch) {
+static int is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) { return t->c == 1 && t->h == w * t->w && t->n == h * t->h; }
+
+/* Plans to ask for what output rows u0 .. u1-1 read. */
+static void plan_prefetch(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t u1) {
     const fnn_conv_dims *d = p->d;
-    stage_rows(p, t->group, n, row, rows, scratch);
+    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), c = p->merged ? 0 : t->tile * p->height, k = t->panel * p->cols;
+    ptrdiff_t c_end = p->merged ? p->c : fnn_min(t->tile_end * p->height, p->c), k_end = fnn_min(t->panel_end * p->cols, p->k);
+    ptrdiff_t calls = (t->tile_end - t->tile) * (t->panel_end - t->panel) * (t->r_end - t->r) * (p->merged ? 1 : d->s);
+    t->next_x.left = t->next_dy.left = 0;
+    if (u0 >= u1) return;
+    if (is_dense(&p->x, d->h, d->w)) {
+        ptrdiff_t top = d->padding[0], first = u0 / d->oh * d->h + clamp(u0 % d->oh * d->stride[0] - top, 0, d->h);
+        ptrdiff_t last = (u1 - 1) / d->oh * d->h + clamp((u1 - 1) % d->oh * d->stride[0] - top + (d->r - 1) * d->dilation[0] + 1, 0, d->h);
+        t->next_x = fnn_prefetch_of(fnn_at(p->x.data, first * p->x.h + t->group * p->c + c, p->dtype), (last - first) * d->w,
+                                    p->x.w * size, (c_end - c) * size);
+    }
+    if (is_dense(&p->dy, d->oh, d->ow))
+        t->next_dy = fnn_prefetch_of(fnn_at(p->dy.data, u0 * p->dy.h + t->group * p->k + k, p->dtype), (u1 - u0) * d->ow, p->dy.w * size,
+                                     (k_end - k) * size);
+    t->quota_x = t->next_x.left / calls + 1;
+    t->quota_dy = t->next_dy.left / calls + 1;
+}
+
+static void add_tile(const gradient *p, target *t, ptrdiff_t tile, ptrdiff_t rows) {
+    const fnn_conv_dims *d = p->d;
+    ptrdiff_t from = tile * p->height, height = fnn_min(p->height, p->rows - from);
+    ptrdiff_t places = p->merged ? 1 : d->s, a_col = p->merged ? p->cell : d->stride[1] * p->cell;
     for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++) {
-        ptrdiff_t first = panel * p->cols, cols = fnn_min(p->cols, p->k - first);
-        const char *b = fnn_at(p->dy.data, n * p->dy.n + row * p->dy.h + t->group * p->k + first, p->dtype);
+        const char *b = fnn_at(t->dy, (panel - t->panel) * p->block_rows * d->ow * p->cols, p->dtype);
         for (ptrdiff_t r = t->r; r < t->r_end; r++)
-            for (ptrdiff_t s = 0; s < (p->merged ? 1 : d->s); s++)
-                p->K->gemm_tile((p->merged ? d->s : 1) * p->c, cols, rows, d->ow,
-                                fnn_at(scratch, r * d->dilation[0] * p->pitch_row + s * d->dilation[1] * p->c, p->dtype), p->a_offset, 1,
-                                d->stride[1] * p->c, b, p->b_offset, p->dy.w, place_of(p, t, panel, r, s, 0), p->cols, 1);
+            for (ptrdiff_t s = 0; s < places; s++) {
+                fnn_prefetch_some(&t->next_x, t->quota_x);
+                fnn_prefetch_some(&t->next_dy, t->quota_dy);
+                p->K->gemm_tile(height, fnn_min(p->cols, p->k - panel * p->cols), rows, d->ow,
+                                fnn_at(t->x, r * d->dilation[0] * p->pitch + s * d->dilation[1] * p->cell, p->dtype), t->a_offset, 1,
+                                a_col, b, t->b_offset, p->cols, place_of(p, t, panel, r, s * p->c + from), p->cols, 1);
+            }
     }
+}
+
+static void add_depthwise(const gradient *p, const target *t, ptrdiff_t rows) {
+    const fnn_conv_dims *d = p->d;
+    for (ptrdiff_t r = 0; r < d->r; r++)
+        p->K->conv_depthwise_gradient(rows, d->ow, p->k, d->s, fnn_at(t->x, r * d->dilation[0] * p->pitch, p->dtype), t->a_offset,
+                                      d->stride[1] * p->cell, d->dilation[1] * p->cell, t->dy, t->b_offset, p->cols,
+                                      place_of(p, t, 0, r, 0), p->cols);
+}
+
+static void clear_target(const gradient *p, const target *t) {
+    ptrdiff_t from = t->tile * p->height, to = fnn_min(t->tile_end * p->height, p->rows);
+    for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++)
+        for (ptrdiff_t r = t->r; r < t->r_end; r++)
+            for (ptrdiff_t s = 0; s < (p->merged ? 1 : p->d->s); s++)
+                memset(place_of(p, t, panel, r, s * p->c + from), 0, (size_t)((to - from) * p->cols) * fnn_itemsize(p->dtype));
+}
+
+/* Output rows of the block that starts at row u: blocks end where images do. */
+static ptrdiff_t block_from(const gradient *p, ptrdiff_t u, ptrdiff_t end) {
+    return fnn_min(fnn_min(p->block_rows, end - u), fnn_max(p->block_rows, p->d->oh) - u % p->d->oh);
 }
 
 static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const gradient *p = context;
     const fnn_conv_dims *d = p->d;
-    ptrdiff_t rest = chunk, size = (ptrdiff_t)fnn_itemsize(p->dtype), rows = d->n * d->oh;
-    target t;
+    ptrdiff_t rest = chunk, rows = d->n * d->oh;
+    target t = {.a_offset = scratch, .b_offset = (ptrdiff_t *)scratch + p->block_rows, .dy = (char *)scratch + p->dy_at,
+                .x = (char *)scratch + p->x_at, .line = (char *)scratch + p->line_at};
     t.r = rest % p->r_chunks * p->chunk_r, rest /= p->r_chunks;
-    t.c = rest % p->c_chunks * p->chunk_c, rest /= p->c_chunks;
+    t.tile = rest % p->tile_chunks * p->chunk_tiles, rest /= p->tile_chunks;
     t.panel = rest % p->panel_chunks * p->chunk_panels, rest /= p->panel_chunks;
     t.group = rest % p->groups, rest /= p->groups;
     t.r_end = fnn_min(t.r + p->chunk_r, d->r);
-    t.c_end = fnn_min(t.c + p->chunk_c, p->c);
+    t.tile_end = fnn_min(t.tile + p->chunk_tiles, p->tiles);
     t.panel_end = fnn_min(t.panel + p->chunk_panels, p->panels);
     t.part = fnn_at(p->packed, rest * p->part_size, p->dtype);
-    for (ptrdiff_t panel = t.panel; panel < t.panel_end; panel++)
-        for (ptrdiff_t r = t.r; r < t.r_end; r++)
-            for (ptrdiff_t s = 0; s < d->s; s++)
-                memset(place_of(p, &t, panel, r, s, t.c), 0, (size_t)((t.c_end - t.c) * p->cols * size));
+    clear_target(p, &t);
     for (ptrdiff_t u = rows * rest / p->parts, end = rows * (rest + 1) / p->parts, n; u < end; u += n) {
-        n = fnn_min(p->block_rows, end - u);
-        if (p->staged) n = fnn_min(n, d->oh - u % d->oh), add_staged(p, &t, u / d->oh, u % d->oh, n, scratch);
-        else add_rows(p, &t, u, u + n);
+        n = block_from(p, u, end);
+        pack_dy(p, &t, u, u + n);
+        plan_prefetch(p, &t, u + n, u + n + block_from(p, u + n, end));
+        for (ptrdiff_t tile = t.tile; tile < t.tile_end; tile++) {
+            pack_x(p, &t, tile, u, u + n);
+            if (p->depthwise) add_depthwise(p, &t, n);
+            else add_tile(p, &t, tile, n);
+        }
     }
 }
 
@@ -288,10 +312,10 @@ void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dim
 void fnn_conv_weight_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     gradient p;
     plan_gradient(call, d, &p);
-    p.dy = channels_last(call, &p, p.dy, p.dy_copy, d->groups * d->k, d->oh, d->ow);
-    p.x = channels_last(call, &p, p.x, p.x_copy, d->groups * d->c, d->h, d->w);
-    fill_tables(call, &p);
-    ptrdiff_t chunks = p.parts * p.groups * p.panel_chunks * p.c_chunks * p.r_chunks;
+    p.packed = call->shared;
+    p.slot = (ptrdiff_t *)((char *)call->shared + p.slot_at);
+    for (ptrdiff_t t = 0; t < d->r * d->s; t++) p.slot[t] = t * p.c * p.cols;
+    ptrdiff_t chunks = p.parts * p.groups * p.panel_chunks * p.tile_chunks * p.r_chunks;
     fnn_parallel_for(call, chunks, fnn_conv_cost(d, p.dtype), sum_chunk, &p);
     fnn_parallel_for(call, p.groups * p.panels, (double)(p.parts * p.part_size), combine_panel, &p);
 }
