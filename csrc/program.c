@@ -285,7 +285,14 @@ void fnn_program_set_arena(fnn_program *program, char *arena) {
 
 /* ---- replay ---- */
 
-static int run_records(fnn_program *program) {
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* seconds: NULL, or one number per record to which its time is added. */
+static int run_records(fnn_program *program, double *seconds) {
     unsigned caller = fnn_flush_on();
     int flushing = 1, status = FNN_OK;
     for (int r = 0; r < program->num_records && !status; r++) {
@@ -295,7 +302,9 @@ static int run_records(fnn_program *program) {
             else fnn_flush_restore(caller);
             flushing = call->flush;
         }
+        double start = seconds ? now() : 0;
         status = fnn_ops[call->op].driver->run(call);
+        if (seconds) seconds[r] += now() - start;
         program->failed = r;
     }
     fnn_flush_restore(caller);
@@ -309,20 +318,15 @@ typedef struct {
     char *base;
     ptrdiff_t step, runs, done;
     double seconds;
+    double *times; /* NULL, or one number per record */
 } repetition;
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void run_repeatedly(void *context) {
     repetition *job = context;
     double end = now() + job->seconds;
     while (job->done < job->runs) {
         if (job->moving >= 0) fnn_program_bind(job->program, job->moving, job->base + job->done * job->step);
-        if (run_records(job->program)) return;
+        if (run_records(job->program, job->times)) return;
         job->done++;
         if (job->done < job->runs && now() >= end) return;
     }
@@ -330,7 +334,7 @@ static void run_repeatedly(void *context) {
 
 int fnn_program_run_many(fnn_program *program, int moving, char *base, ptrdiff_t step, ptrdiff_t runs, double seconds,
                          ptrdiff_t *done, const char **message) {
-    repetition job = {program, moving, base, step, runs, 0, seconds};
+    repetition job = {program, moving, base, step, runs, 0, seconds, NULL};
     double ns = program->parallel_ns * (double)runs;
     program->status = FNN_OK;
     if (ns >= WORTH_A_TEAM_NS) fnn_team_run(run_repeatedly, &job);
@@ -343,6 +347,13 @@ int fnn_program_run_many(fnn_program *program, int moving, char *base, ptrdiff_t
 int fnn_program_run(fnn_program *program, const char **message) {
     ptrdiff_t done;
     return fnn_program_run_many(program, -1, NULL, 0, 1, 0, &done, message);
+}
+
+int fnn_program_time(fnn_program *program, double *seconds, const char **message) {
+    repetition job = {program, -1, NULL, 0, 1, 0, 0, seconds};
+    fnn_team_run(run_repeatedly, &job);
+    if (program->status) *message = program->records[program->failed]->call.message;
+    return program->status;
 }
 
 /* ---- summaries ---- */

@@ -39,6 +39,9 @@ int fnn_program_run(fnn_program *program, const char **message);
 int fnn_program_run_many(fnn_program *program, int moving, char *base, ptrdiff_t step, ptrdiff_t runs, double seconds,
                          ptrdiff_t *done, const char **message);
 
+/* One replay, each call's time added to seconds[call]. */
+int fnn_program_time(fnn_program *program, double *seconds, const char **message);
+
 /* Rules that replace records by fewer ones with the same bits (fusion.c). */
 enum {
 #define FUSION(name) FNN_FUSION_##name,

@@ -7,6 +7,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+import array
 import os
 import sys
 import types
@@ -98,6 +99,7 @@ cdef extern from "program.h" nogil:
     void fnn_program_bind(fnn_program *, int, char *)
     int fnn_program_run(fnn_program *, const char **)
     int fnn_program_run_many(fnn_program *, int, char *, Py_ssize_t, Py_ssize_t, double, Py_ssize_t *, const char **)
+    int fnn_program_time(fnn_program *, double *, const char **)
     int fnn_program_count_random(fnn_program *, int64_t *, int64_t)
     int fnn_program_num_calls(const fnn_program *)
     int fnn_program_call_op(const fnn_program *, int)

@@ -254,6 +254,14 @@ cdef class Program:
 
     def run(self, inputs):
         """Replays the step on other inputs of the same shapes; returns the outputs."""
+        return self.replay(inputs, NULL)
+
+    def time(self, inputs):
+        """Replays the step once; returns the outputs and each call's seconds."""
+        cdef double[::1] seconds = array.array("d", [0.0] * fnn_program_num_calls(self.handle))
+        return self.replay(inputs, &seconds[0]), list(seconds)
+
+    cdef list replay(self, inputs, double *seconds):
         cdef const char *message = NULL
         cdef int k, status
         if self.running:
@@ -264,7 +272,7 @@ cdef class Program:
         self.running = True
         try:
             with nogil:
-                status = fnn_program_run(self.handle, &message)
+                status = fnn_program_time(self.handle, seconds, &message) if seconds else fnn_program_run(self.handle, &message)
         finally:
             self.running = False
         if status != FNN_OK:
