@@ -52,40 +52,73 @@ INLINE void softmax_row(ptrdiff_t n, const real *x, real *y, int logarithm) {
     }
 }
 
-/* Rows of `count` vectors, the last one partly filled; count is a constant where this is inlined. */
-INLINE void softmax_short(int count, ptrdiff_t rows, ptrdiff_t n, const real *x, real *y, int logarithm) {
-    const ptrdiff_t full = (count - 1) * LANES, left = n - full;
-    const mask valid = mask_first(left);
-    const vec nothing = vec_set1(-(real)INFINITY);
+/* One row of `count` vectors, the last one holding `left` elements: v = x - max(x), e = exp(v); returns the sum of e. */
+INLINE real exp_short(int count, ptrdiff_t left, const real *x, vec *v, vec *e) {
+    for (int k = 0; k < count - 1; k++) v[k] = vec_load(x + k * LANES);
+    v[count - 1] = vec_select(mask_first(left), vec_load_n(x + (count - 1) * LANES, left), vec_set1(-(real)INFINITY));
+    vec top = v[0];
+    for (int k = 1; k < count; k++) top = vec_max(top, v[k]);
+    const vec shift = vec_set1(vec_hmax(top)); /* a NaN that is lost here still makes the sum NaN */
+    vec total = vec_zero();
+    for (int k = 0; k < count; k++) {
+        v[k] = vec_sub(v[k], shift);
+        e[k] = vec_exp(v[k]);
+        total = vec_add(total, e[k]);
+    }
+    return vec_sum(total);
+}
+
+INLINE void store_short(int count, ptrdiff_t left, real *y, const vec *v) {
+    for (int k = 0; k < count - 1; k++) vec_store(y + k * LANES, v[k]);
+    vec_store_n(y + (count - 1) * LANES, v[count - 1], left);
+}
+
+/* Short rows, in registers; count is a constant where this is inlined. */
+INLINE void softmax_short(int count, ptrdiff_t rows, ptrdiff_t n, const real *x, real *y) {
+    const ptrdiff_t left = n - (count - 1) * LANES;
     for (ptrdiff_t r = 0; r < rows; r++, x += n, y += n) {
         vec v[SHORT_VECTORS], e[SHORT_VECTORS];
-        for (int k = 0; k < count - 1; k++) v[k] = vec_load(x + k * LANES);
-        v[count - 1] = vec_select(valid, vec_load_n(x + full, left), nothing);
-        vec top = v[0];
-        for (int k = 1; k < count; k++) top = vec_max(top, v[k]);
-        const vec shift = vec_set1(vec_hmax(top)); /* a NaN that is lost here still makes the sum NaN */
-        vec total = vec_zero();
-        for (int k = 0; k < count; k++) {
-            v[k] = vec_sub(v[k], shift);
-            e[k] = vec_exp(v[k]);
-            total = vec_add(total, e[k]);
+        const vec sum = vec_set1(exp_short(count, left, x, v, e));
+        for (int k = 0; k < count; k++) e[k] = vec_div(e[k], sum);
+        store_short(count, left, y, e);
+    }
+}
+
+/* Blocks of rows: the logarithms of their sums are taken a vector at a time. */
+INLINE void log_softmax_short(int count, ptrdiff_t rows, ptrdiff_t n, const real *x, real *y) {
+    enum { BLOCK = 64 };
+    const ptrdiff_t left = n - (count - 1) * LANES;
+    real sum[BLOCK];
+    for (int k = 0; k < BLOCK; k++) sum[k] = 1;
+    for (ptrdiff_t from = 0; from < rows; from += BLOCK) {
+        const ptrdiff_t block = fnn_min(rows - from, BLOCK);
+        vec v[SHORT_VECTORS], e[SHORT_VECTORS];
+        for (ptrdiff_t r = 0; r < block; r++) {
+            sum[r] = exp_short(count, left, x + (from + r) * n, v, e);
+            store_short(count, left, y + (from + r) * n, v);
         }
-        const vec sum = vec_set1(vec_sum(total)), last = logarithm ? vec_log(sum) : sum;
-        for (int k = 0; k < count; k++) {
-            vec result = logarithm ? vec_sub(v[k], last) : vec_div(e[k], last);
-            if (k < count - 1) vec_store(y + k * LANES, result);
-            else vec_store_n(y + full, result, left);
+        for (ptrdiff_t r = 0; r < block; r += LANES) vec_store(sum + r, vec_log(vec_load(sum + r)));
+        for (ptrdiff_t r = 0; r < block; r++) {
+            real *row = y + (from + r) * n;
+            for (int k = 0; k < count; k++) v[k] = vec_sub(load_up_to(row + k * LANES, n - k * LANES), vec_set1(sum[r]));
+            store_short(count, left, row, v);
         }
     }
 }
 
 INLINE void softmax_all(ptrdiff_t rows, ptrdiff_t n, const real *x, real *y, int logarithm) {
+#define SHORT(count)                                                                                                    \
+    case count:                                                                                                         \
+        if (logarithm) log_softmax_short(count, rows, n, x, y);                                                         \
+        else softmax_short(count, rows, n, x, y);                                                                       \
+        return
     switch ((n + LANES - 1) / LANES) {
-    case 1: softmax_short(1, rows, n, x, y, logarithm); return;
-    case 2: softmax_short(2, rows, n, x, y, logarithm); return;
-    case 3: softmax_short(3, rows, n, x, y, logarithm); return;
-    case 4: softmax_short(4, rows, n, x, y, logarithm); return;
+        SHORT(1);
+        SHORT(2);
+        SHORT(3);
+        SHORT(4);
     }
+#undef SHORT
     for (ptrdiff_t r = 0; r < rows; r++) softmax_row(n, x + r * n, y + r * n, logarithm);
 }
 

@@ -1,0 +1,87 @@
+"""Losses, reductions and softmax against PyTorch, over all options."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn.ops import loss, reduce, softmax
+
+torch = pytest.importorskip("torch")
+F = pytest.importorskip("torch.nn.functional")
+
+TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
+
+
+def both(function, peer, arrays, dtype):
+    """Values and gradients of one function here and there, compared."""
+    ours = [fastnn.tensor(a, requires_grad=True) for a in arrays]
+    theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
+    y, z = function(*ours), peer(*theirs)
+    assert y.shape == tuple(z.shape)
+    np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    dy = np.asarray(np.random.default_rng(1).standard_normal(y.shape)).astype(dtype)
+    y.backward(fastnn.tensor(dy))
+    z.backward(torch.tensor(dy))
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(7,), (5, 6), (50, 300), (3, 4, 5), (2, 3, 4, 5), (2, 3, 2, 3, 2), (1, 70)])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_cross_entropy(shape, reduction, dtype):
+    rng = np.random.default_rng(0)
+    axis = int(len(shape) > 1)
+    classes, positions = shape[axis], shape[:axis] + shape[axis + 1:]
+    x = (3 * rng.standard_normal(shape)).astype(dtype)
+    labels = np.asarray(rng.integers(0, classes, positions))
+    probabilities = np.ascontiguousarray(np.moveaxis(rng.dirichlet(np.ones(classes), positions), -1, axis)).astype(dtype)
+    weight = rng.uniform(0, 2, classes).astype(dtype)
+    for w, smoothing, ignored in itertools.product((None, weight), (0.0, 0.1), (None, 1)):
+        target = labels.copy()
+        if ignored is not None and target.size > 1:
+            target.flat[0] = ignored
+        options = {"reduction": reduction, "label_smoothing": smoothing, "ignore_index": -100 if ignored is None else ignored}
+        torch_weight = None if w is None else torch.tensor(w)
+        both(lambda t: loss.cross_entropy(t, target, w, **options),
+             lambda t: F.cross_entropy(t, torch.tensor(target), torch_weight, **options), [x], dtype)
+        if ignored is None:
+            both(lambda t, p: loss.cross_entropy(t, p, w, **options),
+                 lambda t, p: F.cross_entropy(t, p, torch_weight, **options), [x, probabilities], dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_elementwise_losses(reduction, dtype):
+    rng = np.random.default_rng(0)
+    x, target = (3 * rng.standard_normal((6, 7))).astype(dtype), rng.uniform(0, 1, (6, 7)).astype(dtype)
+    weight, pos_weight = rng.uniform(0, 2, (6, 7)).astype(dtype), rng.uniform(0, 2, 7).astype(dtype)
+    both(lambda t, u: loss.mse_loss(t, u, reduction), lambda t, u: F.mse_loss(t, u, reduction=reduction), [x, target], dtype)
+    for w, p in itertools.product((None, weight), (None, pos_weight)):
+        both(lambda t: loss.binary_cross_entropy_with_logits(t, target, w, reduction, p),
+             lambda t: F.binary_cross_entropy_with_logits(t, torch.tensor(target), None if w is None else torch.tensor(w), reduction=reduction,
+                                                          pos_weight=None if p is None else torch.tensor(p)), [x], dtype)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_softmax(dim):
+    x = np.random.default_rng(0).standard_normal((3, 5, 40)).astype(np.float32)
+    both(lambda t: softmax.softmax(t, dim), lambda t: torch.softmax(t, dim), [x], np.float32)
+    both(lambda t: softmax.log_softmax(t, dim), lambda t: torch.log_softmax(t, dim), [x], np.float32)
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("dim", [0, -1, (0, 2), (1, 2, 3), (0, 1, 2, 3)])
+def test_reductions(dim, keepdim):
+    x = np.round(4 * np.random.default_rng(0).standard_normal((3, 5, 4, 6))).astype(np.float32)  # with ties
+    for name in ("sum", "mean", "amax", "amin", "var", "std", "logsumexp"):
+        both(lambda t: getattr(reduce, name)(t, dim, keepdim=keepdim), lambda t: getattr(torch, name)(t, dim, keepdim=keepdim), [x], np.float32)
+    if isinstance(dim, int):
+        distinct = np.random.default_rng(0).permutation(x.size).reshape(x.shape).astype(np.float32)
+        for name in ("max", "min"):
+            both(lambda t: getattr(reduce, name)(t, dim, keepdim).values, lambda t: getattr(torch, name)(t, dim, keepdim).values, [distinct],
+                 np.float32)
+            ours, theirs = getattr(reduce, "arg" + name), getattr(torch, "arg" + name)
+            np.testing.assert_array_equal(ours(fastnn.tensor(distinct), dim, keepdim).numpy(), theirs(torch.tensor(distinct), dim, keepdim).numpy())

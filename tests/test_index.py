@@ -1,0 +1,99 @@
+"""Indexing beyond the OpSpec list: agreement with NumPy, assignment, errors, order of additions."""
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn._core import launch
+from fastnn.ops import index
+from fastnn.testing.checks import forced_threads
+
+X = np.random.default_rng(0).standard_normal((4, 5, 6)).astype(np.float32)
+KEYS = [([0, 2],), (np.array([[0, 1], [3, -4]]),), (slice(None), [4, 0]), (Ellipsis, [5]), (X > 0,), (X[:, :, 0] > 0,), (X[:, 0, 0] > 9,),
+        (slice(None), X[0] > 0), (np.array([0, 1]), slice(None), np.array([2, 3])), (slice(3, 0, -1), None, [1, 1]), (None, np.array([2])),
+        (np.array([0, 1, 2]), np.array([0, 1, 2]), np.array([0, 1, 2])), (slice(0, 0), [1, 2]), ([],), (X[:, 0, 0] > 0, [1]),
+        (np.array(2),), (np.int64(1), [0, 0])]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_reading_is_numpys(key):
+    np.testing.assert_array_equal(fastnn.tensor(X)[key].numpy(), X[key])
+    channels_last = fastnn.from_numpy(np.ascontiguousarray(X.transpose(1, 2, 0)).transpose(2, 0, 1))
+    np.testing.assert_array_equal(channels_last[key].numpy(), X[key])
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_writing_is_numpys(key):
+    t, expected = fastnn.tensor(X), X.copy()
+    t[key] = 7.0
+    expected[key] = 7.0
+    np.testing.assert_array_equal(t.numpy(), expected)
+    values = np.random.default_rng(1).standard_normal(X[key].shape).astype(np.float32)
+    t[key] = fastnn.tensor(values)
+    expected[key] = values
+    np.testing.assert_array_equal(t.numpy(), expected)
+
+
+def test_tensors_as_keys():
+    t = fastnn.tensor(X)
+    np.testing.assert_array_equal(t[fastnn.tensor([1, 3])].numpy(), X[[1, 3]])
+    np.testing.assert_array_equal(t[fastnn.tensor(X > 0)].numpy(), X[X > 0])
+    np.testing.assert_array_equal(t[fastnn.tensor(2), fastnn.tensor([[1, 2]])].numpy(), X[2, [[1, 2]]])
+
+
+def test_writing_bumps_the_version_and_is_refused_with_gradients():
+    t = fastnn.tensor(X)
+    before = t.version
+    t[[0]] = 1
+    assert t.version > before
+    with pytest.raises(RuntimeError, match="requires grad"):
+        fastnn.tensor(X, requires_grad=True)[[0]] = 1
+
+
+def test_repeated_indices_add_their_gradients_in_order():
+    x = fastnn.tensor(X, requires_grad=True)
+    x[[2, 2, 0]].backward(fastnn.ones(3, 5, 6))
+    np.testing.assert_array_equal(x.grad.numpy()[:, 0, 0], [1, 0, 2, 0])
+
+
+@pytest.mark.parametrize("shape, dim", [((50, 64), 0), ((50, 3000), 0), ((700, 50), 1), ((9, 50, 40), 1), ((7, 50, 12, 13), 1)])
+def test_index_add_has_the_same_bits_for_any_number_of_threads(shape, dim):
+    rng = np.random.default_rng(0)
+    picks = rng.integers(-50, 50, 3000)
+    dy = rng.standard_normal(shape[:dim] + (3000,) + shape[dim + 1:]).astype(np.float32) if np.prod(shape) < 40000 else None
+    if dy is None:
+        picks = picks[:60]
+        dy = rng.standard_normal(shape[:dim] + (60,) + shape[dim + 1:]).astype(np.float32)
+    expected = np.zeros(shape, np.float32)
+    np.add.at(np.moveaxis(expected, dim, 0), picks, np.moveaxis(dy, dim, 0))
+    for threads in (1, 2, 3, 8):
+        with forced_threads(threads):
+            y = fastnn.zeros(*shape)
+            launch.index_add(fastnn.tensor(picks), fastnn.tensor(dy), axis=dim, out=y)
+            np.testing.assert_array_equal(y.numpy(), expected)
+            np.testing.assert_array_equal(launch.index_select(y, fastnn.tensor(picks), axis=dim).numpy(), expected.take(picks, dim))
+
+
+def test_errors_come_before_anything_is_written():
+    t, y = fastnn.tensor(X), fastnn.zeros(4, 3)
+    with pytest.raises(IndexError, match=r"index\[1\] is 5, but must lie between -5 and 4"):
+        index.index_select(t, 1, [0, 5])
+    with pytest.raises(IndexError, match=r"index\[2\] is -5"):
+        launch.index_add(fastnn.tensor([0, 1, -5]), fastnn.ones(3, 3), axis=0, out=y)
+    with pytest.raises(IndexError, match="element 1 of index is 3"):
+        launch.scatter_add(fastnn.tensor([[0, 3, 1]]), fastnn.ones(1, 3), axis=1, out=y[:1])
+    np.testing.assert_array_equal(y.numpy(), np.zeros((4, 3)))
+    for key, message in (((X[:, :4, 0] > 0,), "mask of shape"), ((0, 0, 0, [0]), "4 indices"), (([0, 1], [0, 1, 2]), "shape mismatch"),
+                         ((Ellipsis, Ellipsis, [0]), "Ellipsis")):
+        with pytest.raises(IndexError, match=message):
+            t[key]
+    with pytest.raises(TypeError, match="integers"):
+        index.index_select(t, 0, [0.5])
+    with pytest.raises(TypeError, match="integers or bools"):
+        t[[0.5]]
+    with pytest.raises(ValueError, match="must agree"):
+        index.gather(t, 0, np.zeros((1, 4, 6), int))
+    with pytest.raises(TypeError, match="caller gives"):
+        launch.index_add(fastnn.tensor([0]), fastnn.ones(1, 3), axis=0)
+    with pytest.raises(ValueError, match="need"):
+        launch.index_add(fastnn.tensor([0]), fastnn.ones(2, 3), axis=0, out=y)

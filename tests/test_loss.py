@@ -1,0 +1,147 @@
+"""Losses beyond the OpSpec list: large inputs over threads, layouts, labels of all types, ignored labels, errors, layers."""
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import nn
+from fastnn._core import launch
+from fastnn.ops import loss
+from fastnn.testing.checks import forced_threads
+from fastnn.testing.loss_specs import cross_entropy_reference
+
+RNG = np.random.default_rng(0)
+
+
+def gradients(function, *arrays):
+    tensors = [fastnn.tensor(a, requires_grad=True) for a in arrays]
+    value = function(*tensors)
+    value.backward(fastnn.ones(*value.shape))
+    return value.detach().numpy(), [t.grad.numpy() for t in tensors]
+
+
+@pytest.mark.parametrize("shape", [(3000, 10), (40, 3000), (4, 21, 30, 31), (4, 21, 500)])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_bits_depend_on_neither_strides_nor_threads(shape, reduction):
+    x = RNG.standard_normal(shape).astype(np.float32)
+    labels = RNG.integers(0, shape[1], shape[:1] + shape[2:])
+    labels[0] = -100
+    weight, sample_weight = RNG.uniform(0.5, 2, shape[1]).astype(np.float32), RNG.uniform(0.5, 2, labels.shape).astype(np.float32)
+    expected = None
+    for array in (x, np.asfortranarray(x), np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)):
+        for threads in (1, 2, 3, 8):
+            with forced_threads(threads):
+                t = fastnn.from_numpy(array)
+                t.requires_grad = True
+                value = loss.cross_entropy(t, fastnn.from_numpy(np.asfortranarray(labels)), fastnn.from_numpy(np.repeat(weight, 2)[::2]),
+                                           reduction=reduction, label_smoothing=0.1, sample_weight=sample_weight)
+                value.backward(fastnn.ones(*value.shape))
+                result = value.detach().numpy().tobytes() + np.ascontiguousarray(t.grad.numpy()).tobytes()
+            expected = expected or result
+            assert result == expected, (array.strides, threads)
+    exact = cross_entropy_reference(x.astype(np.float64), labels, weight, reduction=reduction, label_smoothing=0.1, sample_weight=sample_weight)
+    np.testing.assert_allclose(value.detach().numpy(), exact, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_labels_of_all_integer_types(dtype):
+    x, labels = RNG.standard_normal((5, 4)).astype(np.float32), np.array([0, 3, 1, 2, 3])
+    expected = loss.cross_entropy(fastnn.tensor(x), labels).item()
+    assert loss.cross_entropy(fastnn.tensor(x), fastnn.tensor(labels.astype(dtype))).item() == expected
+
+
+def test_one_hot_rows_are_labels():
+    x, labels = RNG.standard_normal((50, 7)).astype(np.float32), RNG.integers(0, 7, 50)
+    for smoothing in (0.0, 0.3):
+        a, (da,) = gradients(lambda t: loss.cross_entropy(t, labels, label_smoothing=smoothing), x)
+        for one_hot in (np.eye(7)[labels], np.eye(7, dtype=bool)[labels]):
+            b, (db,) = gradients(lambda t: loss.cross_entropy(t, one_hot, label_smoothing=smoothing), x)
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+            np.testing.assert_allclose(da, db, atol=1e-7)
+
+
+def test_smoothing_in_the_textbooks_words():
+    """Moving e to the other k - 1 classes is label_smoothing = e k / (k - 1)."""
+    k, e = 5, 0.1
+    x, label = RNG.standard_normal((1, k)), 2
+    q = np.full((1, k), e / (k - 1))
+    q[0, label] = 1 - e
+    expected = loss.cross_entropy(fastnn.tensor(x), q).item()
+    assert loss.cross_entropy(fastnn.tensor(x), np.array([label]), label_smoothing=e * k / (k - 1)).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_ignored_positions_give_no_loss_and_no_gradient():
+    x, labels = RNG.standard_normal((4, 3)).astype(np.float32), np.array([1, 7, 2, 7])
+    value, (dx,) = gradients(lambda t: loss.cross_entropy(t, labels, ignore_index=7, reduction="none"), x)
+    assert value[1] == value[3] == 0 and not dx[[1, 3]].any() and dx[0].any()
+    value, (dx,) = gradients(lambda t: loss.cross_entropy(t, np.full(4, -100)), x)
+    assert np.isnan(value) and not dx.any()
+
+
+def test_confident_logits_neither_overflow_nor_vanish():
+    x = np.array([[1000.0, 0, -1000], [-1e30, 1e30, 0]], np.float32)
+    value, (dx,) = gradients(lambda t: loss.cross_entropy(t, np.array([1, 1]), reduction="none"), x)
+    np.testing.assert_array_equal(value, [1000, 0])
+    np.testing.assert_array_equal(dx, [[1, -1, 0], [0, 0, 0]])
+    value, (dx,) = gradients(lambda t: loss.binary_cross_entropy_with_logits(t, np.zeros(2), reduction="sum"), np.array([1000, -1000], np.float32))
+    assert value == 1000
+    np.testing.assert_array_equal(dx, [1, 0])
+
+
+def test_nothing_to_lose():
+    x = fastnn.zeros(0, 5)
+    assert np.isnan(loss.cross_entropy(x, np.zeros(0, int)).item())
+    assert loss.cross_entropy(x, np.zeros(0, int), reduction="sum").item() == 0
+    assert loss.cross_entropy(x, np.zeros(0, int), reduction="none").shape == (0,)
+
+
+def test_a_bad_label_is_named_and_nothing_is_written():
+    x, labels = fastnn.zeros(2, 5, 3, 4), np.zeros((2, 3, 4), np.int32)
+    labels[1, 2, 3] = 77
+    outputs = fastnn.zeros(()), fastnn.zeros(24, 5), fastnn.zeros(())
+    with pytest.raises(IndexError, match=r"target\[1, 2, 3\] is 77, but must be a class between 0 and 4, or ignore_index \(-100\)"):
+        launch.cross_entropy_forward(x, fastnn.tensor(labels), None, None, ignore_index=-100, reduction=1, smoothing=0.0, out=outputs)
+    assert not any(o.numpy().any() for o in outputs)
+    with pytest.raises(IndexError, match=r"target\[1\] is -1"):
+        loss.cross_entropy(fastnn.zeros(2, 5), [0, -1])
+
+
+@pytest.mark.parametrize("arguments, options, error, message", [
+    (((4, 3), np.zeros(3, int)), {}, ValueError, "target has shape"),
+    (((4, 3), np.zeros((4, 2))), {}, ValueError, "probabilities for x have its shape"),
+    (((4, 3), np.zeros(4, int)), {"weight": np.ones(4)}, ValueError, "weight has shape"),
+    (((4, 3), np.zeros(4, int)), {"sample_weight": np.ones(3)}, ValueError, "sample_weight has shape"),
+    (((4, 3), np.zeros(4, int)), {"label_smoothing": 1.5}, ValueError, "smoothing is 1.5"),
+    (((4, 3), np.zeros(4, int)), {"reduction": "avg"}, ValueError, "reduction is 'avg'"),
+    (((4, 3), np.zeros((4, 3))), {"ignore_index": 1}, ValueError, "ignore_index is 1"),
+    (((4, 0), np.zeros(4, int)), {}, ValueError, "no classes"),
+    (((), np.zeros((), int)), {}, ValueError, "0-d")])
+def test_errors_of_cross_entropy(arguments, options, error, message):
+    shape, target = arguments
+    with pytest.raises(error, match=message):
+        loss.cross_entropy(fastnn.zeros(*shape), target, **options)
+
+
+def test_errors_of_the_others():
+    with pytest.raises(ValueError, match="mse_loss: x has shape"):
+        loss.mse_loss(fastnn.zeros(3), np.zeros(4))
+    with pytest.raises(ValueError, match="target requires grad"):
+        loss.binary_cross_entropy_with_logits(fastnn.zeros(3), fastnn.zeros(3, requires_grad=True))
+    with pytest.raises(ValueError, match="pos_weight"):
+        loss.binary_cross_entropy_with_logits(fastnn.zeros(3), np.zeros(3), pos_weight=np.ones((2, 3)))
+    with pytest.raises(ValueError, match="CrossEntropyLoss: reduction"):
+        nn.CrossEntropyLoss(reduction="all")
+
+
+def test_layers():
+    x, labels = fastnn.tensor(RNG.standard_normal((6, 4)).astype(np.float32)), RNG.integers(0, 4, 6)
+    weight = [1.0, 2, 3, 4]
+    layer = nn.CrossEntropyLoss(weight, label_smoothing=0.1)
+    assert layer(x, labels).item() == loss.cross_entropy(x, labels, weight, label_smoothing=0.1).item()
+    assert list(layer.state_dict()) == ["weight"]
+    target = RNG.uniform(0, 1, (6, 4)).astype(np.float32)
+    assert nn.MSELoss("sum")(x, target).item() == pytest.approx(float(((x.numpy() - target) ** 2).sum()), rel=1e-6)
+    assert nn.BCEWithLogitsLoss(pos_weight=weight)(x, target).item() == \
+        loss.binary_cross_entropy_with_logits(x, target, pos_weight=weight).item()
+    np.testing.assert_allclose(nn.Softmax(1)(x).numpy().sum(1), np.ones(6), rtol=1e-6)
+    np.testing.assert_allclose(nn.LogSoftmax()(x).numpy(), np.log(nn.Softmax()(x).numpy()), rtol=1e-5)
