@@ -47,9 +47,10 @@ typedef struct {
 
 typedef enum { FNN_OK, FNN_VALUE_ERROR, FNN_TYPE_ERROR, FNN_INDEX_ERROR, FNN_MEMORY_ERROR } fnn_status;
 
-/* Bytes a driver works in: `shared` by all chunks, and `scratch` for each worker that runs chunks. */
+/* Bytes a driver works in: `shared` by all chunks, and `scratch` for each worker that runs chunks. `workers` is the launch's to fill. */
 typedef struct {
     size_t shared, scratch;
+    int workers;
 } fnn_workspace;
 
 typedef struct fnn_call {
@@ -60,6 +61,7 @@ typedef struct fnn_call {
     void *shared;                       /* workspace.shared bytes, 64-byte aligned */
     void *scratch;                      /* workers x scratch_stride bytes */
     size_t scratch_stride;
+    int workers;                        /* at most so many threads take part, even if more are allowed meanwhile */
     int flush;                          /* flush denormals: set for float32 calls */
     int activation;                     /* an fnn_activation behind the result; programs set it (see fusion.c) */
     char message[FNN_MESSAGE_SIZE];     /* why a status is not FNN_OK */
@@ -130,7 +132,8 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
  * of a region's opening. Captured programs replay in one team. */
 void fnn_team_run(void (*main)(void *context), void *context);
 
-int fnn_parallel_init(void); /* once, at import: reads the environment, installs the fork handlers */
+/* Once, at import: reads the environment, installs the fork handlers. 0, or not when FASTNN_NUM_THREADS is no number of threads. */
+int fnn_parallel_init(void);
 int fnn_get_num_threads(void);
 void fnn_set_num_threads(int threads);
 const char *fnn_threads_reason(void); /* where the default came from */

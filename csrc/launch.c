@@ -195,8 +195,9 @@ double fnn_cost(const fnn_call *call) {
 
 fnn_workspace fnn_workspace_of(const fnn_call *call) {
     const fnn_driver *driver = fnn_ops[call->op].driver;
-    fnn_workspace ws = {0, 0};
+    fnn_workspace ws = {0, 0, 0};
     if (driver->workspace) driver->workspace(call, &ws);
+    ws.workers = fnn_get_num_threads();
     ws.shared = (ws.shared + 63) & ~(size_t)63;
     /* Odd multiples of a line apart from a page: workers' buffers must not share cache sets. */
     if (ws.scratch) ws.scratch = ((ws.scratch + 4095) & ~(size_t)4095) + 64;
@@ -205,12 +206,13 @@ fnn_workspace fnn_workspace_of(const fnn_call *call) {
 
 int fnn_run(fnn_call *call) {
     fnn_workspace ws = fnn_workspace_of(call);
-    size_t bytes = ws.shared + ws.scratch * (size_t)fnn_get_num_threads();
+    size_t bytes = ws.shared + ws.scratch * (size_t)ws.workers;
     char *block = bytes ? fnn_alloc(bytes) : NULL;
     if (bytes && !block) return fnn_fail(call, FNN_MEMORY_ERROR, "no memory for a workspace of %zu bytes", bytes);
     call->shared = block;
     call->scratch = block ? block + ws.shared : NULL;
     call->scratch_stride = ws.scratch;
+    call->workers = ws.workers;
     unsigned state = call->flush ? fnn_flush_on() : 0;
     int status = fnn_ops[call->op].driver->run(call);
     if (call->flush) fnn_flush_restore(state);

@@ -11,6 +11,10 @@
 #include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
+/* GCC has omp_pause_resource_all since version 9, long before it claims the OpenMP version that asks for it. */
+#if _OPENMP >= 201811 || (__GNUC__ >= 9 && !defined(__clang__))
+#define HAS_PAUSE
+#endif
 #endif
 
 /* A region costs about 2.5 us while its workers still spin (GCC 12's libgomp, 2 threads; `python bench/threads.py`), so a
@@ -70,8 +74,11 @@ static char *scratch_of(const fnn_call *call, int worker) {
     return call && call->scratch ? (char *)call->scratch + (size_t)worker * call->scratch_stride : NULL;
 }
 
-/* One worker's contiguous share of the chunks: it meets the same data again in the next loop over it. */
+/* One worker's contiguous share of the chunks: it meets the same data again in the next loop over it. Workers for whom the call
+ * has no scratch stand aside. */
 static void run_share(const fnn_call *call, ptrdiff_t chunks, ptrdiff_t worker, ptrdiff_t team, fnn_body body, void *context) {
+    if (call && call->scratch) team = fnn_min(team, call->workers);
+    if (worker >= team) return;
     char *scratch = scratch_of(call, (int)worker);
     for (ptrdiff_t c = chunks * worker / team, end = chunks * (worker + 1) / team; c < end; c++) body(context, c, scratch);
 }
@@ -263,28 +270,30 @@ static void allowed_cpus(int *cpus, int *cores) {
     if (*cpus == 0) *cpus = *cores = (int)fnn_max(sysconf(_SC_NPROCESSORS_ONLN), 1);
 }
 
-static int from_environment(const char *name) {
-    const char *text = getenv(name);
-    int n = text ? atoi(text) : 0;
-    return n > 0 ? (int)fnn_min(n, FNN_MAX_THREADS) : 0;
-}
-
-static void choose_threads(void) {
-    static const char *const variables[] = {"FASTNN_NUM_THREADS", "OMP_NUM_THREADS"};
-    for (int v = 0; v < 2; v++) {
-        int n = from_environment(variables[v]);
-        if (!n) continue;
-        num_threads = n;
-        snprintf(reason, sizeof reason, "%s=%d", variables[v], n);
-        return;
+/* FASTNN_NUM_THREADS is ours: what is no number is an error. OMP_NUM_THREADS may be a list; its first entry counts. */
+static int choose_threads(void) {
+    const char *ours = getenv("FASTNN_NUM_THREADS"), *openmp = getenv("OMP_NUM_THREADS");
+    if (ours && *ours) {
+        char *end;
+        long n = strtol(ours, &end, 10);
+        if (*end || n < 1 || n > FNN_MAX_THREADS) return -1;
+        num_threads = (int)n;
+        snprintf(reason, sizeof reason, "FASTNN_NUM_THREADS=%d", num_threads);
+        return 0;
+    }
+    long n = openmp ? strtol(openmp, NULL, 10) : 0;
+    if (n > 0) {
+        num_threads = (int)fnn_min(n, FNN_MAX_THREADS);
+        snprintf(reason, sizeof reason, "OMP_NUM_THREADS=%d", num_threads);
+        return 0;
     }
     int quota = cgroup_quota(), cpus, cores;
     allowed_cpus(&cpus, &cores);
     num_threads = quota && quota < cores ? quota : cores;
-    if (quota)
-        snprintf(reason, sizeof reason, "the least of: cgroup quota %d, allowed CPUs %d, physical cores %d", quota, cpus, cores);
-    else
-        snprintf(reason, sizeof reason, "the least of: allowed CPUs %d, physical cores %d (no cgroup quota)", cpus, cores);
+    const char *form = quota ? "the least of: allowed CPUs %d, physical cores %d, cgroup quota %d"
+                             : "the least of: allowed CPUs %d, physical cores %d (no cgroup quota)";
+    snprintf(reason, sizeof reason, form, cpus, cores, quota);
+    return 0;
 }
 
 /* ---- fork ----
@@ -294,8 +303,8 @@ static void choose_threads(void) {
 static void before_fork(void) {
     pthread_mutex_lock(&region_lock);
     fnn_memory_lock();
-#if defined(_OPENMP) && _OPENMP >= 201811
-    if (num_threads > 1) omp_pause_resource_all(omp_pause_hard);
+#ifdef HAS_PAUSE
+    omp_pause_resource_all(omp_pause_hard);
 #endif
 }
 
@@ -305,6 +314,6 @@ static void after_fork(void) {
 }
 
 int fnn_parallel_init(void) {
-    choose_threads();
+    if (choose_threads()) return -1;
     return pthread_atfork(before_fork, after_fork, after_fork);
 }

@@ -187,7 +187,7 @@ static void size_workspaces(fnn_program *program) {
     }
 }
 
-static size_t workspace_bytes(const record *r) { return r->workspace.shared + r->workspace.scratch * (size_t)fnn_get_num_threads(); }
+static size_t workspace_bytes(const record *r) { return r->workspace.shared + r->workspace.scratch * (size_t)r->workspace.workers; }
 
 /* Sizes a little over a multiple of a page: neighbours in the arena must not alias in the cache. */
 static size_t rounded(size_t bytes) { return bytes >= 4096 ? ((bytes + 63) & ~(size_t)63) + 192 : (bytes + 63) & ~(size_t)63; }
@@ -280,6 +280,7 @@ void fnn_program_set_arena(fnn_program *program, char *arena) {
         current->call.shared = arena + current->work_offset;
         current->call.scratch = arena + current->work_offset + current->workspace.shared;
         current->call.scratch_stride = current->workspace.scratch;
+        current->call.workers = current->workspace.workers;
     }
 }
 

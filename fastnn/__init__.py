@@ -13,5 +13,6 @@ from .config import show_config
 from .functional import *
 from .program import capture
 from .random import Generator, initial_seed, manual_seed, rand, randn, randperm
+from .threads import num_threads
 
 __version__ = "0.1.0"
