@@ -179,13 +179,12 @@ typedef struct {
 
 /* One pooling window along one axis. Its input positions are first, first + step, ... (count of them, those inside the map). */
 typedef struct {
-    ptrdiff_t origin;   /* where it starts, the part in the padding included */
     ptrdiff_t first, count;
     ptrdiff_t position; /* of `first` within the window; in adaptive pooling, within the map */
     ptrdiff_t extent;   /* what it counts for in an average's divisor */
 } fnn_pool_window;
 
-/* One row of pooling windows over channels-last pixels, and the input rows that they share. */
+/* Forward: one row of windows over channels-last pixels, and the input rows that they share. */
 typedef struct {
     const fnn_pool_window *windows; /* outputs of them */
     ptrdiff_t outputs;
@@ -195,7 +194,26 @@ typedef struct {
     ptrdiff_t position, position_step; /* of the first row's first column; from row to row */
     ptrdiff_t divisor;              /* of averages: this times a window's extent, or alone when it is the caller's */
     int divisor_given;
+    int stream;                     /* results are written past the caches: pixels start on whole cache lines */
 } fnn_pool_row;
+
+/* A window that holds some input position along one axis. */
+typedef struct {
+    ptrdiff_t output, position, extent; /* which; where in it (adaptive pooling: in the map); as in fnn_pool_window */
+} fnn_pool_link;
+
+/* Backward: one row of input pixels, and the windows that hold them. */
+typedef struct {
+    ptrdiff_t inputs, channels, pitch;
+    const fnn_pool_link *rows;      /* num_rows output rows reach this input row */
+    ptrdiff_t num_rows, row_pitch;  /* elements from one output row to the next */
+    const fnn_pool_link *columns;   /* of pixel i: from starts[i] to starts[i + 1] */
+    const ptrdiff_t *starts;
+    const ptrdiff_t *runs;          /* the pixels in runs of so many: those of a run lie side by side in one window and no other */
+    ptrdiff_t position_step;
+    ptrdiff_t divisor;              /* of averages: the caller's, or 0: the extents' product */
+    int stream;
+} fnn_pool_gather;
 
 #define FNN_ELEMENTWISE_ARGS                                                                                            \
     (ptrdiff_t n, void *const *out, const void *const *in, const ptrdiff_t *step, const double *attr)

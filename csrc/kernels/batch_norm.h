@@ -4,7 +4,6 @@
 enum { NORM_VECTORS = 4, NORM_PHASES = 4 };
 
 #define NORM_LOAD(p, v) (n >= LANES ? vec_load((p) + (v) * LANES) : vec_load_n(p, n))
-#define NORM_STORE(p, v, value) (n >= LANES ? vec_store((p) + (v) * LANES, value) : vec_store_n(p, value, n))
 
 /* All channels: step(vectors, phases, channels in the last vector, first channel). With one vector of channels, four phases of
  * pixels are summed apart, so that the additions do not wait for one another. */
@@ -111,21 +110,37 @@ static void batch_norm_scale_kernel(ptrdiff_t channels, void *scale_, void *shif
     }
 }
 
+/* A pass over all pixels: step(channels, first channel), on full vectors and then what is left of them. `y` moves on too. */
+#define NORM_PASS(step, advance)                                                                                        \
+    for (ptrdiff_t p = 0; p < pixels; p++, x += channels, y += channels, advance) {                                     \
+        ptrdiff_t c = 0;                                                                                                \
+        for (; c + LANES <= channels; c += LANES) step(LANES, c);                                                       \
+        if (c < channels) step(channels - c, c);                                                                        \
+    }
+
+#define NORM_STORE(p, value) (n < LANES ? vec_store_n(p, value, n) : stream ? vec_stream(p, value) : vec_store(p, value))
+
 /* y = (x - mean) * scale + shift, [pixels][channels] with a parameter per channel. */
-INLINE void apply_at(ptrdiff_t n, real *y, const real *x, const real *mean, const real *scale, const real *shift) {
+INLINE void apply_at(ptrdiff_t n, int stream, real *y, const real *x, const real *mean, const real *scale, const real *shift) {
     const vec d = vec_sub(NORM_LOAD(x, 0), NORM_LOAD(mean, 0));
-    NORM_STORE(y, 0, vec_fma(d, NORM_LOAD(scale, 0), NORM_LOAD(shift, 0)));
+    NORM_STORE(y, vec_fma(d, NORM_LOAD(scale, 0), NORM_LOAD(shift, 0)));
 }
 
-static void batch_norm_apply_kernel(ptrdiff_t pixels, ptrdiff_t channels, void *y_, const void *x_, const void *mean_,
-                                    const void *scale_, const void *shift_) {
-    real *y = y_;
-    const real *x = x_, *mean = mean_, *scale = scale_, *shift = shift_;
-    for (ptrdiff_t p = 0; p < pixels; p++, x += channels, y += channels) {
-        ptrdiff_t c = 0;
-        for (; c + LANES <= channels; c += LANES) apply_at(LANES, y + c, x + c, mean + c, scale + c, shift + c);
-        if (c < channels) apply_at(channels - c, y + c, x + c, mean + c, scale + c, shift + c);
+INLINE void apply_all(ptrdiff_t pixels, ptrdiff_t channels, int stream, real *y, const real *x, const real *mean,
+                      const real *scale, const real *shift) {
+#define STEP(n, c) apply_at(n, stream, y + c, x + c, mean + c, scale + c, shift + c)
+    NORM_PASS(STEP, (void)0)
+#undef STEP
+}
+
+static void batch_norm_apply_kernel(ptrdiff_t pixels, ptrdiff_t channels, int stream, void *y, const void *x, const void *mean,
+                                    const void *scale, const void *shift) {
+    if (!stream) {
+        apply_all(pixels, channels, 0, y, x, mean, scale, shift);
+        return;
     }
+    apply_all(pixels, channels, 1, y, x, mean, scale, shift);
+    vec_stream_end();
 }
 
 /* ---- backward ---- */
@@ -182,25 +197,31 @@ static void batch_norm_finish_backward_kernel(ptrdiff_t pixels, ptrdiff_t channe
 }
 
 /* dx = (dy - dmean + (x - mean) * slope) * scale. */
-INLINE void gradient_at(ptrdiff_t n, real *dx, const real *dy, const real *x, const real *mean, const real *scale,
+INLINE void gradient_at(ptrdiff_t n, int stream, real *dx, const real *dy, const real *x, const real *mean, const real *scale,
                         const real *dmean, const real *slope) {
     const vec d = vec_sub(NORM_LOAD(x, 0), NORM_LOAD(mean, 0)), g = vec_sub(NORM_LOAD(dy, 0), NORM_LOAD(dmean, 0));
-    NORM_STORE(dx, 0, vec_mul(vec_fma(d, NORM_LOAD(slope, 0), g), NORM_LOAD(scale, 0)));
+    NORM_STORE(dx, vec_mul(vec_fma(d, NORM_LOAD(slope, 0), g), NORM_LOAD(scale, 0)));
 }
 
-static void batch_norm_gradient_kernel(ptrdiff_t pixels, ptrdiff_t channels, void *dx_, const void *dy_, const void *x_,
-                                       const void *mean_, const void *scale_, const void *dmean_, const void *slope_) {
-    real *dx = dx_;
-    const real *dy = dy_, *x = x_, *mean = mean_, *scale = scale_, *dmean = dmean_, *slope = slope_;
-    for (ptrdiff_t p = 0; p < pixels; p++, dx += channels, dy += channels, x += channels) {
-        ptrdiff_t c = 0;
-        for (; c + LANES <= channels; c += LANES)
-            gradient_at(LANES, dx + c, dy + c, x + c, mean + c, scale + c, dmean + c, slope + c);
-        if (c < channels) gradient_at(channels - c, dx + c, dy + c, x + c, mean + c, scale + c, dmean + c, slope + c);
+INLINE void gradient_all(ptrdiff_t pixels, ptrdiff_t channels, int stream, real *y, const real *dy, const real *x,
+                         const real *mean, const real *scale, const real *dmean, const real *slope) {
+#define STEP(n, c) gradient_at(n, stream, y + c, dy + c, x + c, mean + c, scale + c, dmean + c, slope + c)
+    NORM_PASS(STEP, dy += channels)
+#undef STEP
+}
+
+static void batch_norm_gradient_kernel(ptrdiff_t pixels, ptrdiff_t channels, int stream, void *dx, const void *dy, const void *x,
+                                       const void *mean, const void *scale, const void *dmean, const void *slope) {
+    if (!stream) {
+        gradient_all(pixels, channels, 0, dx, dy, x, mean, scale, dmean, slope);
+        return;
     }
+    gradient_all(pixels, channels, 1, dx, dy, x, mean, scale, dmean, slope);
+    vec_stream_end();
 }
 
 #undef NORM_LOAD
 #undef NORM_STORE
+#undef NORM_PASS
 #undef NORM_CHANNELS
 #undef NORM_SUM

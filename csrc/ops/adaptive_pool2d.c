@@ -57,7 +57,7 @@ static int backward_infer(fnn_call *call, int is_max) {
     static int name##_infer(fnn_call *call) { return direction##_infer(call, is_max); }                                 \
     static void name##_workspace(const fnn_call *call, fnn_workspace *ws) {                                             \
         fnn_pool_plan plan = direction##_plan(call, is_max);                                                            \
-        fnn_pool_workspace(call, &plan, ws);                                                                            \
+        fnn_pool_##direction##_workspace(call, &plan, ws);                                                                            \
     }                                                                                                                   \
     static int name##_run(fnn_call *call) {                                                                             \
         fnn_pool_plan plan = direction##_plan(call, is_max);                                                            \

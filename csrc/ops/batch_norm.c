@@ -23,7 +23,7 @@ typedef struct {
     const void *mean;
     char *scale, *shift; /* forward */
     char *dmean, *slope; /* backward */
-    int dtype;
+    int dtype, stream;
 } plan;
 
 static plan plan_of(const fnn_tensor *x) {
@@ -123,14 +123,15 @@ static void run_apply(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const plan *p = context;
     span s = chunk_span(p, chunk);
-    p->K->batch_norm_apply(s.pixels, p->channels, fnn_at(p->y, s.at, p->dtype), fnn_at(p->x, s.at, p->dtype), p->mean, p->scale, p->shift);
+    p->K->batch_norm_apply(s.pixels, p->channels, p->stream, fnn_at(p->y, s.at, p->dtype), fnn_at(p->x, s.at, p->dtype), p->mean,
+                           p->scale, p->shift);
 }
 
 static void run_gradient(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const plan *p = context;
     span s = chunk_span(p, chunk);
-    p->K->batch_norm_gradient(s.pixels, p->channels, fnn_at(p->y, s.at, p->dtype), fnn_at(p->dy, s.at, p->dtype),
+    p->K->batch_norm_gradient(s.pixels, p->channels, p->stream, fnn_at(p->y, s.at, p->dtype), fnn_at(p->dy, s.at, p->dtype),
                               fnn_at(p->x, s.at, p->dtype), p->mean, p->scale, p->dmean, p->slope);
 }
 
@@ -185,6 +186,7 @@ static int forward_run(fnn_call *call) {
     void *mean = fnn_stage_output(call->out[1], &at), *var = fnn_stage_output(call->out[2], &at);
     void *rstd = fnn_stage_output(call->out[3], &at);
     p.y = fnn_stage_output(call->out[0], &at);
+    p.stream = fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
     double ns = fnn_cost(call);
     fnn_parallel_for(call, p.chunks, ns, run_moments, &p);
     merge_tree(&p, merge_moments, p.partials, p.chunks, RUNS * p.run_pixels, p.pixels);
@@ -224,6 +226,7 @@ static int inference_run(fnn_call *call) {
     const void *var = fnn_stage_input(call->in[2], &at);
     const void *weight = fnn_stage_input(call->in[3], &at), *bias = fnn_stage_input(call->in[4], &at);
     p.y = fnn_stage_output(call->out[0], &at);
+    p.stream = fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
     p.K->batch_norm_rstd(p.channels, call->attr.f[0], rstd, var);
     p.K->batch_norm_scale(p.channels, p.scale, p.shift, rstd, weight, bias);
     fnn_parallel_for(call, p.chunks, fnn_cost(call), run_apply, &p);
@@ -270,6 +273,7 @@ static int backward_run(fnn_call *call) {
     p.mean = fnn_stage_input(call->in[2], &at);
     const void *rstd = fnn_stage_input(call->in[3], &at), *weight = fnn_stage_input(call->in[4], &at);
     p.y = fnn_stage_output(call->out[0], &at);
+    p.stream = fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
     void *dweight = fnn_stage_output(call->out[1], &at), *dbias = fnn_stage_output(call->out[2], &at);
     double ns = fnn_cost(call);
     fnn_parallel_for(call, p.chunks, ns, run_sums, &p);

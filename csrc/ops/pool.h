@@ -14,27 +14,26 @@ typedef struct {
     fnn_pool_axis h, w;
     ptrdiff_t divisor;          /* the caller's; 0: each window's own size */
     ptrdiff_t position_step;    /* positions from one row of a window to the next */
-    fnn_pool_window *rows, *columns;
-    int disjoint, covering;     /* columns: in one window at most; in one at least */
+    fnn_pool_window *windows[2]; /* forward: of the h axis, of the w axis */
+    fnn_pool_link *links[2];     /* backward: windows that hold input position i: from starts[i] to starts[i + 1] */
+    ptrdiff_t *starts[2];
+    ptrdiff_t *runs;             /* backward, of the w axis: see fnn_pool_gather */
     ptrdiff_t bands, band_rows; /* chunks: bands of rows (output rows forward, input rows backward) ... */
     ptrdiff_t blocks, block;    /* ... times blocks of channels */
     char *y, *x;                /* channels-last images of the output (dy) and the input (dx) */
     int32_t *argmax;            /* NULL: an average, or a maximum without */
-    int dtype, is_max;
+    int dtype, is_max, stream;
 } fnn_pool_plan;
 
 /* The 4-d tensor `name` with extents of at least 1 but for the batch and the channels. */
 int fnn_pool_check_map(fnn_call *call, const char *name, const fnn_tensor *t);
 
-size_t fnn_pool_table_bytes(const fnn_pool_plan *plan);
-
 /* out: y (, argmax); in: x. */
+void fnn_pool_forward_workspace(const fnn_call *call, const fnn_pool_plan *plan, fnn_workspace *ws);
 void fnn_pool_forward(fnn_call *call, fnn_pool_plan *plan);
 
 /* out: dx; in: dy (, argmax). */
+void fnn_pool_backward_workspace(const fnn_call *call, const fnn_pool_plan *plan, fnn_workspace *ws);
 void fnn_pool_backward(fnn_call *call, fnn_pool_plan *plan);
-
-/* Workspace of either: tables and staged tensors. */
-void fnn_pool_workspace(const fnn_call *call, const fnn_pool_plan *plan, fnn_workspace *ws);
 
 #endif

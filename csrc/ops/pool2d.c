@@ -119,7 +119,7 @@ static fnn_pool_plan backward_plan(const fnn_call *call, const window *w, int is
     static void name##_workspace(const fnn_call *call, fnn_workspace *ws) {                                             \
         window w = kind##_window(call->attr.i + first);                                                                 \
         fnn_pool_plan plan = direction##_plan(call, &w, is_max);                                                        \
-        fnn_pool_workspace(call, &plan, ws);                                                                            \
+        fnn_pool_##direction##_workspace(call, &plan, ws);                                                                            \
     }                                                                                                                   \
     static int name##_run(fnn_call *call) {                                                                             \
         window w = kind##_window(call->attr.i + first);                                                                 \

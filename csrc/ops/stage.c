@@ -55,3 +55,8 @@ void *fnn_stage_output(const fnn_tensor *t, char **workspace) {
 void fnn_unstage_output(const fnn_tensor *t, const void *staged) {
     if (t && t->data != staged) exchange(t, (void *)staged, 0);
 }
+
+int fnn_may_stream(const void *to, ptrdiff_t elements, ptrdiff_t channels, int dtype) {
+    size_t size = fnn_itemsize(dtype);
+    return (size_t)elements * size >= FNN_STREAM_BYTES && (size_t)channels * size % 64 == 0 && (uintptr_t)to % 64 == 0;
+}

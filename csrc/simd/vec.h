@@ -2,6 +2,8 @@
  *
  *   real, vec, mask, ivec (integers as wide as real), LANES
  *   vec_load vec_store (any alignment)   vec_load_n vec_store_n (first n lanes, 0 <= n <= LANES; others read as 0)
+ *   vec_stream ivec_stream_i32 (p, v): stores that bypass the caches; p must be a multiple of what is stored. Before others may
+ *   read what was streamed, the writer calls vec_stream_end()
  *   vec_set1 vec_zero   vec_add vec_sub vec_mul vec_div   vec_fma(a,b,c) = a*b+c   vec_fnma(a,b,c) = c-a*b
  *   vec_max(a,b) vec_min(a,b): b where unordered   vec_abs vec_neg vec_sqrt vec_round (half to even)
  *   vec_lt vec_le vec_eq vec_unordered -> mask     mask_and mask_or mask_not   vec_select(m,a,b) = m ? a : b

@@ -30,6 +30,8 @@ INLINE __m256i first_lanes(ptrdiff_t n) {
 INLINE mask mask_first(ptrdiff_t n) { return AS_REAL(first_lanes(n)); }
 INLINE vec vec_load(const real *p) { return V(loadu)(p); }
 INLINE void vec_store(real *p, vec v) { V(storeu)(p, v); }
+INLINE void vec_stream(real *p, vec v) { V(stream)(p, v); }
+INLINE void vec_stream_end(void) { _mm_sfence(); }
 INLINE vec vec_load_n(const real *p, ptrdiff_t n) { return V(maskload)(p, first_lanes(n)); }
 INLINE void vec_store_n(real *p, vec v, ptrdiff_t n) { V(maskstore)(p, first_lanes(n), v); }
 INLINE vec vec_set1(real a) { return V(set1)(a); }
@@ -156,13 +158,15 @@ INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
 #if REAL64
 INLINE mask ivec_eq(ivec a, ivec b) { return AS_REAL(_mm256_cmpeq_epi64(a, b)); }
 INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_epi64(_mm_maskload_epi32(p, mask_first_i32(n))); }
-INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) {
-    const __m256i low = _mm256_permutevar8x32_epi32(i, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
-    _mm_maskstore_epi32(p, mask_first_i32(n), _mm256_castsi256_si128(low));
+INLINE __m128i low_halves(ivec i) {
+    return _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(i, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)));
 }
+INLINE void ivec_stream_i32(int32_t *p, ivec i) { _mm_stream_si128((__m128i *)p, low_halves(i)); }
+INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { _mm_maskstore_epi32(p, mask_first_i32(n), low_halves(i)); }
 #else
 INLINE mask ivec_eq(ivec a, ivec b) { return AS_REAL(_mm256_cmpeq_epi32(a, b)); }
 INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_maskload_epi32(p, first_lanes(n)); }
+INLINE void ivec_stream_i32(int32_t *p, ivec i) { _mm256_stream_si256((__m256i *)p, i); }
 INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { _mm256_maskstore_epi32(p, first_lanes(n), i); }
 #endif
 INLINE ivec ivec_select(mask m, ivec a, ivec b) { return AS_INT(V(blendv)(AS_REAL(b), AS_REAL(a), m)); }

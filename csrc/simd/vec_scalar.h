@@ -6,6 +6,8 @@ typedef int mask;
 
 INLINE vec vec_load(const real *p) { return *p; }
 INLINE void vec_store(real *p, vec v) { *p = v; }
+INLINE void vec_stream(real *p, vec v) { *p = v; }
+INLINE void vec_stream_end(void) {}
 INLINE vec vec_load_n(const real *p, ptrdiff_t n) { return n > 0 ? *p : (real)0; }
 INLINE void vec_store_n(real *p, vec v, ptrdiff_t n) {
     if (n > 0) *p = v;
@@ -74,6 +76,7 @@ INLINE vec ivec_to_vec(ivec i) { return (vec)i; }
 INLINE mask ivec_eq(ivec a, ivec b) { return a == b; }
 INLINE ivec ivec_select(mask m, ivec a, ivec b) { return m ? a : b; }
 INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return n > 0 ? *p : 0; }
+INLINE void ivec_stream_i32(int32_t *p, ivec i) { *p = (int32_t)i; }
 INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) {
     if (n > 0) *p = (int32_t)i;
 }
