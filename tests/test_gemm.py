@@ -172,7 +172,8 @@ def test_empty_products(shape):
 def test_threads_do_not_change_a_bit():
     rng = np.random.default_rng(8)
     _core.set_thread_policy("force")
-    for m, n, k in ((200, 256, 784), (4, 256, 784), (64, 10, 256), (1, 500, 2000), (300, 2, 300), (70, 70, 3), (500, 500, 70)):
+    for m, n, k in ((200, 256, 784), (4, 256, 784), (64, 10, 256), (1, 500, 2000), (300, 2, 300), (70, 70, 3), (500, 500, 70),
+                    (800, 300, 70)):
         x, w, dy = random(rng, (m, k), np.float32), random(rng, (n, k), np.float32), random(rng, (m, n), np.float32)
         x, w, dy = laid_out(x, "C"), laid_out(w, "C"), laid_out(dy, "C")
         results = []

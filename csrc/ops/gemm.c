@@ -11,9 +11,12 @@
 
 enum {
     ROW_BLOCK = 256,      /* most rows of C in a chunk */
+    LEAST_ROWS = 56,      /* fewest, where M needs several row blocks */
+    LEAST_PANELS = 4,     /* fewest, where A is copied */
     PANEL_BLOCK = 16,     /* most panels of B in a chunk: with DEPTH_BLOCK, 0.8 MB */
     DEPTH_BLOCK = 384,    /* longest block of k for float32, half of it for float64 */
     NEAR_BYTES = 22528,   /* rows of A kept in the first-level cache */
+    CLOSE_BYTES = 131072, /* an operand of so few pages is read where it is, whatever its order */
     SLAB_BYTES = 32 << 20, /* most that is packed at a time */
     PACK_PANELS = 8,      /* packed together: long runs of B's rows */
     DOT_LIMIT = 8,        /* inner products: most rows (or columns) of C ... */
@@ -57,7 +60,7 @@ typedef struct {
     ptrdiff_t first, panels;     /* of a slab: the widest one, then the present one */
     ptrdiff_t depth;                /* of a k block */
     ptrdiff_t near_rows;            /* of A at a time */
-    ptrdiff_t a_stride;             /* between rows of A's copy: never such that they share cache sets */
+    int a_in_place;
     packing packs;
     char *shared;
 } plan;
@@ -73,17 +76,26 @@ static packing choose_packing(const plan *p) {
     return p->row_blocks == 1 || p->batches > 1 ? BY_CHUNK : SHARED;
 }
 
-/* Columns are split before rows: a row block more is a reading of A less, and packing in each chunk wants one row block. */
+/* Rows of A are read where they are if contiguous (also when their stride puts them into the same cache sets: copying costs 4 %
+ * of a 1024 x 1024 product, not copying nothing), or when all of them are near. Others are copied. */
+static int reads_a_in_place(const plan *p) {
+    const fnn_matrix *a = &p->g->a;
+    return a->col == 1 || (a->row == 1 && p->depth * fnn_max(a->col, -a->col) * p->size <= CLOSE_BYTES);
+}
+
+/* One row block: columns are split first, so that each chunk packs its own. Several, and B is packed once: rows are split first,
+ * so that a row of A, read or copied, serves many panels. */
 static void choose_grid(plan *p) {
-    const ptrdiff_t tile = p->K->tile_rows;
     p->row_blocks = fnn_ceil_div(p->g->M, ROW_BLOCK);
     p->col_blocks = fnn_ceil_div(p->panels, PANEL_BLOCK);
-    for (ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->slabs); p->batches * p->row_blocks * p->col_blocks < wanted;) {
-        ptrdiff_t rows = p->g->M / p->row_blocks, panels = p->panels / p->col_blocks;
-        if (panels >= 2 && (panels > 8 || rows <= ROW_BLOCK / 2 || p->row_blocks == 1)) p->col_blocks++;
-        else if (rows >= 2 * tile) p->row_blocks++;
-        else if (panels >= 2) p->col_blocks++;
-        else break;
+    const int tall = p->row_blocks > 1;
+    const ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->slabs), shortest = tall ? LEAST_ROWS : 2 * p->K->tile_rows;
+    const ptrdiff_t narrowest = p->a_in_place ? 1 : LEAST_PANELS;
+    while (p->batches * p->row_blocks * p->col_blocks < wanted) {
+        int rows = p->g->M / p->row_blocks >= 2 * shortest, cols = p->panels / p->col_blocks >= 2 * narrowest;
+        if (!rows && !cols) break;
+        if (rows && (tall || !cols)) p->row_blocks++;
+        else p->col_blocks++;
     }
 }
 
@@ -96,17 +108,19 @@ static void make_plan(plan *p, const fnn_gemm *g) {
     p->all_panels = fnn_ceil_div(g->N, p->K->tile_cols);
     p->slabs = fnn_min(fnn_max(fnn_ceil_div(g->K * g->N * p->size, SLAB_BYTES), 1), p->all_panels);
     p->panels = fnn_ceil_div(p->all_panels, p->slabs);
-    choose_grid(p);
     ptrdiff_t longest = DEPTH_BLOCK * 4 / p->size;
     p->depth = fnn_round_up(fnn_ceil_div(g->K, fnn_max(fnn_ceil_div(g->K, longest), 1)), 4);
+    p->a_in_place = reads_a_in_place(p);
+    choose_grid(p);
     ptrdiff_t fit = NEAR_BYTES / (p->size * fnn_max(p->depth, 1)) / p->K->tile_rows * p->K->tile_rows;
     p->near_rows = fnn_min(fnn_max(fit, p->K->tile_rows), fnn_ceil_div(g->M, p->row_blocks));
-    p->a_stride = p->depth + (p->depth * p->size % 512 ? 0 : 64 / p->size);
     p->packs = choose_packing(p);
 }
 
-static size_t copy_bytes(const plan *p) { /* either way round, see copy_rows */
-    return (size_t)fnn_round_up(fnn_round_up(p->near_rows, 16) * p->a_stride * p->size, 64);
+/* Either way round, see copy_rows: whole lots of rows, and one k more. */
+static size_t copy_bytes(const plan *p) {
+    if (p->a_in_place) return 0;
+    return (size_t)fnn_round_up((fnn_ceil_div(p->g->M, p->row_blocks) + p->near_rows) * (p->depth + 1) * p->size, 64);
 }
 
 /* Panels lie k block by k block: where the one at k and `panel` begins. */
@@ -136,31 +150,22 @@ static void seek(const plan *p, ptrdiff_t index, block *w) {
     w->c = (char *)g->c.data + c * p->size;
 }
 
-/* Rows of A are read where they are unless that makes their lines evict each other or spreads them over many pages, and the
- * copy is used often. */
-static int near_in_place(const plan *p, const block *w) {
-    const fnn_matrix *a = &p->g->a;
-    if (w->cols <= 2 * p->K->tile_cols) return 1;
-    if (a->col == 1) return a->row * p->size % 4096 != 0 || w->rows <= 4;
-    return a->row == 1 && p->depth * fnn_max(a->col, -a->col) * p->size <= NEAR_BYTES;
-}
-
+/* What the tile reads: `step` elements from one lot of rows to the next. */
 typedef struct {
     const char *data;
-    ptrdiff_t row, col;
+    ptrdiff_t row, col, step;
 } view;
 
-/* n rows of A from row i and k on, in scratch: row by row, or k by k if that is how they lie. */
-static view copy_rows(const plan *p, const block *w, ptrdiff_t i, ptrdiff_t n, ptrdiff_t k, ptrdiff_t depth) {
+/* The block's rows of A at k, in scratch: row by row, or, if that is how they lie, k by k in lots of `near`. */
+static view copy_rows(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth, ptrdiff_t near) {
     const fnn_matrix *a = &p->g->a;
-    const char *from = w->a + (i * a->row + k * a->col) * p->size;
-    if (a->row == 1 && a->col != 1) {
-        ptrdiff_t stride = fnn_round_up(n, 16);
-        p->K->gemm_pack(depth, n, from, a->col, 1, w->copy, stride, 0);
-        return (view){w->copy, 1, stride};
+    const char *from = w->a + (w->row * a->row + k * a->col) * p->size;
+    if (a->row == 1) {
+        p->K->gemm_pack(depth, w->rows, from, a->col, 1, w->copy, near, near * depth);
+        return (view){w->copy, 1, near, near * depth};
     }
-    p->K->gemm_pack(n, depth, from, a->row, a->col, w->copy, p->a_stride, 0);
-    return (view){w->copy, p->a_stride, 1};
+    p->K->gemm_pack(w->rows, depth, from, a->row, a->col, w->copy, depth + 1, 0);
+    return (view){w->copy, depth + 1, 1, near * (depth + 1)};
 }
 
 static void epilogue(const plan *p, const block *w, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t cols) {
@@ -176,7 +181,7 @@ static void epilogue(const plan *p, const block *w, ptrdiff_t i, ptrdiff_t rows,
 /* The block's product over k in [k, k + depth). */
 static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth) {
     const fnn_gemm *g = p->g;
-    const ptrdiff_t wide = p->K->tile_cols, steps = fnn_ceil_div(w->rows, p->near_rows);
+    const ptrdiff_t wide = p->K->tile_cols, near = fnn_ceil_div(w->rows, fnn_ceil_div(w->rows, p->near_rows));
     const char *b = w->b + (k * g->b.row + w->col * g->b.col) * p->size;
     ptrdiff_t b_row = wide, panel = wide * depth; /* from one row, one panel to the next */
     if (p->packs == BY_CHUNK) {
@@ -187,16 +192,15 @@ static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth
     } else {
         b_row = g->b.row, panel = wide;
     }
-    const int a_in_place = near_in_place(p, w), last = k + depth >= g->K;
-    for (ptrdiff_t s = 0; s < steps; s++) {
-        ptrdiff_t i = w->row + begin(w->rows, steps, s), n = w->row + begin(w->rows, steps, s + 1) - i;
-        view a = {w->a + (i * g->a.row + k * g->a.col) * p->size, g->a.row, g->a.col};
-        if (!a_in_place) a = copy_rows(p, w, i, n, k, depth);
+    view a = {w->a + (w->row * g->a.row + k * g->a.col) * p->size, g->a.row, g->a.col, near * g->a.row};
+    if (!p->a_in_place) a = copy_rows(p, w, k, depth, near);
+    for (ptrdiff_t i = 0; i < w->rows; i += near, a.data += a.step * p->size) {
+        ptrdiff_t n = fnn_min(near, w->rows - i), row = w->row + i;
         for (ptrdiff_t j = 0; j < w->cols; j += wide) {
             ptrdiff_t cols = fnn_min(wide, w->cols - j);
             p->K->gemm_tile(n, cols, 1, depth, a.data, NULL, a.row, a.col, b + j / wide * panel * p->size, NULL, b_row,
-                            w->c + (i * g->c.row + w->col + j) * p->size, g->c.row, k > 0);
-            if (last) epilogue(p, w, i, n, w->col + j, cols);
+                            w->c + (row * g->c.row + w->col + j) * p->size, g->c.row, k > 0);
+            if (k + depth >= g->K) epilogue(p, w, row, n, w->col + j, cols);
         }
     }
 }
