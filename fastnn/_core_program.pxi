@@ -1,17 +1,24 @@
 # Recording a step's launches and replaying them; part of _core.pyx.
 
 cdef int settings = 0
+cdef uint64_t toggles = 0
 
 
 def bump_settings():
-    """Tells captured programs that something they were recorded under has changed."""
+    """Tells captured programs that something they were recorded under has changed for good."""
     global settings
     settings += 1
 
 
+def toggle_setting(owner):
+    """Tells captured programs that `owner` switched between two states (training and evaluation); switching back undoes it."""
+    global toggles
+    toggles ^= (<uint64_t>id(owner) | 1) * 0x9E3779B97F4A7C15ULL
+
+
 def settings_version():
-    """Counts changes of settings: threads, instruction set, modes of modules, parameters replaced."""
-    return settings
+    """Stands for all settings: threads, instruction set, modes of modules, hooks, which parameters there are and which are trained."""
+    return settings, toggles
 
 
 cdef int forbid(str reason) except -1:
@@ -280,34 +287,37 @@ cdef class Program:
         self.settle_after()
         return results
 
-    def run_many(self, TensorBase moving not None, Py_ssize_t runs):
-        """Replays a step of one input `runs` times, on consecutive stretches of the dense tensor `moving`; Ctrl-C takes effect between steps."""
+    def run_some(self, TensorBase moving not None, Py_ssize_t runs, Py_ssize_t first=0):
+        """Replays a step of one input on consecutive stretches of the dense tensor `moving`, for at most 50 ms.
+
+        Returns how many of the `runs` stretches are done; `first` is the number of the first one in messages.
+        """
         cdef const char *message = NULL
-        cdef int status = FNN_OK, number = self.inputs[0]
-        cdef Py_ssize_t total = 0, done = 0
-        cdef Py_ssize_t step = moving.nbytes // runs if runs else 0
+        cdef int status, number = self.inputs[0]
+        cdef Py_ssize_t done = 0, step = moving.nbytes // runs
         if self.running:
             raise RuntimeError("capture: this program is already running")
-        outputs = self.make_outputs()  # every run writes them; only the last one's values would remain
+        outputs = self.make_outputs()  # every run writes them; nobody reads them
         self.running = True
         try:
-            while total < runs and status == FNN_OK:
-                with nogil:
-                    status = fnn_program_run_many(self.handle, number, <char *>moving.desc.data + total * step, step, runs - total,
-                                                  0.05, &done, &message)
-                total += done
-                self.settle_after()
-                PyErr_CheckSignals()
+            with nogil:
+                status = fnn_program_run_many(self.handle, number, <char *>moving.desc.data, step, runs, 0.05, &done, &message)
         finally:
             self.running = False
+        self.settle_after()
         if status != FNN_OK:
-            raise EXCEPTIONS[status](f"batch {total}: " + message.decode("utf-8", "replace"))
-        return outputs
+            raise EXCEPTIONS[status](f"batch {first + done}: " + message.decode("utf-8", "replace"))
+        return done
+
+    @property
+    def written_bytes(self):
+        """Bytes of everything lasting that the program changes."""
+        return sum([(<Storage>s).nbytes for s in self.written])
 
     def snapshot(self):
         """Copies of everything lasting that the program changes; for `restore`."""
         cdef Storage storage
-        copies = [((<Storage>s), (<Storage>s).start[:(<Storage>s).nbytes]) for s in self.written]
+        copies = [(s, (<Storage>s).start[:(<Storage>s).nbytes]) for s in self.written]
         for number in self.random_counts:
             storage = self.storages[number][0]
             copies.append((storage, storage.start[:storage.nbytes]))

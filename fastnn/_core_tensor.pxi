@@ -176,6 +176,8 @@ cdef class TensorBase:
             raise TypeError(f"requires_grad: only float32 and float64 tensors have gradients, this one is {self.dtype}")
         if not value and self.node is not None:
             raise RuntimeError("requires_grad: only leaf tensors can stop requiring gradients; use detach() instead")
+        if value != self._requires_grad:
+            bump_settings()
         self._requires_grad = value
 
     @property

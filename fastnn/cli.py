@@ -71,9 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     """Options of ``fastnn train``."""
-    from .models import MODELS
 
-    parser.add_argument("model", nargs="?", default="lenet5", choices=list(MODELS), help="the network")
+    parser.add_argument("model", nargs="?", default="lenet5", choices=["lenet5", "mlp"], help="the network")
     parser.add_argument("--data", default="digits", choices=["digits", "mnist"],
                         help="digits: scikit-learn's 1,797 bundled digits, no files needed; mnist: IDX files in --data-dir")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data files (default: $FASTNN_DATA)")

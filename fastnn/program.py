@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ __all__ = ["CapturedProgram", "capture"]
 
 MAX_PROGRAMS = 8      # per captured function: one for each set of shapes and settings in use
 MAX_RECAPTURES = 16   # in a row without a replay in between; then the step runs eagerly
+MAX_VERIFIED_BYTES = 1 << 28
 
 
 def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
@@ -39,7 +40,8 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
         and returns a tensor, None, or a tuple, list or dict of them; returned tensors carry no graph when replayed. If it reads
         tensor values in Python (``loss.item()``), it cannot be captured: it runs eagerly, after one warning naming the line.
     verify : bool or int
-        Compare so many replays (True: three) with eager runs bit by bit.
+        Compare so many replays (True: three) with eager runs bit by bit; on a difference the step runs eagerly from then on, after
+        one warning. Programs that change more than 256 MB are not compared: it takes twice that memory.
 
     Returns
     -------
@@ -110,13 +112,26 @@ class CapturedProgram:
     def _replay(self, program: Program, template: Any, inputs: tuple) -> Any:
         self._ready(program)
         tensors = [v for v in inputs if isinstance(v, TensorBase)]
-        before = program.snapshot() if self._verify else None
-        outputs = program.run(tensors)
-        self.replays += 1
         self._recaptures = 0
-        if before is not None:
-            self._verify -= 1
-            self._compare(program, before, outputs, inputs)
+        if self._verify and program.written_bytes <= MAX_VERIFIED_BYTES:
+            return self._replay_verified(program, template, tensors, inputs)
+        self.replays += 1
+        return _unflatten(template, program.run(tensors))
+
+    def _replay_verified(self, program: Program, template: Any, tensors: list, inputs: tuple) -> Any:
+        """Replays, goes back, runs the step eagerly, and compares all bits."""
+        self._verify -= 1
+        before = program.snapshot()
+        outputs = program.run(tensors)
+        after = program.snapshot()
+        program.restore(before)
+        results = self.step(*inputs)
+        same = all(np.array(memoryview(e)).tobytes() == np.array(memoryview(r)).tobytes() for e, r in zip(_flatten(results)[0], outputs))
+        if not same or program.snapshot()[0] != after[0]:
+            return self._give_up("a replay gave other bits than an eager run: the step depends on something that is not a tensor "
+                                 "(Python numbers, NumPy's random numbers, global state)", None, results)
+        program.restore(after)
+        self.replays += 1
         return _unflatten(template, outputs)
 
     def _ready(self, program: Program) -> Program:
@@ -126,27 +141,14 @@ class CapturedProgram:
         program.set_arena(self._arena[0])
         return program
 
-    def _compare(self, program: Program, before: Any, outputs: list, inputs: tuple) -> None:
-        """Runs the step eagerly from the same state and asserts that everything has the same bits."""
-        after = program.snapshot()
-        replayed = [np.array(memoryview(t)) for t in outputs]
-        program.restore(before)
-        eager, _ = _flatten(self.step(*inputs))
-        same = all(np.array(memoryview(t)).tobytes() == r.tobytes() for t, r in zip(eager, replayed))
-        same = same and [c for _, c in program.snapshot()[0]] == [c for _, c in after[0]]
-        program.restore(after)
-        if not same:
-            raise RuntimeError("capture: a replay and an eager run of the step gave different bits; the step depends on something "
-                               "that is not a tensor (Python numbers, NumPy randomness, global state)")
-
     def _give_up(self, reason: str | None, inputs: tuple | None, results: Any = None) -> Any:
         self.obstacle = reason or "what it works on changes every time"
         self._programs.clear()
         warnings.warn(f"capture: the step runs eagerly, because {self.obstacle}", RuntimeWarning, stacklevel=4)
         return results if inputs is None else self.step(*inputs)
 
-    def run_many(self, moving: Tensor, length: int) -> None:
-        """Calls the step on consecutive stretches of `length` elements of `moving`, one after the other, without entering Python.
+    def run_many(self, moving: Tensor, length: int) -> Iterator[int]:
+        """Calls the step on consecutive stretches of `length` elements of `moving`, entering Python some twenty times a second only.
 
         Parameters
         ----------
@@ -154,6 +156,11 @@ class CapturedProgram:
             One axis, dense; the step's only input is a stretch of it. The last stretch may be shorter.
         length : int
             Elements per call.
+
+        Yields
+        ------
+        int
+            How many elements are done.
 
         Raises
         ------
@@ -170,11 +177,12 @@ class CapturedProgram:
             runs = (n - start) // length
             if found is None or runs == 0 or found[0].mismatch() is not None:
                 self(part)
-                start += length
-                continue
-            self._ready(found[0]).run_many(moving[start:start + runs * length], runs)
-            self.replays += runs
-            start += runs * length
+                runs = 1
+            else:
+                runs = self._ready(found[0]).run_some(moving[start:start + runs * length], runs, start // length)
+                self.replays += runs
+            start = min(start + runs * length, n)
+            yield start
 
     def summary(self) -> str:
         """Each program's launches, and the memory planned for them against what they take eagerly."""

@@ -110,8 +110,23 @@ def test_many_runs_equal_single_ones():
     program = capture(step)
     for _ in range(3):
         total.zero_()
-        program.run_many(order, 7)
+        assert list(program.run_many(order, 7))[-1] == 50
         np.testing.assert_array_equal(total.numpy(), expected)
     assert program.replays >= 14
     with pytest.raises(IndexError, match="batch 1: index_select"):
-        program.run_many(fastnn.tensor([0] * 7 + [99] * 7 + [0] * 7), 7)
+        list(program.run_many(fastnn.tensor([0] * 7 + [99] * 7 + [0] * 7), 7))
+
+
+def test_a_step_that_depends_on_python_numbers_is_found_out():
+    calls = []
+
+    def step(x):
+        calls.append(1)
+        return launch.mul(x, fastnn.tensor(float(len(calls))))
+
+    program = capture(step, verify=True)
+    x = fastnn.ones(2)
+    program(x), program(x)
+    with pytest.warns(RuntimeWarning, match="other bits than an eager run"):
+        np.testing.assert_array_equal(program(x).numpy(), [3, 3])
+    np.testing.assert_array_equal(program(x).numpy(), [4, 4])

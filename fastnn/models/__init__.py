@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from .classic import lenet5, mlp
+from .resnet import resnet18, resnet20, resnet50
+from .vgg import alexnet, vgg16
 
-MODELS: dict[str, Callable[..., Any]] = {"lenet5": lenet5, "mlp": mlp}
+MODELS: dict[str, Callable[..., Any]] = {
+    "alexnet": alexnet, "lenet5": lenet5, "mlp": mlp, "resnet18": resnet18, "resnet20": resnet20, "resnet50": resnet50, "vgg16": vgg16}
 
 
 def build(name: str, **config: Any) -> Any:
@@ -37,4 +40,4 @@ def build(name: str, **config: Any) -> Any:
     return MODELS[name](**config)
 
 
-__all__ = ["MODELS", "build", "lenet5", "mlp"]
+__all__ = ["MODELS", "alexnet", "build", "lenet5", "mlp", "resnet18", "resnet20", "resnet50", "vgg16"]

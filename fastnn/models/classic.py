@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from fastnn import nn
 
 from ..data.checks import whole
+from .naming import named
 
 
+@named
 def lenet5(num_classes: int = 10, image_size: int = 28, in_channels: int = 1) -> nn.Sequential:
     """LeNet-5 in its modern form: max-pooling, ReLU, and a plain linear output.
 
@@ -42,7 +44,7 @@ def lenet5(num_classes: int = 10, image_size: int = 28, in_channels: int = 1) ->
     num_classes, in_channels = whole("num_classes", num_classes, 1), whole("in_channels", in_channels, 1)
     if image_size not in (28, 32):
         raise ValueError(f"lenet5: image_size is {image_size!r}, expected 28 or 32")
-    model = nn.Sequential(
+    return nn.Sequential(
         nn.Conv2d(in_channels, 6, 5, padding=2 if image_size == 28 else 0), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(),
@@ -50,11 +52,9 @@ def lenet5(num_classes: int = 10, image_size: int = 28, in_channels: int = 1) ->
         nn.Linear(120, 84), nn.ReLU(),
         nn.Linear(84, num_classes),
     )
-    model.architecture = {"name": "lenet5", "config": {"num_classes": num_classes, "image_size": int(image_size),
-                                                       "in_channels": in_channels}}
-    return model
 
 
+@named
 def mlp(sizes: Sequence[int] = (784, 128, 10)) -> nn.Sequential:
     """A multilayer perceptron: linear layers with ReLU between them.
 
@@ -80,6 +80,4 @@ def mlp(sizes: Sequence[int] = (784, 128, 10)) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
     for inputs, outputs in zip(sizes[1:], sizes[2:]):
         layers += [nn.ReLU(), nn.Linear(inputs, outputs)]
-    model = nn.Sequential(*layers)
-    model.architecture = {"name": "mlp", "config": {"sizes": sizes}}
-    return model
+    return nn.Sequential(*layers)

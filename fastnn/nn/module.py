@@ -38,13 +38,16 @@ class Parameter(Tensor):
 class RemovableHandle:
     """What registering a hook returns; ``remove()`` takes the hook off again."""
 
-    def __init__(self, hooks: dict):
+    def __init__(self, hooks: dict, hook: Callable):
         self._hooks = hooks
         self._key = object()
+        hooks[self._key] = hook
+        _core.bump_settings()
 
     def remove(self) -> None:
         """Takes the hook off."""
         self._hooks.pop(self._key, None)
+        _core.bump_settings()
 
 
 class Module:
@@ -203,8 +206,14 @@ class Module:
     def train(self, mode: bool = True) -> Module:
         """Switches to training mode (or, with False, to evaluation mode) throughout; returns the module."""
         for module in self.modules():
-            module.__dict__["training"] = bool(mode)
+            module.set_training(mode)
         return self
+
+    def set_training(self, mode: bool) -> None:
+        """Switches this module alone, not those in it."""
+        if self.training != bool(mode):
+            self.__dict__["training"] = bool(mode)
+            _core.toggle_setting(self)
 
     def eval(self) -> Module:
         """Switches to evaluation mode throughout; returns the module."""
@@ -300,15 +309,11 @@ class Module:
 
     def register_forward_hook(self, hook: Callable) -> RemovableHandle:
         """Calls ``hook(module, inputs, output)`` after every forward; what it returns, if not None, replaces the output."""
-        handle = RemovableHandle(self._forward_hooks)
-        self._forward_hooks[handle._key] = hook
-        return handle
+        return RemovableHandle(self._forward_hooks, hook)
 
     def register_forward_pre_hook(self, hook: Callable) -> RemovableHandle:
         """Calls ``hook(module, inputs)`` before every forward; what it returns, if not None, replaces the inputs."""
-        handle = RemovableHandle(self._forward_pre_hooks)
-        self._forward_pre_hooks[handle._key] = hook
-        return handle
+        return RemovableHandle(self._forward_pre_hooks, hook)
 
     # -- text --
 

@@ -27,9 +27,13 @@ class Callback:
     ----------
     trainer : Trainer
         The trainer, set before `on_train_begin`.
+    every_step : bool
+        Whether the hooks of a batch must be called at every step. False lets steps be replayed together: `on_train_batch_end` is then
+        called some twenty times a second, `on_train_batch_begin` not at all.
     """
 
     trainer: Any = None
+    every_step = True
 
     @property
     def model(self) -> Any:

@@ -20,9 +20,9 @@ def mode(model: Any, *, training: bool) -> Iterator[None]:
     """
     changed = [module for module in model.modules() if module.training != training]
     for module in changed:
-        vars(module)["training"] = training
+        module.set_training(training)
     try:
         yield
     finally:
         for module in changed:
-            vars(module)["training"] = not training
+            module.set_training(not training)

@@ -30,6 +30,8 @@ class ProgressBar(Callback):
         Where to write; the standard output by default.
     """
 
+    every_step = False
+
     def __init__(self, *, bar: bool = True, file: TextIO | None = None) -> None:
         self._bar, self._file = bar, file
 
@@ -101,6 +103,8 @@ class TqdmProgress(Callback):
         At once, if the extra ``progress`` is not installed.
     """
 
+    every_step = False
+
     def __init__(self, **options: Any) -> None:
         self._tqdm = require("tqdm.auto", extra="progress", feature="TqdmProgress").tqdm
         self._options = options
@@ -112,7 +116,7 @@ class TqdmProgress(Callback):
                                **{"unit": "batch", **self._options})
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        self._bar.update(1)
+        self._bar.update(batch + 1 - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._bar.set_postfix_str(format_logs(logs))

@@ -48,9 +48,20 @@ class RunningLogs(Mapping[str, Any]):
             What the model returned and should have returned, N samples each; kept until the metrics see
             them, so the caller must not write to them.
         """
-        n = target.shape[0]
-        self._loss += loss * n
-        self.samples += n
+        self.advance(self._loss + loss * target.shape[0], prediction, target)
+
+    def advance(self, total: float, prediction: Any, target: Any) -> None:
+        """Add one or more batches whose losses have been summed elsewhere.
+
+        Parameters
+        ----------
+        total : float
+            Sum over all samples so far of their batch's mean loss.
+        prediction, target : Tensor
+            As for `add`; prediction may be None when there are no metrics.
+        """
+        self._loss = total
+        self.samples += target.shape[0]
         if self._metrics:
             self._pending.append((prediction.detach(), target))
             self._held += prediction.numel()

@@ -1,0 +1,75 @@
+"""Passes over a data set whose steps are replayed in C, many for each time that Python is entered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fastnn
+
+from .._core import TensorBase, empty, launch
+from ..data import DataLoader
+from ..ops.create import float64
+from ..ops.math import constant
+from ..program import CapturedProgram
+from .running import RunningLogs
+
+_MOST_BYTES = 1 << 28  # predictions of a whole pass are kept, for the metrics, up to this size
+
+
+class CapturedPass:
+    """Gathers batches, takes steps and keeps losses and predictions, all as launches of one captured program.
+
+    Parameters
+    ----------
+    step : callable
+        ``step(x, y[, weight])`` trains on a batch and returns its loss, a 0-d tensor, and the prediction.
+    loader : DataLoader
+        Where the batches come from.
+    keep_predictions : bool
+        Whether the metrics will want to see them.
+    """
+
+    def __init__(self, step: Callable[..., tuple[Any, Any]], loader: DataLoader, keep_predictions: bool) -> None:
+        self._step, self._loader, self._keep = step, loader, keep_predictions
+        self._program = CapturedProgram(self._on_rows, verify=True)
+        self._loss = fastnn.zeros((), dtype=float64)
+        self._predictions: Any = None
+
+    def _on_rows(self, rows: Any) -> None:
+        """One step on the given rows of the data."""
+        loss, prediction = self._step(*self._loader.gather(rows))
+        n = constant(float(rows.shape[0]), float64)
+        launch.add(self._loss, launch.mul(launch.copy(loss.detach(), dtype=float64.code), n), out=self._loss)
+        if not self._keep:
+            return
+        prediction = prediction.detach()
+        if self._predictions is None:
+            self._predictions = empty((len(self._loader.dataset), *prediction.shape[1:]), prediction.dtype).zero_()
+        launch.index_add(rows, prediction, axis=0, out=self._predictions)
+
+    def fits(self, prediction: Any) -> bool:
+        """Whether a batch's prediction is of a kind and size that can be kept for a whole pass."""
+        if not self._keep:
+            return True
+        if not isinstance(prediction, TensorBase) or prediction.ndim == 0 or not prediction.is_floating_point():
+            return False
+        return prediction.nbytes / max(prediction.shape[0], 1) * len(self._loader.dataset) <= _MOST_BYTES
+
+    def run(self, running: RunningLogs) -> Iterator[int]:
+        """One pass; yields the number of batches done, some twenty times a second, with `running` up to date."""
+        order = self._loader.order()
+        if order is None:
+            order = fastnn.arange(len(self._loader.dataset))
+        order = order[:self._loader.samples]
+        self._loss.zero_()
+        if self._predictions is not None:
+            self._predictions.zero_()
+        seen = 0
+        for done in self._program.run_many(order, self._loader.batch_size):
+            rows = order[seen:done]
+            target = self._loader.gather(rows)[1]
+            prediction = launch.index_select(self._predictions, rows, axis=0) if self._keep else None
+            running.advance(self._loss.item(), prediction, target)
+            seen = done
+            yield -(-done // self._loader.batch_size)
