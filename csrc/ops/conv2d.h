@@ -49,14 +49,18 @@ typedef struct {
     const fnn_epilogue *epilogue;
     int depthwise; /* depth = width = all channels, each read by itself only */
     /* planned */
-    int staged;                     /* input rows are copied into padded scratch first */
-    int spread;                     /* scratch holds [row][output column][tap][channel]: runs of pixels cross rows */
-    int merged;                     /* horizontal taps and channels are one run */
-    ptrdiff_t pitch, row_pitch;     /* elements between input pixels of a row, between rows */
-    ptrdiff_t block_rows, block_cols, row_blocks, col_blocks, splits;
-    ptrdiff_t batch, run;           /* gemm_tile's batch and depth */
-    ptrdiff_t *a_offset, *b_offset; /* batch of each */
-    ptrdiff_t tile_at;              /* where in scratch a tile is buffered when dst cannot take it, else -1 */
+    int staged;                      /* input rows are copied into padded scratch first */
+    int spread;                      /* scratch holds [row][output column][tap][channel]: runs of pixels cross rows */
+    int merged;                      /* horizontal taps and channels are one run */
+    int narrow;                      /* few output channels: scratch holds planes, and pixels are the columns of tiles */
+    int linear;                      /* narrow: runs cross rows */
+    ptrdiff_t pitch, row_pitch;      /* elements between input pixels of a row, between rows */
+    ptrdiff_t plane;                 /* narrow: elements between channels */
+    ptrdiff_t block_images, block_rows, block_cols, image_blocks, row_blocks, col_blocks, splits;
+    ptrdiff_t stage_size;            /* bytes of scratch for one image's rows */
+    ptrdiff_t batch, run;            /* gemm_tile's batch and depth */
+    ptrdiff_t *a_offset, *b_offset;  /* batch of each: input, weights */
+    ptrdiff_t tile_at, product_at;   /* in scratch: a tile that dst cannot take (else -1); narrow: (width x pixels) */
     size_t scratch_bytes;
 } fnn_correlation;
 

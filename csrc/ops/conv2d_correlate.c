@@ -2,16 +2,20 @@
  *
  * Implicit GEMM by batch-reduce (Georganas et al., "High-Performance Deep Learning via a Single Building Block", 2019): rows are
  * runs of output pixels, columns a panel of output channels, and gemm_tile sums over kernel positions and channels while the
- * tile stays in registers. A chunk is a block of output rows of one image: its input rows are copied into zero-padded scratch
- * (which also converts any strides) unless they can be read where they are. */
+ * tile stays in registers. A chunk is a block of output rows of an image, or a few small images: its input rows are copied into
+ * zero-padded scratch (which also converts any strides) unless they can be read where they are.
+ *
+ * With few output channels most lanes would idle: then pixels are the columns, channels the rows (`narrow`), the input is staged
+ * as planes, and the product is transposed on its way out. */
 #include "conv2d.h"
 
 #include <string.h>
 
 enum {
-    STAGE_BYTES = 384 << 10,   /* scratch for input rows: a part of the second-level cache, whose rest is for weights */
+    STAGE_BYTES = 384 << 10,   /* scratch for input rows: a part of the second-level cache, whose rest is for weights ... */
+    SECOND_LEVEL = 1200 << 10, /* ... of this much together, where whole images fit */
     PAGE = 4096,               /* rows of a tile this far apart would share one set of the first-level cache */
-    CHUNKS = 32,               /* wanted, when each has CHUNK_FLOPS to do */
+    CHUNKS = 16,               /* wanted, when each has CHUNK_FLOPS to do */
     CHUNK_FLOPS = 4 << 20
 };
 
@@ -87,53 +91,70 @@ static void join_rows(fnn_correlation *c) {
     c->images = 1;
 }
 
-/* Rows of few pixels leave register tiles half empty unless runs go on into the next row. */
+/* Rows of very few pixels leave register tiles that wait for their own latency, unless runs go on into the next row. (From 7
+ * pixels on, reading twice the weights costs less than copying the input once for every horizontal tap.) */
 static int wants_spread(const fnn_correlation *c) {
-    ptrdiff_t tile = c->K->tile_rows;
-    if (c->depthwise || c->h.step != 1 || c->h.out < 2 || c->dst.c != 1 || c->dst.h != c->w.out * c->dst.w) return 0;
-    ptrdiff_t by_row = c->h.out * fnn_ceil_div(c->w.out, tile), crossing = fnn_ceil_div(c->h.out * c->w.out, tile);
-    return 5 * by_row > 6 * crossing;
+    ptrdiff_t tile = c->K->tile_rows, tiles = fnn_ceil_div(c->w.out, tile), lanes = fnn_min(c->width, c->K->tile_cols);
+    if (c->depthwise || c->narrow || c->h.step != 1 || c->h.out < 2 || c->dst.c != 1 || c->dst.h != c->w.out * c->dst.w) return 0;
+    if (5 * c->h.out * tiles <= 6 * fnn_ceil_div(c->h.out * c->w.out, tile)) return 0;
+    return c->w.out / tiles * fnn_ceil_div(lanes, c->K->lanes) < 8;
 }
 
+static int wants_narrow(const fnn_correlation *c) {
+    return !c->depthwise && 2 * c->width <= c->K->lanes && c->w.step == 1 && c->h.taps * c->w.taps > 1;
+}
+
+/* Bytes of scratch (or of the input itself) that a block of one image reads. */
 static ptrdiff_t stage_bytes(const fnn_correlation *c, ptrdiff_t rows, ptrdiff_t cols) {
     ptrdiff_t pixels = c->spread ? c->w.out : reach(&c->w, cols);
-    return reach(&c->h, rows) * pixels * c->pitch * size_of(c->dtype);
+    return reach(&c->h, rows) * pixels * (c->narrow ? c->depth : c->pitch) * size_of(c->dtype);
 }
 
 static void plan_layout(fnn_correlation *c) {
     ptrdiff_t size = size_of(c->dtype);
     int aliases = c->src.w * c->w.step * size % PAGE == 0;
+    c->narrow = wants_narrow(c);
     c->spread = wants_spread(c);
-    c->staged = c->spread || needs_padding(&c->h) || needs_padding(&c->w) || (c->depth > 1 && c->src.c != 1) ||
+    c->staged = c->narrow || c->spread || needs_padding(&c->h) || needs_padding(&c->w) || (c->depth > 1 && c->src.c != 1) ||
                 (aliases && !c->depthwise);
     ptrdiff_t run = c->spread ? c->w.taps * c->depth : c->depth;
-    c->pitch = !c->staged ? c->src.w : run * size % PAGE ? run : run + 64 / size;
-    c->merged = !c->depthwise && (c->spread || (c->w.gap == 1 && c->pitch == c->depth) || c->w.taps == 1);
+    c->pitch = !c->staged ? c->src.w : c->narrow ? 1 : run * size % PAGE ? run : run + 64 / size;
+    c->merged = !c->depthwise && !c->narrow && (c->spread || (c->w.gap == 1 && c->pitch == c->depth) || c->w.taps == 1);
     c->batch = c->merged ? c->h.taps : c->h.taps * c->w.taps;
     c->run = c->depthwise ? 1 : c->merged ? c->w.taps * c->depth : c->depth;
+    if (c->narrow && c->depth < c->w.taps) c->batch = c->h.taps * c->depth, c->run = c->w.taps;
 }
 
-/* Blocks small enough for the cache and for sharing out, then panels are split where pixels do not give enough chunks. */
+static ptrdiff_t count_chunks(const fnn_correlation *c) { return c->image_blocks * c->row_blocks * c->col_blocks * c->splits; }
+
+/* Blocks small enough for the cache and for sharing out; panels are split where pixels do not give enough chunks, or where a
+ * chunk would read more of the weights than of the input. */
 static void plan_blocks(fnn_correlation *c) {
-    ptrdiff_t tile = c->K->tile_rows, rows = c->h.out, cols = c->w.out;
+    ptrdiff_t tile = c->K->tile_rows, rows = c->h.out, cols = c->w.out, images = 1, panels = c->groups * c->weight->panels;
+    ptrdiff_t panel_bytes = c->weight->panel_size * size_of(c->dtype);
     double flops = 2.0 * (double)(c->h.taps * c->w.taps * c->depth * (c->depthwise ? 1 : c->width * c->groups));
     while (!c->spread && cols > tile &&
            (stage_bytes(c, 1, cols) > STAGE_BYTES ||
             (rows == 1 && (double)cols * flops > CHUNK_FLOPS && c->images * fnn_ceil_div(c->w.out, cols) < CHUNKS)))
         cols = fnn_round_up(fnn_ceil_div(cols, 2), tile);
-    while (rows > 1 && stage_bytes(c, rows, cols) > STAGE_BYTES) rows = fnn_ceil_div(rows, 2);
-    c->col_blocks = fnn_ceil_div(c->w.out, cols);
-    while (rows > 1 && c->images * c->col_blocks * fnn_ceil_div(c->h.out, rows) < CHUNKS &&
-           (double)(rows * cols) * flops > CHUNK_FLOPS)
-        rows = fnn_ceil_div(rows, 2);
-    c->block_rows = rows;
-    c->block_cols = cols;
-    c->row_blocks = fnn_ceil_div(c->h.out, rows);
-    ptrdiff_t chunks = c->images * c->row_blocks * c->col_blocks, panels = c->groups * (c->depthwise ? 1 : c->weight->panels);
+    ptrdiff_t limit = fnn_max(STAGE_BYTES, SECOND_LEVEL - panel_bytes);
+    while (rows > 1 && stage_bytes(c, rows, cols) > (rows == c->h.out ? limit : STAGE_BYTES)) rows = fnn_ceil_div(rows, 2);
+    /* Weights beyond the cache are read anew by every chunk: let it have several small images. */
+    if (rows == c->h.out && cols == c->w.out && panels * panel_bytes > SECOND_LEVEL)
+        while (2 * images <= c->images && 2 * images * stage_bytes(c, rows, cols) <= limit && 2 * images * rows * cols <= 16 * tile)
+            images *= 2;
     c->splits = 1;
-    while (chunks * c->splits < CHUNKS / 2 && 2 * c->splits <= panels &&
-           (double)(rows * cols) * flops / (double)c->splits > CHUNK_FLOPS)
-        c->splits *= 2;
+    for (;;) {
+        c->image_blocks = fnn_ceil_div(c->images, images), c->row_blocks = fnn_ceil_div(c->h.out, rows);
+        c->col_blocks = fnn_ceil_div(c->w.out, cols);
+        if (count_chunks(c) >= CHUNKS || (double)(images * rows * cols) * flops / (double)c->splits <= CHUNK_FLOPS) break;
+        int can_split = 2 * c->splits <= panels;
+        if (can_split && panels / c->splits * panel_bytes > images * stage_bytes(c, rows, cols)) c->splits *= 2;
+        else if (rows > 1) rows = fnn_ceil_div(rows, 2);
+        else if (can_split) c->splits *= 2;
+        else break;
+    }
+    c->block_images = images, c->block_rows = rows, c->block_cols = cols;
 }
 
 void fnn_correlate_plan(fnn_correlation *c) {
@@ -144,10 +165,16 @@ void fnn_correlate_plan(fnn_correlation *c) {
     join_rows(c);
     plan_layout(c);
     plan_blocks(c);
-    c->row_pitch = !c->staged ? c->src.h : (c->spread ? c->w.out : reach(&c->w, c->block_cols)) * c->pitch;
-    ptrdiff_t stage = c->staged ? fnn_round_up(stage_bytes(c, c->block_rows, c->block_cols), 64) : 0;
-    c->tile_at = c->dst.c == 1 ? -1 : stage;
-    c->scratch_bytes = (size_t)(stage + (c->tile_at < 0 ? 0 : c->block_cols * c->weight->cols * size));
+    ptrdiff_t pixels = c->spread ? c->w.out : reach(&c->w, c->block_cols), product = 0;
+    c->row_pitch = !c->staged ? c->src.h : pixels * c->pitch;
+    c->plane = reach(&c->h, c->block_rows) * pixels;
+    c->linear = c->narrow && c->h.step == 1 && 2 * pixels <= 3 * c->block_cols;
+    if (c->narrow) product = c->width * (c->linear ? c->block_rows : 1) * pixels * size;
+    c->stage_size = c->staged ? fnn_round_up(stage_bytes(c, c->block_rows, c->block_cols), 64) : 0;
+    c->product_at = c->block_images * c->stage_size;
+    ptrdiff_t used = c->product_at + fnn_round_up(product, 64);
+    c->tile_at = c->dst.c == 1 ? -1 : used;
+    c->scratch_bytes = (size_t)(used + (c->tile_at < 0 ? 0 : c->block_cols * c->weight->cols * size));
 }
 
 size_t fnn_correlate_bytes(const fnn_correlation *c) { return (size_t)fnn_round_up(2 * c->batch * (ptrdiff_t)sizeof(ptrdiff_t), 64); }
@@ -155,7 +182,7 @@ size_t fnn_correlate_bytes(const fnn_correlation *c) { return (size_t)fnn_round_
 /* ---- the work of a chunk ---- */
 
 typedef struct {
-    ptrdiff_t image, row, rows, col, cols; /* output pixels */
+    ptrdiff_t image, images, row, rows, col, cols; /* output pixels */
 } block_range;
 
 /* Input row `row` of a group into a scratch row of `pixels` pixels, the first of them at input column `col`. */
@@ -184,66 +211,115 @@ static void spread_row(const fnn_correlation *c, const char *src, char *dst) {
     }
 }
 
-/* Where tap (0, 0) of the block's first output pixel is, after staging what is needed of the group's input. */
-static const char *stage(const fnn_correlation *c, const block_range *b, ptrdiff_t group, char *scratch) {
-    const char *src = fnn_at(c->src.data, b->image * c->src.n + group * c->depth * c->src.c, c->dtype);
-    ptrdiff_t row = b->row * c->h.step + c->h.first, col = b->col * c->w.step + c->w.first;
-    if (!c->staged) return fnn_at(src, row * c->src.h + col * c->src.w, c->dtype);
+/* Input row, pixels from column `col` on, into a row of every channel's plane; scratch is zero where nothing is written. */
+static void plane_row(const fnn_correlation *c, const char *src, ptrdiff_t col, ptrdiff_t pixels, char *dst) {
+    ptrdiff_t lo = fnn_min(fnn_max(-col, 0), pixels), hi = fnn_max(fnn_min(c->w.in - col, pixels), lo);
+    if (hi > lo)
+        c->K->conv_pack(1, c->depth, hi - lo, fnn_at(src, (col + lo) * c->src.w, c->dtype), c->src.c, c->src.w,
+                        fnn_at(dst, lo, c->dtype), NULL, c->plane);
+}
+
+static char *input_row(const fnn_correlation *c, ptrdiff_t image, ptrdiff_t group, ptrdiff_t row) {
+    return fnn_at(c->src.data, image * c->src.n + group * c->depth * c->src.c + row * c->src.h, c->dtype);
+}
+
+/* Copies what a block of an image reads of a group's channels. */
+static void stage(const fnn_correlation *c, const block_range *b, ptrdiff_t image, ptrdiff_t group, char *scratch) {
+    ptrdiff_t row = b->row * c->h.step + c->h.first, col = b->col * c->w.step + c->w.first, pixels = reach(&c->w, b->cols);
     ptrdiff_t row_bytes = c->row_pitch * size_of(c->dtype);
+    if (c->narrow) memset(scratch, 0, (size_t)c->stage_size);
     for (ptrdiff_t i = 0, n = reach(&c->h, b->rows); i < n; i++, row++) {
         char *dst = scratch + i * row_bytes;
-        if (row < 0 || row >= c->h.in) memset(dst, 0, (size_t)row_bytes);
-        else if (c->spread) spread_row(c, fnn_at(src, row * c->src.h, c->dtype), dst);
-        else stage_row(c, fnn_at(src, row * c->src.h, c->dtype), col, reach(&c->w, b->cols), dst);
+        int inside = row >= 0 && row < c->h.in;
+        if (c->narrow) {
+            if (inside) plane_row(c, input_row(c, image, group, row), col, pixels, dst);
+        } else if (!inside) memset(dst, 0, (size_t)row_bytes);
+        else if (c->spread) spread_row(c, input_row(c, image, group, row), dst);
+        else stage_row(c, input_row(c, image, group, row), col, pixels, dst);
     }
-    return scratch;
+}
+
+/* Bias and what else follows the sum, on pixels x cols at out; then to dst where out is only a buffer. */
+static void finish_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t cols, char *out, ptrdiff_t out_row, char *dst,
+                       const char *bias) {
+    if (c->epilogue) {
+        const char *residual = c->epilogue->residual;
+        c->K->gemm_epilogue(pixels, cols, out, out_row, bias, residual ? residual + (dst - c->dst.data) : NULL, c->dst.w,
+                            c->epilogue->activation);
+    }
+    if (out != dst) c->K->conv_scatter(pixels, cols, out, out_row, dst, c->dst.w, c->dst.c);
 }
 
 /* `pixels` output pixels that follow one another at dst, a panel of channels wide. */
 static void compute_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t cols, const char *a, ptrdiff_t a_row,
                         const char *panel, char *dst, const char *bias, char *scratch) {
-    const fnn_kernels *K = c->K;
     char *out = c->tile_at < 0 ? dst : scratch + c->tile_at;
     ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->weight->cols;
     if (c->depthwise)
-        K->conv_depthwise(pixels, cols, c->batch, a, c->a_offset, a_row, panel, c->b_offset, out, out_row);
+        c->K->conv_depthwise(pixels, cols, c->batch, a, c->a_offset, a_row, panel, c->b_offset, out, out_row);
     else
-        K->gemm_tile(pixels, cols, c->batch, c->run, a, c->a_offset, a_row, 1, panel, c->b_offset, c->weight->cols, out, out_row, 0);
-    if (c->epilogue) {
-        const char *residual = c->epilogue->residual;
-        K->gemm_epilogue(pixels, cols, out, out_row, bias, residual ? residual + (dst - c->dst.data) : NULL, c->dst.w,
-                         c->epilogue->activation);
-    }
-    if (c->tile_at >= 0) K->conv_scatter(pixels, cols, out, out_row, dst, c->dst.w, c->dst.c);
+        c->K->gemm_tile(pixels, cols, c->batch, c->run, a, c->a_offset, a_row, 1, panel, c->b_offset, c->weight->cols, out, out_row, 0);
+    finish_run(c, pixels, cols, out, out_row, dst, bias);
 }
 
-static void compute_panel(const fnn_correlation *c, const block_range *b, ptrdiff_t index, const char *a, char *scratch) {
+/* Narrow: rows `row` .. of a block, as (width x pixels) into scratch, then transposed. */
+static void compute_narrow(const fnn_correlation *c, const block_range *b, ptrdiff_t row, ptrdiff_t rows, const char *a,
+                           const char *panel, char *dst, const char *bias, char *scratch) {
+    char *product = scratch + c->product_at;
+    ptrdiff_t pixels = (rows - 1) * c->row_pitch + b->cols, by_place = c->depth >= c->w.taps;
+    ptrdiff_t step = by_place ? c->plane : c->w.gap, weight_step = by_place ? c->weight->cols : c->depth * c->weight->cols;
+    a = fnn_at(a, row * c->h.step * c->row_pitch, c->dtype);
+    for (ptrdiff_t p = 0, n; p < pixels; p += n) {
+        n = fnn_min(c->K->tile_cols, pixels - p);
+        c->K->gemm_tile(c->width, n, c->batch, c->run, panel, c->b_offset, 1, weight_step, fnn_at(a, p, c->dtype), c->a_offset, step,
+                        fnn_at(product, p, c->dtype), pixels, 0);
+    }
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        char *to = fnn_at(dst, (row + i) * c->dst.h, c->dtype), *out = c->tile_at < 0 ? to : scratch + c->tile_at;
+        ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->weight->cols;
+        c->K->conv_pack(1, b->cols, c->width, fnn_at(product, i * c->row_pitch, c->dtype), 1, pixels, out, NULL, out_row);
+        finish_run(c, b->cols, c->width, out, out_row, to, bias);
+    }
+}
+
+/* A panel of output channels for the block of one image; a: where tap (0, 0) of the first output pixel is. */
+static void compute_panel(const fnn_correlation *c, const block_range *b, ptrdiff_t image, ptrdiff_t index, const char *a,
+                          char *scratch) {
     const fnn_conv_weight *w = c->weight;
     ptrdiff_t group = index / w->panels, first = index % w->panels * w->cols, cols = fnn_min(w->cols, w->width - first);
     ptrdiff_t channel = group * c->width + first;
     const char *panel = fnn_at(w->packed, index * w->panel_size, c->dtype);
-    char *dst = fnn_at(c->dst.data, b->image * c->dst.n + b->row * c->dst.h + b->col * c->dst.w + channel * c->dst.c, c->dtype);
+    char *dst = fnn_at(c->dst.data, image * c->dst.n + b->row * c->dst.h + b->col * c->dst.w + channel * c->dst.c, c->dtype);
     const char *bias = c->epilogue && c->epilogue->bias ? fnn_at(c->epilogue->bias, channel, c->dtype) : NULL;
-    if (c->spread) {
-        compute_run(c, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
-        return;
-    }
-    for (ptrdiff_t i = 0; i < b->rows; i++)
-        compute_run(c, b->cols, cols, fnn_at(a, i * c->h.step * c->row_pitch, c->dtype), c->w.step * c->pitch, panel,
-                    fnn_at(dst, i * c->dst.h, c->dtype), bias, scratch);
+    if (c->spread) compute_run(c, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
+    else if (c->linear) compute_narrow(c, b, 0, b->rows, a, panel, dst, bias, scratch);
+    else
+        for (ptrdiff_t i = 0; i < b->rows; i++) {
+            if (c->narrow) compute_narrow(c, b, i, 1, a, panel, dst, bias, scratch);
+            else
+                compute_run(c, b->cols, cols, fnn_at(a, i * c->h.step * c->row_pitch, c->dtype), c->w.step * c->pitch, panel,
+                            fnn_at(dst, i * c->dst.h, c->dtype), bias, scratch);
+        }
 }
 
 static void compute_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const fnn_correlation *c = context;
-    ptrdiff_t split = chunk % c->splits, place = chunk / c->splits, panels = c->groups * c->weight->panels;
+    ptrdiff_t split = chunk % c->splits, place = chunk / c->splits, panels = c->groups * c->weight->panels, staged = -1;
     block_range b = {.col = place % c->col_blocks * c->block_cols, .row = place / c->col_blocks % c->row_blocks * c->block_rows,
-                     .image = place / c->col_blocks / c->row_blocks};
+                     .image = place / c->col_blocks / c->row_blocks * c->block_images};
+    b.images = fnn_min(c->block_images, c->images - b.image);
     b.rows = fnn_min(c->block_rows, c->h.out - b.row);
     b.cols = fnn_min(c->block_cols, c->w.out - b.col);
-    const char *a = NULL;
+    ptrdiff_t row = b.row * c->h.step + c->h.first, col = b.col * c->w.step + c->w.first;
     for (ptrdiff_t index = panels * split / c->splits, end = panels * (split + 1) / c->splits; index < end; index++) {
-        if (!a || index % c->weight->panels == 0) a = stage(c, &b, index / c->weight->panels, scratch);
-        compute_panel(c, &b, index, a, scratch);
+        ptrdiff_t group = index / c->weight->panels;
+        for (ptrdiff_t i = 0; i < b.images; i++) {
+            char *copy = (char *)scratch + i * c->stage_size;
+            if (c->staged && group != staged) stage(c, &b, b.image + i, group, copy);
+            const char *direct = fnn_at(input_row(c, b.image + i, group, row), col * c->src.w, c->dtype);
+            compute_panel(c, &b, b.image + i, index, c->staged ? copy : direct, scratch);
+        }
+        staged = group;
     }
 }
 
@@ -266,12 +342,14 @@ void fnn_correlate(const fnn_call *call, fnn_correlation *c, void *memory) {
     const fnn_conv_weight *w = c->weight;
     c->a_offset = memory;
     c->b_offset = c->a_offset + c->batch;
-    ptrdiff_t wide = c->merged ? 1 : c->w.taps, row = c->h.gap * c->row_pitch, col = c->w.gap * c->pitch;
+    int by_channel = c->narrow && c->depth < c->w.taps; /* narrow, fewer channels than taps in a row */
+    ptrdiff_t inner = c->merged ? 1 : by_channel ? c->depth : c->w.taps, row = c->h.gap * c->row_pitch;
+    ptrdiff_t step = by_channel ? c->plane : c->w.gap * c->pitch;
     for (ptrdiff_t i = 0; i < c->batch; i++) {
-        ptrdiff_t t = i / wide, u = i % wide;
-        c->a_offset[i] = t * row + u * col;
-        c->b_offset[i] = ((c->h.slot + t) * w->s + c->w.slot + u) * w->depth * w->cols;
+        ptrdiff_t t = i / inner, u = i % inner, place = (c->h.slot + t) * w->s + c->w.slot + (by_channel ? 0 : u);
+        c->a_offset[i] = t * row + u * step;
+        c->b_offset[i] = place * w->depth * w->cols + (by_channel ? u * w->cols : 0);
     }
     double flops = 2.0 * (double)(pixels * c->h.taps * c->w.taps * c->depth * (c->depthwise ? 1 : c->width * c->groups));
-    fnn_parallel_for(call, c->images * c->row_blocks * c->col_blocks * c->splits, flops / 100, compute_chunk, c);
+    fnn_parallel_for(call, count_chunks(c), flops / 100, compute_chunk, c);
 }
