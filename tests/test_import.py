@@ -1,0 +1,49 @@
+"""What `import fastnn` costs and brings, and what it says when the environment asks for the impossible."""
+
+import statistics
+
+import pytest
+from programs import output, run
+
+from fastnn import _core
+
+TIMED = "import time; began = time.perf_counter(); import {}; print(time.perf_counter() - began)"
+
+
+def test_import_takes_little_longer_than_numpy():
+    times = {"numpy": [], "fastnn": []}
+    for _ in range(7):
+        for name, seconds in times.items():
+            seconds.append(float(output(TIMED.format(name))))
+    extra = statistics.median(times["fastnn"]) - statistics.median(times["numpy"])
+    assert extra < 0.060, times
+
+
+def test_import_brings_numpy_and_nothing_else():
+    code = """
+        import sys
+        import numpy
+        before = {name.partition(".")[0] for name in sys.modules}
+        import fastnn
+        new = {name.partition(".")[0] for name in sys.modules} - before
+        print(*sorted(new - set(sys.stdlib_module_names) - {"fastnn"}))
+    """
+    loaded = output(code).split()
+    assert not {"sklearn", "scipy", "matplotlib", "torch", "tqdm", "safetensors", "joblib", "pytest"} & set(loaded)
+    assert all(name.startswith("_cython") or name.startswith("cython_runtime") for name in loaded), loaded
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+def test_isa_can_be_capped(isa):
+    assert output("import fastnn; print(fastnn._core.get_isa())", FASTNN_ISA=isa) == isa
+
+
+@pytest.mark.parametrize("isa", ["sse9", "AVX2 ", "neon" if "neon" not in _core.available_isas() else "avx2"])
+def test_unsupported_isa_is_an_import_error(isa):
+    result = run("import fastnn", check=False, FASTNN_ISA=isa)
+    assert result.returncode == 1
+    assert f"ImportError: FASTNN_ISA is '{isa}', but this machine and build have scalar" in result.stderr
+
+
+def test_empty_isa_means_none_was_given():
+    assert output("import fastnn; print(fastnn._core.get_isa())", FASTNN_ISA="") == _core.available_isas()[-1]

@@ -1,0 +1,95 @@
+"""The caching allocator: what is given back is used again, statistics add up, the impossible raises."""
+
+import gc
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import _core, nn, optim
+from fastnn import functional as F
+
+
+def stats():
+    gc.collect()
+    return fastnn.memory_stats()
+
+
+def test_blocks_are_used_again():
+    fastnn.zeros(1000, 1000)
+    calls = stats()["system_calls"]
+    for _ in range(50):
+        fastnn.zeros(1000, 1000)
+    assert stats()["system_calls"] == calls
+
+
+def test_statistics_add_up():
+    _core.trim_memory()
+    before = stats()
+    assert before["cached"] == 0
+    x = fastnn.zeros(1000, 1000)
+    during = stats()
+    assert 4e6 <= during["in_use"] - before["in_use"] <= 5e6
+    del x
+    after = stats()
+    assert after["in_use"] == before["in_use"]
+    assert after["peak"] >= during["in_use"]
+    assert after["cached"] == during["in_use"] - before["in_use"]
+    _core.trim_memory()
+    assert stats()["cached"] == 0
+    _core.reset_peak_memory()
+    assert stats()["peak"] == stats()["in_use"]
+
+
+def test_every_size_is_aligned_and_whole():
+    tensors = []
+    for n in [*range(1, 300, 7), 1023, 4095, 4097, 65_537, 1_000_001]:
+        t = fastnn.full((n,), float(n % 97))
+        assert t.data_ptr() % 64 == 0
+        tensors.append(t)
+    for t in tensors:
+        np.testing.assert_array_equal(t.numpy(), np.full(t.shape, t.numel() % 97, np.float32))
+
+
+@pytest.mark.parametrize("shape", [(2**40,), (2**31, 2**31), (2**62, 2), (2**62, 2**62, 2**62), (2**63 - 1,), (1, 2**60, 1, 2**60)])
+def test_impossible_sizes_raise(shape):
+    for make in (fastnn.zeros, fastnn.empty, fastnn.ones):
+        with pytest.raises((MemoryError, OverflowError)):
+            make(*shape)
+    one = fastnn.ones(1, 1)
+    with pytest.raises((MemoryError, OverflowError, ValueError)):
+        fastnn.broadcast_to(one, shape).clone()
+
+
+def test_empty_tensors_with_impossible_extents():
+    assert fastnn.zeros(0, 2**40).numel() == 0
+    assert fastnn.zeros(2**40, 0, 2**40).shape == (2**40, 0, 2**40)
+
+
+def test_a_tensor_keeps_the_memory_of_its_array():
+    x = fastnn.from_numpy(np.arange(1000.0))
+    gc.collect()
+    np.ones(1000)
+    np.testing.assert_array_equal(x.numpy(), np.arange(1000.0))
+
+
+def step():
+    """A model is built, takes a training step, and is forgotten."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(10))
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        loss = F.cross_entropy(model(fastnn.ones(4, 1, 10, 10)), fastnn.tensor([1, 2, 3, 4]))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("models", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_models_leave_nothing_behind(models):
+    step()
+    before = stats()
+    for _ in range(models):
+        step()
+    after = stats()
+    assert after["in_use"] == before["in_use"]
+    assert after["system_calls"] <= before["system_calls"] + 20
