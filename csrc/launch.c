@@ -180,17 +180,19 @@ int fnn_check_outputs(fnn_call *call, fnn_tensor *const *given) {
 
 /* ---- running ---- */
 
-/* By default bound by memory, about 10 GB/s a core, or by the elementwise formula's arithmetic. */
+/* By default bound by memory: about 50 GB/s a core for the first megabyte, which caches hold, 10 GB/s beyond; or by the
+ * elementwise formula's arithmetic (`python bench/elementwise.py`). */
 double fnn_cost(const fnn_call *call) {
     const fnn_driver *driver = fnn_ops[call->op].driver;
     if (driver->cost) return driver->cost(call);
-    double bytes = 0;
+    double bytes = 0, cached = 1 << 20;
     for (int k = 0; k < FNN_MAX_ARGS; k++) {
         if (call->out[k]) bytes += (double)(fnn_numel(call->out[k]) * (ptrdiff_t)fnn_itemsize(call->out[k]->dtype));
         if (call->in[k]) bytes += (double)(fnn_numel(call->in[k]) * (ptrdiff_t)fnn_itemsize(call->in[k]->dtype));
     }
+    double memory = bytes < cached ? 0.02 * bytes : 0.02 * cached + 0.1 * (bytes - cached);
     double arithmetic = call->out[0] ? fnn_ops[call->op].element_ns * (double)fnn_numel(call->out[0]) : 0;
-    return arithmetic > 0.1 * bytes ? arithmetic : 0.1 * bytes;
+    return arithmetic > memory ? arithmetic : memory;
 }
 
 fnn_workspace fnn_workspace_of(const fnn_call *call) {

@@ -221,3 +221,23 @@ def test_integer_division_by_zero_is_an_error():
         launch.integer_binary(fastnn.tensor([1, 2]), fastnn.tensor([1, 0]), kind=3)
     with pytest.raises(TypeError, match="float32 and int64, but must be integers"):
         launch.integer_binary(fastnn.tensor([1.0]), fastnn.tensor([1]), kind=0)
+
+
+def test_results_written_past_the_caches(isa):
+    n = (4 << 20) + 1003  # above FNN_STREAM_BYTES in float32
+    x = (np.arange(n) % 1000).astype(np.float32)
+    t = fastnn.tensor(x)
+    np.testing.assert_array_equal(launch.neg(t).numpy(), -x)
+    target = fastnn.zeros(n + 3)
+    for start in (0, 1, 3):
+        part = target[start:start + n]
+        launch.add(t, t, out=part)
+        np.testing.assert_array_equal(part.numpy(), x + x)
+        launch.copy(t, dtype=-1, out=part)
+        np.testing.assert_array_equal(part.numpy(), x)
+        launch.fill(value=2.5, out=part)
+        assert (part.numpy() == 2.5).all()
+    rows = launch.mul(t[:4 << 20].reshape(1 << 11, 1 << 11), t[:1 << 11])
+    np.testing.assert_array_equal(rows.numpy(), x[:4 << 20].reshape(1 << 11, -1) * x[:1 << 11])
+    wide = fastnn.tensor(np.array([1.0, 3.0], np.float32)).reshape(2, 1).expand(2, 9 << 20)
+    assert launch.lt(wide, fastnn.full((1,), 2.0)).numpy().sum(1).tolist() == [9 << 20, 0]

@@ -5,28 +5,29 @@
 
 enum { RANDOM_BATCH = 512 }; /* elements whose bits are in cache at a time; a multiple of 4 and of all vectors' lanes */
 
-/* The words of `blocks` blocks from `block` on, in order. Each 64-bit lane works on one block: the product of 32-bit numbers
- * that a round needs fills it, and what stands in the upper halves is never looked at. Writes up to WORDS - 1 blocks more. */
-static void philox(const fnn_stream *stream, uint64_t block, ptrdiff_t blocks, uint64_t *halves) {
+/* Ten rounds on WORDS blocks, block, block + 1, ... Each 64-bit lane works on one block: the product of 32-bit numbers that a
+ * round needs fills it, and what stands in the upper halves is never looked at. */
+INLINE void philox_rounds(const fnn_stream *stream, uint64_t block, uint64_t *halves) {
     const words multiplier0 = words_set1(0xD2511F53), multiplier1 = words_set1(0xCD9E8D57), low = words_set1(0xffffffff);
-    for (ptrdiff_t b = 0; b < blocks; b += WORDS) {
-        words c0 = words_count(block + (uint64_t)b), c1 = words_shr(c0, 32);
-        words c2 = words_set1(stream->number), c3 = words_shr(c2, 32);
-        uint32_t key0 = (uint32_t)stream->seed, key1 = (uint32_t)(stream->seed >> 32);
-        for (int round = 0; round < 10; round++) {
-            words p0 = words_mul(multiplier0, c0), p1 = words_mul(multiplier1, c2);
-            c0 = words_xor(words_xor(words_shr(p1, 32), c1), words_set1(key0));
-            c2 = words_xor(words_xor(words_shr(p0, 32), c3), words_set1(key1));
-            c1 = p1, c3 = p0;
-            key0 += 0x9E3779B9, key1 += 0xBB67AE85;
-        }
-        uint64_t first[WORDS], second[WORDS];
-        words_store(first, words_or(words_and(c0, low), words_shl(c1, 32)));
-        words_store(second, words_or(words_and(c2, low), words_shl(c3, 32)));
-        for (int k = 0; k < WORDS; k++) {
-            halves[2 * (b + k)] = first[k];
-            halves[2 * (b + k) + 1] = second[k];
-        }
+    words c0 = words_count(block), c1 = words_shr(c0, 32), c2 = words_set1(stream->number), c3 = words_shr(c2, 32);
+    uint32_t key0 = (uint32_t)stream->seed, key1 = (uint32_t)(stream->seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        words p0 = words_mul(multiplier0, c0), p1 = words_mul(multiplier1, c2);
+        c0 = words_xor(words_xor(words_shr(p1, 32), c1), words_set1(key0));
+        c2 = words_xor(words_xor(words_shr(p0, 32), c3), words_set1(key1));
+        c1 = p1, c3 = p0;
+        key0 += 0x9E3779B9, key1 += 0xBB67AE85;
+    }
+    words first = words_or(words_and(c0, low), words_shl(c1, 32)), second = words_or(words_and(c2, low), words_shl(c3, 32));
+    words_store_pairs(halves, first, second);
+}
+
+/* The words of `blocks` blocks from `block` on, in order; may write up to 2 WORDS - 1 blocks more. Two vectors at a time, because
+ * a round waits for the one before it. */
+static void philox(const fnn_stream *stream, uint64_t block, ptrdiff_t blocks, uint64_t *halves) {
+    for (ptrdiff_t b = 0; b < blocks; b += 2 * WORDS) {
+        philox_rounds(stream, block + (uint64_t)b, halves + 2 * b);
+        philox_rounds(stream, block + (uint64_t)b + WORDS, halves + 2 * b + 2 * WORDS);
     }
 }
 
@@ -39,7 +40,7 @@ INLINE void random_bits(const fnn_stream *stream, ptrdiff_t first, ptrdiff_t n, 
     const ptrdiff_t per_block = REAL64 ? 2 : 4;
     philox(stream, (uint64_t)(first / per_block), (n + per_block - 1) / per_block, bits);
 }
-enum { BITS_SIZE = RANDOM_BATCH + 2 * WORDS }; /* of a buffer for them, in 64-bit integers, for either type */
+enum { BITS_SIZE = RANDOM_BATCH + 4 * WORDS }; /* of a buffer for them, in 64-bit integers, for either type */
 
 /* [0, 1): the upper 24 or 53 bits, exactly. */
 INLINE vec unit_interval(ivec bits) {

@@ -64,6 +64,8 @@ typedef struct {
     int across;        /* that dimension */
     ptrdiff_t columns; /* tiles along it */
     ptrdiff_t outer;   /* elements over all dimensions but `across` and the last */
+    const fnn_kernels *K;
+    int streamed;      /* plain runs of bytes into a large result: past the caches */
 } copy_plan;
 
 static void run_copy(void *context, ptrdiff_t chunk, void *scratch) {
@@ -76,9 +78,11 @@ static void run_copy(void *context, ptrdiff_t chunk, void *scratch) {
     while (from < to) {
         ptrdiff_t n = fnn_min(nest->shape[last] - from % nest->shape[last], to - from);
         fnn_nest_seek(nest, from, at);
-        convert(p->to, at[0], nest->stride[0][last], p->from, at[1], nest->stride[1][last], n);
+        if (p->streamed) p->K->stream(n * (ptrdiff_t)nest->itemsize[0], at[0], at[1]);
+        else convert(p->to, at[0], nest->stride[0][last], p->from, at[1], nest->stride[1][last], n);
         from += n;
     }
+    if (p->streamed) p->K->stream_end();
 }
 
 /* One strip: TILE positions along `across`, all of the last dimension, at one place of the others. The strip is walked in
@@ -115,7 +119,7 @@ static int copy_infer(fnn_call *call) {
 
 /* y: any layout and dtype; x: the same shape. */
 static int copy_run(fnn_call *call) {
-    copy_plan p = {.to = call->out[0]->dtype, .from = call->in[0]->dtype};
+    copy_plan p = {.to = call->out[0]->dtype, .from = call->in[0]->dtype, .K = fnn_kernels_of(FNN_FLOAT32)};
     const fnn_tensor *operand[2] = {call->out[0], call->in[0]};
     fnn_nest_build(&p.nest, operand, 2);
     int last = p.nest.rank - 1;
@@ -123,6 +127,8 @@ static int copy_run(fnn_call *call) {
         if (p.nest.stride[1][d] == 1 && p.nest.stride[1][last] > 1 && p.nest.shape[d] >= 4 && p.nest.shape[last] >= 4)
             p.tiled = 1, p.across = d;
     if (!p.tiled) {
+        p.streamed = p.to == p.from && p.nest.stride[0][last] == 1 && p.nest.stride[1][last] == 1 && p.nest.shape[last] >= TILE * TILE
+                     && p.nest.size * (ptrdiff_t)p.nest.itemsize[0] >= FNN_STREAM_BYTES;
         fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_copy, &p);
         return FNN_OK;
     }
@@ -148,7 +154,17 @@ typedef struct {
     fnn_nest nest;
     int dtype;
     double value;
+    const fnn_kernels *K;
+    int streamed;
 } fill_plan;
+
+/* A block of the value, copied past the caches again and again. */
+static void stream_value(const fill_plan *p, char *to, ptrdiff_t n) {
+    char block[4096];
+    ptrdiff_t size = (ptrdiff_t)p->nest.itemsize[0], many = (ptrdiff_t)sizeof block / size;
+    convert(p->dtype, block, 1, FNN_FLOAT64, &p->value, 0, many);
+    for (ptrdiff_t i = 0; i < n; i += many) p->K->stream(fnn_min(many, n - i) * size, to + i * size, block);
+}
 
 static void run_fill(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
@@ -160,10 +176,12 @@ static void run_fill(void *context, ptrdiff_t chunk, void *scratch) {
     while (from < to) {
         ptrdiff_t n = fnn_min(nest->shape[last] - from % nest->shape[last], to - from);
         fnn_nest_seek(nest, from, at);
-        if (p->value == 0 && nest->stride[0][last] == 1) memset(at[0], 0, (size_t)n * nest->itemsize[0]);
+        if (p->streamed) stream_value(p, at[0], n);
+        else if (p->value == 0 && nest->stride[0][last] == 1) memset(at[0], 0, (size_t)n * nest->itemsize[0]);
         else convert(p->dtype, at[0], nest->stride[0][last], FNN_FLOAT64, &p->value, 0, n);
         from += n;
     }
+    if (p->streamed) p->K->stream_end();
 }
 
 static int fill_infer(fnn_call *call) {
@@ -173,9 +191,12 @@ static int fill_infer(fnn_call *call) {
 
 /* y[...] = value; y is always given by the caller. */
 static int fill_run(fnn_call *call) {
-    fill_plan p = {.dtype = call->out[0]->dtype, .value = call->attr.f[0]};
+    fill_plan p = {.dtype = call->out[0]->dtype, .value = call->attr.f[0], .K = fnn_kernels_of(FNN_FLOAT32)};
     const fnn_tensor *operand[1] = {call->out[0]};
     fnn_nest_build(&p.nest, operand, 1);
+    int last = p.nest.rank - 1;
+    p.streamed = p.nest.stride[0][last] == 1 && p.nest.shape[last] >= TILE * TILE
+                 && p.nest.size * (ptrdiff_t)p.nest.itemsize[0] >= FNN_STREAM_BYTES;
     fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_fill, &p);
     return FNN_OK;
 }

@@ -5,18 +5,26 @@
 
 enum {
     CHUNK = 16384, /* elements a chunk: 64 KB of float32 per operand */
-    BLOCK = 256    /* elements staged at a time when an operand is strided */
+    BLOCK = 512    /* elements staged at a time when an operand is strided or streamed */
 };
+
+/* Bytes of scratch an operand has; a line more than a power of two, so that operands do not share cache sets. */
+static const ptrdiff_t PITCH = BLOCK * (ptrdiff_t)sizeof(double) + 64;
+
+/* How an operand reaches the kernel: where it lies, or through scratch because its elements are strided, or because it is a
+ * large result, written past the caches block by block. */
+enum { DIRECT, STRIDED, STREAMED };
 
 typedef struct {
     fnn_nest nest;
     const double *attr;
     void (*kernel) FNN_ELEMENTWISE_ARGS;
     int inputs, outputs;
-    int any_staged;
+    int any_staged, any_streamed;
     int slot[FNN_MAX_ARGS]; /* which input each operand after the outputs is */
     const void *scalar[FNN_MAX_ARGS];
-    char staged[FNN_MAX_ARGS]; /* operands that reach the kernel through scratch */
+    char staged[FNN_MAX_ARGS]; /* DIRECT, STRIDED or STREAMED */
+    const fnn_kernels *K;
 } plan;
 
 static int count(const void *const *arguments) {
@@ -55,6 +63,15 @@ static int infer(fnn_call *call) {
     return FNN_OK;
 }
 
+/* A result in place of an input is in cache when it is written. */
+static int is_streamed(const fnn_call *call, const fnn_nest *nest, int k, int inputs) {
+    ptrdiff_t size = (ptrdiff_t)nest->itemsize[k];
+    if (nest->size * size < FNN_STREAM_BYTES || nest->shape[nest->rank - 1] < BLOCK) return 0;
+    for (int j = 0; j < inputs; j++)
+        if (call->in[j]->data == call->out[k]->data) return 0;
+    return 1;
+}
+
 static void make_plan(const fnn_call *call, plan *p) {
     const fnn_tensor *operand[FNN_MAX_ARGS];
     int inputs = count_inputs(call), operands = p->outputs = count_outputs(call);
@@ -68,13 +85,16 @@ static void make_plan(const fnn_call *call, plan *p) {
     p->inputs = inputs;
     fnn_nest_build(&p->nest, operand, operands);
     p->attr = call->attr.f;
-    memcpy(&p->kernel, (const char *)fnn_kernels_of(real_dtype(call, inputs)) + fnn_ops[call->op].kernel, sizeof p->kernel);
-    p->any_staged = 0;
+    p->K = fnn_kernels_of(real_dtype(call, inputs));
+    memcpy(&p->kernel, (const char *)p->K + fnn_ops[call->op].kernel, sizeof p->kernel);
+    p->any_staged = p->any_streamed = 0;
     for (int k = 0; k < operands; k++) {
         ptrdiff_t step = p->nest.stride[k][p->nest.rank - 1];
         int repeats = step == 0 && k >= p->outputs && inputs == 2; /* kernels of two inputs repeat an element themselves */
-        p->staged[k] = step != 1 && !repeats;
-        p->any_staged |= p->staged[k];
+        p->staged[k] = step != 1 && !repeats ? STRIDED : DIRECT;
+        if (step == 1 && k < p->outputs && is_streamed(call, &p->nest, k, inputs)) p->staged[k] = STREAMED;
+        p->any_staged |= p->staged[k] != DIRECT;
+        p->any_streamed |= p->staged[k] == STREAMED;
     }
 }
 
@@ -98,7 +118,7 @@ static void run_block(const plan *p, char *const *at, ptrdiff_t n, char *scratch
     const fnn_nest *nest = &p->nest;
     int inner = nest->rank - 1;
     for (int k = 0; k < nest->operands; k++) {
-        char *here = p->staged[k] ? scratch + k * BLOCK * (ptrdiff_t)sizeof(double) : at[k];
+        char *here = p->staged[k] ? scratch + k * PITCH : at[k];
         ptrdiff_t stride = nest->stride[k][inner];
         if (k < p->outputs) {
             out[k] = here;
@@ -111,8 +131,10 @@ static void run_block(const plan *p, char *const *at, ptrdiff_t n, char *scratch
     for (int k = 0; k < p->inputs; k++)
         if (p->scalar[k]) in[k] = p->scalar[k];
     p->kernel(n, out, in, step, p->attr);
-    for (int k = 0; k < p->outputs; k++)
-        if (p->staged[k]) move_strided(at[k], nest->stride[k][inner], out[k], 1, n, nest->itemsize[k]);
+    for (int k = 0; k < p->outputs; k++) {
+        if (p->staged[k] == STRIDED) move_strided(at[k], nest->stride[k][inner], out[k], 1, n, nest->itemsize[k]);
+        if (p->staged[k] == STREAMED) p->K->stream(n * (ptrdiff_t)nest->itemsize[k], at[k], out[k]);
+    }
 }
 
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
@@ -131,12 +153,14 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
             for (int k = 0; k < nest->operands; k++) at[k] += m * nest->stride[k][last] * (ptrdiff_t)nest->itemsize[k];
         }
     }
+    if (p->any_streamed) p->K->stream_end();
 }
+
 
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p;
     make_plan(call, &p);
-    if (p.any_staged) ws->scratch = sizeof(double) * BLOCK * FNN_MAX_ARGS;
+    if (p.any_staged) ws->scratch = (size_t)(PITCH * p.nest.operands);
 }
 
 /* out[]: the broadcast shape of in[]; chunks of CHUNK elements, whatever the strides. */

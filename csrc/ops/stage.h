@@ -16,7 +16,6 @@ void fnn_unstage_output(const fnn_tensor *t, const void *staged);
 
 /* Whether `elements` written once at `to`, in pixels of `channels`, should bypass the caches: when they are too many to be found
  * there by the next op (FNN_STREAM_BYTES), and every pixel starts on a cache line. No bit depends on it. */
-enum { FNN_STREAM_BYTES = 32 << 20 };
 int fnn_may_stream(const void *to, ptrdiff_t elements, ptrdiff_t channels, int dtype);
 
 #endif

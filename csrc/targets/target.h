@@ -6,6 +6,7 @@
 
 #include "../kernels/elementwise.h"
 #include "../kernels/random.h"
+#include "../kernels/stream.h"
 #include "../kernels/gemm.h"
 #include "../kernels/reduce.h"
 #include "../kernels/index.h"
