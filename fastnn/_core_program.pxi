@@ -317,7 +317,9 @@ cdef class Program:
     def snapshot(self):
         """Copies of everything lasting that the program changes; for `restore`."""
         cdef Storage storage
-        copies = [(s, (<Storage>s).start[:(<Storage>s).nbytes]) for s in self.written]
+        cdef set fresh = {id((<TensorBase>after).storage) for _, before, is_set, after in self.gradients.values()
+                          if after is not None and (is_set or before is None)}  # an eager step makes these anew
+        copies = [(s, (<Storage>s).start[:(<Storage>s).nbytes]) for s in self.written if id(s) not in fresh]
         for number in self.random_counts:
             storage = self.storages[number][0]
             copies.append((storage, storage.start[:storage.nbytes]))

@@ -124,10 +124,10 @@ class CapturedProgram:
         before = program.snapshot()
         outputs = program.run(tensors)
         after = program.snapshot()
+        replayed = _bits(outputs, after)
         program.restore(before)
         results = self.step(*inputs)
-        same = all(np.array(memoryview(e)).tobytes() == np.array(memoryview(r)).tobytes() for e, r in zip(_flatten(results)[0], outputs))
-        if not same or program.snapshot()[0] != after[0]:
+        if _bits(_flatten(results)[0], program.snapshot()) != replayed:
             return self._give_up("a replay gave other bits than an eager run: the step depends on something that is not a tensor "
                                  "(Python numbers, NumPy's random numbers, global state)", None, results)
         program.restore(after)
@@ -193,6 +193,12 @@ class CapturedProgram:
             lines += [f"  fused: {count} {rule}" for rule, count in program.fusions().items() if count]
             lines += [f"  {k:4d}  {name:32s} {ns / 1000:10.1f} us predicted" for k, (name, ns) in enumerate(calls)]
         return "\n".join(lines) if lines else f"no program{'' if self.obstacle is None else ': ' + self.obstacle}"
+
+
+def _bits(outputs: list, state: tuple) -> list:
+    """All that a step leaves behind, as bytes: its outputs, lasting memory and gradients, in a fixed order."""
+    gradients = [gradient for _, gradient in state[1] if gradient is not None]
+    return [np.array(memoryview(t)).tobytes() for t in (*outputs, *gradients)] + [content for _, content in state[0]]
 
 
 def _key(inputs: tuple) -> tuple:

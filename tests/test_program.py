@@ -130,3 +130,20 @@ def test_a_step_that_depends_on_python_numbers_is_found_out():
     with pytest.warns(RuntimeWarning, match="other bits than an eager run"):
         np.testing.assert_array_equal(program(x).numpy(), [3, 3])
     np.testing.assert_array_equal(program(x).numpy(), [4, 4])
+
+
+def test_gradients_that_stay_are_verified_too():
+    w = fastnn.ones(3, requires_grad=True)
+
+    def step(x):
+        w.grad = None
+        y = relu(w.reshape(3))
+        y.backward(x)
+        return y
+
+    program = capture(step, verify=True)
+    for k in range(6):
+        x = fastnn.full(3, float(k))
+        program(x)
+        np.testing.assert_array_equal(w.grad.numpy(), x.numpy())
+    assert program.replays == 4 and program.obstacle is None
