@@ -165,6 +165,7 @@ static void plan_forward(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_
     c->w = (fnn_axis){.in = d->w, .out = d->ow, .step = d->stride[1], .taps = d->s, .first = -d->padding[2], .gap = d->dilation[1]};
     c->src = fnn_image_of(call->in[0]);
     c->dst = fnn_image_of(call->out[0]);
+    c->flops = 2.0 * (double)(d->groups * d->k * d->c * d->r * d->s);
     fnn_correlate_plan(c);
 }
 
@@ -213,6 +214,7 @@ static void plan_phase(const fnn_call *call, const fnn_conv_dims *d, ptrdiff_t p
     c->dst.data += (phase_h * c->dst.h + phase_w * c->dst.w) * size;
     c->dst.h *= d->stride[0];
     c->dst.w *= d->stride[1];
+    c->flops = 2.0 * (double)(d->groups * d->k * d->c * d->r * d->s) / (double)(d->stride[0] * d->stride[1]);
     fnn_correlate_plan(c);
 }
 
@@ -259,7 +261,7 @@ int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
     }
     if (finish.bias || finish.residual || finish.activation) c.epilogue = &finish;
     fnn_conv_weight_pack(call, &w, memory + fnn_correlate_bytes(&c), NULL, NULL);
-    fnn_correlate(call, &c, memory);
+    fnn_correlate(call, &c, 1, memory);
     return FNN_OK;
 }
 
@@ -280,42 +282,47 @@ static int backward_input_infer(fnn_call *call) {
 
 static size_t order_bytes(const fnn_conv_dims *d) { return (size_t)fnn_round_up((d->r + d->s) * (ptrdiff_t)sizeof(ptrdiff_t), 64); }
 
+static ptrdiff_t count_phases(const fnn_conv_dims *d) { return fnn_min(d->stride[0], d->h) * fnn_min(d->stride[1], d->w); }
+
+static size_t phases_bytes(const fnn_conv_dims *d) { return (size_t)fnn_round_up(count_phases(d) * (ptrdiff_t)sizeof(fnn_correlation), 64); }
+
+/* shared: [orders][packed weights][phases][their offsets] */
 static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     fnn_call copy = *call;
     fnn_conv_dims d;
     fnn_conv_weight w;
     fnn_correlation c;
+    if (fnn_numel(call->out[0]) == 0) return;
     backward_input_dims(&copy, &d);
-    size_t offsets = 0;
-    for (ptrdiff_t p = 0; p < fnn_min(d.stride[0], d.h); p++)
-        for (ptrdiff_t q = 0; q < fnn_min(d.stride[1], d.w); q++) {
-            plan_phase(call, &d, p, q, &w, &c);
-            if (fnn_correlate_bytes(&c) > offsets) offsets = fnn_correlate_bytes(&c);
-            if (c.scratch_bytes > ws->scratch) ws->scratch = c.scratch_bytes;
-        }
-    if (fnn_numel(call->out[0])) ws->shared = order_bytes(&d) + offsets + fnn_conv_weight_bytes(&w);
+    ws->shared = order_bytes(&d) + phases_bytes(&d);
+    for (ptrdiff_t i = 0, wide = fnn_min(d.stride[1], d.w), n = count_phases(&d); i < n; i++) {
+        plan_phase(call, &d, i / wide, i % wide, &w, &c);
+        ws->shared += fnn_correlate_bytes(&c);
+        if (c.scratch_bytes > ws->scratch) ws->scratch = c.scratch_bytes;
+    }
+    ws->shared += fnn_conv_weight_bytes(&w);
 }
 
-/* Phases of the input grid one after another; the weights are packed once for all. */
+/* All phases of the input grid; the weights are packed once for all. */
 static int backward_input_run(fnn_call *call) {
     fnn_conv_dims d;
-    fnn_conv_weight w;
-    fnn_correlation c;
+    fnn_conv_weight w, same;
+    fnn_correlation first;
     int status = backward_input_dims(call, &d);
     if (status || fnn_numel(call->out[0]) == 0) return status;
     ptrdiff_t *order = call->shared;
     order_by_phase(&d, 0, order);
     order_by_phase(&d, 1, order + d.r);
-    plan_common(call->in[1], &d, 1, &w, &c);
-    char *packed = (char *)call->shared + order_bytes(&d), *offsets = packed + fnn_conv_weight_bytes(&w);
+    plan_common(call->in[1], &d, 1, &w, &first);
+    char *packed = (char *)call->shared + order_bytes(&d), *after = packed + fnn_conv_weight_bytes(&w);
+    fnn_correlation *phases = (fnn_correlation *)after;
     fnn_conv_weight_pack(call, &w, packed, order, order + d.r);
-    fnn_conv_weight phase_weight;
-    for (ptrdiff_t p = 0; p < fnn_min(d.stride[0], d.h); p++)
-        for (ptrdiff_t q = 0; q < fnn_min(d.stride[1], d.w); q++) {
-            plan_phase(call, &d, p, q, &phase_weight, &c);
-            c.weight = &w;
-            fnn_correlate(call, &c, offsets);
-        }
+    ptrdiff_t wide = fnn_min(d.stride[1], d.w), count = count_phases(&d);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        plan_phase(call, &d, i / wide, i % wide, &same, &phases[i]);
+        phases[i].weight = &w;
+    }
+    fnn_correlate(call, phases, count, after + phases_bytes(&d));
     return FNN_OK;
 }
 

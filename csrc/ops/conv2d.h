@@ -47,6 +47,7 @@ typedef struct {
     fnn_image src, dst;
     const fnn_conv_weight *weight;
     const fnn_epilogue *epilogue;
+    double flops;  /* for each output pixel; phases give their mean, so that their blocks agree */
     int depthwise; /* depth = width = all channels, each read by itself only */
     /* planned */
     int staged;                      /* input rows are copied into padded scratch first */
@@ -94,7 +95,8 @@ size_t fnn_conv_weight_bytes(const fnn_conv_weight *w);
 void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory, const ptrdiff_t *order_r, const ptrdiff_t *order_s);
 void fnn_correlate_plan(fnn_correlation *c);
 size_t fnn_correlate_bytes(const fnn_correlation *c); /* shared: offsets */
-void fnn_correlate(const fnn_call *call, fnn_correlation *c, void *memory);
+/* Runs `count` correlations (planned, with the same weights) as one loop; memory: the sum of their fnn_correlate_bytes. */
+void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count, void *memory);
 
 /* conv2d_weight.c */
 void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);

@@ -132,7 +132,7 @@ static ptrdiff_t count_chunks(const fnn_correlation *c) { return c->image_blocks
 static void plan_blocks(fnn_correlation *c) {
     ptrdiff_t tile = c->K->tile_rows, rows = c->h.out, cols = c->w.out, images = 1, panels = c->groups * c->weight->panels;
     ptrdiff_t panel_bytes = c->weight->panel_size * size_of(c->dtype);
-    double flops = 2.0 * (double)(c->h.taps * c->w.taps * c->depth * (c->depthwise ? 1 : c->width * c->groups));
+    double flops = c->flops;
     while (!c->spread && cols > tile &&
            (stage_bytes(c, 1, cols) > STAGE_BYTES ||
             (rows == 1 && (double)cols * flops > CHUNK_FLOPS && c->images * fnn_ceil_div(c->w.out, cols) < CHUNKS)))
@@ -302,8 +302,7 @@ static void compute_panel(const fnn_correlation *c, const block_range *b, ptrdif
         }
 }
 
-static void compute_chunk(void *context, ptrdiff_t chunk, void *scratch) {
-    const fnn_correlation *c = context;
+static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t split = chunk % c->splits, place = chunk / c->splits, panels = c->groups * c->weight->panels, staged = -1;
     block_range b = {.col = place % c->col_blocks * c->block_cols, .row = place / c->col_blocks % c->row_blocks * c->block_rows,
                      .image = place / c->col_blocks / c->row_blocks * c->block_images};
@@ -324,21 +323,14 @@ static void compute_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 }
 
 /* No tap reaches these outputs: a phase of backward_input that the kernel never touched. */
-static void clear_image(void *context, ptrdiff_t image, void *scratch) {
-    (void)scratch;
-    const fnn_correlation *c = context;
+static void clear_image(const fnn_correlation *c, ptrdiff_t image) {
     for (ptrdiff_t i = 0; i < c->h.out; i++)
         c->K->conv_clear(c->w.out, c->groups * c->width, fnn_at(c->dst.data, image * c->dst.n + i * c->dst.h, c->dtype), c->dst.w,
                          c->dst.c);
 }
 
-void fnn_correlate(const fnn_call *call, fnn_correlation *c, void *memory) {
-    if (c->images * c->h.out * c->w.out == 0) return;
-    ptrdiff_t pixels = c->images * c->h.out * c->w.out;
-    if (c->batch == 0) {
-        fnn_parallel_for(call, c->images, (double)(pixels * c->groups * c->width), clear_image, c);
-        return;
-    }
+/* Tables of where gemm_tile's operands start, from `memory` on. */
+static void fill_offsets(fnn_correlation *c, void *memory) {
     const fnn_conv_weight *w = c->weight;
     c->a_offset = memory;
     c->b_offset = c->a_offset + c->batch;
@@ -350,6 +342,38 @@ void fnn_correlate(const fnn_call *call, fnn_correlation *c, void *memory) {
         c->a_offset[i] = t * row + u * step;
         c->b_offset[i] = place * w->depth * w->cols + (by_channel ? u * w->cols : 0);
     }
-    double flops = 2.0 * (double)(pixels * c->h.taps * c->w.taps * c->depth * (c->depthwise ? 1 : c->width * c->groups));
-    fnn_parallel_for(call, count_chunks(c), flops / 100, compute_chunk, c);
+}
+
+typedef struct {
+    const fnn_correlation *list;
+    ptrdiff_t count;
+} correlations;
+
+static ptrdiff_t chunks_of(const fnn_correlation *c) {
+    if (c->images * c->h.out * c->w.out == 0) return 0;
+    return c->batch ? count_chunks(c) : c->images;
+}
+
+/* Chunk by chunk through all correlations in turn: phases of one block read the same input and write the same lines. */
+static void correlate_chunk(void *context, ptrdiff_t chunk, void *scratch) {
+    const correlations *all = context;
+    const fnn_correlation *c = &all->list[chunk % all->count];
+    ptrdiff_t index = chunk / all->count;
+    if (index >= chunks_of(c)) return;
+    if (c->batch) compute_chunk(c, index, scratch);
+    else clear_image(c, index);
+}
+
+void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count, void *memory) {
+    correlations all = {list, count};
+    ptrdiff_t chunks = 0;
+    double ns = 0;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        fnn_correlation *c = &list[i];
+        fill_offsets(c, memory);
+        memory = (char *)memory + fnn_correlate_bytes(c);
+        chunks = fnn_max(chunks, chunks_of(c));
+        ns += (double)(c->images * c->h.out * c->w.out) * (c->flops / 100 + 0.1 * (double)(c->groups * c->width));
+    }
+    fnn_parallel_for(call, chunks * count, ns, correlate_chunk, &all);
 }
