@@ -5,16 +5,17 @@
  *
  * A tile is TILE_ROWS x TILE_VECS vectors of accumulators, which leaves registers for one row of B and for broadcasts of A:
  * 14 x 2 of 32 registers and 6 x 2 of 16, the shapes with the fewest loads per multiply-add (BLIS uses the like). Few live
- * accumulators are bound by latency: rows are therefore shared out evenly, 15 as 8 + 7. */
+ * accumulators are bound by latency: rows are therefore shared out evenly, 15 as 8 + 7, and very few of them make wider tiles,
+ * which also read longer runs of B. */
 
 #if defined(VEC_AVX512)
-enum { TILE_ROWS = 14, TILE_VECS = 2, TILE_MASKED = 1 }; /* a masked load costs what a plain one does */
+enum { TILE_ROWS = 14, TILE_VECS = 2, WIDE_ROWS = 4, TILE_MASKED = 1 }; /* a masked load costs what a plain one does */
 #elif defined(VEC_AVX2)
-enum { TILE_ROWS = 6, TILE_VECS = 2, TILE_MASKED = 0 };
+enum { TILE_ROWS = 6, TILE_VECS = 2, WIDE_ROWS = 2, TILE_MASKED = 0 };
 #else
-enum { TILE_ROWS = 4, TILE_VECS = 2, TILE_MASKED = 0 };
+enum { TILE_ROWS = 4, TILE_VECS = 2, WIDE_ROWS = 2, TILE_MASKED = 0 };
 #endif
-enum { TILE_COLS = TILE_VECS * LANES, TILE_BASES = (TILE_ROWS + 2) / 3 };
+enum { TILE_COLS = TILE_VECS * LANES, TILE_BASES = (TILE_ROWS + 2) / 3, WIDEST = 8 };
 
 typedef struct {
     ptrdiff_t batch, depth;
@@ -38,16 +39,16 @@ enum { A_STRIDED, A_ALONG_K, A_ALONG_ROWS };
 
 /* One k: base[q] is row 3q of A, rows 3q + 1 and 3q + 2 are one and two strides on (x86 addresses scale an index by 1 and 2);
  * neighbouring rows need base[0] only. */
-INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const char *const base[TILE_BASES], ptrdiff_t a_row, ptrdiff_t at,
+INLINE void tile_step(vec acc[TILE_ROWS][WIDEST], const char *const base[TILE_BASES], ptrdiff_t a_row, ptrdiff_t at,
                       const char *b, int rows, int vecs, ptrdiff_t last, int masked, int order) {
-    vec bv[TILE_VECS];
-#pragma GCC unroll 4
+    vec bv[WIDEST];
+#pragma GCC unroll 8
     for (int v = 0; v < vecs; v++) bv[v] = tile_load(b, v, vecs, last, masked);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
         const char *p = order == A_ALONG_ROWS ? base[0] + i * (ptrdiff_t)sizeof(real) : base[i / 3] + i % 3 * a_row;
         const vec av = vec_set1(*(const real *)(p + at));
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int v = 0; v < vecs; v++) acc[i][v] = vec_fma(av, bv[v], acc[i][v]);
     }
 }
@@ -56,12 +57,12 @@ INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const char *const base[TILE
 INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int vecs, int masked, int order) {
     const int unroll = order == A_ALONG_K ? 4 : order == A_ALONG_ROWS ? 2 : 1;
     const int bases = order == A_ALONG_ROWS ? 1 : (rows + 2) / 3;
-    vec acc[TILE_ROWS][TILE_VECS];
+    vec acc[TILE_ROWS][WIDEST];
     const ptrdiff_t last = t->last, a_row = t->a_row, a_col = order == A_ALONG_K ? (ptrdiff_t)sizeof(real) : t->a_col, b_row = t->b_row;
     const int accumulate = t->accumulate;
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int v = 0; v < vecs; v++)
             acc[i][v] = accumulate ? tile_load(c + i * t->c_row, v, vecs, last, masked) : vec_zero();
     for (ptrdiff_t batch = 0; batch < t->batch; batch++) {
@@ -89,7 +90,7 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
     }
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int v = 0; v < vecs; v++) {
             real *p = (real *)(c + i * t->c_row) + v * LANES;
             if (masked && v == vecs - 1) vec_store_n(p, acc[i][v], last);
@@ -129,25 +130,44 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
 TILES(TILE_DEFINE)
 static tile_function *const tiles[TILE_ROWS][TILE_VECS][2][3] = {TILES(TILE_ENTRY)};
 
-/* C (rows x cols, cols <= TILE_COLS) (+)= sum over t of A_t (rows x depth) times B_t (depth x cols, unit column stride);
- * A_t starts at a + a_offset[t], B_t at b + b_offset[t] (NULL: 0). The tile stays in registers over all t and k. */
+/* Wider tiles of whole vectors. */
+#define TILES_WIDE_2(X) TILE_ORDERS(X, 1, 8, 0) TILE_ORDERS(X, 2, 4, 0)
+#if defined(VEC_AVX512)
+#define TILES_WIDE(X) TILES_WIDE_2(X) TILE_ORDERS(X, 3, 4, 0) TILE_ORDERS(X, 4, 4, 0)
+#else
+#define TILES_WIDE TILES_WIDE_2
+#endif
+#define TILE_WIDE_ENTRY(rows, vecs, masked, order) [rows - 1][order] = tile_##rows##_##vecs##_##masked##_##order,
+TILES_WIDE(TILE_DEFINE)
+static tile_function *const wide_tiles[WIDE_ROWS][3] = {TILES_WIDE(TILE_WIDE_ENTRY)};
+
+/* C (rows x cols) (+)= sum over t of A_t (rows x depth) times B_t (depth x cols, unit column stride);
+ * A_t starts at a + a_offset[t], B_t at b + b_offset[t] (NULL: 0). A tile stays in registers over all t and k. */
 static void gemm_tile_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
                              const ptrdiff_t *a_offset, ptrdiff_t a_row, ptrdiff_t a_col, const void *b,
                              const ptrdiff_t *b_offset, ptrdiff_t b_row, void *c, ptrdiff_t c_row, int accumulate) {
-    const ptrdiff_t size = sizeof(real);
-    const int vecs = (int)((cols + LANES - 1) / LANES);
+    const ptrdiff_t size = sizeof(real), wide = rows == 1 ? 8 * LANES : 4 * LANES;
     const int order = a_col == 1 ? A_ALONG_K : a_row == 1 ? A_ALONG_ROWS : A_STRIDED;
-    const int masked = TILE_MASKED || cols % LANES != 0;
-    const tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = a_row * size,
-                         .a_col = a_col * size, .b_row = b_row * size, .c_row = c_row * size, .b = b,
-                         .last = cols - (vecs - 1) * LANES, .accumulate = accumulate};
-    const char *from = a;
-    char *to = c;
-    for (ptrdiff_t left = (rows + TILE_ROWS - 1) / TILE_ROWS, n; left > 0; left--, rows -= n) {
-        n = (rows + left - 1) / left;
-        tiles[n - 1][vecs - 1][masked][order](&t, from, to);
-        from += n * t.a_row;
-        to += n * t.c_row;
+    tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = a_row * size,
+                   .a_col = a_col * size, .b_row = b_row * size, .c_row = c_row * size, .last = LANES, .accumulate = accumulate};
+    for (ptrdiff_t j = 0, width; j < cols; j += width) {
+        const char *from = a;
+        char *to = (char *)c + j * size;
+        t.b = (const char *)b + j * size;
+        width = wide;
+        if (rows <= WIDE_ROWS && cols - j >= wide) {
+            wide_tiles[rows - 1][order](&t, from, to);
+            continue;
+        }
+        width = cols - j < TILE_COLS ? cols - j : TILE_COLS;
+        const int vecs = (int)((width + LANES - 1) / LANES), masked = TILE_MASKED || width % LANES != 0;
+        t.last = width - (vecs - 1) * LANES;
+        for (ptrdiff_t i = 0, n, left = (rows + TILE_ROWS - 1) / TILE_ROWS; left > 0; left--, i += n) {
+            n = (rows - i + left - 1) / left;
+            tiles[n - 1][vecs - 1][masked][order](&t, from, to);
+            from += n * t.a_row;
+            to += n * t.c_row;
+        }
     }
 }
 

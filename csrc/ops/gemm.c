@@ -184,20 +184,21 @@ static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth
     const ptrdiff_t wide = p->K->tile_cols, near = fnn_ceil_div(w->rows, fnn_ceil_div(w->rows, p->near_rows));
     const char *b = w->b + (k * g->b.row + w->col * g->b.col) * p->size;
     ptrdiff_t b_row = wide, panel = wide * depth; /* from one row, one panel to the next */
+    ptrdiff_t across = wide;                      /* columns at a time */
     if (p->packs == BY_CHUNK) {
         p->K->gemm_pack(depth, w->cols, b, g->b.row, g->b.col, w->packed, wide, panel);
         b = w->packed;
     } else if (p->packs == SHARED) {
         b = packed_at(p, k, depth, w->col / wide - p->first);
     } else {
-        b_row = g->b.row, panel = wide;
+        b_row = g->b.row, across = w->cols;
     }
     view a = {w->a + (w->row * g->a.row + k * g->a.col) * p->size, g->a.row, g->a.col, near * g->a.row};
     if (!p->a_in_place) a = copy_rows(p, w, k, depth, near);
     for (ptrdiff_t i = 0; i < w->rows; i += near, a.data += a.step * p->size) {
         ptrdiff_t n = fnn_min(near, w->rows - i), row = w->row + i;
-        for (ptrdiff_t j = 0; j < w->cols; j += wide) {
-            ptrdiff_t cols = fnn_min(wide, w->cols - j);
+        for (ptrdiff_t j = 0; j < w->cols; j += across) {
+            ptrdiff_t cols = fnn_min(across, w->cols - j);
             p->K->gemm_tile(n, cols, 1, depth, a.data, NULL, a.row, a.col, b + j / wide * panel * p->size, NULL, b_row,
                             w->c + (row * g->c.row + w->col + j) * p->size, g->c.row, k > 0);
             if (k + depth >= g->K) epilogue(p, w, row, n, w->col + j, cols);
