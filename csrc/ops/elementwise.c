@@ -137,25 +137,37 @@ static void run_block(const plan *p, char *const *at, ptrdiff_t n, char *scratch
     }
 }
 
+/* n elements from `at` on, which is left behind them, in blocks where operands go through scratch. */
+static void run_run(const plan *p, char **at, ptrdiff_t n, char *scratch) {
+    const fnn_nest *nest = &p->nest;
+    for (ptrdiff_t m; n > 0; n -= m) {
+        m = p->any_staged ? fnn_min(n, BLOCK) : n;
+        run_block(p, at, m, scratch);
+        for (int k = 0; k < nest->operands; k++) at[k] += m * nest->stride[k][nest->rank - 1] * (ptrdiff_t)nest->itemsize[k];
+    }
+}
+
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_nest *nest = &p->nest;
     int last = nest->rank - 1;
     ptrdiff_t from = chunk * CHUNK, to = fnn_min(from + CHUNK, nest->size), inner = nest->shape[last];
+    ptrdiff_t rows = last ? nest->shape[last - 1] : 1, row = from / inner % rows;
     char *at[FNN_MAX_ARGS];
-    while (from < to) {
-        ptrdiff_t n = fnn_min(inner - from % inner, to - from);
-        fnn_nest_seek(nest, from, at);
-        from += n;
-        for (ptrdiff_t m; n > 0; n -= m) {
-            m = p->any_staged ? fnn_min(n, BLOCK) : n;
-            run_block(p, at, m, scratch);
-            for (int k = 0; k < nest->operands; k++) at[k] += m * nest->stride[k][last] * (ptrdiff_t)nest->itemsize[k];
+    fnn_nest_seek(nest, from, at);
+    for (ptrdiff_t n; from < to; from += n) {
+        n = fnn_min(inner - from % inner, to - from);
+        run_run(p, at, n, scratch);
+        if (++row < rows) {
+            for (int k = 0; k < nest->operands; k++)
+                at[k] += (nest->stride[k][last - 1] - inner * nest->stride[k][last]) * (ptrdiff_t)nest->itemsize[k];
+        } else if (from + n < to) {
+            fnn_nest_seek(nest, from + n, at);
+            row = 0;
         }
     }
     if (p->any_streamed) p->K->stream_end();
 }
-
 
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p;
