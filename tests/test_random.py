@@ -193,3 +193,25 @@ def test_errors_name_what_was_given():
         launch.normal(state(), mean=0.0, std=1.0, ordinal=0, out=_core.empty((3,), fastnn.int64))
     with pytest.raises(ValueError, match=r"'generator' has shape \(3,\)"):
         launch.dropout_forward(fastnn.zeros(3), fastnn.tensor([1, 2, 3]), p=0.5, scale=2.0, ordinal=0)
+
+
+def test_a_captured_step_draws_the_numbers_that_eager_steps_draw():
+    def run(capture):
+        fastnn.manual_seed(8)
+        seen = []
+
+        def step(x):
+            y, mask = launch.dropout_forward(x, fastnn.random.default_generator.state, p=0.5, scale=2.0, ordinal=0)
+            z, _ = launch.dropout_forward(y, fastnn.random.default_generator.state, p=0.2, scale=1.25, ordinal=0)
+            return z
+
+        step = fastnn.capture(step) if capture else step
+        for _ in range(5):
+            seen.append(step(fastnn.ones(300)).numpy().copy())
+        return seen, fastnn.random.default_generator.get_state().tolist()
+
+    eager, captured = run(False), run(True)
+    assert eager[1] == captured[1]
+    for a, b in zip(eager[0], captured[0]):
+        np.testing.assert_array_equal(a, b)
+    assert len({a.tobytes() for a in eager[0]}) == 5

@@ -169,10 +169,13 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     if (p->any_streamed) p->K->stream_end();
 }
 
+/* From shapes and strides alone: a captured program asks once, and may place operands elsewhere later. */
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p;
     make_plan(call, &p);
-    if (p.any_staged) ws->scratch = (size_t)(PITCH * p.nest.operands);
+    int is_large = 0;
+    for (int k = 0; k < p.outputs; k++) is_large |= p.nest.size * (ptrdiff_t)p.nest.itemsize[k] >= FNN_STREAM_BYTES;
+    if (p.any_staged || is_large) ws->scratch = (size_t)(PITCH * p.nest.operands);
 }
 
 /* out[]: the broadcast shape of in[]; chunks of CHUNK elements, whatever the strides. */
