@@ -1,4 +1,4 @@
-"""Losses beyond the OpSpec list: large inputs over threads, layouts, labels of all types, ignored labels, errors, layers."""
+"""Losses beyond the OpSpec list: large inputs over threads, layouts, labels of all types, errors, layers."""
 
 import numpy as np
 import pytest
@@ -26,20 +26,22 @@ def test_bits_depend_on_neither_strides_nor_threads(shape, reduction):
     x = RNG.standard_normal(shape).astype(np.float32)
     labels = RNG.integers(0, shape[1], shape[:1] + shape[2:])
     labels[0] = -100
-    weight, sample_weight = RNG.uniform(0.5, 2, shape[1]).astype(np.float32), RNG.uniform(0.5, 2, labels.shape).astype(np.float32)
+    weight, sample_weight = (RNG.uniform(0.5, 2, n).astype(np.float32) for n in (shape[1], labels.shape))
     expected = None
     for array in (x, np.asfortranarray(x), np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)):
         for threads in (1, 2, 3, 8):
             with forced_threads(threads):
                 t = fastnn.from_numpy(array)
                 t.requires_grad = True
-                value = loss.cross_entropy(t, fastnn.from_numpy(np.asfortranarray(labels)), fastnn.from_numpy(np.repeat(weight, 2)[::2]),
+                value = loss.cross_entropy(t, fastnn.from_numpy(np.asfortranarray(labels)),
+                                           fastnn.from_numpy(np.repeat(weight, 2)[::2]),
                                            reduction=reduction, label_smoothing=0.1, sample_weight=sample_weight)
                 value.backward(fastnn.ones(*value.shape))
                 result = value.detach().numpy().tobytes() + np.ascontiguousarray(t.grad.numpy()).tobytes()
             expected = expected or result
             assert result == expected, (array.strides, threads)
-    exact = cross_entropy_reference(x.astype(np.float64), labels, weight, reduction=reduction, label_smoothing=0.1, sample_weight=sample_weight)
+    exact = cross_entropy_reference(x.astype(np.float64), labels, weight, reduction=reduction, label_smoothing=0.1,
+                                    sample_weight=sample_weight)
     np.testing.assert_allclose(value.detach().numpy(), exact, rtol=2e-6, atol=2e-6)
 
 
@@ -67,7 +69,8 @@ def test_smoothing_in_the_textbooks_words():
     q = np.full((1, k), e / (k - 1))
     q[0, label] = 1 - e
     expected = loss.cross_entropy(fastnn.tensor(x), q).item()
-    assert loss.cross_entropy(fastnn.tensor(x), np.array([label]), label_smoothing=e * k / (k - 1)).item() == pytest.approx(expected, abs=1e-12)
+    smoothed = loss.cross_entropy(fastnn.tensor(x), np.array([label]), label_smoothing=e * k / (k - 1)).item()
+    assert smoothed == pytest.approx(expected, abs=1e-12)
 
 
 def test_ignored_positions_give_no_loss_and_no_gradient():
@@ -83,7 +86,8 @@ def test_confident_logits_neither_overflow_nor_vanish():
     value, (dx,) = gradients(lambda t: loss.cross_entropy(t, np.array([1, 1]), reduction="none"), x)
     np.testing.assert_array_equal(value, [1000, 0])
     np.testing.assert_array_equal(dx, [[1, -1, 0], [0, 0, 0]])
-    value, (dx,) = gradients(lambda t: loss.binary_cross_entropy_with_logits(t, np.zeros(2), reduction="sum"), np.array([1000, -1000], np.float32))
+    value, (dx,) = gradients(lambda t: loss.binary_cross_entropy_with_logits(t, np.zeros(2), reduction="sum"),
+                             np.array([1000, -1000], np.float32))
     assert value == 1000
     np.testing.assert_array_equal(dx, [1, 0])
 
@@ -99,8 +103,10 @@ def test_a_bad_label_is_named_and_nothing_is_written():
     x, labels = fastnn.zeros(2, 5, 3, 4), np.zeros((2, 3, 4), np.int32)
     labels[1, 2, 3] = 77
     outputs = fastnn.zeros(()), fastnn.zeros(24, 5), fastnn.zeros(())
-    with pytest.raises(IndexError, match=r"target\[1, 2, 3\] is 77, but must be a class between 0 and 4, or ignore_index \(-100\)"):
-        launch.cross_entropy_forward(x, fastnn.tensor(labels), None, None, ignore_index=-100, reduction=1, smoothing=0.0, out=outputs)
+    with pytest.raises(IndexError,
+                       match=r"target\[1, 2, 3\] is 77, but must be a class between 0 and 4, or ignore_index \(-100\)"):
+        launch.cross_entropy_forward(x, fastnn.tensor(labels), None, None, ignore_index=-100, reduction=1,
+                                     smoothing=0.0, out=outputs)
     assert not any(o.numpy().any() for o in outputs)
     with pytest.raises(IndexError, match=r"target\[1\] is -1"):
         loss.cross_entropy(fastnn.zeros(2, 5), [0, -1])

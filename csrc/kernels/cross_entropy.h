@@ -5,7 +5,9 @@
 INLINE real given(const real *p, ptrdiff_t i) { return p ? p[i] : (real)1; }
 
 /* sum of a * weight; weight NULL: ones */
-INLINE real weighted_sum(ptrdiff_t n, const real *a, const real *weight) { return weight ? dot_row(n, a, weight) : sum_row(n, a); }
+INLINE real weighted_sum(ptrdiff_t n, const real *a, const real *weight) {
+    return weight ? dot_row(n, a, weight) : sum_row(n, a);
+}
 
 /* loss, applied: (rows); logp: (rows, n); label: (rows) in 0 .. n - 1 or -1; weight: (n) or NULL; sample_weight: (rows) or NULL.
  * applied: the weight that the mean divides by. */
@@ -29,7 +31,8 @@ static void label_loss_kernel(ptrdiff_t rows, ptrdiff_t n, const void *logp_, co
 /* y = scale exp(x) */
 INLINE void scaled_exp(ptrdiff_t n, const real *x, real scale, real *y) {
     const vec factor = vec_set1(scale);
-    for (ptrdiff_t i = 0; i < n; i += LANES) store_up_to(y + i, vec_mul(factor, vec_exp(load_up_to(x + i, n - i))), n - i);
+    for (ptrdiff_t i = 0; i < n; i += LANES)
+        store_up_to(y + i, vec_mul(factor, vec_exp(load_up_to(x + i, n - i))), n - i);
 }
 
 /* y += scale weight; weight NULL: ones */
@@ -42,8 +45,8 @@ INLINE void add_weights(ptrdiff_t n, const real *weight, real scale, real *y) {
 }
 
 /* dx: (rows, n); dloss: one per row, `step` apart, divided by the mean's divisor already; the others as label_loss */
-static void label_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dloss_, ptrdiff_t step, const void *logp_,
-                                       const int64_t *label, const void *weight, const void *sample_weight, double smoothing, void *dx_) {
+static void label_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dloss_, ptrdiff_t step,
+                                       const void *logp_, const int64_t *label, const void *weight, const void *sample_weight, double smoothing, void *dx_) {
     const real *dloss = dloss_, *weights = weight, *logp = logp_, keep = (real)(1 - smoothing), share = (real)(smoothing / (double)n);
     real *dx = dx_;
     const real all = share > 0 ? share * (weight ? sum_row(n, weight) : (real)n) : 0;
@@ -65,7 +68,8 @@ static void label_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *
 /* q of the columns from i on */
 INLINE vec soft_target(const real *target, const real *weight, ptrdiff_t i, ptrdiff_t left, vec keep, vec share) {
     vec q = vec_fma(load_up_to(target + i, left), keep, share);
-    return vec_mul(q, weight ? load_up_to(weight + i, left) : left < LANES ? vec_select(mask_first(left), vec_set1(1), vec_zero()) : vec_set1(1));
+    if (weight) return vec_mul(q, load_up_to(weight + i, left));
+    return left < LANES ? vec_select(mask_first(left), q, vec_zero()) : q;
 }
 
 /* loss, applied: (rows); logp, target: (rows, n); weight: (n) or NULL; sample_weight: (rows) or NULL */
@@ -88,14 +92,15 @@ static void soft_loss_kernel(ptrdiff_t rows, ptrdiff_t n, const void *logp_, con
 }
 
 /* dx: (rows, n); dloss: one per row, `step` apart, divided by the mean's divisor already; the others as soft_loss */
-static void soft_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dloss_, ptrdiff_t step, const void *logp_,
-                                      const void *target_, const void *weight, const void *sample_weight, double smoothing, void *dx_) {
+static void soft_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dloss_, ptrdiff_t step,
+                                      const void *logp_, const void *target_, const void *weight, const void *sample_weight, double smoothing, void *dx_) {
     const real *dloss = dloss_, *logp = logp_, *target = target_;
     real *dx = dx_;
     const vec keep = vec_set1((real)(1 - smoothing)), share = vec_set1((real)(smoothing / (double)n));
     for (ptrdiff_t r = 0; r < rows; r++, logp += n, target += n, dx += n) {
         vec total = vec_zero();
-        for (ptrdiff_t i = 0; i < n; i += LANES) total = vec_add(total, soft_target(target, weight, i, n - i, keep, share));
+        for (ptrdiff_t i = 0; i < n; i += LANES)
+            total = vec_add(total, soft_target(target, weight, i, n - i, keep, share));
         const vec sum = vec_set1(vec_sum(total)), g = vec_set1(dloss[r * step] * given(sample_weight, r));
         for (ptrdiff_t i = 0; i < n; i += LANES) {
             vec q = soft_target(target, weight, i, n - i, keep, share);

@@ -91,8 +91,8 @@ REDUCE(min, min_of, min_lanes, (real)INFINITY)
 
 /* index: (rows) first + the position of the first element equal to m (rows), or of the first NaN; rows without one keep
  * theirs; x: (rows, n), rows `stride` apart */
-static void find_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, ptrdiff_t stride, const void *m_, ptrdiff_t first,
-                             int64_t *index) {
+static void find_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, ptrdiff_t stride, const void *m_,
+                             ptrdiff_t first, int64_t *index) {
     for (ptrdiff_t r = 0; r < rows; r++) {
         const real *x = (const real *)x_ + r * stride;
         const real m = ((const real *)m_)[r];
@@ -109,8 +109,8 @@ static void find_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, ptrdif
 
 /* index: (columns), as find_rows down each column of x: (rows, columns), rows `stride` apart. Backwards: the first match is
  * written last. */
-static void find_columns_kernel(ptrdiff_t rows, ptrdiff_t columns, const void *x_, ptrdiff_t stride, const void *m_, ptrdiff_t first,
-                                int64_t *restrict index) {
+static void find_columns_kernel(ptrdiff_t rows, ptrdiff_t columns, const void *x_, ptrdiff_t stride, const void *m_,
+                                ptrdiff_t first, int64_t *restrict index) {
     const real *m = m_;
     for (ptrdiff_t r = rows - 1; r >= 0; r--) {
         const real *restrict x = (const real *)x_ + r * stride;

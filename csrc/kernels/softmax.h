@@ -47,7 +47,8 @@ INLINE void softmax_row(ptrdiff_t n, const real *x, real *y, int logarithm) {
     const vec shift = vec_set1(m), last = vec_set1(logarithm ? log_of(sum) : sum);
     for (ptrdiff_t i = 0; i < n; i += LANES) {
         ptrdiff_t left = n - i;
-        vec v = logarithm ? vec_sub(vec_sub(load_up_to(x + i, left), shift), last) : vec_div(load_up_to(y + i, left), last);
+        vec v = logarithm ? vec_sub(vec_sub(load_up_to(x + i, left), shift), last)
+                          : vec_div(load_up_to(y + i, left), last);
         store_up_to(y + i, v, left);
     }
 }
@@ -100,7 +101,8 @@ INLINE void log_softmax_short(int count, ptrdiff_t rows, ptrdiff_t n, const real
         for (ptrdiff_t r = 0; r < block; r += LANES) vec_store(sum + r, vec_log(vec_load(sum + r)));
         for (ptrdiff_t r = 0; r < block; r++) {
             real *row = y + (from + r) * n;
-            for (int k = 0; k < count; k++) v[k] = vec_sub(load_up_to(row + k * LANES, n - k * LANES), vec_set1(sum[r]));
+            for (int k = 0; k < count; k++)
+                v[k] = vec_sub(load_up_to(row + k * LANES, n - k * LANES), vec_set1(sum[r]));
             store_short(count, left, row, v);
         }
     }
@@ -123,10 +125,14 @@ INLINE void softmax_all(ptrdiff_t rows, ptrdiff_t n, const real *x, real *y, int
 }
 
 /* y = exp(x) / sum of exp(x) along each row; x, y: (rows, n), may be the same memory */
-static void softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y) { softmax_all(rows, n, x, y, 0); }
+static void softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y) {
+    softmax_all(rows, n, x, y, 0);
+}
 
 /* y = x - log(sum of exp(x)) along each row; x, y: (rows, n), may be the same memory */
-static void log_softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y) { softmax_all(rows, n, x, y, 1); }
+static void log_softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y) {
+    softmax_all(rows, n, x, y, 1);
+}
 
 /* y: (rows) logarithms of the sums of exp(x); x: (rows, n). A maximum of +-inf is the answer itself. */
 static void logsumexp_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, void *y_) {

@@ -2,7 +2,8 @@
  * probabilities, class weights, weights of samples, an ignored label, label smoothing.
  *
  * x is taken as rows of C logits, one per position (N, d1, ...) in canonical order. Labels are read and checked before
- * anything is written. Each chunk of rows makes its log-probabilities, losses and their partial sums while they are in cache. */
+ * anything is written. Each chunk of rows makes its log-probabilities, losses and their partial sums while they are in
+ * cache. */
 #include "order.h"
 
 #include <stdio.h>
@@ -50,27 +51,37 @@ static int is_per_position(const fnn_tensor *t, const fnn_tensor *x) {
 static int is_label(int dtype) { return dtype == FNN_INT64 || dtype == FNN_INT32 || dtype == FNN_UINT8; }
 
 /* x: the logits, or for backward a stand-in with their shape. */
-static int check_arguments(fnn_call *call, const fnn_tensor *x, const fnn_tensor *target, const fnn_tensor *weight, const fnn_tensor *sample_weight) {
+static int check_arguments(fnn_call *call, const fnn_tensor *x, const fnn_tensor *target, const fnn_tensor *weight,
+                           const fnn_tensor *sample_weight) {
     int axis = class_axis(x);
-    if (x->rank == 0) return fnn_fail(call, FNN_VALUE_ERROR, "x is 0-d, but must have shape (C,), (N, C) or (N, C, d1, ...)");
+    if (x->rank == 0)
+        return fnn_fail(call, FNN_VALUE_ERROR, "x is 0-d, but must have shape (C,), (N, C) or (N, C, d1, ...)");
     if (is_label(target->dtype)) {
         if (!is_per_position(target, x))
-            return fnn_fail(call, FNN_VALUE_ERROR, "target has shape %s, but labels for x %s have its shape without axis %d", fnn_shape_text(target), fnn_shape_text(x), axis);
+            return fnn_fail(call, FNN_VALUE_ERROR,
+                            "target has shape %s, but labels for x %s have its shape without axis %d",
+                            fnn_shape_text(target), fnn_shape_text(x), axis);
     } else if (target->dtype != x->dtype) {
-        return fnn_fail(call, FNN_TYPE_ERROR, "target has dtype %s, but must be int64, int32 or uint8 (labels) or %s like x (probabilities)",
+        return fnn_fail(call, FNN_TYPE_ERROR,
+                        "target has dtype %s, but must be int64, int32 or uint8 (labels) or %s like x (probabilities)",
                         fnn_dtype_name(target->dtype), fnn_dtype_name(x->dtype));
     } else if (!fnn_same_shape(target, x)) {
-        return fnn_fail(call, FNN_VALUE_ERROR, "target has shape %s, but probabilities for x have its shape %s", fnn_shape_text(target), fnn_shape_text(x));
+        return fnn_fail(call, FNN_VALUE_ERROR, "target has shape %s, but probabilities for x have its shape %s",
+                        fnn_shape_text(target), fnn_shape_text(x));
     }
     if (weight && (weight->rank != 1 || weight->shape[0] != x->shape[axis]))
-        return fnn_fail(call, FNN_VALUE_ERROR, "weight has shape %s, but x %s has %td classes", fnn_shape_text(weight), fnn_shape_text(x), x->shape[axis]);
+        return fnn_fail(call, FNN_VALUE_ERROR, "weight has shape %s, but x %s has %td classes", fnn_shape_text(weight),
+                        fnn_shape_text(x), x->shape[axis]);
     if (sample_weight && !is_per_position(sample_weight, x))
-        return fnn_fail(call, FNN_VALUE_ERROR, "sample_weight has shape %s, but must have that of x %s without axis %d", fnn_shape_text(sample_weight), fnn_shape_text(x), axis);
+        return fnn_fail(call, FNN_VALUE_ERROR, "sample_weight has shape %s, but must have that of x %s without axis %d",
+                        fnn_shape_text(sample_weight), fnn_shape_text(x), axis);
     if (call->attr.i[1] < REDUCE_NONE || call->attr.i[1] > REDUCE_SUM)
-        return fnn_fail(call, FNN_VALUE_ERROR, "reduction is %lld, but must be 0 (none), 1 (mean) or 2 (sum)", (long long)call->attr.i[1]);
+        return fnn_fail(call, FNN_VALUE_ERROR, "reduction is %lld, but must be 0 (none), 1 (mean) or 2 (sum)",
+                        (long long)call->attr.i[1]);
     if (!(call->attr.f[0] >= 0 && call->attr.f[0] <= 1))
         return fnn_fail(call, FNN_VALUE_ERROR, "smoothing is %g, but must lie between 0 and 1", call->attr.f[0]);
-    if (x->shape[axis] == 0) return fnn_fail(call, FNN_VALUE_ERROR, "x has shape %s: it has no classes", fnn_shape_text(x));
+    if (x->shape[axis] == 0)
+        return fnn_fail(call, FNN_VALUE_ERROR, "x has shape %s: it has no classes", fnn_shape_text(x));
     return FNN_OK;
 }
 
@@ -89,10 +100,11 @@ static fnn_order order_of(const fnn_tensor *t) {
     return order;
 }
 
-static void make_plan(const fnn_call *call, plan *p, const fnn_tensor *x, const fnn_tensor *target, const fnn_tensor *sample_weight,
-                      const fnn_tensor *loss) {
+static void make_plan(const fnn_call *call, plan *p, const fnn_tensor *x, const fnn_tensor *target,
+                      const fnn_tensor *sample_weight, const fnn_tensor *loss) {
     *p = (plan){.K = fnn_kernels_of(x->dtype), .size = fnn_itemsize(x->dtype), .ignore_index = call->attr.i[0],
-                .reduction = (int)call->attr.i[1], .smoothing = call->attr.f[0], .target_tensor = target, .sample_weight = sample_weight};
+                .reduction = (int)call->attr.i[1], .smoothing = call->attr.f[0], .target_tensor = target,
+                .sample_weight = sample_weight};
     int axis = class_axis(x);
     p->x = p->dx = fnn_lines_of(x, axis);
     p->rows = p->x.rows, p->n = p->x.n;
@@ -150,7 +162,8 @@ static int fail_label(fnn_call *call, const plan *p, ptrdiff_t position) {
     for (int d = t->rank - 1; d >= 0; d--) index[d] = rest % t->shape[d], rest /= t->shape[d];
     for (int d = 0, used = 0; d < t->rank && used < 100; d++)
         used += snprintf(where + used, sizeof where - (size_t)used, "%s%td", d ? ", " : "[", index[d]);
-    return fnn_fail(call, FNN_INDEX_ERROR, "target%s%s is %lld, but must be a class between 0 and %td, or ignore_index (%lld)", where,
+    return fnn_fail(call, FNN_INDEX_ERROR,
+                    "target%s%s is %lld, but must be a class between 0 and %td, or ignore_index (%lld)", where,
                     t->rank ? "]" : "", (long long)p->label[position], p->n - 1, (long long)p->ignore_index);
 }
 
@@ -199,8 +212,12 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     char *logp = at(p->logp, from * n, p->size);
     const void *samples = read_samples(p, &m, from, rows);
     K->log_softmax_rows(rows, n, fnn_lines_read(&p->x, from, rows, m.x), logp);
-    if (p->has_labels) K->label_loss(rows, n, logp, p->label + from, p->weight, samples, p->smoothing, m.loss, m.applied);
-    else K->soft_loss(rows, n, logp, fnn_lines_read(&p->target, from, rows, m.target), p->weight, samples, p->smoothing, m.loss, m.applied);
+    if (p->has_labels) {
+        K->label_loss(rows, n, logp, p->label + from, p->weight, samples, p->smoothing, m.loss, m.applied);
+    } else {
+        const void *target = fnn_lines_read(&p->target, from, rows, m.target);
+        K->soft_loss(rows, n, logp, target, p->weight, samples, p->smoothing, m.loss, m.applied);
+    }
     if (p->reduction == REDUCE_NONE) fnn_order_scatter(&p->loss, p->loss_data, p->size, from, rows, m.loss);
     else K->sum_rows(1, rows, m.loss, 0, at(p->sums, chunk, p->size));
     K->sum_rows(1, rows, m.applied, 0, at(p->sums, p->chunks + chunk, p->size));
@@ -211,14 +228,18 @@ static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
     const fnn_kernels *K = p->K;
     block_memory m;
     place_scratch(p, scratch, &m);
-    ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->rows - from), n = p->n, step = p->reduction == REDUCE_NONE;
+    ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->rows - from), n = p->n;
+    ptrdiff_t step = p->reduction == REDUCE_NONE;
     const char *logp = at(p->logp, from * n, p->size);
     const void *samples = read_samples(p, &m, from, rows), *g = p->g;
     char *dx = fnn_lines_place(&p->dx, from, m.x);
     if (step) fnn_order_gather(&p->loss, p->loss_data, p->size, from, rows, m.loss), g = m.loss;
-    if (p->has_labels) K->label_loss_backward(rows, n, g, step, logp, p->label + from, p->weight, samples, p->smoothing, dx);
-    else
-        K->soft_loss_backward(rows, n, g, step, logp, fnn_lines_read(&p->target, from, rows, m.target), p->weight, samples, p->smoothing, dx);
+    if (p->has_labels) {
+        K->label_loss_backward(rows, n, g, step, logp, p->label + from, p->weight, samples, p->smoothing, dx);
+    } else {
+        const void *target = fnn_lines_read(&p->target, from, rows, m.target);
+        K->soft_loss_backward(rows, n, g, step, logp, target, p->weight, samples, p->smoothing, dx);
+    }
     fnn_lines_write(&p->dx, from, rows, dx);
 }
 
@@ -248,8 +269,9 @@ static double forward_cost(const fnn_call *call) {
     return (double)fnn_numel(call->in[0]) * (double)fnn_itemsize(call->in[0]->dtype) * 0.25 + 200;
 }
 
-/* loss: () or per position; logp: (positions, C), for backward; total: (), the sum of the applied weights, by which the mean
- * divides; x: (N, C, d1, ...) or (C,); target: (N, d1, ...) labels or x's shape; weight: (C,); sample_weight: (N, d1, ...) */
+/* loss: () or per position; logp: (positions, C), for backward; total: (), the sum of the applied weights, by which the
+ * mean divides; x: (N, C, d1, ...) or (C,); target: (N, d1, ...) labels or x's shape; weight: (C,);
+ * sample_weight: (N, d1, ...) */
 static int cross_entropy_forward_run(fnn_call *call) {
     plan p;
     make_plan(call, &p, call->in[0], call->in[1], call->in[3], call->out[0]);
@@ -260,12 +282,14 @@ static int cross_entropy_forward_run(fnn_call *call) {
     void *total = call->out[2]->data, *loss = call->out[0]->data;
     p.K->sum_rows(1, p.chunks, at(p.sums, p.chunks, p.size), 0, total);
     if (p.reduction != REDUCE_NONE) p.K->sum_rows(1, p.chunks, p.sums, 0, loss);
-    if (p.reduction == REDUCE_MEAN) p.K->div(1, &loss, (const void *const[]){loss, total}, (const ptrdiff_t[]){1, 1}, NULL);
+    if (p.reduction == REDUCE_MEAN)
+        p.K->div(1, &loss, (const void *const[]){loss, total}, (const ptrdiff_t[]){1, 1}, NULL);
     return FNN_OK;
 }
 
 const fnn_driver fnn_cross_entropy_forward = {
-    .infer = cross_entropy_forward_infer, .workspace = forward_workspace, .cost = forward_cost, .run = cross_entropy_forward_run};
+    .infer = cross_entropy_forward_infer, .workspace = forward_workspace, .cost = forward_cost,
+    .run = cross_entropy_forward_run};
 
 /* ---- backward ---- */
 
@@ -289,16 +313,19 @@ static void logits_shape(const fnn_call *call, fnn_tensor *x) {
 static int cross_entropy_backward_infer(fnn_call *call) {
     const fnn_tensor *dloss = call->in[0], *logp = call->in[1], *total = call->in[5];
     if (logp->rank != 2 || !fnn_is_contiguous(logp))
-        return fnn_fail(call, FNN_VALUE_ERROR, "logp has shape %s, but must be (positions, C) as forward made it", fnn_shape_text(logp));
+        return fnn_fail(call, FNN_VALUE_ERROR, "logp has shape %s, but must be (positions, C) as forward made it",
+                        fnn_shape_text(logp));
     logits_shape(call, call->out[0]);
     const fnn_tensor *x = call->out[0];
     int status = check_arguments(call, x, call->in[2], call->in[3], call->in[4]);
     if (status) return status;
     if (fnn_numel(x) != fnn_numel(logp) || x->shape[class_axis(x)] != logp->shape[1])
-        return fnn_fail(call, FNN_VALUE_ERROR, "logp has shape %s, which does not fit target %s", fnn_shape_text(logp), fnn_shape_text(call->in[2]));
+        return fnn_fail(call, FNN_VALUE_ERROR, "logp has shape %s, which does not fit target %s", fnn_shape_text(logp),
+                        fnn_shape_text(call->in[2]));
     int none = call->attr.i[1] == REDUCE_NONE;
     if (total->rank || (none ? !is_per_position(dloss, x) : dloss->rank != 0))
-        return fnn_fail(call, FNN_VALUE_ERROR, "dloss has shape %s and total %s, but must have those that forward made", fnn_shape_text(dloss), fnn_shape_text(total));
+        return fnn_fail(call, FNN_VALUE_ERROR, "dloss has shape %s and total %s, but must have those that forward made",
+                        fnn_shape_text(dloss), fnn_shape_text(total));
     return FNN_OK;
 }
 
@@ -327,11 +354,13 @@ static int cross_entropy_backward_run(fnn_call *call) {
     int status = read_arguments(call, &p, call->in[3]);
     if (status) return status;
     void *g = p.g;
-    if (p.reduction == REDUCE_MEAN) p.K->div(1, &g, (const void *const[]){p.loss_data, call->in[5]->data}, (const ptrdiff_t[]){1, 1}, NULL);
+    if (p.reduction == REDUCE_MEAN)
+        p.K->div(1, &g, (const void *const[]){p.loss_data, call->in[5]->data}, (const ptrdiff_t[]){1, 1}, NULL);
     else if (p.reduction == REDUCE_SUM) memcpy(g, p.loss_data, p.size);
     fnn_parallel_for(call, p.chunks, backward_cost(call), run_backward, &p);
     return FNN_OK;
 }
 
 const fnn_driver fnn_cross_entropy_backward = {
-    .infer = cross_entropy_backward_infer, .workspace = backward_workspace, .cost = backward_cost, .run = cross_entropy_backward_run};
+    .infer = cross_entropy_backward_infer, .workspace = backward_workspace, .cost = backward_cost,
+    .run = cross_entropy_backward_run};

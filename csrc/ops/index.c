@@ -1,8 +1,8 @@
 /* index.c: index_select (slices of x picked along one axis) and index_add (its adjoint); gather (an index of its own for
  * every element) and scatter_add (its adjoint).
  *
- * The first two walk slices: the axes but the chosen one are a nest of y and x together; its last dimension is one run where it is
- * dense in both. Indices are checked and made non-negative, once, before anything is written. */
+ * The first two walk slices: the axes but the chosen one are a nest of y and x together; its last dimension is one run
+ * where it is dense in both. Indices are checked and made non-negative, once, before anything is written. */
 #include "nest.h"
 #include "order.h"
 
@@ -15,7 +15,7 @@ enum {
 };
 
 typedef struct {
-    fnn_nest nest;         /* one slice: operand 0 the whole tensor (x or y), operand 1 the picked one; without the last run */
+    fnn_nest nest;         /* one slice, without the last run: operand 0 is written, operand 1 read */
     ptrdiff_t run;         /* elements that lie together in both */
     ptrdiff_t step[2];     /* between slices along the axis */
     ptrdiff_t extent;      /* of the axis in the whole tensor */
@@ -28,11 +28,14 @@ typedef struct {
 } plan;
 
 /* Shape of the picked tensor: `axis` becomes as long as the index, or vanishes for a 0-d one. */
-static int picked_shape(fnn_call *call, const fnn_tensor *whole, const fnn_tensor *index, int64_t axis, int *rank, ptrdiff_t *shape) {
+static int picked_shape(fnn_call *call, const fnn_tensor *whole, const fnn_tensor *index, int64_t axis, int *rank,
+                        ptrdiff_t *shape) {
     if (axis < 0 || axis >= whole->rank)
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but the tensor has shape %s", (long long)axis, fnn_shape_text(whole));
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but the tensor has shape %s", (long long)axis,
+                        fnn_shape_text(whole));
     if (index->rank > 1)
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'index' has shape %s, but must have at most one axis", fnn_shape_text(index));
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'index' has shape %s, but must have at most one axis",
+                        fnn_shape_text(index));
     *rank = 0;
     for (int d = 0; d < whole->rank; d++) {
         if (d != axis) shape[(*rank)++] = whole->shape[d];
@@ -54,7 +57,8 @@ static fnn_tensor slice_of(const fnn_tensor *t, int axis) {
 }
 
 /* The nest follows the order of the tensor that is written. */
-static void make_plan(plan *p, const fnn_tensor *whole, const fnn_tensor *picked, const fnn_tensor *index, int axis, int writes_whole) {
+static void make_plan(plan *p, const fnn_tensor *whole, const fnn_tensor *picked, const fnn_tensor *index, int axis,
+                      int writes_whole) {
     fnn_tensor slices[2] = {slice_of(whole, axis), index->rank ? slice_of(picked, axis) : *picked};
     const fnn_tensor *operand[2] = {&slices[writes_whole ? 0 : 1], &slices[writes_whole ? 1 : 0]};
     fnn_nest_build(&p->nest, operand, 2);
@@ -80,7 +84,8 @@ static int read_indices(fnn_call *call, plan *p, const fnn_tensor *index) {
     for (ptrdiff_t j = 0; j < p->count; j++) {
         int64_t i = from[j * step];
         if (i < -p->extent || i >= p->extent)
-            return fnn_fail(call, FNN_INDEX_ERROR, "index[%td] is %lld, but must lie between %td and %td", j, (long long)i, -p->extent, p->extent - 1);
+            return fnn_fail(call, FNN_INDEX_ERROR, "index[%td] is %lld, but must lie between %td and %td", j,
+                            (long long)i, -p->extent, p->extent - 1);
         to[j] = i < 0 ? i + p->extent : i;
     }
     p->index = to;
@@ -100,7 +105,8 @@ static int index_select_infer(fnn_call *call) {
     return status;
 }
 
-static void copy_elements(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, const int64_t *index, ptrdiff_t n, size_t size) {
+static void copy_elements(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, const int64_t *index,
+                          ptrdiff_t n, size_t size) {
 #define COPY(type)                                                                                                      \
     for (ptrdiff_t j = 0; j < n; j++) ((type *)to)[j * to_step] = ((const type *)from)[index[j] * from_step];           \
     return
@@ -116,20 +122,25 @@ static void copy_elements(char *to, ptrdiff_t to_step, const char *from, ptrdiff
 static void run_select(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const plan *p = context;
-    ptrdiff_t units = fnn_max(CHUNK / p->run, 1), from = chunk * units, to = fnn_min(from + units, p->nest.size * p->count);
+    ptrdiff_t units = fnn_max(CHUNK / p->run, 1), from = chunk * units;
+    ptrdiff_t to = fnn_min(from + units, p->nest.size * p->count);
     char *at[FNN_MAX_ARGS];
     while (from < to) {
         ptrdiff_t j = from % p->count, n = fnn_min(p->count - j, to - from), width = (ptrdiff_t)p->size;
         fnn_nest_seek(&p->nest, from / p->count, at);
-        if (p->run == 1) copy_elements(at[0] + j * p->step[1] * width, p->step[1], at[1], p->step[0], p->index + j, n, p->size);
+        char *y = at[0] + j * p->step[1] * width;
+        if (p->run == 1)
+            copy_elements(y, p->step[1], at[1], p->step[0], p->index + j, n, p->size);
         else
             for (ptrdiff_t i = j; i < j + n; i++)
-                memcpy(at[0] + i * p->step[1] * width, at[1] + p->index[i] * p->step[0] * width, (size_t)p->run * p->size);
+                memcpy(at[0] + i * p->step[1] * width, at[1] + p->index[i] * p->step[0] * width,
+                       (size_t)p->run * p->size);
         from += n;
     }
 }
 
-/* y: x with axis `axis` replaced by the picked positions (dropped for a 0-d index); x: any dtype and layout; index: (J,) or () */
+/* y: x with axis `axis` replaced by the picked positions (dropped for a 0-d index); x: any dtype and layout;
+ * index: (J,) or () */
 static int index_select_run(fnn_call *call) {
     plan p;
     make_plan(&p, call->in[0], call->out[0], call->in[1], (int)call->attr.i[0], 0);
@@ -141,7 +152,8 @@ static int index_select_run(fnn_call *call) {
     return FNN_OK;
 }
 
-const fnn_driver fnn_index_select = {.infer = index_select_infer, .workspace = index_workspace, .run = index_select_run};
+const fnn_driver fnn_index_select = {.infer = index_select_infer, .workspace = index_workspace,
+                                     .run = index_select_run};
 
 /* ---- index_add ---- */
 
@@ -149,11 +161,13 @@ static int index_add_infer(fnn_call *call) {
     const fnn_tensor *y = call->out[0], *index = call->in[0], *dy = call->in[1];
     if (y->rank < 0) return fnn_fail(call, FNN_TYPE_ERROR, "adds to an output that the caller gives");
     if (y->dtype != dy->dtype)
-        return fnn_fail(call, FNN_TYPE_ERROR, "output 'y' has dtype %s, but 'dy' has %s: they must be the same", fnn_dtype_name(y->dtype), fnn_dtype_name(dy->dtype));
+        return fnn_fail(call, FNN_TYPE_ERROR, "output 'y' has dtype %s, but 'dy' has %s: they must be the same",
+                        fnn_dtype_name(y->dtype), fnn_dtype_name(dy->dtype));
     fnn_tensor want = *dy;
     int status = picked_shape(call, y, index, call->attr.i[0], &want.rank, want.shape);
     if (!status && !fnn_same_shape(&want, dy))
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'dy' has shape %s, but y %s and the index need %s", fnn_shape_text(dy), fnn_shape_text(y), fnn_shape_text(&want));
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'dy' has shape %s, but y %s and the index need %s",
+                        fnn_shape_text(dy), fnn_shape_text(y), fnn_shape_text(&want));
     return status;
 }
 
@@ -211,11 +225,13 @@ typedef struct {
 
 static int gather_check(fnn_call *call, const fnn_tensor *whole, const fnn_tensor *index, int64_t axis) {
     if (axis < 0 || axis >= whole->rank)
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but the tensor has shape %s", (long long)axis, fnn_shape_text(whole));
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but the tensor has shape %s", (long long)axis,
+                        fnn_shape_text(whole));
     int fits = index->rank == whole->rank;
     for (int d = 0; fits && d < whole->rank; d++) fits = d == axis || index->shape[d] == whole->shape[d];
     if (!fits)
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'index' has shape %s, but must agree with %s in all axes but %lld",
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "argument 'index' has shape %s, but must agree with %s in all axes but %lld",
                         fnn_shape_text(index), fnn_shape_text(whole), (long long)axis);
     return FNN_OK;
 }
@@ -230,8 +246,8 @@ static int check_indices(fnn_call *call, const fnn_tensor *index, ptrdiff_t exte
         fnn_order_gather(&order, index->data, sizeof *block, from, n, block);
         for (ptrdiff_t j = 0; j < n; j++)
             if (block[j] < -extent || block[j] >= extent)
-                return fnn_fail(call, FNN_INDEX_ERROR, "element %td of index is %lld, but must lie between %td and %td", from + j,
-                                (long long)block[j], -extent, extent - 1);
+                return fnn_fail(call, FNN_INDEX_ERROR, "element %td of index is %lld, but must lie between %td and %td",
+                                from + j, (long long)block[j], -extent, extent - 1);
     }
     return FNN_OK;
 }
@@ -258,7 +274,8 @@ static void run_gather(void *context, ptrdiff_t chunk, void *scratch) {
     }
 }
 
-static int gather_all(fnn_call *call, gather_plan *p, const fnn_tensor *to, const fnn_tensor *from, const fnn_tensor *index) {
+static int gather_all(fnn_call *call, gather_plan *p, const fnn_tensor *to, const fnn_tensor *from,
+                      const fnn_tensor *index) {
     int axis = (int)call->attr.i[0];
     const fnn_tensor *tensors[3] = {to, from, index}, *operand[3];
     fnn_tensor slices[3];
@@ -296,8 +313,8 @@ static int scatter_add_infer(fnn_call *call) {
     const fnn_tensor *y = call->out[0], *index = call->in[0], *dy = call->in[1];
     if (y->rank < 0) return fnn_fail(call, FNN_TYPE_ERROR, "adds to an output that the caller gives");
     if (y->dtype != dy->dtype || !fnn_same_shape(index, dy))
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'dy' is %s %s, but must be %s %s", fnn_dtype_name(dy->dtype), fnn_shape_text(dy),
-                        fnn_dtype_name(y->dtype), fnn_shape_text(index));
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'dy' is %s %s, but must be %s %s", fnn_dtype_name(dy->dtype),
+                        fnn_shape_text(dy), fnn_dtype_name(y->dtype), fnn_shape_text(index));
     return gather_check(call, y, index, call->attr.i[0]);
 }
 

@@ -27,7 +27,9 @@ int fnn_order_step(const fnn_order *order, ptrdiff_t *step) {
     return order->rank <= 1;
 }
 
-int fnn_order_is_dense(const fnn_order *order) { return order->rank == 0 || (order->rank == 1 && order->stride[0] == 1); }
+int fnn_order_is_dense(const fnn_order *order) {
+    return order->rank == 0 || (order->rank == 1 && order->stride[0] == 1);
+}
 
 ptrdiff_t fnn_order_seek(const fnn_order *order, ptrdiff_t index) {
     ptrdiff_t at = 0;
@@ -55,7 +57,8 @@ static void move(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_s
 }
 
 /* Runs along the last dimension; an odometer, not a division, finds the next one. */
-static void walk(const fnn_order *order, char *tensor, size_t size, ptrdiff_t from, ptrdiff_t n, char *dense, int scatter) {
+static void walk(const fnn_order *order, char *tensor, size_t size, ptrdiff_t from, ptrdiff_t n, char *dense,
+                 int scatter) {
     int last = order->rank - 1;
     if (last < 0) {
         if (n > 0) memcpy(scatter ? tensor : dense, scatter ? dense : tensor, size);
@@ -84,11 +87,13 @@ static void walk(const fnn_order *order, char *tensor, size_t size, ptrdiff_t fr
     }
 }
 
-void fnn_order_gather(const fnn_order *order, const void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n, void *dense) {
+void fnn_order_gather(const fnn_order *order, const void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n,
+                      void *dense) {
     walk(order, (char *)tensor, itemsize, from, n, dense, 0);
 }
 
-void fnn_order_scatter(const fnn_order *order, void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n, const void *dense) {
+void fnn_order_scatter(const fnn_order *order, void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n,
+                       const void *dense) {
     walk(order, tensor, itemsize, from, n, (char *)dense, 1);
 }
 
@@ -107,7 +112,8 @@ static void run_scatter(void *context, ptrdiff_t chunk, void *scratch) {
                       p->dense + from * (ptrdiff_t)p->itemsize);
 }
 
-void fnn_order_scatter_all(const fnn_call *call, const fnn_order *order, void *tensor, size_t itemsize, const void *dense) {
+void fnn_order_scatter_all(const fnn_call *call, const fnn_order *order, void *tensor, size_t itemsize,
+                           const void *dense) {
     scatter_plan p = {order, tensor, dense, itemsize};
     fnn_parallel_for(call, fnn_ceil_div(order->size, CHUNK), (double)order->size, run_scatter, &p);
 }
@@ -124,7 +130,9 @@ fnn_lines fnn_lines_of(const fnn_tensor *t, int axis) {
     return rows;
 }
 
-static char *row_at(const fnn_lines *rows, ptrdiff_t from) { return rows->data + from * rows->n * (ptrdiff_t)rows->size; }
+static char *row_at(const fnn_lines *rows, ptrdiff_t from) {
+    return rows->data + from * rows->n * (ptrdiff_t)rows->size;
+}
 
 const void *fnn_lines_read(const fnn_lines *rows, ptrdiff_t from, ptrdiff_t count, void *scratch) {
     if (rows->is_dense) return row_at(rows, from);
@@ -137,5 +145,6 @@ void *fnn_lines_place(const fnn_lines *rows, ptrdiff_t from, void *scratch) {
 }
 
 void fnn_lines_write(const fnn_lines *rows, ptrdiff_t from, ptrdiff_t count, const void *dense) {
-    if (!rows->is_dense) fnn_order_scatter(&rows->order, rows->data, rows->size, from * rows->n, count * rows->n, dense);
+    if (!rows->is_dense)
+        fnn_order_scatter(&rows->order, rows->data, rows->size, from * rows->n, count * rows->n, dense);
 }

@@ -1,5 +1,5 @@
-/* order.h: a tensor's elements walked in a stated order of its axes, whatever its strides: what lets a driver sum, search or
- * normalise inputs of any layout in the one canonical order. */
+/* order.h: a tensor's elements walked in a stated order of its axes, whatever its strides: what lets a driver sum,
+ * search or normalise inputs of any layout in the one canonical order. */
 #ifndef FNN_ORDER_H
 #define FNN_ORDER_H
 #include "../fastnn.h"
@@ -21,10 +21,13 @@ int fnn_order_step(const fnn_order *order, ptrdiff_t *step);
 /* Where element `index` of the order lies, in elements from the first. */
 ptrdiff_t fnn_order_seek(const fnn_order *order, ptrdiff_t index);
 /* Elements from .. from + n - 1 of the order, out of a tensor into a dense buffer or back. */
-void fnn_order_gather(const fnn_order *order, const void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n, void *dense);
-void fnn_order_scatter(const fnn_order *order, void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n, const void *dense);
+void fnn_order_gather(const fnn_order *order, const void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n,
+                      void *dense);
+void fnn_order_scatter(const fnn_order *order, void *tensor, size_t itemsize, ptrdiff_t from, ptrdiff_t n,
+                       const void *dense);
 /* The whole of a dense buffer into a tensor, in parallel. */
-void fnn_order_scatter_all(const fnn_call *call, const fnn_order *order, void *tensor, size_t itemsize, const void *dense);
+void fnn_order_scatter_all(const fnn_call *call, const fnn_order *order, void *tensor, size_t itemsize,
+                           const void *dense);
 
 /* A tensor as lines (rows) along one axis: the other axes in canonical order say which row. */
 typedef struct {

@@ -120,10 +120,13 @@ typedef struct {
     void (*divide) FNN_ELEMENTWISE_ARGS;
 } pass_run;
 
-static const char *at(const void *base, ptrdiff_t index, size_t size) { return (const char *)base + index * (ptrdiff_t)size; }
+static const char *at(const void *base, ptrdiff_t index, size_t size) {
+    return (const char *)base + index * (ptrdiff_t)size;
+}
 
 /* Rows r .. r + n - 1 and columns c .. c + width - 1 at outer position b, gathered densely. */
-static void gather_block(const pass_run *w, ptrdiff_t b, ptrdiff_t r, ptrdiff_t n, ptrdiff_t c, ptrdiff_t width, char *to) {
+static void gather_block(const pass_run *w, ptrdiff_t b, ptrdiff_t r, ptrdiff_t n, ptrdiff_t c, ptrdiff_t width,
+                         char *to) {
     ptrdiff_t from = (b * w->s.r + r) * w->s.k + c;
     if (width == w->s.k) {
         fnn_order_gather(w->gather, w->x, w->size, from, n * width, to);
@@ -134,12 +137,13 @@ static void gather_block(const pass_run *w, ptrdiff_t b, ptrdiff_t r, ptrdiff_t 
 }
 
 /* Where the block at outer position b, row r, column c begins: in x, or gathered into scratch. Sets its own steps. */
-static const char *block_at(const pass_run *w, ptrdiff_t b, ptrdiff_t outer, ptrdiff_t r, ptrdiff_t n, ptrdiff_t c, ptrdiff_t width,
-                            char *scratch, ptrdiff_t *step_b, ptrdiff_t *step_r) {
+static const char *block_at(const pass_run *w, ptrdiff_t b, ptrdiff_t outer, ptrdiff_t r, ptrdiff_t n, ptrdiff_t c,
+                            ptrdiff_t width, char *scratch, ptrdiff_t *step_b, ptrdiff_t *step_r) {
     *step_b = w->step_b, *step_r = w->step_r;
     if (!w->gather) return at(w->x, b * w->step_b + r * w->step_r + c, w->size);
     *step_b = n * width, *step_r = width;
-    for (ptrdiff_t i = 0; i < outer; i++) gather_block(w, b + i, r, n, c, width, (char *)at(scratch, i * n * width, w->size));
+    for (ptrdiff_t i = 0; i < outer; i++)
+        gather_block(w, b + i, r, n, c, width, (char *)at(scratch, i * n * width, w->size));
     return scratch;
 }
 
@@ -155,7 +159,9 @@ static void run_pass(void *context, ptrdiff_t chunk, void *scratch) {
     else
         for (ptrdiff_t i = 0; i < outer; i++)
             w->columns(n, width, at(x, i * step_b, w->size), step_r, s->fold, (char *)at(y, i * s->k, w->size));
-    if (w->divisor) w->divide(outer * width, (void *const[]){y}, (const void *const[]){y, w->divisor}, (const ptrdiff_t[]){1, 0}, NULL);
+    if (w->divisor)
+        w->divide(outer * width, (void *const[]){y}, (const void *const[]){y, w->divisor}, (const ptrdiff_t[]){1, 0},
+                  NULL);
 }
 
 /* Sets up the first pass; it reads the input where it lies if few steps can say so and the folding allows it. */
@@ -194,7 +200,9 @@ static void run_passes(const fnn_call *call, const plan *p, const pass_run *firs
 
 static int check_axes(fnn_call *call, int64_t mask) {
     int rank = call->in[0]->rank;
-    if (mask >> rank) return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axes' has mask %lld, but x has only %d axes", (long long)mask, rank);
+    if (mask >> rank)
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axes' has mask %lld, but x has only %d axes", (long long)mask,
+                        rank);
     return FNN_OK;
 }
 
@@ -220,7 +228,8 @@ static int check_nonempty(fnn_call *call, int64_t mask) {
     const fnn_tensor *x = call->in[0];
     for (int d = 0; d < x->rank; d++)
         if (mask >> d & 1 && x->shape[d] == 0)
-            return fnn_fail(call, FNN_VALUE_ERROR, "x has shape %s: axis %d is empty and has no extremum", fnn_shape_text(x), d);
+            return fnn_fail(call, FNN_VALUE_ERROR, "x has shape %s: axis %d is empty and has no extremum",
+                            fnn_shape_text(x), d);
     return FNN_OK;
 }
 
@@ -272,7 +281,8 @@ static int sum_run(fnn_call *call) {
     const double value = 0 / call->attr.f[0];
     const float value32 = (float)value;
     for (ptrdiff_t i = 0; i < all.size; i++)
-        fnn_order_scatter(&all, y->data, fnn_itemsize(y->dtype), i, 1, y->dtype == FNN_FLOAT32 ? (const void *)&value32 : &value);
+        fnn_order_scatter(&all, y->data, fnn_itemsize(y->dtype), i, 1,
+                          y->dtype == FNN_FLOAT32 ? (const void *)&value32 : &value);
     return FNN_OK;
 }
 
@@ -315,7 +325,8 @@ static void run_find(void *context, ptrdiff_t chunk, void *scratch) {
         if (s->k == 1) f->K->find_rows(outer, n, x, step_b, m, r, f->index + here);
         else
             for (ptrdiff_t i = 0; i < outer; i++)
-                f->K->find_columns(n, width, at(x, i * step_b, f->w.size), step_r, at(m, i * s->k, f->w.size), r, f->index + here + i * s->k);
+                f->K->find_columns(n, width, at(x, i * step_b, f->w.size), step_r, at(m, i * s->k, f->w.size), r,
+                                   f->index + here + i * s->k);
     }
 }
 
@@ -323,7 +334,8 @@ static int argmax_infer(fnn_call *call) {
     const fnn_tensor *x = call->in[0];
     int64_t axis = call->attr.i[0];
     if (axis < 0 || axis >= x->rank)
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but x has shape %s", (long long)axis, fnn_shape_text(x));
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but x has shape %s", (long long)axis,
+                        fnn_shape_text(x));
     set_result(call, FNN_INT64, 1ll << axis, call->attr.i[1] != 0);
     return check_nonempty(call, 1ll << axis);
 }
@@ -346,7 +358,8 @@ static int argmax_run(fnn_call *call) {
     plan p;
     const fnn_kernels *K = fnn_kernels_of(x->dtype);
     int smallest = call->attr.i[2] != 0;
-    find_run f = {.w = {.rows = smallest ? K->min_rows : K->max_rows, .columns = smallest ? K->min_columns : K->max_columns}, .K = K};
+    find_run f = {.w = {.rows = smallest ? K->min_rows : K->max_rows,
+                        .columns = smallest ? K->min_columns : K->max_columns}, .K = K};
     make_plan(x, 1ll << call->attr.i[0], call->attr.i[1] != 0, y, &p);
     begin(&p, x, &f.w);
     ptrdiff_t bytes = (2 * p.partial + p.result.size) * (ptrdiff_t)f.w.size;

@@ -1,5 +1,6 @@
-/* softmax.c: softmax and log_softmax along any axis, forward and backward, and logsumexp. Axis 1 of a channels-last tensor and the last
- * axis of a C-ordered one are dense rows, worked on in place; others are gathered and scattered block by block. */
+/* softmax.c: softmax and log_softmax along any axis, forward and backward, and logsumexp. Axis 1 of a channels-last
+ * tensor and the last axis of a C-ordered one are dense rows, worked on in place; others are gathered and scattered
+ * block by block. */
 #include "order.h"
 
 enum { CHUNK = 8192 /* elements */ };
@@ -16,9 +17,11 @@ static int softmax_infer(fnn_call *call) {
     const fnn_tensor *x = call->in[0];
     int64_t axis = call->attr.i[0];
     if (axis < 0 || axis >= fnn_max(x->rank, 1))
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but x has shape %s", (long long)axis, fnn_shape_text(x));
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but x has shape %s", (long long)axis,
+                        fnn_shape_text(x));
     if (call->in[1] && !fnn_same_shape(x, call->in[1]))
-        return fnn_fail(call, FNN_VALUE_ERROR, "dy has shape %s, but y has %s", fnn_shape_text(x), fnn_shape_text(call->in[1]));
+        return fnn_fail(call, FNN_VALUE_ERROR, "dy has shape %s, but y has %s", fnn_shape_text(x),
+                        fnn_shape_text(call->in[1]));
     fnn_set_like(call->out[0], x);
     return FNN_OK;
 }
@@ -85,7 +88,8 @@ static int log_softmax_backward_run(fnn_call *call) {
 }
 
 #define DRIVER(name)                                                                                                    \
-    const fnn_driver fnn_##name = {.infer = softmax_infer, .workspace = softmax_workspace, .cost = softmax_cost, .run = name##_run}
+    const fnn_driver fnn_##name = {.infer = softmax_infer, .workspace = softmax_workspace, .cost = softmax_cost,        \
+                                   .run = name##_run}
 DRIVER(softmax_forward);
 DRIVER(softmax_backward);
 DRIVER(log_softmax_forward);
@@ -96,7 +100,8 @@ static int logsumexp_infer(fnn_call *call) {
     if (status || call->in[0]->rank == 0) return status;
     fnn_tensor y = *call->out[0];
     if (y.shape[call->attr.i[0]] == 0)
-        return fnn_fail(call, FNN_VALUE_ERROR, "x has shape %s: axis %lld is empty", fnn_shape_text(&y), (long long)call->attr.i[0]);
+        return fnn_fail(call, FNN_VALUE_ERROR, "x has shape %s: axis %lld is empty", fnn_shape_text(&y),
+                        (long long)call->attr.i[0]);
     y.shape[call->attr.i[0]] = 1;
     fnn_set_shape(call->out[0], y.dtype, y.rank, y.shape);
     return FNN_OK;
@@ -107,4 +112,5 @@ static int logsumexp_run(fnn_call *call) {
     return softmax_run(call, &(plan){.forward = fnn_kernels_of(call->in[0]->dtype)->logsumexp_rows});
 }
 
-const fnn_driver fnn_logsumexp = {.infer = logsumexp_infer, .workspace = softmax_workspace, .cost = softmax_cost, .run = logsumexp_run};
+const fnn_driver fnn_logsumexp = {.infer = logsumexp_infer, .workspace = softmax_workspace, .cost = softmax_cost,
+                                  .run = logsumexp_run};

@@ -145,7 +145,8 @@ def _separate(x: Tensor, key: tuple) -> tuple[tuple, list]:
         elif isinstance(part, (np.ndarray, TensorBase)):
             width = part.ndim if _is_mask(part) else 1
             if _is_mask(part) and part.shape != x.shape[source:source + width]:
-                raise IndexError(f"index: a mask of shape {part.shape} does not fit axes {source} to {source + width - 1} of {x.shape}")
+                raise IndexError(f"index: a mask of shape {part.shape} does not fit axes {source} to "
+                                 f"{source + width - 1} of {x.shape}")
             arrays.append((axis, part))
             basic += [slice(None)] * width
             axis, source = axis + width, source + width
@@ -174,8 +175,8 @@ def take(x: Tensor, key: tuple) -> Tensor:
     x : Tensor
         Any shape and dtype.
     key : tuple
-        Integers, slices, None, Ellipsis, and integer or boolean tensors, arrays or lists. Integers and slices are applied first, as in
-        PyTorch; several arrays are broadcast together, as in NumPy.
+        Integers, slices, None, Ellipsis, and integer or boolean tensors, arrays or lists. Integers and slices are
+        applied first, as in PyTorch; several arrays are broadcast together, as in NumPy.
 
     Returns
     -------

@@ -49,17 +49,18 @@ def cross_entropy(x: Tensor, target: Any, weight: Any = None, ignore_index: int 
     x : Tensor
         Logits: (C,), (N, C) or (N, C, d1, ...).
     target : Tensor or array_like
-        Labels 0 ... C - 1: (), (N,) or (N, d1, ...), integers; or class probabilities (one-hot rows, say) of x's shape, real.
+        Labels 0 ... C - 1: (), (N,) or (N, d1, ...), integers; or class probabilities (one-hot rows, say) of x's shape,
+        real or bool.
     weight : Tensor or array_like, optional
         (C,): factors for the classes.
     ignore_index : int
         Positions with this label give no loss and no gradient. Does not go with probabilities, unless negative.
     reduction : str
-        "mean": divided by the sum of the labels' class weights (times sample weights); for probabilities by the number of positions
-        (or the sum of sample weights). "sum", or "none": one loss per position.
+        "mean": divided by the sum of the labels' class weights (times sample weights); for probabilities by the number
+        of positions (or the sum of sample weights). "sum", or "none": one loss per position.
     label_smoothing : float
-        Between 0 and 1: how much of each target is spread evenly over all C classes, its own among them. Texts that speak of moving e to
-        the *other* C - 1 classes mean e = label_smoothing (C - 1) / C.
+        Between 0 and 1: how much of each target is spread evenly over all C classes, its own among them. Texts that
+        speak of moving e to the *other* C - 1 classes mean e = label_smoothing (C - 1) / C.
     sample_weight : Tensor or array_like, optional
         Factors for the positions, of the labels' shape.
 
@@ -83,12 +84,15 @@ def cross_entropy(x: Tensor, target: Any, weight: Any = None, ignore_index: int 
     if target.dtype.is_floating or target.dtype.name == "bool":
         target = as_tensor(target, x.dtype) if target.dtype is not x.dtype else target
         if ignore_index >= 0:
-            raise ValueError(f"cross_entropy: ignore_index is {ignore_index}, but target holds probabilities, which have no label to ignore")
+            raise ValueError(f"cross_entropy: ignore_index is {ignore_index}, but target holds probabilities, "
+                             "which have no label to ignore")
     weight = _constant_argument("cross_entropy", "weight", weight, x)
     sample_weight = _constant_argument("cross_entropy", "sample_weight", sample_weight, x)
-    options = {"ignore_index": ignore_index, "reduction": _reduction("cross_entropy", reduction), "smoothing": label_smoothing}
+    options = {"ignore_index": ignore_index, "reduction": _reduction("cross_entropy", reduction),
+               "smoothing": label_smoothing}
     loss, logp, total = launch.cross_entropy_forward(x, target, weight, sample_weight, **options)
-    return record(_cross_entropy_backward, (x, target), loss, saved=(logp, target, weight, sample_weight, total), context=options)
+    saved = (logp, target, weight, sample_weight, total)
+    return record(_cross_entropy_backward, (x, target), loss, saved=saved, context=options)
 
 
 def _cross_entropy_backward(node, dloss):
@@ -182,7 +186,8 @@ def _mse_backward(node, dloss):
     return dx, launch.neg(dx) if node.needs[1] else None
 
 
-def binary_cross_entropy_with_logits(x: Tensor, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None) -> Tensor:
+def binary_cross_entropy_with_logits(x: Tensor, target: Any, weight: Any = None, reduction: str = "mean",
+                                     pos_weight: Any = None) -> Tensor:
     """Sigmoid and binary cross-entropy in one, from logits: -(pos_weight target log s(x) + (1 - target) log(1 - s(x))).
 
     Parameters
@@ -212,7 +217,8 @@ def binary_cross_entropy_with_logits(x: Tensor, target: Any, weight: Any = None,
     target = _constant_argument(name, "target", target, x)
     _check_same_shape(name, x, target)
     code, weight = _reduction(name, reduction), _constant_argument(name, "weight", weight, x)
-    pos_weight = constant(1.0, x.dtype.name) if pos_weight is None else _constant_argument(name, "pos_weight", pos_weight, x)
+    one = constant(1.0, x.dtype.name)
+    pos_weight = _constant_argument(name, "pos_weight", one if pos_weight is None else pos_weight, x)
     loss = launch.bce_with_logits_forward(x, target, pos_weight)
     if loss.shape != x.shape:
         raise ValueError(f"{name}: pos_weight of shape {pos_weight.shape} does not broadcast to x {x.shape}")

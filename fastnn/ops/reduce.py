@@ -28,6 +28,8 @@ class Extremum(NamedTuple):
 
 def _axes(name: str, dim: Dim, rank: int) -> tuple[int, ...]:
     """The axes `dim` names, counted from the front; None and () name all."""
+    if type(dim) is int and -rank <= dim < rank:  # the common case, kept cheap
+        return (dim % rank,)
     if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return tuple(range(rank))
     dims = dim if isinstance(dim, (tuple, list)) else (dim,)
@@ -86,8 +88,8 @@ def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None)
     Returns
     -------
     Tensor
-        0 where there is nothing to add. Fixed chunks are added in a fixed tree: the error grows with the logarithm of the count, and
-        the bits depend neither on strides nor on the number of threads.
+        0 where there is nothing to add. Fixed chunks are added in a fixed tree: the error grows much slower than the
+        count, and the bits depend neither on strides nor on the number of threads.
     """
     if dtype is not None:
         x = to(x, dtype)
@@ -268,8 +270,8 @@ def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Ex
     Returns
     -------
     Tensor or (values, indices)
-        Without `dim`, the value; its gradient is shared among equals. With `dim`, a named tuple of the values and of their int64
-        positions, the first of equals, which takes the whole gradient.
+        Without `dim`, the value; its gradient is shared among equals. With `dim`, a named tuple of the values and of
+        their int64 positions, the first of equals, which takes the whole gradient.
 
     Raises
     ------
@@ -287,7 +289,8 @@ def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Ex
 # ---- variances --------------------------------------------------------------------------------------------------------
 
 
-def _variance(name: str, x: Tensor, dim: Dim, correction: float, keepdim: bool) -> tuple[Tensor, Tensor, tuple[int, ...], float]:
+def _variance(name: str, x: Tensor, dim: Dim, correction: float,
+              keepdim: bool) -> tuple[Tensor, Tensor, tuple[int, ...], float]:
     """The variance, the mean (with all axes), the axes and the divisor."""
     _check_real(name, x)
     axes = _axes(name, dim, x.ndim)

@@ -23,18 +23,20 @@ def _places(rng, shape, dim):
     return rng.integers(0, shape[dim], shape[:dim] + (3,) + shape[dim + 1:])
 
 
-register(OpSpec("index_select", lambda x, i, dim: index.index_select(x, dim, i), lambda x, i, dim: x.take(i, dim), _cases(_picks),
-                gradients=(0,), exact=True))
-register(OpSpec("gather", lambda x, i, dim: index.gather(x, dim, i), lambda x, i, dim: np.take_along_axis(x, i, dim), _cases(_places),
-                gradients=(0,), exact=True))
+register(OpSpec("index_select", lambda x, i, dim: index.index_select(x, dim, i), lambda x, i, dim: x.take(i, dim),
+                _cases(_picks), gradients=(0,), exact=True))
+register(OpSpec("gather", lambda x, i, dim: index.gather(x, dim, i), lambda x, i, dim: np.take_along_axis(x, i, dim),
+                _cases(_places), gradients=(0,), exact=True))
 
 
 def _take_cases(rng):
     x = rng.standard_normal((4, 5, 6))
-    keys = [(np.array([2, 0, 2, -1]),), (slice(None), [1, 3]), (..., np.array([[0, 5], [1, 1]])), (x > 0.3,), (x[:, 0, 0] > 0,),
-            (slice(1, 3), x[0] > 0), (np.array([0, 3]), np.array([4, 1])), (np.array([[0], [3]]), np.array([1, 2]), slice(None, None, 2)),
+    keys = [(np.array([2, 0, 2, -1]),), (slice(None), [1, 3]), (..., np.array([[0, 5], [1, 1]])), (x > 0.3,),
+            (x[:, 0, 0] > 0,), (slice(1, 3), x[0] > 0), (np.array([0, 3]), np.array([4, 1])),
+            (np.array([[0], [3]]), np.array([1, 2]), slice(None, None, 2)),
             (slice(None), np.zeros(0, int)), (None, [1, 2])]
     return [Sample((x,), {"key": key}) for key in keys]
 
 
-register(OpSpec("take", lambda x, key: index.take(x, key), lambda x, key: x[key], _take_cases, gradients=(0,), exact=True))
+register(OpSpec("take", lambda x, key: index.take(x, key), lambda x, key: x[key], _take_cases, gradients=(0,),
+                exact=True))

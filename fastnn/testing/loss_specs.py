@@ -9,7 +9,8 @@ from .softmax_specs import _log_softmax
 from .spec import OpSpec, Sample, register
 
 
-def cross_entropy_reference(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0, sample_weight=None):
+def cross_entropy_reference(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0,
+                            sample_weight=None):
     """The definition, written out."""
     axis = 0 if x.ndim == 1 else 1
     classes, logp = x.shape[axis], np.moveaxis(_log_softmax(x, axis), axis, -1)
@@ -40,7 +41,8 @@ def _cases(rng, shape, probabilities):
             if k == 3 and target.size > 1:
                 target.flat[::3] = -100
         options = {"reduction": reduction, "label_smoothing": 0.1 * (k % 2)}
-        weight, sample_weight = (rng.uniform(0.5, 2, n) if wanted else None for n, wanted in ((classes, k >= 2), (positions, k % 2)))
+        wanted = (classes, k >= 2), (positions, k % 2)
+        weight, sample_weight = (rng.uniform(0.5, 2, n) if given else None for n, given in wanted)
         yield Sample((x, target, weight, None if sample_weight is None else np.asarray(sample_weight)), options)
 
 
@@ -52,7 +54,8 @@ def _cross_entropy(x, target, weight, sample_weight, **options):
 
 
 def _benchmarks(rng):
-    return [Sample((rng.standard_normal((n, c)), rng.integers(0, c, n), None, None)) for n, c in ((64, 10), (200, 10), (4096, 1000))]
+    shapes = (64, 10), (200, 10), (4096, 1000)
+    return [Sample((rng.standard_normal((n, c)), rng.integers(0, c, n), None, None)) for n, c in shapes]
 
 
 register(OpSpec("cross_entropy", _cross_entropy,
@@ -87,8 +90,8 @@ def _pairs(rng, weights):
             yield Sample((2 * rng.standard_normal(shape), rng.uniform(0, 1, shape), *given), {"reduction": reduction})
 
 
-register(OpSpec("mse_loss", lambda x, t, w, reduction: loss.mse_loss(x, t, reduction, w), _mse, lambda rng: list(_pairs(rng, 1)),
-                gradients=(0, 1), bytes=lambda x, *rest, **o: 8 * int(np.prod(x))))
+register(OpSpec("mse_loss", lambda x, t, w, reduction: loss.mse_loss(x, t, reduction, w), _mse,
+                lambda rng: list(_pairs(rng, 1)), gradients=(0, 1), bytes=lambda x, *rest, **o: 8 * int(np.prod(x))))
 register(OpSpec("binary_cross_entropy_with_logits",
                 lambda x, t, w, p, reduction: loss.binary_cross_entropy_with_logits(x, t, w, reduction, p), _bce,
                 lambda rng: list(_pairs(rng, 2)), gradients=(0,), bytes=lambda x, *rest, **o: 8 * int(np.prod(x))))

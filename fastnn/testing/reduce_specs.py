@@ -7,8 +7,9 @@ import numpy as np
 from ..ops import reduce
 from .spec import OpSpec, Sample, register
 
-_DIMS = (({"dim": None}, (5,)), ({"dim": 0}, (3, 5)), ({"dim": -1, "keepdim": True}, (40, 37)), ({"dim": (0, 2)}, (3, 4, 70)),
-         ({"dim": (0, 2, 3)}, (2, 19, 5, 6)), ({"dim": 1, "keepdim": True}, (2, 3, 4, 5)), ({"dim": 2}, (2, 3, 4, 5)),
+_DIMS = (({"dim": None}, (5,)), ({"dim": 0}, (3, 5)), ({"dim": -1, "keepdim": True}, (40, 37)),
+         ({"dim": (0, 2)}, (3, 4, 70)), ({"dim": (0, 2, 3)}, (2, 19, 5, 6)), ({"dim": 1, "keepdim": True}, (2, 3, 4, 5)),
+         ({"dim": 2}, (2, 3, 4, 5)),
          ({"dim": None}, (2, 130, 3, 4)), ({"dim": 0}, (300, 40)), ({"dim": (1, 3)}, (2, 3, 2, 3, 2)))
 _EMPTY = (({"dim": 0}, (0, 3)), ({"dim": 1}, (0, 3)))
 
@@ -35,11 +36,13 @@ def _benchmarks(rng):
             for shape, dim in (((4096, 4096), 0), ((4096, 4096), 1), ((64, 10), 0), ((16, 64, 112, 112), (0, 2, 3)))]
 
 
-register(OpSpec("sum", reduce.sum, _numpy(np.sum), _samples(_DIMS + _EMPTY), gradients=(0,), bytes=_bytes, benchmarks=_benchmarks))
-register(OpSpec("mean", reduce.mean, _numpy(np.mean), _samples(_DIMS + _EMPTY[1:]), gradients=(0,), bytes=_bytes, benchmarks=_benchmarks))
+register(OpSpec("sum", reduce.sum, _numpy(np.sum), _samples(_DIMS + _EMPTY), gradients=(0,), bytes=_bytes,
+                benchmarks=_benchmarks))
+register(OpSpec("mean", reduce.mean, _numpy(np.mean), _samples(_DIMS + _EMPTY[1:]), gradients=(0,), bytes=_bytes,
+                benchmarks=_benchmarks))
 for _name, _function in (("amax", np.max), ("amin", np.min)):
-    register(OpSpec(_name, getattr(reduce, _name), _numpy(_function), _samples(_DIMS, _apart), gradients=(0,), exact=True,
-                    bytes=_bytes, benchmarks=_benchmarks))
+    register(OpSpec(_name, getattr(reduce, _name), _numpy(_function), _samples(_DIMS, _apart), gradients=(0,),
+                    exact=True, bytes=_bytes, benchmarks=_benchmarks))
 
 _ONE_DIM = tuple((o, s) for o, s in _DIMS if isinstance(o["dim"], int)) + _EMPTY[1:]
 for _name, _function in (("argmax", np.argmax), ("argmin", np.argmin)):
@@ -56,9 +59,12 @@ register(OpSpec("max", reduce.max, _with_positions(np.max, np.argmax), _samples(
 register(OpSpec("min", reduce.min, _with_positions(np.min, np.argmin), _samples(_ONE_DIM, _apart), gradients=(0,)))
 
 _SPREAD = tuple(({**o, "correction": c}, s) for (o, s), c in zip(_DIMS[:-1], (1, 0) * 5))
-register(OpSpec("var", reduce.var, lambda x, dim, correction, keepdim=False: x.var(dim, ddof=correction, keepdims=keepdim),
+register(OpSpec("var", reduce.var,
+                lambda x, dim, correction, keepdim=False: x.var(dim, ddof=correction, keepdims=keepdim),
                 _samples(_SPREAD), gradients=(0,)))
-register(OpSpec("std", reduce.std, lambda x, dim, correction, keepdim=False: x.std(dim, ddof=correction, keepdims=keepdim),
+register(OpSpec("std", reduce.std,
+                lambda x, dim, correction, keepdim=False: x.std(dim, ddof=correction, keepdims=keepdim),
                 _samples(_SPREAD), gradients=(0,)))
-register(OpSpec("logsumexp", reduce.logsumexp, lambda x, dim, keepdim=False: np.log(np.exp(x).sum(dim, keepdims=keepdim)),
+register(OpSpec("logsumexp", reduce.logsumexp,
+                lambda x, dim, keepdim=False: np.log(np.exp(x).sum(dim, keepdims=keepdim)),
                 _samples(_DIMS), gradients=(0,)))

@@ -28,6 +28,7 @@ def _bytes(shape, **options):
     return 8 * int(np.prod(shape))
 
 
-register(OpSpec("softmax", softmax.softmax, lambda x, dim: np.exp(_log_softmax(x, dim)), _samples, gradients=(0,), tolerance=8,
-                bytes=_bytes, benchmarks=_benchmarks))
-register(OpSpec("log_softmax", softmax.log_softmax, _log_softmax, _samples, gradients=(0,), bytes=_bytes, benchmarks=_benchmarks))
+register(OpSpec("softmax", softmax.softmax, lambda x, dim: np.exp(_log_softmax(x, dim)), _samples, gradients=(0,),
+                tolerance=8, bytes=_bytes, benchmarks=_benchmarks))
+register(OpSpec("log_softmax", softmax.log_softmax, _log_softmax, _samples, gradients=(0,), bytes=_bytes,
+                benchmarks=_benchmarks))

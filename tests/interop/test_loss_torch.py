@@ -37,13 +37,14 @@ def test_cross_entropy(shape, reduction, dtype):
     classes, positions = shape[axis], shape[:axis] + shape[axis + 1:]
     x = (3 * rng.standard_normal(shape)).astype(dtype)
     labels = np.asarray(rng.integers(0, classes, positions))
-    probabilities = np.ascontiguousarray(np.moveaxis(rng.dirichlet(np.ones(classes), positions), -1, axis)).astype(dtype)
+    probabilities = np.moveaxis(rng.dirichlet(np.ones(classes), positions), -1, axis).astype(dtype, order="C")
     weight = rng.uniform(0, 2, classes).astype(dtype)
     for w, smoothing, ignored in itertools.product((None, weight), (0.0, 0.1), (None, 1)):
         target = labels.copy()
         if ignored is not None and target.size > 1:
             target.flat[0] = ignored
-        options = {"reduction": reduction, "label_smoothing": smoothing, "ignore_index": -100 if ignored is None else ignored}
+        options = {"reduction": reduction, "label_smoothing": smoothing,
+                   "ignore_index": -100 if ignored is None else ignored}
         torch_weight = None if w is None else torch.tensor(w)
         both(lambda t: loss.cross_entropy(t, target, w, **options),
              lambda t: F.cross_entropy(t, torch.tensor(target), torch_weight, **options), [x], dtype)
@@ -58,10 +59,12 @@ def test_elementwise_losses(reduction, dtype):
     rng = np.random.default_rng(0)
     x, target = (3 * rng.standard_normal((6, 7))).astype(dtype), rng.uniform(0, 1, (6, 7)).astype(dtype)
     weight, pos_weight = rng.uniform(0, 2, (6, 7)).astype(dtype), rng.uniform(0, 2, 7).astype(dtype)
-    both(lambda t, u: loss.mse_loss(t, u, reduction), lambda t, u: F.mse_loss(t, u, reduction=reduction), [x, target], dtype)
+    both(lambda t, u: loss.mse_loss(t, u, reduction), lambda t, u: F.mse_loss(t, u, reduction=reduction), [x, target],
+         dtype)
     for w, p in itertools.product((None, weight), (None, pos_weight)):
         both(lambda t: loss.binary_cross_entropy_with_logits(t, target, w, reduction, p),
-             lambda t: F.binary_cross_entropy_with_logits(t, torch.tensor(target), None if w is None else torch.tensor(w), reduction=reduction,
+             lambda t: F.binary_cross_entropy_with_logits(t, torch.tensor(target),
+                                                          None if w is None else torch.tensor(w), reduction=reduction,
                                                           pos_weight=None if p is None else torch.tensor(p)), [x], dtype)
 
 
@@ -77,11 +80,13 @@ def test_softmax(dim):
 def test_reductions(dim, keepdim):
     x = np.round(4 * np.random.default_rng(0).standard_normal((3, 5, 4, 6))).astype(np.float32)  # with ties
     for name in ("sum", "mean", "amax", "amin", "var", "std", "logsumexp"):
-        both(lambda t: getattr(reduce, name)(t, dim, keepdim=keepdim), lambda t: getattr(torch, name)(t, dim, keepdim=keepdim), [x], np.float32)
+        both(lambda t: getattr(reduce, name)(t, dim, keepdim=keepdim),
+             lambda t: getattr(torch, name)(t, dim, keepdim=keepdim), [x], np.float32)
     if isinstance(dim, int):
         distinct = np.random.default_rng(0).permutation(x.size).reshape(x.shape).astype(np.float32)
         for name in ("max", "min"):
-            both(lambda t: getattr(reduce, name)(t, dim, keepdim).values, lambda t: getattr(torch, name)(t, dim, keepdim).values, [distinct],
-                 np.float32)
+            both(lambda t: getattr(reduce, name)(t, dim, keepdim).values,
+                 lambda t: getattr(torch, name)(t, dim, keepdim).values, [distinct], np.float32)
             ours, theirs = getattr(reduce, "arg" + name), getattr(torch, "arg" + name)
-            np.testing.assert_array_equal(ours(fastnn.tensor(distinct), dim, keepdim).numpy(), theirs(torch.tensor(distinct), dim, keepdim).numpy())
+            np.testing.assert_array_equal(ours(fastnn.tensor(distinct), dim, keepdim).numpy(),
+                                          theirs(torch.tensor(distinct), dim, keepdim).numpy())
