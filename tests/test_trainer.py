@@ -13,9 +13,10 @@ import pytest
 
 import fastnn
 import fastnn.functional as F
-from fastnn import nn, optim
+from fastnn import nn, optim, program
 from fastnn.data import ArrayDataset, DataLoader
 from fastnn.models import lenet5, mlp
+from fastnn.train import captured, trainer as trainer_module
 from fastnn.train import (CSVLogger, Callback, EarlyStopping, History, LambdaCallback, LearningRateScheduler, Metric, ModelCheckpoint,
                           ProgressBar, ReduceLROnPlateau, TerminateOnNaN, Trainer)
 
@@ -177,6 +178,61 @@ def test_streaming_metrics_equal_one_pass(monkeypatch):
     often = make(metrics=["accuracy", "auc"])
     often.fit(x, y, batch_size=16, verbose=0)
     assert once.history.history == often.history.history
+
+
+# -- captured steps --
+
+def convolutional():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(36, 3))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("build, shape", [(lambda: mlp([4, 16, 3]), (4,)), (convolutional, (1, 8, 8))])
+def test_captured_run_has_the_bits_of_the_eager_one(monkeypatch, build, shape, weighted):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(101, *shape)).astype(np.float32), rng.integers(0, 3, 101)
+    programs = []
+
+    class Spy(program.CapturedProgram):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            programs.append(self)
+
+    monkeypatch.setattr(captured, "CapturedProgram", Spy)
+    monkeypatch.setattr(trainer_module, "CapturedProgram", Spy)
+
+    def run(capture, *callbacks):
+        fastnn.manual_seed(2)
+        model = build()
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+        trainer = Trainer(model, optimizer=optimizer, metrics=["accuracy"], capture=capture)
+        history = trainer.fit(x, y, batch_size=24, epochs=4, verbose=0, validation_split=0.2,
+                              callbacks=[LearningRateScheduler(lambda epoch, rate: rate * 0.7), *callbacks],
+                              sample_weight=np.arange(101) % 3 if weighted else None)
+        return history.history, weights(model)
+
+    eager = run(False)
+    assert not programs
+    for callbacks in ((), [LambdaCallback(on_train_batch_end=lambda batch, logs: None)]):  # whole passes; single steps
+        again = run(True, *callbacks)
+        assert eager[0] == again[0] and same(eager[1], again[1])
+        replayed = max(programs, key=lambda made: made.replays)
+        assert replayed.obstacle is None and replayed.replays >= 4 * 4 - 4
+        programs.clear()
+
+
+def test_a_loss_that_reads_values_trains_eagerly():
+    x, y = blobs(96)
+
+    def loss(prediction, target):
+        value = F.cross_entropy(prediction, target)
+        return value * (1.0 if value.item() < 100 else 0.5)
+
+    fastnn.manual_seed(0)
+    trainer = Trainer(mlp([4, 16, 3]), loss=loss, optimizer="adam")
+    with pytest.warns(RuntimeWarning, match="the step runs eagerly.*test_trainer.py"):
+        history = trainer.fit(x, y, epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
 
 
 # -- weights of samples and classes --

@@ -63,10 +63,10 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Yield one tuple of tensors a batch."""
-        order = self.order()
-        for start in range(0, self.samples, self.batch_size):
-            rows = slice(start, min(start + self.batch_size, self.samples))
-            yield self.gather(rows if order is None else order[rows])
+        order, samples = self.order(), self.samples
+        for start in range(0, samples, self.batch_size):
+            stop = min(start + self.batch_size, samples)
+            yield self.gather(slice(start, stop) if order is None else order.as_strided((stop - start,), (1,), start))
 
     def order(self) -> Any:
         """The order of the next pass: an int64 tensor (N,) when shuffling, else None."""
