@@ -143,6 +143,22 @@ static void batch_norm_apply_kernel(ptrdiff_t pixels, ptrdiff_t channels, int st
     vec_stream_end();
 }
 
+/* The same on planes, [channels][size], whose parameters are constants: the same bits. */
+static void batch_norm_apply_planes_kernel(ptrdiff_t channels, ptrdiff_t size, void *y_, const void *x_, const void *mean_,
+                                           const void *scale_, const void *shift_) {
+    real *y = y_;
+    const real *x = x_, *means = mean_, *scales = scale_, *shifts = shift_;
+    for (ptrdiff_t c = 0; c < channels; c++, x += size, y += size) {
+        const vec mean = vec_set1(means[c]), scale = vec_set1(scales[c]), shift = vec_set1(shifts[c]);
+        for (ptrdiff_t i = 0; i < size; i += LANES) {
+            const ptrdiff_t n = size - i;
+            const vec value = vec_fma(vec_sub(NORM_LOAD(x + i, 0), mean), scale, shift);
+            if (n >= LANES) vec_store(y + i, value);
+            else vec_store_n(y + i, value, n);
+        }
+    }
+}
+
 /* ---- backward ---- */
 
 /* dys, dots: [n] each: the sums of dy and of dy * (x - mean). */
@@ -218,6 +234,22 @@ static void batch_norm_gradient_kernel(ptrdiff_t pixels, ptrdiff_t channels, int
     }
     gradient_all(pixels, channels, 1, dx, dy, x, mean, scale, dmean, slope);
     vec_stream_end();
+}
+
+static void batch_norm_gradient_planes_kernel(ptrdiff_t channels, ptrdiff_t size, void *dx_, const void *dy_, const void *x_,
+                                              const void *mean_, const void *scale_, const void *dmean_, const void *slope_) {
+    real *dx = dx_;
+    const real *dy = dy_, *x = x_, *means = mean_, *scales = scale_, *dmeans = dmean_, *slopes = slope_;
+    for (ptrdiff_t c = 0; c < channels; c++, dx += size, dy += size, x += size) {
+        const vec mean = vec_set1(means[c]), scale = vec_set1(scales[c]), dmean = vec_set1(dmeans[c]), slope = vec_set1(slopes[c]);
+        for (ptrdiff_t i = 0; i < size; i += LANES) {
+            const ptrdiff_t n = size - i;
+            const vec d = vec_sub(NORM_LOAD(x + i, 0), mean), g = vec_sub(NORM_LOAD(dy + i, 0), dmean);
+            const vec value = vec_mul(vec_fma(d, slope, g), scale);
+            if (n >= LANES) vec_store(dx + i, value);
+            else vec_store_n(dx + i, value, n);
+        }
+    }
 }
 
 #undef NORM_LOAD

@@ -24,13 +24,25 @@ typedef struct {
     char *scale, *shift; /* forward */
     char *dmean, *slope; /* backward */
     int dtype, stream;
+    ptrdiff_t plane;     /* elements of a plane where all maps are [images][channels][plane]; 0: they are [pixels][channels] */
 } plan;
 
-static plan plan_of(const fnn_tensor *x) {
+/* Maps in C order, which channels-last work would have to stage, are worked on as planes. */
+static int are_planes(const fnn_call *call, int inputs) {
+    if (!fnn_stage_bytes(call->in[0]) || (call->out[0] && !fnn_is_contiguous(call->out[0]))) return 0;
+    for (int k = 0; k < inputs; k++)
+        if (!fnn_is_contiguous(call->in[k])) return 0;
+    return 1;
+}
+
+static plan plan_of(const fnn_call *call) {
+    int inputs = call->op == FNN_OP_batch_norm_backward ? 2 : 1; /* dy and x, or x */
+    const fnn_tensor *x = call->in[inputs - 1];
     plan p = {.dtype = x->dtype, .channels = x->shape[1], .pixels = x->shape[0] * fnn_span(x, 2, x->rank)};
     p.run_pixels = fnn_min(fnn_max(RUN / fnn_max(p.channels, 1), LEAST_PIXELS), MOST_PIXELS);
     p.chunks = fnn_max(fnn_ceil_div(p.pixels, p.run_pixels * RUNS), 1);
     p.K = fnn_kernels_of(p.dtype);
+    if (are_planes(call, inputs)) p.plane = fnn_span(x, 2, x->rank);
     return p;
 }
 
@@ -54,12 +66,30 @@ static void set_channels(fnn_tensor *t, const fnn_tensor *x) {
 
 /* ---- statistics ---- */
 
-typedef void (*run_kernel)(const plan *p, ptrdiff_t pixel, ptrdiff_t pixels, double *partial);
+typedef void (*run_kernel)(const plan *p, ptrdiff_t pixel, ptrdiff_t pixels, char *tile, double *partial);
 /* Adds the partial of b pixels to that of a pixels. */
 typedef void (*merge_kernel)(const plan *p, double a, double b, double *partial, const double *more);
 
-static void moments(const plan *p, ptrdiff_t pixel, ptrdiff_t pixels, double *partial) {
-    p->K->batch_norm_moments(pixels, p->channels, fnn_at(p->x, pixel * p->channels, p->dtype), partial, partial + p->channels);
+/* A run of pixels as [pixels][channels]: where it lies, or turned around into `tile`. */
+static const void *run_of(const plan *p, const char *map, ptrdiff_t pixel, ptrdiff_t pixels, void *tile) {
+    ptrdiff_t C = p->channels;
+    if (!p->plane) return fnn_at(map, pixel * C, p->dtype);
+    for (ptrdiff_t done = 0, n; done < pixels; done += n) {
+        ptrdiff_t image = (pixel + done) / p->plane, at = (pixel + done) % p->plane;
+        n = fnn_min(p->plane - at, pixels - done);
+        p->K->conv_pack(1, n, C, fnn_at(map, image * C * p->plane + at, p->dtype), 1, p->plane, fnn_at(tile, done * C, p->dtype),
+                        NULL, C);
+    }
+    return tile;
+}
+
+static size_t tile_bytes(const plan *p) {
+    return p->plane ? ((size_t)(p->run_pixels * p->channels) * fnn_itemsize(p->dtype) + 63) & ~(size_t)63 : 0;
+}
+
+static void moments(const plan *p, ptrdiff_t pixel, ptrdiff_t pixels, char *tile, double *partial) {
+    const void *x = run_of(p, p->x, pixel, pixels, tile);
+    p->K->batch_norm_moments(pixels, p->channels, x, partial, partial + p->channels);
 }
 
 static void merge_moments(const plan *p, double a, double b, double *partial, const double *more) {
@@ -67,10 +97,9 @@ static void merge_moments(const plan *p, double a, double b, double *partial, co
     p->K->batch_norm_merge(C, a, b, partial, partial + C, more, more + C);
 }
 
-static void sums(const plan *p, ptrdiff_t pixel, ptrdiff_t pixels, double *partial) {
-    ptrdiff_t at = pixel * p->channels;
-    p->K->batch_norm_sums(pixels, p->channels, fnn_at(p->dy, at, p->dtype), fnn_at(p->x, at, p->dtype), p->mean, partial,
-                          partial + p->channels);
+static void sums(const plan *p, ptrdiff_t pixel, ptrdiff_t pixels, char *tile, double *partial) {
+    const void *dy = run_of(p, p->dy, pixel, pixels, tile), *x = run_of(p, p->x, pixel, pixels, tile + tile_bytes(p));
+    p->K->batch_norm_sums(pixels, p->channels, dy, x, p->mean, partial, partial + p->channels);
 }
 
 static void merge_sums(const plan *p, double a, double b, double *partial, const double *more) {
@@ -89,12 +118,13 @@ static void merge_tree(const plan *p, merge_kernel merge, double *partials, ptrd
     }
 }
 
-static void chunk_statistics(const plan *p, ptrdiff_t chunk, double *scratch, run_kernel run, merge_kernel merge) {
+static void chunk_statistics(const plan *p, ptrdiff_t chunk, char *tile, run_kernel run, merge_kernel merge) {
+    double *scratch = (double *)(tile + 2 * tile_bytes(p));
     ptrdiff_t size = 2 * p->channels, from = chunk * RUNS * p->run_pixels, runs = 0;
     ptrdiff_t end = fnn_min(from + RUNS * p->run_pixels, p->pixels);
     do { /* once at least: the sums over an empty batch are 0 */
         ptrdiff_t pixel = from + runs * p->run_pixels;
-        run(p, pixel, fnn_min(p->run_pixels, end - pixel), scratch + runs * size);
+        run(p, pixel, fnn_min(p->run_pixels, end - pixel), tile, scratch + runs * size);
     } while (from + ++runs * p->run_pixels < end);
     merge_tree(p, merge, scratch, runs, p->run_pixels, end - from);
     for (ptrdiff_t c = 0; c < size; c++) p->partials[chunk * size + c] = scratch[c];
@@ -119,6 +149,42 @@ static span chunk_span(const plan *p, ptrdiff_t chunk) {
     return (span){from * p->channels, fnn_min(each, p->pixels - from)};
 }
 
+/* The planes of one chunk, no more than one image's at a time: calls step(first channel, channels, elements from the start). */
+#define FOR_PLANES(step)                                                                                                \
+    do {                                                                                                                \
+        ptrdiff_t each = planes_of_chunk(p), all = p->pixels / p->plane * p->channels, n;                               \
+        for (ptrdiff_t from = chunk * each, end = fnn_min(from + each, all); from < end; from += n) {                   \
+            ptrdiff_t c = from % p->channels, at = from * p->plane;                                                     \
+            n = fnn_min(p->channels - c, end - from);                                                                   \
+            step(c, n, at);                                                                                             \
+        }                                                                                                               \
+    } while (0)
+
+static ptrdiff_t planes_of_chunk(const plan *p) { return fnn_max(RUN * RUNS / p->plane, 1); }
+
+static void run_apply_planes(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const plan *p = context;
+#define STEP(c, n, at)                                                                                                  \
+    p->K->batch_norm_apply_planes(n, p->plane, fnn_at(p->y, at, p->dtype), fnn_at(p->x, at, p->dtype),                  \
+                                  fnn_at(p->mean, c, p->dtype), fnn_at(p->scale, c, p->dtype),                          \
+                                  fnn_at(p->shift, c, p->dtype))
+    FOR_PLANES(STEP);
+#undef STEP
+}
+
+static void run_gradient_planes(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const plan *p = context;
+#define STEP(c, n, at)                                                                                                  \
+    p->K->batch_norm_gradient_planes(n, p->plane, fnn_at(p->y, at, p->dtype), fnn_at(p->dy, at, p->dtype),              \
+                                     fnn_at(p->x, at, p->dtype), fnn_at(p->mean, c, p->dtype),                          \
+                                     fnn_at(p->scale, c, p->dtype), fnn_at(p->dmean, c, p->dtype),                      \
+                                     fnn_at(p->slope, c, p->dtype))
+    FOR_PLANES(STEP);
+#undef STEP
+}
+
 static void run_apply(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const plan *p = context;
@@ -135,6 +201,11 @@ static void run_gradient(void *context, ptrdiff_t chunk, void *scratch) {
                               fnn_at(p->x, s.at, p->dtype), p->mean, p->scale, p->dmean, p->slope);
 }
 
+static void run_pass(const fnn_call *call, const plan *p, fnn_body pixels, fnn_body planes) {
+    ptrdiff_t chunks = p->plane ? fnn_ceil_div(p->pixels / p->plane * p->channels, planes_of_chunk(p)) : p->chunks;
+    fnn_parallel_for(call, chunks, fnn_cost(call), p->plane ? planes : pixels, (void *)p);
+}
+
 /* ---- workspace ---- */
 
 enum { VECTORS = 4 }; /* rows of parameters that a driver prepares, at most */
@@ -147,16 +218,25 @@ static void *take(char **workspace, size_t bytes) {
     return here;
 }
 
+static size_t staged_bytes(const plan *p, const fnn_tensor *t) { return t && t->rank > 1 && p->plane ? 0 : fnn_stage_bytes(t); }
+
+static const char *map_input(const plan *p, const fnn_tensor *t, char **at) {
+    return p->plane ? t->data : fnn_stage_input(t, at);
+}
+
+static char *map_output(const plan *p, const fnn_tensor *t, char **at) {
+    return p->plane ? t ? t->data : NULL : fnn_stage_output(t, at);
+}
+
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
-    const fnn_tensor *x = call->in[call->op == FNN_OP_batch_norm_backward];
-    plan p = plan_of(x);
+    plan p = plan_of(call);
     size_t partial = 2 * (size_t)p.channels * sizeof(double);
     ws->shared = VECTORS * vector_bytes(&p);
     if (call->op != FNN_OP_batch_norm_inference) {
         ws->shared += (size_t)p.chunks * partial + 64;
-        ws->scratch = RUNS * partial;
+        ws->scratch = 2 * tile_bytes(&p) + RUNS * partial;
     }
-    for (int k = 0; k < FNN_MAX_ARGS; k++) ws->shared += fnn_stage_bytes(call->out[k]) + fnn_stage_bytes(call->in[k]);
+    for (int k = 0; k < FNN_MAX_ARGS; k++) ws->shared += staged_bytes(&p, call->out[k]) + staged_bytes(&p, call->in[k]);
 }
 
 /* ---- forward ---- */
@@ -176,25 +256,24 @@ static int forward_infer(fnn_call *call) {
 
 /* y: (N, C, ...); mean, var, rstd: (C,); x: (N, C, ...); weight, bias: (C,). */
 static int forward_run(fnn_call *call) {
-    plan p = plan_of(call->in[0]);
+    plan p = plan_of(call);
     char *at = call->shared;
     size_t bytes = vector_bytes(&p);
     p.partials = take(&at, (size_t)p.chunks * 2 * (size_t)p.channels * sizeof(double));
     p.scale = take(&at, bytes), p.shift = take(&at, bytes);
-    p.x = fnn_stage_input(call->in[0], &at);
+    p.x = map_input(&p, call->in[0], &at);
     const void *weight = fnn_stage_input(call->in[1], &at), *bias = fnn_stage_input(call->in[2], &at);
     void *mean = fnn_stage_output(call->out[1], &at), *var = fnn_stage_output(call->out[2], &at);
     void *rstd = fnn_stage_output(call->out[3], &at);
-    p.y = fnn_stage_output(call->out[0], &at);
+    p.y = map_output(&p, call->out[0], &at);
     p.stream = fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
-    double ns = fnn_cost(call);
-    fnn_parallel_for(call, p.chunks, ns, run_moments, &p);
+    fnn_parallel_for(call, p.chunks, fnn_cost(call), run_moments, &p);
     merge_tree(&p, merge_moments, p.partials, p.chunks, RUNS * p.run_pixels, p.pixels);
     p.K->batch_norm_finish(p.pixels, p.channels, call->attr.f[0], mean, var, rstd, p.partials, p.partials + p.channels);
     p.K->batch_norm_scale(p.channels, p.scale, p.shift, rstd, weight, bias);
     p.mean = mean;
-    fnn_parallel_for(call, p.chunks, ns, run_apply, &p);
-    fnn_unstage_output(call->out[0], p.y);
+    run_pass(call, &p, run_apply, run_apply_planes);
+    if (!p.plane) fnn_unstage_output(call->out[0], p.y);
     fnn_unstage_output(call->out[1], mean);
     fnn_unstage_output(call->out[2], var);
     fnn_unstage_output(call->out[3], rstd);
@@ -216,21 +295,21 @@ static int inference_infer(fnn_call *call) {
 
 /* y: (N, C, ...); x: (N, C, ...); mean, var, weight, bias: (C,). */
 static int inference_run(fnn_call *call) {
-    plan p = plan_of(call->in[0]);
+    plan p = plan_of(call);
     char *at = call->shared;
     size_t bytes = vector_bytes(&p);
     void *rstd = take(&at, bytes);
     p.scale = take(&at, bytes), p.shift = take(&at, bytes);
-    p.x = fnn_stage_input(call->in[0], &at);
+    p.x = map_input(&p, call->in[0], &at);
     p.mean = fnn_stage_input(call->in[1], &at);
     const void *var = fnn_stage_input(call->in[2], &at);
     const void *weight = fnn_stage_input(call->in[3], &at), *bias = fnn_stage_input(call->in[4], &at);
-    p.y = fnn_stage_output(call->out[0], &at);
+    p.y = map_output(&p, call->out[0], &at);
     p.stream = fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
     p.K->batch_norm_rstd(p.channels, call->attr.f[0], rstd, var);
     p.K->batch_norm_scale(p.channels, p.scale, p.shift, rstd, weight, bias);
-    fnn_parallel_for(call, p.chunks, fnn_cost(call), run_apply, &p);
-    fnn_unstage_output(call->out[0], p.y);
+    run_pass(call, &p, run_apply, run_apply_planes);
+    if (!p.plane) fnn_unstage_output(call->out[0], p.y);
     return FNN_OK;
 }
 
@@ -258,31 +337,30 @@ static void scale_gradient(fnn_call *call, plan *p) {
     memset(p->shift, 0, vector_bytes(p));
     p->mean = p->dmean;
     p->x = p->dy;
-    fnn_parallel_for(call, p->chunks, fnn_cost(call), run_apply, p);
+    run_pass(call, p, run_apply, run_apply_planes);
 }
 
 /* dx: (N, C, ...); dweight, dbias: (C,); dy, x: (N, C, ...); mean, rstd, weight: (C,). */
 static int backward_run(fnn_call *call) {
-    plan p = plan_of(call->in[1]);
+    plan p = plan_of(call);
     char *at = call->shared;
     size_t bytes = vector_bytes(&p);
     p.partials = take(&at, (size_t)p.chunks * 2 * (size_t)p.channels * sizeof(double));
     p.scale = take(&at, bytes), p.shift = take(&at, bytes), p.dmean = take(&at, bytes), p.slope = take(&at, bytes);
-    p.dy = fnn_stage_input(call->in[0], &at);
-    p.x = fnn_stage_input(call->in[1], &at);
+    p.dy = map_input(&p, call->in[0], &at);
+    p.x = map_input(&p, call->in[1], &at);
     p.mean = fnn_stage_input(call->in[2], &at);
     const void *rstd = fnn_stage_input(call->in[3], &at), *weight = fnn_stage_input(call->in[4], &at);
-    p.y = fnn_stage_output(call->out[0], &at);
+    p.y = map_output(&p, call->out[0], &at);
     p.stream = fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
     void *dweight = fnn_stage_output(call->out[1], &at), *dbias = fnn_stage_output(call->out[2], &at);
-    double ns = fnn_cost(call);
-    fnn_parallel_for(call, p.chunks, ns, run_sums, &p);
+    fnn_parallel_for(call, p.chunks, fnn_cost(call), run_sums, &p);
     merge_tree(&p, merge_sums, p.partials, p.chunks, RUNS * p.run_pixels, p.pixels);
     p.K->batch_norm_finish_backward(p.pixels, p.channels, dweight, dbias, p.scale, p.dmean, p.slope, p.partials,
                                     p.partials + p.channels, rstd, weight);
-    if (p.y && call->attr.i[0]) fnn_parallel_for(call, p.chunks, ns, run_gradient, &p);
+    if (p.y && call->attr.i[0]) run_pass(call, &p, run_gradient, run_gradient_planes);
     else if (p.y) scale_gradient(call, &p);
-    fnn_unstage_output(call->out[0], p.y);
+    if (!p.plane) fnn_unstage_output(call->out[0], p.y);
     fnn_unstage_output(call->out[1], dweight);
     fnn_unstage_output(call->out[2], dbias);
     return FNN_OK;

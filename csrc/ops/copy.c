@@ -99,6 +99,14 @@ static void run_copy_tiled(void *context, ptrdiff_t chunk, void *scratch) {
         for (int k = 0; k < 2; k++) shift[k] += index % nest->shape[d] * nest->stride[k][d];
         index /= nest->shape[d];
     }
+    if (p->to == p->from && nest->stride[0][last] == 1 && nest->itemsize[0] >= 4) { /* moves of 4 or 8 bytes, whatever they mean */
+        int moved = nest->itemsize[0] == 8 ? FNN_FLOAT64 : FNN_FLOAT32;
+        const void *from = fnn_at(nest->data[1], shift[1] + column * nest->stride[1][across], moved);
+        void *to = fnn_at(nest->data[0], shift[0] + column * nest->stride[0][across], moved);
+        fnn_kernels_of(moved)->conv_pack(1, wide, nest->shape[last], from, nest->stride[1][across], nest->stride[1][last], to, NULL,
+                                         nest->stride[0][across]);
+        return;
+    }
     for (ptrdiff_t row = 0; row < nest->shape[last]; row += TILE) {
         ptrdiff_t n = fnn_min(TILE, nest->shape[last] - row);
         for (ptrdiff_t c = column; c < column + wide; c++) {
@@ -124,7 +132,7 @@ static int copy_run(fnn_call *call) {
     fnn_nest_build(&p.nest, operand, 2);
     int last = p.nest.rank - 1;
     for (int d = 0; d < last && !p.tiled; d++)
-        if (p.nest.stride[1][d] == 1 && p.nest.stride[1][last] > 1 && p.nest.shape[d] >= 4 && p.nest.shape[last] >= 4)
+        if (p.nest.stride[1][d] == 1 && p.nest.stride[1][last] > 1 && p.nest.shape[d] >= 4 && p.nest.shape[last] >= 2)
             p.tiled = 1, p.across = d;
     if (!p.tiled) {
         p.streamed = p.to == p.from && p.nest.stride[0][last] == 1 && p.nest.stride[1][last] == 1 && p.nest.shape[last] >= TILE * TILE
