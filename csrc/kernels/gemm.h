@@ -234,6 +234,12 @@ enum { DOT_ROWS = 4 };
 enum { DOT_ROWS = 2 };
 #endif
 
+#if defined(__x86_64__)
+#define IN_REGISTER(v) __asm__("" : "+v"(v))
+#else
+#define IN_REGISTER(v)
+#endif
+
 INLINE vec dot_load(const real *p, ptrdiff_t n) { return n < 0 ? vec_load(p) : vec_load_n(p, n); }
 
 /* One vector along k of each row; n < 0: a whole one, else its first n lanes. */
@@ -244,7 +250,8 @@ INLINE void dot_step(vec acc[DOT_ROWS][8], const real *a, ptrdiff_t a_row, const
     for (int i = 0; i < rows; i++) av[i] = dot_load(a + i * a_row, n);
 #pragma GCC unroll 8
     for (int j = 0; j < cols; j++) {
-        const vec bv = dot_load(b + j * b_row, n);
+        vec bv = dot_load(b + j * b_row, n);
+        IN_REGISTER(bv); /* or it is loaded again for every row */
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) acc[i][j] = vec_fma(av[i], bv, acc[i][j]);
     }
@@ -271,9 +278,9 @@ INLINE void dot_run(ptrdiff_t depth, const real *a, ptrdiff_t a_row, const real 
 static void gemm_dot_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *a, ptrdiff_t a_row, const void *b,
                             ptrdiff_t b_row, void *c, ptrdiff_t c_row, ptrdiff_t c_col) {
 #define DOT(m, n) dot_run(depth, p, a_row, q, b_row, to, c_row, c_col, m, n)
-    const ptrdiff_t wide = rows == 1 ? 8 : 4;
+    const ptrdiff_t many = rows == 1 ? 8 : 4;
     for (ptrdiff_t j = 0, n; j < cols; j += n) {
-        n = cols - j >= wide ? wide : 1;
+        n = cols - j >= many ? many : cols - j >= 4 ? 4 : 1;
         const real *q = (const real *)b + j * b_row;
         for (ptrdiff_t i = 0, m, left = (rows + DOT_ROWS - 1) / DOT_ROWS; left > 0; left--, i += m) {
             m = (rows - i + left - 1) / left;

@@ -19,8 +19,10 @@ enum {
     CLOSE_BYTES = 131072, /* an operand of so few pages is read where it is, whatever its order */
     SLAB_BYTES = 32 << 20, /* most that is packed at a time */
     PACK_PANELS = 8,      /* packed together: long runs of B's rows */
-    DOT_LIMIT = 8,        /* inner products: most rows (or columns) of C ... */
-    DOT_DEPTH = 32,       /* ... and least K */
+    FEW_ROWS = 16,        /* inner products: most rows of C, where packing B would cost more, ... */
+    FEW_ROWS_DEPTH = 128, /* ... and least K, or the sums across lanes do */
+    FEW_COLUMNS = 8,      /* or most columns, where lanes of a tile would be idle, ... */
+    FEW_COLUMNS_DEPTH = 32,
     MAX_CHUNKS = 48
 };
 static const double CHUNK_NS = 12000;
@@ -327,7 +329,9 @@ void fnn_finish(const fnn_call *call, fnn_tensor *y, const fnn_tensor *result) {
 
 /* ---- inner products ---- */
 
-static int uses_dot(const fnn_gemm *g) { return g->dot && fnn_min(g->M, g->N) <= DOT_LIMIT && g->K >= DOT_DEPTH; }
+static int uses_dot(const fnn_gemm *g) {
+    return g->dot && ((g->M <= FEW_ROWS && g->K >= FEW_ROWS_DEPTH) || (g->N <= FEW_COLUMNS && g->K >= FEW_COLUMNS_DEPTH));
+}
 
 /* m: rows x K at every batch position, any strides; becomes contiguous along K. */
 static void make_rows(fnn_staging *s, const fnn_gemm *g, fnn_matrix *m, ptrdiff_t rows) {
