@@ -26,13 +26,16 @@ INLINE vec vec_abs(vec a) { return (real)fabs((double)a); }
 INLINE vec vec_neg(vec a) { return -a; }
 #if REAL64
 INLINE vec vec_sqrt(vec a) { return sqrt(a); }
-INLINE vec vec_round(vec a) { return nearbyint(a); }
 INLINE vec vec_copysign(vec a, vec b) { return copysign(a, b); }
 #else
 INLINE vec vec_sqrt(vec a) { return sqrtf(a); }
-INLINE vec vec_round(vec a) { return nearbyintf(a); }
 INLINE vec vec_copysign(vec a, vec b) { return copysignf(a, b); }
 #endif
+/* Adding 2^(bits of the mantissa) rounds to a whole number; from there on all numbers are whole. */
+INLINE vec vec_round(vec a) {
+    const real whole = REAL64 ? (real)0x1p52 : (real)0x1p23;
+    return vec_abs(a) < whole ? vec_copysign((vec_abs(a) + whole) - whole, a) : a;
+}
 INLINE mask vec_lt(vec a, vec b) { return a < b; }
 INLINE mask vec_le(vec a, vec b) { return a <= b; }
 INLINE mask vec_eq(vec a, vec b) { return a == b; }
@@ -87,11 +90,10 @@ INLINE ivec ivec_load(const void *p) {
 }
 /* Two steps, so that neither factor leaves the range of exponents; the first product is exact. */
 INLINE vec vec_scale(vec a, vec n) {
-    const ireal bias = REAL64 ? 1023 : 127;
+    const ireal bias = REAL64 ? 1023 : 127, whole = vec_to_ivec(n), half = whole / 2;
     const int mantissa = REAL64 ? 52 : 23;
-    vec half = vec_round(n * (real)0.5);
-    a *= ivec_as_vec(ivec_shl(ivec_add(vec_to_ivec(half), bias), mantissa));
-    return a * ivec_as_vec(ivec_shl(ivec_add(vec_to_ivec(n - half), bias), mantissa));
+    a *= ivec_as_vec(ivec_shl(ivec_add(half, bias), mantissa));
+    return a * ivec_as_vec(ivec_shl(ivec_add(ivec_sub(whole, half), bias), mantissa));
 }
 #if REAL64
 INLINE vec vec_product_error(vec a, vec b, vec p) { return fma(a, b, -p); }
