@@ -139,6 +139,13 @@ def test_errors_of_the_others():
         nn.CrossEntropyLoss(reduction="all")
 
 
+def test_bad_labels_of_nll_loss():
+    for bad in (-1, 4):
+        with pytest.raises(IndexError, match=f"element 1 of index is {bad}, but must lie between 0 and 3"):
+            loss.nll_loss(fastnn.zeros(2, 4), [0, bad])
+    assert loss.nll_loss(fastnn.tensor([[-np.inf, -1.0], [-2.0, -3.0]]), [-100, 1]).item() == 3
+
+
 def test_layers():
     x, labels = fastnn.tensor(RNG.standard_normal((6, 4)).astype(np.float32)), RNG.integers(0, 4, 6)
     weight = [1.0, 2, 3, 4]
@@ -149,5 +156,13 @@ def test_layers():
     assert nn.MSELoss("sum")(x, target).item() == pytest.approx(float(((x.numpy() - target) ** 2).sum()), rel=1e-6)
     assert nn.BCEWithLogitsLoss(pos_weight=weight)(x, target).item() == \
         loss.binary_cross_entropy_with_logits(x, target, pos_weight=weight).item()
+    assert nn.NLLLoss(weight)(nn.LogSoftmax()(x), labels).item() == pytest.approx(loss.cross_entropy(x, labels,
+            weight).item(), rel=1e-6)
+    assert nn.SmoothL1Loss(beta=2.0)(x, target).item() == pytest.approx(nn.HuberLoss(delta=2.0)(x, target).item() / 2,
+            rel=1e-6)
+    assert nn.L1Loss()(x, target).item() == loss.quantile_loss(x, target, 0.5).item() * 2
+    assert nn.GaussianNLLLoss()(x, target, np.ones(4)).item() == pytest.approx(nn.MSELoss()(x, target).item() / 2,
+            rel=1e-6)
+    assert nn.PoissonNLLLoss()(x, target).item() == loss.poisson_nll_loss(x, target).item()
     np.testing.assert_allclose(nn.Softmax(1)(x).numpy().sum(1), np.ones(6), rtol=1e-6)
     np.testing.assert_allclose(nn.LogSoftmax()(x).numpy(), np.log(nn.Softmax()(x).numpy()), rtol=1e-5)

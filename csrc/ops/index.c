@@ -216,7 +216,7 @@ const fnn_driver fnn_index_add = {.infer = index_add_infer, .workspace = index_w
 typedef struct {
     fnn_nest nest;            /* the axes but the chosen one: operands written, read, index */
     ptrdiff_t step[3];        /* along the axis */
-    ptrdiff_t extent, count;  /* of the axis in the whole tensor and in the index */
+    ptrdiff_t count;          /* of the axis in the index */
     ptrdiff_t units;          /* positions a chunk */
     int whole;                /* which operand the indices point into: 0 or 1 */
     size_t size;
@@ -236,7 +236,7 @@ static int gather_check(fnn_call *call, const fnn_tensor *whole, const fnn_tenso
     return FNN_OK;
 }
 
-/* Every index lies within the axis; checked before anything is written. */
+/* Every index lies within the axis, none is negative (as in PyTorch); checked before anything is written. */
 static int check_indices(fnn_call *call, const fnn_tensor *index, ptrdiff_t extent) {
     fnn_order order = fnn_order_empty();
     int64_t block[256];
@@ -245,9 +245,9 @@ static int check_indices(fnn_call *call, const fnn_tensor *index, ptrdiff_t exte
         ptrdiff_t n = fnn_min(256, order.size - from);
         fnn_order_gather(&order, index->data, sizeof *block, from, n, block);
         for (ptrdiff_t j = 0; j < n; j++)
-            if (block[j] < -extent || block[j] >= extent)
-                return fnn_fail(call, FNN_INDEX_ERROR, "element %td of index is %lld, but must lie between %td and %td",
-                                from + j, (long long)block[j], -extent, extent - 1);
+            if (block[j] < 0 || block[j] >= extent)
+                return fnn_fail(call, FNN_INDEX_ERROR, "element %td of index is %lld, but must lie between 0 and %td",
+                                from + j, (long long)block[j], extent - 1);
     }
     return FNN_OK;
 }
@@ -256,7 +256,6 @@ static int check_indices(fnn_call *call, const fnn_tensor *index, ptrdiff_t exte
 static void move_row(const gather_plan *p, char *const *at) {
     for (ptrdiff_t j = 0; j < p->count; j++) {
         int64_t i = ((const int64_t *)at[2])[j * p->step[2]];
-        if (i < 0) i += p->extent;
         char *to = at[0] + (p->whole == 0 ? i : j) * p->step[0] * (ptrdiff_t)p->size;
         const char *from = at[1] + (p->whole == 1 ? i : j) * p->step[1] * (ptrdiff_t)p->size;
         if (p->K) p->K->add(1, (void *const[]){to}, (const void *const[]){to, from}, (const ptrdiff_t[]){1, 1}, NULL);
@@ -284,10 +283,9 @@ static int gather_all(fnn_call *call, gather_plan *p, const fnn_tensor *to, cons
         operand[k] = &slices[k];
         p->step[k] = tensors[k]->stride[axis];
     }
-    p->extent = tensors[p->whole]->shape[axis];
     p->count = index->shape[axis];
     p->size = fnn_itemsize(to->dtype);
-    int status = check_indices(call, index, p->extent);
+    int status = check_indices(call, index, tensors[p->whole]->shape[axis]);
     if (status || fnn_numel(index) == 0) return status;
     fnn_nest_build(&p->nest, operand, 3);
     p->units = fnn_max(CHUNK / 4 / p->count, 1);

@@ -6,7 +6,8 @@ from .container import ModuleDict, ModuleList, Sequential
 from .conv import Conv2d, LazyConv2d
 from .dropout import Dropout
 from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
-from .loss import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from .loss import (BCEWithLogitsLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLoss, L1Loss, MSELoss, NLLLoss,
+                   PoissonNLLLoss, SmoothL1Loss)
 from .module import Module, Parameter
 from .norm import BatchNorm1d, BatchNorm2d, LazyBatchNorm1d, LazyBatchNorm2d
 from .pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d

@@ -83,3 +83,116 @@ class BCEWithLogitsLoss(_Loss):
 
     def forward(self, x: Tensor, target: Any) -> Tensor:
         return loss.binary_cross_entropy_with_logits(x, target, self.weight, self.reduction, self.pos_weight)
+
+
+class L1Loss(MSELoss):
+    """The absolute error |x - target|; see `fastnn.functional.l1_loss`.
+
+    Parameters
+    ----------
+    reduction : str
+        "mean", "sum" or "none".
+    """
+
+    def forward(self, x: Tensor, target: Any, weight: Any = None) -> Tensor:
+        return loss.l1_loss(x, target, self.reduction, weight)
+
+
+class HuberLoss(_Loss):
+    """Half the squared error near 0, straight farther out; see `fastnn.functional.huber_loss`.
+
+    Parameters
+    ----------
+    reduction : str
+        "mean", "sum" or "none".
+    delta : float
+        Where the straight part begins.
+    """
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0):
+        super().__init__(reduction)
+        self.delta = delta
+
+    def forward(self, x: Tensor, target: Any, weight: Any = None) -> Tensor:
+        return loss.huber_loss(x, target, self.reduction, self.delta, weight)
+
+
+class SmoothL1Loss(_Loss):
+    """`HuberLoss` over its `beta`; see `fastnn.functional.smooth_l1_loss`.
+
+    Parameters
+    ----------
+    reduction : str
+        "mean", "sum" or "none".
+    beta : float
+        Where the straight part begins.
+    """
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0):
+        super().__init__(reduction)
+        self.beta = beta
+
+    def forward(self, x: Tensor, target: Any, weight: Any = None) -> Tensor:
+        return loss.smooth_l1_loss(x, target, self.reduction, self.beta, weight)
+
+
+class PoissonNLLLoss(_Loss):
+    """Negative log-likelihood of counts; see `fastnn.functional.poisson_nll_loss`.
+
+    Parameters
+    ----------
+    log_input : bool
+        Whether the predictions are logarithms of the rates.
+    eps : float
+        Keeps the logarithm of a rate away from 0.
+    reduction : str
+        "mean", "sum" or "none".
+    """
+
+    def __init__(self, log_input: bool = True, eps: float = 1e-8, reduction: str = "mean"):
+        super().__init__(reduction)
+        self.log_input = log_input
+        self.eps = eps
+
+    def forward(self, x: Tensor, target: Any) -> Tensor:
+        return loss.poisson_nll_loss(x, target, self.log_input, self.eps, self.reduction)
+
+
+class GaussianNLLLoss(_Loss):
+    """Negative log-likelihood under normal distributions; see `fastnn.functional.gaussian_nll_loss`.
+
+    Parameters
+    ----------
+    eps : float
+        The least variance.
+    reduction : str
+        "mean", "sum" or "none".
+    """
+
+    def __init__(self, eps: float = 1e-6, reduction: str = "mean"):
+        super().__init__(reduction)
+        self.eps = eps
+
+    def forward(self, x: Tensor, target: Any, var: Any) -> Tensor:
+        return loss.gaussian_nll_loss(x, target, var, self.eps, self.reduction)
+
+
+class NLLLoss(_Loss):
+    """Negative log-likelihood of labels from log-probabilities; see `fastnn.functional.nll_loss`.
+
+    Parameters
+    ----------
+    weight : Tensor or array_like, optional
+        (C,): factors for the classes.
+    ignore_index : int
+        A label whose positions do not count.
+    reduction : str
+        "mean", "sum" or "none".
+    """
+
+    def __init__(self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"):
+        super().__init__(reduction, weight=weight)
+        self.ignore_index = ignore_index
+
+    def forward(self, x: Tensor, target: Any) -> Tensor:
+        return loss.nll_loss(x, target, self.weight, self.ignore_index, self.reduction)

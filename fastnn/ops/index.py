@@ -76,7 +76,7 @@ def gather(x: Tensor, dim: int, index: Any) -> Tensor:
     dim : int
         The axis to pick along.
     index : Tensor or array_like
-        Integers, of x's shape but for axis `dim`.
+        Integers from 0 on, of x's shape but for axis `dim`.
 
     Returns
     -------

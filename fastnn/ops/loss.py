@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import _core
 from .._core import launch, record
 from .create import as_tensor
-from .norm import constant
+from .math import _KIND, constant
 from .reduce import _divided
-from .shape import expand, movedim, reshape, unsqueeze
+from .shape import expand, movedim, reshape, squeeze, unbroadcast, unsqueeze
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss"]
+__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "gaussian_nll_loss", "huber_loss", "l1_loss",
+           "mse_loss", "nll_loss", "poisson_nll_loss", "quantile_loss", "smooth_l1_loss"]
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
@@ -115,7 +117,7 @@ def _probabilities_backward(dloss, logp, target, weight, sample_weight, total, o
         g = unsqueeze(g, axis)
     if sample_weight is not None:
         g = launch.mul(g, unsqueeze(sample_weight, axis))
-    dtarget = launch.mul(rows, launch.mul(g, constant(options["smoothing"] - 1.0, logp.dtype.name)))
+    dtarget = launch.mul(rows, launch.mul(g, constant(options["smoothing"] - 1.0, logp.dtype)))
     if weight is not None:
         dtarget = launch.mul(dtarget, reshape(weight, (-1,) + (1,) * (target.ndim - 1 - axis)))
     return dtarget
@@ -217,7 +219,7 @@ def binary_cross_entropy_with_logits(x: Tensor, target: Any, weight: Any = None,
     target = _constant_argument(name, "target", target, x)
     _check_same_shape(name, x, target)
     code, weight = _reduction(name, reduction), _constant_argument(name, "weight", weight, x)
-    one = constant(1.0, x.dtype.name)
+    one = constant(1.0, x.dtype)
     pos_weight = _constant_argument(name, "pos_weight", one if pos_weight is None else pos_weight, x)
     loss = launch.bce_with_logits_forward(x, target, pos_weight)
     if loss.shape != x.shape:
@@ -231,3 +233,264 @@ def binary_cross_entropy_with_logits(x: Tensor, target: Any, weight: Any = None,
 def _bce_with_logits_backward(node, dloss):
     x, target, weight, pos_weight = node.saved
     return launch.bce_with_logits_backward(_spread(dloss, x.numel(), weight, None, node.context), x, target, pos_weight)
+
+
+def _pointwise(name: str, x: Tensor, target: Tensor, loss: Tensor, slope: Tensor, reduction: str,
+               weight: Any) -> Tensor:
+    """A loss of differences: given each element's loss and its slope in x, which is minus that in the target."""
+    code, weight = _reduction(name, reduction), _constant_argument(name, "weight", weight, x)
+    value, total = _reduce(loss, weight, code)
+    return record(_pointwise_backward, (x, target), value, saved=(slope, weight, total), context=code)
+
+
+def _pointwise_backward(node, dloss):
+    slope, weight, total = node.saved
+    dx = launch.mul(_spread(dloss, slope.numel(), weight, total, node.context), slope)
+    return dx, launch.neg(dx) if node.needs[1] else None
+
+
+def _difference(name: str, x: Tensor, target: Any) -> tuple[Tensor, Tensor]:
+    target = as_tensor(target, x.dtype)
+    _check_same_shape(name, x, target)
+    return target, launch.sub(x, target)
+
+
+def l1_loss(x: Tensor, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
+    """The absolute error |x - target|; parameters as `mse_loss`."""
+    target, d = _difference("l1_loss", x, target)
+    return _pointwise("l1_loss", x, target, launch.abs(d), launch.sign(d), reduction, weight)
+
+
+def huber_loss(x: Tensor, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Tensor:
+    """Half the squared error up to `delta`, from there on the straight line that continues it.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    target : Tensor or array_like
+        Of x's shape.
+    reduction : str
+        "mean" (over all elements; with `weight`, divided by the sum of weights), "sum" or "none".
+    delta : float
+        Above 0.
+    weight : Tensor or array_like, optional
+        Factors, broadcast to x's shape.
+
+    Returns
+    -------
+    Tensor
+        0-d, or of x's shape with reduction "none".
+
+    Raises
+    ------
+    ValueError
+        If shapes differ or `delta` is not above 0.
+
+    References
+    ----------
+    P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35, 1964.
+    """
+    if not delta > 0:
+        raise ValueError(f"huber_loss: delta is {delta}, but must be above 0")
+    target, d = _difference("huber_loss", x, target)
+    c = launch.clip(d, low=-delta, high=delta)
+    loss = launch.mul(c, launch.sub(d, launch.mul(c, constant(0.5, x.dtype))))
+    return _pointwise("huber_loss", x, target, loss, c, reduction, weight)
+
+
+def smooth_l1_loss(x: Tensor, target: Any, reduction: str = "mean", beta: float = 1.0, weight: Any = None) -> Tensor:
+    """`huber_loss` with delta = `beta`, over `beta`; `l1_loss` for beta = 0. Parameters as `huber_loss`."""
+    if beta == 0:
+        return l1_loss(x, target, reduction, weight)
+    if not beta > 0:
+        raise ValueError(f"smooth_l1_loss: beta is {beta}, but must be at least 0")
+    target, d = _difference("smooth_l1_loss", x, target)
+    c = launch.clip(d, low=-beta, high=beta)
+    slope = _divided(c, float(beta))
+    loss = launch.mul(slope, launch.sub(d, launch.mul(c, constant(0.5, x.dtype))))
+    return _pointwise("smooth_l1_loss", x, target, loss, slope, reduction, weight)
+
+
+def quantile_loss(x: Tensor, target: Any, quantile: float = 0.5, reduction: str = "mean", weight: Any = None) -> Tensor:
+    """The pinball loss, least at the target's quantile: quantile (target - x) above x, (1 - quantile) (x - target) below.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    target : Tensor or array_like
+        Of x's shape.
+    quantile : float
+        Between 0 and 1.
+    reduction : str
+        "mean" (over all elements; with `weight`, divided by the sum of weights), "sum" or "none".
+    weight : Tensor or array_like, optional
+        Factors, broadcast to x's shape.
+
+    Returns
+    -------
+    Tensor
+        0-d, or of x's shape with reduction "none".
+
+    Raises
+    ------
+    ValueError
+        If shapes differ or `quantile` is not between 0 and 1.
+    """
+    if not 0 <= quantile <= 1:
+        raise ValueError(f"quantile_loss: quantile is {quantile}, but must lie between 0 and 1")
+    target, d = _difference("quantile_loss", x, target)
+    zero = constant(0.0, x.dtype)
+    slope = launch.where(launch.lt(d, zero), constant(-float(quantile), x.dtype), constant(1.0 - quantile, x.dtype))
+    return _pointwise("quantile_loss", x, target, launch.mul(slope, d), slope, reduction, weight)
+
+
+# ---- negative log-likelihoods -----------------------------------------------------------------------------------------
+
+
+def poisson_nll_loss(x: Tensor, target: Any, log_input: bool = True, eps: float = 1e-8, reduction: str = "mean") -> Tensor:
+    """Negative log-likelihood of counts under Poisson distributions, without the term log(target!).
+
+    Parameters
+    ----------
+    x : Tensor
+        Logarithms of the rates, or the rates themselves; any shape.
+    target : Tensor or array_like
+        Counts, of x's shape; takes no gradient.
+    log_input : bool
+        Whether `x` holds logarithms: the loss is exp(x) - target x, otherwise x - target log(x + eps).
+    eps : float
+        Keeps the logarithm away from 0.
+    reduction : str
+        "mean" (over all elements), "sum" or "none".
+
+    Returns
+    -------
+    Tensor
+        0-d, or of x's shape with reduction "none".
+
+    Raises
+    ------
+    ValueError
+        If shapes differ or `target` requires grad.
+    """
+    target = _constant_argument("poisson_nll_loss", "target", target, x)
+    _check_same_shape("poisson_nll_loss", x, target)
+    if log_input:
+        rate = launch.exp(x)
+        loss, slope = launch.sub(rate, launch.mul(target, x)), launch.sub(rate, target)
+    else:
+        shifted = launch.add(x, constant(float(eps), x.dtype))
+        loss = launch.sub(x, launch.mul(target, launch.log(shifted)))
+        slope = launch.sub(constant(1.0, x.dtype), launch.div(target, shifted))
+    return _pointwise("poisson_nll_loss", x, target, loss, slope, reduction, None)
+
+
+def gaussian_nll_loss(x: Tensor, target: Any, var: Any, eps: float = 1e-6, reduction: str = "mean") -> Tensor:
+    """Negative log-likelihood under normal distributions, without its constant: (log(v) + (x - target)^2 / v) / 2.
+
+    Parameters
+    ----------
+    x : Tensor
+        Means, any shape.
+    target : Tensor or array_like
+        Of x's shape.
+    var : Tensor or array_like
+        Variances, broadcast to x's shape; v is `var` but at least `eps`. Its gradient is that at v, as in PyTorch.
+    eps : float
+        The least variance.
+    reduction : str
+        "mean" (over all elements), "sum" or "none".
+
+    Returns
+    -------
+    Tensor
+        0-d, or of x's shape with reduction "none".
+
+    Raises
+    ------
+    ValueError
+        If shapes differ.
+    """
+    target, d = _difference("gaussian_nll_loss", x, target)
+    code, var = _reduction("gaussian_nll_loss", reduction), as_tensor(var, x.dtype)
+    v = launch.maximum(var, constant(float(eps), x.dtype))
+    scaled = launch.div(d, v)
+    loss = launch.mul(launch.add(launch.log(v), launch.mul(d, scaled)), constant(0.5, x.dtype))
+    _check_same_shape("gaussian_nll_loss", x, loss)
+    value, _ = _reduce(loss, None, code)
+    return record(_gaussian_nll_backward, (x, target, var), value, saved=(scaled, v, var), context=code)
+
+
+def _gaussian_nll_backward(node, dloss):
+    scaled, v, var = node.saved
+    g = _spread(dloss, scaled.numel(), None, None, node.context)
+    dx, dvar = launch.mul(g, scaled), None
+    if node.needs[2]:
+        slope = launch.sub(launch.div(constant(1.0, v.dtype), v), launch.square(scaled))
+        dvar = unbroadcast(launch.mul(launch.mul(g, constant(0.5, v.dtype)), slope), var.shape)
+    return dx, launch.neg(dx) if node.needs[1] else None, dvar
+
+
+def nll_loss(x: Tensor, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+    """Negative log-likelihood of labels, from log-probabilities; `cross_entropy` does this and `log_softmax` in one.
+
+    Parameters
+    ----------
+    x : Tensor
+        Log-probabilities: (C,), (N, C) or (N, C, d1, ...).
+    target : Tensor or array_like
+        Labels 0 ... C - 1: (), (N,) or (N, d1, ...).
+    weight : Tensor or array_like, optional
+        (C,): factors for the classes.
+    ignore_index : int
+        Positions with this label give no loss and no gradient.
+    reduction : str
+        "mean" (divided by the sum of the labels' weights), "sum" or "none".
+
+    Returns
+    -------
+    Tensor
+        0-d, or of the labels' shape with reduction "none".
+
+    Raises
+    ------
+    IndexError
+        If a label is neither a class nor `ignore_index`.
+    ValueError
+        If shapes do not fit.
+    """
+    code, weight = _reduction("nll_loss", reduction), _constant_argument("nll_loss", "weight", weight, x)
+    target = as_tensor(target)
+    axis = 0 if x.ndim == 1 else 1
+    if x.ndim == 0 or target.dtype.is_floating or target.shape != x.shape[:axis] + x.shape[axis + 1:]:
+        raise ValueError(f"nll_loss: target is {target.dtype} {target.shape}, but labels for x {x.shape} are integers of "
+                         f"its shape without axis {axis}")
+    target = as_tensor(target, "int64")
+    kept = launch.integer_binary(target, constant(ignore_index, target.dtype), kind=_KIND["ne"])
+    index = unsqueeze(as_tensor(launch.integer_binary(target, kept, kind=_KIND["mul"]), "int64"), axis)
+    zero, applied = constant(0.0, x.dtype), launch.copy(kept, dtype=x.dtype.code)
+    if weight is not None:
+        chosen = launch.index_select(weight, reshape(index, (index.numel(),)), axis=0)
+        applied = launch.mul(applied, reshape(chosen, target.shape))
+    picked = squeeze(launch.gather(x, index, axis=axis), axis)
+    loss = launch.neg(launch.where(kept, launch.mul(picked, applied), zero))
+    axes = (1 << loss.ndim) - 1
+    total = None
+    if code:
+        loss = launch.sum(loss, axes=axes, keepdim=0, divisor=1.0)
+    if code == 1:
+        total = launch.sum(applied, axes=axes, keepdim=0, divisor=1.0)
+        loss = launch.div(loss, total)
+    return record(_nll_backward, (x,), loss, saved=(index, applied, total), context=(x.shape, axis))
+
+
+def _nll_backward(node, dloss):
+    index, applied, total = node.saved
+    shape, axis = node.context
+    g = dloss if total is None else launch.div(dloss, total)
+    dx = _core.empty(shape, applied.dtype)
+    launch.fill(value=0.0, out=dx)
+    launch.scatter_add(index, unsqueeze(launch.neg(launch.mul(applied, g)), axis), axis=axis, out=dx)
+    return dx

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .. import _core
 from .._core import launch, record
 from .create import float64, int64
-from .norm import constant
+from .math import constant
 from .shape import _axis, expand, permute, reshape, squeeze, to
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _extreme_backward(node, dy):
     axes, kept = node.context, _kept(x.shape, node.context)
     here = launch.eq(x, reshape(y, kept))
     count = launch.sum(launch.copy(here, dtype=x.dtype.code), axes=_mask(axes), keepdim=1, divisor=1.0)
-    return launch.where(here, launch.div(reshape(dy, kept), count), constant(0.0, x.dtype.name))
+    return launch.where(here, launch.div(reshape(dy, kept), count), constant(0.0, x.dtype))
 
 
 def amax(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
@@ -345,7 +345,7 @@ def std(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False
 def _std_backward(node, dy):
     x, middle, y = node.saved
     axes, divisor = node.context
-    zero = constant(0.0, x.dtype.name)
+    zero = constant(0.0, x.dtype)
     slope = launch.where(launch.eq(y, zero), zero, launch.div(dy, y))
     return launch.mul(launch.sub(x, middle), _divided(reshape(slope, _kept(x.shape, axes)), divisor))
 

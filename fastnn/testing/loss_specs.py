@@ -95,3 +95,55 @@ register(OpSpec("mse_loss", lambda x, t, w, reduction: loss.mse_loss(x, t, reduc
 register(OpSpec("binary_cross_entropy_with_logits",
                 lambda x, t, w, p, reduction: loss.binary_cross_entropy_with_logits(x, t, w, reduction, p), _bce,
                 lambda rng: list(_pairs(rng, 2)), gradients=(0,), bytes=lambda x, *rest, **o: 8 * int(np.prod(x))))
+
+
+def _weighted(pointwise):
+    def reference(x, target, weight, reduction, **options):
+        w = np.ones(x.shape) if weight is None else np.broadcast_to(weight, x.shape)
+        return _reduced(w * pointwise(x - target, **options), reduction, w.sum())
+    return reference
+
+
+def _kinked(**options):
+    """Samples whose differences stay away from 0 and from 1, where these losses have kinks in value or slope."""
+    def samples(rng):
+        for sample in _pairs(rng, 1):
+            x, target, weight = sample.inputs
+            d = rng.choice([-1, 1], x.shape) * (rng.uniform(0.1, 0.8, x.shape) + rng.integers(0, 2, x.shape) * 1.1)
+            yield Sample((target + d, target, weight), sample.options | options)
+    return lambda rng: list(samples(rng))
+
+
+def _huber(d, delta):
+    return np.where(np.abs(d) <= delta, d * d / 2, delta * (np.abs(d) - delta / 2))
+
+
+for _name, _pointwise, _options in (
+        ("l1_loss", np.abs, {}), ("huber_loss", _huber, {"delta": 1.0}),
+        ("smooth_l1_loss", lambda d, beta: _huber(d, beta) / beta, {"beta": 1.0}),
+        ("quantile_loss", lambda d, quantile: np.maximum(-quantile * d, (1 - quantile) * d), {"quantile": 0.3})):
+    register(OpSpec(_name, lambda x, t, w, _f=getattr(loss, _name), **o: _f(x, t, weight=w, **o), _weighted(_pointwise),
+                    _kinked(**_options), gradients=(0, 1)))
+
+register(OpSpec("poisson_nll_loss", lambda x, t, w, **o: loss.poisson_nll_loss(x, t, **o),
+                lambda x, t, w, reduction: _reduced(np.exp(x) - t * x, reduction, x.size), lambda rng: list(_pairs(rng,
+                        1)),
+                gradients=(0,)))
+register(OpSpec("gaussian_nll_loss", loss.gaussian_nll_loss,
+                lambda x, t, v, reduction: _reduced((np.log(v) + (x - t) ** 2 / v) / 2, reduction, x.size),
+                lambda rng: [Sample((x, t, rng.uniform(0.5, 2, x.shape[-1:])), o)
+                             for x, t, o in ((*s.inputs[:2], s.options) for s in _pairs(rng, 1))], gradients=(0, 1, 2)))
+
+
+def _nll_reference(x, target, weight, sample_weight, reduction, label_smoothing):
+    axis = 0 if x.ndim == 1 else 1
+    kept, w = target != -100, np.ones(x.shape[axis]) if weight is None else weight
+    labels = np.where(kept, target, 0)
+    losses = -np.take_along_axis(x, np.expand_dims(labels, axis), axis).squeeze(axis) * w[labels] * kept
+    return _reduced(losses, reduction, (w[labels] * kept).sum())
+
+
+register(OpSpec("nll_loss", lambda x, t, w, s, reduction, label_smoothing: loss.nll_loss(x, t, w, reduction=reduction),
+                _nll_reference,
+                lambda rng: [case for shape in _SHAPES for case in _cases(rng, shape, False)], gradients=(0,),
+                tolerance=16))  # sums of both signs

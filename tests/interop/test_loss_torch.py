@@ -68,6 +68,33 @@ def test_elementwise_losses(reduction, dtype):
                                                           pos_weight=None if p is None else torch.tensor(p)), [x], dtype)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_more_losses(reduction):
+    rng = np.random.default_rng(0)
+    x, target, var = 3 * rng.standard_normal((6, 7)), 3 * rng.standard_normal((6, 7)), rng.uniform(1e-9, 2, (6, 1))
+    var[0] = 1e-9
+    options = {"reduction": reduction}
+    both(lambda t, u: loss.l1_loss(t, u, **options), lambda t, u: F.l1_loss(t, u, **options), [x, target], np.float64)
+    both(lambda t, u: loss.huber_loss(t, u, delta=0.7, **options), lambda t, u: F.huber_loss(t, u, delta=0.7,
+            **options), [x, target], np.float64)
+    for beta in (0.0, 0.7):
+        both(lambda t, u: loss.smooth_l1_loss(t, u, beta=beta, **options), lambda t, u: F.smooth_l1_loss(t, u,
+                beta=beta, **options),
+             [x, target], np.float64)
+    both(lambda t, u, v: loss.gaussian_nll_loss(t, u, v, **options), lambda t, u, v: F.gaussian_nll_loss(t, u, v,
+            **options),
+         [x, target, var], np.float64)
+    for log_input in (True, False):
+        both(lambda t: loss.poisson_nll_loss(t, np.abs(target), log_input, **options),
+             lambda t: F.poisson_nll_loss(t, torch.tensor(np.abs(target)), log_input,
+                                          **options), [np.abs(x)], np.float64)
+    labels, weight = rng.integers(0, 7, 6), rng.uniform(0, 2, 7)
+    labels[2] = 3
+    both(lambda t: loss.nll_loss(t, labels, weight, 3, reduction),
+         lambda t: F.nll_loss(t, torch.tensor(labels), torch.tensor(weight), ignore_index=3,
+                              reduction=reduction), [x], np.float64)
+
+
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_softmax(dim):
     x = np.random.default_rng(0).standard_normal((3, 5, 40)).astype(np.float32)
