@@ -230,8 +230,14 @@ class Tensor(TensorBase):
     def __rmatmul__(self, other):
         return matmul(as_tensor(other), self)
 
-    __eq__ = eq = _math.eq
-    __ne__ = ne = _math.ne
+    def __eq__(self, other):
+        return False if other is None else _math.eq(self, other)
+
+    def __ne__(self, other):
+        return True if other is None else _math.ne(self, other)
+
+    eq = _math.eq
+    ne = _math.ne
     __lt__ = lt = _math.lt
     __le__ = le = _math.le
     __gt__ = gt = _math.gt

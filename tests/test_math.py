@@ -36,6 +36,13 @@ def test_numbers_arrays_and_lists_are_operands():
         math.add(x, "1")
 
 
+def test_comparing_with_none_and_with_numbers():
+    x = fastnn.tensor([1.0, 2.0])
+    assert (x == None) is False and (x != None) is True  # noqa: E711
+    assert (x == 2).tolist() == [False, True] and (2 > x).tolist() == [True, False]
+    assert x in [x] and len({x, x}) == 1
+
+
 def test_integers_stay_exact():
     big = fastnn.tensor([2**53 + 1, -7])
     assert math.add(big, 2).tolist() == [2**53 + 3, -5]
