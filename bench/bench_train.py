@@ -1,6 +1,6 @@
 """Training recipes with known results: scikit-learn's MLP on MNIST, and LeNet-5.
 
-    python bench/bench_train.py recipe --data-dir DIR [--seeds 5]    # loss curve, averaged over seeds, against scikit-learn's
+    python bench/bench_train.py recipe --data-dir DIR [--seeds 5]    # mean loss curve beside scikit-learn's
     python bench/bench_train.py lenet5 --data-dir DIR [--epochs 12]  # test accuracy by epoch
 
 The recipe: 784-50-10, ReLU, SGD 0.1 with Nesterov momentum 0.9, batch 200, 10 epochs, Glorot-uniform weights and
@@ -116,7 +116,8 @@ def lenet5(train: ArrayDataset, test: ArrayDataset, epochs: int, seed: int, lr: 
     optimizer = optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True)
     decay = LearningRateScheduler(lambda epoch, _: lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
     trainer = Trainer(model, optimizer=optimizer, metrics=["accuracy"])
-    history = trainer.fit(train, batch_size=batch_size, epochs=epochs, validation_data=test, callbacks=[decay], verbose=2)
+    history = trainer.fit(train, batch_size=batch_size, epochs=epochs, validation_data=test, callbacks=[decay],
+                          verbose=2)
     return history.history["val_accuracy"][-1]
 
 

@@ -71,16 +71,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     """Options of ``fastnn train``."""
-
     parser.add_argument("model", nargs="?", default="lenet5", choices=["lenet5", "mlp"], help="the network")
     parser.add_argument("--data", default="digits", choices=["digits", "mnist"],
-                        help="digits: scikit-learn's 1,797 bundled digits, no files needed; mnist: IDX files in --data-dir")
+                        help="digits: scikit-learn's 1,797, no files needed; mnist: IDX files in --data-dir")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data files (default: $FASTNN_DATA)")
     parser.add_argument("--epochs", type=_number(int, 1), default=12, help="passes over the data")
     parser.add_argument("--batch-size", type=_number(int, 1), default=64, help="samples a step")
     parser.add_argument("--optimizer", default="sgd", choices=list(_RATES), help="update rule")
-    parser.add_argument("--lr", type=_number(float, 0), help="first learning rate; it falls to 0 along a cosine (default: "
-                        + ", ".join(f"{name} {rate}" for name, rate in _RATES.items()) + ")")
+    rates = ", ".join(f"{name} {rate}" for name, rate in _RATES.items())
+    parser.add_argument("--lr", type=_number(float, 0),
+                        help=f"first learning rate, which falls to 0 along a cosine (default: {rates})")
     parser.add_argument("--momentum", type=_number(float, 0), default=0.9, help="of sgd (Nesterov's)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same run")
     parser.add_argument("--threads", type=_number(int, 1), help="number of threads (default: as 'fastnn info' says)")
@@ -143,13 +143,14 @@ def _train(options: argparse.Namespace) -> int:
     loss, accuracy = (history.history[name][-1] for name in ("val_loss", "val_accuracy"))
     print("wrote " + ", ".join(files), file=report)
     if options.json:
-        print(json.dumps({"model": options.model, "data": options.data, "epochs": len(history.epoch), "seconds": seconds,
-                          "test_loss": loss, "test_accuracy": accuracy, "files": files, "history": history.history}))
+        print(json.dumps({"model": options.model, "data": options.data, "epochs": len(history.epoch),
+                          "seconds": seconds, "test_loss": loss, "test_accuracy": accuracy, "files": files,
+                          "history": history.history}))
     elif finished:
         print(f"test accuracy {accuracy:.4f}")
     if not finished:
-        raise CommandError(f"interrupted in epoch {len(history.epoch) + 1} of {options.epochs}; saved the weights as they are, "
-                           f"and the epochs before (test accuracy {accuracy:.4f})")
+        raise CommandError(f"interrupted in epoch {len(history.epoch) + 1} of {options.epochs}; saved the weights as "
+                           f"they are, and the epochs before (test accuracy {accuracy:.4f})")
     return 0
 
 
@@ -191,8 +192,8 @@ def _introduce(options: argparse.Namespace, model: Any, train: Any, test: Any, r
 
     shape = (1, *train.arrays[0].shape[1:])
     print(summary(model, shape), file=report)
-    print(f"{options.model} on {options.data}: {len(train):,} training and {len(test):,} test samples of shape {shape[1:]}; "
-          f"{_core.get_isa()}, {_core.get_num_threads()} threads", file=report)
+    print(f"{options.model} on {options.data}: {len(train):,} training and {len(test):,} test samples of shape "
+          f"{shape[1:]}; {_core.get_isa()}, {_core.get_num_threads()} threads", file=report)
     report.flush()
 
 
@@ -207,7 +208,7 @@ def _fit(options: argparse.Namespace, model: Any, train: Any, test: Any, report:
     else:
         optimizer = {"adam": optim.Adam, "adamw": optim.AdamW}[options.optimizer](model.parameters(), lr=rate)
     decay = LearningRateScheduler(lambda epoch, _: rate * 0.5 * (1 + math.cos(math.pi * epoch / options.epochs)))
-    guard = TerminateOnNaN()
+    guard = TerminateOnNaN(every_step=False)
     trainer = Trainer(model, loss="cross_entropy", optimizer=optimizer, metrics=["accuracy"])
     try:
         trainer.fit(train, batch_size=options.batch_size, epochs=options.epochs, validation_data=test, verbose=0,
@@ -225,7 +226,8 @@ def _write(options: argparse.Namespace, folder: Path, model: Any, history: Any) 
     from .plot import learning_curve
 
     weights, table, picture = (folder / name for name in _OUTPUTS)
-    settings = {key: getattr(options, key) for key in ("data", "epochs", "batch_size", "optimizer", "lr", "momentum", "seed")}
+    names = ("data", "epochs", "batch_size", "optimizer", "lr", "momentum", "seed")
+    settings = {name: getattr(options, name) for name in names}
     save_model(model, weights, metadata={"training": {**settings, "epochs_done": len(history.epoch)}})
     history.to_csv(table)
     written = [str(weights), str(table)]

@@ -11,6 +11,6 @@ from .trainer import Trainer
 __all__ = [
     "AUC", "F1", "METRICS", "R2", "Accuracy", "CSVLogger", "Callback", "ConfusionMatrix", "EarlyStopping", "History",
     "LambdaCallback", "LearningRateScheduler", "MeanAbsoluteError", "MeanSquaredError", "Metric", "ModelCheckpoint",
-    "Perplexity", "Precision", "ProgressBar", "R2", "Recall", "ReduceLROnPlateau", "TerminateOnNaN", "TopKAccuracy",
+    "Perplexity", "Precision", "ProgressBar", "Recall", "ReduceLROnPlateau", "TerminateOnNaN", "TopKAccuracy",
     "TqdmProgress", "Trainer", "get_metric",
 ]

@@ -28,8 +28,8 @@ class Callback:
     trainer : Trainer
         The trainer, set before `on_train_begin`.
     every_step : bool
-        Whether the hooks of a batch must be called at every step. False lets steps be replayed together: `on_train_batch_end` is then
-        called some twenty times a second, `on_train_batch_begin` not at all.
+        Whether the hooks of a batch must be called at every step. False lets steps be replayed together:
+        `on_train_batch_end` is then called some twenty times a second, `on_train_batch_begin` not at all.
     """
 
     trainer: Any = None
@@ -377,13 +377,21 @@ class CSVLogger(Callback):
 class TerminateOnNaN(Callback):
     """Stop as soon as a batch's loss is NaN or infinite.
 
+    Parameters
+    ----------
+    every_step : bool
+        Whether to look after every step and so name the very batch. False looks some twenty times a
+        second, which lets steps be replayed together; the batch named may then be a later one.
+
     Attributes
     ----------
     stopped_at : tuple of int or None
-        Epoch and batch of that loss; None if there was none.
+        Epoch and batch in which such a loss was found; None if there was none.
     """
 
-    stopped_at: tuple[int, int] | None = None
+    def __init__(self, every_step: bool = True) -> None:
+        self.every_step = bool(every_step)
+        self.stopped_at: tuple[int, int] | None = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.stopped_at = None

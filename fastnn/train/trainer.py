@@ -43,15 +43,16 @@ class Trainer:
     model : fastnn.nn.Module
         The model; trained in place. Its predictions are logits, classes along axis 1.
     loss : str or callable
-        ``"cross_entropy"``, ``"bce_with_logits"``, ``"mse"``, or ``loss(prediction, target)`` returning a scalar tensor,
-        the mean over the batch.
+        ``"cross_entropy"``, ``"bce_with_logits"``, ``"mse"``, or ``loss(prediction, target)`` returning a
+        scalar tensor, the mean over the batch.
     optimizer : str or fastnn.optim.Optimizer
         ``"sgd"`` (rate 0.01), ``"adam"``, ``"adamw"`` (rate 0.001), or an optimiser built on the model's parameters.
     metrics : sequence of str or Metric
         What else to compute, see `fastnn.train.METRICS`. Sample weights enter the loss only.
     capture : bool
-        Whether to replay the steps in C (see `fastnn.capture`): the same bits, faster. The first three batches are verified against
-        eager steps; a model that cannot be captured is trained eagerly, after one warning that says why.
+        Whether to replay the steps in C (see `fastnn.capture`): the same bits, faster. The first three
+        batches are verified against eager steps; a model that cannot be captured is trained eagerly, after
+        one warning that says why.
 
     Attributes
     ----------
@@ -90,7 +91,7 @@ class Trainer:
         self.metrics = [get_metric(metric) for metric in metrics or ()]
         names = ["loss", *(metric.name for metric in self.metrics)]
         if len(set(names)) < len(names):
-            raise ValueError(f"Trainer: metrics have the names {names[1:]}, expected different ones, none of them 'loss'")
+            raise ValueError(f"Trainer: metrics have the names {names[1:]}, expected different ones, none 'loss'")
         self.optimizer = _check_optimizer(optimizer)
         self.history = History()
         self.stop_training = False
@@ -157,8 +158,9 @@ class Trainer:
         self._prepare(loader.dataset)
         self._validation = validation
         self.history = History()
-        self.history.params = {"epochs": last, "batch_size": loader.batch_size, "steps": len(loader), "samples": loader.samples,
-                               "higher_is_better": [metric.name for metric in self.metrics if metric.higher_is_better]}
+        self.history.params = {
+            "epochs": last, "batch_size": loader.batch_size, "steps": len(loader), "samples": loader.samples,
+            "higher_is_better": [metric.name for metric in self.metrics if metric.higher_is_better]}
         self.stop_training = False
         with StepInterrupt() as self._interrupt, mode(self.model, training=True), contextlib.ExitStack() as ending:
             for callback in everyone:
@@ -179,12 +181,14 @@ class Trainer:
 
         Parameters
         ----------
-        x, y, sample_weight
+        x, y
             As for `fit`.
         batch_size : int, optional
             Samples at a time, 256 by default; it does not influence the result beyond rounding.
         verbose : {0, 1, 2, "auto", "tqdm"}
             Anything but 0 prints one line.
+        sample_weight : array_like, optional
+            As for `fit`.
 
         Returns
         -------
@@ -337,8 +341,8 @@ class Trainer:
 
     def _captured_pass(self, loader: DataLoader, callbacks: Sequence[Callback]) -> CapturedPass | None:
         """What replays whole passes, if nobody needs to come in between steps."""
-        hooks = _hooks([callback for callback in callbacks if callback.every_step], "on_train_batch_begin", "on_train_batch_end")
-        if not self._capture or hooks:
+        watchers = [callback for callback in callbacks if callback.every_step]
+        if not self._capture or _hooks(watchers, "on_train_batch_begin", "on_train_batch_end"):
             return None
         captured = CapturedPass(self._step, loader, keep_predictions=bool(self.metrics))
         with fastnn.no_grad(), mode(self.model, training=False):

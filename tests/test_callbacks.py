@@ -1,0 +1,289 @@
+"""Callbacks, history, Ctrl-C, progress."""
+
+import csv
+import io
+import math
+import os
+import signal
+import threading
+
+import numpy as np
+import programs
+import pytest
+
+from fastnn.train import (CSVLogger, Callback, EarlyStopping, LambdaCallback, LearningRateScheduler, Metric,
+                          ModelCheckpoint, ProgressBar, ReduceLROnPlateau, TerminateOnNaN)
+from training import blobs, make, same, weights
+
+
+def test_hooks_come_in_order():
+    x, y = blobs(50)
+    events = []
+
+    class Spy(Callback):
+        def on_train_begin(self, logs=None): events.append("train")
+        def on_train_end(self, logs=None): events.append("end")
+        def on_epoch_begin(self, epoch, logs=None): events.append(f"epoch {epoch}")
+        def on_epoch_end(self, epoch, logs=None): events.append(sorted(logs))
+        def on_train_batch_begin(self, batch, logs=None): events.append(f"batch {batch}")
+        def on_train_batch_end(self, batch, logs=None): events.append(sorted(logs))
+        def on_test_begin(self, logs=None): events.append("test")
+        def on_test_end(self, logs=None): events.append("tested")
+
+    make().fit(x, y, batch_size=25, epochs=2, verbose=0, callbacks=[Spy()], validation_data=(x, y))
+    batch = ["accuracy", "loss"]
+    epoch = ["batch 0", batch, "batch 1", batch, "test", "tested", ["accuracy", "loss", "val_accuracy", "val_loss"]]
+    assert events == ["train", "epoch 0", *epoch, "epoch 1", *epoch, "end"]
+
+
+def test_running_logs_are_means_so_far():
+    x, y = blobs(96)
+    losses = []
+    trainer = make(lr=0.0)
+    trainer.fit(x, y, batch_size=32, verbose=0, shuffle=False,
+                callbacks=[LambdaCallback(on_train_batch_end=lambda batch, logs: losses.append(dict(logs)))])
+    for batch, logs in enumerate(losses):
+        wanted = trainer.evaluate(x[:32 * (batch + 1)], y[:32 * (batch + 1)])
+        assert logs["loss"] == pytest.approx(wanted["loss"], rel=1e-6) and logs["accuracy"] == wanted["accuracy"]
+
+
+class Scripted(Metric):
+    """A validation figure that follows a script: what callbacks are tested with."""
+
+    def __init__(self, script, name="scripted"):
+        self.script = script
+        super().__init__(name)
+
+    def reset(self):
+        self.calls = 0
+
+    def update(self, prediction, target, sample_weight=None):
+        pass
+
+    def result(self):
+        return 0.0
+
+
+def scripted_run(values, callback, epochs=None, higher=False, **options):
+    """A run whose val_scripted takes the given values, epoch by epoch."""
+    x, y = blobs(32)
+    metric = Scripted(values)
+    metric.higher_is_better = higher
+    trainer = make(metrics=[metric])
+    sequence = iter(values)
+    trainer.validate = lambda: {"val_loss": 0.0, "val_scripted": next(sequence)}
+    trainer.fit(x, y, epochs=epochs or len(values), verbose=0, validation_data=(x, y), callbacks=callback, **options)
+    return trainer
+
+
+@pytest.mark.parametrize("values, options, epochs", [
+    ([3, 2, 1, 1, 1, 1], {"patience": 2}, 5),
+    ([3, 2, 1, 1, 1, 1], {"patience": 0}, 4),
+    ([3, 2.95, 2.9, 2.5, 2.45, 2.4], {"patience": 2, "min_delta": 0.2}, 3),
+    ([1, 2, 3, 3, 3], {"patience": 1, "mode": "max"}, 4),
+    ([math.nan, math.nan, 1, 1], {"patience": 2}, 2),
+    ([1, math.nan, 0.5, 0.4, 0.3], {"patience": 2}, 5),
+])
+def test_early_stopping(values, options, epochs):
+    stop = EarlyStopping("val_scripted", **options)
+    trainer = scripted_run(values, [stop])
+    assert len(trainer.history.epoch) == epochs
+    assert stop.stopped_epoch == (epochs - 1 if epochs < len(values) else None)
+
+
+def test_early_stopping_asks_the_metric_which_way():
+    stop = EarlyStopping("val_scripted", patience=2)
+    assert len(scripted_run([1, 2, 3, 2, 2, 2], [stop], higher=True).history.epoch) == 5
+    assert stop.best == 3 and stop.best_epoch == 2
+
+
+def test_early_stopping_restores_the_best_weights():
+    kept = []
+    stop = EarlyStopping("val_scripted", patience=2, restore_best_weights=True)
+    spy = LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(weights(stop.model)))
+    trainer = scripted_run([3, 1, 2, 2, 0], [stop, spy])
+    assert len(kept) == 4 and same(weights(trainer.model), kept[1]) and not same(kept[1], kept[3])
+
+
+def test_early_stopping_every_n_steps():
+    x, y = blobs(320)
+    stop = EarlyStopping("val_loss", patience=2, every=3, min_delta=1e9)  # nothing but the first check improves
+    steps = []
+    trainer = make()
+    trainer.fit(x, y, batch_size=32, epochs=5, verbose=0, validation_data=(x, y),
+                callbacks=[stop, LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))])
+    assert len(steps) == 9 and stop.stopped_epoch == 0 and len(trainer.history.epoch) == 1
+    steps.clear()
+    stop = EarlyStopping("loss", patience=1, every=4, min_delta=1e9)  # training loss: no validation data needed
+    make().fit(x, y, batch_size=32, epochs=5, verbose=0,
+               callbacks=[stop, LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))])
+    assert len(steps) == 8
+
+
+def test_validation_within_an_epoch_does_not_disturb_training():
+    x, y = blobs(320)
+    plain = make(metrics=["accuracy", "auc"])
+    a = plain.fit(x, y, epochs=2, verbose=0, validation_data=blobs(seed=3)).history
+    checked = make(metrics=["accuracy", "auc"])
+    b = checked.fit(x, y, epochs=2, verbose=0, validation_data=blobs(seed=3),
+                    callbacks=[EarlyStopping("val_accuracy", patience=1000, every=2)]).history
+    assert a == b and same(weights(plain.model), weights(checked.model))
+
+
+def test_reduce_lr_on_plateau():
+    rates = []
+    reduce = ReduceLROnPlateau("val_scripted", factor=0.5, patience=2, cooldown=1, min_lr=0.03)
+    spy = LambdaCallback(on_epoch_end=lambda epoch, logs: rates.append(round(reduce.trainer.learning_rate, 6)))
+    scripted_run([1] * 10, [reduce, spy])
+    assert rates == [0.1, 0.1, 0.05, 0.05, 0.03, 0.03, 0.03, 0.03, 0.03, 0.03]
+
+
+def test_learning_rate_scheduler_acts_on_the_optimiser():
+    x, y = blobs(32)
+    rates = []
+    trainer = make(lr=0.4)
+    trainer.fit(x, y, epochs=3, verbose=0, callbacks=[
+        LearningRateScheduler(lambda epoch, rate: rate / 2 if epoch < 2 else 0.0),
+        LambdaCallback(on_epoch_end=lambda epoch, logs: rates.append((trainer.learning_rate, weights(trainer.model))))])
+    assert [rate for rate, _ in rates] == pytest.approx([0.2, 0.1, 0.0])
+    assert not same(rates[0][1], rates[1][1]) and same(rates[1][1], rates[2][1])
+
+
+def test_model_checkpoint(tmp_path):
+    pytest.importorskip("safetensors")
+    from fastnn.io import load_file
+    scripted_run([3, 1, 2], [ModelCheckpoint(tmp_path / "{epoch:02d}-{val_scripted:.1f}.safetensors")])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["01-3.0.safetensors", "02-1.0.safetensors", "03-2.0.safetensors"]
+    trainer = scripted_run([3, 1, 2], [ModelCheckpoint(tmp_path / "best", "val_scripted", save_best_only=True)])
+    assert not same(load_file(tmp_path / "best"), weights(trainer.model))
+    assert same(load_file(tmp_path / "best"), load_file(tmp_path / "02-1.0.safetensors"))
+    with pytest.raises(ValueError, match="filepath is .*only fields among epoch, loss"):
+        scripted_run([1], [ModelCheckpoint(tmp_path / "{val_accuracy}")])
+
+
+def test_csv_logger(tmp_path):
+    path = tmp_path / "log.csv"
+    scripted_run([3, 1], [CSVLogger(path)])
+    scripted_run([5], [CSVLogger(path, append=True)])
+    rows = list(csv.reader(path.open()))
+    assert rows[0] == ["epoch", "loss", "scripted", "val_loss", "val_scripted"]
+    assert [(row[0], row[4]) for row in rows[1:]] == [("0", "3"), ("1", "1"), ("0", "5")]
+
+
+def test_terminate_on_nan(capsys):
+    x, y = blobs(320)
+    x[100] = np.nan
+    guard = TerminateOnNaN()
+    trainer = make()
+    history = trainer.fit(x, y, batch_size=32, epochs=3, verbose=0, shuffle=False, callbacks=[guard])
+    assert guard.stopped_at == (0, 3) and len(history.epoch) == 1 and math.isnan(history.history["loss"][0])
+    assert "Epoch 1, batch 4: the loss is nan" in capsys.readouterr().out
+    guard = TerminateOnNaN(every_step=False)
+    history = make().fit(x, y, batch_size=32, epochs=3, verbose=0, shuffle=False, callbacks=[guard])
+    assert guard.stopped_at[0] == 0 and guard.stopped_at[1] >= 3 and len(history.epoch) == 1
+
+
+def test_history_to_csv(tmp_path):
+    x, y = blobs(64)
+    trainer = make(metrics=["accuracy", "confusion_matrix"])
+    history = trainer.fit(x, y, epochs=5, initial_epoch=3, verbose=0)
+    assert history.epoch == [3, 4]
+    history.to_csv(tmp_path / "h.csv")
+    rows = list(csv.reader((tmp_path / "h.csv").open()))
+    assert rows[0] == ["epoch", "loss", "accuracy"] and [row[0] for row in rows[1:]] == ["3", "4"]
+    assert [float(row[1]) for row in rows[1:]] == history.history["loss"]  # digit by digit
+    with pytest.raises(OSError, match="nowhere"):
+        history.to_csv(tmp_path / "nowhere" / "h.csv")
+
+
+# -- Ctrl-C --
+
+def test_interrupt_leaves_whole_steps():
+    """SIGINT in the middle of a step takes effect at its end: weights equal those of an uninterrupted run's step."""
+    x, y = blobs(320)
+    snapshots = []
+    ended = []
+
+    class Recorder(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            snapshots.append(weights(self.model))
+
+    make().fit(x, y, batch_size=32, epochs=2, verbose=0, callbacks=[Recorder()])
+    trainer = make()
+    steps = []
+
+    class CtrlC(Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            steps.append(batch)
+            if len(steps) == 14:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def on_train_end(self, logs=None):
+            ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(x, y, batch_size=32, epochs=2, verbose=0, callbacks=[CtrlC()])
+    assert len(steps) == 14 and ended == [True]
+    assert trainer.history.epoch == [0] and len(trainer.history.history["loss"]) == 1
+    assert same(weights(trainer.model), snapshots[13])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert trainer.predict(x).shape == (320, 3)
+    assert len(trainer.fit(x, y, epochs=1, verbose=0).epoch) == 1
+
+
+def test_fit_works_outside_the_main_thread():
+    x, y = blobs(64)
+    done = []
+    thread = threading.Thread(target=lambda: done.append(make().fit(x, y, epochs=1, verbose=0)))
+    thread.start()
+    thread.join(60)
+    assert len(done) == 1
+
+
+# -- progress --
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_in_a_terminal(monkeypatch):
+    from fastnn.train import progress
+    monkeypatch.setattr(progress, "_INTERVAL", 0.0)
+    monkeypatch.setenv("COLUMNS", "120")
+    x, y = blobs(96)
+    screen = Screen()
+    make().fit(x, y, epochs=2, batch_size=32, verbose=0, validation_data=(x, y), callbacks=[ProgressBar(file=screen)])
+    lines = screen.getvalue().split("\n")
+    assert len(lines) == 3 and lines[2] == ""
+    for number, line in enumerate(lines[:2], 1):
+        drawn = [part.rstrip() for part in line.split("\r")]
+        assert drawn[1].startswith(f"Epoch {number}/2 [======>.............]  33%  loss ")
+        assert all(word in drawn[1] for word in ("accuracy", "samples/s", " s left"))
+        assert drawn[-1].startswith(f"Epoch {number}/2  loss") and "val_accuracy" in drawn[-1] and "[" not in drawn[-1]
+        assert len(line.split("\r")[-1]) >= len(drawn[-2])  # overwrites the whole bar
+
+
+def test_progress_elsewhere_is_one_line_an_epoch(capsys):
+    x, y = blobs(96)
+    make().fit(x, y, epochs=2, verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("Epoch 1/2  loss") and "\r" not in "".join(lines)
+    assert "samples/s" in lines[1]
+    make().fit(x, y, epochs=2, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_progress_by_tqdm(capsys):
+    pytest.importorskip("tqdm")
+    x, y = blobs(96)
+    make().fit(x, y, epochs=1, verbose="tqdm")
+    assert "accuracy" in capsys.readouterr().err
+
+
+def test_importing_the_trainer_needs_no_extra():
+    programs.run("""
+        import fastnn.train, sys
+        bad = {"tqdm", "sklearn", "matplotlib", "safetensors", "torch"} & set(sys.modules)
+        assert not bad, bad
+        """)

@@ -1,0 +1,30 @@
+"""A small problem, a trainer for it, and comparisons of weights: what the tests of training share."""
+
+import numpy as np
+
+import fastnn
+from fastnn import optim
+from fastnn.models import mlp
+from fastnn.train import Trainer
+
+
+def blobs(n=240, classes=3, seed=0):
+    """Points around `classes` centres, far enough apart to be learnt in a few epochs."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, n)
+    x = rng.normal(size=(n, 4)) + 3 * np.eye(classes, 4)[y]
+    return x.astype(np.float32), y
+
+
+def make(seed=1, lr=0.1, metrics=("accuracy",), **options):
+    fastnn.manual_seed(seed)
+    model = mlp([4, 16, 3])
+    return Trainer(model, optimizer=optim.SGD(model.parameters(), lr=lr, momentum=0.9), metrics=list(metrics), **options)
+
+
+def weights(model):
+    return {name: np.array(value) for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
