@@ -4,8 +4,8 @@
  * For each kernel position it is a matrix product x^T dy that sums over pixels: gemm_tile with x as the k-major A and dy as B.
  * Both are packed, a block of output rows at a time, so that the tile reads them one line after another: x as zero-padded rows
  * of cells, each the channels of one tile at one pixel, dy as panels of output channels. Read where they are, pixels are
- * hundreds of bytes apart and the tile waits: 130 instead of 160 GFLOP/s. With few channels a cell holds all
- * horizontal kernel positions of a pixel, so that tiles are full.
+ * hundreds of bytes apart and the tile waits: 130 instead of 160 GFLOP/s. With few channels a tile takes all horizontal kernel
+ * positions of a pixel (`merged`), which are neighbours in a padded row and need no cells unless there is dilation.
  *
  * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, each summed one after
  * another into its own copy of the gradient; the copies are added in order. Within a part, chunks share out the gradient. */
@@ -28,7 +28,7 @@ typedef struct {
     int dtype;
     fnn_image x, dy;
     fnn_tensor dw;
-    int depthwise, merged;
+    int depthwise, merged, lines;        /* lines: merged, and read from padded rows */
     ptrdiff_t groups, c, k;              /* as the loops see them: depthwise has one group of all channels */
     ptrdiff_t cols, panels, part_size;   /* packed gradient: [group][panel][r][s][c][cols] */
     ptrdiff_t rows, tiles, height, cell; /* gradient rows of one kernel row (merged: s * c), in tiles of `height` */
@@ -79,7 +79,8 @@ static void plan_tiles(gradient *p) {
     p->rows = p->merged ? d->s * p->c : p->c;
     p->tiles = p->depthwise ? 1 : fnn_ceil_div(p->rows, p->K->tile_rows);
     p->height = fnn_ceil_div(p->rows, p->tiles);
-    p->cell = p->depthwise ? p->k : fnn_round_up(p->height, 8);
+    p->lines = p->merged && d->s > 1 && d->dilation[1] == 1;
+    p->cell = p->depthwise ? p->k : p->lines ? p->c : fnn_round_up(p->height, 8);
 }
 
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
@@ -90,9 +91,9 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     plan_tiles(p);
     split_gradient(p);
     ptrdiff_t line = ((d->ow - 1) * d->stride[1] + window) * (p->depthwise ? p->k : p->c); /* a padded row of x */
-    int direct = p->merged && !p->depthwise;
+    int by_output = p->merged && !p->lines && !p->depthwise; /* a cell for each output column, not for each column of x */
     p->row_step = d->r == 1 ? 1 : d->stride[0];
-    p->pitch = direct ? d->ow * p->cell : ((d->ow - 1) * d->stride[1] + window) * p->cell;
+    p->pitch = by_output ? d->ow * p->cell : ((d->ow - 1) * d->stride[1] + window) * p->cell;
     ptrdiff_t images = fnn_min(fnn_max(BLOCK_PIXELS / (d->oh * d->ow), 1), fnn_max(d->n, 1));
     p->block_rows = images > 1 ? images * d->oh : fnn_min(fnn_ceil_div(BLOCK_PIXELS, d->ow), d->oh);
     p->image_rows = (fnn_min(p->block_rows, d->oh) - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1;
@@ -125,24 +126,19 @@ static void pack_line(const gradient *p, ptrdiff_t n, ptrdiff_t y, ptrdiff_t fir
     memset(dst + hi * cell * size, 0, (size_t)((pixels - hi) * cell * size));
 }
 
-/* One packed row: the cells of tile `tile` for every column, or for every output column when horizontal positions are merged. */
+/* One packed row: cells of tile `tile` for every column; for every output column when they hold all horizontal positions. */
 static void pack_row(const gradient *p, ptrdiff_t group, ptrdiff_t tile, ptrdiff_t n, ptrdiff_t y, char *dst, char *line) {
     const fnn_conv_dims *d = p->d;
-    ptrdiff_t from = tile * p->height, height = fnn_min(p->height, p->rows - from), pixels = p->pitch / p->cell;
-    if (!p->merged || d->s == 1) {
-        pack_line(p, n, y, group * p->c + from, height, p->merged ? d->stride[1] : 1, pixels, dst, p->cell);
-        return;
-    }
-    ptrdiff_t c = p->c, step = d->stride[1] * c;
-    pack_line(p, n, y, group * c, c, 1, (d->ow - 1) * d->stride[1] + (d->s - 1) * d->dilation[1] + 1, line, c);
-    if (d->dilation[1] == 1) { /* positions and channels are neighbours in the padded line */
-        p->K->conv_pack(1, d->ow, height, fnn_at(line, from, p->dtype), step, 1, dst, NULL, p->cell);
-        return;
-    }
-    for (ptrdiff_t q = from, n_q; q < from + height; q += n_q) {
-        n_q = fnn_min(c - q % c, from + height - q);
-        p->K->conv_pack(1, d->ow, n_q, fnn_at(line, q / c * d->dilation[1] * c + q % c, p->dtype), step, 1,
-                        fnn_at(dst, q - from, p->dtype), NULL, p->cell);
+    ptrdiff_t from = tile * p->height, height = fnn_min(p->height, p->rows - from), pixels = p->pitch / p->cell, c = p->c;
+    if (p->lines) pack_line(p, n, y, group * c, c, 1, pixels, dst, c);
+    else if (!p->merged || d->s == 1) pack_line(p, n, y, group * c + from, height, p->merged ? d->stride[1] : 1, pixels, dst, p->cell);
+    else {
+        pack_line(p, n, y, group * c, c, 1, (d->ow - 1) * d->stride[1] + (d->s - 1) * d->dilation[1] + 1, line, c);
+        for (ptrdiff_t q = from, n_q; q < from + height; q += n_q) {
+            n_q = fnn_min(c - q % c, from + height - q);
+            p->K->conv_pack(1, d->ow, n_q, fnn_at(line, q / c * d->dilation[1] * c + q % c, p->dtype), d->stride[1] * c, 1,
+                            fnn_at(dst, q - from, p->dtype), NULL, p->cell);
+        }
     }
 }
 
@@ -182,6 +178,7 @@ static void pack_dy(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t 
 /* The rows of x that output rows u0 .. u1-1 read, for one tile. */
 static void pack_x(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff_t u0, ptrdiff_t u1) {
     const fnn_conv_dims *d = p->d;
+    if (p->lines && tile != t->tile) return; /* they serve all tiles */
     for (ptrdiff_t u = u0, image = 0, rows; u < u1; u += rows, image++) {
         rows = fnn_min(d->oh - u % d->oh, u1 - u);
         ptrdiff_t y = u % d->oh * d->stride[0] - d->padding[0], count = (rows - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1;
@@ -220,7 +217,7 @@ static void plan_prefetch(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t 
 static void add_tile(const gradient *p, target *t, ptrdiff_t tile, ptrdiff_t rows) {
     const fnn_conv_dims *d = p->d;
     ptrdiff_t from = tile * p->height, height = fnn_min(p->height, p->rows - from);
-    ptrdiff_t places = p->merged ? 1 : d->s, a_col = p->merged ? p->cell : d->stride[1] * p->cell;
+    ptrdiff_t places = p->merged ? 1 : d->s, a_col = p->merged && !p->lines ? p->cell : d->stride[1] * p->cell;
     for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++) {
         const char *b = fnn_at(t->dy, (panel - t->panel) * p->block_rows * d->ow * p->cols, p->dtype);
         for (ptrdiff_t r = t->r; r < t->r_end; r++)
@@ -228,8 +225,8 @@ static void add_tile(const gradient *p, target *t, ptrdiff_t tile, ptrdiff_t row
                 fnn_prefetch_some(&t->next_x, t->quota_x);
                 fnn_prefetch_some(&t->next_dy, t->quota_dy);
                 p->K->gemm_tile(height, fnn_min(p->cols, p->k - panel * p->cols), rows, d->ow,
-                                fnn_at(t->x, r * d->dilation[0] * p->pitch + s * d->dilation[1] * p->cell, p->dtype), t->a_offset, 1,
-                                a_col, b, t->b_offset, p->cols, place_of(p, t, panel, r, s * p->c + from), p->cols, 1);
+                                fnn_at(t->x, r * d->dilation[0] * p->pitch + s * d->dilation[1] * p->cell + (p->lines ? from : 0), p->dtype),
+                                t->a_offset, 1, a_col, b, t->b_offset, p->cols, place_of(p, t, panel, r, s * p->c + from), p->cols, 1);
             }
     }
 }
