@@ -148,7 +148,8 @@ static void plan_common(const fnn_tensor *weight, const fnn_conv_dims *d, int ba
     *w = (fnn_conv_weight){.K = K, .dtype = dtype, .groups = d->groups, .depth = backward ? d->k : d->c, .width = backward ? d->c : d->k,
                            .r = d->r, .s = d->s, .data = weight->data, .group_stride = d->k * weight->stride[0],
                            .width_stride = weight->stride[backward ? 1 : 0], .depth_stride = weight->stride[backward ? 0 : 1],
-                           .r_stride = weight->stride[2], .s_stride = weight->stride[3], .cols = K->tile_cols};
+                           .r_stride = weight->stride[2], .s_stride = weight->stride[3]};
+    w->cols = fnn_min(K->tile_cols, fnn_round_up(w->width, 8));
     *c = (fnn_correlation){.K = K, .dtype = dtype, .images = d->n, .groups = d->groups, .depth = w->depth, .width = w->width, .weight = w};
     if (is_depthwise(d)) {
         w->groups = c->groups = w->depth = 1;

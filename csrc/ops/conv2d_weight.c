@@ -72,7 +72,7 @@ static void plan_tiles(gradient *p) {
     const fnn_conv_dims *d = p->d;
     p->depthwise = d->groups > 1 && d->c == 1 && d->k == 1;
     if (p->depthwise) p->groups = 1, p->k = d->groups;
-    p->cols = p->depthwise ? p->k : p->K->tile_cols;
+    p->cols = p->depthwise ? p->k : fnn_min(p->K->tile_cols, fnn_round_up(p->k, 8));
     p->panels = fnn_ceil_div(p->k, p->cols);
     p->part_size = p->groups * p->panels * d->r * d->s * p->c * p->cols;
     p->merged = d->s == 1 || p->c < p->K->tile_rows;
