@@ -191,7 +191,10 @@ double fnn_cost(const fnn_call *call) {
         if (call->in[k]) bytes += (double)(fnn_numel(call->in[k]) * (ptrdiff_t)fnn_itemsize(call->in[k]->dtype));
     }
     double memory = bytes < cached ? 0.02 * bytes : 0.02 * cached + 0.1 * (bytes - cached);
-    double arithmetic = call->out[0] ? fnn_ops[call->op].element_ns * (double)fnn_numel(call->out[0]) : 0;
+    double element_ns = fnn_ops[call->op].element_ns;
+    if (element_ns == 0 || !call->out[0]) return memory;
+    double avx2_lanes = 8, arithmetic = element_ns * (double)fnn_numel(call->out[0]);
+    arithmetic *= avx2_lanes / (double)fnn_kernels_of(call->out[0]->dtype)->lanes;
     return arithmetic > memory ? arithmetic : memory;
 }
 
