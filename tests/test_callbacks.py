@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import programs
@@ -250,6 +251,7 @@ class Screen(io.StringIO):
 def test_progress_in_a_terminal(monkeypatch):
     from fastnn.train import progress
     monkeypatch.setattr(progress, "_INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "_REST", 0.0)
     monkeypatch.setenv("COLUMNS", "120")
     x, y = blobs(96)
     screen = Screen()
@@ -262,6 +264,24 @@ def test_progress_in_a_terminal(monkeypatch):
         assert all(word in drawn[1] for word in ("accuracy", "samples/s", " s left"))
         assert drawn[-1].startswith(f"Epoch {number}/2  loss") and "val_accuracy" in drawn[-1] and "[" not in drawn[-1]
         assert len(line.split("\r")[-1]) >= len(drawn[-2])  # overwrites the whole bar
+
+
+def test_progress_rests_after_a_dear_metric(monkeypatch):
+    """A metric that takes 20 ms to compute may be drawn about once a second, however short the steps."""
+
+    class Dear(Scripted):
+        def result(self):
+            time.sleep(0.02)
+            return 1.0
+
+    from fastnn.train import progress
+    monkeypatch.setattr(progress, "_INTERVAL", 0.0)
+    x, y = blobs(640)
+    screen = Screen()
+    began = time.perf_counter()
+    pace = LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.01))
+    make(metrics=[Dear([])]).fit(x, y, batch_size=16, verbose=0, callbacks=[ProgressBar(file=screen), pace])
+    assert screen.getvalue().count("\r") <= 2 + (time.perf_counter() - began) / (0.02 * progress._REST)
 
 
 def test_progress_elsewhere_is_one_line_an_epoch(capsys):
