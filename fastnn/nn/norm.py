@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .._core import launch
 from ..ops.create import empty, float64, int64, zeros
+from ..ops.math import add
 from ..ops.norm import batch_norm, constant
 from ..tensor import Tensor, no_grad
 from .module import Module, Parameter
@@ -49,22 +50,18 @@ class _BatchNorm(Module):
                 self.weight.copy_(1)
                 self.bias.copy_(0)
 
-    def _count_batch(self) -> Tensor:
-        """Counts one more batch; returns how many there are now, as a 0-d float64 tensor."""
-        count = launch.add(launch.copy(self.num_batches_tracked, dtype=float64.code), constant(1.0))
-        launch.copy(count, dtype=int64.code, out=self.num_batches_tracked)
-        return count
+    def _count_batch(self) -> float | Tensor:
+        """Counts one more batch; returns the momentum of this one. All in tensors: a captured step counts on."""
+        count = add(self.num_batches_tracked, constant(1, "int64"))
+        launch.copy(count, dtype=-1, out=self.num_batches_tracked)
+        return launch.div(constant(1.0), launch.copy(count, dtype=float64.code)) if self.momentum is None else self.momentum
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim not in self._ranks or x.shape[1] != self.num_features:
             raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must be {self._layout} with C = {self.num_features}")
-        momentum = self.momentum
-        if self.training and self.track_running_stats:
-            count = self._count_batch()
-            if momentum is None:
-                momentum = launch.div(constant(1.0), count)
+        momentum = self._count_batch() if self.training and self.track_running_stats else 0.0
         return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
-                          self.training or not self.track_running_stats, 0.0 if momentum is None else momentum, self.eps)
+                          self.training or not self.track_running_stats, momentum, self.eps)
 
     def extra_repr(self) -> str:
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,16 @@ def _pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, in
     if len(pair) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in pair):
         raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer or a pair of integers")
     return pair
+
+
+def _windows(function: Callable) -> Callable:
+    """Checks the windows' arguments once for each set of them: checking takes longer than pooling a small map."""
+    cached = functools.lru_cache(maxsize=256, typed=True)(function)
+
+    def window(*arguments: Any) -> dict[str, Any]:
+        return cached(*[tuple(a) if isinstance(a, list) else a for a in arguments])
+
+    return window
 
 
 def _as_batch(function: Callable, name: str, x: Tensor, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
@@ -71,19 +82,25 @@ def max_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
     """
     if x.ndim != 4:
         return _as_batch(max_pool2d, "max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    window = {"kernel": _pair("max_pool2d", "kernel_size", kernel_size),
-              "stride": _pair("max_pool2d", "stride", kernel_size if stride is None else stride),
-              "padding": _pair("max_pool2d", "padding", padding),
-              "dilation": _pair("max_pool2d", "dilation", dilation), "ceil_mode": bool(ceil_mode)}
+    window = _max_window(kernel_size, stride, padding, dilation, ceil_mode)
     y, argmax = launch.max_pool2d_forward(x, **window)
-    window["input"] = x.shape[2:]
-    record(_max_pool2d_backward, (x,), y, saved=(argmax,), context=window)
-    return (y, launch.max_pool2d_indices(argmax, **window)) if return_indices else y
+    size = x.shape[2:]
+    record(_max_pool2d_backward, (x,), y, saved=(argmax,), context=(size, window))
+    return (y, launch.max_pool2d_indices(argmax, input=size, **window)) if return_indices else y
+
+
+@_windows
+def _max_window(kernel_size, stride, padding, dilation, ceil_mode):
+    return {"kernel": _pair("max_pool2d", "kernel_size", kernel_size),
+            "stride": _pair("max_pool2d", "stride", kernel_size if stride is None else stride),
+            "padding": _pair("max_pool2d", "padding", padding),
+            "dilation": _pair("max_pool2d", "dilation", dilation), "ceil_mode": bool(ceil_mode)}
 
 
 def _max_pool2d_backward(node, dy):
     (argmax,) = node.saved
-    return launch.max_pool2d_backward(dy, argmax, **node.context)
+    size, window = node.context
+    return launch.max_pool2d_backward(dy, argmax, input=size, **window)
 
 
 def adaptive_max_pool2d(x: Tensor, output_size: int | Sequence[int | None],
@@ -164,19 +181,23 @@ def avg_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
     """
     if x.ndim != 4:
         return _as_batch(avg_pool2d, "avg_pool2d", x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    window = _avg_window(kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return record(_avg_pool2d_backward, (x,), launch.avg_pool2d_forward(x, **window), context=(x.shape[2:], window))
+
+
+@_windows
+def _avg_window(kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override):
     if divisor_override is not None and (not isinstance(divisor_override, int) or divisor_override == 0):
         raise ValueError(f"avg_pool2d: divisor_override is {divisor_override!r}, but must be None or an integer other than 0")
-    window = {"kernel": _pair("avg_pool2d", "kernel_size", kernel_size),
-              "stride": _pair("avg_pool2d", "stride", kernel_size if stride is None else stride),
-              "padding": _pair("avg_pool2d", "padding", padding), "ceil_mode": bool(ceil_mode),
-              "count_include_pad": bool(count_include_pad), "divisor": divisor_override or 0}
-    y = launch.avg_pool2d_forward(x, **window)
-    window["input"] = x.shape[2:]
-    return record(_avg_pool2d_backward, (x,), y, context=window)
+    return {"kernel": _pair("avg_pool2d", "kernel_size", kernel_size),
+            "stride": _pair("avg_pool2d", "stride", kernel_size if stride is None else stride),
+            "padding": _pair("avg_pool2d", "padding", padding), "ceil_mode": bool(ceil_mode),
+            "count_include_pad": bool(count_include_pad), "divisor": divisor_override or 0}
 
 
 def _avg_pool2d_backward(node, dy):
-    return launch.avg_pool2d_backward(dy, **node.context)
+    size, window = node.context
+    return launch.avg_pool2d_backward(dy, input=size, **window)
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
