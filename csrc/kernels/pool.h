@@ -1,43 +1,48 @@
-/* pool.h: pooling over channels-last pixels, a vector of channels at a time: one row of outputs forward, one row of input
- * pixels backward. x: the first input row at the map's first column; dy, argmax: the image's first output row. */
+/* pool.h: pooling over channels-last pixels, a vector of channels at a time: one row of outputs forward, one row of
+ * input pixels backward. x: the first input row at the map's first column; dy, argmax: the image's first output row. */
 
 enum { POOL_VECTORS = 4 }; /* vectors of channels side by side: whole lines in a row, where maps are small and deep */
 
-/* `n` channels in `vectors` full vectors, or in one that is not full: constants where these are inlined, but for a tail. */
+/* `n` channels in `vectors` full vectors, or in one that is not full: constants where these are inlined, but for a
+ * tail. */
 #define POOL_LOAD(p, v) (n >= LANES ? vec_load((p) + (v) * LANES) : vec_load_n(p, n))
-#define POOL_STORE(p, v, value)                                                                                         \
-    (n < LANES ? vec_store_n(p, value, n) : stream ? vec_stream((p) + (v) * LANES, value) : vec_store((p) + (v) * LANES, value))
+#define POOL_STORE(p, v, value)                                                                                        \
+    (n < LANES ? vec_store_n(p, value, n)                                                                              \
+     : stream ? vec_stream((p) + (v) * LANES, value)                                                                   \
+              : vec_store((p) + (v) * LANES, value))
 
-/* The channels of one pixel: calls step(vectors, channels in the last vector, first channel). few: all fit into one vector. */
-#define POOL_CHANNELS(step)                                                                                             \
-    do {                                                                                                                \
-        ptrdiff_t c = 0;                                                                                                \
-        if (few) {                                                                                                      \
-            step(1, row->channels, c);                                                                                  \
-            break;                                                                                                      \
-        }                                                                                                               \
-        for (; c + POOL_VECTORS * LANES <= row->channels; c += POOL_VECTORS * LANES) step(POOL_VECTORS, LANES, c);      \
-        for (; c + LANES <= row->channels; c += LANES) step(1, LANES, c);                                               \
-        if (c < row->channels) step(1, row->channels - c, c);                                                           \
+/* The channels of one pixel: calls step(vectors, channels in the last vector, first channel). few: all fit into one
+ * vector. */
+#define POOL_CHANNELS(step)                                                                                            \
+    do {                                                                                                               \
+        ptrdiff_t c = 0;                                                                                               \
+        if (few) {                                                                                                     \
+            step(1, row->channels, c);                                                                                 \
+            break;                                                                                                     \
+        }                                                                                                              \
+        for (; c + POOL_VECTORS * LANES <= row->channels; c += POOL_VECTORS * LANES) step(POOL_VECTORS, LANES, c);     \
+        for (; c + LANES <= row->channels; c += LANES) step(1, LANES, c);                                              \
+        if (c < row->channels) step(1, row->channels - c, c);                                                          \
     } while (0)
 
 /* Calls body(row, few, stream, ...) with constants; `row` is a copy that no store through a pointer can change. */
-#define POOL_ROW(type, body, ...)                                                                                       \
-    do {                                                                                                                \
-        const type copy = *row;                                                                                         \
-        if (copy.channels < LANES) {                                                                                    \
-            body(&copy, 1, 0, __VA_ARGS__);                                                                             \
-        } else if (!copy.stream) {                                                                                      \
-            body(&copy, 0, 0, __VA_ARGS__);                                                                             \
-        } else {                                                                                                        \
-            body(&copy, 0, 1, __VA_ARGS__);                                                                             \
-            vec_stream_end();                                                                                           \
-        }                                                                                                               \
+#define POOL_ROW(type, body, ...)                                                                                      \
+    do {                                                                                                               \
+        const type copy = *row;                                                                                        \
+        if (copy.channels < LANES) {                                                                                   \
+            body(&copy, 1, 0, __VA_ARGS__);                                                                            \
+        } else if (!copy.stream) {                                                                                     \
+            body(&copy, 0, 0, __VA_ARGS__);                                                                            \
+        } else {                                                                                                       \
+            body(&copy, 0, 1, __VA_ARGS__);                                                                            \
+            vec_stream_end();                                                                                          \
+        }                                                                                                              \
     } while (0)
 
 /* ---- maximum ---- */
 
-/* The greatest value and its first position in row order; a NaN is greater than all, the last one greatest (PyTorch's rule). */
+/* The greatest value and its first position in row order; a NaN is greater than all, the last one greatest (PyTorch's
+ * rule). */
 INLINE void pool_max_window(const fnn_pool_row *row, int stream, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t position,
                             int vectors, ptrdiff_t n, real *y, int32_t *argmax, const real *x) {
     vec best[POOL_VECTORS];
@@ -63,9 +68,9 @@ INLINE void pool_max_window(const fnn_pool_row *row, int stream, ptrdiff_t rows,
     }
 }
 
-INLINE void pool_max_pixel(const fnn_pool_row *row, int few, int stream, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t position,
-                           real *y, int32_t *argmax, const real *x) {
-#define STEP(vectors, n, c)                                                                                             \
+INLINE void pool_max_pixel(const fnn_pool_row *row, int few, int stream, ptrdiff_t rows, ptrdiff_t columns,
+                           ptrdiff_t position, real *y, int32_t *argmax, const real *x) {
+#define STEP(vectors, n, c)                                                                                            \
     pool_max_window(row, stream, rows, columns, position, vectors, n, y + c, argmax ? argmax + c : NULL, x + c)
     POOL_CHANNELS(STEP);
 #undef STEP
@@ -90,11 +95,13 @@ static void max_pool_row_kernel(const fnn_pool_row *row, void *y, int32_t *argma
 
 /* dx: the sum of dy over the windows whose argmax names this pixel, in their order. */
 INLINE void pool_max_sum(const fnn_pool_gather *row, int stream, ptrdiff_t num_rows, const fnn_pool_link *columns,
-                         ptrdiff_t num_columns, int vectors, ptrdiff_t n, real *dx, const real *dy, const int32_t *argmax) {
+                         ptrdiff_t num_columns, int vectors, ptrdiff_t n, real *dx, const real *dy,
+                         const int32_t *argmax) {
     vec sum[POOL_VECTORS];
     for (int v = 0; v < vectors; v++) sum[v] = vec_zero();
     for (ptrdiff_t r = 0; r < num_rows; r++) {
-        const ptrdiff_t line = row->rows[r].output * row->row_pitch, position = row->rows[r].position * row->position_step;
+        const ptrdiff_t line = row->rows[r].output * row->row_pitch;
+        const ptrdiff_t position = row->rows[r].position * row->position_step;
         for (ptrdiff_t j = 0; j < num_columns; j++) {
             const ptrdiff_t at = line + columns[j].output * row->pitch;
             const ivec here = ivec_set1((ireal)(position + columns[j].position));
@@ -108,29 +115,30 @@ INLINE void pool_max_sum(const fnn_pool_gather *row, int stream, ptrdiff_t num_r
 }
 
 /* dx: dy where argmax names the pixel, for `width` pixels of one window that no other window holds. */
-INLINE void pool_max_spread(const fnn_pool_gather *row, int stream, ptrdiff_t width, ptrdiff_t position, int vectors, ptrdiff_t n,
-                            real *dx, const real *dy, const int32_t *argmax) {
+INLINE void pool_max_spread(const fnn_pool_gather *row, int stream, ptrdiff_t width, ptrdiff_t position, int vectors,
+                            ptrdiff_t n, real *dx, const real *dy, const int32_t *argmax) {
     vec gradient[POOL_VECTORS];
     ivec where[POOL_VECTORS];
     for (int v = 0; v < vectors; v++) gradient[v] = POOL_LOAD(dy, v), where[v] = ivec_load_i32(argmax + v * LANES, n);
     for (ptrdiff_t j = 0; j < width; j++, dx += row->pitch) {
         const ivec here = ivec_set1((ireal)(position + j));
-        for (int v = 0; v < vectors; v++) POOL_STORE(dx, v, vec_select(ivec_eq(where[v], here), gradient[v], vec_zero()));
+        for (int v = 0; v < vectors; v++) POOL_STORE(dx, v, vec_select(ivec_eq(where[v], here), gradient[v],
+                                                                       vec_zero()));
     }
 }
 
-INLINE void pool_max_run(const fnn_pool_gather *row, int few, int stream, ptrdiff_t width, const fnn_pool_link *column, real *dx,
-                         const real *dy, const int32_t *argmax) {
+INLINE void pool_max_run(const fnn_pool_gather *row, int few, int stream, ptrdiff_t width, const fnn_pool_link *column,
+                         real *dx, const real *dy, const int32_t *argmax) {
     const ptrdiff_t at = row->rows->output * row->row_pitch + column->output * row->pitch;
     const ptrdiff_t position = row->rows->position * row->position_step + column->position;
-#define STEP(vectors, n, c)                                                                                             \
+#define STEP(vectors, n, c)                                                                                            \
     pool_max_spread(row, stream, width, position, vectors, n, dx + c, dy + at + c, argmax + at + c)
     POOL_CHANNELS(STEP);
 #undef STEP
 }
 
-INLINE void pool_max_gather(const fnn_pool_gather *row, int few, int stream, real *dx, const real *dy, const int32_t *argmax) {
-    const ptrdiff_t *run = row->runs;
+INLINE void pool_max_gather(const fnn_pool_gather *row, int few, int stream, real *dx, const real *dy,
+    const int32_t *argmax) { const ptrdiff_t *run = row->runs;
     for (ptrdiff_t i = 0; i < row->inputs; run++) {
         const fnn_pool_link *columns = row->columns + row->starts[i];
         const ptrdiff_t count = row->starts[i + 1] - row->starts[i];
@@ -142,7 +150,7 @@ INLINE void pool_max_gather(const fnn_pool_gather *row, int few, int stream, rea
             continue;
         }
         for (const ptrdiff_t end = i + *run; i < end; i++, dx += row->pitch, columns += count) {
-#define STEP(vectors, n, c)                                                                                             \
+#define STEP(vectors, n, c)                                                                                            \
     pool_max_sum(row, stream, row->num_rows, columns, count, vectors, n, dx + c, dy + c, argmax + c)
             POOL_CHANNELS(STEP);
 #undef STEP
@@ -157,8 +165,8 @@ static void max_pool_gather_kernel(const fnn_pool_gather *row, void *dx, const v
 /* ---- average ---- */
 
 /* Row sums first, then their sum: the error grows with height + width, not with their product. */
-INLINE void pool_avg_window(const fnn_pool_row *row, int stream, ptrdiff_t rows, ptrdiff_t columns, vec divisor, int vectors,
-                            ptrdiff_t n, real *y, const real *x) {
+INLINE void pool_avg_window(const fnn_pool_row *row, int stream, ptrdiff_t rows, ptrdiff_t columns, vec divisor,
+                            int vectors, ptrdiff_t n, real *y, const real *x) {
     vec total[POOL_VECTORS];
     for (int v = 0; v < vectors; v++) total[v] = vec_zero();
     for (ptrdiff_t r = 0; r < rows; r++) {
@@ -173,8 +181,8 @@ INLINE void pool_avg_window(const fnn_pool_row *row, int stream, ptrdiff_t rows,
     for (int v = 0; v < vectors; v++) POOL_STORE(y, v, vec_div(total[v], divisor));
 }
 
-INLINE void pool_avg_pixel(const fnn_pool_row *row, int few, int stream, ptrdiff_t rows, ptrdiff_t columns, vec divisor, real *y,
-                           const real *x) {
+INLINE void pool_avg_pixel(const fnn_pool_row *row, int few, int stream, ptrdiff_t rows, ptrdiff_t columns, vec divisor,
+                           real *y, const real *x) {
 #define STEP(vectors, n, c) pool_avg_window(row, stream, rows, columns, divisor, vectors, n, y + c, x + c)
     POOL_CHANNELS(STEP);
 #undef STEP
@@ -190,9 +198,12 @@ INLINE void pool_avg_row(const fnn_pool_row *row, int few, int stream, real *y, 
     }
 }
 
-static void avg_pool_row_kernel(const fnn_pool_row *row, void *y, const void *x) { POOL_ROW(fnn_pool_row, pool_avg_row, y, x); }
+static void avg_pool_row_kernel(const fnn_pool_row *row, void *y, const void *x) {
+    POOL_ROW(fnn_pool_row, pool_avg_row, y, x);
+}
 
-/* dx: the sum of dy / divisor over the windows that hold this pixel; a division for each window, not for each channel. */
+/* dx: the sum of dy / divisor over the windows that hold this pixel; a division for each window, not for each
+ * channel. */
 INLINE void pool_avg_sum(const fnn_pool_gather *row, int stream, ptrdiff_t num_rows, const fnn_pool_link *columns,
                          ptrdiff_t num_columns, int vectors, ptrdiff_t n, real *dx, const real *dy) {
     vec sum[POOL_VECTORS];

@@ -1,10 +1,11 @@
-/* adaptive_pool2d.c: pooling to a given output size: output o looks at floor(o * I / O) to ceil((o + 1) * I / O) of I; the loops
- * are in pool.c. Output size (1, 1) is global pooling. */
+/* adaptive_pool2d.c: pooling to a given output size: output o looks at floor(o * I / O) to ceil((o + 1) * I / O) of
+ * I; the loops are in pool.c. Output size (1, 1) is global pooling. */
 #include "pool.h"
 
 static int check_size(fnn_call *call, const char *name, const int64_t *size, ptrdiff_t limit) {
     if (size[0] >= 1 && size[1] >= 1 && size[0] <= limit && size[1] <= limit / size[0]) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "attribute '%s' is (%lld, %lld), but both must be at least 1 and their product at most 2^31 - 1",
+    return fnn_fail(call, FNN_VALUE_ERROR,
+                    "attribute '%s' is (%lld, %lld), but both must be at least 1 and their product at most 2^31 - 1",
                     name, (long long)size[0], (long long)size[1]);
 }
 
@@ -33,7 +34,8 @@ static int forward_infer(fnn_call *call, int is_max) {
     if (!status) status = check_size(call, "output", call->attr.i, INT32_MAX);
     if (status) return status;
     if (x->shape[2] > INT32_MAX / x->shape[3])
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'x' has shape %s, but H * W may be at most 2^31 - 1", fnn_shape_text(x));
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'x' has shape %s, but H * W may be at most 2^31 - 1",
+                        fnn_shape_text(x));
     ptrdiff_t shape[4] = {x->shape[0], x->shape[1], call->attr.i[0], call->attr.i[1]};
     fnn_set_shape(call->out[0], x->dtype, 4, shape);
     if (is_max && call->out[1]) fnn_set_shape(call->out[1], FNN_INT32, 4, shape);
@@ -46,24 +48,24 @@ static int backward_infer(fnn_call *call, int is_max) {
     if (!status) status = check_size(call, "input", call->attr.i, INT32_MAX);
     if (status) return status;
     if (is_max && !fnn_same_shape(dy, call->in[1]))
-        return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'argmax' %s must have one shape", fnn_shape_text(dy),
-                        fnn_shape_text(call->in[1]));
+        return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'argmax' %s must have one shape",
+                        fnn_shape_text(dy), fnn_shape_text(call->in[1]));
     ptrdiff_t shape[4] = {dy->shape[0], dy->shape[1], call->attr.i[0], call->attr.i[1]};
     fnn_set_shape(call->out[0], dy->dtype, 4, shape);
     return FNN_OK;
 }
 
-#define ADAPTIVE_DRIVER(name, direction, is_max)                                                                        \
-    static int name##_infer(fnn_call *call) { return direction##_infer(call, is_max); }                                 \
-    static void name##_workspace(const fnn_call *call, fnn_workspace *ws) {                                             \
-        fnn_pool_plan plan = direction##_plan(call, is_max);                                                            \
-        fnn_pool_##direction##_workspace(call, &plan, ws);                                                                            \
-    }                                                                                                                   \
-    static int name##_run(fnn_call *call) {                                                                             \
-        fnn_pool_plan plan = direction##_plan(call, is_max);                                                            \
-        fnn_pool_##direction(call, &plan);                                                                              \
-        return FNN_OK;                                                                                                  \
-    }                                                                                                                   \
+#define ADAPTIVE_DRIVER(name, direction, is_max)                                                                       \
+    static int name##_infer(fnn_call *call) { return direction##_infer(call, is_max); }                                \
+    static void name##_workspace(const fnn_call *call, fnn_workspace *ws) {                                            \
+        fnn_pool_plan plan = direction##_plan(call, is_max);                                                           \
+        fnn_pool_##direction##_workspace(call, &plan, ws);                                                             \
+    }                                                                                                                  \
+    static int name##_run(fnn_call *call) {                                                                            \
+        fnn_pool_plan plan = direction##_plan(call, is_max);                                                           \
+        fnn_pool_##direction(call, &plan);                                                                             \
+        return FNN_OK;                                                                                                 \
+    }                                                                                                                  \
     const fnn_driver fnn_##name = {.infer = name##_infer, .workspace = name##_workspace, .run = name##_run};
 
 /* y, argmax: (N, C, OH, OW); x: (N, C, H, W). */

@@ -1,15 +1,16 @@
 /* batch_norm.c: batch normalisation, forward, inference and backward, over [pixels][channels].
  *
- * Statistics are canonical: one partial per fixed run of pixels in N, H, W order, then a binary tree over the runs. A chunk is
- * RUNS of them, merged to one partial as the tree does; so neither threads nor layouts change a bit. A partial holds two rows of
- * doubles per channel: mean and squares about it forward, the sums of dy and dy * (x - mean) backward. */
+ * Statistics are canonical: one partial per fixed run of pixels in N, H, W order, then a binary tree over the runs. A
+ * chunk is RUNS of them, merged to one partial as the tree does; so neither threads nor layouts change a bit. A
+ * partial holds two rows of doubles per channel: mean and squares about it forward, the sums of dy and dy * (x -
+ * mean) backward. */
 #include "stage.h"
 
 #include <string.h>
 
 enum {
     RUN = 16384,                          /* elements of a run, about: it is read twice while in cache */
-    LEAST_PIXELS = 32, MOST_PIXELS = 512, /* bounds of a run's pixels: the cost of merging it; its sums' rounding errors */
+    LEAST_PIXELS = 32, MOST_PIXELS = 512, /* of a run: it must be worth merging; its sums' rounding errors grow */
     RUNS = 4                              /* runs of a chunk: a power of two */
 };
 
@@ -24,7 +25,7 @@ typedef struct {
     char *scale, *shift; /* forward */
     char *dmean, *slope; /* backward */
     int dtype, stream;
-    ptrdiff_t plane;     /* elements of a plane where all maps are [images][channels][plane]; 0: they are [pixels][channels] */
+    ptrdiff_t plane;     /* where maps are [images][channels][plane]; 0: they are [pixels][channels] */
 } plan;
 
 /* Maps in C order, which channels-last work would have to stage, are worked on as planes. */
@@ -50,14 +51,14 @@ static plan plan_of(const fnn_call *call) {
 
 static int check_map(fnn_call *call, const char *name, const fnn_tensor *x) {
     if (x->rank >= 2 && x->rank <= 5) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must have 2 to 5 dimensions: (N, C, ...)", name,
-                    fnn_shape_text(x));
+    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must have 2 to 5 dimensions: (N, C, ...)",
+                    name, fnn_shape_text(x));
 }
 
 static int check_channels(fnn_call *call, const char *name, const fnn_tensor *t, const fnn_tensor *x) {
     if (!t || (t->rank == 1 && t->shape[0] == x->shape[1])) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but x %s has %td channels", name, fnn_shape_text(t),
-                    fnn_shape_text(x), x->shape[1]);
+    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but x %s has %td channels", name,
+                    fnn_shape_text(t), fnn_shape_text(x), x->shape[1]);
 }
 
 static void set_channels(fnn_tensor *t, const fnn_tensor *x) {
@@ -77,8 +78,8 @@ static const void *run_of(const plan *p, const char *map, ptrdiff_t pixel, ptrdi
     for (ptrdiff_t done = 0, n; done < pixels; done += n) {
         ptrdiff_t image = (pixel + done) / p->plane, at = (pixel + done) % p->plane;
         n = fnn_min(p->plane - at, pixels - done);
-        p->K->conv_pack(1, n, C, fnn_at(map, image * C * p->plane + at, p->dtype), 1, p->plane, fnn_at(tile, done * C, p->dtype),
-                        NULL, C);
+        p->K->conv_pack(1, n, C, fnn_at(map, image * C * p->plane + at, p->dtype), 1, p->plane,
+                        fnn_at(tile, done * C, p->dtype), NULL, C);
     }
     return tile;
 }
@@ -108,12 +109,13 @@ static void merge_sums(const plan *p, double a, double b, double *partial, const
 }
 
 /* A binary tree over `count` partials of `each` pixels (the last of fewer; `total` in all), into the first. */
-static void merge_tree(const plan *p, merge_kernel merge, double *partials, ptrdiff_t count, ptrdiff_t each, ptrdiff_t total) {
-    ptrdiff_t size = 2 * p->channels;
+static void merge_tree(const plan *p, merge_kernel merge, double *partials, ptrdiff_t count, ptrdiff_t each,
+    ptrdiff_t total) { ptrdiff_t size = 2 * p->channels;
     for (ptrdiff_t step = 1; step < count; step *= 2) {
         for (ptrdiff_t i = 0; i + step < count; i += 2 * step) {
             ptrdiff_t end = fnn_min((i + 2 * step) * each, total);
-            merge(p, (double)(step * each), (double)(end - (i + step) * each), partials + i * size, partials + (i + step) * size);
+            merge(p, (double)(step * each), (double)(end - (i + step) * each), partials + i * size,
+                  partials + (i + step) * size);
         }
     }
 }
@@ -149,15 +151,16 @@ static span chunk_span(const plan *p, ptrdiff_t chunk) {
     return (span){from * p->channels, fnn_min(each, p->pixels - from)};
 }
 
-/* The planes of one chunk, no more than one image's at a time: calls step(first channel, channels, elements from the start). */
-#define FOR_PLANES(step)                                                                                                \
-    do {                                                                                                                \
-        ptrdiff_t each = planes_of_chunk(p), all = p->pixels / p->plane * p->channels, n;                               \
-        for (ptrdiff_t from = chunk * each, end = fnn_min(from + each, all); from < end; from += n) {                   \
-            ptrdiff_t c = from % p->channels, at = from * p->plane;                                                     \
-            n = fnn_min(p->channels - c, end - from);                                                                   \
-            step(c, n, at);                                                                                             \
-        }                                                                                                               \
+/* The planes of one chunk, no more than one image's at a time: calls step(first channel, channels, elements from the
+ * start). */
+#define FOR_PLANES(step)                                                                                               \
+    do {                                                                                                               \
+        ptrdiff_t each = planes_of_chunk(p), all = p->pixels / p->plane * p->channels, n;                              \
+        for (ptrdiff_t from = chunk * each, end = fnn_min(from + each, all); from < end; from += n) {                  \
+            ptrdiff_t c = from % p->channels, at = from * p->plane;                                                    \
+            n = fnn_min(p->channels - c, end - from);                                                                  \
+            step(c, n, at);                                                                                            \
+        }                                                                                                              \
     } while (0)
 
 static ptrdiff_t planes_of_chunk(const plan *p) { return fnn_max(RUN * RUNS / p->plane, 1); }
@@ -165,9 +168,9 @@ static ptrdiff_t planes_of_chunk(const plan *p) { return fnn_max(RUN * RUNS / p-
 static void run_apply_planes(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const plan *p = context;
-#define STEP(c, n, at)                                                                                                  \
-    p->K->batch_norm_apply_planes(n, p->plane, fnn_at(p->y, at, p->dtype), fnn_at(p->x, at, p->dtype),                  \
-                                  fnn_at(p->mean, c, p->dtype), fnn_at(p->scale, c, p->dtype),                          \
+#define STEP(c, n, at)                                                                                                 \
+    p->K->batch_norm_apply_planes(n, p->plane, fnn_at(p->y, at, p->dtype), fnn_at(p->x, at, p->dtype),                 \
+                                  fnn_at(p->mean, c, p->dtype), fnn_at(p->scale, c, p->dtype),                         \
                                   fnn_at(p->shift, c, p->dtype))
     FOR_PLANES(STEP);
 #undef STEP
@@ -176,10 +179,10 @@ static void run_apply_planes(void *context, ptrdiff_t chunk, void *scratch) {
 static void run_gradient_planes(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const plan *p = context;
-#define STEP(c, n, at)                                                                                                  \
-    p->K->batch_norm_gradient_planes(n, p->plane, fnn_at(p->y, at, p->dtype), fnn_at(p->dy, at, p->dtype),              \
-                                     fnn_at(p->x, at, p->dtype), fnn_at(p->mean, c, p->dtype),                          \
-                                     fnn_at(p->scale, c, p->dtype), fnn_at(p->dmean, c, p->dtype),                      \
+#define STEP(c, n, at)                                                                                                 \
+    p->K->batch_norm_gradient_planes(n, p->plane, fnn_at(p->y, at, p->dtype), fnn_at(p->dy, at, p->dtype),             \
+                                     fnn_at(p->x, at, p->dtype), fnn_at(p->mean, c, p->dtype),                         \
+                                     fnn_at(p->scale, c, p->dtype), fnn_at(p->dmean, c, p->dtype),                     \
                                      fnn_at(p->slope, c, p->dtype))
     FOR_PLANES(STEP);
 #undef STEP
@@ -189,16 +192,17 @@ static void run_apply(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const plan *p = context;
     span s = chunk_span(p, chunk);
-    p->K->batch_norm_apply(s.pixels, p->channels, p->stream, fnn_at(p->y, s.at, p->dtype), fnn_at(p->x, s.at, p->dtype), p->mean,
-                           p->scale, p->shift);
+    p->K->batch_norm_apply(s.pixels, p->channels, p->stream, fnn_at(p->y, s.at, p->dtype), fnn_at(p->x, s.at, p->dtype),
+                           p->mean, p->scale, p->shift);
 }
 
 static void run_gradient(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const plan *p = context;
     span s = chunk_span(p, chunk);
-    p->K->batch_norm_gradient(s.pixels, p->channels, p->stream, fnn_at(p->y, s.at, p->dtype), fnn_at(p->dy, s.at, p->dtype),
-                              fnn_at(p->x, s.at, p->dtype), p->mean, p->scale, p->dmean, p->slope);
+    p->K->batch_norm_gradient(s.pixels, p->channels, p->stream, fnn_at(p->y, s.at, p->dtype),
+                              fnn_at(p->dy, s.at, p->dtype), fnn_at(p->x, s.at,
+                                                                    p->dtype), p->mean, p->scale, p->dmean, p->slope);
 }
 
 static void run_pass(const fnn_call *call, const plan *p, fnn_body pixels, fnn_body planes) {
@@ -218,7 +222,9 @@ static void *take(char **workspace, size_t bytes) {
     return here;
 }
 
-static size_t staged_bytes(const plan *p, const fnn_tensor *t) { return t && t->rank > 1 && p->plane ? 0 : fnn_stage_bytes(t); }
+static size_t staged_bytes(const plan *p, const fnn_tensor *t) {
+    return t && t->rank > 1 && p->plane ? 0 : fnn_stage_bytes(t);
+}
 
 static const char *map_input(const plan *p, const fnn_tensor *t, char **at) {
     return p->plane ? t->data : fnn_stage_input(t, at);
@@ -248,7 +254,8 @@ static int forward_infer(fnn_call *call) {
     if (!status) status = check_channels(call, "bias", call->in[2], x);
     if (status) return status;
     if (x->shape[0] * fnn_span(x, 2, x->rank) < 2)
-        return fnn_fail(call, FNN_VALUE_ERROR, "expected more than 1 value per channel when training, but x has shape %s", fnn_shape_text(x));
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "expected more than 1 value per channel when training, but x has shape %s", fnn_shape_text(x));
     fnn_set_like(call->out[0], x);
     for (int k = 1; k < 4; k++) set_channels(call->out[k], x);
     return FNN_OK;
@@ -324,7 +331,8 @@ static int backward_infer(fnn_call *call) {
     for (int k = 2; k < 5 && !status; k++) status = check_channels(call, names[k], call->in[k], x);
     if (status) return status;
     if (!fnn_same_shape(dy, x))
-        return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'x' %s must have one shape", fnn_shape_text(dy), fnn_shape_text(x));
+        return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'x' %s must have one shape", fnn_shape_text(dy),
+                        fnn_shape_text(x));
     if (call->out[0]) fnn_set_like(call->out[0], x);
     set_channels(call->out[1], x);
     set_channels(call->out[2], x);

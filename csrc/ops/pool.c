@@ -1,7 +1,8 @@
 /* pool.c: the windows of pooling and the loops over them, for fixed and adaptive pooling, maximum and average.
  *
- * Forward, a chunk is a band of output rows. Backward, it is a band of input rows, whose pixels gather from the windows that hold
- * them, in ascending order: every element is written once, and no bit depends on who computes what. */
+ * Forward, a chunk is a band of output rows. Backward, it is a band of input rows, whose pixels gather from the
+ * windows that hold them, in ascending order: every element is written once, and no bit depends on who computes
+ * what. */
 #include "pool.h"
 
 #include "stage.h"
@@ -12,9 +13,11 @@ enum { BAND = 32768, BLOCK_CHANNELS = 64 }; /* input elements a chunk, about; le
 
 int fnn_pool_check_map(fnn_call *call, const char *name, const fnn_tensor *t) {
     if (t->rank != 4)
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must be 4-d: (N, C, H, W)", name, fnn_shape_text(t));
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must be 4-d: (N, C, H, W)", name,
+                        fnn_shape_text(t));
     if (t->shape[2] < 1 || t->shape[3] < 1)
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s: only N and C may be 0", name, fnn_shape_text(t));
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s: only N and C may be 0", name,
+                        fnn_shape_text(t));
     return FNN_OK;
 }
 
@@ -37,13 +40,15 @@ static fnn_pool_window window_of(const fnn_pool_axis *axis, ptrdiff_t o) {
     return w;
 }
 
+static size_t lines(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
 static void *take(char **workspace, size_t bytes) {
     void *here = *workspace;
-    *workspace += (bytes + 63) & ~(size_t)63;
+    *workspace += lines(bytes);
     return here;
 }
 
-static size_t windows_bytes(const fnn_pool_axis *axis) { return ((size_t)axis->output * sizeof(fnn_pool_window) + 63) & ~(size_t)63; }
+static size_t windows_bytes(const fnn_pool_axis *axis) { return lines((size_t)axis->output * sizeof(fnn_pool_window)); }
 
 static fnn_pool_window *make_windows(const fnn_pool_axis *axis, char **workspace) {
     fnn_pool_window *windows = take(workspace, windows_bytes(axis));
@@ -57,7 +62,7 @@ static size_t num_links(const fnn_pool_axis *axis) {
 }
 
 static size_t links_bytes(const fnn_pool_axis *axis) {
-    return num_links(axis) * sizeof(fnn_pool_link) + ((size_t)axis->input + 2) * sizeof(ptrdiff_t) + 128;
+    return lines(num_links(axis) * sizeof(fnn_pool_link)) + lines(((size_t)axis->input + 2) * sizeof(ptrdiff_t));
 }
 
 /* The windows turned around: for each input position those that hold it, in ascending order. */
@@ -79,7 +84,7 @@ static void make_links(fnn_pool_plan *plan, int d, const fnn_pool_axis *axis, ch
     plan->starts[d] = starts;
 }
 
-static size_t runs_bytes(const fnn_pool_axis *axis) { return ((size_t)axis->input * sizeof(ptrdiff_t) + 63) & ~(size_t)63; }
+static size_t runs_bytes(const fnn_pool_axis *axis) { return lines((size_t)axis->input * sizeof(ptrdiff_t)); }
 
 static void make_runs(fnn_pool_plan *plan, char **workspace) {
     const fnn_pool_link *links = plan->links[1];
@@ -87,15 +92,17 @@ static void make_runs(fnn_pool_plan *plan, char **workspace) {
     ptrdiff_t *run = plan->runs = take(workspace, runs_bytes(&plan->w));
     for (ptrdiff_t i = 0, n; i < plan->w.input; i += n, *run++ = n) {
         const fnn_pool_link *link = &links[starts[i]];
-        for (n = 1; i + n < plan->w.input && starts[i + n] == starts[i] + n && starts[i + n + 1] == starts[i] + n + 1; n++)
+        for (n = 1; i + n < plan->w.input; n++) {
+            if (starts[i + n] != starts[i] + n || starts[i + n + 1] != starts[i] + n + 1) break;
             if (link[n].output != link->output || link[n].position != link->position + n) break;
+        }
     }
 }
 
 /* ---- chunks ---- */
 
-/* `rows` rows per image whose windows reach over all its elements. A row that is a large chunk by itself (global pooling) is
- * cut into blocks of channels. */
+/* `rows` rows per image whose windows reach over all its elements. A row that is a large chunk by itself (global
+ * pooling) is cut into blocks of channels. */
 static void cut(fnn_pool_plan *plan, ptrdiff_t rows) {
     ptrdiff_t reach = plan->h.input * plan->w.input * fnn_max(plan->channels, 1) / rows;
     plan->band_rows = fnn_max(BAND / fnn_max(reach, plan->w.output), 1);
@@ -125,11 +132,13 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     for (ptrdiff_t r = band; r < end; r++) {
         const fnn_pool_window *w = &plan->windows[0][r % plan->h.output];
         ptrdiff_t to = r * plan->w.output * C + from;
-        const void *x = fnn_at(plan->x, (r / plan->h.output * plan->h.input + w->first) * plan->w.input * C + from, plan->dtype);
+        const void *x = fnn_at(plan->x, (r / plan->h.output * plan->h.input + w->first) * plan->w.input * C + from,
+                               plan->dtype);
         row.rows = w->count;
         row.position = w->position * plan->position_step;
         row.divisor = plan->divisor ? plan->divisor : w->extent;
-        if (plan->is_max) K->max_pool_row(&row, fnn_at(plan->y, to, plan->dtype), plan->argmax ? plan->argmax + to : NULL, x);
+        if (plan->is_max) K->max_pool_row(&row, fnn_at(plan->y, to, plan->dtype),
+                                          plan->argmax ? plan->argmax + to : NULL, x);
         else K->avg_pool_row(&row, fnn_at(plan->y, to, plan->dtype), x);
     }
 }

@@ -29,17 +29,22 @@ static int check_window(fnn_call *call, const window *w) {
     if (!status) status = check_pair(call, "padding", w->padding, 0);
     if (status) return status;
     if (w->padding[0] > w->kernel[0] / 2 || w->padding[1] > w->kernel[1] / 2)
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'padding' is (%lld, %lld), but may be at most half of kernel (%lld, %lld)",
-                        (long long)w->padding[0], (long long)w->padding[1], (long long)w->kernel[0], (long long)w->kernel[1]);
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "attribute 'padding' is (%lld, %lld), but may be at most half of kernel (%lld, %lld)",
+                        (long long)w->padding[0], (long long)w->padding[1], (long long)w->kernel[0],
+                        (long long)w->kernel[1]);
     if (w->kernel[0] * w->kernel[1] > INT32_MAX)
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'kernel' is (%lld, %lld): a window may have at most 2^31 - 1 positions",
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "attribute 'kernel' is (%lld, %lld): a window may have at most 2^31 - 1 positions",
                         (long long)w->kernel[0], (long long)w->kernel[1]);
     if (w->divisor < -INT32_MAX || w->divisor > INT32_MAX)
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'divisor' is %lld, but must be in (-2^31, 2^31)", (long long)w->divisor);
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'divisor' is %lld, but must be in (-2^31, 2^31)",
+                        (long long)w->divisor);
     return FNN_OK;
 }
 
-/* PyTorch's rule: with ceil_mode the last window may reach over the end, but must start inside the map or its left padding. */
+/* PyTorch's rule: with ceil_mode the last window may reach over the end, but must start inside the map or its left
+ * padding. */
 static fnn_pool_axis axis_of(const window *w, int d, ptrdiff_t input) {
     fnn_pool_axis axis = {input, 0, w->kernel[d], w->stride[d], w->padding[d], w->dilation[d], w->include_padding != 0};
     ptrdiff_t room = input + 2 * axis.padding - axis.dilation * (axis.kernel - 1) - 1;
@@ -66,9 +71,11 @@ static int forward_infer(fnn_call *call, const window *w, int is_max) {
     if (status) return status;
     fnn_pool_plan plan = plan_of(w, x->shape[0], x->shape[1], x->shape[2], x->shape[3], is_max);
     if (plan.h.output < 1 || plan.w.output < 1)
-        return fnn_fail(call, FNN_VALUE_ERROR, "the window (%lld, %lld) with dilation (%lld, %lld) does not fit into x %s padded by (%lld, %lld)",
-                        (long long)w->kernel[0], (long long)w->kernel[1], (long long)w->dilation[0], (long long)w->dilation[1],
-                        fnn_shape_text(x), (long long)w->padding[0], (long long)w->padding[1]);
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "window (%lld, %lld), dilation (%lld, %lld) does not fit into x %s padded by (%lld, %lld)",
+                        (long long)w->kernel[0], (long long)w->kernel[1], (long long)w->dilation[0],
+                        (long long)w->dilation[1], fnn_shape_text(x), (long long)w->padding[0],
+                        (long long)w->padding[1]);
     ptrdiff_t shape[4] = {x->shape[0], x->shape[1], plan.h.output, plan.w.output};
     fnn_set_shape(call->out[0], x->dtype, 4, shape);
     if (is_max && call->out[1]) fnn_set_shape(call->out[1], FNN_INT32, 4, shape);
@@ -83,8 +90,10 @@ static int check_pooled(fnn_call *call, const char *name, const fnn_tensor *t, c
     if (status) return status;
     fnn_pool_plan plan = plan_of(w, 0, 0, call->attr.i[0], call->attr.i[1], 0);
     if (t->shape[2] != plan.h.output || t->shape[3] != plan.w.output)
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but pooling an input of (%lld, %lld) gives (N, C, %td, %td)",
-                        name, fnn_shape_text(t), (long long)call->attr.i[0], (long long)call->attr.i[1], plan.h.output, plan.w.output);
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "argument '%s' has shape %s, but pooling an input of (%lld, %lld) gives (N, C, %td, %td)", name,
+                        fnn_shape_text(t), (long long)call->attr.i[0], (long long)call->attr.i[1], plan.h.output,
+                        plan.w.output);
     return FNN_OK;
 }
 
@@ -93,8 +102,8 @@ static int backward_infer(fnn_call *call, const window *w, int is_max) {
     int status = check_pooled(call, "dy", dy, w);
     if (status) return status;
     if (is_max && !fnn_same_shape(dy, call->in[1]))
-        return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'argmax' %s must have one shape", fnn_shape_text(dy),
-                        fnn_shape_text(call->in[1]));
+        return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'argmax' %s must have one shape",
+                        fnn_shape_text(dy), fnn_shape_text(call->in[1]));
     ptrdiff_t shape[4] = {dy->shape[0], dy->shape[1], call->attr.i[0], call->attr.i[1]};
     fnn_set_shape(call->out[0], dy->dtype, 4, shape);
     return FNN_OK;
@@ -110,23 +119,24 @@ static fnn_pool_plan backward_plan(const fnn_call *call, const window *w, int is
     return plan_of(w, dy->shape[0], dy->shape[1], call->attr.i[0], call->attr.i[1], is_max);
 }
 
-/* The three functions of a driver, forward (attributes from 0 on) or backward (from 2 on: attr.i[0..1] is the input's size). */
-#define POOL_DRIVER(name, direction, kind, first, is_max)                                                               \
-    static int name##_infer(fnn_call *call) {                                                                           \
-        window w = kind##_window(call->attr.i + first);                                                                 \
-        return direction##_infer(call, &w, is_max);                                                                     \
-    }                                                                                                                   \
-    static void name##_workspace(const fnn_call *call, fnn_workspace *ws) {                                             \
-        window w = kind##_window(call->attr.i + first);                                                                 \
-        fnn_pool_plan plan = direction##_plan(call, &w, is_max);                                                        \
-        fnn_pool_##direction##_workspace(call, &plan, ws);                                                                            \
-    }                                                                                                                   \
-    static int name##_run(fnn_call *call) {                                                                             \
-        window w = kind##_window(call->attr.i + first);                                                                 \
-        fnn_pool_plan plan = direction##_plan(call, &w, is_max);                                                        \
-        fnn_pool_##direction(call, &plan);                                                                              \
-        return FNN_OK;                                                                                                  \
-    }                                                                                                                   \
+/* The three functions of a driver, forward (attributes from 0 on) or backward (from 2 on: attr.i[0..1] is the input's
+ * size). */
+#define POOL_DRIVER(name, direction, kind, first, is_max)                                                              \
+    static int name##_infer(fnn_call *call) {                                                                          \
+        window w = kind##_window(call->attr.i + first);                                                                \
+        return direction##_infer(call, &w, is_max);                                                                    \
+    }                                                                                                                  \
+    static void name##_workspace(const fnn_call *call, fnn_workspace *ws) {                                            \
+        window w = kind##_window(call->attr.i + first);                                                                \
+        fnn_pool_plan plan = direction##_plan(call, &w, is_max);                                                       \
+        fnn_pool_##direction##_workspace(call, &plan, ws);                                                             \
+    }                                                                                                                  \
+    static int name##_run(fnn_call *call) {                                                                            \
+        window w = kind##_window(call->attr.i + first);                                                                \
+        fnn_pool_plan plan = direction##_plan(call, &w, is_max);                                                       \
+        fnn_pool_##direction(call, &plan);                                                                             \
+        return FNN_OK;                                                                                                 \
+    }                                                                                                                  \
     const fnn_driver fnn_##name = {.infer = name##_infer, .workspace = name##_workspace, .run = name##_run};
 
 /* y, argmax: (N, C, OH, OW); x: (N, C, H, W). */
@@ -176,7 +186,8 @@ static void run_indices(void *context, ptrdiff_t row, void *scratch) {
 static int indices_run(fnn_call *call) {
     const fnn_tensor *argmax = call->in[0];
     char *workspace = call->shared;
-    indices_plan p = {max_window(call->attr.i + 2), argmax->shape[1], argmax->shape[2], argmax->shape[3], call->attr.i[1], NULL, NULL};
+    indices_plan p = {max_window(call->attr.i + 2), argmax->shape[1], argmax->shape[2], argmax->shape[3],
+                      call->attr.i[1], NULL, NULL};
     p.argmax = fnn_stage_input(argmax, &workspace);
     p.indices = fnn_stage_output(call->out[0], &workspace);
     fnn_parallel_for(call, argmax->shape[0] * p.OH, fnn_cost(call), run_indices, &p);

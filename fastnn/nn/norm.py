@@ -20,7 +20,8 @@ class _BatchNorm(Module):
                  track_running_stats: bool = True):
         super().__init__()
         if not isinstance(num_features, int) or num_features < 0:
-            raise ValueError(f"{type(self).__name__}: num_features is {num_features!r}, but must be an integer of at least 0")
+            raise ValueError(f"{type(self).__name__}: num_features is {num_features!r}, but must be an integer of at "
+                             "least 0")
         if momentum is not None and not 0 <= momentum <= 1:
             raise ValueError(f"{type(self).__name__}: momentum is {momentum!r}, but must be None or in [0, 1]")
         self.num_features = num_features
@@ -54,11 +55,14 @@ class _BatchNorm(Module):
         """Counts one more batch; returns the momentum of this one. All in tensors: a captured step counts on."""
         count = add(self.num_batches_tracked, constant(1, "int64"))
         launch.copy(count, dtype=-1, out=self.num_batches_tracked)
-        return launch.div(constant(1.0), launch.copy(count, dtype=float64.code)) if self.momentum is None else self.momentum
+        if self.momentum is not None:
+            return self.momentum
+        return launch.div(constant(1.0), launch.copy(count, dtype=float64.code))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim not in self._ranks or x.shape[1] != self.num_features:
-            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must be {self._layout} with C = {self.num_features}")
+            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must be {self._layout} with "
+                             f"C = {self.num_features}")
         momentum = self._count_batch() if self.training and self.track_running_stats else 0.0
         return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
                           self.training or not self.track_running_stats, momentum, self.eps)
@@ -87,8 +91,9 @@ class BatchNorm2d(_BatchNorm):
     eps : float
         Added to the variance.
     momentum : float or None
-        How far a batch moves the running statistics: running = (1 - momentum) running + momentum batch. 1 keeps those of the last
-        batch alone; 0 freezes them; None makes them the plain average over all batches since `reset_running_stats`.
+        How far a batch moves the running statistics: running = (1 - momentum) running + momentum batch. 1 keeps those
+        of the last batch alone; 0 freezes them; None makes them the plain average over all batches since
+        `reset_running_stats`.
     affine : bool
         Whether there are a weight and a bias.
     track_running_stats : bool
@@ -105,8 +110,8 @@ class BatchNorm2d(_BatchNorm):
 
     References
     ----------
-    S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate shift",
-    ICML 2015.
+    S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+    shift", ICML 2015.
     """
 
     _ranks = (4,)
@@ -119,7 +124,8 @@ class _LazyBatchNorm(_BatchNorm):
     _is_lazy = True
     _becomes: type[_BatchNorm]
 
-    def __init__(self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True, track_running_stats: bool = True):
+    def __init__(self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True):
         super().__init__(0, eps, momentum, affine, track_running_stats)
 
     def materialize(self, x: Tensor) -> None:

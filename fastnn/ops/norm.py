@@ -21,7 +21,8 @@ def constant(value: float, dtype: str = "float64") -> Tensor:
 
 
 def batch_norm(x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
-               bias: Tensor | None = None, training: bool = False, momentum: float | Tensor = 0.1, eps: float = 1e-5) -> Tensor:
+               bias: Tensor | None = None, training: bool = False, momentum: float | Tensor = 0.1,
+               eps: float = 1e-5) -> Tensor:
     """Normalises each channel over the batch: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     Parameters
@@ -29,7 +30,8 @@ def batch_norm(x: Tensor, running_mean: Tensor | None, running_var: Tensor | Non
     x : Tensor
         (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W).
     running_mean, running_var : Tensor or None
-        (C,). In training they move towards the batch's mean and unbiased variance, in place; otherwise they are what is used.
+        (C,). In training they move towards the batch's mean and unbiased variance, in place; otherwise they are what is
+        used.
     weight, bias : Tensor, optional
         (C,). By default 1 and 0.
     training : bool
@@ -47,19 +49,20 @@ def batch_norm(x: Tensor, running_mean: Tensor | None, running_var: Tensor | Non
     Raises
     ------
     ValueError
-        If shapes do not fit; in training, if there are fewer than two values per channel; otherwise, if a running statistic is
-        None.
+        If shapes do not fit; in training, if there are fewer than two values per channel; otherwise, if a running
+        statistic is None.
 
     References
     ----------
-    S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate shift",
-    ICML 2015.
+    S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+    shift", ICML 2015.
     """
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: running_mean and running_var are needed unless training is True")
         y = launch.batch_norm_inference(x, running_mean, running_var, weight, bias, eps=eps)
-        return record(_inference_backward, (x, weight, bias), y, saved=(x, running_mean, running_var, weight), context=eps)
+        saved = (x, running_mean, running_var, weight)
+        return record(_inference_backward, (x, weight, bias), y, saved=saved, context=eps)
     y, mean, var, rstd = launch.batch_norm_forward(x, weight, bias, eps=eps)
     if running_mean is not None or running_var is not None:
         rate = momentum if isinstance(momentum, TensorBase) else constant(float(momentum))

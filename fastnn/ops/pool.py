@@ -13,7 +13,8 @@ from .shape import reshape
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d", "max_pool2d"]
+__all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d",
+           "max_pool2d"]
 
 
 def _pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int]:
@@ -44,7 +45,7 @@ def _as_batch(function: Callable, name: str, x: Tensor, *arguments: Any) -> Tens
     return reshape(result, result.shape[1:])
 
 
-# ---- maximum ----------------------------------------------------------------------------------------------------------
+# ---- maximum ---------------------------------------------------------------------------------------------------------
 
 
 def max_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
@@ -72,8 +73,8 @@ def max_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
     Returns
     -------
     Tensor, or tuple of two
-        (N, C, OH, OW), OH = floor((H + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1 (ceil with `ceil_mode`);
-        and the int64 positions h W + w, of the first among equals. A NaN is greater than all numbers.
+        (N, C, OH, OW), OH = floor((H + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1 (with `ceil_mode`,
+        ceil); and the int64 positions h W + w, of the first among equals. A NaN is greater than all numbers.
 
     Raises
     ------
@@ -144,7 +145,7 @@ def global_max_pool2d(x: Tensor) -> Tensor:
     return adaptive_max_pool2d(x, 1)
 
 
-# ---- average ----------------------------------------------------------------------------------------------------------
+# ---- average ---------------------------------------------------------------------------------------------------------
 
 
 def avg_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
@@ -180,7 +181,8 @@ def avg_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
         If an argument is out of range or the window does not fit.
     """
     if x.ndim != 4:
-        return _as_batch(avg_pool2d, "avg_pool2d", x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+        return _as_batch(avg_pool2d, "avg_pool2d", x, kernel_size, stride, padding, ceil_mode, count_include_pad,
+                         divisor_override)
     window = _avg_window(kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     return record(_avg_pool2d_backward, (x,), launch.avg_pool2d_forward(x, **window), context=(x.shape[2:], window))
 
@@ -188,7 +190,8 @@ def avg_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
 @_windows
 def _avg_window(kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override):
     if divisor_override is not None and (not isinstance(divisor_override, int) or divisor_override == 0):
-        raise ValueError(f"avg_pool2d: divisor_override is {divisor_override!r}, but must be None or an integer other than 0")
+        raise ValueError(f"avg_pool2d: divisor_override is {divisor_override!r}, but must be None or an integer "
+                         "other than 0")
     return {"kernel": _pair("avg_pool2d", "kernel_size", kernel_size),
             "stride": _pair("avg_pool2d", "stride", kernel_size if stride is None else stride),
             "padding": _pair("avg_pool2d", "padding", padding), "ceil_mode": bool(ceil_mode),
