@@ -40,3 +40,20 @@ def _take_cases(rng):
 
 register(OpSpec("take", lambda x, key: index.take(x, key), lambda x, key: x[key], _take_cases, gradients=(0,),
                 exact=True))
+
+
+def _put(x, value, key):
+    y = x.clone()
+    index.put(y, key, value)
+    return y
+
+
+def _put_reference(x, value, key):
+    y = x.copy()
+    y[key] = value
+    return y
+
+
+register(OpSpec("put", _put, _put_reference,
+                lambda rng: [Sample((s.inputs[0], rng.standard_normal(s.inputs[0][s.options["key"]].shape)), s.options)
+                             for s in _take_cases(rng)], exact=True))
