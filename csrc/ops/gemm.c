@@ -10,7 +10,7 @@
 #include <string.h>
 
 enum {
-    ROW_BLOCK = 256,      /* most rows of C in a chunk */
+    ROW_BLOCK = 512,      /* most rows of C in a chunk */
     LEAST_ROWS = 56,      /* fewest, where M needs several row blocks */
     LEAST_PANELS = 4,     /* fewest, where A is copied */
     PANEL_BLOCK = 16,     /* most panels of B in a chunk: with DEPTH_BLOCK, 0.8 MB */
@@ -23,6 +23,7 @@ enum {
     FEW_ROWS_DEPTH = 128, /* ... and least K, or the sums across lanes do */
     FEW_COLUMNS = 8,      /* or most columns, where lanes of a tile would be idle, ... */
     FEW_COLUMNS_DEPTH = 32,
+    FEW_CHUNKS = 8,
     MAX_CHUNKS = 48
 };
 static const double CHUNK_NS = 12000;
@@ -35,13 +36,14 @@ static ptrdiff_t batches(const fnn_gemm *g) {
     return n;
 }
 
-/* 9 flop/ns for each lane is what one core of the reference machine reaches on all ISAs (bench/bench_gemm.py); memory gives
- * about 10 GB/s. */
+/* Each lane of one core of the reference machine does 9 flop/ns on all ISAs, and its second-level cache gives 55 GB/s
+ * (bench/bench_gemm.py); what does not fit there is large enough for all threads anyway. */
 double fnn_gemm_cost(const fnn_gemm *g) {
     const fnn_kernels *K = fnn_kernels_of(g->dtype);
-    double count = (double)batches(g), M = (double)g->M, N = (double)fnn_round_up(g->N, K->lanes), depth = (double)g->K;
-    double bytes = ((double)g->M * (double)g->N + depth * ((double)g->M + (double)g->N)) * (double)fnn_itemsize(g->dtype);
-    return count * (2 * M * N * depth / (9 * (double)K->lanes) + 0.05 * bytes);
+    double count = (double)batches(g), M = (double)g->M, N = (double)g->N, depth = (double)g->K;
+    double arithmetic = 2 * M * (double)fnn_round_up(g->N, K->lanes) * depth / (9 * (double)K->lanes);
+    double traffic = 0.018 * (M * N + depth * (M + N)) * (double)fnn_itemsize(g->dtype);
+    return count * (arithmetic > traffic ? arithmetic : traffic);
 }
 
 static ptrdiff_t wanted_chunks(const fnn_gemm *g) {
@@ -85,19 +87,19 @@ static int reads_a_in_place(const plan *p) {
     return a->col == 1 || (a->row == 1 && p->depth * fnn_max(a->col, -a->col) * p->size <= CLOSE_BYTES);
 }
 
-/* One row block: columns are split first, so that each chunk packs its own. Several, and B is packed once: rows are split first,
- * so that a row of A, read or copied, serves many panels. */
+/* One row block: columns are split first, so that each chunk packs its own, and rows only while that leaves few chunks. Several,
+ * and B is packed once: rows are split first, so that a row of A, read or copied, serves many panels. */
 static void choose_grid(plan *p) {
     p->row_blocks = fnn_ceil_div(p->g->M, ROW_BLOCK);
     p->col_blocks = fnn_ceil_div(p->panels, PANEL_BLOCK);
     const int tall = p->row_blocks > 1;
     const ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->slabs), shortest = tall ? LEAST_ROWS : 2 * p->K->tile_rows;
     const ptrdiff_t narrowest = p->a_in_place ? 1 : LEAST_PANELS;
-    while (p->batches * p->row_blocks * p->col_blocks < wanted) {
+    for (ptrdiff_t chunks; (chunks = p->batches * p->row_blocks * p->col_blocks) < wanted;) {
         int rows = p->g->M / p->row_blocks >= 2 * shortest, cols = p->panels / p->col_blocks >= 2 * narrowest;
-        if (!rows && !cols) break;
-        if (rows && (tall || !cols)) p->row_blocks++;
-        else p->col_blocks++;
+        if (rows && (tall || (!cols && chunks < FEW_CHUNKS))) p->row_blocks++;
+        else if (cols) p->col_blocks++;
+        else break;
     }
 }
 
