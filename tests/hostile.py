@@ -172,7 +172,7 @@ def attack(hostile, call, log):
 
 
 def main(log_name, calls_per_op="200", seed="0", *names):
-    known = launches.of_specs()
+    known = {**launches.by_name(), **launches.of_specs()}
     done = raised = 0
     with open(log_name, "w") as log:
         for name in names or sorted(vars(launch)):

@@ -58,6 +58,37 @@ def _run(spec) -> None:
         checks._everything(spec, sample)
 
 
+def _real(*shapes, dtype="float32"):
+    return [(shape, dtype) for shape in shapes]
+
+
+_GENERATOR, _SCALAR = ((2,), "int64"), ((), "float64")
+_UPDATE = {"weight_decay": 0.1, "decoupled": 0.0, "maximize": 0.0}
+
+# Ops that no operation with a reference leads to (in-place updates, random numbers, indices), and the file that tests each.
+TESTED_BY_NAME = {
+    "sgd_step": ("test_optim.py", [*_real((3, 40), (3, 40)), _SCALAR], _UPDATE),
+    "sgd_momentum_step": ("test_optim.py", [*_real((3, 40), (3, 40), (3, 40)), _SCALAR],
+                          {"momentum": 0.9, "dampening": 0.0, "nesterov": 1.0, "first": 0.0, **_UPDATE}),
+    "adam_step": ("test_optim.py", [*_real((3, 40), (3, 40), (3, 40), (3, 40)), _SCALAR, _SCALAR],
+                  {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, **_UPDATE}),
+    "running_update": ("test_norm.py", [*_real((7,), (7,)), _SCALAR], {"scale": 1.0}),
+    "uniform": ("test_random.py", [_GENERATOR], {"low": 0.0, "high": 1.0, "ordinal": 0}),
+    "normal": ("test_random.py", [_GENERATOR], {"mean": 0.0, "std": 1.0, "ordinal": 0}),
+    "randperm": ("test_random.py", [_GENERATOR], {"ordinal": 0}),
+    "dropout_forward": ("test_random.py", [*_real((3, 40)), _GENERATOR], {"p": 0.5, "scale": 2.0, "ordinal": 0}),
+    "dropout_backward": ("test_random.py", [*_real((3, 40)), ((3, 40), "bool")], {"scale": 2.0}),
+    "max_pool2d_indices": ("test_pool.py", [((2, 3, 4, 5), "int32")],
+                           {"input": (8, 10), "kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": 0}),
+}
+_WRITES_INTO = {"uniform": ((3, 40), "float32"), "normal": ((3, 40), "float32"), "randperm": ((50,), "int64")}
+
+
+def by_name() -> dict[str, list[Launch]]:
+    """Launches of the ops in `TESTED_BY_NAME`."""
+    return {op: [Launch(op, inputs, attributes, _WRITES_INTO.get(op))] for op, (_, inputs, attributes) in TESTED_BY_NAME.items()}
+
+
 def of_specs() -> dict[str, list[Launch]]:
     """Distinct launches by op, over all specs."""
     found: dict[str, dict[str, Launch]] = {}

@@ -48,5 +48,5 @@ register(OpSpec("slice_view", lambda x, key: x[key], lambda x, key: x[key],
                 lambda rng: [Sample((rng.standard_normal((5, 6, 7)),), {"key": key})
                              for key in [(1,), (slice(1, 4), None, slice(None, None, 2)), (..., -1), (slice(4, None, -2), slice(0, 0))]],
                 gradients=(0,), exact=True))
-register(OpSpec("to", lambda x: shape.to(x, "float64"), lambda x: x, lambda rng: [Sample((rng.standard_normal((3, 4)),))],
+register(OpSpec("to", lambda x: shape.to(x, "float64"), lambda x: x, lambda rng: [Sample((rng.standard_normal(s),)) for s in ((3, 4), (2, 3, 4, 5), (0, 2))],
                 gradients=(0,), exact=True))

@@ -1,0 +1,222 @@
+"""The list of layers that tests come from: how to make each one, on what, and which function it must agree with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import functional as F
+from .. import nn
+from ..ops.create import tensor
+from ..random import manual_seed
+from ..tensor import Tensor, no_grad
+
+__all__ = ["LAYERS", "LayerSpec", "check_layer_function", "check_layer_gradients", "check_layer_state"]
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer, made in one way.
+
+    Parameters
+    ----------
+    make : callable
+        ``make()`` gives the layer.
+    shape : tuple of int
+        Of its input.
+    function : callable
+        ``function(layer, x)`` computes the same with `fastnn.functional` from the layer's parameters.
+    differentiable : bool
+        Whether gradients are compared with differences (steps have none worth it).
+    """
+
+    make: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    function: Callable[[Any, Tensor], Tensor]
+    differentiable: bool = True
+
+    @property
+    def name(self) -> str:
+        """Name of the layer's class."""
+        return type(self.make()).__name__
+
+    def input(self, seed: int = 0) -> np.ndarray:
+        """Distinct values in random order, in float64: no two are close, none is close to 0, so that kinks stay away."""
+        n = int(np.prod(self.shape))
+        values = (np.random.default_rng(seed).permutation(n) + 0.5 - n // 2) * 4 / max(n, 1)
+        return values.reshape(self.shape)
+
+
+def _batch_norm(layer: Any, x: Tensor) -> Tensor:
+    track = layer.track_running_stats
+    mean, var = (layer.running_mean.clone(), layer.running_var.clone()) if track else (None, None)
+    return F.batch_norm(x, mean, var, layer.weight, layer.bias, layer.training or not track, layer.momentum, layer.eps)
+
+
+def _conv(layer: Any, x: Tensor) -> Tensor:
+    return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def _sequence(layer: Any, x: Tensor) -> Tensor:
+    return F.linear(F.relu(F.linear(x, layer[0].weight, layer[0].bias)), layer[2].weight, layer[2].bias)
+
+
+_IMAGES = (2, 4, 6, 7)
+_LABELS = np.array([2, 0, 4])
+_TARGETS = np.linspace(0, 1, 15).reshape(3, 5)
+
+
+class _Loss(nn.Module):
+    """A loss against fixed targets, as a layer of one input."""
+
+    def __init__(self, loss: nn.Module, target: np.ndarray):
+        super().__init__()
+        self.loss, self.target = loss, target
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.loss(x, _like(self.target, x))
+
+
+def _like(target: np.ndarray, x: Tensor) -> Tensor:
+    """Real targets in the input's type; labels as they are."""
+    return tensor(target, x.dtype if target.dtype.kind == "f" else None)
+
+
+LAYERS: tuple[LayerSpec, ...] = (
+    LayerSpec(nn.Identity, (3, 4), lambda layer, x: x),
+    LayerSpec(lambda: nn.Linear(5, 3), (4, 5), lambda layer, x: F.linear(x, layer.weight, layer.bias)),
+    LayerSpec(lambda: nn.Linear(5, 3, bias=False), (2, 4, 5), lambda layer, x: F.linear(x, layer.weight)),
+    LayerSpec(lambda: nn.LazyLinear(3), (4, 7), lambda layer, x: F.linear(x, layer.weight, layer.bias)),
+    LayerSpec(nn.Flatten, _IMAGES, lambda layer, x: F.flatten(x, 1)),
+    LayerSpec(lambda: nn.Unflatten(1, (2, 3)), (4, 6), lambda layer, x: x.reshape(4, 2, 3)),
+    LayerSpec(lambda: nn.Conv2d(4, 6, 3, padding=1), _IMAGES, _conv),
+    LayerSpec(lambda: nn.Conv2d(4, 6, (3, 2), stride=2, dilation=(1, 2), groups=2, bias=False), _IMAGES, _conv),
+    LayerSpec(lambda: nn.Conv2d(4, 4, 4, padding="same"), _IMAGES, _conv),
+    LayerSpec(lambda: nn.LazyConv2d(5, 3), _IMAGES, _conv),
+    LayerSpec(lambda: nn.MaxPool2d(2), _IMAGES, lambda layer, x: F.max_pool2d(x, 2)),
+    LayerSpec(lambda: nn.AvgPool2d(3, stride=2, padding=1), _IMAGES, lambda layer, x: F.avg_pool2d(x, 3, 2, 1)),
+    LayerSpec(lambda: nn.AdaptiveAvgPool2d((2, 3)), _IMAGES, lambda layer, x: F.adaptive_avg_pool2d(x, (2, 3))),
+    LayerSpec(lambda: nn.AdaptiveMaxPool2d((2, 3)), _IMAGES, lambda layer, x: F.adaptive_max_pool2d(x, (2, 3))),
+    LayerSpec(nn.GlobalAvgPool2d, _IMAGES, lambda layer, x: F.global_avg_pool2d(x)),
+    LayerSpec(nn.GlobalMaxPool2d, _IMAGES, lambda layer, x: F.global_max_pool2d(x)),
+    LayerSpec(lambda: nn.BatchNorm1d(6), (5, 6), _batch_norm),
+    LayerSpec(lambda: nn.BatchNorm1d(6, affine=False), (3, 6, 4), _batch_norm),
+    LayerSpec(lambda: nn.BatchNorm2d(4), _IMAGES, _batch_norm),
+    LayerSpec(lambda: nn.BatchNorm2d(4, track_running_stats=False).eval(), _IMAGES, _batch_norm),
+    LayerSpec(lambda: nn.BatchNorm2d(4).eval(), _IMAGES, _batch_norm),
+    LayerSpec(nn.LazyBatchNorm1d, (5, 6), _batch_norm),
+    LayerSpec(nn.LazyBatchNorm2d, _IMAGES, _batch_norm),
+    LayerSpec(lambda: nn.Dropout(0.4), (5, 30), lambda layer, x: F.dropout(x, 0.4)),
+    LayerSpec(lambda: nn.Dropout(0.4, inverted=False).eval(), (5, 30), lambda layer, x: F.dropout(x, 0.4, training=False, inverted=False)),
+    LayerSpec(nn.ReLU, (3, 10), lambda layer, x: F.relu(x)),
+    LayerSpec(lambda: nn.LeakyReLU(0.2), (3, 10), lambda layer, x: F.leaky_relu(x, 0.2)),
+    LayerSpec(nn.Sigmoid, (3, 10), lambda layer, x: F.sigmoid(x)),
+    LayerSpec(nn.Tanh, (3, 10), lambda layer, x: F.tanh(x)),
+    LayerSpec(nn.Gaussian, (3, 10), lambda layer, x: F.gaussian(x)),
+    LayerSpec(nn.Sign, (3, 10), lambda layer, x: F.sign(x), differentiable=False),
+    LayerSpec(nn.Step, (3, 10), lambda layer, x: F.step(x), differentiable=False),
+    LayerSpec(lambda: nn.Softmax(1), (3, 4, 2), lambda layer, x: F.softmax(x, 1)),
+    LayerSpec(nn.LogSoftmax, (3, 10), lambda layer, x: F.log_softmax(x, -1)),
+    LayerSpec(lambda: _Loss(nn.CrossEntropyLoss(label_smoothing=0.1), _LABELS), (3, 5),
+              lambda layer, x: F.cross_entropy(x, tensor(_LABELS), label_smoothing=0.1)),
+    LayerSpec(lambda: _Loss(nn.MSELoss("sum"), _TARGETS), (3, 5), lambda layer, x: F.mse_loss(x, _like(_TARGETS, x), "sum")),
+    LayerSpec(lambda: _Loss(nn.BCEWithLogitsLoss(), _TARGETS), (3, 5),
+              lambda layer, x: F.binary_cross_entropy_with_logits(x, _like(_TARGETS, x))),
+    LayerSpec(lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)), (6, 5), _sequence),
+)
+
+
+def _made(spec: LayerSpec, dtype: str = "float32") -> nn.Module:
+    """The layer with random parameters, its lazy ones loaded, in `dtype`."""
+    manual_seed(1)
+    layer = spec.make()
+    mode = layer.training
+    with no_grad():
+        layer.eval()(tensor(spec.input(), "float32"))
+    return layer.train(mode).double() if dtype == "float64" else layer.train(mode)
+
+
+def _called(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer's output; random layers draw the same numbers every time."""
+    manual_seed(2)
+    return layer(x)
+
+
+def check_layer_function(spec: LayerSpec) -> None:
+    """Asserts that a layer gives, to the bit, what its function gives, in float32.
+
+    Parameters
+    ----------
+    spec : LayerSpec
+        The layer.
+
+    Raises
+    ------
+    AssertionError
+        If they differ.
+    """
+    layer, x = _made(spec), tensor(spec.input(), "float32")
+    manual_seed(2)
+    expected = spec.function(layer, x)
+    actual = _called(layer, x)
+    np.testing.assert_array_equal(actual.detach().numpy(), expected.detach().numpy(), err_msg=repr(layer))
+
+
+def check_layer_gradients(spec: LayerSpec, step: float = 1e-4) -> None:
+    """Asserts in float64 that gradients with respect to input and parameters agree with 4-point differences along one direction.
+
+    Parameters
+    ----------
+    spec : LayerSpec
+        The layer.
+    step : float
+        Distance of the difference points.
+
+    Raises
+    ------
+    AssertionError
+        Naming the parameter and both values.
+    """
+    layer, x = _made(spec, "float64"), tensor(spec.input(), "float64", requires_grad=True)
+    rng = np.random.default_rng(3)
+    output = _called(layer, x)
+    weight = rng.uniform(0.5, 1.5, output.shape)
+    output.backward(tensor(weight, "float64"))
+    for name, leaf in [("input", x), *layer.named_parameters()]:
+        values, direction = leaf.detach().numpy(), rng.standard_normal(leaf.shape)
+        start = values.copy()
+
+        def loss(distance: float, values=values, start=start, direction=direction) -> float:
+            values[...] = start + distance * direction
+            with no_grad():
+                return float((_called(layer, x).detach().numpy() * weight).sum())
+
+        slope = (8 * (loss(step) - loss(-step)) - (loss(2 * step) - loss(-2 * step))) / (12 * step)
+        values[...] = start
+        analytic = float((leaf.grad.numpy() * direction).sum())
+        assert abs(analytic - slope) <= 1e-6 * (1 + abs(slope)), f"{layer} {name}: gradient {analytic!r}, differences {slope!r}"
+
+
+def check_layer_state(spec: LayerSpec) -> None:
+    """Asserts that a layer's state, loaded into a fresh one, gives the same output, and that its text names it.
+
+    Parameters
+    ----------
+    spec : LayerSpec
+        The layer.
+
+    Raises
+    ------
+    AssertionError
+        If outputs or names differ.
+    """
+    layer, x = _made(spec), tensor(spec.input(), "float32")
+    manual_seed(99)
+    fresh = spec.make()
+    fresh.load_state_dict({name: np.array(memoryview(value)) for name, value in layer.state_dict().items()})
+    assert list(fresh.state_dict()) == list(layer.state_dict())
+    np.testing.assert_array_equal(_called(fresh, x).detach().numpy(), _called(layer, x).detach().numpy(), err_msg=repr(layer))
+    assert repr(fresh).startswith(type(fresh).__name__ + "(")
