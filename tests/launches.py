@@ -76,8 +76,6 @@ TESTED_BY_NAME = {
     "uniform": ("test_random.py", [_GENERATOR], {"low": 0.0, "high": 1.0, "ordinal": 0}),
     "normal": ("test_random.py", [_GENERATOR], {"mean": 0.0, "std": 1.0, "ordinal": 0}),
     "randperm": ("test_random.py", [_GENERATOR], {"ordinal": 0}),
-    "dropout_forward": ("test_random.py", [*_real((3, 40)), _GENERATOR], {"p": 0.5, "scale": 2.0, "ordinal": 0}),
-    "dropout_backward": ("test_random.py", [*_real((3, 40)), ((3, 40), "bool")], {"scale": 2.0}),
     "max_pool2d_indices": ("test_pool.py", [((2, 3, 4, 5), "int32")],
                            {"input": (8, 10), "kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": 0}),
 }

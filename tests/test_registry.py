@@ -20,7 +20,7 @@ SPECS = testing.specs()
 SPECS_OF = {
     "batch_norm": "batch_norm_training", "clamp": "clip", "broadcast_to": "expand", "logical_and": "test_math.py", "logical_or": "test_math.py",
     "logical_xor": "test_math.py", "logical_not": "test_math.py", "floor_divide": "test_math.py", "remainder": "test_math.py",
-    "dropout": "test_random.py", "einsum": "einsum_one", "put": "test_index.py: ] = ", "activation": "test_math.py",
+    "einsum": "einsum_one", "put": "test_index.py: ] = ", "activation": "test_math.py",
 }
 NOT_LAYERS = {"Module", "ModuleList", "ModuleDict", "Parameter"}  # test_layers.py has them by name
 TESTS = Path(__file__).parent
@@ -33,7 +33,7 @@ def launched():
 
 def test_every_op_is_exercised(launched):
     left = set(vars(launch)) - set(launched)
-    assert left == set(launches.TESTED_BY_NAME), "an op needs a spec, or a line in launches.TESTED_BY_NAME"
+    assert left <= set(launches.TESTED_BY_NAME), "an op needs a spec, or a line in launches.TESTED_BY_NAME"
 
 
 @pytest.mark.parametrize("op", launches.TESTED_BY_NAME)
