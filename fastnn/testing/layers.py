@@ -72,17 +72,22 @@ _TARGETS = np.linspace(0, 1, 15).reshape(3, 5)
 class _Loss(nn.Module):
     """A loss against fixed targets, as a layer of one input."""
 
-    def __init__(self, loss: nn.Module, target: np.ndarray):
+    def __init__(self, loss: nn.Module, *targets: np.ndarray):
         super().__init__()
-        self.loss, self.target = loss, target
+        self.loss, self.targets = loss, targets
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.loss(x, _like(self.target, x))
+        return self.loss(x, *_like(self.targets, x))
 
 
-def _like(target: np.ndarray, x: Tensor) -> Tensor:
+def _like(targets: tuple[np.ndarray, ...], x: Tensor) -> list[Tensor]:
     """Real targets in the input's type; labels as they are."""
-    return tensor(target, x.dtype if target.dtype.kind == "f" else None)
+    return [tensor(target, x.dtype if target.dtype.kind == "f" else None) for target in targets]
+
+
+def _loss(make: Callable[[], nn.Module], function: Callable, *targets: np.ndarray, **options: Any) -> LayerSpec:
+    """A loss over (3, 5), and the function with the same options."""
+    return LayerSpec(lambda: _Loss(make(), *targets), (3, 5), lambda layer, x: function(x, *_like(targets, x), **options))
 
 
 LAYERS: tuple[LayerSpec, ...] = (
@@ -120,11 +125,15 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(nn.Step, (3, 10), lambda layer, x: F.step(x), differentiable=False),
     LayerSpec(lambda: nn.Softmax(1), (3, 4, 2), lambda layer, x: F.softmax(x, 1)),
     LayerSpec(nn.LogSoftmax, (3, 10), lambda layer, x: F.log_softmax(x, -1)),
-    LayerSpec(lambda: _Loss(nn.CrossEntropyLoss(label_smoothing=0.1), _LABELS), (3, 5),
-              lambda layer, x: F.cross_entropy(x, tensor(_LABELS), label_smoothing=0.1)),
-    LayerSpec(lambda: _Loss(nn.MSELoss("sum"), _TARGETS), (3, 5), lambda layer, x: F.mse_loss(x, _like(_TARGETS, x), "sum")),
-    LayerSpec(lambda: _Loss(nn.BCEWithLogitsLoss(), _TARGETS), (3, 5),
-              lambda layer, x: F.binary_cross_entropy_with_logits(x, _like(_TARGETS, x))),
+    _loss(lambda: nn.CrossEntropyLoss(label_smoothing=0.1), F.cross_entropy, _LABELS, label_smoothing=0.1),
+    _loss(nn.NLLLoss, F.nll_loss, _LABELS),
+    _loss(lambda: nn.MSELoss("sum"), F.mse_loss, _TARGETS, reduction="sum"),
+    _loss(nn.L1Loss, F.l1_loss, _TARGETS),
+    _loss(lambda: nn.HuberLoss(delta=0.7), F.huber_loss, _TARGETS, delta=0.7),
+    _loss(lambda: nn.SmoothL1Loss(beta=0.7), F.smooth_l1_loss, _TARGETS, beta=0.7),
+    _loss(nn.PoissonNLLLoss, F.poisson_nll_loss, _TARGETS),
+    _loss(nn.GaussianNLLLoss, F.gaussian_nll_loss, _TARGETS, _TARGETS + 0.5),
+    _loss(lambda: nn.BCEWithLogitsLoss(reduction="none"), F.binary_cross_entropy_with_logits, _TARGETS, reduction="none"),
     LayerSpec(lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)), (6, 5), _sequence),
 )
 
