@@ -1,5 +1,6 @@
 /* elementwise.c: the one driver of all elementwise ops: broadcasting, strides, chunks. */
 #include "nest.h"
+#include "order.h"
 
 #include <string.h>
 
@@ -98,18 +99,6 @@ static void make_plan(const fnn_call *call, plan *p) {
     }
 }
 
-static void move_strided(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, ptrdiff_t n, size_t size) {
-#define MOVE(type)                                                                                                      \
-    for (ptrdiff_t i = 0; i < n; i++) ((type *)to)[i * to_step] = ((const type *)from)[i * from_step];                  \
-    break
-    switch (size) {
-    case 1: MOVE(uint8_t);
-    case 4: MOVE(uint32_t);
-    case 8: MOVE(uint64_t);
-    }
-#undef MOVE
-}
-
 /* n elements along the inner dimension from `at` on, at most BLOCK of them when an operand is staged. */
 static void run_block(const plan *p, char *const *at, ptrdiff_t n, char *scratch) {
     void *out[FNN_MAX_ARGS];
@@ -124,7 +113,7 @@ static void run_block(const plan *p, char *const *at, ptrdiff_t n, char *scratch
             out[k] = here;
             continue;
         }
-        if (p->staged[k]) move_strided(here, 1, at[k], stride, n, nest->itemsize[k]);
+        if (p->staged[k]) fnn_move_strided(here, 1, at[k], stride, n, nest->itemsize[k]);
         in[p->slot[k]] = here;
         step[p->slot[k]] = p->staged[k] ? 1 : stride;
     }
@@ -132,7 +121,7 @@ static void run_block(const plan *p, char *const *at, ptrdiff_t n, char *scratch
         if (p->scalar[k]) in[k] = p->scalar[k];
     p->kernel(n, out, in, step, p->attr);
     for (int k = 0; k < p->outputs; k++) {
-        if (p->staged[k] == STRIDED) move_strided(at[k], nest->stride[k][inner], out[k], 1, n, nest->itemsize[k]);
+        if (p->staged[k] == STRIDED) fnn_move_strided(at[k], nest->stride[k][inner], out[k], 1, n, nest->itemsize[k]);
         if (p->staged[k] == STREAMED) p->K->stream(n * (ptrdiff_t)nest->itemsize[k], at[k], out[k]);
     }
 }

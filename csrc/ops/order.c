@@ -40,7 +40,7 @@ ptrdiff_t fnn_order_seek(const fnn_order *order, ptrdiff_t index) {
     return at;
 }
 
-static void move(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, ptrdiff_t n, size_t size) {
+void fnn_move_strided(void *to, ptrdiff_t to_step, const void *from, ptrdiff_t from_step, ptrdiff_t n, size_t size) {
 #define MOVE(type)                                                                                                      \
     for (ptrdiff_t i = 0; i < n; i++) ((type *)to)[i * to_step] = ((const type *)from)[i * from_step];                  \
     return
@@ -72,8 +72,8 @@ static void walk(const fnn_order *order, char *tensor, size_t size, ptrdiff_t fr
     }
     while (n > 0) {
         ptrdiff_t run = fnn_min(order->shape[last] - position[last], n);
-        if (scatter) move(tensor, step, dense, 1, run, size);
-        else move(dense, 1, tensor, step, run, size);
+        if (scatter) fnn_move_strided(tensor, step, dense, 1, run, size);
+        else fnn_move_strided(dense, 1, tensor, step, run, size);
         dense += run * width;
         n -= run;
         tensor -= position[last] * step * width;

@@ -18,6 +18,8 @@ void fnn_order_add_axes(fnn_order *order, const fnn_tensor *t, const int *axes, 
 int fnn_order_is_dense(const fnn_order *order);
 /* Step between neighbours when one stride reaches all elements; 0 and false when it does not. */
 int fnn_order_step(const fnn_order *order, ptrdiff_t *step);
+/* n elements of `size` bytes (1, 4 or 8) from one step between neighbours to another. */
+void fnn_move_strided(void *to, ptrdiff_t to_step, const void *from, ptrdiff_t from_step, ptrdiff_t n, size_t size);
 /* Where element `index` of the order lies, in elements from the first. */
 ptrdiff_t fnn_order_seek(const fnn_order *order, ptrdiff_t index);
 /* Elements from .. from + n - 1 of the order, out of a tensor into a dense buffer or back. */
