@@ -4,6 +4,7 @@
 
 DTYPE_NAMES = tuple([fnn_dtype_name(d).decode() for d in range(FNN_NUM_DTYPES)])
 cdef dict DTYPE_CODES = {name: code for code, name in enumerate(DTYPE_NAMES)}
+cdef dict codes_seen = {}  # NumPy dtype -> code: a look-up is far quicker than dtype.name
 cdef const char **FORMATS = ["f", "d", "q", "i", "B", "?"]  # of the buffer protocol, by dtype
 
 
@@ -387,10 +388,12 @@ def from_buffer(array):
     cdef int d
     cdef Py_ssize_t low = 0, high = 0, reach
     cdef bint is_empty = False
-    name = array.dtype.name
-    if name not in DTYPE_CODES or array.ndim > FNN_MAX_RANK:
-        raise TypeError(f"an array of dtype {name} and {array.ndim} axes cannot become a tensor: "
-                        f"dtypes are {', '.join(DTYPE_NAMES)}, axes at most {FNN_MAX_RANK}")
+    code = codes_seen.get(array.dtype)
+    if code is None and array.dtype.isnative and array.dtype.name in DTYPE_CODES:
+        code = codes_seen[array.dtype] = DTYPE_CODES[array.dtype.name]
+    if code is None or array.ndim > FNN_MAX_RANK:
+        raise TypeError(f"an array of dtype {array.dtype} and {array.ndim} axes cannot become a tensor: "
+                        f"dtypes are {', '.join(DTYPE_NAMES)} in native byte order, axes at most {FNN_MAX_RANK}")
     view = <Py_buffer *>PyMem_Malloc(sizeof(Py_buffer))
     if view == NULL:
         raise MemoryError()
@@ -401,7 +404,7 @@ def from_buffer(array):
         raise
     storage.foreign = view
     storage.writable = not view.readonly
-    t.desc.dtype = DTYPE_CODES[name]
+    t.desc.dtype = code
     t.desc.rank = view.ndim
     for d in range(view.ndim):
         t.desc.shape[d] = view.shape[d]

@@ -17,6 +17,7 @@ __all__ = ["arange", "as_tensor", "empty", "eye", "from_numpy", "full", "full_li
            "zeros", "zeros_like"]
 
 float32, float64, int64, int32, uint8, bool_ = (as_dtype(name) for name in _core.DTYPE_NAMES)
+_NATIVE = {np.dtype(name) for name in _core.DTYPE_NAMES}
 
 
 def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
@@ -88,6 +89,8 @@ def from_numpy(array: np.ndarray) -> Tensor:
     TypeError
         If `array` is not a NumPy array, or its dtype is not supported.
     """
+    if type(array) is np.ndarray and array.flags.c_contiguous and array.flags.aligned and array.dtype in _NATIVE:
+        return _core.from_buffer(array)
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: array is a {type(array).__name__}, but must be a numpy.ndarray")
     if array.dtype.name not in _core.DTYPE_NAMES:

@@ -299,7 +299,7 @@ class Trainer:
 
     def _dtype(self) -> np.dtype:
         """The floating-point type of the model's parameters, float32 if it has none."""
-        return next((np.dtype(str(p.dtype)) for p in self.model.parameters() if p.is_floating_point()),
+        return next((np.dtype(p.dtype.name) for p in self.model.parameters() if p.is_floating_point()),
                     np.dtype(np.float32))
 
     def _fit_data(self, x: Any, y: Any, batch_size: int | None, validation_split: float, validation_data: Any,

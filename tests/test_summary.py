@@ -1,0 +1,88 @@
+"""The model as a table, and the learning curve as a picture."""
+
+import numpy as np
+import pytest
+
+from fastnn import nn
+from fastnn.models import lenet5, mlp
+from fastnn.plot import learning_curve
+from fastnn.summary import summary
+from fastnn.train import History, Trainer
+
+
+def rows(text):
+    """Lines between the rules, split into cells."""
+    lines = text.splitlines()
+    rules = [number for number, line in enumerate(lines) if line.startswith("---")]
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[rules[0] + 1:rules[1]]]
+
+
+def test_summary_of_lenet5():
+    text = summary(lenet5(image_size=32), (2, 1, 32, 32))
+    table = rows(text)
+    assert len(table) == 12 and table[0] == ["0", "Conv2d", "(2, 6, 28, 28)", "156"]
+    assert table[7] == ["7", "Linear", "(2, 120)", "48,120"] and table[6][1:] == ["Flatten", "(2, 400)", "0"]
+    assert text.splitlines()[-1] == "61,706 parameters, 61,706 trainable, 241.0 KiB"
+    assert len({len(line) for line in text.splitlines()[:-1]}) == 1  # columns are aligned
+
+
+def test_summary_without_running():
+    assert [row[-1] for row in rows(summary(mlp([784, 16, 16, 10])))] == ["12,560", "0", "272", "0", "170"]
+
+
+def test_summary_counts_tied_parameters_once():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    text = summary(model, (1, 4))
+    assert [row[-1] for row in rows(text)] == ["20", "4 (tied)"]
+    assert "24 parameters" in text
+
+
+def test_summary_counts_what_trains_and_memory():
+    model = mlp([3, 2, 1])
+    model[0].requires_grad_(False)
+    assert summary(model).splitlines()[-1] == "11 parameters, 3 trainable, 44 bytes"
+    assert summary(model.double(), (5, 3), dtype="float64").splitlines()[-1] == "11 parameters, 3 trainable, 88 bytes"
+
+
+def test_summary_gives_lazy_layers_their_shape_and_changes_nothing_else():
+    model = nn.Sequential(nn.Dropout(0.5), nn.LazyLinear(3))
+    assert rows(summary(model, (2, 7)))[1] == ["1", "Linear", "(2, 3)", "24"]
+    assert all(module.training for module in model.modules()) and not model[0]._forward_hooks
+    with pytest.raises(ValueError):
+        summary(model, (2, 8))
+    assert all(module.training for module in model.modules()) and not model[0]._forward_hooks
+
+
+def test_trainer_prints_it(capsys):
+    Trainer(mlp([3, 2])).summary((1, 3))
+    assert "8 parameters" in capsys.readouterr().out
+
+
+@pytest.fixture
+def history():
+    pytest.importorskip("matplotlib")
+    history = History()
+    history.params["higher_is_better"] = ["accuracy"]
+    for epoch, (loss, accuracy) in enumerate([(2.0, 0.3), (0.5, 0.8), (np.nan, 0.7)]):
+        history.append(epoch, {"loss": loss, "accuracy": accuracy, "val_loss": loss + 0.1, "val_accuracy": accuracy - 0.1,
+                               "confusion_matrix": np.eye(2)})
+    return history
+
+
+@pytest.mark.parametrize("suffix, start", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_learning_curve(tmp_path, history, suffix, start):
+    path = tmp_path / f"curve.{suffix}"
+    learning_curve(history, path, title="a run")
+    assert path.read_bytes().startswith(start) and len(list(tmp_path.iterdir())) == 1
+    if suffix == "svg":
+        import re
+        assert len(re.findall(r'id="axes_\d+"', path.read_text())) == 2  # loss and accuracy, not the matrix
+
+
+def test_learning_curve_refuses(tmp_path, history):
+    with pytest.raises(ValueError, match="holds no epochs"):
+        learning_curve(History(), tmp_path / "c.png")
+    with pytest.raises(OSError, match="nowhere"):
+        learning_curve(history, tmp_path / "nowhere" / "c.png")
+    assert not any(tmp_path.iterdir())
