@@ -72,6 +72,36 @@ def test_same_bits_for_any_threads_and_layout(shape, training):
     assert all(r == results[0] for r in results)
 
 
+def test_results_too_large_for_the_caches():
+    rng = np.random.default_rng(9)
+    x, dy = (fastnn.from_numpy(rng.standard_normal((4, 256, 260, 32), np.float32).transpose(0, 3, 1, 2)) for _ in range(2))
+    y, mean, var, rstd = launch.batch_norm_forward(x, None, None, eps=1e-5)
+    dx, _, _ = launch.batch_norm_backward(dy, x, mean, rstd, None, training=True)
+    assert y.nbytes > 1 << 25
+    some = slice(None, None, 11)  # channels: what streams is whole lines of them, and each is in some line
+    values, g = (t.numpy()[:, some].astype(np.float64) for t in (x, dy))
+    axes = (0, 2, 3)
+    d = (values - values.mean(axes, keepdims=True)) / np.sqrt(values.var(axes, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(y.numpy()[:, some], d, rtol=1e-5, atol=1e-6)
+    expected = g - g.mean(axes, keepdims=True) - d * (g * d).mean(axes, keepdims=True)
+    expected /= np.sqrt(values.var(axes, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(dx.numpy()[:, some], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_captured_steps_move_the_statistics_as_eager_ones():
+    batches = [fastnn.tensor(np.random.default_rng(k).standard_normal((4, 3, 5, 5)).astype(np.float32)) for k in range(5)]
+    states = []
+    for wrap in (lambda step: step, fastnn.capture):
+        layers = nn.Sequential(nn.BatchNorm2d(3), nn.MaxPool2d(2), nn.BatchNorm2d(3, momentum=None))
+        step = wrap(lambda x: layers(x).sum())
+        for batch in batches:
+            step(batch)
+        states.append(layers.state_dict())
+    for name, value in states[0].items():
+        np.testing.assert_array_equal(states[1][name].numpy(), value.numpy(), err_msg=name)
+    assert states[1]["2.num_batches_tracked"].item() == 5
+
+
 def test_strided_parameters_and_outputs():
     rng = np.random.default_rng(3)
     x = fastnn.tensor(rng.standard_normal((4, 6, 5, 5)).astype(np.float32))

@@ -106,6 +106,25 @@ def test_large_maps_give_the_same_bits_for_any_threads_and_layout(name, shape):
     assert all(r == results[0] for r in results)
 
 
+@pytest.mark.parametrize("window", [{"kernel_size": 2, "stride": 1}, {"kernel_size": 1}])
+def test_results_too_large_for_the_caches_have_the_bits_of_small_ones(window):
+    x = fastnn.from_numpy(np.random.default_rng(7).standard_normal((4, 256, 260, 32), np.float32).transpose(0, 3, 1, 2))
+
+    def all_of(function, x):
+        x.requires_grad = True
+        y = function(x)
+        y.backward(y.detach())
+        return np.array(y.detach().numpy()), np.array(x.grad.numpy())
+
+    assert x.nbytes > 1 << 25
+    for function in (pool.max_pool2d, pool.avg_pool2d):
+        large = all_of(lambda t: function(t, **window), x.detach())
+        for k in range(4):
+            small = all_of(lambda t: function(t, **window), x.detach()[k:k + 1])
+            for a, b in zip(large, small):
+                assert a[k:k + 1].tobytes() == b.tobytes()
+
+
 def test_overlapping_gradients_agree_with_float64():
     array = np.random.default_rng(3).standard_normal((2, 19, 17, 18))
     grads = []
