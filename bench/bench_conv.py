@@ -1,6 +1,6 @@
 """Convolutions beside PyTorch: every pass of every layer of shapes.py, verified, then timed in turns.
 
-    python -m pytest bench/bench_conv.py --networks lenet5,vgg16,resnet18 [--threads 2] [--benchmark-json FILE]
+    python -m pytest bench/bench_conv.py --networks lenet5,vgg16,resnet18 [--threads 2] [--benchmark-enable --benchmark-json FILE]
     python bench/bench_conv.py lenet5,vgg16,resnet18 [--threads 2] [--seconds 0.2]      # the same as a table
 
 PyTorch runs contiguous and channels-last; the faster counts. LeNet-5 has batch 64, the others 16.

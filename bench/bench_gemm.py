@@ -1,6 +1,6 @@
 """Matrix products beside PyTorch: squares, and the three passes of an MLP's layers, verified, then timed in turns.
 
-    python -m pytest bench/bench_gemm.py [--threads 2] [--benchmark-json FILE]
+    python -m pytest bench/bench_gemm.py [--threads 2] [--benchmark-enable --benchmark-json FILE]
     python bench/bench_gemm.py [--threads 2] [--seconds 0.5] [--only square]      # the same as a table
 """
 

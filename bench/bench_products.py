@@ -1,6 +1,6 @@
 """Matrix products beside PyTorch, verified, then timed in turns.
 
-    python -m pytest bench/bench_products.py [--threads 2] [--benchmark-json FILE]
+    python -m pytest bench/bench_products.py [--threads 2] [--benchmark-enable --benchmark-json FILE]
 """
 
 from __future__ import annotations

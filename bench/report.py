@@ -1,6 +1,6 @@
 """Turns pytest-benchmark's JSON into the README's table, and a plot.
 
-    python -m pytest bench/bench_products.py bench/bench_steps.py bench/bench_conv.py --benchmark-json bench.json
+    python -m pytest bench/bench_products.py bench/bench_steps.py bench/bench_conv.py --benchmark-enable --benchmark-json bench.json
     python bench/report.py bench.json [--plot ratios.png]
 """
 
