@@ -141,6 +141,11 @@ def test_threads_and_layouts_do_not_change_a_bit(seed):
 
 @pytest.mark.parametrize("sizes", [
     dict(n=3, groups=1, c=160, k=96, h=30, w=30, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),   # split gradient
+    dict(n=83, groups=1, c=20, k=9, h=7, w=7, r=1, s=1, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)),      # parts cut images
+    dict(n=83, groups=1, c=20, k=9, h=14, w=14, r=1, s=1, stride=(2, 2), padding=(0, 0, 0, 0), dilation=(1, 1)),
+    dict(n=83, groups=1, c=20, k=9, h=7, w=7, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),
+    dict(n=83, groups=2, c=3, k=9, h=7, w=7, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),
+    dict(n=2, groups=1, c=20, k=9, h=3, w=3, r=1, s=1, stride=(2, 2), padding=(1, 1, 1, 1), dilation=(1, 1)),       # keeps its size
     dict(n=4, groups=1, c=3, k=40, h=61, w=59, r=7, s=7, stride=(2, 2), padding=(3, 3, 3, 3), dilation=(1, 1)),     # several parts
     dict(n=2, groups=1, c=1024, k=33, h=7, w=7, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),    # rows a page apart
     dict(n=2, groups=1, c=1024, k=40, h=5, w=6, r=1, s=1, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)),

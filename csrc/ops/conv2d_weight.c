@@ -29,6 +29,7 @@ typedef struct {
     fnn_image x, dy;
     fnn_tensor dw;
     int depthwise, merged, lines;        /* lines: merged, and read from padded rows */
+    int joined, dense_dy;                /* rows follow one another: in x of a 1x1 convolution, in dy */
     ptrdiff_t groups, c, k;              /* as the loops see them: depthwise has one group of all channels */
     ptrdiff_t cols, panels, part_size;   /* packed gradient: [group][panel][r][s][c][cols] */
     ptrdiff_t rows, tiles, height, cell; /* gradient rows of one kernel row (merged: s * c), in tiles of `height` */
@@ -43,6 +44,9 @@ typedef struct {
 static size_t align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 /* ---- plan ---- */
+
+/* Whether pixels are equally far apart throughout, with neighbouring channels. */
+static int is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) { return t->c == 1 && t->h == w * t->w && t->n == h * t->h; }
 
 static void split_gradient(gradient *p) {
     const fnn_conv_dims *d = p->d;
@@ -90,6 +94,9 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
                     .dw = *call->out[0], .groups = d->groups, .c = d->c, .k = d->k};
     plan_tiles(p);
     split_gradient(p);
+    p->dense_dy = is_dense(&p->dy, d->oh, d->ow);
+    p->joined = !p->depthwise && d->r * d->s == 1 && d->stride[0] * d->stride[1] == 1 && d->oh == d->h && d->ow == d->w &&
+                is_dense(&p->x, d->h, d->w);
     ptrdiff_t line = ((d->ow - 1) * d->stride[1] + window) * (p->depthwise ? p->k : p->c); /* a padded row of x */
     int by_output = p->merged && !p->lines && !p->depthwise; /* a cell for each output column, not for each column of x */
     p->row_step = d->r == 1 ? 1 : d->stride[0];
@@ -166,9 +173,10 @@ static void pack_dy(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t 
         ptrdiff_t image = u / d->oh - u0 / d->oh, first = image ? 0 : u0 % d->oh;
         t->a_offset[u - u0] = (image * p->image_rows + (u % d->oh - first) * p->row_step) * p->pitch;
         t->b_offset[u - u0] = (u - u0) * row;
+        if (p->dense_dy && u > u0) continue; /* packed with the first row */
         for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++) {
             ptrdiff_t from = panel * p->cols, k = t->group * p->k + from;
-            p->K->conv_pack(1, d->ow, fnn_min(p->cols, p->k - from),
+            p->K->conv_pack(1, p->dense_dy ? (u1 - u0) * d->ow : d->ow, fnn_min(p->cols, p->k - from),
                             fnn_at(p->dy.data, u / d->oh * p->dy.n + u % d->oh * p->dy.h + k * p->dy.c, p->dtype), p->dy.w, p->dy.c,
                             fnn_at(t->dy, ((panel - t->panel) * p->block_rows + u - u0) * row, p->dtype), NULL, p->cols);
         }
@@ -179,6 +187,12 @@ static void pack_dy(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t 
 static void pack_x(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff_t u0, ptrdiff_t u1) {
     const fnn_conv_dims *d = p->d;
     if (p->lines && tile != t->tile) return; /* they serve all tiles */
+    if (p->joined) {
+        ptrdiff_t from = tile * p->height;
+        p->K->conv_pack(1, (u1 - u0) * d->ow, fnn_min(p->height, p->rows - from),
+                        fnn_at(p->x.data, u0 * p->x.h + t->group * p->c + from, p->dtype), p->x.w, 1, t->x, NULL, p->cell);
+        return;
+    }
     for (ptrdiff_t u = u0, image = 0, rows; u < u1; u += rows, image++) {
         rows = fnn_min(d->oh - u % d->oh, u1 - u);
         ptrdiff_t y = u % d->oh * d->stride[0] - d->padding[0], count = (rows - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1;
@@ -190,8 +204,6 @@ static void pack_x(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff_t
         }
     }
 }
-
-static int is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) { return t->c == 1 && t->h == w * t->w && t->n == h * t->h; }
 
 /* Plans to ask for what output rows u0 .. u1-1 read. */
 static void plan_prefetch(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t u1) {
@@ -217,6 +229,7 @@ static void plan_prefetch(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t 
 static void add_tile(const gradient *p, target *t, ptrdiff_t tile, ptrdiff_t rows) {
     const fnn_conv_dims *d = p->d;
     ptrdiff_t from = tile * p->height, height = fnn_min(p->height, p->rows - from);
+    ptrdiff_t batch = p->joined ? 1 : rows;
     ptrdiff_t places = p->merged ? 1 : d->s, a_col = p->merged && !p->lines ? p->cell : d->stride[1] * p->cell;
     for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++) {
         const char *b = fnn_at(t->dy, (panel - t->panel) * p->block_rows * d->ow * p->cols, p->dtype);
@@ -224,7 +237,7 @@ static void add_tile(const gradient *p, target *t, ptrdiff_t tile, ptrdiff_t row
             for (ptrdiff_t s = 0; s < places; s++) {
                 fnn_prefetch_some(&t->next_x, t->quota_x);
                 fnn_prefetch_some(&t->next_dy, t->quota_dy);
-                p->K->gemm_tile(height, fnn_min(p->cols, p->k - panel * p->cols), rows, d->ow,
+                p->K->gemm_tile(height, fnn_min(p->cols, p->k - panel * p->cols), batch, rows / batch * d->ow,
                                 fnn_at(t->x, r * d->dilation[0] * p->pitch + s * d->dilation[1] * p->cell + (p->lines ? from : 0), p->dtype),
                                 t->a_offset, 1, a_col, b, t->b_offset, p->cols, place_of(p, t, panel, r, s * p->c + from), p->cols, 1);
             }
