@@ -12,7 +12,6 @@ import argparse
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shapes import CONVOLUTIONS, Conv  # noqa: E402
+from timing import conditions, in_turns, use_threads  # noqa: E402
 
 import fastnn  # noqa: E402
 from fastnn import _core  # noqa: E402
@@ -61,7 +61,8 @@ def ours_and_peers(layer: Conv, batch: int, which: str) -> list[Callable[[], Any
 
         def backward(tx=tx, tweight=tweight, tdy=tdy):
             mask = (which == "backward_input", which == "backward_weight", False)
-            return torch.ops.aten.convolution_backward(tdy, tx, tweight, None, *pair, False, (0, 0), layer.groups, mask)[mask.index(True)]
+            grads = torch.ops.aten.convolution_backward(tdy, tx, tweight, None, *pair, False, (0, 0), layer.groups, mask)
+            return grads[mask.index(True)]
 
         functions.append(forward if which == "forward" else backward)
     return functions
@@ -75,32 +76,15 @@ def verify(functions: Sequence[Callable[[], Any]]) -> None:
     assert error < 1e-4, f"fastnn and PyTorch differ by {error:.1e} of the largest element"
 
 
-def fastest(functions: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
-    """Least seconds of each function, timed in turns for about `seconds` in all: what a shared machine can do undisturbed."""
-    samples: list[list[float]] = [[] for _ in functions]
-    end = time.perf_counter() + seconds
-    with torch.no_grad():
-        while time.perf_counter() < end or len(samples[0]) < 5:
-            for function, taken in zip(functions, samples):
-                start = time.perf_counter()
-                function()
-                taken.append(time.perf_counter() - start)
-    return [min(taken) for taken in samples]
-
-
 def measure(network: str, layer: Conv, which: str, seconds: float) -> dict[str, float]:
     """Verify one pass, then time it: GFLOP/s of both and the ratio of times."""
     functions = ours_and_peers(layer, batch_of(network), which)
     verify(functions)
-    ours, *peers = fastest(functions, seconds)
-    flops = layer.flops(batch_of(network))
-    return {"milliseconds": 1e3 * ours, "gflops": flops / ours / 1e9, "torch_gflops": flops / min(peers) / 1e9, "ratio": min(peers) / ours}
-
-
-def set_threads(threads: int) -> None:
-    """The same number for both."""
-    torch.set_num_threads(threads)
-    _core.set_num_threads(threads)
+    with torch.no_grad():
+        turns = in_turns(functions, seconds)
+    ours, peer = turns.seconds[0], min(turns.seconds[1:])
+    gflop = layer.flops(batch_of(network)) / 1e9
+    return {"milliseconds": 1e3 * ours, "gflops": gflop / ours, "torch_gflops": gflop / peer, "ratio": turns.ratio, **conditions()}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -111,8 +95,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_convolution(benchmark: Any, request: pytest.FixtureRequest, network: str, layer: Conv, which: str) -> None:
-    set_threads(request.config.getoption("--threads"))
-    benchmark.extra_info |= measure(network, layer, which, 0.2) | {"isa": _core.get_isa(), "threads": _core.get_num_threads()}
+    use_threads(request.config.getoption("--threads"))
+    benchmark.extra_info |= measure(network, layer, which, 0.2)
     benchmark.pedantic(ours_and_peers(layer, batch_of(network), which)[0], rounds=5, warmup_rounds=1)
 
 
@@ -123,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="for each pass of each layer")
     parser.add_argument("--passes", default=",".join(PASSES))
     options = parser.parse_args()
-    set_threads(options.threads)
+    use_threads(options.threads)
     ratios = []
     print(f"{'layer':32} {'pass':16} {'ms':>9} {'GFLOP/s':>8} {'torch':>8} {'ratio':>6}")
     for network in options.networks.split(","):

@@ -8,8 +8,8 @@ INLINE void copy_run(ptrdiff_t n, const real *restrict p, real *restrict q) {
 }
 
 /* conv_pack: src is (outer * inner rows) x cols; row o * inner + i goes to dst + slot[i] + o * dst_row (slot NULL: 0).
- * One text for weights into panels (rows: kernel positions, or channels and positions) and for any layout into NHWC rows
- * (rows: pixels). Where neither rows nor columns are neighbours in memory it is a plain gather. */
+ * One text for weights into panels (rows: kernel positions, or channels and positions) and for any layout into NHWC
+ * rows (rows: pixels). Where neither rows nor columns are neighbours in memory it is a plain gather. */
 static void conv_pack_kernel(ptrdiff_t inner, ptrdiff_t outer, ptrdiff_t cols, const void *from, ptrdiff_t src_row,
                              ptrdiff_t src_col, void *to, const ptrdiff_t *slot, ptrdiff_t dst_row) {
     enum { FEW = 4 }; /* columns below which a transposed block is mostly empty */
@@ -49,18 +49,20 @@ static void conv_pack_kernel(ptrdiff_t inner, ptrdiff_t outer, ptrdiff_t cols, c
 }
 
 /* conv_scatter: src (rows x cols, unit column stride) to any strides. */
-static void conv_scatter_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *from, ptrdiff_t src_row, void *to, ptrdiff_t dst_row,
-                                ptrdiff_t dst_col) {
+static void conv_scatter_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *from, ptrdiff_t src_row, void *to,
+                                ptrdiff_t dst_row, ptrdiff_t dst_col) {
     const real *src = from;
     real *dst = to;
     for (ptrdiff_t i = 0; i < rows; i++)
         for (ptrdiff_t j = 0; j < cols; j++) dst[i * dst_row + j * dst_col] = src[i * src_row + j];
 }
 
-/* conv_combine: dst (cols x (outer * inner), unit stride along the rows o * inner + i of src) = the sum of `parts` packed
- * gradients, one after another; row o * inner + i of each is at slot[i] + o * src_row. The opposite of conv_pack. */
+/* conv_combine: dst (cols x (outer * inner), unit stride along the rows o * inner + i of src) = the sum of `parts`
+ * packed gradients, one after another; row o * inner + i of each is at slot[i] + o * src_row. The opposite of
+ * conv_pack. */
 static void conv_combine_kernel(ptrdiff_t inner, ptrdiff_t outer, ptrdiff_t cols, ptrdiff_t parts, const void *from,
-                                ptrdiff_t part_stride, const ptrdiff_t *slot, ptrdiff_t src_row, void *to, ptrdiff_t dst_col) {
+                                ptrdiff_t part_stride, const ptrdiff_t *slot, ptrdiff_t src_row, void *to,
+                                ptrdiff_t dst_col) {
     const real *src = from;
     real *dst = to;
     const ptrdiff_t rows = inner * outer;
@@ -99,27 +101,31 @@ static void conv_clear_kernel(ptrdiff_t rows, ptrdiff_t cols, void *to, ptrdiff_
 
 enum { DEPTHWISE_PIXELS = 8, DEPTHWISE_TAPS = 3 };
 
-INLINE void depthwise_block(int pixels, ptrdiff_t lanes, ptrdiff_t taps, const real *a, const ptrdiff_t *a_offset, ptrdiff_t a_row,
-                            const real *w, const ptrdiff_t *w_offset, real *y, ptrdiff_t y_row) {
+INLINE void depthwise_block(int pixels, ptrdiff_t lanes, ptrdiff_t taps, const real *a, const ptrdiff_t *a_offset,
+                            ptrdiff_t a_row, const real *w, const ptrdiff_t *w_offset, real *y, ptrdiff_t y_row) {
     vec acc[DEPTHWISE_PIXELS];
     for (int p = 0; p < pixels; p++) acc[p] = vec_zero();
     for (ptrdiff_t t = 0; t < taps; t++) {
         const vec weight = vec_load_n(w + w_offset[t], lanes);
-        for (int p = 0; p < pixels; p++) acc[p] = vec_fma(vec_load_n(a + a_offset[t] + p * a_row, lanes), weight, acc[p]);
+        for (int p = 0; p < pixels; p++)
+            acc[p] = vec_fma(vec_load_n(a + a_offset[t] + p * a_row, lanes), weight, acc[p]);
     }
     for (int p = 0; p < pixels; p++) vec_store_n(y + p * y_row, acc[p], lanes);
 }
 
-/* conv_depthwise: y (pixels x channels) = sum over taps of x at a_offset[t] + pixel * a_row times w (channels) at w_offset[t]. */
-static void conv_depthwise_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t taps, const void *a, const ptrdiff_t *a_offset,
-                                  ptrdiff_t a_row, const void *w, const ptrdiff_t *w_offset, void *y, ptrdiff_t y_row) {
+/* conv_depthwise: y (pixels x channels) = sum over taps of x at a_offset[t] + pixel * a_row times w (channels) at
+ * w_offset[t]. */
+static void conv_depthwise_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t taps, const void *a,
+                                  const ptrdiff_t *a_offset, ptrdiff_t a_row, const void *w, const ptrdiff_t *w_offset,
+                                  void *y, ptrdiff_t y_row) {
     for (ptrdiff_t j = 0; j < channels; j += LANES) {
         const ptrdiff_t lanes = channels - j < LANES ? channels - j : LANES;
         const real *from = (const real *)a + j, *weight = (const real *)w + j;
         real *to = (real *)y + j;
         ptrdiff_t p = 0;
         for (; p + DEPTHWISE_PIXELS <= pixels; p += DEPTHWISE_PIXELS)
-            depthwise_block(DEPTHWISE_PIXELS, lanes, taps, from + p * a_row, a_offset, a_row, weight, w_offset, to + p * y_row, y_row);
+            depthwise_block(DEPTHWISE_PIXELS, lanes, taps, from + p * a_row, a_offset, a_row, weight, w_offset,
+                            to + p * y_row, y_row);
         for (; p < pixels; p++)
             depthwise_block(1, lanes, taps, from + p * a_row, a_offset, a_row, weight, w_offset, to + p * y_row, y_row);
     }
@@ -140,21 +146,23 @@ INLINE void depthwise_gradient_block(int taps, ptrdiff_t rows, ptrdiff_t pixels,
     for (int t = 0; t < taps; t++) vec_store_n(dw + t * dw_tap, sum[t], lanes);
 }
 
-/* conv_depthwise_gradient: dw (taps x channels) += for each tap the sum over rows and pixels of x (at x_offset[row] + pixel * x_col
+/* conv_depthwise_gradient: dw (taps x channels) += for each tap the sum over rows and pixels of x (at x_offset[row] +
+ * pixel * x_col
  * + tap * x_tap) times dy (at dy_offset[row] + pixel * dy_col), both with neighbouring channels. */
-static void conv_depthwise_gradient_kernel(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t taps, const void *x,
-                                           const ptrdiff_t *x_offset, ptrdiff_t x_col, ptrdiff_t x_tap, const void *dy,
-                                           const ptrdiff_t *dy_offset, ptrdiff_t dy_col, void *dw, ptrdiff_t dw_tap) {
+static void conv_depthwise_gradient_kernel(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t taps,
+                                           const void *x, const ptrdiff_t *x_offset, ptrdiff_t x_col, ptrdiff_t x_tap,
+                                           const void *dy, const ptrdiff_t *dy_offset, ptrdiff_t dy_col, void *dw,
+                                           ptrdiff_t dw_tap) {
     for (ptrdiff_t j = 0; j < channels; j += LANES) {
         const ptrdiff_t lanes = channels - j < LANES ? channels - j : LANES;
         const real *a = (const real *)x + j, *g = (const real *)dy + j;
         real *to = (real *)dw + j;
         ptrdiff_t t = 0;
         for (; t + DEPTHWISE_TAPS <= taps; t += DEPTHWISE_TAPS)
-            depthwise_gradient_block(DEPTHWISE_TAPS, rows, pixels, lanes, a + t * x_tap, x_offset, x_col, x_tap, g, dy_offset, dy_col,
-                                     to + t * dw_tap, dw_tap);
+            depthwise_gradient_block(DEPTHWISE_TAPS, rows, pixels, lanes, a + t * x_tap, x_offset, x_col, x_tap, g,
+                                     dy_offset, dy_col, to + t * dw_tap, dw_tap);
         for (; t < taps; t++)
-            depthwise_gradient_block(1, rows, pixels, lanes, a + t * x_tap, x_offset, x_col, x_tap, g, dy_offset, dy_col, to + t * dw_tap,
-                                     dw_tap);
+            depthwise_gradient_block(1, rows, pixels, lanes, a + t * x_tap, x_offset, x_col, x_tap, g, dy_offset,
+                                     dy_col, to + t * dw_tap, dw_tap);
     }
 }

@@ -10,44 +10,58 @@ static int read_attributes(fnn_call *call, const int64_t *i, fnn_conv_dims *d) {
     for (int k = 0; k < 4; k++) d->padding[k] = i[2 + k];
     d->groups = i[8];
     for (int k = 0; k < 2; k++) {
-        if (d->stride[k] < 1) return fnn_fail(call, FNN_VALUE_ERROR, "stride is (%td, %td), but must be at least 1", d->stride[0], d->stride[1]);
+        if (d->stride[k] < 1)
+            return fnn_fail(call, FNN_VALUE_ERROR, "stride is (%td, %td), but must be at least 1", d->stride[0],
+                            d->stride[1]);
         if (d->dilation[k] < 1)
-            return fnn_fail(call, FNN_VALUE_ERROR, "dilation is (%td, %td), but must be at least 1", d->dilation[0], d->dilation[1]);
+            return fnn_fail(call, FNN_VALUE_ERROR, "dilation is (%td, %td), but must be at least 1", d->dilation[0],
+                            d->dilation[1]);
     }
     for (int k = 0; k < 4; k++)
-        if (d->padding[k] < 0) return fnn_fail(call, FNN_VALUE_ERROR, "padding at the %s is %td, but must not be negative", side[k], d->padding[k]);
+        if (d->padding[k] < 0)
+            return fnn_fail(call, FNN_VALUE_ERROR, "padding at the %s is %td, but must not be negative", side[k],
+                            d->padding[k]);
     if (d->groups < 1) return fnn_fail(call, FNN_VALUE_ERROR, "groups is %td, but must be at least 1", d->groups);
     return FNN_OK;
 }
 
 static int check_rank(fnn_call *call, const fnn_tensor *t, const char *name, const char *axes) {
     if (t->rank == 4) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "'%s' has shape %s, but must have 4 axes: %s", name, fnn_shape_text(t), axes);
+    return fnn_fail(call, FNN_VALUE_ERROR, "'%s' has shape %s, but must have 4 axes: %s", name, fnn_shape_text(t),
+                    axes);
 }
 
 /* Output extent of one axis; `axis` 0: height, 1: width. */
 static int output_extent(fnn_call *call, const fnn_conv_dims *d, int axis, ptrdiff_t *out) {
     const ptrdiff_t limit = (ptrdiff_t)1 << 40;
-    ptrdiff_t in = axis ? d->w : d->h, kernel = axis ? d->s : d->r, before = d->padding[2 * axis], after = d->padding[2 * axis + 1];
-    if (kernel < 1 || kernel > limit || d->dilation[axis] > limit / kernel || before > limit || after > limit || d->stride[axis] > limit)
-        return fnn_fail(call, FNN_VALUE_ERROR, "a kernel of %td with dilation %td, stride %td, padding %td and %td is out of range", kernel,
+    ptrdiff_t in = axis ? d->w : d->h, kernel = axis ? d->s : d->r, before = d->padding[2 * axis],
+              after = d->padding[2 * axis + 1];
+    if (kernel < 1 || kernel > limit || d->dilation[axis] > limit / kernel || before > limit || after > limit ||
+        d->stride[axis] > limit)
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "a kernel of %td with dilation %td, stride %td, padding %td and %td is out of range", kernel,
                         d->dilation[axis], d->stride[axis], before, after);
     ptrdiff_t padded = in + before + after, window = (kernel - 1) * d->dilation[axis] + 1;
     if (window > padded)
-        return fnn_fail(call, FNN_VALUE_ERROR, "the kernel spans %td %s, more than the padded input's %td (%td + padding %td and %td)",
-                        window, axis ? "columns" : "rows", padded, in, before, after);
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "the kernel spans %td %s, more than the padded input's %td (%td + padding %td and %td)", window,
+                        axis ? "columns" : "rows", padded, in, before, after);
     *out = (padded - window) / d->stride[axis] + 1;
     return FNN_OK;
 }
 
 static int check_channels(fnn_call *call, fnn_conv_dims *d, ptrdiff_t in, ptrdiff_t out, ptrdiff_t per_group) {
-    if (in < 1 || out < 1) return fnn_fail(call, FNN_VALUE_ERROR, "%td input and %td output channels: there must be at least 1 of each", in, out);
+    if (in < 1 || out < 1)
+        return fnn_fail(call, FNN_VALUE_ERROR, "%td input and %td output channels: there must be at least 1 of each",
+                        in, out);
     if (in % d->groups || out % d->groups)
-        return fnn_fail(call, FNN_VALUE_ERROR, "%td input and %td output channels do not divide into %td groups", in, out, d->groups);
+        return fnn_fail(call, FNN_VALUE_ERROR, "%td input and %td output channels do not divide into %td groups", in,
+                        out, d->groups);
     d->c = in / d->groups;
     d->k = out / d->groups;
     if (per_group != d->c)
-        return fnn_fail(call, FNN_VALUE_ERROR, "%td input channels in %td groups need a weight of %td channels a group, but it has %td", in,
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "%td input channels in %td groups need a weight of %td channels a group, but it has %td", in,
                         d->groups, d->c, per_group);
     return FNN_OK;
 }
@@ -67,7 +81,8 @@ static int forward_dims(fnn_call *call, fnn_conv_dims *d) {
         return status;
     d->n = x->shape[0], d->h = x->shape[2], d->w = x->shape[3], d->r = weight->shape[2], d->s = weight->shape[3];
     if (bias && (bias->rank != 1 || bias->shape[0] != weight->shape[0]))
-        return fnn_fail(call, FNN_VALUE_ERROR, "'bias' has shape %s, but must have shape (%td,), one for each output channel",
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "'bias' has shape %s, but must have shape (%td,), one for each output channel",
                         fnn_shape_text(bias), weight->shape[0]);
     return output_shape(call, d);
 }
@@ -77,8 +92,8 @@ static int check_gradient(fnn_call *call, const fnn_conv_dims *d) {
     const ptrdiff_t want[4] = {d->n, d->groups * d->k, d->oh, d->ow};
     for (int k = 0; k < 4; k++)
         if (dy->shape[k] != want[k])
-            return fnn_fail(call, FNN_VALUE_ERROR, "'dy' has shape %s, but the output has shape (%td, %td, %td, %td)", fnn_shape_text(dy),
-                            want[0], want[1], want[2], want[3]);
+            return fnn_fail(call, FNN_VALUE_ERROR, "'dy' has shape %s, but the output has shape (%td, %td, %td, %td)",
+                            fnn_shape_text(dy), want[0], want[1], want[2], want[3]);
     return FNN_OK;
 }
 
@@ -90,8 +105,10 @@ static int backward_input_dims(fnn_call *call, fnn_conv_dims *d) {
         (status = read_attributes(call, call->attr.i + 2, d)) ||
         (status = check_channels(call, d, weight->shape[1] * d->groups, weight->shape[0], weight->shape[1])))
         return status;
-    d->n = dy->shape[0], d->h = call->attr.i[0], d->w = call->attr.i[1], d->r = weight->shape[2], d->s = weight->shape[3];
-    if (d->h < 0 || d->w < 0) return fnn_fail(call, FNN_VALUE_ERROR, "input is (%td, %td), but must not be negative", d->h, d->w);
+    d->n = dy->shape[0], d->h = call->attr.i[0], d->w = call->attr.i[1], d->r = weight->shape[2],
+    d->s = weight->shape[3];
+    if (d->h < 0 || d->w < 0)
+        return fnn_fail(call, FNN_VALUE_ERROR, "input is (%td, %td), but must not be negative", d->h, d->w);
     status = output_shape(call, d);
     return status ? status : check_gradient(call, d);
 }
@@ -115,7 +132,8 @@ fnn_image fnn_image_of(const fnn_tensor *t) {
 /* About 100 GFLOP/s a core for wide layers; a channel or two fill a vector badly. */
 double fnn_conv_cost(const fnn_conv_dims *d, int dtype) {
     double macs = (double)(d->n * d->oh * d->ow) * (double)(d->groups * d->k * d->c * d->r * d->s);
-    double bytes = (double)(d->n * d->groups) * (double)(d->c * d->h * d->w + d->k * d->oh * d->ow) * (double)fnn_itemsize(dtype);
+    double bytes = (double)(d->n * d->groups) * (double)(d->c * d->h * d->w + d->k * d->oh * d->ow) *
+                   (double)fnn_itemsize(dtype);
     return macs * (dtype == FNN_FLOAT64 ? 0.04 : 0.02) + bytes * 0.05;
 }
 
@@ -142,15 +160,26 @@ static double backward_weight_cost(const fnn_call *call) {
 static int is_depthwise(const fnn_conv_dims *d) { return d->groups > 1 && d->c == 1 && d->k == 1; }
 
 /* What the two passes have in common; `backward`: input and output channels change places. */
-static void plan_common(const fnn_tensor *weight, const fnn_conv_dims *d, int backward, fnn_conv_weight *w, fnn_correlation *c) {
+static void plan_common(const fnn_tensor *weight, const fnn_conv_dims *d, int backward, fnn_conv_weight *w,
+                        fnn_correlation *c) {
     int dtype = weight->dtype;
     const fnn_kernels *K = fnn_kernels_of(dtype);
-    *w = (fnn_conv_weight){.K = K, .dtype = dtype, .groups = d->groups, .depth = backward ? d->k : d->c, .width = backward ? d->c : d->k,
-                           .r = d->r, .s = d->s, .data = weight->data, .group_stride = d->k * weight->stride[0],
-                           .width_stride = weight->stride[backward ? 1 : 0], .depth_stride = weight->stride[backward ? 0 : 1],
-                           .r_stride = weight->stride[2], .s_stride = weight->stride[3]};
+    *w = (fnn_conv_weight){.K = K,
+                           .dtype = dtype,
+                           .groups = d->groups,
+                           .depth = backward ? d->k : d->c,
+                           .width = backward ? d->c : d->k,
+                           .r = d->r,
+                           .s = d->s,
+                           .data = weight->data,
+                           .group_stride = d->k * weight->stride[0],
+                           .width_stride = weight->stride[backward ? 1 : 0],
+                           .depth_stride = weight->stride[backward ? 0 : 1],
+                           .r_stride = weight->stride[2],
+                           .s_stride = weight->stride[3]};
     w->cols = fnn_min(K->tile_cols, fnn_round_up(w->width, 8));
-    *c = (fnn_correlation){.K = K, .dtype = dtype, .images = d->n, .groups = d->groups, .depth = w->depth, .width = w->width, .weight = w};
+    *c = (fnn_correlation){
+        .K = K, .dtype = dtype, .images = d->n, .groups = d->groups, .depth = w->depth, .width = w->width, .weight = w};
     if (is_depthwise(d)) {
         w->groups = c->groups = w->depth = 1;
         w->width = w->cols = c->depth = c->width = d->groups;
@@ -162,22 +191,25 @@ static void plan_common(const fnn_tensor *weight, const fnn_conv_dims *d, int ba
 
 static void plan_forward(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_weight *w, fnn_correlation *c) {
     plan_common(call->in[1], d, 0, w, c);
-    c->h = (fnn_axis){.in = d->h, .out = d->oh, .step = d->stride[0], .taps = d->r, .first = -d->padding[0], .gap = d->dilation[0]};
-    c->w = (fnn_axis){.in = d->w, .out = d->ow, .step = d->stride[1], .taps = d->s, .first = -d->padding[2], .gap = d->dilation[1]};
+    c->h = (fnn_axis){
+        .in = d->h, .out = d->oh, .step = d->stride[0], .taps = d->r, .first = -d->padding[0], .gap = d->dilation[0]};
+    c->w = (fnn_axis){
+        .in = d->w, .out = d->ow, .step = d->stride[1], .taps = d->s, .first = -d->padding[2], .gap = d->dilation[1]};
     c->src = fnn_image_of(call->in[0]);
     c->dst = fnn_image_of(call->out[0]);
     c->flops = 2.0 * (double)(d->groups * d->k * d->c * d->r * d->s);
     fnn_correlate_plan(c);
 }
 
-/* Input positions p, p + stride, ... meet the kernel positions t of one residue class only: those with phase_of(t) = p. */
+/* Input positions p, p + stride, ... meet the kernel positions t of one residue class only: those with phase_of(t) = p.
+ */
 static ptrdiff_t phase_of(const fnn_conv_dims *d, int axis, ptrdiff_t t) {
     ptrdiff_t stride = d->stride[axis], shift = (t * d->dilation[axis] - d->padding[2 * axis]) % stride;
     return shift < 0 ? shift + stride : shift;
 }
 
-/* The places of kernel positions in packed weights: by phase, and within one from the last to the first, which is the order of
- * the output positions they read. */
+/* The places of kernel positions in packed weights: by phase, and within one from the last to the first, which is the
+ * order of the output positions they read. */
 static void order_by_phase(const fnn_conv_dims *d, int axis, ptrdiff_t *order) {
     ptrdiff_t taps = axis ? d->s : d->r;
     for (ptrdiff_t t = 0; t < taps; t++) {
@@ -204,8 +236,8 @@ static fnn_axis phase_axis(const fnn_conv_dims *d, int axis, ptrdiff_t phase) {
     return a;
 }
 
-static void plan_phase(const fnn_call *call, const fnn_conv_dims *d, ptrdiff_t phase_h, ptrdiff_t phase_w, fnn_conv_weight *w,
-                       fnn_correlation *c) {
+static void plan_phase(const fnn_call *call, const fnn_conv_dims *d, ptrdiff_t phase_h, ptrdiff_t phase_w,
+                       fnn_conv_weight *w, fnn_correlation *c) {
     ptrdiff_t size = (ptrdiff_t)fnn_itemsize(call->in[0]->dtype);
     plan_common(call->in[1], d, 1, w, c);
     c->h = phase_axis(d, 0, phase_h);
@@ -219,7 +251,8 @@ static void plan_phase(const fnn_call *call, const fnn_conv_dims *d, ptrdiff_t p
     fnn_correlate_plan(c);
 }
 
-/* ---- conv2d_forward: y (n, groups*k, oh, ow) <- x (n, groups*c, h, w), weight (groups*k, c, r, s), bias? (groups*k) ---- */
+/* ---- conv2d_forward: y (n, groups*k, oh, ow) <- x (n, groups*c, h, w), weight (groups*k, c, r, s), bias? (groups*k)
+ * ---- */
 
 static int forward_infer(fnn_call *call) {
     fnn_conv_dims d;
@@ -266,7 +299,9 @@ int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
     return FNN_OK;
 }
 
-static int forward_run(fnn_call *call) { return fnn_conv2d_forward_fused(call, &(fnn_epilogue){.activation = call->activation}); }
+static int forward_run(fnn_call *call) {
+    return fnn_conv2d_forward_fused(call, &(fnn_epilogue){.activation = call->activation});
+}
 
 const fnn_driver fnn_conv2d_forward = {
     .infer = forward_infer, .workspace = forward_workspace, .cost = forward_cost, .run = forward_run};
@@ -281,11 +316,17 @@ static int backward_input_infer(fnn_call *call) {
     return FNN_OK;
 }
 
-static size_t order_bytes(const fnn_conv_dims *d) { return (size_t)fnn_round_up((d->r + d->s) * (ptrdiff_t)sizeof(ptrdiff_t), 64); }
+static size_t order_bytes(const fnn_conv_dims *d) {
+    return (size_t)fnn_round_up((d->r + d->s) * (ptrdiff_t)sizeof(ptrdiff_t), 64);
+}
 
-static ptrdiff_t count_phases(const fnn_conv_dims *d) { return fnn_min(d->stride[0], d->h) * fnn_min(d->stride[1], d->w); }
+static ptrdiff_t count_phases(const fnn_conv_dims *d) {
+    return fnn_min(d->stride[0], d->h) * fnn_min(d->stride[1], d->w);
+}
 
-static size_t phases_bytes(const fnn_conv_dims *d) { return (size_t)fnn_round_up(count_phases(d) * (ptrdiff_t)sizeof(fnn_correlation), 64); }
+static size_t phases_bytes(const fnn_conv_dims *d) {
+    return (size_t)fnn_round_up(count_phases(d) * (ptrdiff_t)sizeof(fnn_correlation), 64);
+}
 
 /* shared: [orders][packed weights][phases][their offsets] */
 static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
@@ -327,8 +368,10 @@ static int backward_input_run(fnn_call *call) {
     return FNN_OK;
 }
 
-const fnn_driver fnn_conv2d_backward_input = {
-    .infer = backward_input_infer, .workspace = backward_input_workspace, .cost = backward_input_cost, .run = backward_input_run};
+const fnn_driver fnn_conv2d_backward_input = {.infer = backward_input_infer,
+                                              .workspace = backward_input_workspace,
+                                              .cost = backward_input_cost,
+                                              .run = backward_input_run};
 
 /* ---- conv2d_backward_weight: dweight (groups*k, c, r, s) <- dy (n, groups*k, oh, ow), x (n, groups*c, h, w) ---- */
 
@@ -354,5 +397,7 @@ static int backward_weight_run(fnn_call *call) {
     return status;
 }
 
-const fnn_driver fnn_conv2d_backward_weight = {
-    .infer = backward_weight_infer, .workspace = backward_weight_workspace, .cost = backward_weight_cost, .run = backward_weight_run};
+const fnn_driver fnn_conv2d_backward_weight = {.infer = backward_weight_infer,
+                                               .workspace = backward_weight_workspace,
+                                               .cost = backward_weight_cost,
+                                               .run = backward_weight_run};

@@ -1,7 +1,8 @@
 /* conv2d.h: the parts of a 2-D convolution that its three passes share.
  *
- * Forward and backward_input are both correlations (conv2d_correlate.c): every output pixel sums `taps` input pixels at fixed
- * distances. backward_input with a stride is one correlation per phase of the input grid: no zeros are inserted. */
+ * Forward and backward_input are both correlations (conv2d_correlate.c): every output pixel sums `taps` input pixels at
+ * fixed distances. backward_input with a stride is one correlation per phase of the input grid: no zeros are inserted.
+ */
 #ifndef FNN_CONV2D_H
 #define FNN_CONV2D_H
 #include "../fastnn.h"
@@ -18,8 +19,8 @@ typedef struct {
     ptrdiff_t n, c, h, w;
 } fnn_image;
 
-/* One direction of a correlation: tap t of output o reads input o * step + first + t * gap, zero outside 0 .. in-1; its weights
- * are packed at place slot + t. */
+/* One direction of a correlation: tap t of output o reads input o * step + first + t * gap, zero outside 0 .. in-1; its
+ * weights are packed at place slot + t. */
 typedef struct {
     ptrdiff_t in, out, step, taps, first, gap, slot;
 } fnn_axis;
@@ -50,23 +51,24 @@ typedef struct {
     double flops;  /* for each output pixel; phases give their mean, so that their blocks agree */
     int depthwise; /* depth = width = all channels, each read by itself only */
     /* planned */
-    int staged;                      /* input rows are copied into padded scratch first */
-    int spread;                      /* scratch holds [row][output column][tap][channel]: runs of pixels cross rows */
-    int merged;                      /* horizontal taps and channels are one run */
-    int narrow;                      /* few output channels: scratch holds planes, and pixels are the columns of tiles */
-    int linear;                      /* narrow: runs cross rows */
-    ptrdiff_t pitch, row_pitch;      /* elements between input pixels of a row, between rows */
-    ptrdiff_t plane;                 /* narrow: elements between channels */
+    int staged;                 /* input rows are copied into padded scratch first */
+    int spread;                 /* scratch holds [row][output column][tap][channel]: runs of pixels cross rows */
+    int merged;                 /* horizontal taps and channels are one run */
+    int narrow;                 /* few output channels: scratch holds planes, and pixels are the columns of tiles */
+    int linear;                 /* narrow: runs cross rows */
+    ptrdiff_t pitch, row_pitch; /* elements between input pixels of a row, between rows */
+    ptrdiff_t plane;            /* narrow: elements between channels */
     ptrdiff_t block_images, block_rows, block_cols, image_blocks, row_blocks, col_blocks, splits;
-    ptrdiff_t stage_size;            /* bytes of scratch for one image's rows */
-    ptrdiff_t batch, run;            /* gemm_tile's batch and depth */
-    ptrdiff_t *a_offset, *b_offset;  /* batch of each: input, weights */
-    ptrdiff_t tile_at, product_at;   /* in scratch: a tile that dst cannot take (else -1); narrow: (width x pixels) */
+    ptrdiff_t stage_size;           /* bytes of scratch for one image's rows */
+    ptrdiff_t batch, run;           /* gemm_tile's batch and depth */
+    ptrdiff_t *a_offset, *b_offset; /* batch of each: input, weights */
+    ptrdiff_t tile_at, product_at;  /* in scratch: a tile that dst cannot take (else -1); narrow: (width x pixels) */
     size_t scratch_bytes;
 } fnn_correlation;
 
-/* Memory to be asked for a little at a time while something else is computed: a core that waits for one line after another
- * copies 7 GB/s, which is a fifth of a layer's time; asked for before, the lines cost nothing. `left` runs of `bytes`, `step` apart. */
+/* Memory to be asked for a little at a time while something else is computed: a core that waits for one line after
+ * another copies 7 GB/s, which is a fifth of a layer's time; asked for before, the lines cost nothing. `left` runs of
+ * `bytes`, `step` apart. */
 typedef struct {
     const char *at;
     ptrdiff_t step, bytes, left;
@@ -91,11 +93,14 @@ int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue);
 /* conv2d_correlate.c */
 void fnn_conv_weight_plan(fnn_conv_weight *w);
 size_t fnn_conv_weight_bytes(const fnn_conv_weight *w);
-/* Packs all panels into w->packed; order_r[r], order_s[s]: the places of a kernel's rows and columns (NULL: as they are). */
-void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory, const ptrdiff_t *order_r, const ptrdiff_t *order_s);
+/* Packs all panels into w->packed; order_r[r], order_s[s]: the places of a kernel's rows and columns (NULL: as they
+ * are). */
+void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory, const ptrdiff_t *order_r,
+                          const ptrdiff_t *order_s);
 void fnn_correlate_plan(fnn_correlation *c);
 size_t fnn_correlate_bytes(const fnn_correlation *c); /* shared: offsets */
-/* Runs `count` correlations (planned, with the same weights) as one loop; memory: the sum of their fnn_correlate_bytes. */
+/* Runs `count` correlations (planned, with the same weights) as one loop; memory: the sum of their fnn_correlate_bytes.
+ */
 void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count, void *memory);
 
 /* conv2d_weight.c */

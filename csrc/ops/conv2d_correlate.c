@@ -1,18 +1,21 @@
-/* conv2d_correlate.c: y (images, oh, ow, groups * width) = correlation of x (images, h, w, groups * depth) with packed weights.
+/* conv2d_correlate.c: y (images, oh, ow, groups * width) = correlation of x (images, h, w, groups * depth) with packed
+ * weights.
  *
- * Implicit GEMM by batch-reduce (Georganas et al., "High-Performance Deep Learning via a Single Building Block", 2019): rows are
- * runs of output pixels, columns a panel of output channels, and gemm_tile sums over kernel positions and channels while the
- * tile stays in registers. A chunk is a block of output rows of an image, or a few small images: its input rows are copied into
- * zero-padded scratch (which also converts any strides) unless they can be read where they are.
+ * Implicit GEMM by batch-reduce (Georganas et al., "High-Performance Deep Learning via a Single Building Block", 2019):
+ * rows are runs of output pixels, columns a panel of output channels, and gemm_tile sums over kernel positions and
+ * channels while the tile stays in registers. A chunk is a block of output rows of an image, or a few small images: its
+ * input rows are copied into zero-padded scratch (which also converts any strides) unless they can be read where they
+ * are.
  *
- * With few output channels most lanes would idle: then pixels are the columns, channels the rows (`narrow`), the input is staged
- * as planes, and the product is transposed on its way out. */
+ * With few output channels most lanes would idle: then pixels are the columns, channels the rows (`narrow`), the input
+ * is staged as planes, and the product is transposed on its way out. */
 #include "conv2d.h"
 
 #include <string.h>
 
 enum {
-    STAGE_BYTES = 384 << 10,   /* scratch for input rows: a part of the second-level cache, whose rest is for weights ... */
+    STAGE_BYTES = 384
+        << 10, /* scratch for input rows: a part of the second-level cache, whose rest is for weights ... */
     SECOND_LEVEL = 1200 << 10, /* ... of this much together, where whole images fit */
     PAGE = 4096,               /* rows of a tile this far apart would share one set of the first-level cache */
     CHUNKS = 16,               /* wanted, when each has CHUNK_FLOPS to do */
@@ -54,27 +57,33 @@ static void pack_panel(void *context, ptrdiff_t chunk, void *scratch) {
     }
 }
 
-void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory, const ptrdiff_t *order_r, const ptrdiff_t *order_s) {
+void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory, const ptrdiff_t *order_r,
+                          const ptrdiff_t *order_s) {
     w->slot = memory;
     w->packed = (char *)memory + fnn_round_up(w->r * w->s * (ptrdiff_t)sizeof(ptrdiff_t), 64);
     for (ptrdiff_t r = 0; r < w->r; r++)
         for (ptrdiff_t s = 0; s < w->s; s++)
-            w->slot[r * w->s + s] = ((order_r ? order_r[r] : r) * w->s + (order_s ? order_s[s] : s)) * w->depth * w->cols;
+            w->slot[r * w->s + s] = ((order_r ? order_r[r] : r) * w->s + (order_s ? order_s[s] : s)) * w->depth *
+                                    w->cols;
     ptrdiff_t chunks = w->groups * w->panels;
     fnn_parallel_for(call, chunks, 0.5 * (double)(chunks * w->panel_size), pack_panel, w);
 }
 
-/* ---- the plan: from shapes, strides of the operands, dtype and ISA; strides decide only how elements are fetched ---- */
+/* ---- the plan: from shapes, strides of the operands, dtype and ISA; strides decide only how elements are fetched ----
+ */
 
 /* Outputs lo .. hi-1 of the axis find their tap inside the input. */
-static void valid_range(const fnn_axis *a, ptrdiff_t offset, ptrdiff_t from, ptrdiff_t to, ptrdiff_t *lo, ptrdiff_t *hi) {
+static void valid_range(const fnn_axis *a, ptrdiff_t offset, ptrdiff_t from, ptrdiff_t to, ptrdiff_t *lo,
+                        ptrdiff_t *hi) {
     ptrdiff_t low = offset >= 0 ? 0 : fnn_ceil_div(-offset, a->step);
     ptrdiff_t high = a->in - 1 - offset < 0 ? 0 : (a->in - 1 - offset) / a->step + 1;
     *lo = fnn_min(fnn_max(low, from), to);
     *hi = fnn_max(fnn_min(high, to), *lo);
 }
 
-static ptrdiff_t reach(const fnn_axis *a, ptrdiff_t outputs) { return (outputs - 1) * a->step + (a->taps - 1) * a->gap + 1; }
+static ptrdiff_t reach(const fnn_axis *a, ptrdiff_t outputs) {
+    return (outputs - 1) * a->step + (a->taps - 1) * a->gap + 1;
+}
 
 static int needs_padding(const fnn_axis *a) { return a->first < 0 || a->first + reach(a, a->out) > a->in; }
 
@@ -91,11 +100,12 @@ static void join_rows(fnn_correlation *c) {
     c->images = 1;
 }
 
-/* Rows of very few pixels leave register tiles that wait for their own latency, unless runs go on into the next row. (From 7
- * pixels on, reading twice the weights costs less than copying the input once for every horizontal tap.) */
+/* Rows of very few pixels leave register tiles that wait for their own latency, unless runs go on into the next row.
+ * (From 7 pixels on, reading twice the weights costs less than copying the input once for every horizontal tap.) */
 static int wants_spread(const fnn_correlation *c) {
     ptrdiff_t tile = c->K->tile_rows, tiles = fnn_ceil_div(c->w.out, tile), lanes = fnn_min(c->width, c->K->tile_cols);
-    if (c->depthwise || c->narrow || c->h.step != 1 || c->h.out < 2 || c->dst.c != 1 || c->dst.h != c->w.out * c->dst.w) return 0;
+    if (c->depthwise || c->narrow || c->h.step != 1 || c->h.out < 2 || c->dst.c != 1 || c->dst.h != c->w.out * c->dst.w)
+        return 0;
     if (5 * c->h.out * tiles <= 6 * fnn_ceil_div(c->h.out * c->w.out, tile)) return 0;
     return c->w.out / tiles * fnn_ceil_div(lanes, c->K->lanes) < 8;
 }
@@ -115,8 +125,8 @@ static void plan_layout(fnn_correlation *c) {
     int aliases = c->src.w * c->w.step * size % PAGE == 0;
     c->narrow = wants_narrow(c);
     c->spread = wants_spread(c);
-    c->staged = c->narrow || c->spread || needs_padding(&c->h) || needs_padding(&c->w) || (c->depth > 1 && c->src.c != 1) ||
-                (aliases && !c->depthwise);
+    c->staged = c->narrow || c->spread || needs_padding(&c->h) || needs_padding(&c->w) ||
+                (c->depth > 1 && c->src.c != 1) || (aliases && !c->depthwise);
     ptrdiff_t run = c->spread ? c->w.taps * c->depth : c->depth;
     c->pitch = !c->staged ? c->src.w : c->narrow ? 1 : run * size % PAGE ? run : run + 64 / size;
     c->merged = !c->depthwise && !c->narrow && (c->spread || (c->w.gap == 1 && c->pitch == c->depth) || c->w.taps == 1);
@@ -125,12 +135,15 @@ static void plan_layout(fnn_correlation *c) {
     if (c->narrow && c->depth < c->w.taps) c->batch = c->h.taps * c->depth, c->run = c->w.taps;
 }
 
-static ptrdiff_t count_chunks(const fnn_correlation *c) { return c->image_blocks * c->row_blocks * c->col_blocks * c->splits; }
+static ptrdiff_t count_chunks(const fnn_correlation *c) {
+    return c->image_blocks * c->row_blocks * c->col_blocks * c->splits;
+}
 
-/* Blocks small enough for the cache and for sharing out; panels are split where pixels do not give enough chunks, or where a
- * chunk would read more of the weights than of the input. */
+/* Blocks small enough for the cache and for sharing out; panels are split where pixels do not give enough chunks, or
+ * where a chunk would read more of the weights than of the input. */
 static void plan_blocks(fnn_correlation *c) {
-    ptrdiff_t tile = c->K->tile_rows, rows = c->h.out, cols = c->w.out, images = 1, panels = c->groups * c->weight->panels;
+    ptrdiff_t tile = c->K->tile_rows, rows = c->h.out, cols = c->w.out, images = 1,
+              panels = c->groups * c->weight->panels;
     ptrdiff_t panel_bytes = c->weight->panel_size * size_of(c->dtype);
     double flops = c->flops;
     while (!c->spread && cols > tile &&
@@ -138,16 +151,19 @@ static void plan_blocks(fnn_correlation *c) {
             (rows == 1 && (double)cols * flops > CHUNK_FLOPS && c->images * fnn_ceil_div(c->w.out, cols) < CHUNKS)))
         cols = fnn_round_up(fnn_ceil_div(cols, 2), tile);
     ptrdiff_t limit = fnn_max(STAGE_BYTES, SECOND_LEVEL - panel_bytes);
-    while (rows > 1 && stage_bytes(c, rows, cols) > (rows == c->h.out ? limit : STAGE_BYTES)) rows = fnn_ceil_div(rows, 2);
+    while (rows > 1 && stage_bytes(c, rows, cols) > (rows == c->h.out ? limit : STAGE_BYTES))
+        rows = fnn_ceil_div(rows, 2);
     /* Weights beyond the cache are read anew by every chunk: let it have several small images. */
     if (rows == c->h.out && cols == c->w.out && panels * panel_bytes > SECOND_LEVEL)
-        while (2 * images <= c->images && 2 * images * stage_bytes(c, rows, cols) <= limit && 2 * images * rows * cols <= 16 * tile)
+        while (2 * images <= c->images && 2 * images * stage_bytes(c, rows, cols) <= limit &&
+               2 * images * rows * cols <= 16 * tile)
             images *= 2;
     c->splits = 1;
     for (;;) {
         c->image_blocks = fnn_ceil_div(c->images, images), c->row_blocks = fnn_ceil_div(c->h.out, rows);
         c->col_blocks = fnn_ceil_div(c->w.out, cols);
-        if (count_chunks(c) >= CHUNKS || (double)(images * rows * cols) * flops / (double)c->splits <= CHUNK_FLOPS) break;
+        if (count_chunks(c) >= CHUNKS || (double)(images * rows * cols) * flops / (double)c->splits <= CHUNK_FLOPS)
+            break;
         int can_split = 2 * c->splits <= panels;
         if (can_split && panels / c->splits * panel_bytes > images * stage_bytes(c, rows, cols)) c->splits *= 2;
         else if (rows > 1) rows = fnn_ceil_div(rows, 2);
@@ -177,7 +193,9 @@ void fnn_correlate_plan(fnn_correlation *c) {
     c->scratch_bytes = (size_t)(used + (c->tile_at < 0 ? 0 : c->block_cols * c->weight->cols * size));
 }
 
-size_t fnn_correlate_bytes(const fnn_correlation *c) { return (size_t)fnn_round_up(2 * c->batch * (ptrdiff_t)sizeof(ptrdiff_t), 64); }
+size_t fnn_correlate_bytes(const fnn_correlation *c) {
+    return (size_t)fnn_round_up(2 * c->batch * (ptrdiff_t)sizeof(ptrdiff_t), 64);
+}
 
 /* ---- the work of a chunk ---- */
 
@@ -211,7 +229,8 @@ static void spread_row(const fnn_correlation *c, const char *src, char *dst) {
     }
 }
 
-/* Input row, pixels from column `col` on, into a row of every channel's plane; scratch is zero where nothing is written. */
+/* Input row, pixels from column `col` on, into a row of every channel's plane; scratch is zero where nothing is
+ * written. */
 static void plane_row(const fnn_correlation *c, const char *src, ptrdiff_t col, ptrdiff_t pixels, char *dst) {
     ptrdiff_t lo = fnn_min(fnn_max(-col, 0), pixels), hi = fnn_max(fnn_min(c->w.in - col, pixels), lo);
     if (hi > lo)
@@ -225,7 +244,8 @@ static char *input_row(const fnn_correlation *c, ptrdiff_t image, ptrdiff_t grou
 
 /* Copies what a block of an image reads of a group's channels. */
 static void stage(const fnn_correlation *c, const block_range *b, ptrdiff_t image, ptrdiff_t group, char *scratch) {
-    ptrdiff_t row = b->row * c->h.step + c->h.first, col = b->col * c->w.step + c->w.first, pixels = reach(&c->w, b->cols);
+    ptrdiff_t row = b->row * c->h.step + c->h.first, col = b->col * c->w.step + c->w.first,
+              pixels = reach(&c->w, b->cols);
     ptrdiff_t row_bytes = c->row_pitch * size_of(c->dtype);
     if (c->narrow) memset(scratch, 0, (size_t)c->stage_size);
     for (ptrdiff_t i = 0, n = reach(&c->h, b->rows); i < n; i++, row++) {
@@ -240,12 +260,12 @@ static void stage(const fnn_correlation *c, const block_range *b, ptrdiff_t imag
 }
 
 /* Bias and what else follows the sum, on pixels x cols at out; then to dst where out is only a buffer. */
-static void finish_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t cols, char *out, ptrdiff_t out_row, char *dst,
-                       const char *bias) {
+static void finish_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t cols, char *out, ptrdiff_t out_row,
+                       char *dst, const char *bias) {
     if (c->epilogue) {
         const char *residual = c->epilogue->residual;
-        c->K->gemm_epilogue(pixels, cols, out, out_row, bias, residual ? residual + (dst - c->dst.data) : NULL, c->dst.w,
-                            c->epilogue->activation);
+        c->K->gemm_epilogue(pixels, cols, out, out_row, bias, residual ? residual + (dst - c->dst.data) : NULL,
+                            c->dst.w, c->epilogue->activation);
     }
     if (out != dst) c->K->conv_scatter(pixels, cols, out, out_row, dst, c->dst.w, c->dst.c);
 }
@@ -258,7 +278,8 @@ static void compute_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t co
     if (c->depthwise)
         c->K->conv_depthwise(pixels, cols, c->batch, a, c->a_offset, a_row, panel, c->b_offset, out, out_row);
     else
-        c->K->gemm_tile(pixels, cols, c->batch, c->run, a, c->a_offset, a_row, 1, panel, c->b_offset, c->weight->cols, out, out_row, 0);
+        c->K->gemm_tile(pixels, cols, c->batch, c->run, a, c->a_offset, a_row, 1, panel, c->b_offset, c->weight->cols,
+                        out, out_row, 0);
     finish_run(c, pixels, cols, out, out_row, dst, bias);
 }
 
@@ -267,29 +288,32 @@ static void compute_narrow(const fnn_correlation *c, const block_range *b, ptrdi
                            const char *panel, char *dst, const char *bias, char *scratch) {
     char *product = scratch + c->product_at;
     ptrdiff_t pixels = (rows - 1) * c->row_pitch + b->cols, by_place = c->depth >= c->w.taps;
-    ptrdiff_t step = by_place ? c->plane : c->w.gap, weight_step = by_place ? c->weight->cols : c->depth * c->weight->cols;
+    ptrdiff_t step = by_place ? c->plane : c->w.gap,
+              weight_step = by_place ? c->weight->cols : c->depth * c->weight->cols;
     a = fnn_at(a, row * c->h.step * c->row_pitch, c->dtype);
     for (ptrdiff_t p = 0, n; p < pixels; p += n) {
         n = fnn_min(c->K->tile_cols, pixels - p);
-        c->K->gemm_tile(c->width, n, c->batch, c->run, panel, c->b_offset, 1, weight_step, fnn_at(a, p, c->dtype), c->a_offset, step,
-                        fnn_at(product, p, c->dtype), pixels, 0);
+        c->K->gemm_tile(c->width, n, c->batch, c->run, panel, c->b_offset, 1, weight_step, fnn_at(a, p, c->dtype),
+                        c->a_offset, step, fnn_at(product, p, c->dtype), pixels, 0);
     }
     for (ptrdiff_t i = 0; i < rows; i++) {
         char *to = fnn_at(dst, (row + i) * c->dst.h, c->dtype), *out = c->tile_at < 0 ? to : scratch + c->tile_at;
         ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->weight->cols;
-        c->K->conv_pack(1, b->cols, c->width, fnn_at(product, i * c->row_pitch, c->dtype), 1, pixels, out, NULL, out_row);
+        c->K->conv_pack(1, b->cols, c->width, fnn_at(product, i * c->row_pitch, c->dtype), 1, pixels, out, NULL,
+                        out_row);
         finish_run(c, b->cols, c->width, out, out_row, to, bias);
     }
 }
 
 /* A panel of output channels for the block of one image; a: where tap (0, 0) of the first output pixel is. */
-static void compute_panel(const fnn_correlation *c, const block_range *b, ptrdiff_t image, ptrdiff_t index, const char *a,
-                          char *scratch) {
+static void compute_panel(const fnn_correlation *c, const block_range *b, ptrdiff_t image, ptrdiff_t index,
+                          const char *a, char *scratch) {
     const fnn_conv_weight *w = c->weight;
     ptrdiff_t group = index / w->panels, first = index % w->panels * w->cols, cols = fnn_min(w->cols, w->width - first);
     ptrdiff_t channel = group * c->width + first;
     const char *panel = fnn_at(w->packed, index * w->panel_size, c->dtype);
-    char *dst = fnn_at(c->dst.data, image * c->dst.n + b->row * c->dst.h + b->col * c->dst.w + channel * c->dst.c, c->dtype);
+    char *dst = fnn_at(c->dst.data, image * c->dst.n + b->row * c->dst.h + b->col * c->dst.w + channel * c->dst.c,
+                       c->dtype);
     const char *bias = c->epilogue && c->epilogue->bias ? fnn_at(c->epilogue->bias, channel, c->dtype) : NULL;
     if (c->spread) compute_run(c, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
     else if (c->linear) compute_narrow(c, b, 0, b->rows, a, panel, dst, bias, scratch);
@@ -297,14 +321,15 @@ static void compute_panel(const fnn_correlation *c, const block_range *b, ptrdif
         for (ptrdiff_t i = 0; i < b->rows; i++) {
             if (c->narrow) compute_narrow(c, b, i, 1, a, panel, dst, bias, scratch);
             else
-                compute_run(c, b->cols, cols, fnn_at(a, i * c->h.step * c->row_pitch, c->dtype), c->w.step * c->pitch, panel,
-                            fnn_at(dst, i * c->dst.h, c->dtype), bias, scratch);
+                compute_run(c, b->cols, cols, fnn_at(a, i * c->h.step * c->row_pitch, c->dtype), c->w.step * c->pitch,
+                            panel, fnn_at(dst, i * c->dst.h, c->dtype), bias, scratch);
         }
 }
 
 static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t split = chunk % c->splits, place = chunk / c->splits, panels = c->groups * c->weight->panels, staged = -1;
-    block_range b = {.col = place % c->col_blocks * c->block_cols, .row = place / c->col_blocks % c->row_blocks * c->block_rows,
+    block_range b = {.col = place % c->col_blocks * c->block_cols,
+                     .row = place / c->col_blocks % c->row_blocks * c->block_rows,
                      .image = place / c->col_blocks / c->row_blocks * c->block_images};
     b.images = fnn_min(c->block_images, c->images - b.image);
     b.rows = fnn_min(c->block_rows, c->h.out - b.row);
@@ -325,8 +350,8 @@ static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scrat
 /* No tap reaches these outputs: a phase of backward_input that the kernel never touched. */
 static void clear_image(const fnn_correlation *c, ptrdiff_t image) {
     for (ptrdiff_t i = 0; i < c->h.out; i++)
-        c->K->conv_clear(c->w.out, c->groups * c->width, fnn_at(c->dst.data, image * c->dst.n + i * c->dst.h, c->dtype), c->dst.w,
-                         c->dst.c);
+        c->K->conv_clear(c->w.out, c->groups * c->width, fnn_at(c->dst.data, image * c->dst.n + i * c->dst.h, c->dtype),
+                         c->dst.w, c->dst.c);
 }
 
 /* Tables of where gemm_tile's operands start, from `memory` on. */

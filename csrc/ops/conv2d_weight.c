@@ -1,14 +1,16 @@
 /* conv2d_weight.c: dweight (groups*k, c, r, s) = sum over images and output pixels of x (n, groups*c, h, w) times
  * dy (n, groups*k, oh, ow).
  *
- * For each kernel position it is a matrix product x^T dy that sums over pixels: gemm_tile with x as the k-major A and dy as B.
- * Both are packed, a block of output rows at a time, so that the tile reads them one line after another: x as zero-padded rows
- * of cells, each the channels of one tile at one pixel, dy as panels of output channels. Read where they are, pixels are
- * hundreds of bytes apart and the tile waits: 130 instead of 160 GFLOP/s. With few channels a tile takes all horizontal kernel
- * positions of a pixel (`merged`), which are neighbours in a padded row and need no cells unless there is dilation.
+ * For each kernel position it is a matrix product x^T dy that sums over pixels: gemm_tile with x as the k-major A and
+ * dy as B. Both are packed, a block of output rows at a time, so that the tile reads them one line after another: x as
+ * zero-padded rows of cells, each the channels of one tile at one pixel, dy as panels of output channels. Read where
+ * they are, pixels are hundreds of bytes apart and the tile waits: 130 instead of 160 GFLOP/s. With few channels a tile
+ * takes all horizontal kernel positions of a pixel (`merged`), which are neighbours in a padded row and need no cells
+ * unless there is dilation.
  *
- * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, each summed one after
- * another into its own copy of the gradient; the copies are added in order. Within a part, chunks share out the gradient. */
+ * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, each summed one
+ * after another into its own copy of the gradient; the copies are added in order. Within a part, chunks share out the
+ * gradient. */
 #include "conv2d.h"
 
 #include <string.h>
@@ -17,7 +19,7 @@ enum {
     PARTS_BYTES = 8 << 20,    /* all parts together */
     PART_PIXELS = 1024,       /* at least, or adding the parts up costs more than a few percent */
     TARGET_BYTES = 640 << 10, /* of the gradient a chunk works on, to stay in the second-level cache */
-    BLOCK_PIXELS = 256,       /* packed at a time, at least: a tile of the gradient is read and written once for each block */
+    BLOCK_PIXELS = 256, /* packed at a time, at least: a tile of the gradient is read and written once for each block */
     CHUNKS = 16,
     CHUNK_FLOPS = 16 << 20
 };
@@ -34,8 +36,8 @@ typedef struct {
     ptrdiff_t cols, panels, part_size;   /* packed gradient: [group][panel][r][s][c][cols] */
     ptrdiff_t rows, tiles, height, cell; /* gradient rows of one kernel row (merged: s * c), in tiles of `height` */
     ptrdiff_t parts, chunk_panels, chunk_tiles, chunk_r, panel_chunks, tile_chunks, r_chunks;
-    ptrdiff_t row_step, pitch;           /* packed x: rows between output rows, elements of a row */
-    ptrdiff_t block_rows, image_rows;    /* output rows of a block, packed rows of its part in one image */
+    ptrdiff_t row_step, pitch;        /* packed x: rows between output rows, elements of a row */
+    ptrdiff_t block_rows, image_rows; /* output rows of a block, packed rows of its part in one image */
     ptrdiff_t *slot;
     char *packed;
     size_t slot_at, dy_at, x_at, line_at, shared, scratch;
@@ -46,22 +48,27 @@ static size_t align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 /* ---- plan ---- */
 
 /* Whether pixels are equally far apart throughout, with neighbouring channels. */
-static int is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) { return t->c == 1 && t->h == w * t->w && t->n == h * t->h; }
+static int is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) {
+    return t->c == 1 && t->h == w * t->w && t->n == h * t->h;
+}
 
 static void split_gradient(gradient *p) {
     const fnn_conv_dims *d = p->d;
     ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), pixels = d->n * d->oh * d->ow, bytes = p->part_size * size;
     double flops = 2.0 * (double)pixels * (double)(p->groups * p->k * p->c * d->r * d->s);
-    p->parts = fnn_max(fnn_min(fnn_min(PARTS_BYTES / fnn_max(bytes, 1), pixels / PART_PIXELS), fnn_min(CHUNKS, d->n * d->oh)), 1);
+    p->parts = fnn_max(
+        fnn_min(fnn_min(PARTS_BYTES / fnn_max(bytes, 1), pixels / PART_PIXELS), fnn_min(CHUNKS, d->n * d->oh)), 1);
     p->chunk_panels = p->panels, p->chunk_tiles = p->tiles, p->chunk_r = d->r;
     while (!p->depthwise) {
-        ptrdiff_t splits = p->groups * fnn_ceil_div(p->panels, p->chunk_panels) * fnn_ceil_div(p->tiles, p->chunk_tiles) *
-                           fnn_ceil_div(d->r, p->chunk_r);
-        ptrdiff_t target = p->chunk_panels * p->cols * p->chunk_tiles * p->height * p->chunk_r * (p->merged ? 1 : d->s) * size;
+        ptrdiff_t splits = p->groups * fnn_ceil_div(p->panels, p->chunk_panels) *
+                           fnn_ceil_div(p->tiles, p->chunk_tiles) * fnn_ceil_div(d->r, p->chunk_r);
+        ptrdiff_t target = p->chunk_panels * p->cols * p->chunk_tiles * p->height * p->chunk_r *
+                           (p->merged ? 1 : d->s) * size;
         int wanted = p->parts * splits < CHUNKS && flops / (double)(p->parts * splits) > 2 * CHUNK_FLOPS;
         if (target <= TARGET_BYTES && !wanted) break;
         /* Halve the longer side: a chunk packs its channels of x and of dy for itself. */
-        if (p->chunk_panels > 1 && p->chunk_panels * p->cols >= p->chunk_tiles * p->height) p->chunk_panels = fnn_ceil_div(p->chunk_panels, 2);
+        if (p->chunk_panels > 1 && p->chunk_panels * p->cols >= p->chunk_tiles * p->height)
+            p->chunk_panels = fnn_ceil_div(p->chunk_panels, 2);
         else if (p->chunk_tiles > 4) p->chunk_tiles = fnn_ceil_div(p->chunk_tiles, 2);
         else if (p->chunk_r > 1) p->chunk_r = fnn_ceil_div(p->chunk_r, 2);
         else if (p->chunk_panels > 1) p->chunk_panels = fnn_ceil_div(p->chunk_panels, 2);
@@ -90,15 +97,23 @@ static void plan_tiles(gradient *p) {
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
     const fnn_tensor *dy = call->in[0], *x = call->in[1];
     ptrdiff_t size = (ptrdiff_t)fnn_itemsize(x->dtype), window = (d->s - 1) * d->dilation[1] + 1;
-    *p = (gradient){.d = d, .K = fnn_kernels_of(x->dtype), .dtype = x->dtype, .x = fnn_image_of(x), .dy = fnn_image_of(dy),
-                    .dw = *call->out[0], .groups = d->groups, .c = d->c, .k = d->k};
+    *p = (gradient){.d = d,
+                    .K = fnn_kernels_of(x->dtype),
+                    .dtype = x->dtype,
+                    .x = fnn_image_of(x),
+                    .dy = fnn_image_of(dy),
+                    .dw = *call->out[0],
+                    .groups = d->groups,
+                    .c = d->c,
+                    .k = d->k};
     plan_tiles(p);
     split_gradient(p);
     p->dense_dy = is_dense(&p->dy, d->oh, d->ow);
-    p->joined = !p->depthwise && d->r * d->s == 1 && d->stride[0] * d->stride[1] == 1 && d->oh == d->h && d->ow == d->w &&
-                is_dense(&p->x, d->h, d->w);
+    p->joined = !p->depthwise && d->r * d->s == 1 && d->stride[0] * d->stride[1] == 1 && d->oh == d->h &&
+                d->ow == d->w && is_dense(&p->x, d->h, d->w);
     ptrdiff_t line = ((d->ow - 1) * d->stride[1] + window) * (p->depthwise ? p->k : p->c); /* a padded row of x */
-    int by_output = p->merged && !p->lines && !p->depthwise; /* a cell for each output column, not for each column of x */
+    int by_output = p->merged && !p->lines &&
+                    !p->depthwise; /* a cell for each output column, not for each column of x */
     p->row_step = d->r == 1 ? 1 : d->stride[0];
     p->pitch = by_output ? d->ow * p->cell : ((d->ow - 1) * d->stride[1] + window) * p->cell;
     ptrdiff_t images = fnn_min(fnn_max(BLOCK_PIXELS / (d->oh * d->ow), 1), fnn_max(d->n, 1));
@@ -109,7 +124,8 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     p->dy_at = align((size_t)(2 * p->block_rows) * sizeof(ptrdiff_t));
     p->x_at = p->dy_at + align((size_t)(p->block_rows * d->ow * p->chunk_panels * p->cols * size));
     p->line_at = p->x_at + align((size_t)(images * p->image_rows * p->pitch * size));
-    size_t dense = align((size_t)(p->cols * p->c * d->r * d->s * size)); /* a panel of the result, when dweight is strided */
+    size_t dense = align(
+        (size_t)(p->cols * p->c * d->r * d->s * size)); /* a panel of the result, when dweight is strided */
     p->scratch = p->line_at + align((size_t)(line * size));
     if (p->scratch < dense) p->scratch = dense;
 }
@@ -118,33 +134,40 @@ static ptrdiff_t clamp(ptrdiff_t v, ptrdiff_t lo, ptrdiff_t hi) { return fnn_min
 
 /* ---- packing ---- */
 
-/* Row y of image n of x, `channels` channels from `first` on, every `step`-th column from -left on: [pixels][cell]; zeros outside. */
+/* Row y of image n of x, `channels` channels from `first` on, every `step`-th column from -left on: [pixels][cell];
+ * zeros outside. */
 static void pack_line(const gradient *p, ptrdiff_t n, ptrdiff_t y, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t step,
                       ptrdiff_t pixels, char *dst, ptrdiff_t cell) {
     const fnn_conv_dims *d = p->d;
-    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), left = d->padding[2], lo = fnn_min(fnn_ceil_div(left, step), pixels);
+    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), left = d->padding[2],
+              lo = fnn_min(fnn_ceil_div(left, step), pixels);
     ptrdiff_t hi = fnn_max(fnn_min(fnn_ceil_div(left + d->w, step), pixels), lo);
     if (y < 0 || y >= d->h) lo = hi = pixels;
     memset(dst, 0, (size_t)(lo * cell * size));
     if (hi > lo)
-        p->K->conv_pack(1, hi - lo, channels,
-                        fnn_at(p->x.data, n * p->x.n + y * p->x.h + (lo * step - left) * p->x.w + first * p->x.c, p->dtype),
-                        step * p->x.w, p->x.c, dst + lo * cell * size, NULL, cell);
+        p->K->conv_pack(
+            1, hi - lo, channels,
+            fnn_at(p->x.data, n * p->x.n + y * p->x.h + (lo * step - left) * p->x.w + first * p->x.c, p->dtype),
+            step * p->x.w, p->x.c, dst + lo * cell * size, NULL, cell);
     memset(dst + hi * cell * size, 0, (size_t)((pixels - hi) * cell * size));
 }
 
-/* One packed row: cells of tile `tile` for every column; for every output column when they hold all horizontal positions. */
-static void pack_row(const gradient *p, ptrdiff_t group, ptrdiff_t tile, ptrdiff_t n, ptrdiff_t y, char *dst, char *line) {
+/* One packed row: cells of tile `tile` for every column; for every output column when they hold all horizontal
+ * positions. */
+static void pack_row(const gradient *p, ptrdiff_t group, ptrdiff_t tile, ptrdiff_t n, ptrdiff_t y, char *dst,
+                     char *line) {
     const fnn_conv_dims *d = p->d;
-    ptrdiff_t from = tile * p->height, height = fnn_min(p->height, p->rows - from), pixels = p->pitch / p->cell, c = p->c;
+    ptrdiff_t from = tile * p->height, height = fnn_min(p->height, p->rows - from), pixels = p->pitch / p->cell,
+              c = p->c;
     if (p->lines) pack_line(p, n, y, group * c, c, 1, pixels, dst, c);
-    else if (!p->merged || d->s == 1) pack_line(p, n, y, group * c + from, height, p->merged ? d->stride[1] : 1, pixels, dst, p->cell);
+    else if (!p->merged || d->s == 1)
+        pack_line(p, n, y, group * c + from, height, p->merged ? d->stride[1] : 1, pixels, dst, p->cell);
     else {
         pack_line(p, n, y, group * c, c, 1, (d->ow - 1) * d->stride[1] + (d->s - 1) * d->dilation[1] + 1, line, c);
         for (ptrdiff_t q = from, n_q; q < from + height; q += n_q) {
             n_q = fnn_min(c - q % c, from + height - q);
-            p->K->conv_pack(1, d->ow, n_q, fnn_at(line, q / c * d->dilation[1] * c + q % c, p->dtype), d->stride[1] * c, 1,
-                            fnn_at(dst, q - from, p->dtype), NULL, p->cell);
+            p->K->conv_pack(1, d->ow, n_q, fnn_at(line, q / c * d->dilation[1] * c + q % c, p->dtype), d->stride[1] * c,
+                            1, fnn_at(dst, q - from, p->dtype), NULL, p->cell);
         }
     }
 }
@@ -156,8 +179,8 @@ typedef struct {
     char *part;
     ptrdiff_t *a_offset, *b_offset;
     char *dy, *x, *line;
-    fnn_prefetch next_x, next_dy;           /* of the next block */
-    ptrdiff_t quota_x, quota_dy;            /* to ask for before each tile */
+    fnn_prefetch next_x, next_dy; /* of the next block */
+    ptrdiff_t quota_x, quota_dy;  /* to ask for before each tile */
 } target;
 
 static char *place_of(const gradient *p, const target *t, ptrdiff_t panel, ptrdiff_t r, ptrdiff_t row) {
@@ -165,7 +188,8 @@ static char *place_of(const gradient *p, const target *t, ptrdiff_t panel, ptrdi
     return fnn_at(t->part, (((t->group * p->panels + panel) * d->r + r) * d->s * p->c + row) * p->cols, p->dtype);
 }
 
-/* Output rows u0 .. u1-1, counted through all images: where their first packed rows are, and dy as [panel][row][ow][cols]. */
+/* Output rows u0 .. u1-1, counted through all images: where their first packed rows are, and dy as
+ * [panel][row][ow][cols]. */
 static void pack_dy(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t u1) {
     const fnn_conv_dims *d = p->d;
     ptrdiff_t row = d->ow * p->cols;
@@ -176,9 +200,10 @@ static void pack_dy(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t 
         if (p->dense_dy && u > u0) continue; /* packed with the first row */
         for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++) {
             ptrdiff_t from = panel * p->cols, k = t->group * p->k + from;
-            p->K->conv_pack(1, p->dense_dy ? (u1 - u0) * d->ow : d->ow, fnn_min(p->cols, p->k - from),
-                            fnn_at(p->dy.data, u / d->oh * p->dy.n + u % d->oh * p->dy.h + k * p->dy.c, p->dtype), p->dy.w, p->dy.c,
-                            fnn_at(t->dy, ((panel - t->panel) * p->block_rows + u - u0) * row, p->dtype), NULL, p->cols);
+            p->K->conv_pack(
+                1, p->dense_dy ? (u1 - u0) * d->ow : d->ow, fnn_min(p->cols, p->k - from),
+                fnn_at(p->dy.data, u / d->oh * p->dy.n + u % d->oh * p->dy.h + k * p->dy.c, p->dtype), p->dy.w, p->dy.c,
+                fnn_at(t->dy, ((panel - t->panel) * p->block_rows + u - u0) * row, p->dtype), NULL, p->cols);
         }
     }
 }
@@ -190,12 +215,14 @@ static void pack_x(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff_t
     if (p->joined) {
         ptrdiff_t from = tile * p->height;
         p->K->conv_pack(1, (u1 - u0) * d->ow, fnn_min(p->height, p->rows - from),
-                        fnn_at(p->x.data, u0 * p->x.h + t->group * p->c + from, p->dtype), p->x.w, 1, t->x, NULL, p->cell);
+                        fnn_at(p->x.data, u0 * p->x.h + t->group * p->c + from, p->dtype), p->x.w, 1, t->x, NULL,
+                        p->cell);
         return;
     }
     for (ptrdiff_t u = u0, image = 0, rows; u < u1; u += rows, image++) {
         rows = fnn_min(d->oh - u % d->oh, u1 - u);
-        ptrdiff_t y = u % d->oh * d->stride[0] - d->padding[0], count = (rows - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1;
+        ptrdiff_t y = u % d->oh * d->stride[0] - d->padding[0],
+                  count = (rows - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1;
         ptrdiff_t step = d->r == 1 ? d->stride[0] : 1;
         for (ptrdiff_t i = 0; i < count; i++) {
             char *dst = fnn_at(t->x, (image * p->image_rows + i) * p->pitch, p->dtype);
@@ -209,19 +236,21 @@ static void pack_x(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff_t
 static void plan_prefetch(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t u1) {
     const fnn_conv_dims *d = p->d;
     ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), c = p->merged ? 0 : t->tile * p->height, k = t->panel * p->cols;
-    ptrdiff_t c_end = p->merged ? p->c : fnn_min(t->tile_end * p->height, p->c), k_end = fnn_min(t->panel_end * p->cols, p->k);
+    ptrdiff_t c_end = p->merged ? p->c : fnn_min(t->tile_end * p->height, p->c),
+              k_end = fnn_min(t->panel_end * p->cols, p->k);
     ptrdiff_t calls = (t->tile_end - t->tile) * (t->panel_end - t->panel) * (t->r_end - t->r) * (p->merged ? 1 : d->s);
     t->next_x.left = t->next_dy.left = 0;
     if (u0 >= u1) return;
     if (is_dense(&p->x, d->h, d->w)) {
         ptrdiff_t top = d->padding[0], first = u0 / d->oh * d->h + clamp(u0 % d->oh * d->stride[0] - top, 0, d->h);
-        ptrdiff_t last = (u1 - 1) / d->oh * d->h + clamp((u1 - 1) % d->oh * d->stride[0] - top + (d->r - 1) * d->dilation[0] + 1, 0, d->h);
-        t->next_x = fnn_prefetch_of(fnn_at(p->x.data, first * p->x.h + t->group * p->c + c, p->dtype), (last - first) * d->w,
-                                    p->x.w * size, (c_end - c) * size);
+        ptrdiff_t last = (u1 - 1) / d->oh * d->h +
+                         clamp((u1 - 1) % d->oh * d->stride[0] - top + (d->r - 1) * d->dilation[0] + 1, 0, d->h);
+        t->next_x = fnn_prefetch_of(fnn_at(p->x.data, first * p->x.h + t->group * p->c + c, p->dtype),
+                                    (last - first) * d->w, p->x.w * size, (c_end - c) * size);
     }
     if (is_dense(&p->dy, d->oh, d->ow))
-        t->next_dy = fnn_prefetch_of(fnn_at(p->dy.data, u0 * p->dy.h + t->group * p->k + k, p->dtype), (u1 - u0) * d->ow, p->dy.w * size,
-                                     (k_end - k) * size);
+        t->next_dy = fnn_prefetch_of(fnn_at(p->dy.data, u0 * p->dy.h + t->group * p->k + k, p->dtype),
+                                     (u1 - u0) * d->ow, p->dy.w * size, (k_end - k) * size);
     t->quota_x = t->next_x.left / calls + 1;
     t->quota_dy = t->next_dy.left / calls + 1;
 }
@@ -237,9 +266,12 @@ static void add_tile(const gradient *p, target *t, ptrdiff_t tile, ptrdiff_t row
             for (ptrdiff_t s = 0; s < places; s++) {
                 fnn_prefetch_some(&t->next_x, t->quota_x);
                 fnn_prefetch_some(&t->next_dy, t->quota_dy);
-                p->K->gemm_tile(height, fnn_min(p->cols, p->k - panel * p->cols), batch, rows / batch * d->ow,
-                                fnn_at(t->x, r * d->dilation[0] * p->pitch + s * d->dilation[1] * p->cell + (p->lines ? from : 0), p->dtype),
-                                t->a_offset, 1, a_col, b, t->b_offset, p->cols, place_of(p, t, panel, r, s * p->c + from), p->cols, 1);
+                p->K->gemm_tile(
+                    height, fnn_min(p->cols, p->k - panel * p->cols), batch, rows / batch * d->ow,
+                    fnn_at(t->x, r * d->dilation[0] * p->pitch + s * d->dilation[1] * p->cell + (p->lines ? from : 0),
+                           p->dtype),
+                    t->a_offset, 1, a_col, b, t->b_offset, p->cols, place_of(p, t, panel, r, s * p->c + from), p->cols,
+                    1);
             }
     }
 }
@@ -247,9 +279,9 @@ static void add_tile(const gradient *p, target *t, ptrdiff_t tile, ptrdiff_t row
 static void add_depthwise(const gradient *p, const target *t, ptrdiff_t rows) {
     const fnn_conv_dims *d = p->d;
     for (ptrdiff_t r = 0; r < d->r; r++)
-        p->K->conv_depthwise_gradient(rows, d->ow, p->k, d->s, fnn_at(t->x, r * d->dilation[0] * p->pitch, p->dtype), t->a_offset,
-                                      d->stride[1] * p->cell, d->dilation[1] * p->cell, t->dy, t->b_offset, p->cols,
-                                      place_of(p, t, 0, r, 0), p->cols);
+        p->K->conv_depthwise_gradient(rows, d->ow, p->k, d->s, fnn_at(t->x, r * d->dilation[0] * p->pitch, p->dtype),
+                                      t->a_offset, d->stride[1] * p->cell, d->dilation[1] * p->cell, t->dy, t->b_offset,
+                                      p->cols, place_of(p, t, 0, r, 0), p->cols);
 }
 
 static void clear_target(const gradient *p, const target *t) {
@@ -257,7 +289,8 @@ static void clear_target(const gradient *p, const target *t) {
     for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++)
         for (ptrdiff_t r = t->r; r < t->r_end; r++)
             for (ptrdiff_t s = 0; s < (p->merged ? 1 : p->d->s); s++)
-                memset(place_of(p, t, panel, r, s * p->c + from), 0, (size_t)((to - from) * p->cols) * fnn_itemsize(p->dtype));
+                memset(place_of(p, t, panel, r, s * p->c + from), 0,
+                       (size_t)((to - from) * p->cols) * fnn_itemsize(p->dtype));
 }
 
 /* Output rows of the block that starts at row u: blocks end where images do. */
@@ -269,8 +302,11 @@ static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const gradient *p = context;
     const fnn_conv_dims *d = p->d;
     ptrdiff_t rest = chunk, rows = d->n * d->oh;
-    target t = {.a_offset = scratch, .b_offset = (ptrdiff_t *)scratch + p->block_rows, .dy = (char *)scratch + p->dy_at,
-                .x = (char *)scratch + p->x_at, .line = (char *)scratch + p->line_at};
+    target t = {.a_offset = scratch,
+                .b_offset = (ptrdiff_t *)scratch + p->block_rows,
+                .dy = (char *)scratch + p->dy_at,
+                .x = (char *)scratch + p->x_at,
+                .line = (char *)scratch + p->line_at};
     t.r = rest % p->r_chunks * p->chunk_r, rest /= p->r_chunks;
     t.tile = rest % p->tile_chunks * p->chunk_tiles, rest /= p->tile_chunks;
     t.panel = rest % p->panel_chunks * p->chunk_panels, rest /= p->panel_chunks;
@@ -302,14 +338,16 @@ static void combine_panel(void *context, ptrdiff_t index, void *scratch) {
     const fnn_tensor *dw = &p->dw;
     const char *src = fnn_at(p->packed, index * places * p->c * p->cols, p->dtype);
     char *dst = fnn_at(dw->data, k * dw->stride[0], p->dtype);
-    int dense = (d->s == 1 || dw->stride[3] == 1) && (d->r == 1 || dw->stride[2] == d->s) && (p->c == 1 || dw->stride[1] == places);
+    int dense = (d->s == 1 || dw->stride[3] == 1) && (d->r == 1 || dw->stride[2] == d->s) &&
+                (p->c == 1 || dw->stride[1] == places);
     p->K->conv_combine(places, p->c, cols, p->parts, src, p->part_size, p->slot, p->cols, dense ? dst : scratch,
                        dense ? dw->stride[0] : row);
     if (dense) return;
     for (ptrdiff_t j = 0; j < cols; j++)
         for (ptrdiff_t c = 0; c < p->c; c++)
             p->K->conv_scatter(d->r, d->s, fnn_at(scratch, j * row + c * places, p->dtype), d->s,
-                               fnn_at(dst, j * dw->stride[0] + c * dw->stride[1], p->dtype), dw->stride[2], dw->stride[3]);
+                               fnn_at(dst, j * dw->stride[0] + c * dw->stride[1], p->dtype), dw->stride[2],
+                               dw->stride[3]);
 }
 
 void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws) {
