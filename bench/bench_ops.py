@@ -1,6 +1,6 @@
 """The operations of the OpSpec list that name a realistic size, verified against their reference, then timed beside PyTorch.
 
-    python -m pytest bench/bench_ops.py [--threads 2] [--benchmark-enable --benchmark-json FILE]
+    python -m pytest bench/bench_ops.py --benchmark-enable [--threads 2] [--benchmark-json FILE]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whole training steps (forward, loss, backward, SGD with momentum) beside PyTorch, eager and captured, timed in turns.
 
-    python -m pytest bench/bench_steps.py [--threads 2] [--benchmark-enable --benchmark-json FILE]
+    python -m pytest bench/bench_steps.py --benchmark-enable [--threads 2] [--benchmark-json FILE]
 
 PyTorch runs eagerly, contiguous and, for images, channels-last; the faster counts.
 """

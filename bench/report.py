@@ -1,6 +1,6 @@
 """Turns pytest-benchmark's JSON into the README's table, and a plot.
 
-    python -m pytest bench/bench_products.py bench/bench_steps.py bench/bench_conv.py --benchmark-enable --benchmark-json bench.json
+    python -m pytest bench/bench_gemm.py bench/bench_steps.py bench/bench_conv.py --benchmark-enable --benchmark-json bench.json
     python bench/report.py bench.json [--plot ratios.png]
 """
 
@@ -13,8 +13,8 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-TITLES = {"test_square": "square matrix products", "test_linear": "fully connected layers, each pass", "test_step": "training steps",
-          "test_convolution": "convolutions, each pass", "test_op": "single operations"}
+TITLES = {"test_product": "matrix products", "test_step": "training steps", "test_convolution": "convolutions, each pass",
+          "test_op": "single operations"}
 
 
 def read(path: str) -> list[dict]:

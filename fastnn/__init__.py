@@ -14,5 +14,6 @@ from .functional import *
 from .program import capture
 from .random import Generator, initial_seed, manual_seed, rand, randn, randperm
 from .threads import num_threads
+from . import nn, optim
 
 __version__ = "0.1.0"
