@@ -12,7 +12,7 @@ def test_python_of_the_readme_runs():
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     names = {}
     exec(compile(code, "README.md", "exec"), names)
-    assert names["probabilities"].shape == (256, 2)
+    assert names["logits"].shape == (256, 2)
     assert len(names["history"].history["loss"]) == 3
 
 
