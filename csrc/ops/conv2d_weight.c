@@ -179,6 +179,7 @@ typedef struct {
     char *part;
     ptrdiff_t *a_offset, *b_offset;
     char *dy, *x, *line;
+    int one_run; /* a 1x1 kernel's packed pixels follow one another */
     fnn_prefetch next_x, next_dy; /* of the next block */
     ptrdiff_t quota_x, quota_dy;  /* to ask for before each tile */
 } target;
@@ -190,9 +191,10 @@ static char *place_of(const gradient *p, const target *t, ptrdiff_t panel, ptrdi
 
 /* Output rows u0 .. u1-1, counted through all images: where their first packed rows are, and dy as
  * [panel][row][ow][cols]. */
-static void pack_dy(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t u1) {
+static void pack_dy(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t u1) {
     const fnn_conv_dims *d = p->d;
     ptrdiff_t row = d->ow * p->cols;
+    t->one_run = p->joined || (d->r * d->s == 1 && (u0 % d->oh == 0 || u0 / d->oh == (u1 - 1) / d->oh));
     for (ptrdiff_t u = u0; u < u1; u++) {
         ptrdiff_t image = u / d->oh - u0 / d->oh, first = image ? 0 : u0 % d->oh;
         t->a_offset[u - u0] = (image * p->image_rows + (u % d->oh - first) * p->row_step) * p->pitch;
@@ -258,7 +260,7 @@ static void plan_prefetch(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t 
 static void add_tile(const gradient *p, target *t, ptrdiff_t tile, ptrdiff_t rows) {
     const fnn_conv_dims *d = p->d;
     ptrdiff_t from = tile * p->height, height = fnn_min(p->height, p->rows - from);
-    ptrdiff_t batch = p->joined ? 1 : rows;
+    ptrdiff_t batch = t->one_run ? 1 : rows;
     ptrdiff_t places = p->merged ? 1 : d->s, a_col = p->merged && !p->lines ? p->cell : d->stride[1] * p->cell;
     for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++) {
         const char *b = fnn_at(t->dy, (panel - t->panel) * p->block_rows * d->ow * p->cols, p->dtype);
