@@ -53,7 +53,8 @@ def pair(product: Product) -> list[Callable[[], Any]]:
     """The same product by fastnn and by PyTorch, each into memory of its own that it has used before."""
     which, batch, inputs, outputs = product
     rng = np.random.default_rng(0)
-    x, weight, bias, dy = (rng.standard_normal(s, dtype=np.float32) for s in ((batch, inputs), (outputs, inputs), (outputs,), (batch, outputs)))
+    shapes = ((batch, inputs), (outputs, inputs), (outputs,), (batch, outputs))
+    x, weight, bias, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
     fx, fw, fb, fdy = map(fastnn.tensor, (x, weight, bias, dy))
     tx, tw, tb, tdy = (torch.from_numpy(a).clone() for a in (x, weight, bias, dy))
     shape = {"backward_input": (batch, inputs), "backward_weight": (outputs, inputs)}.get(which, (batch, outputs))

@@ -120,9 +120,20 @@ def test_an_element_is_one_chain_whatever_surrounds_it():
         np.testing.assert_array_equal(whole[rows, cols], part)
 
 
+def test_a_packed_operand_larger_than_its_buffer_comes_in_slabs():
+    rng = np.random.default_rng(9)
+    a, b = (rng.standard_normal(shape, dtype=np.float32) for shape in ((520, 2100), (2100, 4200)))
+    whole = launch.matmul(laid_out(a, "C"), laid_out(b, "C")).numpy()
+    for cols in (slice(0, 9), slice(2090, 2130), slice(4190, 4200)):
+        check(whole[:, cols], a, b[:, cols])
+        np.testing.assert_array_equal(whole[:40, cols], launch.matmul(laid_out(a[:40], "C"), laid_out(b[:, cols], "C")).numpy())
+
+
 def test_batch_axes_broadcast_and_merge():
     rng = np.random.default_rng(5)
-    for sa, sb in (((3, 1, 5, 7), (4, 7, 6)), ((6, 5, 40), (40, 3)), ((2, 3, 9, 8), (2, 3, 8, 9)), ((5, 40), (3, 40, 2)), ((2, 1, 1, 33), (33, 50))):
+    shapes = (((3, 1, 5, 7), (4, 7, 6)), ((6, 5, 40), (40, 3)), ((2, 3, 9, 8), (2, 3, 8, 9)), ((5, 40), (3, 40, 2)),
+              ((2, 1, 1, 33), (33, 50)))
+    for sa, sb in shapes:
         a, b = random(rng, sa, np.float32), random(rng, sb, np.float32)
         y = launch.matmul(laid_out(a, "C"), laid_out(b, "C")).numpy()
         check(y, a, b)
@@ -130,7 +141,8 @@ def test_batch_axes_broadcast_and_merge():
             np.testing.assert_array_equal(y, launch.matmul(laid_out(a, order), laid_out(b, order)).numpy())
     a, b = random(rng, (4, 5, 6), np.float32), random(rng, (6, 7), np.float32)
     moved = laid_out(a.transpose(1, 0, 2), "C").transpose(0, 1)  # batch and rows exchanged in memory: cannot merge
-    np.testing.assert_array_equal(launch.matmul(moved, laid_out(b, "C")).numpy(), launch.matmul(laid_out(a, "C"), laid_out(b, "C")).numpy())
+    plain = launch.matmul(laid_out(a, "C"), laid_out(b, "C")).numpy()
+    np.testing.assert_array_equal(plain, launch.matmul(moved, laid_out(b, "C")).numpy())
 
 
 def test_linear_takes_any_leading_axes():

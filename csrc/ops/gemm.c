@@ -10,20 +10,20 @@
 #include <string.h>
 
 enum {
-    ROW_BLOCK = 512,      /* most rows of C in a chunk */
-    LEAST_ROWS = 56,      /* fewest, where M needs several row blocks */
-    LEAST_PANELS = 4,     /* fewest, where A is copied */
-    PANEL_BLOCK = 16,     /* most panels of B in a chunk: with DEPTH_BLOCK, 0.8 MB */
-    DEPTH_BLOCK = 384,    /* longest block of k for float32, half of it for float64 */
-    NEAR_BYTES = 22528,   /* rows of A kept in the first-level cache */
-    CLOSE_BYTES = 131072, /* an operand of so few pages is read where it is, whatever its order */
+    ROW_BLOCK = 512,       /* most rows of C in a chunk */
+    LEAST_ROWS = 56,       /* fewest, where M needs several row blocks */
+    LEAST_PANELS = 4,      /* fewest, where A is copied */
+    PANEL_BLOCK = 16,      /* most panels of B in a chunk: with DEPTH_BLOCK, 0.8 MB */
+    DEPTH_BLOCK = 384,     /* longest block of k for float32, half of it for float64 */
+    NEAR_BYTES = 22528,    /* rows of A kept in the first-level cache */
+    CLOSE_BYTES = 131072,  /* an operand of so few pages is read where it is, whatever its order */
     SLAB_BYTES = 32 << 20, /* most that is packed at a time */
-    PACK_PANELS = 8,      /* packed together: long runs of B's rows */
-    FEW_ROWS = 16,        /* inner products: most rows of C, where packing B would cost more, ... */
-    FEW_ROWS_DEPTH = 128, /* ... and least K, or the sums across lanes do */
-    FEW_COLUMNS = 8,      /* or most columns, where lanes of a tile would be idle, ... */
+    PACK_PANELS = 8,       /* packed together: long runs of B's rows */
+    FEW_ROWS = 16,         /* inner products: most rows of C, where packing B would cost more, ... */
+    FEW_ROWS_DEPTH = 128,  /* ... and least K, or the sums across lanes do */
+    FEW_COLUMNS = 8,       /* or most columns, where lanes of a tile would be idle, ... */
     FEW_COLUMNS_DEPTH = 32,
-    FEW_CHUNKS = 8,
+    FEW_CHUNKS = 8,        /* enough for most machines: B is not packed twice for more */
     MAX_CHUNKS = 48
 };
 static const double CHUNK_NS = 12000;
@@ -62,8 +62,8 @@ typedef struct {
     ptrdiff_t batches, row_blocks, col_blocks;
     ptrdiff_t all_panels, slabs; /* of B */
     ptrdiff_t first, panels;     /* of a slab: the widest one, then the present one */
-    ptrdiff_t depth;                /* of a k block */
-    ptrdiff_t near_rows;            /* of A at a time */
+    ptrdiff_t depth;             /* of a k block */
+    ptrdiff_t near_rows;         /* of A at a time */
     int a_in_place;
     packing packs;
     char *shared;

@@ -9,7 +9,8 @@ static int infer(fnn_call *call) {
         return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must have at least 2 axes", a->rank < 2 ? "a" : "b",
                         fnn_shape_text(a->rank < 2 ? a : b));
     if (a->shape[a->rank - 1] != b->shape[b->rank - 2])
-        return fnn_fail(call, FNN_VALUE_ERROR, "shapes %s and %s do not match: the last axis of 'a' (%td) must be the last but one of 'b' (%td)",
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "shapes %s and %s do not match: the last axis of 'a' (%td) must be the last but one of 'b' (%td)",
                         fnn_shape_text(a), fnn_shape_text(b), a->shape[a->rank - 1], b->shape[b->rank - 2]);
     int rank = a->rank > b->rank ? a->rank : b->rank;
     ptrdiff_t shape[FNN_MAX_RANK];
@@ -39,7 +40,8 @@ static fnn_matrix matrix_of(const fnn_tensor *x, int rank) {
 static void merge_batch(fnn_gemm *g) {
     while (g->batch_rank > 0) {
         int d = g->batch_rank - 1;
-        int joins = g->batch_shape[d] == 1 || (g->b.batch[d] == 0 && g->a.batch[d] == g->M * g->a.row && g->c.batch[d] == g->M * g->c.row);
+        int joins = g->batch_shape[d] == 1 || (g->b.batch[d] == 0 && g->a.batch[d] == g->M * g->a.row &&
+                                               g->c.batch[d] == g->M * g->c.row);
         if (!joins) return;
         g->M *= g->batch_shape[d];
         g->batch_rank = d;
