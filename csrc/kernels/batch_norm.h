@@ -15,8 +15,7 @@ enum { NORM_VECTORS = 4, NORM_PHASES = 4 };
         if (c < channels) step(1, NORM_PHASES, channels - c, c);                                                       \
     } while (0)
 
-/* A sum over pixels of two terms, TERMS(k, p), k-th pair of accumulators and pixel p: phases in turn, then their
- * fixed tree. */
+/* A sum over pixels of two terms, TERMS(k, p), k-th pair of accumulators and pixel p: phases in turn, then a tree. */
 #define NORM_SUM(TERMS)                                                                                                \
     do {                                                                                                               \
         for (int k = 0; k < vectors * phases; k++) s[k] = q[k] = vec_zero();                                           \
@@ -112,8 +111,7 @@ static void batch_norm_scale_kernel(ptrdiff_t channels, void *scale_, void *shif
     }
 }
 
-/* A pass over all pixels: step(channels, first channel), on full vectors and then what is left of them. `y` moves on
- * too. */
+/* A pass over all pixels: step(channels, first channel), on full vectors and then on what is left. */
 #define NORM_PASS(step, advance)                                                                                       \
     for (ptrdiff_t p = 0; p < pixels; p++, x += channels, y += channels, advance) {                                    \
         ptrdiff_t c = 0;                                                                                               \
@@ -126,7 +124,8 @@ static void batch_norm_scale_kernel(ptrdiff_t channels, void *scale_, void *shif
 
 /* y = (x - mean) * scale + shift, [pixels][channels] with a parameter per channel. */
 INLINE void apply_at(ptrdiff_t n, int stream, real *y, const real *x, const real *mean, const real *scale,
-    const real *shift) { const vec d = vec_sub(NORM_LOAD(x, 0), NORM_LOAD(mean, 0));
+                     const real *shift) {
+    const vec d = vec_sub(NORM_LOAD(x, 0), NORM_LOAD(mean, 0));
     NORM_STORE(y, vec_fma(d, NORM_LOAD(scale, 0), NORM_LOAD(shift, 0)));
 }
 

@@ -3,16 +3,14 @@
 
 enum { POOL_VECTORS = 4 }; /* vectors of channels side by side: whole lines in a row, where maps are small and deep */
 
-/* `n` channels in `vectors` full vectors, or in one that is not full: constants where these are inlined, but for a
- * tail. */
+/* `n` channels in `vectors` full vectors, or in one that is not full: constants where inlined, but for a tail. */
 #define POOL_LOAD(p, v) (n >= LANES ? vec_load((p) + (v) * LANES) : vec_load_n(p, n))
 #define POOL_STORE(p, v, value)                                                                                        \
     (n < LANES ? vec_store_n(p, value, n)                                                                              \
      : stream ? vec_stream((p) + (v) * LANES, value)                                                                   \
               : vec_store((p) + (v) * LANES, value))
 
-/* The channels of one pixel: calls step(vectors, channels in the last vector, first channel). few: all fit into one
- * vector. */
+/* The channels of a pixel: calls step(vectors, channels in the last vector, first channel). few: one vector will do. */
 #define POOL_CHANNELS(step)                                                                                            \
     do {                                                                                                               \
         ptrdiff_t c = 0;                                                                                               \
@@ -41,8 +39,7 @@ enum { POOL_VECTORS = 4 }; /* vectors of channels side by side: whole lines in a
 
 /* ---- maximum ---- */
 
-/* The greatest value and its first position in row order; a NaN is greater than all, the last one greatest (PyTorch's
- * rule). */
+/* The greatest value and its first position in row order; the last NaN is greater than all (PyTorch's rule). */
 INLINE void pool_max_window(const fnn_pool_row *row, int stream, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t position,
                             int vectors, ptrdiff_t n, real *y, int32_t *argmax, const real *x) {
     vec best[POOL_VECTORS];
@@ -122,8 +119,10 @@ INLINE void pool_max_spread(const fnn_pool_gather *row, int stream, ptrdiff_t wi
     for (int v = 0; v < vectors; v++) gradient[v] = POOL_LOAD(dy, v), where[v] = ivec_load_i32(argmax + v * LANES, n);
     for (ptrdiff_t j = 0; j < width; j++, dx += row->pitch) {
         const ivec here = ivec_set1((ireal)(position + j));
-        for (int v = 0; v < vectors; v++) POOL_STORE(dx, v, vec_select(ivec_eq(where[v], here), gradient[v],
-                                                                       vec_zero()));
+        for (int v = 0; v < vectors; v++) {
+            const vec value = vec_select(ivec_eq(where[v], here), gradient[v], vec_zero());
+            POOL_STORE(dx, v, value);
+        }
     }
 }
 
@@ -138,7 +137,8 @@ INLINE void pool_max_run(const fnn_pool_gather *row, int few, int stream, ptrdif
 }
 
 INLINE void pool_max_gather(const fnn_pool_gather *row, int few, int stream, real *dx, const real *dy,
-    const int32_t *argmax) { const ptrdiff_t *run = row->runs;
+                            const int32_t *argmax) {
+    const ptrdiff_t *run = row->runs;
     for (ptrdiff_t i = 0; i < row->inputs; run++) {
         const fnn_pool_link *columns = row->columns + row->starts[i];
         const ptrdiff_t count = row->starts[i + 1] - row->starts[i];
@@ -202,8 +202,7 @@ static void avg_pool_row_kernel(const fnn_pool_row *row, void *y, const void *x)
     POOL_ROW(fnn_pool_row, pool_avg_row, y, x);
 }
 
-/* dx: the sum of dy / divisor over the windows that hold this pixel; a division for each window, not for each
- * channel. */
+/* dx: the sum of dy / divisor over the windows that hold this pixel; one division a window. */
 INLINE void pool_avg_sum(const fnn_pool_gather *row, int stream, ptrdiff_t num_rows, const fnn_pool_link *columns,
                          ptrdiff_t num_columns, int vectors, ptrdiff_t n, real *dx, const real *dy) {
     vec sum[POOL_VECTORS];

@@ -2,8 +2,8 @@
  *
  * Statistics are canonical: one partial per fixed run of pixels in N, H, W order, then a binary tree over the runs. A
  * chunk is RUNS of them, merged to one partial as the tree does; so neither threads nor layouts change a bit. A
- * partial holds two rows of doubles per channel: mean and squares about it forward, the sums of dy and dy * (x -
- * mean) backward. */
+ * partial holds two rows of doubles per channel: mean and squares about it forward, the sums of dy and of
+ * dy * (x - mean) backward. */
 #include "stage.h"
 
 #include <string.h>
@@ -110,7 +110,8 @@ static void merge_sums(const plan *p, double a, double b, double *partial, const
 
 /* A binary tree over `count` partials of `each` pixels (the last of fewer; `total` in all), into the first. */
 static void merge_tree(const plan *p, merge_kernel merge, double *partials, ptrdiff_t count, ptrdiff_t each,
-    ptrdiff_t total) { ptrdiff_t size = 2 * p->channels;
+                       ptrdiff_t total) {
+    ptrdiff_t size = 2 * p->channels;
     for (ptrdiff_t step = 1; step < count; step *= 2) {
         for (ptrdiff_t i = 0; i + step < count; i += 2 * step) {
             ptrdiff_t end = fnn_min((i + 2 * step) * each, total);
@@ -201,8 +202,8 @@ static void run_gradient(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     span s = chunk_span(p, chunk);
     p->K->batch_norm_gradient(s.pixels, p->channels, p->stream, fnn_at(p->y, s.at, p->dtype),
-                              fnn_at(p->dy, s.at, p->dtype), fnn_at(p->x, s.at,
-                                                                    p->dtype), p->mean, p->scale, p->dmean, p->slope);
+                              fnn_at(p->dy, s.at, p->dtype), fnn_at(p->x, s.at, p->dtype), p->mean, p->scale, p->dmean,
+                              p->slope);
 }
 
 static void run_pass(const fnn_call *call, const plan *p, fnn_body pixels, fnn_body planes) {

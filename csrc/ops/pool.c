@@ -137,9 +137,9 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
         row.rows = w->count;
         row.position = w->position * plan->position_step;
         row.divisor = plan->divisor ? plan->divisor : w->extent;
-        if (plan->is_max) K->max_pool_row(&row, fnn_at(plan->y, to, plan->dtype),
-                                          plan->argmax ? plan->argmax + to : NULL, x);
-        else K->avg_pool_row(&row, fnn_at(plan->y, to, plan->dtype), x);
+        void *y = fnn_at(plan->y, to, plan->dtype);
+        if (plan->is_max) K->max_pool_row(&row, y, plan->argmax ? plan->argmax + to : NULL, x);
+        else K->avg_pool_row(&row, y, x);
     }
 }
 

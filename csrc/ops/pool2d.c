@@ -43,8 +43,7 @@ static int check_window(fnn_call *call, const window *w) {
     return FNN_OK;
 }
 
-/* PyTorch's rule: with ceil_mode the last window may reach over the end, but must start inside the map or its left
- * padding. */
+/* PyTorch's rule: with ceil_mode the last window may reach over the end, but must start in the map or before it. */
 static fnn_pool_axis axis_of(const window *w, int d, ptrdiff_t input) {
     fnn_pool_axis axis = {input, 0, w->kernel[d], w->stride[d], w->padding[d], w->dilation[d], w->include_padding != 0};
     ptrdiff_t room = input + 2 * axis.padding - axis.dilation * (axis.kernel - 1) - 1;
@@ -119,8 +118,7 @@ static fnn_pool_plan backward_plan(const fnn_call *call, const window *w, int is
     return plan_of(w, dy->shape[0], dy->shape[1], call->attr.i[0], call->attr.i[1], is_max);
 }
 
-/* The three functions of a driver, forward (attributes from 0 on) or backward (from 2 on: attr.i[0..1] is the input's
- * size). */
+/* A driver, forward (attributes from 0 on) or backward (from 2 on: attr.i[0..1] is the input's size). */
 #define POOL_DRIVER(name, direction, kind, first, is_max)                                                              \
     static int name##_infer(fnn_call *call) {                                                                          \
         window w = kind##_window(call->attr.i + first);                                                                \
