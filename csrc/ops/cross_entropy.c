@@ -252,6 +252,8 @@ static int cross_entropy_forward_infer(fnn_call *call) {
     ptrdiff_t classes = x->shape[class_axis(x)], shape[2] = {fnn_numel(x) / classes, classes};
     if (call->attr.i[1] == REDUCE_NONE) set_per_position(call->out[0], x);
     else fnn_set_shape(call->out[0], x->dtype, 0, NULL);
+    if (call->out[1]->rank >= 0 && !fnn_is_contiguous(call->out[1]))
+        return fnn_fail(call, FNN_VALUE_ERROR, "output 'logp' must be dense, in C order");
     fnn_set_shape(call->out[1], x->dtype, 2, shape);
     fnn_set_shape(call->out[2], x->dtype, 0, NULL);
     return FNN_OK;
