@@ -14,6 +14,16 @@ from .functional import *
 from .program import capture
 from .random import Generator, initial_seed, manual_seed, rand, randn, randperm
 from .threads import num_threads
-from . import nn, optim
 
 __version__ = "0.1.0"
+
+_ON_DEMAND = ("data", "io", "models", "nn", "optim", "testing", "train")
+
+
+def __getattr__(name: str) -> object:
+    """`fastnn.nn` and the other sub-packages, imported when first used: `import fastnn` stays quick."""
+    if name in _ON_DEMAND:
+        import importlib
+
+        return importlib.import_module(f"fastnn.{name}")
+    raise AttributeError(f"module 'fastnn' has no attribute {name!r}")

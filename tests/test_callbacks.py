@@ -199,7 +199,7 @@ def test_history_to_csv(tmp_path):
 
 # -- Ctrl-C --
 
-def test_interrupt_leaves_whole_steps():
+def test_interrupt_leaves_whole_steps(ctrl_c):
     """SIGINT in the middle of a step takes effect at its end: weights equal those of an uninterrupted run's step."""
     x, y = blobs(320)
     snapshots = []

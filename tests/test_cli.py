@@ -184,7 +184,7 @@ def test_module_runs_as_a_program():
     assert process.returncode == 2 and err.startswith("usage: ")
 
 
-def test_ctrl_c_saves_what_was_trained():
+def test_ctrl_c_saves_what_was_trained(ctrl_c):
     process = command("train", "--epochs", "100000")
     for line in process.stdout:
         if line.startswith("Epoch      2/"):
