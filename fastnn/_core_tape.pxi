@@ -164,8 +164,10 @@ cdef int accumulate(TensorBase leaf, TensorBase g, bint is_ours) except -1:
     if leaf._grad is not None:
         launch.add(leaf._grad, g, out=leaf._grad)
         return 0
-    # While recording, the program holds every storage too.
-    if not is_ours or Py_REFCNT(g.storage) > 1 + (fnn_recording != NULL) or not (fnn_is_contiguous(&g.desc) or fnn_is_channels_last(&g.desc)):
+    cdef Storage storage = g.storage
+    # References: g's and ours here; while recording, the program's too.
+    cdef bint is_seen = Py_REFCNT(storage) > 2 + (fnn_recording != NULL)
+    if not is_ours or is_seen or not (fnn_is_contiguous(&g.desc) or fnn_is_channels_last(&g.desc)):
         g = launch.contiguous(g)
     leaf._grad = g
     return 0

@@ -147,3 +147,16 @@ def test_gradients_that_stay_are_verified_too():
         program(x)
         np.testing.assert_array_equal(w.grad.numpy(), x.numpy())
     assert program.replays == 4 and program.obstacle is None
+
+
+def test_gradients_are_taken_over_without_a_copy():
+    layer = fastnn.nn.Linear(3, 2)
+
+    def step(x):
+        fastnn.functional.mse_loss(layer(x), fastnn.zeros(4, 2)).backward()
+        layer.zero_grad()
+
+    program = capture(step)
+    for _ in range(3):
+        program(fastnn.ones(4, 3))
+    assert program.replays == 1 and "contiguous" not in program.summary()
