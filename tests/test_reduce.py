@@ -56,6 +56,15 @@ def test_bits_depend_on_neither_strides_nor_threads(shape, dim):
             np.testing.assert_array_equal(expected, exact)
 
 
+def test_last_chunk_of_fewer_rows_than_are_folded():
+    # 33 chunks of 528 rows and one of a single row, where two rows of 63 columns are joined into one
+    x = np.random.default_rng(0).integers(-100, 100, (17425, 63)).astype(np.float32)
+    t = fastnn.tensor(x)
+    np.testing.assert_array_equal(reduce.sum(t, 0).numpy(), x.sum(0))
+    np.testing.assert_array_equal(reduce.amax(t * 0 - 1, 0).numpy(), np.full(63, -1))
+    np.testing.assert_array_equal(reduce.amin(t * 0 + 1, 0).numpy(), np.ones(63))
+
+
 def test_large_reductions_use_all_threads():
     with forced_threads(2):
         for shape, dim in LARGE:

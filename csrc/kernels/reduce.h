@@ -63,12 +63,12 @@ INLINE real min_lanes(vec a) { return mask_any(vec_unordered(a, a)) ? (real)NAN 
         for (; r < rows; r++) name##_into(columns, x + r * stride, y);                                                  \
     }                                                                                                                   \
                                                                                                                         \
-    /* y: (columns); x: (rows, columns), rows `stride` apart. fold > 1 (then stride = columns, rows >= fold): that many \
-     * rows are taken as one long row, so that a few columns still fill the vectors. */                                 \
+    /* y: (columns); x: (rows, columns), rows `stride` apart. fold > 1 (then stride = columns): that many rows, unless   \
+     * there are fewer, are taken as one long row, so that a few columns still fill the vectors. */                     \
     static void name##_columns_kernel(ptrdiff_t rows, ptrdiff_t columns, const void *x_, ptrdiff_t stride,              \
                                       ptrdiff_t fold, void *y) {                                                        \
         const real *x = x_;                                                                                             \
-        if (fold == 1) {                                                                                                \
+        if (fold == 1 || rows < fold) {                                                                                 \
             name##_block(rows, columns, x, stride, y);                                                                  \
             return;                                                                                                     \
         }                                                                                                               \
