@@ -9,7 +9,7 @@ static void stream_kernel(ptrdiff_t bytes, void *to, const void *from) {
     ptrdiff_t i = (ptrdiff_t)(-(uintptr_t)y & (uintptr_t)(width - 1));
     if (i > bytes) i = bytes;
     if (i) memcpy(y, x, (size_t)i);
-    for (; i + width <= bytes; i += width) words_stream((uint64_t *)(void *)(y + i), words_load((const uint64_t *)(const void *)(x + i)));
+    for (; i + width <= bytes; i += width) words_stream(y + i, words_load(x + i));
     if (i < bytes) memcpy(y + i, x + i, (size_t)(bytes - i));
 }
 

@@ -18,8 +18,8 @@
  *   vec_load_columns (p, row, out): VEC_BLOCK columns of LANES rows `row` elements apart: out[k] = p[0 * row + k], p[1 * row + k] ...
  *   vec_transpose(rows): a LANES x LANES block, in place
  *   words: WORDS integers of 64 bits, whatever `real` is: words_set1 words_count(from) = from, from + 1, ...
- *   words_mul (of the low halves, 64-bit products) words_add words_and words_or words_xor words_shl words_shr words_load
- *   words_store words_store_pairs(p, a, b) = a[0] b[0] a[1] ...   words_stream, as vec_stream
+ *   words_mul (of the low halves, 64-bit products) words_add words_and words_or words_xor words_shl words_shr
+ *   words_load words_store (any alignment) words_store_pairs(p, a, b) = a[0] b[0] a[1] ...   words_stream, as vec_stream
  *
  * Rounding is what these names say: no contraction (-ffp-contract=off), fused multiply-add only where vec_fma is written.
  * On scalar targets vec_fma is a*b+c, rounded twice. */

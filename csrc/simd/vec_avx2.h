@@ -116,8 +116,8 @@ INLINE words words_or(words a, words b) { return _mm256_or_si256(a, b); }
 INLINE words words_and(words a, words b) { return _mm256_and_si256(a, b); }
 #define words_shl(a, count) _mm256_slli_epi64(a, count)
 #define words_shr(a, count) _mm256_srli_epi64(a, count)
-INLINE words words_load(const uint64_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
-INLINE void words_stream(uint64_t *p, words a) { _mm256_stream_si256((__m256i *)p, a); }
+INLINE words words_load(const void *p) { return _mm256_loadu_si256(p); }
+INLINE void words_stream(void *p, words a) { _mm256_stream_si256(p, a); }
 INLINE void words_store(uint64_t *p, words a) { _mm256_storeu_si256((__m256i *)p, a); }
 INLINE void words_store_pairs(uint64_t *p, words a, words b) {
     __m256i even = _mm256_unpacklo_epi64(a, b), odd = _mm256_unpackhi_epi64(a, b);

@@ -114,8 +114,8 @@ INLINE words words_or(words a, words b) { return _mm512_or_si512(a, b); }
 INLINE words words_and(words a, words b) { return _mm512_and_si512(a, b); }
 #define words_shl(a, count) _mm512_slli_epi64(a, count)
 #define words_shr(a, count) _mm512_srli_epi64(a, count)
-INLINE words words_load(const uint64_t *p) { return _mm512_loadu_si512(p); }
-INLINE void words_stream(uint64_t *p, words a) { _mm512_stream_si512((__m512i *)p, a); }
+INLINE words words_load(const void *p) { return _mm512_loadu_si512(p); }
+INLINE void words_stream(void *p, words a) { _mm512_stream_si512(p, a); }
 INLINE void words_store(uint64_t *p, words a) { _mm512_storeu_si512(p, a); }
 INLINE void words_store_pairs(uint64_t *p, words a, words b) {
     words_store(p, _mm512_permutex2var_epi64(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b));

@@ -112,10 +112,14 @@ INLINE words words_or(words a, words b) { return a | b; }
 INLINE words words_and(words a, words b) { return a & b; }
 #define words_shl(a, count) ((a) << (count))
 #define words_shr(a, count) ((a) >> (count))
-INLINE words words_load(const uint64_t *p) { return *p; }
+INLINE words words_load(const void *p) {
+    words a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
 INLINE void words_store(uint64_t *p, words a) { *p = a; }
 INLINE void words_store_pairs(uint64_t *p, words a, words b) { p[0] = a, p[1] = b; }
-INLINE void words_stream(uint64_t *p, words a) { *p = a; }
+INLINE void words_stream(void *p, words a) { memcpy(p, &a, sizeof a); }
 
 INLINE real vec_sum(vec a) { return a; }
 INLINE real vec_hmax(vec a) { return a; }
