@@ -15,6 +15,7 @@
 #include "../kernels/conv.h"
 #include "../kernels/softmax.h"
 #include "../kernels/cross_entropy.h"
+#include "../kernels/layer_norm.h"
 
 #define CAT_(isa, type) fnn_kernels_##isa##_##type
 #define CAT(isa, type) CAT_(isa, type)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .._core import launch
 from ..ops.create import empty, float64, int64, zeros
 from ..ops.math import add
-from ..ops.norm import batch_norm, constant
+from ..ops.norm import batch_norm, constant, group_norm, instance_norm, layer_norm, rms_norm
+from ..ops.shape import reshape
 from ..tensor import Tensor, no_grad
 from .module import Module, Parameter
 
@@ -157,3 +160,202 @@ class LazyBatchNorm2d(_LazyBatchNorm, BatchNorm2d):
     """A BatchNorm2d that takes num_features from its first input; arguments as there."""
 
     _becomes = BatchNorm2d
+
+
+class _LastAxes(Module):
+    """What layer and RMS normalisation share: the shape that is normalised, eps, and parameters of that shape."""
+
+    def __init__(self, normalized_shape: int | Sequence[int], eps: float | None, elementwise_affine: bool, names: tuple[str, ...]):
+        super().__init__()
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        if not shape or not all(isinstance(n, int) and n >= 0 for n in shape):
+            raise ValueError(f"{type(self).__name__}: normalized_shape is {normalized_shape!r}, but must be an integer or integers of "
+                             "at least 0")
+        self.normalized_shape = shape
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        for name in names:
+            self.register_parameter(name, Parameter(empty(*shape)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets weight 1 and bias 0."""
+        with no_grad():
+            for name, parameter in self._parameters.items():
+                if parameter is not None:
+                    parameter.copy_(int(name == "weight"))
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class LayerNorm(_LastAxes):
+    """Normalises over the last axes, each row by its own mean and variance; see `fastnn.functional.layer_norm`.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        The last axes of the input.
+    eps : float
+        Added to the variance.
+    elementwise_affine : bool
+        Whether there are a weight and a bias.
+    bias : bool
+        Whether there is a bias beside the weight.
+
+    Attributes
+    ----------
+    weight, bias : Parameter or None
+        (*normalized_shape), at first 1 and 0.
+
+    References
+    ----------
+    J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer normalization", arXiv:1607.06450, 2016.
+    """
+
+    def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True):
+        names = ("weight", "bias")[:1 + bias] if elementwise_affine else ()
+        super().__init__(normalized_shape, eps, elementwise_affine, names)
+        for name in ("weight", "bias"):
+            if name not in names:
+                self.register_parameter(name, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(_LastAxes):
+    """Divides by the root mean square of the last axes; see `fastnn.functional.rms_norm`.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        The last axes of the input.
+    eps : float, optional
+        Added to the mean square; by default the type's machine epsilon.
+    elementwise_affine : bool
+        Whether there is a weight.
+
+    Attributes
+    ----------
+    weight : Parameter or None
+        (*normalized_shape), at first 1.
+
+    References
+    ----------
+    B. Zhang and R. Sennrich, "Root mean square layer normalization", NeurIPS 2019.
+    """
+
+    def __init__(self, normalized_shape: int | Sequence[int], eps: float | None = None, elementwise_affine: bool = True):
+        super().__init__(normalized_shape, eps, elementwise_affine, ("weight",) if elementwise_affine else ())
+        if not elementwise_affine:
+            self.register_parameter("weight", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
+class GroupNorm(Module):
+    """Normalises each image's groups of channels; see `fastnn.functional.group_norm`.
+
+    Parameters
+    ----------
+    num_groups : int
+        Number of groups; divides `num_channels`.
+    num_channels : int
+        C of (N, C, ...).
+    eps : float
+        Added to the variance.
+    affine : bool
+        Whether there are a weight and a bias.
+
+    Attributes
+    ----------
+    weight, bias : Parameter or None
+        (C,), at first 1 and 0.
+
+    References
+    ----------
+    Y. Wu and K. He, "Group normalization", ECCV 2018.
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__()
+        if num_groups < 1 or num_channels % num_groups:
+            raise ValueError(f"GroupNorm: num_groups is {num_groups!r}, but must be at least 1 and divide num_channels, {num_channels!r}")
+        self.num_groups, self.num_channels = num_groups, num_channels
+        self.eps = eps
+        self.affine = affine
+        for name in ("weight", "bias"):
+            self.register_parameter(name, Parameter(empty(num_channels)) if affine else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets weight 1 and bias 0."""
+        if self.affine:
+            with no_grad():
+                self.weight.copy_(1)
+                self.bias.copy_(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+
+
+class _InstanceNorm(_BatchNorm):
+    """What instance normalisation is for every rank; see `InstanceNorm2d`."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
+                 track_running_stats: bool = False):
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rank = self._ranks[0]
+        if x.ndim not in (rank - 1, rank) or x.shape[x.ndim - rank + 1] != self.num_features:
+            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must be {self._layout} with C = {self.num_features}")
+        if x.ndim < rank:
+            return reshape(self.forward(reshape(x, (1, *x.shape))), x.shape)
+        own = self.training or not self.track_running_stats
+        return instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias, own, self.momentum or 0.0, self.eps)
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Normalises each channel of each sequence, (N, C, L) or (C, L); everything else is as in `InstanceNorm2d`."""
+
+    _ranks = (3,)
+    _layout = "(N, C, L) or (C, L)"
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Normalises each channel of each image, (N, C, H, W) or (C, H, W); see `fastnn.functional.instance_norm`.
+
+    Parameters
+    ----------
+    num_features : int
+        C.
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        How far a batch moves the running statistics; None freezes them. As in PyTorch, batches are not counted.
+    affine : bool
+        Whether there are a weight and a bias.
+    track_running_stats : bool
+        Whether there are running statistics, used in evaluation.
+
+    Attributes
+    ----------
+    weight, bias : Parameter or None
+        (C,), at first 1 and 0.
+    running_mean, running_var : Tensor or None
+        (C,), at first 0 and 1.
+
+    References
+    ----------
+    D. Ulyanov, A. Vedaldi and V. Lempitsky, "Instance normalization: the missing ingredient for fast stylization",
+    arXiv:1607.08022, 2016.
+    """
+
+    _ranks = (4,)
+    _layout = "(N, C, H, W) or (C, H, W)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._core import TensorBase, launch, record
@@ -11,7 +12,7 @@ from .create import tensor
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["batch_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
 
 @functools.lru_cache(maxsize=64)
@@ -83,3 +84,178 @@ def _inference_backward(node, dy):
     dtype = x.dtype.name
     rstd = launch.div(constant(1.0, dtype), launch.sqrt(launch.add(var, constant(node.context, dtype))))
     return launch.batch_norm_backward(dy, x, mean, rstd, weight, training=False)
+
+
+# ---- the last axes ---------------------------------------------------------------------------------------------------
+
+
+def _axes(name: str, x: Tensor, normalized_shape: int | Sequence[int]) -> int:
+    """How many axes are normalised; an error unless they are the last ones of `x`."""
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or tuple(x.shape[-len(shape):]) != shape:
+        raise ValueError(f"{name}: normalized_shape is {shape}, but must be the last axes of x, whose shape is {x.shape}")
+    return len(shape)
+
+
+def layer_norm(x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
+               eps: float = 1e-5) -> Tensor:
+    """Normalises over the last axes: y = (x - mean) / sqrt(var + eps) * weight + bias, with each row's own mean and variance.
+
+    Parameters
+    ----------
+    x : Tensor
+        (..., *normalized_shape).
+    normalized_shape : int or sequence of int
+        The last axes of `x`.
+    weight, bias : Tensor, optional
+        (*normalized_shape). By default 1 and 0.
+    eps : float
+        Added to the (biased) variance.
+
+    Returns
+    -------
+    Tensor
+        Of x's shape.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+
+    References
+    ----------
+    J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer normalization", arXiv:1607.06450, 2016.
+    """
+    dims = _axes("layer_norm", x, normalized_shape)
+    y, mean, rstd = launch.layer_norm_forward(x, weight, bias, dims=dims, eps=eps)
+    return record(_layer_norm_backward, (x, weight, bias), y, (x, mean, rstd, weight), dims)
+
+
+def _layer_norm_backward(node, dy):
+    return launch.layer_norm_backward(dy, *node.saved, dims=node.context)
+
+
+def rms_norm(x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """Divides by the root mean square of the last axes: y = x / sqrt(mean(x^2) + eps) * weight.
+
+    Parameters
+    ----------
+    x : Tensor
+        (..., *normalized_shape).
+    normalized_shape : int or sequence of int
+        The last axes of `x`.
+    weight : Tensor, optional
+        (*normalized_shape). By default 1.
+    eps : float, optional
+        Added to the mean square; by default the type's machine epsilon.
+
+    Returns
+    -------
+    Tensor
+        Of x's shape.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+
+    References
+    ----------
+    B. Zhang and R. Sennrich, "Root mean square layer normalization", NeurIPS 2019.
+    """
+    dims = _axes("rms_norm", x, normalized_shape)
+    eps = (2.0**-52 if x.dtype.name == "float64" else 2.0**-23) if eps is None else eps
+    y, rstd = launch.rms_norm_forward(x, weight, dims=dims, eps=eps)
+    return record(_rms_norm_backward, (x, weight), y, (x, rstd, weight), dims)
+
+
+def _rms_norm_backward(node, dy):
+    return launch.rms_norm_backward(dy, *node.saved, dims=node.context)
+
+
+# ---- groups of channels ----------------------------------------------------------------------------------------------
+
+
+def group_norm(x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Normalises each image's groups of channels: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, ...).
+    num_groups : int
+        Number of groups of neighbouring channels; divides C. Mean and (biased) variance are over a group's channels and positions.
+    weight, bias : Tensor, optional
+        (C,). By default 1 and 0.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    Tensor
+        Of x's shape.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+
+    References
+    ----------
+    Y. Wu and K. He, "Group normalization", ECCV 2018.
+    """
+    y, mean, _, rstd = launch.group_norm_forward(x, weight, bias, groups=num_groups, eps=eps)
+    return record(_group_norm_backward, (x, weight, bias), y, (x, mean, rstd, weight), num_groups)
+
+
+def _group_norm_backward(node, dy):
+    return launch.group_norm_backward(dy, *node.saved, groups=node.context)
+
+
+def instance_norm(x: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
+                  bias: Tensor | None = None, use_input_stats: bool = True, momentum: float | Tensor = 0.1,
+                  eps: float = 1e-5) -> Tensor:
+    """Normalises each channel of each image: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, ...), with more than one position.
+    running_mean, running_var : Tensor, optional
+        (C,). With `use_input_stats` they move towards the mean over the images of their means and unbiased variances, in place;
+        otherwise they are what is used.
+    weight, bias : Tensor, optional
+        (C,). By default 1 and 0.
+    use_input_stats : bool
+        Whether to use each image's own mean and (biased) variance.
+    momentum : float or Tensor
+        How far the running statistics move. A tensor is 0-d float64.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    Tensor
+        Of x's shape.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or there is one position only; without `use_input_stats`, if a running statistic is None.
+
+    References
+    ----------
+    D. Ulyanov, A. Vedaldi and V. Lempitsky, "Instance normalization: the missing ingredient for fast stylization",
+    arXiv:1607.08022, 2016.
+    """
+    if not use_input_stats:
+        return batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    if x.ndim < 3 or (count := x.numel() // max(x.shape[0] * x.shape[1], 1)) < 2:
+        raise ValueError(f"instance_norm: x has shape {x.shape}, but must be (N, C, ...) with more than one position")
+    y, mean, var, rstd = launch.group_norm_forward(x, weight, bias, groups=x.shape[1], eps=eps)
+    rate = momentum if isinstance(momentum, TensorBase) else constant(float(momentum))
+    for running, new, scale in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
+        if running is not None:
+            average = launch.sum(new, axes=1, keepdim=0, divisor=float(x.shape[0]))
+            launch.running_update(running, average, rate, scale=scale, out=running)
+    return record(_group_norm_backward, (x, weight, bias), y, (x, mean, rstd, weight), x.shape[1])
