@@ -33,11 +33,11 @@ cdef tuple DTYPES = tuple([DType(name, code) for code, name in enumerate(DTYPE_N
 
 
 def as_dtype(dtype):
-    """The DType that `dtype` means: a DType, a name, a NumPy dtype or type, `float`, `int` or `bool`."""
+    """The DType that `dtype` means: a DType, a name, a NumPy dtype or type, or Python's `float` (64 bits), `int` or `bool`."""
     if type(dtype) is DType:
         return dtype
     name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", repr(dtype))
-    name = {"float": "float32", "int": "int64", "bool_": "bool"}.get(name, name)
+    name = {"float": "float64", "int": "int64", "bool_": "bool"}.get(name, name)
     if name not in DTYPE_CODES:
         raise TypeError(f"dtype {dtype!r} is not supported: it must be one of {', '.join(DTYPE_NAMES)}")
     return DTYPES[DTYPE_CODES[name]]
@@ -360,7 +360,10 @@ def empty(shape, dtype, bint contiguous=False):
     if rank > FNN_MAX_RANK:
         raise ValueError(f"shape {tuple(shape)} has {rank} axes, but at most {FNN_MAX_RANK} are allowed")
     for d in range(rank):
-        extents[d] = shape[d]
+        try:
+            extents[d] = shape[d]
+        except TypeError:
+            raise TypeError(f"shape is {tuple(shape)}, but must hold integers") from None
         if extents[d] < 0:
             raise ValueError(f"shape {tuple(shape)} has a negative extent")
     if contiguous:

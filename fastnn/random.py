@@ -1,14 +1,15 @@
-"""Random numbers: a counter-based generator whose numbers depend on the seed and on how many launches came before, not on threads."""
+"""Random numbers: a counter-based generator whose numbers depend on the seed and on how many launches came before, not on
+threads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import _core
 from ._core import DType, launch
-from .ops.create import float32, int64, tensor
+from .checks import integer, whole
+from .ops.create import extents_of, float32, int64, tensor
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -36,9 +37,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Starts anew from `seed`."""
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise TypeError(f"manual_seed: seed is {seed!r}, but must be an integer")
-        seed &= (1 << 64) - 1
+        seed = integer("manual_seed", "seed", seed) & (1 << 64) - 1
         self.state[0] = seed - (1 << 64) if seed >> 63 else seed
         self.state[1] = 0
         return self
@@ -84,6 +83,8 @@ def initial_seed() -> int:
 
 def generator_state(generator: Generator | None) -> Tensor:
     """The state of `generator`, or of the default one."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(f"generator is a {type(generator).__name__}, but must be a fastnn.Generator or None")
     return (generator or default_generator).state
 
 
@@ -103,22 +104,17 @@ def rand(*shape: int, dtype: DType = float32, generator: Generator | None = None
     -------
     Tensor
     """
-    result = _core.empty(_extents(shape), dtype, contiguous=True)
+    result = _core.empty(extents_of(shape), dtype, contiguous=True)
     return launch.uniform(generator_state(generator), low=0.0, high=1.0, ordinal=0, out=result)
 
 
 def randn(*shape: int, dtype: DType = float32, generator: Generator | None = None) -> Tensor:
     """Normally distributed random numbers of mean 0 and standard deviation 1; parameters as `rand`."""
-    result = _core.empty(_extents(shape), dtype, contiguous=True)
+    result = _core.empty(extents_of(shape), dtype, contiguous=True)
     return launch.normal(generator_state(generator), mean=0.0, std=1.0, ordinal=0, out=result)
 
 
 def randperm(n: int, generator: Generator | None = None) -> Tensor:
     """The integers 0 to n - 1 in random order, int64."""
-    if not isinstance(n, int) or n < 0:
-        raise ValueError(f"randperm: n is {n!r}, but must be an integer of at least 0")
-    return launch.randperm(generator_state(generator), ordinal=0, out=_core.empty((n,), int64))
-
-
-def _extents(shape: tuple) -> Sequence[int]:
-    return shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    result = _core.empty((whole("randperm: n", n, 0),), int64)
+    return launch.randperm(generator_state(generator), ordinal=0, out=result)

@@ -16,8 +16,22 @@ from .ops import reduce as _reduce
 from .ops import shape as _shape
 from .ops import softmax as _softmax
 from .ops.activation import relu, sigmoid, tanh
-from .ops.create import as_tensor, tensor
+from .ops.create import as_tensor, bool_, tensor
 from .ops.linear import matmul
+
+
+def _of_bools(sign: str, function: Callable) -> Callable:
+    """The operator `sign` on truth values; on integers PyTorch's works bit by bit, which no launch does."""
+
+    def operator(*operands):
+        for value in operands:
+            if not isinstance(value, (bool, np.bool_)) and getattr(value, "dtype", None) not in (bool_, np.bool_):
+                kind = f"a {value.dtype} tensor" if isinstance(value, TensorBase) else f"a {type(value).__name__}"
+                raise TypeError(f"{sign}: an operand is {kind}, but must be bool; for the truth of other numbers there are "
+                                "logical_and, logical_or, logical_xor and logical_not")
+        return function(*operands)
+
+    return operator
 
 
 class Tensor(TensorBase):
@@ -75,7 +89,8 @@ class Tensor(TensorBase):
 
     def __bool__(self) -> bool:
         if self.numel() != 1:
-            raise ValueError(f"a tensor of shape {self.shape} is neither true nor false: use any() or all() of its NumPy array")
+            raise ValueError(f"a tensor of shape {self.shape} is neither true nor false: use any() or all() of its NumPy "
+                             "array")
         return bool(self.item())
 
     def __len__(self) -> int:
@@ -96,7 +111,7 @@ class Tensor(TensorBase):
         return f"tensor({body}{extra})"
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec else repr(self)
+        return format(self.item(), spec) if spec or self.ndim == 0 else repr(self)
 
     def __reduce__(self):
         return _rebuild, (type(self), np.array(memoryview(self)), self.requires_grad)
@@ -109,10 +124,9 @@ class Tensor(TensorBase):
         memo[id(self)] = copy
         return copy
 
-    @property
-    def size(self) -> int:
-        """Number of elements, as in NumPy."""
-        return self.numel()
+    def size(self, dim: int | None = None) -> tuple[int, ...] | int:
+        """The shape, or the extent of one axis."""
+        return self.shape if dim is None else self.shape[_shape._axis("size", dim, self.ndim)]
 
     def dim(self) -> int:
         """Number of axes."""
@@ -207,10 +221,10 @@ class Tensor(TensorBase):
     __matmul__ = matmul = matmul
     __neg__ = neg = _math.neg
     __abs__ = abs = _math.abs
-    __and__ = _math.logical_and
-    __or__ = _math.logical_or
-    __xor__ = _math.logical_xor
-    __invert__ = _math.logical_not
+    __and__ = __rand__ = _of_bools("&", _math.logical_and)
+    __or__ = __ror__ = _of_bools("|", _math.logical_or)
+    __xor__ = __rxor__ = _of_bools("^", _math.logical_xor)
+    __invert__ = _of_bools("~", _math.logical_not)
 
     def __radd__(self, other):
         return _math.add(other, self)
@@ -224,11 +238,17 @@ class Tensor(TensorBase):
     def __rtruediv__(self, other):
         return _math.div(other, self)
 
+    def __rfloordiv__(self, other):
+        return _math.floor_divide(other, self)
+
+    def __rmod__(self, other):
+        return _math.remainder(other, self)
+
     def __rpow__(self, other):
         return _math.pow(other, self)
 
     def __rmatmul__(self, other):
-        return matmul(as_tensor(other), self)
+        return matmul(other, self)
 
     def __eq__(self, other):
         return False if other is None else _math.eq(self, other)

@@ -262,3 +262,26 @@ def test_orthogonal_constants_and_gains():
         init.xavier_uniform_(fastnn.empty(3))
     with pytest.raises(ValueError, match="mode is 'fan'"):
         init.kaiming_normal_(fastnn.empty(3, 4), mode="fan")
+
+
+@pytest.mark.parametrize("make", [lambda p, lr: optim.SGD(p, lr), lambda p, lr: optim.AdamW(p, lr)])
+def test_the_learning_rate_may_be_a_tensor(make):
+    """Whoever writes to it changes the rate, in captured steps too."""
+    p, lr = fastnn.ones(3, requires_grad=True), fastnn.tensor(0.5, fastnn.float64)
+    optimizer = make([p], lr)
+
+    def step(g):
+        p.backward(g)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step = fastnn.capture(step)
+    for _ in range(3):
+        step(fastnn.ones(3))
+    assert step.replays and p[0].item() < 0
+    before = p.tolist()
+    lr.zero_()
+    step(fastnn.ones(3))
+    assert p.tolist() == before and optimizer.param_groups[0]["lr"] == 0
+    optimizer.param_groups[0]["lr"] = 0.25
+    assert lr.item() == 0.25

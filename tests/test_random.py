@@ -127,7 +127,7 @@ def test_dropout_keeps_with_its_probability_and_masks_are_reproducible(isa):
     for p in (0.0, 0.1, 0.5, 0.9, 1.0):
         y, mask = dropout(x, p)
         kept = mask.numpy()
-        assert abs(kept.mean() - (1 - p)) <= 4 * np.sqrt(p * (1 - p) / x.size)
+        assert abs(kept.mean() - (1 - p)) <= 4 * np.sqrt(p * (1 - p) / x.numel())
         np.testing.assert_array_equal(y.numpy(), np.where(kept, np.float32(6), 0))
         np.testing.assert_array_equal(dropout(x.double(), p)[1].numpy(), kept)
     words = [w for block in range(25) for w in _core.philox(1234, 5, block)]

@@ -18,8 +18,8 @@ from fastnn.testing.layers import LAYERS
 SPECS = testing.specs()
 # Exports that specs have under another name, or the file that tests them (": " and what to look for there instead of the name).
 SPECS_OF = {
-    "batch_norm": "batch_norm_training", "clamp": "clip", "broadcast_to": "expand", "logical_and": "test_math.py", "logical_or": "test_math.py",
-    "logical_xor": "test_math.py", "logical_not": "test_math.py", "floor_divide": "test_math.py", "remainder": "test_math.py",
+    "batch_norm": "batch_norm_training", "clamp": "clip", "broadcast_to": "expand", "concat": "cat",
+    "logical_and": "test_math.py", "logical_or": "test_math.py", "logical_xor": "test_math.py", "logical_not": "test_math.py", "floor_divide": "test_math.py", "remainder": "test_math.py",
     "einsum": "einsum_one", "put": "test_index.py: ] = ", "activation": "test_math.py",
 }
 NOT_LAYERS = {"Module", "ModuleList", "ModuleDict", "Parameter"}  # test_layers.py has them by name

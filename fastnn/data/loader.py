@@ -9,7 +9,7 @@ from typing import Any
 import fastnn
 
 from .._core import launch
-from .checks import whole
+from ..checks import whole
 from .datasets import ArrayDataset
 
 

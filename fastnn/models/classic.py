@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastnn import nn
 
-from ..data.checks import whole
+from ..checks import whole
 from .naming import named
 
 

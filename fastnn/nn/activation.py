@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..checks import integer, real
 from ..ops import activation, softmax
 from ..tensor import Tensor
 from .module import Module
@@ -27,7 +28,7 @@ class LeakyReLU(Module):
 
     def __init__(self, negative_slope: float = 0.01):
         super().__init__()
-        self.negative_slope = negative_slope
+        self.negative_slope = real("LeakyReLU: negative_slope", negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.leaky_relu(x, self.negative_slope)
@@ -82,7 +83,7 @@ class Softmax(Module):
 
     def __init__(self, dim: int = -1):
         super().__init__()
-        self.dim = dim
+        self.dim = integer(type(self).__name__, "dim", dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return softmax.softmax(x, self.dim)

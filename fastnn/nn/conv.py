@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..ops.conv import conv2d, pair
+from ..checks import pair, whole
+from ..ops.conv import conv2d, sides
 from ..ops.create import empty
 from ..tensor import Tensor
 from . import init
-from .module import Module, Parameter
+from .module import Module, Parameter, check_input
 
 
 class Conv2d(Module):
@@ -43,19 +44,20 @@ class Conv2d(Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
                  padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1, bias: bool = True):
         super().__init__()
-        for name, value, least in (("in_channels", in_channels, 0), ("out_channels", out_channels, 1), ("groups", groups, 1)):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{type(self).__name__}: {name} is {value!r}, but must be an integer of at least {least}")
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(f"{type(self).__name__}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
+        title = type(self).__name__
+        self.in_channels = whole(f"{title}: in_channels", in_channels, 0 if self._is_lazy else 1)
+        self.out_channels = whole(f"{title}: out_channels", out_channels, 1)
+        self.groups = whole(f"{title}: groups", groups, 1)
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(f"{title}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
                              f"groups {groups}")
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size = pair(type(self).__name__, "kernel_size", kernel_size)
-        self.stride = pair(type(self).__name__, "stride", stride)
+        self.kernel_size = pair(title, "kernel_size", kernel_size, 1)
+        self.stride = pair(title, "stride", stride, 1)
+        self.dilation = pair(title, "dilation", dilation, 1)
+        sides(title, padding, self.kernel_size, self.stride, self.dilation)  # refuses what is wrong here, not at the first input
         self.padding = padding
-        self.dilation = pair(type(self).__name__, "dilation", dilation)
-        self.weight = Parameter(empty(out_channels, in_channels // groups, *self.kernel_size))
-        self.register_parameter("bias", Parameter(empty(out_channels)) if bias else None)
+        self.weight = Parameter(empty(self.out_channels, self.in_channels // self.groups, *self.kernel_size))
+        self.register_parameter("bias", Parameter(empty(self.out_channels)) if bias else None)
         if not self._is_lazy:
             self.reset_parameters()
 
@@ -99,6 +101,7 @@ class LazyConv2d(Conv2d):
 
     def materialize(self, x: Tensor) -> None:
         """Becomes a Conv2d for inputs like `x`."""
+        check_input(self, x, (4,), "(N, C, H, W)")
         self._become(x.shape[1])
         self.weight.set_data(empty(self.out_channels, self.in_channels // self.groups, *self.kernel_size, dtype=self.weight.dtype))
         self.reset_parameters()
@@ -109,6 +112,7 @@ class LazyConv2d(Conv2d):
 
     def _become(self, channels: int) -> None:
         if channels % self.groups:
-            raise ValueError(f"LazyConv2d: the input has {channels} channels, which is no multiple of groups {self.groups}")
+            raise ValueError(f"LazyConv2d: the input has {channels} channels, which is no multiple of groups "
+                             f"{self.groups}")
         self.in_channels = channels
         self.__class__ = Conv2d

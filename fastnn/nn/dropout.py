@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..checks import real
 from ..ops.dropout import dropout
 from ..tensor import Tensor
 from .module import Module
@@ -17,7 +18,8 @@ class Dropout(Module):
     p : float
         Probability of dropping an element, between 0 and 1.
     inverted : bool
-        Whether elements that stay are divided by 1 - p in training (the usual form), or all are multiplied by 1 - p in inference.
+        Whether elements that stay are divided by 1 - p in training (the usual form), or all are multiplied by 1 - p in
+        inference.
 
     Raises
     ------
@@ -27,9 +29,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, inverted: bool = True):
         super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p is {p!r}, but must be a probability between 0 and 1")
-        self.p = p
+        self.p = real("Dropout: p", p, 0, 1)
         self.inverted = inverted
 
     def forward(self, x: Tensor) -> Tensor:

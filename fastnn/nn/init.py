@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .._core import launch
-from ..random import Generator, default_generator
+from ..random import Generator, generator_state
 from ..tensor import Tensor
 
 __all__ = ["calculate_gain", "constant_", "kaiming_normal_", "kaiming_uniform_", "lecun_normal_", "lecun_uniform_", "normal_", "ones_",
@@ -69,7 +69,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generato
     """
     if not a <= b:
         raise ValueError(f"uniform_: a is {a} and b is {b}, but a must not be greater than b")
-    launch.uniform((generator or default_generator).state, low=a, high=b, ordinal=0, out=tensor.detach())
+    launch.uniform(generator_state(generator), low=a, high=b, ordinal=0, out=tensor.detach())
     return tensor
 
 
@@ -77,7 +77,7 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Gene
     """Fills with normally distributed numbers of the given mean and standard deviation; parameters as `uniform_`."""
     if std < 0:
         raise ValueError(f"normal_: std is {std}, but must not be negative")
-    launch.normal((generator or default_generator).state, mean=mean, std=std, ordinal=0, out=tensor.detach())
+    launch.normal(generator_state(generator), mean=mean, std=std, ordinal=0, out=tensor.detach())
     return tensor
 
 

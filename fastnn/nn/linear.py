@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from ..checks import integer, whole
 from ..ops.create import empty
 from ..ops.linear import linear
 from ..ops.shape import flatten, unflatten
 from ..tensor import Tensor
 from . import init
-from .module import Module, Parameter
+from .module import Module, Parameter, check_input
 
 
 class Identity(Module):
@@ -39,13 +40,10 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__()
-        for name, value in (("in_features", in_features), ("out_features", out_features)):
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{type(self).__name__}: {name} is {value!r}, but must be an integer of at least 0")
-        self.in_features = in_features
-        self.out_features = out_features
-        self.weight = Parameter(empty(out_features, in_features))
-        self.register_parameter("bias", Parameter(empty(out_features)) if bias else None)
+        self.in_features = whole(f"{type(self).__name__}: in_features", in_features, 0)
+        self.out_features = whole(f"{type(self).__name__}: out_features", out_features, 0)
+        self.weight = Parameter(empty(self.out_features, self.in_features))
+        self.register_parameter("bias", Parameter(empty(self.out_features)) if bias else None)
         if not self._is_lazy:
             self.reset_parameters()
 
@@ -82,6 +80,7 @@ class LazyLinear(Linear):
 
     def materialize(self, x: Tensor) -> None:
         """Becomes a Linear for inputs like `x`."""
+        check_input(self, x, range(1, 9), "(..., in_features)")
         self.in_features = x.shape[-1]
         self.weight.set_data(empty(self.out_features, self.in_features, dtype=self.weight.dtype))
         self.__class__ = Linear
@@ -104,8 +103,8 @@ class Flatten(Module):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         super().__init__()
-        self.start_dim = start_dim
-        self.end_dim = end_dim
+        self.start_dim = integer("Flatten", "start_dim", start_dim)
+        self.end_dim = integer("Flatten", "end_dim", end_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return flatten(x, self.start_dim, self.end_dim)
@@ -127,8 +126,10 @@ class Unflatten(Module):
 
     def __init__(self, dim: int, unflattened_size: tuple[int, ...]):
         super().__init__()
-        self.dim = dim
-        self.unflattened_size = tuple(unflattened_size)
+        self.dim = integer("Unflatten", "dim", dim)
+        if not isinstance(unflattened_size, (tuple, list)):
+            raise TypeError(f"Unflatten: unflattened_size is {unflattened_size!r}, but must be a tuple of integers")
+        self.unflattened_size = tuple(integer("Unflatten", "unflattened_size", size) for size in unflattened_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return unflatten(x, self.dim, self.unflattened_size)

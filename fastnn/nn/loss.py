@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checks import integer, positive, real
 from ..ops import loss
 from ..ops.create import as_tensor
 from ..tensor import Tensor
@@ -40,13 +41,15 @@ class CrossEntropyLoss(_Loss):
         Between 0 and 1: how much of each target is spread evenly over all classes.
     """
 
-    def __init__(self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0):
+    def __init__(self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",
+                 label_smoothing: float = 0.0):
         super().__init__(reduction, weight=weight)
-        self.ignore_index = ignore_index
-        self.label_smoothing = label_smoothing
+        self.ignore_index = integer("CrossEntropyLoss", "ignore_index", ignore_index)
+        self.label_smoothing = real("CrossEntropyLoss: label_smoothing", label_smoothing, 0, 1)
 
     def forward(self, x: Tensor, target: Any, sample_weight: Any = None) -> Tensor:
-        return loss.cross_entropy(x, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing, sample_weight)
+        return loss.cross_entropy(x, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing,
+                                  sample_weight)
 
 
 class MSELoss(_Loss):
@@ -111,7 +114,7 @@ class HuberLoss(_Loss):
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0):
         super().__init__(reduction)
-        self.delta = delta
+        self.delta = positive("HuberLoss: delta", delta)
 
     def forward(self, x: Tensor, target: Any, weight: Any = None) -> Tensor:
         return loss.huber_loss(x, target, self.reduction, self.delta, weight)
@@ -130,7 +133,7 @@ class SmoothL1Loss(_Loss):
 
     def __init__(self, reduction: str = "mean", beta: float = 1.0):
         super().__init__(reduction)
-        self.beta = beta
+        self.beta = real("SmoothL1Loss: beta", beta, 0)
 
     def forward(self, x: Tensor, target: Any, weight: Any = None) -> Tensor:
         return loss.smooth_l1_loss(x, target, self.reduction, self.beta, weight)
@@ -152,7 +155,7 @@ class PoissonNLLLoss(_Loss):
     def __init__(self, log_input: bool = True, eps: float = 1e-8, reduction: str = "mean"):
         super().__init__(reduction)
         self.log_input = log_input
-        self.eps = eps
+        self.eps = real("PoissonNLLLoss: eps", eps, 0)
 
     def forward(self, x: Tensor, target: Any) -> Tensor:
         return loss.poisson_nll_loss(x, target, self.log_input, self.eps, self.reduction)
@@ -171,7 +174,7 @@ class GaussianNLLLoss(_Loss):
 
     def __init__(self, eps: float = 1e-6, reduction: str = "mean"):
         super().__init__(reduction)
-        self.eps = eps
+        self.eps = positive("GaussianNLLLoss: eps", eps)
 
     def forward(self, x: Tensor, target: Any, var: Any) -> Tensor:
         return loss.gaussian_nll_loss(x, target, var, self.eps, self.reduction)
@@ -192,7 +195,7 @@ class NLLLoss(_Loss):
 
     def __init__(self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"):
         super().__init__(reduction, weight=weight)
-        self.ignore_index = ignore_index
+        self.ignore_index = integer("NLLLoss", "ignore_index", ignore_index)
 
     def forward(self, x: Tensor, target: Any) -> Tensor:
         return loss.nll_loss(x, target, self.weight, self.ignore_index, self.reduction)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,33 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
+
+
+def check_input(module: Module, x: Any, ranks: Container[int], layout: str) -> None:
+    """Raises where a lazy module's first input is no tensor, or has another number of axes than the module takes.
+
+    Parameters
+    ----------
+    module : Module
+        Who asks, for the message.
+    x : object
+        The input.
+    ranks : container of int
+        Numbers of axes it may have.
+    layout : str
+        What it should look like.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not a tensor.
+    ValueError
+        If it has another number of axes.
+    """
+    if not isinstance(x, TensorBase):
+        raise TypeError(f"{type(module).__name__}: the input is a {type(x).__name__}, but must be a Tensor")
+    if x.ndim not in ranks:
+        raise ValueError(f"{type(module).__name__}: the input has shape {x.shape}, but must be {layout}")
 
 
 class RemovableHandle:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .._core import launch
+from ..checks import real, whole
 from ..ops.create import empty, float64, int64, zeros
 from ..ops.math import add
 from ..ops.norm import batch_norm, constant, group_norm, instance_norm, layer_norm, rms_norm
 from ..ops.shape import reshape
 from ..tensor import Tensor, no_grad
-from .module import Module, Parameter
+from .module import Module, Parameter, check_input
 
 
 class _BatchNorm(Module):
@@ -22,14 +23,10 @@ class _BatchNorm(Module):
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
                  track_running_stats: bool = True):
         super().__init__()
-        if not isinstance(num_features, int) or num_features < 0:
-            raise ValueError(f"{type(self).__name__}: num_features is {num_features!r}, but must be an integer of at "
-                             "least 0")
-        if momentum is not None and not 0 <= momentum <= 1:
-            raise ValueError(f"{type(self).__name__}: momentum is {momentum!r}, but must be None or in [0, 1]")
-        self.num_features = num_features
-        self.eps = eps
-        self.momentum = momentum
+        title = type(self).__name__
+        self.num_features = num_features = whole(f"{title}: num_features", num_features, 0)
+        self.eps = real(f"{title}: eps", eps, 0)
+        self.momentum = None if momentum is None else real(f"{title}: momentum", momentum, 0, 1)
         self.affine = affine
         self.track_running_stats = track_running_stats
         for name in ("weight", "bias"):
@@ -133,8 +130,7 @@ class _LazyBatchNorm(_BatchNorm):
 
     def materialize(self, x: Tensor) -> None:
         """Becomes a layer for inputs like `x`."""
-        if x.ndim not in self._ranks:
-            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must be {self._layout}")
+        check_input(self, x, self._ranks, self._layout)
         self.num_features = x.shape[1]
         for value in (self.weight, self.bias, self.running_mean, self.running_var):
             if value is not None:

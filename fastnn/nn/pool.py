@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..checks import integer, pair
 from ..ops import pool
 from ..tensor import Tensor
 from .module import Module
 
 
-class MaxPool2d(Module):
+class _Pool(Module):
+    """What pooling layers share: checking arguments where they are given."""
+
+    def _set_window(self, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None,
+                    padding: int | Sequence[int]) -> None:
+        title = type(self).__name__
+        kernel = pair(title, "kernel_size", kernel_size, 1)
+        if any(2 * p > k for p, k in zip(pair(title, "padding", padding, 0), kernel)):
+            raise ValueError(f"{title}: padding is {padding!r}, but may be at most half of kernel_size {kernel_size!r}")
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        pair(title, "stride", self.stride, 1)
+        self.padding = padding
+
+    def _set_output(self, output_size: int | Sequence[int | None] | None) -> None:
+        sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size,)
+        given = [1 if size is None else size for size in sizes]
+        pair(type(self).__name__, "output_size", given[0] if len(given) == 1 else given, 1)
+        self.output_size = output_size
+
+
+class MaxPool2d(_Pool):
     """The greatest element of each window: (N, C, H, W) -> (N, C, OH, OW); see `fastnn.functional.max_pool2d`.
 
     Parameters
@@ -32,9 +54,8 @@ class MaxPool2d(Module):
                  padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1, return_indices: bool = False,
                  ceil_mode: bool = False):
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
+        self._set_window(kernel_size, stride, padding)
+        pair("MaxPool2d", "dilation", dilation, 1)
         self.dilation = dilation
         self.return_indices = return_indices
         self.ceil_mode = ceil_mode
@@ -48,7 +69,7 @@ class MaxPool2d(Module):
                 f"dilation={self.dilation}, ceil_mode={self.ceil_mode}")
 
 
-class AvgPool2d(Module):
+class AvgPool2d(_Pool):
     """The mean of each window: (N, C, H, W) -> (N, C, OH, OW); see `fastnn.functional.avg_pool2d`.
 
     Parameters
@@ -71,9 +92,9 @@ class AvgPool2d(Module):
                  padding: int | Sequence[int] = 0, ceil_mode: bool = False, count_include_pad: bool = True,
                  divisor_override: int | None = None):
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
+        self._set_window(kernel_size, stride, padding)
+        if divisor_override is not None and integer("AvgPool2d", "divisor_override", divisor_override) == 0:
+            raise ValueError("AvgPool2d: divisor_override is 0, but must be None or an integer other than 0")
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
         self.divisor_override = divisor_override
@@ -86,7 +107,7 @@ class AvgPool2d(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class AdaptiveAvgPool2d(Module):
+class AdaptiveAvgPool2d(_Pool):
     """The mean of each of OH x OW regions: (N, C, H, W) -> (N, C, OH, OW).
 
     Parameters
@@ -97,7 +118,7 @@ class AdaptiveAvgPool2d(Module):
 
     def __init__(self, output_size: int | Sequence[int | None]):
         super().__init__()
-        self.output_size = output_size
+        self._set_output(output_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return pool.adaptive_avg_pool2d(x, self.output_size)
@@ -106,7 +127,7 @@ class AdaptiveAvgPool2d(Module):
         return f"output_size={self.output_size}"
 
 
-class AdaptiveMaxPool2d(Module):
+class AdaptiveMaxPool2d(_Pool):
     """The greatest element of each of OH x OW regions: (N, C, H, W) -> (N, C, OH, OW).
 
     Parameters
@@ -119,7 +140,7 @@ class AdaptiveMaxPool2d(Module):
 
     def __init__(self, output_size: int | Sequence[int | None], return_indices: bool = False):
         super().__init__()
-        self.output_size = output_size
+        self._set_output(output_size)
         self.return_indices = return_indices
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -6,19 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
+from ..checks import pair
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
 __all__ = ["conv2d"]
-
-
-def pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int]:
-    """`value`, an integer or two, as two."""
-    result = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(result) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in result):
-        raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer or a pair of integers")
-    return result
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
@@ -54,25 +47,26 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     TypeError
         If an argument is no integer, or dtypes differ.
     """
-    options = {"stride": pair("conv2d", "stride", stride), "dilation": pair("conv2d", "dilation", dilation), "groups": groups}
-    options["padding"] = _resolve_padding(padding, weight.shape[-2:], options["stride"], options["dilation"])
+    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
+    options = {"stride": stride, "dilation": dilation, "groups": groups,
+               "padding": sides("conv2d", padding, weight.shape[-2:], stride, dilation)}
     y = launch.conv2d_forward(x, weight, bias, **options)
     return record(_conv2d_backward, (x, weight, bias), y, (x, weight), options)
 
 
-def _resolve_padding(padding: int | str | Sequence[int], window: Sequence[int], stride: Sequence[int],
-                     dilation: Sequence[int]) -> tuple[int, int, int, int]:
-    """Rows above and below, columns left and right."""
+def sides(name: str, padding: int | str | Sequence[int], window: Sequence[int], stride: Sequence[int],
+          dilation: Sequence[int]) -> tuple[int, int, int, int]:
+    """What `padding` means: rows above and below, columns left and right; `name` is who asks, for messages."""
     if padding == "valid":
         return 0, 0, 0, 0
     if padding == "same":
         if tuple(stride) != (1, 1):
-            raise ValueError(f"conv2d: padding is 'same', which needs stride 1, but stride is {tuple(stride)}")
+            raise ValueError(f"{name}: padding is 'same', which needs stride 1, but stride is {tuple(stride)}")
         height, width = (d * (n - 1) for d, n in zip(dilation, window))
         return height // 2, height - height // 2, width // 2, width - width // 2
     if isinstance(padding, str):
-        raise ValueError(f"conv2d: padding is {padding!r}, but must be an integer, a pair, 'valid' or 'same'")
-    rows, columns = pair("conv2d", "padding", padding)
+        raise ValueError(f"{name}: padding is {padding!r}, but must be an integer, a pair, 'valid' or 'same'")
+    rows, columns = pair(name, "padding", padding, 0)
     return rows, rows, columns, columns
 
 

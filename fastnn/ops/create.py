@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,21 +40,29 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False) -
     Raises
     ------
     TypeError
-        If `data` has elements of another type than float32, float64, int64, int32, uint8 or bool.
+        If `data` holds something else than numbers, or rows of different lengths.
     """
     if isinstance(data, TensorBase):
         result = launch.copy(data.detach(), dtype=-1 if dtype is None else as_dtype(dtype).code)
     else:
-        result = _wrap(np.array(data, order="C"), data, dtype, copy=False)
+        result = _wrap(_array(np.array, data, order="C"), data, dtype, copy=False)
     result.requires_grad = requires_grad
     return result
+
+
+def _array(make: Callable, data: Any, **options: Any) -> np.ndarray:
+    """`data` as an array by `make`; one message for all that is none."""
+    try:
+        return make(data, **options)
+    except ValueError as error:
+        raise TypeError(f"tensor: the data are not an array: {error}") from None
 
 
 def _wrap(array: np.ndarray, data: Any, dtype: DType | None, copy: bool) -> Tensor:
     """A tensor on `array`'s memory, or on a converted copy of it."""
     if array.dtype == object or array.dtype.kind in "USVMmc":
-        raise TypeError(f"tensor: elements of type {array.dtype} are not supported: they must be numbers (float32, float64, "
-                        "int64, int32, uint8, bool) and rows must have one length")
+        raise TypeError(f"tensor: elements of type {array.dtype} are not supported: they must be numbers "
+                        f"({', '.join(_core.DTYPE_NAMES)})")
     if dtype is not None:
         wanted = np.dtype(as_dtype(dtype).name)
     elif array.dtype.kind == "f" and (not isinstance(data, (np.ndarray, np.generic)) or array.dtype == np.float16):
@@ -118,10 +126,11 @@ def as_tensor(data: Any, dtype: DType | None = None) -> Tensor:
         return launch.copy(data, dtype=as_dtype(dtype).code)
     if hasattr(data, "__dlpack__") and not isinstance(data, np.ndarray):
         data = np.from_dlpack(data)
-    return _wrap(np.asarray(data), data, dtype, copy=False)
+    return _wrap(_array(np.asarray, data), data, dtype, copy=False)
 
 
-def _extents(shape: tuple) -> Sequence[int]:
+def extents_of(shape: tuple) -> Sequence[int]:
+    """Extents given as numbers or as one tuple."""
     return shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
 
 
@@ -142,7 +151,7 @@ def empty(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> T
     Tensor
         In C order.
     """
-    result = _core.empty(_extents(shape), dtype, contiguous=True)
+    result = _core.empty(extents_of(shape), dtype, contiguous=True)
     result.requires_grad = requires_grad
     return result
 
@@ -166,7 +175,7 @@ def full(shape: Sequence[int] | int, fill_value: float, dtype: DType = float32, 
     Tensor
         In C order.
     """
-    result = _core.empty((shape,) if isinstance(shape, int) else shape, dtype, contiguous=True)
+    result = _core.empty(shape if isinstance(shape, (tuple, list)) else (shape,), dtype, contiguous=True)
     launch.fill(value=fill_value, out=result)
     result.requires_grad = requires_grad
     return result
@@ -174,12 +183,12 @@ def full(shape: Sequence[int] | int, fill_value: float, dtype: DType = float32, 
 
 def zeros(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros; see `full`."""
-    return full(_extents(shape), 0.0, dtype, requires_grad)
+    return full(extents_of(shape), 0.0, dtype, requires_grad)
 
 
 def ones(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> Tensor:
     """A tensor of ones; see `full`."""
-    return full(_extents(shape), 1.0, dtype, requires_grad)
+    return full(extents_of(shape), 1.0, dtype, requires_grad)
 
 
 def full_like(x: Tensor, fill_value: float, dtype: DType | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
+from ..checks import real
 from ..random import Generator, generator_state
 from .math import mul
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["dropout"]
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True, inverted: bool = True, generator: Generator | None = None) -> Tensor:
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, inverted: bool = True,
+            generator: Generator | None = None) -> Tensor:
     """Sets each element to 0 with probability `p`, in training only.
 
     Parameters
@@ -26,8 +28,8 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inverted: bool = T
     training : bool
         Whether to drop. Otherwise the result is what dropping gives on average.
     inverted : bool
-        Whether elements that stay are divided by 1 - p in training, so that inference changes nothing (the usual form). The
-        original form, False, leaves them as they are, and inference multiplies by 1 - p.
+        Whether elements that stay are divided by 1 - p in training, so that inference changes nothing (the usual form).
+        The original form, False, leaves them as they are, and inference multiplies by 1 - p.
     generator : Generator, optional
         Where random numbers come from; by default `fastnn.manual_seed`'s.
 
@@ -45,8 +47,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inverted: bool = T
     ----------
     Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15, 2014.
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p is {p!r}, but must be a probability between 0 and 1")
+    p = real("dropout: p", p, 0, 1)
     if p == 0:
         return x
     if not training:

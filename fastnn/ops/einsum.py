@@ -24,8 +24,8 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
     Parameters
     ----------
     equation : str
-        For example "bij,bjk->bik". Letters that are missing on the right are summed over; without an arrow, the letters that
-        occur once remain, in alphabetical order. A letter twice in one operand takes its diagonal.
+        For example "bij,bjk->bik". Letters that are missing on the right are summed over; without an arrow, the letters
+        that occur once remain, in alphabetical order. A letter twice in one operand takes its diagonal.
     *operands : Tensor
         One for each comma-separated part, with one axis for each of its letters.
 
@@ -51,6 +51,8 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
 
 def _parse(equation: str, operands: tuple) -> tuple[list[str], str]:
     """The letters of each operand and of the result, checked against the operands."""
+    if not isinstance(equation, str):
+        raise TypeError(f"einsum: equation is {equation!r}, but must be a str")
     if not operands or not all(isinstance(x, TensorBase) for x in operands):
         raise ValueError(f"einsum: needs tensors after the equation, not {[type(x).__name__ for x in operands]}")
     left, arrow, output = equation.replace(" ", "").partition("->")
@@ -111,8 +113,10 @@ def _product(x: Tensor, a: str, y: Tensor, b: str, later: set[str]) -> tuple[Ten
     columns = [c for c in b if c not in a]
     extent = dict(zip(a + b, x.shape + y.shape))
     shape = [extent[c] for c in batch]
-    left = reshape(permute(x, *(a.index(c) for c in batch + rows + inner)), (*shape, _size(extent, rows), _size(extent, inner)))
-    right = reshape(permute(y, *(b.index(c) for c in batch + inner + columns)), (*shape, _size(extent, inner), _size(extent, columns)))
+    left = reshape(permute(x, *(a.index(c) for c in batch + rows + inner)),
+                   (*shape, _size(extent, rows), _size(extent, inner)))
+    right = reshape(permute(y, *(b.index(c) for c in batch + inner + columns)),
+                    (*shape, _size(extent, inner), _size(extent, columns)))
     letters = "".join(batch + rows + columns)
     return reshape(matmul(left, right), [extent[c] for c in letters]), letters
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core import launch, record
+from .._core import TensorBase, launch, record
+from .create import as_tensor
 from .shape import flatten, reshape, transpose, unbroadcast
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
     Parameters
     ----------
-    a : Tensor
+    a : Tensor or array_like
         (..., n, k), or (k,): a row.
-    b : Tensor
+    b : Tensor or array_like
         (..., k, m), or (k,): a column.
 
     Returns
@@ -67,6 +68,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     ValueError
         If an operand is 0-d or the shapes do not fit.
     """
+    if not (isinstance(a, TensorBase) and isinstance(b, TensorBase)):
+        a, b = as_tensor(a), as_tensor(b)
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"matmul: shapes {a.shape} and {b.shape}: both operands need at least one axis")
     if a.ndim == 1:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import launch, record
+from ..checks import positive, real
 from .create import as_tensor
 from .math import _KIND, constant
 from .reduce import _divided
@@ -52,7 +53,7 @@ def cross_entropy(x: Tensor, target: Any, weight: Any = None, ignore_index: int 
         Logits: (C,), (N, C) or (N, C, d1, ...).
     target : Tensor or array_like
         Labels 0 ... C - 1: (), (N,) or (N, d1, ...), integers; or class probabilities (one-hot rows, say) of x's shape,
-        real or bool.
+        of any type.
     weight : Tensor or array_like, optional
         (C,): factors for the classes.
     ignore_index : int
@@ -83,7 +84,7 @@ def cross_entropy(x: Tensor, target: Any, weight: Any = None, ignore_index: int 
     C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016 (label smoothing).
     """
     target = as_tensor(target)
-    if target.dtype.is_floating or target.dtype.name == "bool":
+    if target.dtype.is_floating or target.dtype.name == "bool" or target.shape == x.shape:
         target = as_tensor(target, x.dtype) if target.dtype is not x.dtype else target
         if ignore_index >= 0:
             raise ValueError(f"cross_entropy: ignore_index is {ignore_index}, but target holds probabilities, "
@@ -291,8 +292,7 @@ def huber_loss(x: Tensor, target: Any, reduction: str = "mean", delta: float = 1
     ----------
     P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35, 1964.
     """
-    if not delta > 0:
-        raise ValueError(f"huber_loss: delta is {delta}, but must be above 0")
+    delta = positive("huber_loss: delta", delta)
     target, d = _difference("huber_loss", x, target)
     c = launch.clip(d, low=-delta, high=delta)
     loss = launch.mul(c, launch.sub(d, launch.mul(c, constant(0.5, x.dtype))))
@@ -301,13 +301,12 @@ def huber_loss(x: Tensor, target: Any, reduction: str = "mean", delta: float = 1
 
 def smooth_l1_loss(x: Tensor, target: Any, reduction: str = "mean", beta: float = 1.0, weight: Any = None) -> Tensor:
     """`huber_loss` with delta = `beta`, over `beta`; `l1_loss` for beta = 0. Parameters as `huber_loss`."""
+    beta = real("smooth_l1_loss: beta", beta, 0)
     if beta == 0:
         return l1_loss(x, target, reduction, weight)
-    if not beta > 0:
-        raise ValueError(f"smooth_l1_loss: beta is {beta}, but must be at least 0")
     target, d = _difference("smooth_l1_loss", x, target)
     c = launch.clip(d, low=-beta, high=beta)
-    slope = _divided(c, float(beta))
+    slope = _divided(c, beta)
     loss = launch.mul(slope, launch.sub(d, launch.mul(c, constant(0.5, x.dtype))))
     return _pointwise("smooth_l1_loss", x, target, loss, slope, reduction, weight)
 
@@ -338,11 +337,10 @@ def quantile_loss(x: Tensor, target: Any, quantile: float = 0.5, reduction: str 
     ValueError
         If shapes differ or `quantile` is not between 0 and 1.
     """
-    if not 0 <= quantile <= 1:
-        raise ValueError(f"quantile_loss: quantile is {quantile}, but must lie between 0 and 1")
+    quantile = real("quantile_loss: quantile", quantile, 0, 1)
     target, d = _difference("quantile_loss", x, target)
     zero = constant(0.0, x.dtype)
-    slope = launch.where(launch.lt(d, zero), constant(-float(quantile), x.dtype), constant(1.0 - quantile, x.dtype))
+    slope = launch.where(launch.lt(d, zero), constant(-quantile, x.dtype), constant(1.0 - quantile, x.dtype))
     return _pointwise("quantile_loss", x, target, launch.mul(slope, d), slope, reduction, weight)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
@@ -384,15 +385,15 @@ def _extremum_backward(node, dy, loses):
                  launch.where(loses(b, a), zero, shared) if node.needs[1] else None)
 
 
-def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+def clip(x: Tensor, min: float | Tensor | None = None, max: float | Tensor | None = None) -> Tensor:
     """x, but at least `min` and at most `max`.
 
     Parameters
     ----------
     x : Tensor
         Any shape.
-    min, max : float, optional
-        Bounds; where both are given and `min` is greater, `max` holds.
+    min, max : float or Tensor, optional
+        Bounds; where both are given and `min` is greater, `max` holds. Tensors broadcast with `x` and take gradients.
 
     Returns
     -------
@@ -402,15 +403,15 @@ def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tenso
     Raises
     ------
     TypeError
-        If neither bound is given, or one is not a number.
+        If neither bound is given, or one is neither a number nor a tensor.
     """
     x = as_tensor(x)
     if min is None and max is None:
         raise TypeError("clip: give min, max or both")
     for name, bound in (("min", min), ("max", max)):
-        if bound is not None and not isinstance(bound, (int, float)):
-            raise TypeError(f"clip: {name} is {bound!r}, but must be a number or None")
-    if not x.dtype.is_floating:
+        if bound is not None and not isinstance(bound, (Real, TensorBase)):
+            raise TypeError(f"clip: {name} is {bound!r}, but must be a number, a Tensor or None")
+    if not x.dtype.is_floating or isinstance(min, TensorBase) or isinstance(max, TensorBase):
         y = x if min is None else maximum(x, min)
         return y if max is None else minimum(y, max)
     bounds = {"low": -math.inf if min is None else min, "high": math.inf if max is None else max}

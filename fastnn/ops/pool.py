@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core import launch, record
+from ..checks import pair
 from .create import int64
 from .shape import reshape
 
@@ -15,14 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d",
            "max_pool2d"]
-
-
-def _pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int]:
-    """`value`, an integer or two, as two."""
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in pair):
-        raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer or a pair of integers")
-    return pair
 
 
 def _windows(function: Callable) -> Callable:
@@ -92,10 +85,10 @@ def max_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
 
 @_windows
 def _max_window(kernel_size, stride, padding, dilation, ceil_mode):
-    return {"kernel": _pair("max_pool2d", "kernel_size", kernel_size),
-            "stride": _pair("max_pool2d", "stride", kernel_size if stride is None else stride),
-            "padding": _pair("max_pool2d", "padding", padding),
-            "dilation": _pair("max_pool2d", "dilation", dilation), "ceil_mode": bool(ceil_mode)}
+    return {"kernel": pair("max_pool2d", "kernel_size", kernel_size),
+            "stride": pair("max_pool2d", "stride", kernel_size if stride is None else stride),
+            "padding": pair("max_pool2d", "padding", padding),
+            "dilation": pair("max_pool2d", "dilation", dilation), "ceil_mode": bool(ceil_mode)}
 
 
 def _max_pool2d_backward(node, dy):
@@ -135,9 +128,11 @@ def _adaptive_max_pool2d_backward(node, dy):
 
 
 def _output_size(name: str, x: Tensor, output_size: int | Sequence[int | None]) -> tuple[int, int]:
+    if output_size is None:
+        output_size = (None, None)
     if isinstance(output_size, (tuple, list)) and len(output_size) == 2:
         output_size = [n if wanted is None else wanted for n, wanted in zip(x.shape[2:], output_size)]
-    return _pair(name, "output_size", output_size)
+    return pair(name, "output_size", output_size)
 
 
 def global_max_pool2d(x: Tensor) -> Tensor:
@@ -192,9 +187,9 @@ def _avg_window(kernel_size, stride, padding, ceil_mode, count_include_pad, divi
     if divisor_override is not None and (not isinstance(divisor_override, int) or divisor_override == 0):
         raise ValueError(f"avg_pool2d: divisor_override is {divisor_override!r}, but must be None or an integer "
                          "other than 0")
-    return {"kernel": _pair("avg_pool2d", "kernel_size", kernel_size),
-            "stride": _pair("avg_pool2d", "stride", kernel_size if stride is None else stride),
-            "padding": _pair("avg_pool2d", "padding", padding), "ceil_mode": bool(ceil_mode),
+    return {"kernel": pair("avg_pool2d", "kernel_size", kernel_size),
+            "stride": pair("avg_pool2d", "stride", kernel_size if stride is None else stride),
+            "padding": pair("avg_pool2d", "padding", padding), "ceil_mode": bool(ceil_mode),
             "count_include_pad": bool(count_include_pad), "divisor": divisor_override or 0}
 
 

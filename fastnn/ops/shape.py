@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import DType, TensorBase, as_dtype, launch, record
+from ..checks import integer
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["broadcast_to", "cat", "clone", "contiguous", "expand", "flatten", "movedim", "pad", "permute", "reshape", "slice_view",
-           "split", "squeeze", "stack", "to", "transpose", "unflatten", "unsqueeze"]
+__all__ = ["broadcast_to", "cat", "clone", "concat", "contiguous", "expand", "flatten", "movedim", "pad", "permute",
+           "reshape", "slice_view", "split", "squeeze", "stack", "to", "transpose", "unflatten", "unsqueeze"]
 
 
 def _axis(name: str, dim: int, rank: int) -> int:
     """`dim` counted from the front; an error that names the operation if there is no such axis."""
-    if not isinstance(dim, int) or isinstance(dim, bool):
-        raise TypeError(f"{name}: dim is {dim!r}, but must be an integer")
+    dim = integer(name, "dim", dim)
     if not -rank <= dim < rank:
         raise IndexError(f"{name}: dim is {dim}, but a tensor of {rank} axes has dims {-rank} to {rank - 1}")
     return dim % rank
@@ -106,7 +106,7 @@ def _view_strides(shape: Sequence[int], strides: Sequence[int], new_shape: Seque
 
 def _resolve(name: str, shape: Sequence[int], numel: int) -> list[int]:
     """`shape` with its -1, if any, replaced by what is left."""
-    extents = [int(n) for n in shape]
+    extents = [integer(name, "an extent", n) for n in shape]
     unknown = [d for d, n in enumerate(extents) if n == -1]
     known = 1
     for n in extents:
@@ -269,7 +269,7 @@ def slice_view(x: Tensor, key: tuple) -> Tensor:
             offset += x.strides[d] * start if extents[-1] else 0
             d += 1
         else:
-            k = int(part)
+            k = integer("index", "an index", part)
             if not -x.shape[d] <= k < x.shape[d]:
                 raise IndexError(f"index: {k} is out of range for axis {d} of extent {x.shape[d]}")
             offset += x.strides[d] * (k % x.shape[d])
@@ -381,6 +381,9 @@ def _cat_backward(node, dy):
     return split(dy, sizes, dim)
 
 
+concat = cat
+
+
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Joins tensors of one shape along a new axis `dim`."""
     return cat([unsqueeze(t, dim) for t in tensors], dim)
@@ -411,6 +414,9 @@ def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float 
     """
     if mode != "constant":
         raise ValueError(f"pad: mode is {mode!r}, but must be 'constant'")
+    if not isinstance(padding, (tuple, list)):
+        raise TypeError(f"pad: padding is {padding!r}, but must be a tuple of integers")
+    padding = [integer("pad", "an element of padding", n) for n in padding]
     if len(padding) % 2 or len(padding) > 2 * x.ndim:
         raise ValueError(f"pad: padding is {tuple(padding)}, but must hold two numbers for each of at most {x.ndim} axes")
     before = [0] * x.ndim

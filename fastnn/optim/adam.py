@@ -23,8 +23,8 @@ class Adam(Optimizer):
     ----------
     params : iterable of Tensor, or iterable of dict
         What to optimise.
-    lr : float
-        Learning rate.
+    lr : float or Tensor
+        Learning rate; a 0-d float64 tensor is read anew at every step.
     betas : pair of float
         b1 and b2, at least 0 and below 1.
     eps : float
@@ -46,15 +46,17 @@ class Adam(Optimizer):
     Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015.
     """
 
-    def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 0.0, *, maximize: bool = False, decoupled_weight_decay: bool = False):
+    def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float | Tensor = 1e-3,
+                 betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0, *,
+                 maximize: bool = False, decoupled_weight_decay: bool = False):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize,
                                       decoupled_weight_decay=decoupled_weight_decay))
 
     def check(self, options: Mapping[str, Any]) -> None:
         self.require_not_negative(options, "lr", "eps", "weight_decay")
         betas = options["betas"]
-        is_ok = isinstance(betas, (tuple, list)) and len(betas) == 2 and all(isinstance(b, (int, float)) and 0 <= b < 1 for b in betas)
+        is_ok = (isinstance(betas, (tuple, list)) and len(betas) == 2
+                 and all(isinstance(b, (int, float)) and 0 <= b < 1 for b in betas))
         self.require(is_ok, "betas", betas, "two numbers, at least 0 and below 1")
 
     def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
@@ -76,8 +78,8 @@ class AdamW(Adam):
     ----------
     params : iterable of Tensor, or iterable of dict
         What to optimise.
-    lr : float
-        Learning rate.
+    lr : float or Tensor
+        Learning rate; a 0-d float64 tensor is read anew at every step.
     betas : pair of float
         Memory of the means of gradients and of their squares, at least 0 and below 1.
     eps : float
@@ -97,6 +99,7 @@ class AdamW(Adam):
     Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
 
-    def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 1e-2, *, maximize: bool = False):
+    def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float | Tensor = 1e-3,
+                 betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2, *,
+                 maximize: bool = False):
         super().__init__(params, lr, betas, eps, weight_decay, maximize=maximize, decoupled_weight_decay=True)

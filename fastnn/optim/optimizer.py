@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _core
 from .._core import TensorBase
+from ..checks import real
 from ..ops.create import as_tensor, float64
 from ..tensor import Tensor, enable_grad
 
@@ -17,8 +18,8 @@ from ..tensor import Tensor, enable_grad
 class ParamGroup(MutableMapping):
     """Parameters that share hyper-parameters: ``group["lr"]``, ``group["params"]``.
 
-    The learning rate lives in a 0-d float64 tensor, `lr`, that updates read from memory: so a captured program sees it change.
-    Other hyper-parameters are constants of a captured program; setting one makes programs record anew.
+    The learning rate lives in a 0-d float64 tensor, `lr`, that updates read from memory: so a captured program sees it
+    change; a tensor that the user gave stays his, and writing to it changes the rate. Other hyper-parameters are constants of a captured program; setting one makes programs record anew.
 
     Parameters
     ----------
@@ -28,7 +29,8 @@ class ParamGroup(MutableMapping):
 
     def __init__(self, options: Mapping[str, Any]):
         self.options = dict(options)
-        self.lr = _core.scalar(self.options.pop("lr"), float64)
+        lr = self.options.pop("lr")
+        self.lr = lr.detach() if isinstance(lr, TensorBase) else _core.scalar(float(lr), float64)
 
     def __getitem__(self, name: str) -> Any:
         return self.lr.item() if name == "lr" else self.options[name]
@@ -87,8 +89,10 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[ParamGroup] = []
         self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
-        if isinstance(params, (TensorBase, Mapping)):
-            raise TypeError(f"{self.name}: params is a {type(params).__name__}, but must be an iterable of tensors or of dicts")
+        if isinstance(params, (TensorBase, Mapping)) or not isinstance(params, Iterable):
+            hint = ", such as model.parameters()" if hasattr(params, "parameters") else ""
+            raise TypeError(f"{self.name}: params is a {type(params).__name__}, but must be an iterable of tensors or of "
+                            f"dicts{hint}")
         params = list(params)
         if not params:
             raise ValueError(f"{self.name}: there are no parameters to optimise")
@@ -143,11 +147,14 @@ class Optimizer:
             raise ValueError(f"{self.name}: {name} is {value!r}, but must be {allowed}")
 
     def require_not_negative(self, options: Mapping[str, Any], *names: str) -> None:
-        """Raises ValueError unless these hyper-parameters are finite numbers of at least 0."""
+        """Raises ValueError unless these hyper-parameters are finite numbers of at least 0 (a rate may be a tensor)."""
         for name in names:
             value = options[name]
-            is_ok = isinstance(value, (int, float)) and 0 <= value < float("inf")
-            self.require(is_ok, name, value, "a number of at least 0")
+            if name != "lr" or not isinstance(value, TensorBase):
+                real(f"{self.name}: {name}", value, 0)
+            elif value.ndim or value.dtype is not float64:
+                raise ValueError(f"{self.name}: lr is a {value.dtype} tensor of shape {value.shape}, but must be a number "
+                                 "or a 0-d float64 tensor")
 
     # -- use --
 

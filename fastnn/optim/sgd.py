@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .._core import launch
+from ..checks import real
 from ..tensor import Tensor
 from .optimizer import Optimizer, zeros_for
 
@@ -20,8 +21,8 @@ class SGD(Optimizer):
     ----------
     params : iterable of Tensor, or iterable of dict
         What to optimise.
-    lr : float
-        Learning rate.
+    lr : float or Tensor
+        Learning rate; a 0-d float64 tensor is read anew at every step.
     momentum : float
         How much of the last step stays.
     dampening : float
@@ -45,17 +46,18 @@ class SGD(Optimizer):
     Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
     """
 
-    def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
-                 weight_decay: float = 0.0, nesterov: bool = False, *, maximize: bool = False, decoupled: bool = False):
-        super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
-                                      maximize=maximize, decoupled=decoupled))
+    def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float | Tensor = 1e-3, momentum: float = 0.0,
+                 dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False, *, maximize: bool = False,
+                 decoupled: bool = False):
+        super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
+                                      nesterov=nesterov, maximize=maximize, decoupled=decoupled))
 
     def check(self, options: Mapping[str, Any]) -> None:
         self.require_not_negative(options, "lr", "momentum", "weight_decay")
-        self.require(isinstance(options["dampening"], (int, float)), "dampening", options["dampening"], "a number")
+        real(f"{self.name}: dampening", options["dampening"])
         if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
-            raise ValueError(f"{self.name}: nesterov needs momentum above 0 and dampening 0, not momentum {options['momentum']} and "
-                             f"dampening {options['dampening']}")
+            raise ValueError(f"{self.name}: nesterov needs momentum above 0 and dampening 0, not momentum "
+                             f"{options['momentum']} and dampening {options['dampening']}")
 
     def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
         rule = {"weight_decay": options["weight_decay"], "decoupled": options["decoupled"], "maximize": options["maximize"]}

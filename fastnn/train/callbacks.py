@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.checks import whole
+from ..checks import whole
 from ..io.extras import require
 
 Logs = Mapping[str, Any]

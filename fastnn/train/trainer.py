@@ -14,7 +14,7 @@ import fastnn
 from fastnn import nn, optim
 
 from ..data import ArrayDataset, DataLoader
-from ..data.checks import whole
+from ..checks import whole
 from ..program import CapturedProgram
 from .callbacks import Callback
 from .captured import CapturedPass

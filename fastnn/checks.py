@@ -1,0 +1,171 @@
+"""Checks of arguments: what is wrong is said where it was given, with its name, what it is, and what it may be."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+
+def _index(value: Any) -> int | None:
+    """`value` as an int if it is an integer, NumPy's included; bools are not."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def integer(name: str, argument: str, value: Any) -> int:
+    """`value` as an int.
+
+    Parameters
+    ----------
+    name : str
+        Who asks, in messages.
+    argument : str
+        Name of the argument.
+    value : int
+        What the user gave.
+
+    Returns
+    -------
+    int
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    """
+    number = value if type(value) is int else _index(value)
+    if number is None:
+        raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer")
+    return number
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """`value` as an int of at least `least`.
+
+    Parameters
+    ----------
+    name : str
+        Its name in messages.
+    value : int
+        What the user gave.
+    least : int
+        Smallest allowed value.
+
+    Returns
+    -------
+    int
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is not an integer or too small.
+    """
+    number = _index(value)
+    if number is None or number < least:
+        raise ValueError(f"{name} is {value!r}, but must be an integer of at least {least}")
+    return number
+
+
+def pair(name: str, argument: str, value: int | Sequence[int], least: int | None = None) -> tuple[int, int]:
+    """`value`, an integer or two (height and width), as two.
+
+    Parameters
+    ----------
+    name : str
+        Who asks, in messages.
+    argument : str
+        Name of the argument.
+    value : int or pair of int
+        What the user gave.
+    least : int, optional
+        Smallest allowed value; without it any will do.
+
+    Returns
+    -------
+    tuple of int
+        Two.
+
+    Raises
+    ------
+    TypeError
+        If it is neither an integer nor a pair of integers.
+    ValueError
+        If one is too small.
+    """
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
+        two = value  # the common case, kept cheap: layers come here at every call
+    else:
+        two = tuple(_index(v) for v in (value if isinstance(value, (tuple, list)) else (value, value)))
+        if len(two) != 2 or None in two:
+            raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer or a pair of integers")
+    if least is not None and min(two) < least:
+        raise ValueError(f"{name}: {argument} is {value!r}, but must be at least {least}")
+    return two
+
+
+def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """`value` as a float from `least` to `most`.
+
+    Parameters
+    ----------
+    name : str
+        Its name in messages.
+    value : float
+        What the user gave.
+    least, most : float
+        The allowed range, both ends included.
+
+    Returns
+    -------
+    float
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is not a real number, not finite, or out of range.
+    """
+    if not _is_real(value) or not least <= value <= most:
+        bounds = (f" from {least:g} to {most:g}" if math.isfinite(least) and math.isfinite(most)
+                  else f" of at least {least:g}" if math.isfinite(least) else "")
+        raise ValueError(f"{name} is {value!r}, but must be a number{bounds}")
+    return float(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """`value` as a float above 0.
+
+    Parameters
+    ----------
+    name : str
+        Its name in messages.
+    value : float
+        What the user gave.
+
+    Returns
+    -------
+    float
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is not a real number, not finite, or not above 0.
+    """
+    if not _is_real(value) or value <= 0:
+        raise ValueError(f"{name} is {value!r}, but must be a number above 0")
+    return float(value)
+
+
+def _is_real(value: Any) -> bool:
+    """Whether `value` is a finite real number, NumPy's included; bools are not."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,159 @@
+"""Wrong arguments are refused where they are given, by an error that names them; NumPy's integers are integers."""
+
+import numpy as np
+import pytest
+
+import fastnn
+import fastnn.functional as F
+from fastnn import nn, optim
+
+FOUR = np.int64(4)
+
+
+def weights():
+    return nn.Linear(2, 2).parameters()
+
+
+@pytest.mark.parametrize("layer, arguments, message", [
+    (nn.Linear, (-1, 2), "in_features is -1"),
+    (nn.Linear, (2, "3"), "out_features is '3'"),
+    (nn.Linear, (True, 2), "in_features is True"),
+    (nn.Linear, (2.0, 2), "in_features is 2.0"),
+    (nn.LazyLinear, (-2,), "LazyLinear: out_features is -2"),
+    (nn.Conv2d, (0, 2, 3), "in_channels is 0"),
+    (nn.Conv2d, (1, -2, 3), "out_channels is -2"),
+    (nn.Conv2d, (1, 2, 0), "kernel_size is 0, but must be at least 1"),
+    (nn.Conv2d, (1, 2, (3, -1)), r"kernel_size is \(3, -1\)"),
+    (nn.Conv2d, (1, 2, 3.0), "kernel_size is 3.0"),
+    (nn.Conv2d, (1, 2, (3, 3, 3)), "kernel_size is"),
+    (nn.Conv2d, (1, 2, 3, 0), "stride is 0"),
+    (nn.Conv2d, (1, 2, 3, 1, -1), "padding is -1"),
+    (nn.Conv2d, (1, 2, 3, 1, "sme"), "padding is 'sme'"),
+    (nn.Conv2d, (1, 2, 3, 2, "same"), "needs stride 1"),
+    (nn.Conv2d, (1, 2, 3, 1, 0, 0), "dilation is 0"),
+    (nn.Conv2d, (2, 2, 3, 1, 0, 1, 0), "groups is 0"),
+    (nn.Conv2d, (3, 2, 3, 1, 0, 1, 2), "multiples of groups 2"),
+    (nn.LazyConv2d, ("a", 3), "out_channels is 'a'"),
+    (nn.MaxPool2d, (0,), "kernel_size is 0"),
+    (nn.MaxPool2d, ("2",), "kernel_size is '2'"),
+    (nn.MaxPool2d, (2, 0), "stride is 0"),
+    (nn.MaxPool2d, (2, 2, 2), "padding is 2, but may be at most half"),
+    (nn.MaxPool2d, (2, 2, 0, 0), "dilation is 0"),
+    (nn.AvgPool2d, (-1,), "kernel_size is -1"),
+    (nn.AvgPool2d, (2, 2, -1), "padding is -1"),
+    (nn.AvgPool2d, (2, 2, 0, False, True, 0), "divisor_override is 0"),
+    (nn.AdaptiveAvgPool2d, (0,), "output_size is 0"),
+    (nn.AdaptiveAvgPool2d, ("x",), "output_size is 'x'"),
+    (nn.AdaptiveMaxPool2d, ((1, 2, 3),), "output_size is"),
+    (nn.BatchNorm1d, ("3",), "num_features is '3'"),
+    (nn.BatchNorm2d, (-1,), "num_features is -1"),
+    (nn.BatchNorm2d, (3, -1e-5), "eps is -1e-05"),
+    (nn.BatchNorm2d, (3, 1e-5, "x"), "momentum is 'x'"),
+    (nn.BatchNorm2d, (3, 1e-5, 1.5), "momentum is 1.5, but must be a number from 0 to 1"),
+    (nn.Dropout, (2,), "p is 2"),
+    (nn.Dropout, (None,), "p is None"),
+    (nn.Dropout, (float("nan"),), "p is nan"),
+    (nn.LeakyReLU, ("x",), "negative_slope is 'x'"),
+    (nn.Softmax, (1.5,), "dim is 1.5"),
+    (nn.Flatten, ("x",), "start_dim is 'x'"),
+    (nn.Unflatten, (1, 3), "unflattened_size is 3"),
+    (nn.Sequential, (nn.ReLU,), "'0' is a type"),
+    (nn.CrossEntropyLoss, (None, "x"), "ignore_index is 'x'"),
+    (nn.CrossEntropyLoss, (None, -100, "average"), "reduction is 'average'"),
+    (nn.CrossEntropyLoss, (None, -100, "mean", 2), "label_smoothing is 2"),
+    (nn.HuberLoss, ("mean", 0), "delta is 0, but must be a number above 0"),
+    (nn.SmoothL1Loss, ("mean", -1), "beta is -1"),
+    (nn.GaussianNLLLoss, ("x",), "eps is 'x'"),
+])
+def test_layers_refuse(layer, arguments, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        layer(*arguments)
+
+
+@pytest.mark.parametrize("layer, x, message", [
+    (lambda: nn.LazyLinear(3), 3, "input is a int, but must be a Tensor"),
+    (lambda: nn.LazyLinear(3), fastnn.tensor(1.0), r"shape \(\), but must be \(..., in_features\)"),
+    (lambda: nn.LazyConv2d(3, 3), fastnn.zeros(3), r"must be \(N, C, H, W\)"),
+    (lambda: nn.LazyBatchNorm1d(), fastnn.zeros(3), r"must be \(N, C\)"),
+    (lambda: nn.Linear(3, 2), np.zeros((4, 3)), "must be a Tensor"),
+    (lambda: nn.Linear(3, 2), fastnn.zeros(4, 3, dtype=fastnn.int64), "has dtype int64"),
+    (lambda: nn.Linear(3, 2), fastnn.zeros(4, 5), "in_features = 3"),
+])
+def test_layers_refuse_inputs(layer, x, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        layer()(x)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: fastnn.zeros("x"), r"shape is \('x',\), but must hold integers"),
+    (lambda: fastnn.zeros(2.5), "must hold integers"),
+    (lambda: fastnn.zeros(-1), "negative extent"),
+    (lambda: fastnn.tensor([[1], [1, 2]]), "not an array"),
+    (lambda: fastnn.tensor("abc"), "must be numbers"),
+    (lambda: fastnn.randperm(-1), "n is -1"),
+    (lambda: fastnn.manual_seed("x"), "seed is 'x'"),
+    (lambda: fastnn.rand(2, generator=3), "generator is a int"),
+    (lambda: fastnn.zeros(3)[1.5], "1.5, but must be an integer"),
+    (lambda: fastnn.zeros(3)["x"], "'x', but must be an integer"),
+    (lambda: fastnn.zeros(3).reshape(1.5, 2), "1.5, but must be an integer"),
+    (lambda: fastnn.zeros(3).size(1), "dim is 1"),
+    (lambda: fastnn.matmul(fastnn.zeros(3), 2), "at least one axis"),
+    (lambda: fastnn.einsum(3, fastnn.zeros(3)), "equation is 3"),
+    (lambda: F.pad(fastnn.zeros(3), 1), "padding is 1"),
+    (lambda: F.pad(fastnn.zeros(3), ("a", 1)), "padding is 'a'"),
+    (lambda: F.dropout(fastnn.zeros(3), "x"), "p is 'x'"),
+    (lambda: F.huber_loss(fastnn.zeros(3), fastnn.zeros(3), delta="x"), "delta is 'x'"),
+    (lambda: fastnn.tensor([6]) & fastnn.tensor([3]), "an operand is a int64 tensor, but must be bool"),
+    (lambda: ~fastnn.tensor([6.0]), "a float32 tensor"),
+    (lambda: fastnn.tensor([True]) | 2, "an operand is a int"),
+    (lambda: optim.SGD(nn.Linear(2, 2)), r"params is a Linear.*model.parameters\(\)"),
+    (lambda: optim.SGD(weights(), lr="x"), "lr is 'x'"),
+    (lambda: optim.SGD(weights(), lr=fastnn.tensor(0.1)), "lr is a float32 tensor"),
+    (lambda: optim.Adam(weights(), eps=-1), "eps is -1"),
+])
+def test_functions_refuse(make, message):
+    with pytest.raises((TypeError, ValueError, IndexError), match=message):
+        make()
+
+
+def test_numpy_integers_are_integers():
+    fastnn.manual_seed(FOUR)
+    x = fastnn.zeros(FOUR, FOUR, np.int32(8), 8)
+    y = nn.Sequential(nn.Conv2d(FOUR, FOUR, np.int32(3), padding=np.int8(1)), nn.BatchNorm2d(FOUR),
+                      nn.MaxPool2d(np.int64(2)), nn.Flatten(np.int64(1)), nn.Linear(np.uint16(64), FOUR))(x)
+    assert y.shape == (4, 4) and fastnn.full(FOUR, 1.0).shape == fastnn.randperm(FOUR).shape == (4,)
+    assert x.size(FOUR - 4) == 4 and x.sum(np.int64(1)).shape == x[np.int64(0)].shape[:1] + (8, 8)
+
+
+def test_python_types_name_dtypes_as_numpy_and_pytorch_do():
+    for kind in (float, int, bool):
+        assert fastnn.zeros(1, dtype=kind).dtype.name == np.dtype(kind).name
+    assert fastnn.tensor([0.5]).to(float).dtype is fastnn.float64
+
+
+def test_tensor_methods_are_pytorch_s():
+    x = fastnn.zeros(2, 3)
+    assert x.size() == (2, 3) and x.size(-1) == 3 and x.view(x.size(0), -1).shape == (2, 3)
+    assert f"{fastnn.tensor(0.5)}" == "0.5" and f"{fastnn.tensor(0.25):.1e}" == "2.5e-01"
+    assert f"{x}".startswith("tensor(")
+    yes, no = fastnn.tensor([True, True]), fastnn.tensor([True, False])
+    assert (yes & no).tolist() == (no | False).tolist() == [True, False]
+    assert (True ^ no).tolist() == (~no).tolist() == [False, True]
+    assert (7 // fastnn.tensor([2])).tolist() == [3] and (7 % fastnn.tensor([4])).tolist() == [3]
+    assert (fastnn.ones(2, 3) @ np.ones((3, 1), np.float32)).tolist() == [[3], [3]]
+
+
+def test_clip_by_tensors():
+    x = fastnn.tensor([-2.0, 0.5, 3.0], requires_grad=True)
+    low, high = fastnn.tensor(-1.0, requires_grad=True), fastnn.tensor([1.0, 1.0, 2.0])
+    y = x.clip(low, high)
+    y.sum().backward()
+    assert y.tolist() == [-1, 0.5, 2] and x.grad.tolist() == [0, 1, 0] and low.grad.item() == 1
+    assert x.detach().clip(np.float32(0)).tolist() == [0, 0.5, 3]
+
+
+def test_one_hot_integers_are_probabilities():
+    x = fastnn.tensor(np.random.default_rng(0).standard_normal((4, 3)))
+    labels = np.array([2, 0, 1, 2])
+    want = F.cross_entropy(x, labels).item()
+    assert F.cross_entropy(x, np.eye(3, dtype=np.int64)[labels]).item() == pytest.approx(want, rel=1e-12)
