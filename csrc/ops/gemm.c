@@ -88,17 +88,19 @@ static int reads_a_in_place(const plan *p) {
 }
 
 /* One row block: columns are split first, so that each chunk packs its own, and rows only while that leaves few chunks. Several,
- * and B is packed once: rows are split first, so that a row of A, read or copied, serves many panels. */
+ * and B is packed once: rows are split first, so that a row of A, read or copied, serves many panels. Column blocks are counted in
+ * panels each: five blocks of eight panels would leave one of two threads with 60 % of them. */
 static void choose_grid(plan *p) {
+    ptrdiff_t wide = fnn_min(PANEL_BLOCK, fnn_max(p->panels, 1)); /* panels in a block */
     p->row_blocks = fnn_ceil_div(p->g->M, ROW_BLOCK);
-    p->col_blocks = fnn_ceil_div(p->panels, PANEL_BLOCK);
+    p->col_blocks = fnn_ceil_div(p->panels, wide);
     const int tall = p->row_blocks > 1;
     const ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->slabs), shortest = tall ? LEAST_ROWS : 2 * p->K->tile_rows;
     const ptrdiff_t narrowest = p->a_in_place ? 1 : LEAST_PANELS;
     for (ptrdiff_t chunks; (chunks = p->batches * p->row_blocks * p->col_blocks) < wanted;) {
-        int rows = p->g->M / p->row_blocks >= 2 * shortest, cols = p->panels / p->col_blocks >= 2 * narrowest;
+        int rows = p->g->M / p->row_blocks >= 2 * shortest, cols = wide > narrowest;
         if (rows && (tall || (!cols && chunks < FEW_CHUNKS))) p->row_blocks++;
-        else if (cols) p->col_blocks++;
+        else if (cols) p->col_blocks = fnn_ceil_div(p->panels, --wide);
         else break;
     }
 }
