@@ -1,19 +1,24 @@
 """fastnn: trains neural networks on CPUs, fast.
 
-The low level follows PyTorch's names (`fastnn.tensor`, `fastnn.nn`, `fastnn.optim`, `fastnn.functional`), the high level Keras's
-(`fastnn.train.Trainer`).
+The low level follows PyTorch's names (`fastnn.tensor`, `fastnn.nn`, `fastnn.optim`, `fastnn.functional`), the high level
+Keras's (`fastnn.train.Trainer`).
 """
+
+from typing import TYPE_CHECKING
 
 from ._core import get_num_threads, memory_stats, set_num_threads
 from .tensor import Function, Tensor, enable_grad, no_grad  # before the function `tensor` takes the module's name
-from .ops.create import (arange, as_tensor, empty, eye, float32, float64, from_numpy, full, full_like, int32, int64, linspace, ones,
-                         ones_like, tensor, uint8, zeros, zeros_like)
+from .ops.create import (arange, as_tensor, empty, eye, float32, float64, from_numpy, full, full_like, int32, int64,
+                         linspace, ones, ones_like, tensor, uint8, zeros, zeros_like)
 from .ops.create import bool_ as bool
 from .config import show_config
 from .functional import *
 from .program import capture
 from .random import Generator, initial_seed, manual_seed, rand, randn, randperm
 from .threads import num_threads
+
+if TYPE_CHECKING:
+    from . import data, io, models, nn, optim, testing, train
 
 __version__ = "0.1.0"
 
@@ -27,3 +32,7 @@ def __getattr__(name: str) -> object:
 
         return importlib.import_module(f"fastnn.{name}")
     raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_DEMAND})

@@ -47,7 +47,14 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
     -------
     CapturedProgram
         Called like `step`.
+
+    Raises
+    ------
+    TypeError
+        If `step` cannot be called.
     """
+    if not callable(step):
+        raise TypeError(f"capture: step is a {type(step).__name__}, but must be a function of tensors")
     return CapturedProgram(step, verify)
 
 

@@ -163,8 +163,9 @@ def test_digits():
     np.testing.assert_array_equal(x[:, :, 3:26:3, 3:26:3], small)  # the middle of each 3x3 block
     with pytest.raises(ValueError, match="image_size is 7"):
         digits(image_size=7)
-    with pytest.raises(ValueError, match="test_fraction"):
-        digits(test_fraction=1.0)
+    for wrong in (dict(test_fraction=1.0), dict(test_fraction="x"), dict(image_size="x"), dict(dtype=int)):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            digits(**wrong)
 
 
 def test_digits_without_scikit_learn(monkeypatch):

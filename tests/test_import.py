@@ -48,3 +48,7 @@ def test_unsupported_isa_is_an_import_error(isa):
 
 def test_empty_isa_means_none_was_given():
     assert output("import fastnn; print(fastnn._core.get_isa())", FASTNN_ISA="") == _core.available_isas()[-1]
+
+
+def test_sub_packages_are_listed_before_they_are_loaded():
+    assert "True" == output("import fastnn; print({'nn', 'optim', 'train', 'data', 'io', 'models', 'testing'} <= set(dir(fastnn)))")

@@ -1,5 +1,6 @@
 """Every layer of the list: against its function, against differences, through its state."""
 
+import numpy as np
 import pytest
 
 import fastnn
@@ -42,3 +43,11 @@ def test_containers_hold_layers():
     assert nn.ModuleDict({"a": layer})["a"] is nn.ModuleList([layer])[0] is layer
     assert [n for n, _ in nn.ModuleDict({"a": layer}).named_parameters()] == ["a.weight", "a.bias"]
     assert fastnn.nn.Sequential(nn.ModuleList([layer])[0])(fastnn.ones(1, 2)).shape == (1, 3)
+
+
+def test_modules_change_type():
+    layer = nn.BatchNorm2d(3)
+    assert layer.to(fastnn.float64) is layer and {str(v.dtype) for v in layer.state_dict().values()} == {"float64", "int64"}
+    assert layer.to(np.float32).weight.dtype is fastnn.float32
+    with pytest.raises(TypeError, match="dtype is 'int64'"):
+        layer.to("int64")

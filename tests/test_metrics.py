@@ -196,6 +196,8 @@ def test_messages():
         get_metric(3)
     with pytest.raises(ValueError, match="k is 0"):
         TopKAccuracy(0)
+    with pytest.raises(ValueError, match="bins is 1"):
+        AUC(1)
     with pytest.raises(ValueError, match="average is 'weighted'"):
         F1("weighted")
     with pytest.raises(ValueError, match=r"shape \(4, 3\) does not belong to target of shape \(5,\)"):

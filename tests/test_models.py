@@ -1,5 +1,7 @@
 """The named networks: sizes, and captured training with the same bits as eager training."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -19,8 +21,11 @@ def test_number_of_parameters(name, config, parameters):
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_a_model_knows_how_it_was_made(name):
-    config = {"sizes": (3, 2)} if name == "mlp" else {"num_classes": 3} | ({"width": 4} if name in ("resnet18", "resnet50", "vgg16") else {})
+    config = {"sizes": np.array([3, 2])} if name == "mlp" else {"num_classes": np.int64(3)}
+    if name in ("resnet18", "resnet50", "vgg16"):
+        config["width"] = 4
     model = models.build(name, **config)
+    json.dumps(model.architecture)  # as files keep it
     again = models.build(model.architecture["name"], **model.architecture["config"])
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
 

@@ -8,7 +8,8 @@ import fastnn.functional as F
 from fastnn import nn, optim, program
 from fastnn.data import ArrayDataset, DataLoader
 from fastnn.models import lenet5, mlp
-from fastnn.train import EarlyStopping, History, LambdaCallback, LearningRateScheduler, ReduceLROnPlateau, TerminateOnNaN, Trainer
+from fastnn.train import (EarlyStopping, History, LambdaCallback, LearningRateScheduler, ReduceLROnPlateau,
+                          TerminateOnNaN, Trainer)
 from fastnn.train import captured, trainer as trainer_module
 from training import blobs, make, same, weights
 
@@ -306,6 +307,7 @@ WRONG = {
     "sample weight": (dict(x=X, y=Y, sample_weight=np.ones(3)), r"sample_weight has shape \(3,\), expected \(40,\)"),
     "negative weight": (dict(x=X, y=Y, sample_weight=-np.ones(40)), "negative, infinite or NaN"),
     "class weight": (dict(x=X, y=Y, class_weight=3.0), "class_weight is 3.0"),
+    "class weight name": (dict(x=X, y=Y, class_weight={"a": 1}), "class_weight has the class 'a'"),
     "class weight value": (dict(x=X, y=Y, class_weight={0: -1}), "class_weight of class 0 is -1"),
     "class weight of values": (dict(x=X, y=X, class_weight={0: 1}), "class_weight needs class indices"),
     "verbose": (dict(x=X, y=Y, verbose=7), "verbose is 7"),
@@ -352,13 +354,26 @@ def test_unknown_names_are_refused():
         LambdaCallback(on_epoch=print)
     with pytest.raises(TypeError, match="class was given instead of an instance"):
         Trainer(model).fit(X, Y, callbacks=[EarlyStopping], verbose=0)
-    with pytest.raises(TypeError, match="must be a list"):
-        Trainer(model).fit(X, Y, callbacks=TerminateOnNaN(), verbose=0)
-    for wrong in (dict(patience=-1), dict(patience=1.5), dict(every=0), dict(mode="up"), dict(min_delta=-1)):
+    for wrong in (TerminateOnNaN(), 3):
+        with pytest.raises(TypeError, match="callbacks is .*expected a list"):
+            Trainer(model).fit(X, Y, callbacks=wrong, verbose=0)
+    with pytest.raises(TypeError, match="metrics is 3"):
+        Trainer(model, metrics=3)
+    with pytest.raises(ValueError, match="none of the model's parameters"):
+        Trainer(model, optimizer=optim.SGD(mlp([4, 3]).parameters(), lr=0.1))
+    with pytest.raises(ValueError, match="learning_rate is -1"):
+        Trainer(model, optimizer=optim.SGD(model.parameters())).learning_rate = -1
+    with pytest.raises(TypeError, match="schedule is 3"):
+        LearningRateScheduler(3)
+    with pytest.raises(TypeError, match="on_epoch_end is 3"):
+        LambdaCallback(on_epoch_end=3)
+    for wrong in (dict(patience=-1), dict(patience=1.5), dict(every=0), dict(mode="up"), dict(min_delta=-1),
+                  dict(min_delta="x")):
         with pytest.raises(ValueError, match=f"EarlyStopping: {next(iter(wrong))}"):
             EarlyStopping(**wrong)
-    with pytest.raises(ValueError, match="factor is 1.0"):
-        ReduceLROnPlateau(factor=1.0)
+    for wrong in (dict(factor=1.0), dict(factor="x"), dict(min_lr="x")):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
+            ReduceLROnPlateau(**wrong)
     with pytest.raises(ValueError, match="expected at least one sample"):
         Trainer(model).predict(X[:0])
     with pytest.raises(TypeError, match="takes no argument reduction"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import real, whole
 from ..io.extras import require
 from .idx import read_idx
 
@@ -110,9 +111,9 @@ def mnist(data_dir: str | os.PathLike | None = None, *, dtype: Any = np.float32)
     FileNotFoundError
         If files are missing; all missing ones are listed.
     ValueError
-        If a file is not what it should be, or images and labels differ in number.
+        If a file is not what it should be, images and labels differ in number, or `dtype` is another.
     """
-    folder = data_folder(data_dir)
+    dtype, folder = _floating("mnist", dtype), data_folder(data_dir)
     paths, missing = {}, []
     for part, prefix in _PARTS.items():
         for kind, names in _KINDS.items():
@@ -122,8 +123,19 @@ def mnist(data_dir: str | os.PathLike | None = None, *, dtype: Any = np.float32)
                 missing.append(f"{prefix}-{names[0]}[.gz]")
     if missing:
         raise FileNotFoundError(f"MNIST in {os.fspath(folder)!r}: missing {', '.join(missing)}")
-    train, test = (_mnist_part(paths[part, "images"], paths[part, "labels"], np.dtype(dtype)) for part in _PARTS)
+    train, test = (_mnist_part(paths[part, "images"], paths[part, "labels"], dtype) for part in _PARTS)
     return train, test
+
+
+def _floating(name: str, dtype: Any) -> np.dtype:
+    """`dtype` as one that images can have; an error that names it if it is another."""
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        result = None
+    if result not in (np.float32, np.float64):
+        raise ValueError(f"{name}: dtype is {dtype!r}, but must be float32 or float64")
+    return result
 
 
 def _find(folder: Path, names: Sequence[str]) -> Path | None:
@@ -171,12 +183,11 @@ def digits(*, image_size: int = 8, test_fraction: float = 0.2,
     ImportError
         If the extra ``sklearn`` is not installed.
     ValueError
-        If `image_size` or `test_fraction` is out of range.
+        If `image_size` or `test_fraction` is out of range, or `dtype` is another.
     """
-    if image_size < 8:
-        raise ValueError(f"digits: image_size is {image_size}, expected at least 8")
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"digits: test_fraction is {test_fraction}, expected between 0 and 1")
+    image_size, dtype = whole("digits: image_size", image_size, 8), _floating("digits", dtype)
+    if not 0 < real("digits: test_fraction", test_fraction, 0, 1) < 1:
+        raise ValueError(f"digits: test_fraction is {test_fraction}, but must lie between 0 and 1")
     source = require("sklearn.datasets", extra="sklearn", feature="the data set 'digits'")
     images, labels = source.load_digits(return_X_y=True)
     factor = image_size // 8

@@ -41,7 +41,8 @@ def lenet5(num_classes: int = 10, image_size: int = 28, in_channels: int = 1) ->
     Y. LeCun, L. Bottou, Y. Bengio, P. Haffner: Gradient-based learning applied to document
     recognition. Proceedings of the IEEE 86 (1998), 2278-2324.
     """
-    num_classes, in_channels = whole("num_classes", num_classes, 1), whole("in_channels", in_channels, 1)
+    num_classes = whole("lenet5: num_classes", num_classes, 1)
+    in_channels = whole("lenet5: in_channels", in_channels, 1)
     if image_size not in (28, 32):
         raise ValueError(f"lenet5: image_size is {image_size!r}, expected 28 or 32")
     return nn.Sequential(
@@ -74,6 +75,8 @@ def mlp(sizes: Sequence[int] = (784, 128, 10)) -> nn.Sequential:
     ValueError
         If there are fewer than two sizes, or one is not a positive integer.
     """
+    if isinstance(sizes, int):
+        raise ValueError(f"mlp: sizes is {sizes}, expected at least an input and an output width")
     sizes = [whole("mlp: a size", size, 1) for size in sizes]
     if len(sizes) < 2:
         raise ValueError(f"mlp: sizes is {sizes}, expected at least an input and an output width")

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 
 def named(function: Callable[..., Any]) -> Callable[..., Any]:
     """Gives the models that `function` makes an attribute ``architecture``: its name and the arguments of the call.
@@ -27,8 +29,15 @@ def named(function: Callable[..., Any]) -> Callable[..., Any]:
         model = function(*args, **kwargs)
         bound = inspect.signature(function).bind(*args, **kwargs)
         bound.apply_defaults()
-        config = {name: list(map(int, value)) if isinstance(value, (tuple, list)) else value for name, value in bound.arguments.items()}
+        config = {name: _plain(value) for name, value in bound.arguments.items()}
         model.architecture = {"name": function.__name__, "config": config}
         return model
 
     return build
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it: NumPy's numbers as Python's, sequences as lists."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value

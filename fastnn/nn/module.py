@@ -257,7 +257,10 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
-    def _convert(self, dtype: Any) -> Module:
+    def to(self, dtype: Any) -> Module:
+        """Makes all parameters and floating buffers `dtype`, float32 or float64; returns the module."""
+        if not _core.as_dtype(dtype).is_floating:
+            raise TypeError(f"to: dtype is {dtype!r}, but a module's must be float32 or float64")
         with no_grad():
             for tensor in (*self.parameters(), *self.buffers()):
                 if tensor.is_floating_point():
@@ -266,11 +269,11 @@ class Module:
 
     def float(self) -> Module:
         """Makes all parameters and floating buffers float32; returns the module."""
-        return self._convert("float32")
+        return self.to("float32")
 
     def double(self) -> Module:
         """Makes all parameters and floating buffers float64; returns the module."""
-        return self._convert("float64")
+        return self.to("float64")
 
     # -- state --
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import whole
+from ..checks import real, whole
 from ..io.extras import require
 
 Logs = Mapping[str, Any]
@@ -92,6 +92,8 @@ class LambdaCallback(Callback):
         if unknown:
             raise ValueError(f"LambdaCallback: unknown {', '.join(unknown)}, expected names among {', '.join(HOOKS)}")
         for name, function in hooks.items():
+            if not callable(function):
+                raise TypeError(f"LambdaCallback: {name} is {function!r}, expected a function")
             setattr(self, name, function)
 
 
@@ -112,9 +114,7 @@ class _Monitor(Callback):
         title = type(self).__name__
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"{title}: mode is {mode!r}, expected 'auto', 'min' or 'max'")
-        if not min_delta >= 0:
-            raise ValueError(f"{title}: min_delta is {min_delta}, expected at least 0")
-        self.monitor, self.mode, self.min_delta = monitor, mode, min_delta
+        self.monitor, self.mode, self.min_delta = monitor, mode, real(f"{title}: min_delta", min_delta, 0)
         self.best = math.nan
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -277,6 +277,8 @@ class LearningRateScheduler(Callback):
     """
 
     def __init__(self, schedule: Callable[[int, float], float]) -> None:
+        if not callable(schedule):
+            raise TypeError(f"LearningRateScheduler: schedule is {schedule!r}, expected a function of epoch and rate")
         self.schedule = schedule
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -312,8 +314,9 @@ class ReduceLROnPlateau(_Monitor):
     def __init__(self, monitor: str = "val_loss", factor: float = 0.1, patience: int = 10, mode: str = "auto",
                  min_delta: float = 1e-4, cooldown: int = 0, min_lr: float = 0.0) -> None:
         super().__init__(monitor, mode, min_delta)
-        if not 0 < factor < 1:
+        if not 0 < real("ReduceLROnPlateau: factor", factor, 0, 1) < 1:
             raise ValueError(f"ReduceLROnPlateau: factor is {factor}, expected between 0 and 1")
+        real("ReduceLROnPlateau: min_lr", min_lr, 0)
         whole("ReduceLROnPlateau: patience", patience, 0)
         whole("ReduceLROnPlateau: cooldown", cooldown, 0)
         self.factor, self.patience, self.cooldown, self.min_lr = factor, patience, cooldown, min_lr

@@ -189,6 +189,8 @@ def _class_weight(class_weight: Mapping[int, float] | str, labels: np.ndarray) -
         raise ValueError(f"class_weight is {class_weight!r}, expected a mapping from class to weight or 'balanced'")
     weight = np.ones(len(labels))
     for label, value in class_weight.items():
+        if not isinstance(label, (int, np.integer)):
+            raise ValueError(f"class_weight has the class {label!r}, expected class indices such as 0")
         if not (isinstance(value, (int, float, np.number)) and math.isfinite(value) and value >= 0):
             raise ValueError(f"class_weight of class {label!r} is {value!r}, expected a number of at least 0")
         weight[labels == label] = value

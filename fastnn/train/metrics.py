@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import whole
+
 Array = np.ndarray
 
 
@@ -131,8 +133,7 @@ class TopKAccuracy(_Mean):
     higher_is_better = True
 
     def __init__(self, k: int = 5, name: str | None = None, *, ignore_index: int = -100) -> None:
-        if k < 1:
-            raise ValueError(f"TopKAccuracy: k is {k}, expected at least 1")
+        k = whole("TopKAccuracy: k", k, 1)
         super().__init__(name or f"top_{k}_accuracy")
         self.k, self.ignore_index = k, ignore_index
 
@@ -283,9 +284,7 @@ class AUC(Metric):
 
     def __init__(self, bins: int | None = None, name: str = "auc", *, from_logits: bool = True,
                  ignore_index: int = -100) -> None:
-        if bins is not None and bins < 2:
-            raise ValueError(f"AUC: bins is {bins}, expected at least 2, or None for the exact area")
-        self.bins = bins
+        self.bins = None if bins is None else whole("AUC: bins", bins, 2)
         super().__init__(name)
         self.from_logits, self.ignore_index = from_logits, ignore_index
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ import numpy as np
 import fastnn
 from fastnn import nn, optim
 
+from ..checks import real, whole
 from ..data import ArrayDataset, DataLoader
-from ..checks import whole
 from ..program import CapturedProgram
 from .callbacks import Callback
 from .captured import CapturedPass
@@ -66,7 +66,7 @@ class Trainer:
     Raises
     ------
     ValueError, TypeError
-        If a loss, optimiser or metric is unknown, or two metrics share a name.
+        If a loss, optimiser or metric is unknown, two metrics share a name, or the optimiser is another model's.
 
     Examples
     --------
@@ -84,15 +84,15 @@ class Trainer:
                  metrics: Sequence[str | Metric] = (), *, capture: bool = True) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"Trainer: model is {type(model).__name__}, expected a fastnn.nn.Module")
-        if isinstance(metrics, (str, Metric)):
-            raise TypeError(f"Trainer: metrics is {metrics!r}, expected a list such as [{metrics!r}]")
+        if isinstance(metrics, (str, Metric)) or not isinstance(metrics or (), Iterable):
+            raise TypeError(f"Trainer: metrics is {metrics!r}, expected a list such as ['accuracy']")
         self.model = model
         self.loss = get_loss(loss)
         self.metrics = [get_metric(metric) for metric in metrics or ()]
         names = ["loss", *(metric.name for metric in self.metrics)]
         if len(set(names)) < len(names):
             raise ValueError(f"Trainer: metrics have the names {names[1:]}, expected different ones, none 'loss'")
-        self.optimizer = _check_optimizer(optimizer)
+        self.optimizer = _check_optimizer(optimizer, model)
         self.history = History()
         self.stop_training = False
         self.samples_seen = 0
@@ -262,8 +262,9 @@ class Trainer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
+        rate = real("learning_rate", value, 0)
         for group in self.optimizer.param_groups:
-            group["lr"] = float(value)
+            group["lr"] = rate
 
     @property
     def log_names(self) -> list[str]:
@@ -427,21 +428,26 @@ class Trainer:
         return dict(running)
 
 
-def _check_optimizer(optimizer: Any) -> Any:
-    """A known name, or an optimiser."""
+def _check_optimizer(optimizer: Any, model: Any) -> Any:
+    """A known name, or an optimiser of the model's parameters."""
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"Trainer: optimizer is {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}, "
                              "or a fastnn.optim.Optimizer")
     elif not isinstance(optimizer, optim.Optimizer):
         raise TypeError(f"Trainer: optimizer is {optimizer!r}, expected a name or a fastnn.optim.Optimizer")
+    else:
+        own = {id(p) for p in model.parameters()}
+        if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+            raise ValueError("Trainer: optimizer holds none of the model's parameters; "
+                             "build it on model.parameters() of this very model")
     return optimizer
 
 
 def _check_callbacks(callbacks: Sequence[Callback] | None) -> list[Callback]:
     """The callbacks as a list."""
-    if isinstance(callbacks, Callback):
-        raise TypeError("callbacks must be a list, such as [EarlyStopping()]")
+    if isinstance(callbacks, Callback) or not isinstance(callbacks or (), Iterable):
+        raise TypeError(f"callbacks is {callbacks!r}, expected a list such as [EarlyStopping()]")
     for callback in callbacks or ():
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks: {callback!r} is not a Callback (a class was given instead of an instance?)")
