@@ -28,6 +28,10 @@ const char *fnn_dtype_name(int dtype);
 ptrdiff_t fnn_numel(const fnn_tensor *t);
 /* Number of elements per image position: product of shape[from .. to). */
 ptrdiff_t fnn_span(const fnn_tensor *t, int from, int to);
+/* How far below and above the first element others lie, in elements; both 0 for an empty tensor. Returns 0 if extents are negative
+ * or, zeros left out, have a product that no memory holds, or if elements lie too far apart: what passes can be counted and
+ * addressed without overflow. */
+int fnn_bounds(const fnn_tensor *t, ptrdiff_t *low, ptrdiff_t *high);
 int fnn_is_contiguous(const fnn_tensor *t);                    /* dense, C order */
 int fnn_is_channels_last(const fnn_tensor *t);                 /* rank 4, dense, N H W C order */
 int fnn_same_shape(const fnn_tensor *a, const fnn_tensor *b);

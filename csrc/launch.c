@@ -119,20 +119,14 @@ typedef struct {
 } range;
 
 static range bytes_of(const fnn_tensor *t) {
-    ptrdiff_t low = 0, high = 0;
-    size_t size = fnn_itemsize(t->dtype);
-    for (int d = 0; d < t->rank; d++) {
-        if (t->shape[d] == 0) return (range){t->data, t->data};
-        ptrdiff_t reach = (t->shape[d] - 1) * t->stride[d];
-        if (reach < 0) low += reach;
-        else high += reach;
-    }
-    return (range){(const char *)t->data + low * (ptrdiff_t)size, (const char *)t->data + (high + 1) * (ptrdiff_t)size};
+    ptrdiff_t low, high, size = (ptrdiff_t)fnn_itemsize(t->dtype);
+    fnn_bounds(t, &low, &high);
+    return (range){(const char *)t->data + low * size, (const char *)t->data + (high + 1) * size};
 }
 
 static int overlap(const fnn_tensor *a, const fnn_tensor *b) {
     range p = bytes_of(a), q = bytes_of(b);
-    return p.low < q.high && q.low < p.high;
+    return fnn_numel(a) && fnn_numel(b) && p.low < q.high && q.low < p.high;
 }
 
 /* Whether "out=in" is among the op's in-place pairs. */

@@ -21,17 +21,35 @@ ptrdiff_t fnn_span(const fnn_tensor *t, int from, int to) {
 
 ptrdiff_t fnn_numel(const fnn_tensor *t) { return fnn_span(t, 0, t->rank); }
 
+int fnn_bounds(const fnn_tensor *t, ptrdiff_t *low, ptrdiff_t *high) {
+    const ptrdiff_t most_elements = (ptrdiff_t)1 << 43, farthest = (ptrdiff_t)1 << 56;
+    ptrdiff_t elements = 1, reach;
+    int is_empty = 0;
+    *low = *high = 0;
+    for (int d = 0; d < t->rank; d++) {
+        if (t->shape[d] < 0) return 0;
+        is_empty |= t->shape[d] == 0;
+        if (t->shape[d] < 2) continue;
+        if (__builtin_mul_overflow(elements, t->shape[d], &elements) || elements > most_elements) return 0;
+        if (__builtin_mul_overflow(t->shape[d] - 1, t->stride[d], &reach) || reach > farthest || reach < -farthest) return 0;
+        *(reach < 0 ? low : high) += reach;
+    }
+    if (is_empty) *low = *high = 0;
+    return 1;
+}
+
 void fnn_canonical_axes(int rank, int *axes) {
     for (int d = 0; d < rank; d++) axes[d] = d;
     if (rank == 4) axes[1] = 2, axes[2] = 3, axes[3] = 1;
 }
 
-/* Dense strides for the axes in the given order, the last one varying fastest. */
+/* Dense strides for the axes in the given order, the last one varying fastest. The product of a shape that no memory holds
+ * wraps around: whoever gives the tensor memory asks fnn_bounds first. */
 static void dense_strides(fnn_tensor *t, const int *axes) {
-    ptrdiff_t step = 1;
+    size_t step = 1;
     for (int d = t->rank - 1; d >= 0; d--) {
-        t->stride[axes[d]] = step;
-        step *= fnn_max(t->shape[axes[d]], 1);
+        t->stride[axes[d]] = (ptrdiff_t)step;
+        step *= (size_t)fnn_max(t->shape[axes[d]], 1);
     }
 }
 

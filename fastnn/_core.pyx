@@ -48,6 +48,7 @@ cdef extern from "fastnn.h" nogil:
     size_t fnn_itemsize(int)
     const char *fnn_dtype_name(int)
     Py_ssize_t fnn_numel(const fnn_tensor *)
+    int fnn_bounds(const fnn_tensor *, Py_ssize_t *, Py_ssize_t *)
     int fnn_is_contiguous(const fnn_tensor *)
     int fnn_is_channels_last(const fnn_tensor *)
     int fnn_same_shape(const fnn_tensor *, const fnn_tensor *)

@@ -85,6 +85,7 @@ cdef Storage new_storage(size_t nbytes):
 
 # ---- tensors ---------------------------------------------------------------------------------------------------------
 
+cdef Py_ssize_t MOST_BYTES = <Py_ssize_t>1 << 47  # that a process can address
 cdef object tensor_type = None  # fastnn.tensor.Tensor, once it exists
 cdef tuple no_arguments = ()
 cdef Storage no_storage = Storage.__new__(Storage)
@@ -234,9 +235,8 @@ cdef class TensorBase:
     def as_strided(self, shape, strides, Py_ssize_t offset=0):
         """A view with any shape and strides (in elements), `offset` elements further on, off the tape; it must stay inside the storage."""
         cdef TensorBase t = alias(self)
-        cdef Py_ssize_t low = 0, high = 0, size = fnn_itemsize(self.desc.dtype), reach
+        cdef Py_ssize_t low, high, size = fnn_itemsize(self.desc.dtype), first = <char *>self.desc.data - self.storage.start
         cdef int d, rank = len(shape)
-        cdef bint is_empty = False
         if rank > FNN_MAX_RANK or len(strides) != rank:
             raise ValueError(f"as_strided: shape {shape} and strides {strides} must have one length of at most {FNN_MAX_RANK}")
         t.desc.rank = rank
@@ -245,17 +245,14 @@ cdef class TensorBase:
             t.desc.stride[d] = strides[d]
             if t.desc.shape[d] < 0:
                 raise ValueError(f"as_strided: negative extent in shape {tuple(shape)}")
-            is_empty |= t.desc.shape[d] == 0
-        if is_empty:
+        if not fnn_bounds(&t.desc, &low, &high):
+            raise ValueError(f"as_strided: shape {tuple(shape)} with strides {tuple(strides)} is too large")
+        if fnn_numel(&t.desc) == 0:
             return t
-        t.desc.data = <char *>self.desc.data + offset * size
-        for d in range(rank):
-            reach = (t.desc.shape[d] - 1) * t.desc.stride[d]
-            low += min(reach, 0)
-            high += max(reach, 0)
-        if (<char *>t.desc.data + low * size < self.storage.start
-                or <char *>t.desc.data + (high + 1) * size > self.storage.start + self.storage.nbytes):
+        if (not -MOST_BYTES < offset < MOST_BYTES or first + (offset + low) * size < 0
+                or first + (offset + high + 1) * size > <Py_ssize_t>self.storage.nbytes):
             raise ValueError(f"as_strided: shape {tuple(shape)} with strides {tuple(strides)} leaves the storage")
+        t.desc.data = <char *>self.desc.data + offset * size
         return t
 
     # -- out of the engine --
@@ -342,12 +339,10 @@ cdef inline TensorBase alias(TensorBase t):
 
 cdef int allocate(TensorBase t) except -1:
     """Gives a tensor whose descriptor is filled memory of its own."""
-    cdef double bytes_needed = fnn_itemsize(t.desc.dtype)
-    for d in range(t.desc.rank):
-        bytes_needed *= t.desc.shape[d]
-    if not 0 <= bytes_needed < 2.0 ** 46:
+    cdef Py_ssize_t low, high
+    if not fnn_bounds(&t.desc, &low, &high):
         raise MemoryError(f"a tensor of shape {t.shape} does not fit in memory")
-    t.storage = new_storage(<size_t>bytes_needed)
+    t.storage = new_storage(<size_t>fnn_numel(&t.desc) * fnn_itemsize(t.desc.dtype))
     t.desc.data = t.storage.start
     return 0
 
@@ -389,8 +384,7 @@ def from_buffer(array):
     cdef Storage storage = Storage.__new__(Storage)
     cdef Py_buffer *view
     cdef int d
-    cdef Py_ssize_t low = 0, high = 0, reach
-    cdef bint is_empty = False
+    cdef Py_ssize_t low, high
     code = codes_seen.get(array.dtype)
     if code is None and array.dtype.isnative and array.dtype.name in DTYPE_CODES:
         code = codes_seen[array.dtype] = DTYPE_CODES[array.dtype.name]
@@ -414,12 +408,10 @@ def from_buffer(array):
         if view.shape[d] > 1 and view.strides[d] % view.itemsize:
             raise ValueError("the array's strides are not multiples of its item size")
         t.desc.stride[d] = view.strides[d] // view.itemsize if view.shape[d] > 1 else 1
-        reach = (view.shape[d] - 1) * t.desc.stride[d]
-        low += min(reach, 0)
-        high += max(reach, 0)
-        is_empty |= view.shape[d] == 0
+    if not fnn_bounds(&t.desc, &low, &high):
+        raise ValueError(f"an array of shape {array.shape} and strides {array.strides} is too large")
     t.desc.data = view.buf
-    storage.start = <char *>view.buf + (0 if is_empty else low * view.itemsize)
-    storage.nbytes = 0 if is_empty else (high - low + 1) * view.itemsize
+    storage.start = <char *>view.buf + low * view.itemsize
+    storage.nbytes = (high - low + 1) * view.itemsize if fnn_numel(&t.desc) else 0
     t.storage = storage
     return t

@@ -61,9 +61,28 @@ def test_impossible_sizes_raise(shape):
         fastnn.broadcast_to(one, shape).clone()
 
 
-def test_empty_tensors_with_impossible_extents():
+def test_empty_tensors_with_large_extents():
     assert fastnn.zeros(0, 2**40).numel() == 0
-    assert fastnn.zeros(2**40, 0, 2**40).shape == (2**40, 0, 2**40)
+    with pytest.raises(MemoryError):  # as NumPy: products of extents must not overflow
+        fastnn.zeros(2**40, 0, 2**40)
+
+
+def test_views_too_large_to_count_are_refused():
+    t = fastnn.ones(4)
+    for shape, strides in [((2**32 + 1,), (2**32,)), ((2**62,), (8,)), ((2**33, 2**33), (0, 0)), ((0, 2**40, 2**40), (1, 1, 1)),
+                           ((2,), (2**62,))]:
+        with pytest.raises(ValueError, match="too large"):
+            t.as_strided(shape, strides)
+    for offset in (2**62, -2**62, 2**61 + 1, 4, -1):
+        with pytest.raises(ValueError, match="leaves the storage"):
+            t.as_strided((1,), (1,), offset)
+    with pytest.raises(ValueError, match="too large"):
+        t[:1].expand(2**40, 2**40)
+    with pytest.raises(ValueError, match="too large"):
+        fastnn.from_numpy(np.lib.stride_tricks.as_strided(np.ones(1, np.uint8), (2**31, 2**31), (0, 0)))
+    with pytest.raises(MemoryError):
+        t[:1].expand(2**32, 1) + t[:1].expand(1, 2**32)
+    assert t[:1].expand(2**40).shape == (2**40,)
 
 
 def test_a_tensor_keeps_the_memory_of_its_array():
