@@ -1,6 +1,7 @@
 /* copy.c: copy (any layout to any layout, any dtype to any dtype), contiguous, fill. */
 #include "nest.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { CHUNK = 16384, TILE = 32 };
@@ -162,6 +163,7 @@ typedef struct {
     fnn_nest nest;
     int dtype;
     double value;
+    int clear;         /* its bytes are all 0 */
     const fnn_kernels *K;
     int streamed;
 } fill_plan;
@@ -185,7 +187,7 @@ static void run_fill(void *context, ptrdiff_t chunk, void *scratch) {
         ptrdiff_t n = fnn_min(nest->shape[last] - from % nest->shape[last], to - from);
         fnn_nest_seek(nest, from, at);
         if (p->streamed) stream_value(p, at[0], n);
-        else if (p->value == 0 && nest->stride[0][last] == 1) memset(at[0], 0, (size_t)n * nest->itemsize[0]);
+        else if (p->clear && nest->stride[0][last] == 1) memset(at[0], 0, (size_t)n * nest->itemsize[0]);
         else convert(p->dtype, at[0], nest->stride[0][last], FNN_FLOAT64, &p->value, 0, n);
         from += n;
     }
@@ -199,7 +201,8 @@ static int fill_infer(fnn_call *call) {
 
 /* y[...] = value; y is always given by the caller. */
 static int fill_run(fnn_call *call) {
-    fill_plan p = {.dtype = call->out[0]->dtype, .value = call->attr.f[0], .K = fnn_kernels_of(FNN_FLOAT32)};
+    double value = call->attr.f[0];
+    fill_plan p = {.dtype = call->out[0]->dtype, .value = value, .clear = value == 0 && !signbit(value), .K = fnn_kernels_of(FNN_FLOAT32)};
     const fnn_tensor *operand[1] = {call->out[0]};
     fnn_nest_build(&p.nest, operand, 1);
     int last = p.nest.rank - 1;
