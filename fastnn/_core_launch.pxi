@@ -146,6 +146,8 @@ cdef class Op:
         else:
             results = out if isinstance(out, tuple) else (out,)
             self.take_outputs(&call, results)
+        if self.generator >= 0 and not (<TensorBase>inputs[self.generator]).storage.writable:
+            raise ValueError(f"{self.name}: argument 'generator' is read-only memory, but its counter moves on")
         if fnn_cost(&call) < FNN_GIL_NS:
             status = fnn_run(&call)
         else:

@@ -120,6 +120,8 @@ cdef class Program:
                 self.guards.append((t, t.storage))
         if op.generator >= 0:
             number = numbers[FNN_MAX_ARGS + op.generator]
+            if <char *>call.inputs[op.generator].data != self.base_of((<TensorBase>inputs[op.generator]).storage):
+                forbid("a generator's state is part of a larger tensor")
             call.attr.i[<int>op.packer["ordinal"][1]] = self.random_counts.get(number, 0)
             self.random_counts[number] = self.random_counts.get(number, 0) + 1
         if fnn_program_add_call(self.handle, call, numbers, bases) != FNN_OK:

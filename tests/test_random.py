@@ -195,6 +195,35 @@ def test_errors_name_what_was_given():
         launch.dropout_forward(fastnn.zeros(3), fastnn.tensor([1, 2, 3]), p=0.5, scale=2.0, ordinal=0)
 
 
+def test_a_generator_must_be_dense_and_writable():
+    whole = fastnn.tensor([7, 0, 7, 0])
+    for wrong in (whole[::2], whole.as_strided((2,), (-1,), 3), whole[:1].expand(2)):
+        with pytest.raises(ValueError, match="'generator' has shape"):
+            launch.uniform(wrong, low=0.0, high=1.0, ordinal=0, out=fastnn.zeros(3))
+    constant = np.array([7, 0])
+    constant.flags.writeable = False
+    with pytest.raises(ValueError, match="'generator' is read-only"):
+        launch.uniform(fastnn.from_numpy(constant), low=0.0, high=1.0, ordinal=0, out=fastnn.zeros(3))
+    assert whole.tolist() == [7, 0, 7, 0] and constant.tolist() == [7, 0]
+
+
+def test_a_generator_inside_a_larger_tensor_cannot_be_captured():
+    whole = fastnn.tensor([3, 4, 7, 0])
+    step = fastnn.capture(lambda x: launch.dropout_forward(x, whole[2:], p=0.5, scale=2.0, ordinal=0)[0])
+    with pytest.warns(RuntimeWarning, match="part of a larger tensor"):
+        for _ in range(3):
+            step(fastnn.ones(8))
+    assert whole.tolist() == [3, 4, 7, 3]
+
+
+@pytest.mark.parametrize("low, high", [(-3e38, 3e38), (0.0, 1e39), (-1e39, -1e38)])
+def test_uniform_bounds_must_be_finite_in_the_dtype(low, high):
+    with pytest.raises(ValueError, match="finite in the dtype"):
+        uniform((5,), low=low, high=high)
+    x = uniform((5,), low=low, high=high, dtype=fastnn.float64)
+    assert len(set(x)) == 5 and np.all((low <= x) & (x < high))
+
+
 def test_a_captured_step_draws_the_numbers_that_eager_steps_draw():
     def run(capture):
         fastnn.manual_seed(8)

@@ -2,6 +2,7 @@
  * strides, takes its own bits of the launch's stream (kernels/random.h), so that nothing depends on chunks or threads. */
 #include "order.h"
 
+#include <float.h>
 #include <math.h>
 
 enum { CHUNK = 16384 };
@@ -26,14 +27,14 @@ static fnn_order canonical_order(const fnn_tensor *t) {
 
 /* generator: int64 (2,): seed and number of the launch, to which a captured program adds the record's ordinal. */
 static int check_generator(fnn_call *call, const fnn_tensor *generator) {
-    if (generator->rank == 1 && generator->shape[0] == 2) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "argument 'generator' has shape %s, but must be (2,): seed and counter",
+    if (generator->rank == 1 && generator->shape[0] == 2 && fnn_is_contiguous(generator)) return FNN_OK;
+    return fnn_fail(call, FNN_VALUE_ERROR, "argument 'generator' has shape %s, but must be (2,) and dense: seed and counter",
                     fnn_shape_text(generator));
 }
 
 static fnn_stream stream_of(const fnn_call *call, const fnn_tensor *generator) {
     const int64_t *state = generator->data;
-    return (fnn_stream){(uint64_t)state[0], (uint64_t)state[generator->stride[0]] + (uint64_t)call->attr.i[0]};
+    return (fnn_stream){(uint64_t)state[0], (uint64_t)state[1] + (uint64_t)call->attr.i[0]};
 }
 
 /* Fills need an output that the caller gives, of the right dtype. */
@@ -69,9 +70,11 @@ static void run_fill_chunk(const plan *p, ptrdiff_t chunk, void *scratch, int is
 /* ---- uniform ---- */
 
 static int uniform_infer(fnn_call *call) {
-    if (!(call->attr.f[0] <= call->attr.f[1]) || !isfinite(call->attr.f[1] - call->attr.f[0]))
-        return fnn_fail(call, FNN_VALUE_ERROR, "low is %g and high %g, but low must be at most high and both finite",
-                        call->attr.f[0], call->attr.f[1]);
+    double low = call->attr.f[0], high = call->attr.f[1], most = call->out[0]->dtype == FNN_FLOAT64 ? DBL_MAX : FLT_MAX;
+    if (!(low <= high && -most <= low && high <= most && high - low <= most))
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "low is %g and high %g, but low must be at most high and both and their difference be finite in the dtype",
+                        low, high);
     return check_given(call, call->out[0]->dtype <= FNN_FLOAT64, "float32 or float64");
 }
 
