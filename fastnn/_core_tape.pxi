@@ -157,8 +157,8 @@ cdef list reachable(Node root):
 
 cdef int accumulate(TensorBase leaf, TensorBase g, bint is_ours) except -1:
     """leaf.grad += g. The first gradient is taken over when nobody else can see its memory, copied otherwise."""
-    if not fnn_same_shape(&leaf.desc, &g.desc):
-        raise RuntimeError(f"backward: a gradient of shape {g.shape} arrived for a tensor of shape {leaf.shape}")
+    if not fnn_same_shape(&leaf.desc, &g.desc) or leaf.desc.dtype != g.desc.dtype:
+        raise RuntimeError(f"backward: a gradient {g.dtype} {g.shape} arrived for a tensor {leaf.dtype} {leaf.shape}")
     if fnn_recording != NULL:
         (<Program>fnn_recording).note_gradient(leaf, False)
     if leaf._grad is not None:

@@ -85,6 +85,7 @@ cdef Storage new_storage(size_t nbytes):
 
 # ---- tensors ---------------------------------------------------------------------------------------------------------
 
+cdef int WANTS_CONTIGUOUS = (PyBUF_C_CONTIGUOUS | PyBUF_F_CONTIGUOUS | PyBUF_ANY_CONTIGUOUS) & ~PyBUF_STRIDES  # a buffer's consumer
 cdef Py_ssize_t MOST_BYTES = <Py_ssize_t>1 << 47  # that a process can address
 cdef object tensor_type = None  # fastnn.tensor.Tensor, once it exists
 cdef tuple no_arguments = ()
@@ -291,14 +292,19 @@ cdef class TensorBase:
             forbid("Python reads a tensor's values")
         if flags & PyBUF_WRITABLE and not self.storage.writable:
             raise BufferError("the tensor's memory is read-only")
-        if (flags & PyBUF_STRIDED_RO) != PyBUF_STRIDED_RO and not fnn_is_contiguous(&self.desc):
+        if not fnn_is_contiguous(&self.desc) and (flags & PyBUF_STRIDES != PyBUF_STRIDES or flags & WANTS_CONTIGUOUS):
             raise BufferError("the tensor is not contiguous: the consumer must accept strides")
-        cdef Py_ssize_t *layout = <Py_ssize_t *>PyMem_Malloc(2 * FNN_MAX_RANK * sizeof(Py_ssize_t))
+        if flags & PyBUF_F_CONTIGUOUS & WANTS_CONTIGUOUS and self.desc.rank > 1:
+            raise BufferError("the tensor is not contiguous in Fortran's order")
+        # The storage is held with the layout: the tensor may be given another one while the buffer is in use.
+        cdef Py_ssize_t *layout = <Py_ssize_t *>PyMem_Malloc((2 * FNN_MAX_RANK + 1) * sizeof(Py_ssize_t))
         if layout == NULL:
             raise MemoryError()
         for d in range(self.desc.rank):
             layout[d] = self.desc.stride[d] * <Py_ssize_t>fnn_itemsize(self.desc.dtype)
             layout[FNN_MAX_RANK + d] = self.desc.shape[d]
+        Py_INCREF(self.storage)
+        layout[2 * FNN_MAX_RANK] = <Py_ssize_t><void *>self.storage
         buffer.buf = self.desc.data
         buffer.obj = self
         buffer.len = fnn_numel(&self.desc) * <Py_ssize_t>fnn_itemsize(self.desc.dtype)
@@ -312,6 +318,7 @@ cdef class TensorBase:
         buffer.internal = layout
 
     def __releasebuffer__(self, Py_buffer *buffer):
+        Py_DECREF(<object><void *>(<Py_ssize_t *>buffer.internal)[2 * FNN_MAX_RANK])
         PyMem_Free(buffer.internal)
 
 
@@ -324,8 +331,10 @@ cdef int write_scalar(void *p, int dtype, value) except -1:
         (<int64_t *>p)[0] = value
     elif dtype == FNN_INT32:
         (<int32_t *>p)[0] = value
-    else:
+    elif dtype == FNN_UINT8:
         (<uint8_t *>p)[0] = value
+    else:
+        (<uint8_t *>p)[0] = 1 if value else 0
     return 0
 
 

@@ -1,0 +1,63 @@
+"""The tensor core: buffers that other libraries look through, numbers written into tensors, gradients that do not fit."""
+
+import ctypes
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import _core
+
+C_CONTIGUOUS, F_CONTIGUOUS, ANY_CONTIGUOUS = 0x38, 0x58, 0x98  # PyBUF_*
+get_buffer, release_buffer = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
+
+
+def grants(tensor, flags):
+    """Whether the tensor gives a buffer to a consumer that asks with these flags."""
+    view = ctypes.create_string_buffer(200)  # a Py_buffer is smaller
+    try:
+        get_buffer(ctypes.py_object(tensor), view, flags)
+    except BufferError:
+        return False
+    release_buffer(view)
+    return True
+
+
+def test_a_consumer_that_wants_contiguous_memory_gets_nothing_else():
+    dense, spaced = fastnn.ones(2, 3), fastnn.ones(2, 3).transpose(0, 1)
+    assert grants(dense, C_CONTIGUOUS) and grants(dense, ANY_CONTIGUOUS) and not grants(dense, F_CONTIGUOUS)
+    assert not any(grants(spaced, flags) for flags in (C_CONTIGUOUS, F_CONTIGUOUS, ANY_CONTIGUOUS))
+    assert grants(fastnn.ones(3), F_CONTIGUOUS)
+
+
+def test_a_buffer_outlives_the_tensors_memory():
+    t = fastnn.full((50_000,), 3.0)
+    view = memoryview(t)
+    t.set_data(fastnn.zeros(5))
+    others = [fastnn.full((50_000,), 7.0) for _ in range(3)]
+    assert np.all(np.asarray(view) == 3), [o.data_ptr() for o in others]
+    in_use = _core.memory_stats()["in_use"]
+    view.release()
+    assert _core.memory_stats()["in_use"] <= in_use - 200_000
+
+
+def test_a_bool_is_0_or_1():
+    for value in (2, 256, -1, 0.5):
+        assert _core.scalar(value, fastnn.bool).numpy().view(np.uint8) == 1
+    flag = _core.scalar(True, fastnn.bool)
+    flag.set_item(0)
+    assert flag.numpy().view(np.uint8) == 0
+
+
+@pytest.mark.parametrize("dtype", [fastnn.float32, fastnn.float64])
+@pytest.mark.parametrize("n", [3, 5_000_000])
+def test_filling_keeps_the_sign_of_zero(dtype, n):
+    assert np.signbit(fastnn.full((n,), -0.0, dtype).numpy()).all()
+    assert not np.signbit(fastnn.full((n,), 0.0, dtype).numpy()).any()
+
+
+def test_a_gradient_of_another_type_is_refused():
+    x = fastnn.ones(3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="a gradient float64"):
+        x.backward(fastnn.ones(3, dtype=fastnn.float64))
+    assert x.grad is None
