@@ -1,7 +1,9 @@
 """Layers by family; names, arguments and parameter layouts are PyTorch's."""
 
 from . import init
-from .activation import Gaussian, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Sign, Softmax, Step, Tanh
+from .activation import (Activation, CELU, ELU, GELU, GLU, Gaussian, Hardshrink, Hardsigmoid, Hardswish, Hardtanh,
+                        LeakyReLU, LogSigmoid, LogSoftmax, Maxout, Mish, PReLU, ReLU, ReLU6, SELU, SiLU, Sigmoid, Sign,
+                        Softmax, Softmin, Softplus, Softshrink, Softsign, Step, Tanh, Tanhshrink, Threshold)
 from .container import ModuleDict, ModuleList, Sequential
 from .conv import Conv2d, LazyConv2d
 from .dropout import Dropout

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from ..checks import integer, real
-from ..ops import activation, softmax
-from ..tensor import Tensor
-from .module import Module
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["Gaussian", "LeakyReLU", "LogSoftmax", "ReLU", "Sigmoid", "Sign", "Softmax", "Step", "Tanh"]
+from ..checks import integer, real, whole
+
+from ..ops import activation, softmax
+from ..ops.create import full, zeros
+from ..tensor import Tensor
+from .module import Module, Parameter
+
+__all__ = ["Activation", "CELU", "ELU", "GELU", "GLU", "Gaussian", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh",
+           "LeakyReLU", "LogSigmoid", "LogSoftmax", "Maxout", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU",
+           "Sigmoid", "Sign", "Softmax", "Softmin", "Softplus", "Softshrink", "Softsign", "Step", "Tanh", "Tanhshrink",
+           "Threshold"]
+
+
+class _Activation(Module):
+    """An activation with options: every one is an attribute of its name."""
+
+    def __init__(self, **options: Any):
+        super().__init__()
+        self._options = tuple(options)
+        for name, value in options.items():
+            setattr(self, name, value)
+
+    def _try(self) -> None:
+        """Has the function refuse bad options now and not at the first input."""
+        self(zeros(1))
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
 
 
 class ReLU(Module):
@@ -17,7 +42,7 @@ class ReLU(Module):
         return activation.relu(x)
 
 
-class LeakyReLU(Module):
+class LeakyReLU(_Activation):
     """x where it is positive, elsewhere `negative_slope` x; any shape; see `fastnn.functional.leaky_relu`.
 
     Parameters
@@ -27,14 +52,10 @@ class LeakyReLU(Module):
     """
 
     def __init__(self, negative_slope: float = 0.01):
-        super().__init__()
-        self.negative_slope = real("LeakyReLU: negative_slope", negative_slope)
+        super().__init__(negative_slope=real("LeakyReLU: negative_slope", negative_slope))
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.leaky_relu(x, self.negative_slope)
-
-    def extra_repr(self) -> str:
-        return f"negative_slope={self.negative_slope}"
 
 
 class Sigmoid(Module):
@@ -72,7 +93,7 @@ class Step(Module):
         return activation.step(x)
 
 
-class Softmax(Module):
+class Softmax(_Activation):
     """exp(x) over its sum along an axis; see `fastnn.functional.softmax`.
 
     Parameters
@@ -82,14 +103,10 @@ class Softmax(Module):
     """
 
     def __init__(self, dim: int = -1):
-        super().__init__()
-        self.dim = integer(type(self).__name__, "dim", dim)
+        super().__init__(dim=integer(type(self).__name__, "dim", dim))
 
     def forward(self, x: Tensor) -> Tensor:
         return softmax.softmax(x, self.dim)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
 
 
 class LogSoftmax(Softmax):
@@ -103,3 +120,312 @@ class LogSoftmax(Softmax):
 
     def forward(self, x: Tensor) -> Tensor:
         return softmax.log_softmax(x, self.dim)
+
+
+class Softmin(Softmax):
+    """`Softmax` of -x; see `fastnn.functional.softmin`.
+
+    Parameters
+    ----------
+    dim : int
+        The axis whose elements add up to 1.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return softmax.softmin(x, self.dim)
+
+
+class ELU(_Activation):
+    """x above 0, alpha (exp(x) - 1) below; any shape; see `fastnn.functional.elu`.
+
+    Parameters
+    ----------
+    alpha : float
+        Minus the limit far below 0.
+    """
+
+    def __init__(self, alpha: float = 1.0):
+        super().__init__(alpha=alpha)
+        self._try()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.elu(x, self.alpha)
+
+
+class SELU(Module):
+    """The self-normalising ELU, any shape; see `fastnn.functional.selu`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.selu(x)
+
+
+class CELU(_Activation):
+    """x above 0, alpha (exp(x / alpha) - 1) below; any shape; see `fastnn.functional.celu`.
+
+    Parameters
+    ----------
+    alpha : float
+        Minus the limit far below 0; above 0.
+    """
+
+    def __init__(self, alpha: float = 1.0):
+        super().__init__(alpha=alpha)
+        self._try()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.celu(x, self.alpha)
+
+
+class GELU(_Activation):
+    """x times the probability that a standard normal number is below x; any shape; see `fastnn.functional.gelu`.
+
+    Parameters
+    ----------
+    approximate : str
+        "none" or "tanh".
+    """
+
+    def __init__(self, approximate: str = "none"):
+        super().__init__(approximate=approximate)
+        self._try()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.gelu(x, self.approximate)
+
+
+class SiLU(Module):
+    """x sigmoid(x), also known as swish, any shape; see `fastnn.functional.silu`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.silu(x)
+
+
+class Mish(Module):
+    """x tanh(log(1 + exp(x))), any shape; see `fastnn.functional.mish`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.mish(x)
+
+
+class Softplus(_Activation):
+    """log(1 + exp(beta x)) / beta, any shape; see `fastnn.functional.softplus`.
+
+    Parameters
+    ----------
+    beta : float
+        Above 0.
+    threshold : float
+        Where beta x is over this, x itself.
+    """
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0):
+        super().__init__(beta=beta, threshold=threshold)
+        self._try()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.softplus(x, self.beta, self.threshold)
+
+
+class Softsign(Module):
+    """x / (1 + |x|), any shape; see `fastnn.functional.softsign`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.softsign(x)
+
+
+class LogSigmoid(Module):
+    """log(sigmoid(x)), any shape; see `fastnn.functional.logsigmoid`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.logsigmoid(x)
+
+
+class Tanhshrink(Module):
+    """x - tanh(x), any shape; see `fastnn.functional.tanhshrink`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.tanhshrink(x)
+
+
+class GLU(_Activation):
+    """The first half of an axis times the sigmoid of its second half; see `fastnn.functional.glu`.
+
+    Parameters
+    ----------
+    dim : int
+        The axis to halve.
+    """
+
+    def __init__(self, dim: int = -1):
+        super().__init__(dim=integer("GLU", "dim", dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.glu(x, self.dim)
+
+
+class ReLU6(Module):
+    """min(max(x, 0), 6), any shape; see `fastnn.functional.relu6`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.relu6(x)
+
+
+class Hardtanh(_Activation):
+    """x, but at least `min_val` and at most `max_val`; any shape; see `fastnn.functional.hardtanh`.
+
+    Parameters
+    ----------
+    min_val : float
+        The lower bound.
+    max_val : float
+        The upper bound.
+    """
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0):
+        super().__init__(min_val=min_val, max_val=max_val)
+        self._try()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.hardtanh(x, self.min_val, self.max_val)
+
+
+class Hardsigmoid(Module):
+    """min(max(x + 3, 0), 6) / 6, any shape; see `fastnn.functional.hardsigmoid`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.hardsigmoid(x)
+
+
+class Hardswish(Module):
+    """x min(max(x + 3, 0), 6) / 6, any shape; see `fastnn.functional.hardswish`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.hardswish(x)
+
+
+class Softshrink(_Activation):
+    """x moved towards 0 by `lambd`, but not past it; any shape; see `fastnn.functional.softshrink`.
+
+    Parameters
+    ----------
+    lambd : float
+        At least 0.
+    """
+
+    def __init__(self, lambd: float = 0.5):
+        super().__init__(lambd=lambd)
+        self._try()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.softshrink(x, self.lambd)
+
+
+class Hardshrink(_Activation):
+    """0 where |x| is at most `lambd`, else x; any shape; see `fastnn.functional.hardshrink`.
+
+    Parameters
+    ----------
+    lambd : float
+        The bound.
+    """
+
+    def __init__(self, lambd: float = 0.5):
+        super().__init__(lambd=lambd)
+        self._try()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.hardshrink(x, self.lambd)
+
+
+class Threshold(_Activation):
+    """x where it is above the threshold, else `value`; any shape; see `fastnn.functional.threshold`.
+
+    Parameters
+    ----------
+    threshold : float
+        The bound.
+    value : float
+        What stands below it.
+    """
+
+    def __init__(self, threshold: float, value: float):
+        super().__init__(threshold=threshold, value=value)
+        self._try()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.threshold(x, self.threshold, self.value)
+
+
+class PReLU(_Activation):
+    """x where it is positive, elsewhere a learned slope times x: (N, C, ...), or any shape with one slope; see
+    `fastnn.functional.prelu`.
+
+    Parameters
+    ----------
+    num_parameters : int
+        Number of slopes: 1, or the number of channels C.
+    init : float
+        What they start from.
+
+    Attributes
+    ----------
+    weight : Parameter
+        (num_parameters,).
+
+    Raises
+    ------
+    ValueError
+        If there is less than one slope.
+    """
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25):
+        super().__init__(num_parameters=whole("PReLU: num_parameters", num_parameters, 1))
+        self.weight = Parameter(full((self.num_parameters,), real("PReLU: init", init)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.prelu(x, self.weight)
+
+
+class Maxout(_Activation):
+    """The largest of every `pieces` neighbours along an axis, whose extent shrinks by that factor; see
+    `fastnn.functional.maxout`.
+
+    Parameters
+    ----------
+    pieces : int
+        At least 1.
+    dim : int
+        The axis.
+    """
+
+    def __init__(self, pieces: int = 2, dim: int = 1):
+        super().__init__(pieces=whole("Maxout: pieces", pieces, 1), dim=integer("Maxout", "dim", dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation.maxout(x, self.pieces, self.dim)
+
+
+class Activation(Module):
+    """Any activation by its name, any shape it allows.
+
+    Parameters
+    ----------
+    name : str or callable
+        One of `fastnn.functional.ACTIVATIONS`, or a function from Tensor to Tensor.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; the message lists all.
+    """
+
+    def __init__(self, name: str | Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.function = activation.activation(name)
+        self.name = name if isinstance(name, str) else getattr(name, "__name__", repr(name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        return repr(self.name)

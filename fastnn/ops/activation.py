@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 from .._core import launch, record
 from .create import zeros_like
+from .piecewise_activation import *
+from .piecewise_activation import __all__ as _PIECEWISE
+from .smooth_activation import *
+from .smooth_activation import __all__ as _SMOOTH
+from .softmax import log_softmax, softmax, softmin
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["ACTIVATIONS", "activation", "gaussian", "identity", "leaky_relu", "relu", "sigmoid", "sign", "step", "tanh"]
+__all__ = ["ACTIVATIONS", "activation", "gaussian", "identity", "leaky_relu", "relu", "sigmoid", "sign", "step", "tanh",
+           *_PIECEWISE, *_SMOOTH]
 
 
 def identity(x: Tensor) -> Tensor:
@@ -176,9 +182,17 @@ def _flat_backward(node, dy):
     return zeros_like(dy)
 
 
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return gelu(x, "tanh")
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": identity, "relu": relu, "leaky_relu": leaky_relu, "sigmoid": sigmoid, "logistic": sigmoid, "tanh": tanh,
-    "gaussian": gaussian, "sign": sign, "step": step}
+    "identity": identity, "linear": identity, "relu": relu, "leaky_relu": leaky_relu, "relu6": relu6, "elu": elu,
+    "selu": selu, "celu": celu, "gelu": gelu, "gelu_tanh": _gelu_tanh, "silu": silu, "swish": silu,
+    "hardswish": hardswish, "mish": mish, "softplus": softplus, "softsign": softsign, "sigmoid": sigmoid,
+    "logistic": sigmoid, "hardsigmoid": hardsigmoid, "logsigmoid": logsigmoid, "tanh": tanh, "hardtanh": hardtanh,
+    "tanhshrink": tanhshrink, "softshrink": softshrink, "hardshrink": hardshrink, "gaussian": gaussian, "sign": sign,
+    "step": step, "glu": glu, "softmax": softmax, "softmin": softmin, "log_softmax": log_softmax}
 
 
 def activation(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -187,7 +201,7 @@ def activation(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     Parameters
     ----------
     name : str or callable
-        One of `ACTIVATIONS`; a function is returned as it is.
+        One of `ACTIVATIONS`, each with its default options; a function or layer is returned as it is.
 
     Returns
     -------

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
+from .math import neg
 from .shape import _axis
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["log_softmax", "softmax"]
+__all__ = ["log_softmax", "softmax", "softmin"]
 
 
 def softmax(x: Tensor, dim: int = -1) -> Tensor:
@@ -36,6 +37,11 @@ def softmax(x: Tensor, dim: int = -1) -> Tensor:
 def _softmax_backward(node, dy):
     (y,) = node.saved
     return launch.softmax_backward(dy, y, axis=node.context)
+
+
+def softmin(x: Tensor, dim: int = -1) -> Tensor:
+    """`softmax` of -x: the smallest gets the most. Parameters as there."""
+    return softmax(neg(x), dim)
 
 
 def log_softmax(x: Tensor, dim: int = -1) -> Tensor:

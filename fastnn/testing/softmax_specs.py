@@ -32,3 +32,4 @@ register(OpSpec("softmax", softmax.softmax, lambda x, dim: np.exp(_log_softmax(x
                 tolerance=8, bytes=_bytes, benchmarks=_benchmarks))
 register(OpSpec("log_softmax", softmax.log_softmax, _log_softmax, _samples, gradients=(0,), bytes=_bytes,
                 benchmarks=_benchmarks))
+register(OpSpec("softmin", softmax.softmin, lambda x, dim: np.exp(_log_softmax(-x, dim)), _samples, gradients=(0,), tolerance=8))
