@@ -1,4 +1,4 @@
-"""The command ``fastnn`` (also ``python -m fastnn``): train a named network, say what runs here.
+"""The command ``fastnn`` (also ``python -m fastnn``): train a named network, apply it, look into files, at this machine.
 
 Exit status: 0 on success, 1 when something failed, 2 for wrong usage. Errors are one line on stderr;
 with ``--json`` stdout carries one JSON document and progress goes to stderr.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-_RATES = {"sgd": 0.05, "adam": 0.002, "adamw": 0.002}  # tuned for LeNet-5 on MNIST, batch 64, cosine decay
+_RATES = {"sgd": 0.05, "adam": 0.002, "adamw": 0.002}  # the first that were tried, not tuned
 _OUTPUTS = ("model.safetensors", "history.csv", "learning_curve.png")
 
 
@@ -61,34 +61,47 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastnn", description="Train neural networks on CPUs, fast.")
     parser.add_argument("--version", action="version", version=f"fastnn {fastnn.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_train(commands.add_parser("train", help="train a named network and save it", description=_train.__doc__,
-                                   formatter_class=argparse.ArgumentDefaultsHelpFormatter))
-    info = commands.add_parser("info", help="say what runs here and why", description=_info.__doc__)
-    info.add_argument("--json", action="store_true", help="print one JSON document")
-    info.set_defaults(run=_info)
+
+    def command(run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(run.__name__.strip("_"), help=summary, description=run.__doc__)
+        added.add_argument("--json", action="store_true", help="print one JSON document; all else goes to stderr")
+        added.set_defaults(run=run)
+        return added
+
+    _add_train(command(_train, "train a named network and save it"))
+    predict = command(_predict, "apply a saved network to data")
+    predict.add_argument("model", metavar="FILE", help="weights that 'fastnn train' or save_model wrote")
+    predict.add_argument("data", metavar="X", help=".npy or IDX file of inputs (N, ...)")
+    predict.add_argument("--out", metavar="Y.npy", help="write the network's outputs (logits) there")
+    predict.add_argument("--force", action="store_true", help="overwrite --out")
+    command(_inspect, "say what a file holds").add_argument("file", metavar="FILE", help="safetensors, .npy or IDX")
+    command(_info, "say what runs here and why")
+    command(_doctor, "try what training relies on")
     return parser
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     """Options of ``fastnn train``."""
-    parser.add_argument("model", nargs="?", default="lenet5", choices=["lenet5", "mlp"], help="the network")
+    parser.add_argument("model", nargs="?", default="lenet5", choices=["lenet5", "mlp"],
+                        help="the network (default: %(default)s)")
     parser.add_argument("--data", default="digits", choices=["digits", "mnist"],
-                        help="digits: scikit-learn's 1,797, no files needed; mnist: IDX files in --data-dir")
+                        help="digits: scikit-learn's 1,797, no files needed; mnist: IDX files in --data-dir "
+                             "(default: %(default)s)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data files (default: $FASTNN_DATA)")
-    parser.add_argument("--epochs", type=_number(int, 1), default=12, help="passes over the data")
-    parser.add_argument("--batch-size", type=_number(int, 1), default=64, help="samples a step")
-    parser.add_argument("--optimizer", default="sgd", choices=list(_RATES), help="update rule")
+    parser.add_argument("--epochs", type=_number(int, 1), default=12,
+                        help="passes over the data (default: %(default)s)")
+    parser.add_argument("--batch-size", type=_number(int, 1), default=64, help="samples a step (default: %(default)s)")
+    parser.add_argument("--optimizer", default="sgd", choices=list(_RATES), help="update rule (default: %(default)s)")
     rates = ", ".join(f"{name} {rate}" for name, rate in _RATES.items())
     parser.add_argument("--lr", type=_number(float, 0),
                         help=f"first learning rate, which falls to 0 along a cosine (default: {rates})")
-    parser.add_argument("--momentum", type=_number(float, 0), default=0.9, help="of sgd (Nesterov's)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same run")
+    parser.add_argument("--momentum", type=_number(float, 0), default=0.9,
+                        help="of sgd, Nesterov's (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same run (default: %(default)s)")
     parser.add_argument("--threads", type=_number(int, 1), help="number of threads (default: as 'fastnn info' says)")
     parser.add_argument("--out", metavar="DIR", help="folder for weights, history and learning curve "
                         "(default: runs/MODEL)")
     parser.add_argument("--force", action="store_true", help="overwrite files in --out")
-    parser.add_argument("--json", action="store_true", help="print one JSON document; progress goes to stderr")
-    parser.set_defaults(run=_train)
 
 
 def _number(kind: Callable[[str], Any], least: float) -> Callable[[str], Any]:
@@ -104,7 +117,7 @@ def _number(kind: Callable[[str], Any], least: float) -> Callable[[str], Any]:
     return convert
 
 
-# -- info --
+# -- this machine, and files --
 
 def _info(options: argparse.Namespace) -> int:
     """Say version, instruction set, threads and why."""
@@ -117,15 +130,83 @@ def _info(options: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    """Try what training relies on: kernels, threads, fork, optional packages. Exit status 1 if something is bad."""
+    from .doctor import examine
+
+    findings = examine()
+    healthy = all(finding.state != "bad" for finding in findings)
+    if options.json:
+        print(json.dumps({"healthy": healthy, "findings": [finding._asdict() for finding in findings]}, indent=2))
+    else:
+        for subject, state, text in findings:
+            print(f"{state:5} {subject + ':':17}{text}")
+    return 0 if healthy else 1
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    """Say what a file holds: each tensor's type, shape and range, and what is written beside them."""
+    from .io import describe
+    from .io.describe import table
+
+    found = describe(options.file)
+    print(json.dumps(found, indent=2) if options.json else table(found))
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """Apply a saved network: one line a sample, its class and that class's probability (a single output as it is).
+    Bytes are taken for images and scaled to 0 ... 1, as in training."""
+    from .io import load_model, read_array, write_array
+    from .train import Trainer
+
+    if options.out is not None and os.path.exists(options.out) and not options.force:
+        raise CommandError(f"{options.out} exists; use --force to overwrite it, or another --out")
+    model = load_model(options.model)
+    x = _as_inputs(read_array(options.data), model.architecture["name"] == "mlp")
+    outputs = Trainer(model).predict(x)
+    if options.out is not None:
+        write_array(options.out, outputs)
+    result = _decisions(outputs)
+    if options.json:
+        print(json.dumps({"model": options.model, "data": options.data, "samples": len(outputs), "out": options.out,
+                          **result}))
+    elif options.out is not None:
+        print(f"wrote {options.out}: {outputs.dtype} {outputs.shape}")
+    else:
+        for row in zip(*result.values()):
+            print(*(f"{value:.4f}" if isinstance(value, float) else value for value in row))
+    return 0
+
+
+def _as_inputs(array: Any, flat: bool) -> Any:
+    """Data as networks take them: bytes scaled to 0 ... 1, images (N, H, W) with a channel, rows for an mlp."""
+    if array.dtype == "uint8":
+        array = array.astype("float32") / 255
+    if flat:
+        return array.reshape(len(array), -1) if array.ndim > 1 else array
+    return array[:, None] if array.ndim == 3 else array
+
+
+def _decisions(outputs: Any) -> dict[str, list]:
+    """From logits (N, C) the classes and their probabilities; a single output (N, 1) or (N,) as it is."""
+    from . import from_numpy
+
+    if outputs.ndim < 2 or outputs.shape[1] == 1:
+        return {"outputs": outputs.reshape(-1).tolist()}
+    probabilities = from_numpy(outputs).softmax(1).numpy()
+    return {"classes": outputs.argmax(1).tolist(), "probabilities": probabilities.max(1).tolist()}
+
+
 # -- train --
 
 def _train(options: argparse.Namespace) -> int:
     """Train a network; write weights, history and learning curve. The test set is evaluated after every epoch (the
     columns val_...); nothing is chosen by it."""
     from . import manual_seed, set_num_threads
-    from .io import require
-
-    require("safetensors", extra="files", feature="saving the trained weights")
+    _require_packages(options)
+    if options.lr is None:
+        options.lr = _RATES[options.optimizer]
     folder = _claim_outputs(options)
     if options.threads is not None:
         set_num_threads(options.threads)
@@ -154,10 +235,30 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _require_packages(options: argparse.Namespace) -> None:
+    """Asks for all optional packages that the run needs, before any work and in one message."""
+    from .io import require
+
+    needs = {"safetensors": ("files", "saving the trained weights")}
+    if options.data == "digits":
+        needs["sklearn.datasets"] = ("sklearn", "the data set 'digits'")
+    problems = []
+    for module, (extra, feature) in needs.items():
+        try:
+            require(module, extra=extra, feature=feature)
+        except ImportError as error:
+            problems.append(str(error))
+    if problems:
+        raise CommandError("\n".join(problems))
+
+
 def _claim_outputs(options: argparse.Namespace) -> Path:
     """The output folder, made and checked before any work: writable, and nothing in it would be overwritten."""
     folder = Path(options.out or Path("runs", options.model))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"--out: {folder} cannot be made a folder ({error.strerror})") from error
     taken = [name for name in _OUTPUTS if (folder / name).exists()]
     if taken and not options.force:
         raise CommandError(f"{folder} already holds {', '.join(taken)}; use --force to overwrite, or another --out")
@@ -202,7 +303,7 @@ def _fit(options: argparse.Namespace, model: Any, train: Any, test: Any, report:
     from . import optim
     from .train import LearningRateScheduler, ProgressBar, TerminateOnNaN, Trainer
 
-    rate = _RATES[options.optimizer] if options.lr is None else options.lr
+    rate = options.lr
     if options.optimizer == "sgd":
         optimizer = optim.SGD(model.parameters(), lr=rate, momentum=options.momentum, nesterov=options.momentum > 0)
     else:

@@ -16,6 +16,7 @@ import pytest
 import fastnn
 from fastnn.cli import main
 
+LONG = ["--epochs", "6", "--batch-size", "16"]  # enough for the made-up digits
 OUTPUTS = ["history.csv", "learning_curve.png", "model.safetensors"]
 
 
@@ -88,7 +89,7 @@ def test_same_seed_same_run(capsys):
 
 
 def test_mnist_files(capsys, mnist_folder, monkeypatch):
-    assert main(["train", "--data", "mnist", "--data-dir", str(mnist_folder), "--epochs", "6", "--batch-size", "16"]) == 0
+    assert main(["train", "--data", "mnist", "--data-dir", str(mnist_folder), *LONG]) == 0
     assert float(capsys.readouterr().out.split()[-1]) > 0.9
     monkeypatch.setenv("FASTNN_DATA", str(mnist_folder))
     assert main(["train", "mlp", "--data", "mnist", "--epochs", "1"]) == 0
@@ -107,7 +108,8 @@ def test_never_overwrites_without_force(capsys, tmp_path):
     assert "already holds history.csv" in err and "--force" in err and "Traceback" not in err and out == ""
     assert (folder / "history.csv").read_text() == "precious"
     assert main(["train", "mlp", "--epochs", "1", "--force"]) == 0
-    assert (folder / "history.csv").read_text().startswith("epoch,loss") and (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "history.csv").read_text().startswith("epoch,loss")
+    assert (folder / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("arguments, status, message", [
@@ -144,7 +146,8 @@ def test_matplotlib_is_optional(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["train", "mlp", "--epochs", "1"]) == 0
     out, err = capsys.readouterr()
-    assert "pip install 'fastnn[plot]'" in err and sorted(os.listdir("runs/mlp")) == ["history.csv", "model.safetensors"]
+    assert "pip install 'fastnn[plot]'" in err
+    assert sorted(os.listdir("runs/mlp")) == ["history.csv", "model.safetensors"]
 
 
 def test_full_disk(capsys, monkeypatch):
@@ -166,8 +169,8 @@ def test_info(capsys):
     assert facts["version"] == fastnn.__version__ and facts["numpy"] == np.__version__
     assert facts["isa"]["in_use"] in facts["isa"]["available"] and facts["isa"]["why"]
     assert facts["threads"]["in_use"] == fastnn.get_num_threads() and facts["threads"]["why"]
-    for piece in (facts["version"], facts["isa"]["in_use"], facts["isa"]["why"], facts["threads"]["why"], facts["numpy"]):
-        assert piece in text
+    for piece in (facts["version"], facts["numpy"], *(facts[k][w] for k in ("isa", "threads") for w in ("in_use", "why"))):
+        assert str(piece) in text
 
 
 def command(*arguments, **options):
@@ -203,3 +206,135 @@ def test_a_closed_pipe_is_no_error():
     err = process.stderr.read()
     process.wait(timeout=60)
     assert "Traceback" not in err and "Exception" not in err
+
+
+# -- doctor, inspect, predict --
+
+def test_doctor(capsys):
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["healthy"] is True
+    found = {finding["subject"]: finding for finding in report["findings"]}
+    assert found["results"]["state"] == found["fork"]["state"] == "good"
+    assert {"instruction set", "threads", "OpenMP", "extras"} <= set(found) and all(name in text for name in found)
+
+
+def test_doctor_finds_what_is_wrong(capsys, monkeypatch):
+    from fastnn import doctor
+
+    def wrong(x, weight):
+        return fastnn.zeros(8, 16, 18, 18)
+
+    monkeypatch.setattr(doctor.F, "conv2d", wrong)
+    monkeypatch.setattr(doctor, "_allowed_cpus", lambda: 0)
+    monkeypatch.setattr(doctor, "EXTRAS", {"files": "safetensors", "plot": "no_such_package"})
+    monkeypatch.setattr(doctor, "_wait", lambda child: os.waitpid(child, 0) and None)
+    monkeypatch.setenv("FASTNN_NUM_THREADS", "2")
+    assert main(["doctor", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    found = {finding["subject"]: finding for finding in report["findings"]}
+    assert report["healthy"] is False
+    assert [name for name, finding in found.items() if finding["state"] == "bad"] == ["threads", "results", "fork"]
+    assert "pip install 'fastnn[plot]'" in found["extras"]["text"] and "hangs" in found["fork"]["text"]
+    assert "FASTNN_NUM_THREADS=2" in found["environment"]["text"]
+
+
+@pytest.fixture
+def trained(mnist_folder, capsys):
+    assert main(["train", "--data", "mnist", "--data-dir", str(mnist_folder), *LONG]) == 0
+    capsys.readouterr()
+    return "runs/lenet5/model.safetensors"
+
+
+def test_inspect(capsys, trained, mnist_folder):
+    assert main(["inspect", trained, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kind"] == "safetensors" and found["parameters"] == 61_706
+    assert found["bytes"] == os.path.getsize(trained)
+    assert found["metadata"]["architecture"]["name"] == "lenet5" and found["metadata"]["training"]["lr"] == 0.05
+    assert [t["name"] for t in found["tensors"]][:3] == ["0.bias", "0.weight", "3.bias"]
+    assert found["tensors"][-1]["name"] == "11.weight" and found["tensors"][1]["shape"] == [6, 1, 5, 5]
+    assert main(["inspect", trained]) == 0
+    assert "11.weight  float32  (10, 84)" in capsys.readouterr().out
+    assert main(["inspect", str(mnist_folder / "t10k-labels-idx1-ubyte.gz")]) == 0
+    assert "idx" in (text := capsys.readouterr().out) and "(64,)" in text and "0 ... 9" in text
+    np.save("holes.npy", np.array([1.0, np.nan, -2.0, np.inf]))
+    assert main(["inspect", "holes.npy", "--json"]) == 0
+    (tensor,) = json.loads(capsys.readouterr().out)["tensors"]
+    assert (tensor["least"], tensor["greatest"], tensor["not_finite"]) == (-2, 1, 2)
+
+
+def test_predict(capsys, trained, mnist_folder):
+    images = str(mnist_folder / "t10k-images-idx3-ubyte.gz")
+    assert main(["predict", trained, images, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    right = np.mean(np.array(result["classes"]) == np.arange(64) % 10)
+    assert result["samples"] == 64 and right > 0.9 and all(0.1 <= p <= 1 for p in result["probabilities"])
+    assert main(["predict", trained, images]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [int(line.split()[0]) for line in lines] == result["classes"]
+    from fastnn.data import mnist
+    np.save("x.npy", mnist(mnist_folder)[1].arrays[0])  # the same images as numbers
+    assert main(["predict", trained, "x.npy", "--out", "y.npy"]) == 0
+    assert np.load("y.npy").shape == (64, 10) and np.load("y.npy").argmax(1).tolist() == result["classes"]
+    capsys.readouterr()
+    assert main(["predict", trained, "x.npy", "--out", "y.npy"]) == 1 and "--force" in capsys.readouterr().err
+    assert main(["predict", trained, "x.npy", "--out", "y.npy", "--force"]) == 0
+
+
+def test_predict_of_a_single_output(capsys):
+    from fastnn.io import save_model
+    from fastnn.models import mlp
+
+    model = mlp([3, 1])
+    save_model(model, "model.safetensors")
+    x = np.random.default_rng(0).standard_normal((5, 3), dtype=np.float32)
+    np.save("x.npy", x)
+    assert main(["predict", "model.safetensors", "x.npy", "--json"]) == 0
+    want = model(fastnn.tensor(x)).reshape(-1).tolist()
+    assert json.loads(capsys.readouterr().out)["outputs"] == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["inspect", "absent"], "absent"),
+    (["inspect", "text"], "neither safetensors nor .npy nor IDX"),
+    (["inspect", "short.npy"], "not a complete .npy file"),
+    (["inspect", "objects.npy"], "not a complete .npy file of numbers"),
+    (["predict", "text", "short.npy"], "not a complete safetensors file"),
+    (["predict", "weights", "short.npy"], "does not say which of fastnn.models it holds"),
+    (["predict", "model", "text"], "unknown, expected an array: .npy or IDX"),
+    (["predict", "model", "wide.npy"], "in_features = 3"),
+    (["predict", "model", "words.npy"], "expected numbers"),
+])
+def test_errors_of_files(capsys, arguments, message):
+    from fastnn.io import save_file, save_model
+    from fastnn.models import mlp
+
+    with open("text", "w") as stream:
+        stream.write("epoch,loss\n1,0.5\n")
+    np.save("objects.npy", np.array([None, {}]), allow_pickle=True)
+    np.save("wide.npy", np.zeros((2, 5)))
+    np.save("words.npy", np.array(["a", "b"]))
+    with open("short.npy", "wb") as stream:
+        stream.write(open("wide.npy", "rb").read()[:-8])
+    save_file({"w": np.zeros(3)}, "weights")
+    save_model(mlp([3, 2]), "model")
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert message in err and "Traceback" not in err and out == ""
+
+
+def test_missing_packages_are_named_together(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert main(["train"]) == 1
+    err = capsys.readouterr().err
+    assert "fastnn[files]" in err and "fastnn[sklearn]" in err and not os.path.exists("runs")
+
+
+def test_out_that_is_a_file(capsys):
+    open("taken", "w").close()
+    assert main(["train", "mlp", "--out", "taken"]) == 1
+    assert "--out: taken cannot be made a folder" in capsys.readouterr().err

@@ -7,6 +7,8 @@ import os
 import shutil
 from collections.abc import Iterator
 
+import numpy as np
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[str]:
@@ -67,6 +69,25 @@ def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
     content = data.encode() if isinstance(data, str) else data
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         stream.write(content)
+
+
+def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write an array as a ``.npy`` file, completely or not at all.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file to create or replace, under this very name.
+    array : numpy.ndarray
+        Numbers.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; the message names `path`, and an older file is untouched.
+    """
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, array, allow_pickle=False)
 
 
 def _finish(temporary: str, target: str) -> None:
