@@ -173,6 +173,15 @@ static void plan_blocks(fnn_correlation *c) {
     c->block_images = images, c->block_rows = rows, c->block_cols = cols;
 }
 
+/* Planes whose rows follow one another need the zeros between two rows only once: those on the right of one are those on the left
+ * of the next. */
+static ptrdiff_t shared_pitch(const fnn_correlation *c) {
+    const ptrdiff_t full = reach(&c->w, c->block_cols), left = fnn_max(-c->w.first, 0);
+    const ptrdiff_t right = fnn_max(c->w.first + full - c->w.in, 0);
+    if (c->block_cols < c->w.out) return full;
+    return fnn_min(fnn_max(c->w.in + fnn_max(left, right), c->w.out), full);
+}
+
 void fnn_correlate_plan(fnn_correlation *c) {
     ptrdiff_t size = size_of(c->dtype);
     c->batch = 0;
@@ -184,7 +193,9 @@ void fnn_correlate_plan(fnn_correlation *c) {
     ptrdiff_t pixels = c->spread ? c->w.out : reach(&c->w, c->block_cols), product = 0;
     c->row_pitch = !c->staged ? c->src.h : pixels * c->pitch;
     c->plane = reach(&c->h, c->block_rows) * pixels;
-    c->linear = c->narrow && c->h.step == 1 && 2 * pixels <= 3 * c->block_cols;
+    const ptrdiff_t shared = shared_pitch(c);
+    c->linear = c->narrow && c->h.step == 1 && 2 * shared <= 3 * c->block_cols;
+    if (c->linear) c->row_pitch = shared;
     if (c->narrow) product = c->width * (c->linear ? c->block_rows : 1) * pixels * size;
     c->stage_size = c->staged ? fnn_round_up(stage_bytes(c, c->block_rows, c->block_cols), 64) : 0;
     c->product_at = c->block_images * c->stage_size;
@@ -296,12 +307,14 @@ static void compute_narrow(const fnn_correlation *c, const block_range *b, ptrdi
         c->K->gemm_tile(c->width, n, c->batch, c->run, panel, c->b_offset, 1, weight_step, fnn_at(a, p, c->dtype),
                         c->a_offset, step, fnn_at(product, p, c->dtype), pixels, 0);
     }
+    const int whole = !c->epilogue || !c->epilogue->residual; /* a residual is added pixel by pixel */
     for (ptrdiff_t i = 0; i < rows; i++) {
         char *to = fnn_at(dst, (row + i) * c->dst.h, c->dtype), *out = c->tile_at < 0 ? to : scratch + c->tile_at;
         ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->weight->cols;
-        c->K->conv_pack(1, b->cols, c->width, fnn_at(product, i * c->row_pitch, c->dtype), 1, pixels, out, NULL,
-                        out_row);
-        finish_run(c, b->cols, c->width, out, out_row, to, bias);
+        c->K->conv_planes_out(b->cols, c->width, fnn_at(product, i * c->row_pitch, c->dtype), pixels, whole ? bias : NULL,
+                              whole && c->epilogue ? c->epilogue->activation : FNN_ACT_NONE, out, out_row);
+        if (!whole) finish_run(c, b->cols, c->width, out, out_row, to, bias);
+        else if (out != to) c->K->conv_scatter(b->cols, c->width, out, out_row, to, c->dst.w, c->dst.c);
     }
 }
 

@@ -6,7 +6,8 @@
  * zero-padded rows of cells, each the channels of one tile at one pixel, dy as panels of output channels. Read where
  * they are, pixels are hundreds of bytes apart and the tile waits: 130 instead of 160 GFLOP/s. With few channels a tile
  * takes all horizontal kernel positions of a pixel (`merged`), which are neighbours in a padded row and need no cells
- * unless there is dilation.
+ * unless there is dilation. With few output channels most lanes would idle: then lanes are neighbouring pixels of planes,
+ * and the lanes' sums are added at the end (`narrow`).
  *
  * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, each summed one
  * after another into its own copy of the gradient; the copies are added in order. Within a part, chunks share out the
@@ -20,6 +21,8 @@ enum {
     PART_PIXELS = 1024,       /* at least, or adding the parts up costs more than a few percent */
     TARGET_BYTES = 640 << 10, /* of the gradient a chunk works on, to stay in the second-level cache */
     BLOCK_PIXELS = 256, /* packed at a time, at least: a tile of the gradient is read and written once for each block */
+    NARROW_BYTES = 24 << 10, /* planes packed at a time, to stay in the first-level cache */
+    NARROW_SUMS = 128 << 10, /* bytes of the lanes' sums, at most */
     CHUNKS = 16,
     CHUNK_FLOPS = 16 << 20
 };
@@ -31,6 +34,7 @@ typedef struct {
     fnn_image x, dy;
     fnn_tensor dw;
     int depthwise, merged, lines;        /* lines: merged, and read from padded rows */
+    int narrow;                          /* x and dy are packed as planes */
     int joined, dense_dy;                /* rows follow one another: in x of a 1x1 convolution, in dy */
     ptrdiff_t groups, c, k;              /* as the loops see them: depthwise has one group of all channels */
     ptrdiff_t cols, panels, part_size;   /* packed gradient: [group][panel][r][s][c][cols] */
@@ -46,6 +50,16 @@ typedef struct {
 static size_t align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 /* ---- plan ---- */
+
+static ptrdiff_t sums_bytes(const gradient *p) {
+    return p->d->r * p->c * p->k * p->d->s * p->K->lanes * (ptrdiff_t)fnn_itemsize(p->dtype);
+}
+
+static int wants_narrow(const gradient *p) {
+    const fnn_conv_dims *d = p->d;
+    return !p->depthwise && d->s > 1 && d->stride[1] == 1 && 2 * p->k <= p->K->lanes && 2 * d->ow >= p->K->lanes &&
+           sums_bytes(p) <= NARROW_SUMS;
+}
 
 /* Whether pixels are equally far apart throughout, with neighbouring channels. */
 static int is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) {
@@ -86,12 +100,13 @@ static void plan_tiles(gradient *p) {
     p->cols = p->depthwise ? p->k : fnn_min(p->K->tile_cols, fnn_round_up(p->k, 8));
     p->panels = fnn_ceil_div(p->k, p->cols);
     p->part_size = p->groups * p->panels * d->r * d->s * p->c * p->cols;
-    p->merged = d->s == 1 || p->c < p->K->tile_rows;
+    p->narrow = wants_narrow(p);
+    p->merged = p->narrow || d->s == 1 || p->c < p->K->tile_rows;
     p->rows = p->merged ? d->s * p->c : p->c;
-    p->tiles = p->depthwise ? 1 : fnn_ceil_div(p->rows, p->K->tile_rows);
+    p->tiles = p->depthwise || p->narrow ? 1 : fnn_ceil_div(p->rows, p->K->tile_rows);
     p->height = fnn_ceil_div(p->rows, p->tiles);
-    p->lines = p->merged && d->s > 1 && d->dilation[1] == 1;
-    p->cell = p->depthwise ? p->k : p->lines ? p->c : fnn_round_up(p->height, 8);
+    p->lines = p->merged && !p->narrow && d->s > 1 && d->dilation[1] == 1;
+    p->cell = p->narrow ? 1 : p->depthwise ? p->k : p->lines ? p->c : fnn_round_up(p->height, 8);
 }
 
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
@@ -112,21 +127,25 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     p->joined = !p->depthwise && d->r * d->s == 1 && d->stride[0] * d->stride[1] == 1 && d->oh == d->h &&
                 d->ow == d->w && is_dense(&p->x, d->h, d->w);
     ptrdiff_t line = ((d->ow - 1) * d->stride[1] + window) * (p->depthwise ? p->k : p->c); /* a padded row of x */
-    int by_output = p->merged && !p->lines &&
-                    !p->depthwise; /* a cell for each output column, not for each column of x */
+    int by_output = p->merged && !p->lines && !p->depthwise && !p->narrow; /* a cell for each output column, not for each of x */
     p->row_step = d->r == 1 ? 1 : d->stride[0];
     p->pitch = by_output ? d->ow * p->cell : ((d->ow - 1) * d->stride[1] + window) * p->cell;
     ptrdiff_t images = fnn_min(fnn_max(BLOCK_PIXELS / (d->oh * d->ow), 1), fnn_max(d->n, 1));
-    p->block_rows = images > 1 ? images * d->oh : fnn_min(fnn_ceil_div(BLOCK_PIXELS, d->ow), d->oh);
+    if (p->narrow) {
+        ptrdiff_t rows = NARROW_BYTES / size / (p->k * d->ow + p->c * p->row_step * p->pitch);
+        p->block_rows = fnn_min(fnn_max(rows, 1), d->oh), images = 1;
+    } else {
+        p->block_rows = images > 1 ? images * d->oh : fnn_min(fnn_ceil_div(BLOCK_PIXELS, d->ow), d->oh);
+    }
     p->image_rows = (fnn_min(p->block_rows, d->oh) - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1;
     p->slot_at = align((size_t)(p->parts * p->part_size * size));
     p->shared = p->slot_at + align((size_t)(d->r * d->s) * sizeof(ptrdiff_t));
     p->dy_at = align((size_t)(2 * p->block_rows) * sizeof(ptrdiff_t));
     p->x_at = p->dy_at + align((size_t)(p->block_rows * d->ow * p->chunk_panels * p->cols * size));
-    p->line_at = p->x_at + align((size_t)(images * p->image_rows * p->pitch * size));
+    p->line_at = p->x_at + align((size_t)((p->narrow ? p->c : images) * p->image_rows * p->pitch * size));
     size_t dense = align(
         (size_t)(p->cols * p->c * d->r * d->s * size)); /* a panel of the result, when dweight is strided */
-    p->scratch = p->line_at + align((size_t)(line * size));
+    p->scratch = p->line_at + align((size_t)(p->narrow ? sums_bytes(p) : line * size));
     if (p->scratch < dense) p->scratch = dense;
 }
 
@@ -286,6 +305,52 @@ static void add_depthwise(const gradient *p, const target *t, ptrdiff_t rows) {
                                       p->cols, place_of(p, t, 0, r, 0), p->cols);
 }
 
+/* Output rows u0 .. u1-1, of one image, as planes: of dy [k][rows][ow], of x [c][packed rows][pitch] with zeros around. */
+static void pack_planes(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t u1) {
+    const fnn_conv_dims *d = p->d;
+    ptrdiff_t rows = u1 - u0, n = u0 / d->oh, size = (ptrdiff_t)fnn_itemsize(p->dtype), left = d->padding[2];
+    const char *dy = fnn_at(p->dy.data, n * p->dy.n + u0 % d->oh * p->dy.h + t->group * p->k * p->dy.c, p->dtype);
+    for (ptrdiff_t i = 0, n_i = p->dense_dy ? rows : 1; i < rows; i += n_i)
+        p->K->conv_pack(1, p->k, n_i * d->ow, fnn_at(dy, i * p->dy.h, p->dtype), p->dy.c, p->dy.w,
+                        fnn_at(t->dy, i * d->ow, p->dtype), NULL, p->block_rows * d->ow);
+    ptrdiff_t y = u0 % d->oh * d->stride[0] - d->padding[0], step = d->r == 1 ? d->stride[0] : 1;
+    ptrdiff_t lo = fnn_min(left, p->pitch), hi = clamp(left + d->w, lo, p->pitch), plane = p->image_rows * p->pitch;
+    memset(t->x, 0, (size_t)(p->c * plane * size));
+    for (ptrdiff_t i = 0, count = (rows - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1; i < count; i++, y += step)
+        if (y >= 0 && y < d->h && hi > lo)
+            p->K->conv_pack(1, p->c, hi - lo, fnn_at(p->x.data, n * p->x.n + y * p->x.h + t->group * p->c * p->x.c, p->dtype),
+                            p->x.c, p->x.w, fnn_at(t->x, i * p->pitch + lo, p->dtype), NULL, plane);
+}
+
+static void add_narrow(const gradient *p, const target *t, ptrdiff_t rows) {
+    const fnn_conv_dims *d = p->d;
+    for (ptrdiff_t r = t->r; r < t->r_end; r++)
+        for (ptrdiff_t c = 0; c < p->c; c++)
+            p->K->conv_narrow_gradient(rows, d->ow, p->k, d->s,
+                                       fnn_at(t->x, (c * p->image_rows + r * d->dilation[0]) * p->pitch, p->dtype),
+                                       p->row_step * p->pitch, d->dilation[1], t->dy, d->ow, p->block_rows * d->ow,
+                                       fnn_at(t->line, (r * p->c + c) * p->k * d->s * p->K->lanes, p->dtype));
+}
+
+/* The lanes' sums of rows r of the kernel: to the part. */
+static void finish_narrow(const gradient *p, const target *t) {
+    const fnn_conv_dims *d = p->d;
+    for (ptrdiff_t r = t->r; r < t->r_end; r++)
+        for (ptrdiff_t c = 0; c < p->c; c++)
+            p->K->conv_narrow_finish(p->k, d->s, fnn_at(t->line, (r * p->c + c) * p->k * d->s * p->K->lanes, p->dtype),
+                                     place_of(p, t, 0, r, c), p->c * p->cols);
+}
+
+static void sum_narrow(const gradient *p, target *t, ptrdiff_t u, ptrdiff_t end) {
+    memset(t->line, 0, (size_t)sums_bytes(p));
+    for (ptrdiff_t n; u < end; u += n) {
+        n = fnn_min(fnn_min(p->block_rows, end - u), p->d->oh - u % p->d->oh);
+        pack_planes(p, t, u, u + n);
+        add_narrow(p, t, n);
+    }
+    finish_narrow(p, t);
+}
+
 static void clear_target(const gradient *p, const target *t) {
     ptrdiff_t from = t->tile * p->height, to = fnn_min(t->tile_end * p->height, p->rows);
     for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++)
@@ -317,8 +382,13 @@ static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     t.tile_end = fnn_min(t.tile + p->chunk_tiles, p->tiles);
     t.panel_end = fnn_min(t.panel + p->chunk_panels, p->panels);
     t.part = fnn_at(p->packed, rest * p->part_size, p->dtype);
+    const ptrdiff_t begin = rows * rest / p->parts, end = rows * (rest + 1) / p->parts;
+    if (p->narrow) {
+        sum_narrow(p, &t, begin, end);
+        return;
+    }
     clear_target(p, &t);
-    for (ptrdiff_t u = rows * rest / p->parts, end = rows * (rest + 1) / p->parts, n; u < end; u += n) {
+    for (ptrdiff_t u = begin, n; u < end; u += n) {
         n = block_from(p, u, end);
         pack_dy(p, &t, u, u + n);
         plan_prefetch(p, &t, u + n, u + n + block_from(p, u + n, end));
