@@ -1,9 +1,11 @@
 """The operations under the names users know: ``import fastnn.functional as F``."""
 
 from .ops.activation import *
+from .ops.attention import *
 from .ops.conv import *
 from .ops.dropout import *
 from .ops.einsum import *
+from .ops.embedding import *
 from .ops.index import *
 from .ops.linear import *
 from .ops.loss import *

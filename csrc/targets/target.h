@@ -16,6 +16,7 @@
 #include "../kernels/softmax.h"
 #include "../kernels/cross_entropy.h"
 #include "../kernels/layer_norm.h"
+#include "../kernels/attention.h"
 
 #define CAT_(isa, type) fnn_kernels_##isa##_##type
 #define CAT(isa, type) CAT_(isa, type)

@@ -4,9 +4,11 @@ from . import init
 from .activation import (Activation, CELU, ELU, GELU, GLU, Gaussian, Hardshrink, Hardsigmoid, Hardswish, Hardtanh,
                         LeakyReLU, LogSigmoid, LogSoftmax, Maxout, Mish, PReLU, ReLU, ReLU6, SELU, SiLU, Sigmoid, Sign,
                         Softmax, Softmin, Softplus, Softshrink, Softsign, Step, Tanh, Tanhshrink, Threshold)
+from .attention import MultiheadAttention
 from .container import ModuleDict, ModuleList, Sequential
 from .conv import Conv2d, LazyConv2d
 from .dropout import Dropout
+from .embedding import Embedding, LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
 from .loss import (BCEWithLogitsLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLoss, L1Loss, MSELoss, NLLLoss,
                    PoissonNLLLoss, SmoothL1Loss)
@@ -14,3 +16,5 @@ from .module import Module, Parameter
 from .norm import (BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LazyBatchNorm1d,
                    LazyBatchNorm2d, RMSNorm)
 from .pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d
+from .transformer import (Transformer, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder,
+                          TransformerEncoderLayer)

@@ -90,6 +90,74 @@ def _loss(make: Callable[[], nn.Module], function: Callable, *targets: np.ndarra
     return LayerSpec(lambda: _Loss(make(), *targets), (3, 5), lambda layer, x: function(x, *_like(targets, x), **options))
 
 
+class _Tokens(nn.Module):
+    """An embedding of fixed tokens plus the input, as a layer of one real input."""
+
+    def __init__(self, embedding: nn.Module):
+        super().__init__()
+        self.embedding, self.tokens = embedding, np.array([[1, 0, 4], [2, 1, 1]])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.embedding(self.tokens)
+
+
+class _Decoded(nn.Module):
+    """A decoder that attends to its own input, as a layer of one input."""
+
+    def __init__(self, decoder: nn.Module):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(x, x)
+
+
+class _First(nn.Module):
+    """The first of a layer's outputs."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[0]
+
+
+def _attention(layer: Any, x: Tensor) -> Tensor:
+    attention = layer.layer
+    q, k, v = (F.linear(x, attention.in_proj_weight[6 * j:6 * j + 6], attention.in_proj_bias[6 * j:6 * j + 6]) for j in range(3))
+    heads = [t.reshape(2, 3, 2, 3).permute(0, 2, 1, 3) for t in (q, k, v)]
+    weights = F.softmax(F.matmul(heads[0] * (1 / 3**0.5), F.transpose(heads[1])), -1)
+    y = F.matmul(weights, heads[2]).permute(0, 2, 1, 3).reshape(2, 3, 6)
+    return F.linear(y, attention.out_proj.weight, attention.out_proj.bias)
+
+
+def _feed_forward(layer: Any, x: Tensor) -> Tensor:
+    return layer.linear2(F.relu(layer.linear1(x)))
+
+
+def _encoder_layer(layer: Any, x: Tensor) -> Tensor:
+    x = layer.norm1(x + layer.self_attn(x, need_weights=False)[0])
+    return layer.norm2(x + _feed_forward(layer, x))
+
+
+def _decoder_layer(layer: Any, x: Tensor, memory: Tensor) -> Tensor:
+    x = layer.norm1(x + layer.self_attn(x, need_weights=False)[0])
+    x = layer.norm2(x + layer.multihead_attn(x, memory, need_weights=False)[0])
+    return layer.norm3(x + _feed_forward(layer, x))
+
+
+def _transformer(layer: Any, x: Tensor) -> Tensor:
+    model = layer.decoder
+    memory = model.encoder.norm(_encoder_layer(model.encoder.layers[0], x))
+    return model.decoder.norm(_decoder_layer(model.decoder.layers[0], x, memory))
+
+
+def _sinusoids(length: int, width: int) -> np.ndarray:
+    angles = np.arange(length)[:, None] / 10000.0 ** (np.arange(0, width, 2) / width)
+    return np.stack((np.sin(angles), np.cos(angles)), -1).reshape(length, -1)[:, :width]
+
+
 LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(nn.Identity, (3, 4), lambda layer, x: x),
     LayerSpec(lambda: nn.Linear(5, 3), (4, 5), lambda layer, x: F.linear(x, layer.weight, layer.bias)),
@@ -120,6 +188,15 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(lambda: nn.GroupNorm(2, 4), _IMAGES, lambda layer, x: F.group_norm(x, 2, layer.weight, layer.bias)),
     LayerSpec(lambda: nn.InstanceNorm1d(6), (3, 6, 4), lambda layer, x: F.instance_norm(x)),
     LayerSpec(lambda: nn.InstanceNorm2d(4, affine=True), _IMAGES, lambda layer, x: F.instance_norm(x, None, None, layer.weight, layer.bias)),
+    LayerSpec(lambda: _Tokens(nn.Embedding(5, 4, padding_idx=3)), (2, 3, 4),
+              lambda layer, x: x + F.embedding(layer.tokens, layer.embedding.weight)),
+    LayerSpec(lambda: nn.SinusoidalPositionalEncoding(6), (2, 3, 6), lambda layer, x: x + tensor(_sinusoids(3, 6), x.dtype)),
+    LayerSpec(lambda: nn.LearnedPositionalEncoding(6, max_len=4), (2, 3, 6), lambda layer, x: x + layer.weight[:3]),
+    LayerSpec(lambda: _First(nn.MultiheadAttention(6, 2, batch_first=True)), (2, 3, 6), _attention),
+    LayerSpec(lambda: nn.TransformerEncoderLayer(6, 2, 8, 0.0, batch_first=True), (2, 3, 6), _encoder_layer),
+    LayerSpec(lambda: _Decoded(nn.TransformerDecoderLayer(6, 2, 8, 0.0, batch_first=True)), (2, 3, 6),
+              lambda layer, x: _decoder_layer(layer.decoder, x, x)),
+    LayerSpec(lambda: _Decoded(nn.Transformer(6, 2, 1, 1, 8, 0.0, batch_first=True)), (2, 3, 6), _transformer),
     LayerSpec(lambda: nn.Dropout(0.4), (5, 30), lambda layer, x: F.dropout(x, 0.4)),
     LayerSpec(lambda: nn.Dropout(0.4, inverted=False).eval(), (5, 30), lambda layer, x: F.dropout(x, 0.4, training=False, inverted=False)),
     LayerSpec(nn.ReLU, (3, 10), lambda layer, x: F.relu(x)),

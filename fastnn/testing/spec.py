@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 # The modules that hold the entries, by family.
-FAMILIES = ("activation", "conv", "einsum", "index", "linear", "loss", "math", "norm", "optim", "pool", "random", "reduce",
+FAMILIES = ("activation", "attention", "conv", "einsum", "embedding", "index", "linear", "loss", "math", "norm", "optim", "pool", "random", "reduce",
             "shape", "softmax")
 
 _SPECS: dict[str, OpSpec] = {}
