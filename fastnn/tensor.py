@@ -16,7 +16,7 @@ from .ops import reduce as _reduce
 from .ops import shape as _shape
 from .ops import softmax as _softmax
 from .ops.activation import relu, sigmoid, tanh
-from .ops.create import as_tensor, bool_, tensor
+from .ops.create import as_tensor, bool_, fill, tensor
 from .ops.linear import matmul
 
 
@@ -323,8 +323,7 @@ class Tensor(TensorBase):
     def copy_(self, other: Any) -> Tensor:
         """Writes `other` (a number or something that broadcasts to this shape) into this tensor."""
         if not isinstance(other, TensorBase) and np.ndim(other) == 0:
-            launch.fill(value=other, out=self)
-            return self
+            return fill(self, other)
         other = _shape.expand(as_tensor(other).detach(), self.shape)
         if other.shares_storage(self):
             other = launch.contiguous(other)
@@ -333,8 +332,7 @@ class Tensor(TensorBase):
 
     def fill_(self, value: float) -> Tensor:
         """Writes one number into every element."""
-        launch.fill(value=value, out=self)
-        return self
+        return fill(self, value)
 
     def zero_(self) -> Tensor:
         """Writes 0 into every element."""

@@ -156,6 +156,15 @@ def empty(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> T
     return result
 
 
+def fill(result: Tensor, value: float) -> Tensor:
+    """Writes one number into every element of `result`; integers of any size exactly."""
+    if isinstance(value, (int, np.integer)) and abs(value) > 2**53 and not result.dtype.is_floating:  # no float64 equals it
+        launch.copy(_core.scalar(value, result.dtype).as_strided(result.shape, (0,) * result.ndim), dtype=-1, out=result)
+    else:
+        launch.fill(value=value, out=result)
+    return result
+
+
 def full(shape: Sequence[int] | int, fill_value: float, dtype: DType = float32, requires_grad: bool = False) -> Tensor:
     """A tensor of the given shape with every element `fill_value`.
 
@@ -175,8 +184,7 @@ def full(shape: Sequence[int] | int, fill_value: float, dtype: DType = float32, 
     Tensor
         In C order.
     """
-    result = _core.empty(shape if isinstance(shape, (tuple, list)) else (shape,), dtype, contiguous=True)
-    launch.fill(value=fill_value, out=result)
+    result = fill(_core.empty(shape if isinstance(shape, (tuple, list)) else (shape,), dtype, contiguous=True), fill_value)
     result.requires_grad = requires_grad
     return result
 
@@ -193,9 +201,7 @@ def ones(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> Te
 
 def full_like(x: Tensor, fill_value: float, dtype: DType | None = None) -> Tensor:
     """A tensor of `x`'s shape (and dtype, unless given) with every element `fill_value`, in the results' layout."""
-    result = _core.empty(x.shape, dtype or x.dtype)
-    launch.fill(value=fill_value, out=result)
-    return result
+    return fill(_core.empty(x.shape, dtype or x.dtype), fill_value)
 
 
 def zeros_like(x: Tensor, dtype: DType | None = None) -> Tensor:

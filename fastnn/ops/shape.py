@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _core
 from .._core import DType, TensorBase, as_dtype, launch, record
 from ..checks import integer
+from .create import fill
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -428,8 +429,7 @@ def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float 
         raise ValueError(f"pad: padding {tuple(padding)} crops more than the shape {x.shape} has")
     source = tuple(slice(max(-b, 0), n + min(a, 0)) for n, b, a in zip(x.shape, before, after))
     place = tuple(slice(max(b, 0), n - max(a, 0)) for n, b, a in zip(extents, before, after))
-    result = _core.empty(extents, x.dtype)
-    launch.fill(value=value, out=result)
+    result = fill(_core.empty(extents, x.dtype), value)
     launch.copy(slice_view(x.detach(), source), dtype=-1, out=slice_view(result, place))
     return record(_pad_backward, (x,), result, context=(x.shape, source, place))
 
