@@ -139,9 +139,22 @@ static int may_alias(const fnn_op *op, const char *out, const char *in) {
     return 0;
 }
 
+/* Whether several elements share an address: taken by their steps, each axis must step over all that those before it reach.
+ * That is stricter than need be for steps that interleave, such as 2 and 3, which no slice or transpose makes. */
 static int repeats_elements(const fnn_tensor *t) {
-    for (int d = 0; d < t->rank; d++)
-        if (t->shape[d] > 1 && t->stride[d] == 0) return 1;
+    ptrdiff_t step[FNN_MAX_RANK], extent[FNN_MAX_RANK], reach = 0;
+    int axes = 0;
+    for (int d = 0; d < t->rank; d++) {
+        if (t->shape[d] < 2) continue;
+        ptrdiff_t here = t->stride[d] < 0 ? -t->stride[d] : t->stride[d];
+        int at = axes++;
+        for (; at > 0 && step[at - 1] > here; at--) step[at] = step[at - 1], extent[at] = extent[at - 1];
+        step[at] = here, extent[at] = t->shape[d];
+    }
+    for (int k = 0; k < axes; k++) {
+        if (step[k] <= reach) return fnn_numel(t) > 0;
+        reach += (extent[k] - 1) * step[k];
+    }
     return 0;
 }
 
@@ -156,7 +169,7 @@ int fnn_check_outputs(fnn_call *call, fnn_tensor *const *given) {
             return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' is %s %s, but the result is %s %s", out.name,
                             fnn_dtype_name(have->dtype), fnn_shape_text(have), fnn_dtype_name(want->dtype), fnn_shape_text(want));
         if (repeats_elements(have))
-            return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' is an expanded view: several elements share one address", out.name);
+            return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' is an expanded or overlapping view: several elements share one address", out.name);
         if (have->dtype == FNN_FLOAT32) call->flush = 1;
         const char *inputs = op->inputs;
         for (int j = 0; next_argument(&inputs, &in); j++) {
