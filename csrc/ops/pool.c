@@ -10,6 +10,7 @@
 #include <string.h>
 
 enum { BAND = 32768, BLOCK_CHANNELS = 64 }; /* input elements a chunk, about; least channels a block */
+#define MOST_LINKS ((ptrdiff_t)1 << 48)
 
 int fnn_pool_check_map(fnn_call *call, const char *name, const fnn_tensor *t) {
     if (t->rank != 4)
@@ -56,9 +57,11 @@ static fnn_pool_window *make_windows(const fnn_pool_axis *axis, char **workspace
     return windows;
 }
 
-/* At most: adaptive windows share only their ends. */
+/* At most: adaptive windows share only their ends. More than MOST_LINKS no memory holds. */
 static size_t num_links(const fnn_pool_axis *axis) {
-    return (size_t)(axis->kernel ? axis->output * fnn_min(axis->kernel, axis->input) : axis->input + axis->output);
+    if (!axis->kernel) return (size_t)(axis->input + axis->output);
+    ptrdiff_t each = fnn_min(axis->kernel, axis->input);
+    return axis->output > MOST_LINKS / each ? MOST_LINKS : (size_t)(axis->output * each);
 }
 
 static size_t links_bytes(const fnn_pool_axis *axis) {
