@@ -268,22 +268,15 @@ static int reduce(fnn_call *call, row_kernel *rows, column_kernel *columns, cons
     return FNN_OK;
 }
 
-/* y: x summed over `axes` and divided by `divisor`; an empty sum is 0. */
+/* y: x summed over `axes` and divided by `divisor`; an empty sum is 0 before the division. */
 static int sum_run(fnn_call *call) {
     const fnn_tensor *x = call->in[0];
     const fnn_kernels *K = fnn_kernels_of(x->dtype);
     float narrow = (float)call->attr.f[0];
     const void *divisor = x->dtype == FNN_FLOAT32 ? (const void *)&narrow : &call->attr.f[0];
     if (fnn_numel(x)) return reduce(call, K->sum_rows, K->sum_columns, call->attr.f[0] == 1 ? NULL : divisor);
-    fnn_order all = fnn_order_empty();
-    fnn_tensor *y = call->out[0];
-    for (int d = 0; d < y->rank; d++) fnn_order_add(&all, y->shape[d], y->stride[d]);
-    const double value = 0 / call->attr.f[0];
-    const float value32 = (float)value;
-    for (ptrdiff_t i = 0; i < all.size; i++)
-        fnn_order_scatter(&all, y->data, fnn_itemsize(y->dtype), i, 1,
-                          y->dtype == FNN_FLOAT32 ? (const void *)&value32 : &value);
-    return FNN_OK;
+    fnn_call empty = {.op = FNN_OP_fill, .out = {call->out[0]}, .attr.f = {0 / call->attr.f[0]}};
+    return fnn_fill.run(&empty);
 }
 
 const fnn_driver fnn_sum = {.infer = sum_infer, .workspace = reduce_workspace, .run = sum_run};
