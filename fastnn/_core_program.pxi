@@ -275,6 +275,8 @@ cdef class Program:
         cdef int k, status
         if self.running:
             raise RuntimeError("capture: this program is already running")
+        if len(inputs) != len(self.inputs):
+            raise ValueError(f"capture: the program takes {len(self.inputs)} inputs, not {len(inputs)}")
         for k in range(len(self.inputs)):
             fnn_program_bind(self.handle, self.inputs[k], <char *>(<TensorBase?>inputs[k]).desc.data)
         results = self.make_outputs()
@@ -295,10 +297,12 @@ cdef class Program:
         Returns how many of the `runs` stretches are done; `first` is the number of the first one in messages.
         """
         cdef const char *message = NULL
-        cdef int status, number = self.inputs[0]
-        cdef Py_ssize_t done = 0, step = moving.nbytes // runs
         if self.running:
             raise RuntimeError("capture: this program is already running")
+        if len(self.inputs) != 1 or runs < 1:
+            raise ValueError(f"capture: the program takes {len(self.inputs)} inputs, not 1, or runs is {runs}")
+        cdef int status, number = self.inputs[0]
+        cdef Py_ssize_t done = 0, step = moving.nbytes // runs
         outputs = self.make_outputs()  # every run writes them; nobody reads them
         self.running = True
         try:

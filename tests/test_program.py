@@ -160,3 +160,19 @@ def test_gradients_are_taken_over_without_a_copy():
     for _ in range(3):
         program(fastnn.ones(4, 3))
     assert program.replays == 1 and "contiguous" not in program.summary()
+
+
+def test_a_program_wants_the_inputs_it_was_recorded_with():
+    x = fastnn.ones(4)
+    program = _core.Program()
+    program.begin([x])
+    y = x + 1.0
+    program.stop()
+    assert program.end([y])
+    program.set_arena(_core.new_arena(program.arena_bytes))
+    assert program.run([x])[0].tolist() == [2.0] * 4
+    for wrong in ([], [x, x]):
+        with pytest.raises(ValueError, match="takes 1 inputs"):
+            program.run(wrong)
+    with pytest.raises(ValueError, match="runs is 0"):
+        program.run_some(x, 0)

@@ -56,6 +56,27 @@ def test_filling_keeps_the_sign_of_zero(dtype, n):
     assert not np.signbit(fastnn.full((n,), 0.0, dtype).numpy()).any()
 
 
+def test_integers_are_filled_in_exactly():
+    n = 2**53 + 1
+    assert fastnn.full((2, 2), n, fastnn.int64).tolist() == [[n, n]] * 2
+    assert fastnn.full_like(fastnn.tensor([1, 2]), -n).tolist() == [-n, -n]
+    x = fastnn.zeros(3, dtype=fastnn.int64)
+    x.fill_(n)
+    x[1:2] = n + 2
+    assert x.tolist() == [n, n + 2, n]
+    assert fastnn.full((2,), n).tolist() == [2.0**53] * 2
+
+
+@pytest.mark.parametrize("strides", [(0, 1), (1, 1), (-1, 1), (2, 1)])
+def test_an_output_whose_elements_overlap_is_refused(strides):
+    whole = fastnn.zeros(20)
+    with pytest.raises(ValueError, match="several elements share one address"):
+        whole.as_strided((3, 3), strides, 10).fill_(1.0)
+    assert not whole.numpy().any()
+    for strides in [(3, 1), (1, 3), (-3, 1), (4, -1)]:
+        assert whole.as_strided((3, 3), strides, 8).fill_(1.0).numpy().sum() == 9
+
+
 def test_a_gradient_of_another_type_is_refused():
     x = fastnn.ones(3, requires_grad=True)
     with pytest.raises(RuntimeError, match="a gradient float64"):
