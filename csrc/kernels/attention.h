@@ -7,7 +7,7 @@
 static void attention_scale_kernel(ptrdiff_t n, double scale, void *x_) {
     real *x = x_;
     const vec by = vec_set1((real)scale);
-    for (ptrdiff_t i = 0, left; (left = n - i) > 0; i += LANES) store_up_to(x + i, vec_mul(load_up_to(x + i, left), by), left);
+    for (ptrdiff_t i = 0, left; (left = n - i) > 0; i += LANES) store_lanes(x + i, vec_mul(load_lanes(x + i, left), by), left);
 }
 
 /* -inf where mask (rows, cols, any strides, bytes) is 0 */
@@ -18,7 +18,7 @@ static void attention_mask_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, ptrd
         const uint8_t *keep = mask_ + i * mask_row;
         for (ptrdiff_t j = 0, left; mask_col == 1 && (left = cols - j) > 0; j += LANES) {
             const mask m = mask_load_u8(keep + j, left < LANES ? left : LANES);
-            store_up_to(s + j, vec_select(m, load_up_to(s + j, left), vec_set1(-(real)INFINITY)), left);
+            store_lanes(s + j, vec_select(m, load_lanes(s + j, left), vec_set1(-(real)INFINITY)), left);
         }
         for (ptrdiff_t j = 0; mask_col != 1 && j < cols; j++)
             if (!keep[j * mask_col]) s[j] = -(real)INFINITY;
@@ -32,7 +32,7 @@ static void attention_bias_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, ptrd
         real *s = (real *)s_ + i * s_row;
         const real *bias = (const real *)bias_ + i * bias_row;
         for (ptrdiff_t j = 0, left; bias_col == 1 && (left = cols - j) > 0; j += LANES)
-            store_up_to(s + j, vec_add(load_up_to(s + j, left), load_up_to(bias + j, left)), left);
+            store_lanes(s + j, vec_add(load_lanes(s + j, left), load_lanes(bias + j, left)), left);
         for (ptrdiff_t j = 0; bias_col != 1 && j < cols; j++) s[j] += bias[j * bias_col];
     }
 }
@@ -78,8 +78,8 @@ static void attention_online_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, pt
                 sum[k] = vec_add(sum[k], e);
             }
         for (ptrdiff_t left; (left = cols - j) > 0; j += LANES) {
-            const vec e = vec_exp(vec_sub(load_up_to(s + j, left), shift));
-            store_up_to(s + j, e, left);
+            const vec e = vec_exp(vec_sub(load_lanes(s + j, left), shift));
+            store_lanes(s + j, e, left);
             sum[0] = vec_add(sum[0], left < LANES ? vec_select(mask_first(left), e, vec_zero()) : e);
         }
         const real before = attention_exp(ms[i] - from);
@@ -87,7 +87,7 @@ static void attention_online_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, pt
         ms[i] = m;
         if (before == 1) continue;
         const vec by = vec_set1(before);
-        for (ptrdiff_t e = 0, left; (left = width - e) > 0; e += LANES) store_up_to(o + e, vec_mul(load_up_to(o + e, left), by), left);
+        for (ptrdiff_t e = 0, left; (left = width - e) > 0; e += LANES) store_lanes(o + e, vec_mul(load_lanes(o + e, left), by), left);
     }
 }
 
@@ -100,7 +100,7 @@ static void attention_finish_kernel(ptrdiff_t rows, ptrdiff_t width, const void 
         const real *o = (const real *)o_ + i * width;
         real *y = (real *)y_ + i * y_row;
         const vec sum = vec_set1(l[i] == 0 ? 1 : l[i]);
-        for (ptrdiff_t e = 0, left; (left = width - e) > 0; e += LANES) store_up_to(y + e, vec_div(load_up_to(o + e, left), sum), left);
+        for (ptrdiff_t e = 0, left; (left = width - e) > 0; e += LANES) store_lanes(y + e, vec_div(load_lanes(o + e, left), sum), left);
         ((real *)lse)[i] = l[i] == 0 ? (real)INFINITY : m[i] + log_of(l[i]);
     }
 }
@@ -119,9 +119,9 @@ static void attention_gradient_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, 
         real *s = (real *)s_ + i * row, *dp = (real *)dp_ + i * row;
         const vec shift = vec_set1(((const real *)lse)[i]), mean = vec_set1(((const real *)delta)[i]);
         for (ptrdiff_t j = 0, left; (left = cols - j) > 0; j += LANES) {
-            const vec p = vec_exp(vec_sub(load_up_to(s + j, left), shift));
-            store_up_to(s + j, p, left);
-            store_up_to(dp + j, vec_mul(p, vec_sub(load_up_to(dp + j, left), mean)), left);
+            const vec p = vec_exp(vec_sub(load_lanes(s + j, left), shift));
+            store_lanes(s + j, p, left);
+            store_lanes(dp + j, vec_mul(p, vec_sub(load_lanes(dp + j, left), mean)), left);
         }
     }
 }

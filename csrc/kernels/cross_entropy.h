@@ -32,15 +32,15 @@ static void label_loss_kernel(ptrdiff_t rows, ptrdiff_t n, const void *logp_, co
 INLINE void scaled_exp(ptrdiff_t n, const real *x, real scale, real *y) {
     const vec factor = vec_set1(scale);
     for (ptrdiff_t i = 0; i < n; i += LANES)
-        store_up_to(y + i, vec_mul(factor, vec_exp(load_up_to(x + i, n - i))), n - i);
+        store_lanes(y + i, vec_mul(factor, vec_exp(load_lanes(x + i, n - i))), n - i);
 }
 
 /* y += scale weight; weight NULL: ones */
 INLINE void add_weights(ptrdiff_t n, const real *weight, real scale, real *y) {
     const vec factor = vec_set1(scale);
     for (ptrdiff_t i = 0; i < n; i += LANES) {
-        vec term = weight ? vec_mul(factor, load_up_to(weight + i, n - i)) : factor;
-        store_up_to(y + i, vec_add(load_up_to(y + i, n - i), term), n - i);
+        vec term = weight ? vec_mul(factor, load_lanes(weight + i, n - i)) : factor;
+        store_lanes(y + i, vec_add(load_lanes(y + i, n - i), term), n - i);
     }
 }
 
@@ -67,8 +67,8 @@ static void label_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *
 
 /* q of the columns from i on */
 INLINE vec soft_target(const real *target, const real *weight, ptrdiff_t i, ptrdiff_t left, vec keep, vec share) {
-    vec q = vec_fma(load_up_to(target + i, left), keep, share);
-    if (weight) return vec_mul(q, load_up_to(weight + i, left));
+    vec q = vec_fma(load_lanes(target + i, left), keep, share);
+    if (weight) return vec_mul(q, load_lanes(weight + i, left));
     return left < LANES ? vec_select(mask_first(left), q, vec_zero()) : q;
 }
 
@@ -83,7 +83,7 @@ static void soft_loss_kernel(ptrdiff_t rows, ptrdiff_t n, const void *logp_, con
         for (ptrdiff_t i = 0; i < n;) { /* runs of 32 vectors keep the rounding errors of long rows small */
             vec part = vec_zero();
             for (const ptrdiff_t end = fnn_min(n, i + 32 * LANES); i < end; i += LANES)
-                part = vec_fma(soft_target(target, weight, i, n - i, keep, share), load_up_to(logp + i, n - i), part);
+                part = vec_fma(soft_target(target, weight, i, n - i, keep, share), load_lanes(logp + i, n - i), part);
             total = vec_add(total, part);
         }
         applied[r] = given(sample_weight, r);
@@ -104,7 +104,7 @@ static void soft_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *d
         const vec sum = vec_set1(vec_sum(total)), g = vec_set1(dloss[r * step] * given(sample_weight, r));
         for (ptrdiff_t i = 0; i < n; i += LANES) {
             vec q = soft_target(target, weight, i, n - i, keep, share);
-            store_up_to(dx + i, vec_mul(g, vec_sub(vec_mul(vec_exp(load_up_to(logp + i, n - i)), sum), q)), n - i);
+            store_lanes(dx + i, vec_mul(g, vec_sub(vec_mul(vec_exp(load_lanes(logp + i, n - i)), sum), q)), n - i);
         }
     }
 }

@@ -2,10 +2,11 @@
  * mask with the same formula, so that an element's value never depends on its position.
  * In a formula: x, or a, b, c, are the inputs' vectors, p is attr as passed. */
 
-INLINE vec load_lanes(const real *from, ptrdiff_t lanes) { return lanes == LANES ? vec_load(from) : vec_load_n(from, lanes); }
-INLINE void store_lanes(real *to, vec v, ptrdiff_t lanes) {
-    if (lanes == LANES) vec_store(to, v);
-    else vec_store_n(to, v, lanes);
+/* A whole vector, or its first elements where fewer than LANES are left. */
+INLINE vec load_lanes(const real *from, ptrdiff_t left) { return left >= LANES ? vec_load(from) : vec_load_n(from, left); }
+INLINE void store_lanes(real *to, vec v, ptrdiff_t left) {
+    if (left >= LANES) vec_store(to, v);
+    else vec_store_n(to, v, left);
 }
 INLINE vec constant(double a) { return vec_set1((real)a); }
 

@@ -20,7 +20,7 @@ INLINE void deviations(ptrdiff_t n, const real *x, vec centre, real *sum, real *
         square = vec_add(square, part_square);
     }
     for (ptrdiff_t left; (left = n - i) > 0; i += LANES) {
-        vec d = vec_sub(load_up_to(x + i, left), centre);
+        vec d = vec_sub(load_lanes(x + i, left), centre);
         if (left < LANES) d = vec_select(mask_first(left), d, vec_zero());
         total = vec_add(total, d);
         square = vec_fma(d, d, square);
@@ -45,10 +45,10 @@ static void layer_norm_rows_kernel(ptrdiff_t rows, ptrdiff_t n, double eps, void
         ((real *)rstd_)[r] = scale;
         const vec centre = vec_set1(mean), by = vec_set1(scale);
         for (ptrdiff_t i = 0, left; (left = n - i) > 0; i += LANES) {
-            vec v = vec_mul(vec_sub(load_up_to(x + i, left), centre), by);
-            if (weight) v = vec_mul(v, load_up_to(weight + i, left));
-            if (bias) v = vec_add(v, load_up_to(bias + i, left));
-            store_up_to(y + i, v, left);
+            vec v = vec_mul(vec_sub(load_lanes(x + i, left), centre), by);
+            if (weight) v = vec_mul(v, load_lanes(weight + i, left));
+            if (bias) v = vec_add(v, load_lanes(bias + i, left));
+            store_lanes(y + i, v, left);
         }
     }
 }
@@ -63,26 +63,26 @@ INLINE void layer_gradient(int rows, ptrdiff_t n, const real *dy, const real *x,
         total[r] = dot[r] = vec_zero();
     }
     for (ptrdiff_t i = 0, left; (left = n - i) > 0; i += LANES) {
-        const vec w = weight ? load_up_to(weight + i, left) : vec_set1(1);
-        vec dw = dweight ? load_up_to(dweight + i, left) : vec_zero(), db = dbias ? load_up_to(dbias + i, left) : vec_zero();
+        const vec w = weight ? load_lanes(weight + i, left) : vec_set1(1);
+        vec dw = dweight ? load_lanes(dweight + i, left) : vec_zero(), db = dbias ? load_lanes(dbias + i, left) : vec_zero();
         for (int r = 0; r < rows; r++) {
-            const vec g = load_up_to(dy + r * n + i, left), s = vec_mul(g, w);
-            const vec d = vec_mul(vec_sub(load_up_to(x + r * n + i, left), centre[r]), by[r]);
+            const vec g = load_lanes(dy + r * n + i, left), s = vec_mul(g, w);
+            const vec d = vec_mul(vec_sub(load_lanes(x + r * n + i, left), centre[r]), by[r]);
             total[r] = vec_add(total[r], s);
             dot[r] = vec_fma(s, d, dot[r]); /* past the row's end s is 0 */
             dw = vec_fma(g, d, dw);
             db = vec_add(db, g);
         }
-        if (dweight) store_up_to(dweight + i, dw, left);
-        if (dbias) store_up_to(dbias + i, db, left);
+        if (dweight) store_lanes(dweight + i, dw, left);
+        if (dbias) store_lanes(dbias + i, db, left);
     }
     for (int r = 0; r < rows && dx; r++) {
         const vec slope = vec_set1(vec_sum(dot[r]) / (real)n), shift = mean ? vec_set1(vec_sum(total[r]) / (real)n) : vec_zero();
         for (ptrdiff_t i = 0, left; (left = n - i) > 0; i += LANES) {
-            vec g = load_up_to(dy + r * n + i, left);
-            if (weight) g = vec_mul(g, load_up_to(weight + i, left));
-            const vec d = vec_mul(vec_sub(load_up_to(x + r * n + i, left), centre[r]), by[r]);
-            store_up_to(dx + r * n + i, vec_mul(vec_fnma(d, slope, vec_sub(g, shift)), by[r]), left);
+            vec g = load_lanes(dy + r * n + i, left);
+            if (weight) g = vec_mul(g, load_lanes(weight + i, left));
+            const vec d = vec_mul(vec_sub(load_lanes(x + r * n + i, left), centre[r]), by[r]);
+            store_lanes(dx + r * n + i, vec_mul(vec_fnma(d, slope, vec_sub(g, shift)), by[r]), left);
         }
     }
 }
@@ -175,8 +175,8 @@ static void group_norm_gradient_kernel(ptrdiff_t pixels, ptrdiff_t channels, voi
     const real *dy = dy_, *x = x_, *mean = mean_, *scale = scale_, *slope = slope_, *shift = shift_;
     for (ptrdiff_t p = 0; p < pixels; p++, dx += channels, dy += channels, x += channels)
         for (ptrdiff_t c = 0, left; (left = channels - c) > 0; c += LANES) {
-            const vec d = vec_sub(load_up_to(x + c, left), load_up_to(mean + c, left));
-            const vec v = vec_fma(d, load_up_to(slope + c, left), load_up_to(shift + c, left));
-            store_up_to(dx + c, vec_fma(load_up_to(dy + c, left), load_up_to(scale + c, left), v), left);
+            const vec d = vec_sub(load_lanes(x + c, left), load_lanes(mean + c, left));
+            const vec v = vec_fma(d, load_lanes(slope + c, left), load_lanes(shift + c, left));
+            store_lanes(dx + c, vec_fma(load_lanes(dy + c, left), load_lanes(scale + c, left), v), left);
         }
 }

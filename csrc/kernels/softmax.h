@@ -3,13 +3,6 @@
 
 enum { SHORT_VECTORS = 4 /* a row of at most so many vectors stays in registers */ };
 
-/* At most `left` elements, and at most a vector of them: loops end with the same formula under a mask. */
-INLINE vec load_up_to(const real *p, ptrdiff_t left) { return left >= LANES ? vec_load(p) : vec_load_n(p, left); }
-INLINE void store_up_to(real *p, vec v, ptrdiff_t left) {
-    if (left >= LANES) vec_store(p, v);
-    else vec_store_n(p, v, left);
-}
-
 /* exp(x - m) over n elements, kept in y unless y is NULL; returns the sum, four vectors in a tree, the trees in sequence. */
 INLINE real exp_sum(ptrdiff_t n, const real *x, real m, real *y) {
     const vec shift = vec_set1(m);
@@ -28,8 +21,8 @@ INLINE real exp_sum(ptrdiff_t n, const real *x, real m, real *y) {
         total = vec_add(total, part);
     }
     for (ptrdiff_t left; (left = n - i) > 0; i += LANES) {
-        vec e = vec_exp(vec_sub(load_up_to(x + i, left), shift));
-        if (y) store_up_to(y + i, e, left);
+        vec e = vec_exp(vec_sub(load_lanes(x + i, left), shift));
+        if (y) store_lanes(y + i, e, left);
         total = vec_add(total, left < LANES ? vec_select(mask_first(left), e, vec_zero()) : e);
     }
     return vec_sum(total);
@@ -47,9 +40,9 @@ INLINE void softmax_row(ptrdiff_t n, const real *x, real *y, int logarithm) {
     const vec shift = vec_set1(m), last = vec_set1(logarithm ? log_of(sum) : sum);
     for (ptrdiff_t i = 0; i < n; i += LANES) {
         ptrdiff_t left = n - i;
-        vec v = logarithm ? vec_sub(vec_sub(load_up_to(x + i, left), shift), last)
-                          : vec_div(load_up_to(y + i, left), last);
-        store_up_to(y + i, v, left);
+        vec v = logarithm ? vec_sub(vec_sub(load_lanes(x + i, left), shift), last)
+                          : vec_div(load_lanes(y + i, left), last);
+        store_lanes(y + i, v, left);
     }
 }
 
@@ -102,7 +95,7 @@ INLINE void log_softmax_short(int count, ptrdiff_t rows, ptrdiff_t n, const real
         for (ptrdiff_t r = 0; r < block; r++) {
             real *row = y + (from + r) * n;
             for (int k = 0; k < count; k++)
-                v[k] = vec_sub(load_up_to(row + k * LANES, n - k * LANES), vec_set1(sum[r]));
+                v[k] = vec_sub(load_lanes(row + k * LANES, n - k * LANES), vec_set1(sum[r]));
             store_short(count, left, row, v);
         }
     }
@@ -156,7 +149,7 @@ INLINE real dot_row(ptrdiff_t n, const real *a, const real *b) {
         total = vec_add(total, part);
     }
     for (ptrdiff_t left; (left = n - i) > 0; i += LANES)
-        total = vec_add(total, vec_mul(load_up_to(a + i, left), load_up_to(b + i, left)));
+        total = vec_add(total, vec_mul(load_lanes(a + i, left), load_lanes(b + i, left)));
     return vec_sum(total);
 }
 
@@ -168,7 +161,7 @@ static void softmax_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void
         const vec mean = vec_set1(dot_row(n, dy, y));
         for (ptrdiff_t i = 0; i < n; i += LANES) {
             ptrdiff_t left = n - i;
-            store_up_to(dx + i, vec_mul(load_up_to(y + i, left), vec_sub(load_up_to(dy + i, left), mean)), left);
+            store_lanes(dx + i, vec_mul(load_lanes(y + i, left), vec_sub(load_lanes(dy + i, left), mean)), left);
         }
     }
 }
@@ -181,7 +174,7 @@ static void log_softmax_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const 
         const vec sum = vec_set1(sum_row(n, dy));
         for (ptrdiff_t i = 0; i < n; i += LANES) {
             ptrdiff_t left = n - i;
-            store_up_to(dx + i, vec_fnma(vec_exp(load_up_to(y + i, left)), sum, load_up_to(dy + i, left)), left);
+            store_lanes(dx + i, vec_fnma(vec_exp(load_lanes(y + i, left)), sum, load_lanes(dy + i, left)), left);
         }
     }
 }
