@@ -256,6 +256,14 @@ static inline ptrdiff_t fnn_ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b -
 static inline ptrdiff_t fnn_round_up(ptrdiff_t a, ptrdiff_t b) { return fnn_ceil_div(a, b) * b; }
 static inline ptrdiff_t fnn_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t fnn_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+/* Rounded up to whole cache lines: so that parts of a workspace which follow one another do not share one. */
+static inline size_t fnn_whole_lines(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+/* The next `bytes` of a workspace, which moves on over them. */
+static inline void *fnn_take(char **workspace, size_t bytes) {
+    void *here = *workspace;
+    *workspace += fnn_whole_lines(bytes);
+    return here;
+}
 static inline void *fnn_at(const void *base, ptrdiff_t index, int dtype) {
     return (char *)base + index * (ptrdiff_t)fnn_itemsize(dtype);
 }

@@ -210,7 +210,7 @@ fnn_workspace fnn_workspace_of(const fnn_call *call) {
     fnn_workspace ws = {0, 0, 0};
     if (driver->workspace) driver->workspace(call, &ws);
     ws.workers = fnn_get_num_threads();
-    ws.shared = (ws.shared + 63) & ~(size_t)63;
+    ws.shared = fnn_whole_lines(ws.shared);
     /* Odd multiples of a line apart from a page: workers' buffers must not share cache sets. */
     if (ws.scratch) ws.scratch = ((ws.scratch + 4095) & ~(size_t)4095) + 64;
     return ws;

@@ -132,7 +132,7 @@ typedef struct {
 
 static char *take(size_t *bytes, char *base, ptrdiff_t elements, ptrdiff_t size) {
     char *here = base ? base + *bytes : NULL;
-    *bytes += ((size_t)(elements * size) + 63) & ~(size_t)63;
+    *bytes += fnn_whole_lines((size_t)(elements * size));
     return here;
 }
 
@@ -176,7 +176,7 @@ static fnn_tensor dense_result(const fnn_call *call) {
     return t;
 }
 
-static size_t bytes_of(const fnn_tensor *t) { return ((size_t)fnn_numel(t) * fnn_itemsize(t->dtype) + 63) & ~(size_t)63; }
+static size_t bytes_of(const fnn_tensor *t) { return fnn_whole_lines((size_t)fnn_numel(t) * fnn_itemsize(t->dtype)); }
 
 static int y_is_ready(const fnn_call *call) { return call->out[0]->stride[3] == 1 || call->out[0]->shape[3] <= 1; }
 

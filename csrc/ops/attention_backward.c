@@ -41,7 +41,7 @@ typedef struct {
 
 static char *take(rooms *r, char *base, ptrdiff_t elements, ptrdiff_t size) {
     char *here = base ? base + r->bytes : NULL;
-    r->bytes += ((size_t)(elements * size) + 63) & ~(size_t)63;
+    r->bytes += fnn_whole_lines((size_t)(elements * size));
     return here;
 }
 
@@ -85,7 +85,7 @@ static double cost(const fnn_call *call) {
     return pairs * (2 * (double)(3 * a.depth + 2 * a.width) + 40) / (9 * (double)a.K->lanes);
 }
 
-static size_t rounded(ptrdiff_t elements, ptrdiff_t size) { return ((size_t)(elements * size) + 63) & ~(size_t)63; }
+static size_t rounded(ptrdiff_t elements, ptrdiff_t size) { return fnn_whole_lines((size_t)(elements * size)); }
 
 static size_t partial_bytes(const plan *p) { return rounded(heads_of(p) * p->groups * p->a.queries * p->a.depth, p->a.size); }
 

@@ -85,7 +85,7 @@ static const void *run_of(const plan *p, const char *map, ptrdiff_t pixel, ptrdi
 }
 
 static size_t tile_bytes(const plan *p) {
-    return p->plane ? ((size_t)(p->run_pixels * p->channels) * fnn_itemsize(p->dtype) + 63) & ~(size_t)63 : 0;
+    return p->plane ? fnn_whole_lines((size_t)(p->run_pixels * p->channels) * fnn_itemsize(p->dtype)) : 0;
 }
 
 static void moments(const plan *p, ptrdiff_t pixel, ptrdiff_t pixels, char *tile, double *partial) {
@@ -215,13 +215,7 @@ static void run_pass(const fnn_call *call, const plan *p, fnn_body pixels, fnn_b
 
 enum { VECTORS = 4 }; /* rows of parameters that a driver prepares, at most */
 
-static size_t vector_bytes(const plan *p) { return ((size_t)p->channels * fnn_itemsize(p->dtype) + 63) & ~(size_t)63; }
-
-static void *take(char **workspace, size_t bytes) {
-    void *here = *workspace;
-    *workspace += (bytes + 63) & ~(size_t)63;
-    return here;
-}
+static size_t vector_bytes(const plan *p) { return fnn_whole_lines((size_t)p->channels * fnn_itemsize(p->dtype)); }
 
 static size_t staged_bytes(const plan *p, const fnn_tensor *t) {
     return t && t->rank > 1 && p->plane ? 0 : fnn_stage_bytes(t);
@@ -267,8 +261,8 @@ static int forward_run(fnn_call *call) {
     plan p = plan_of(call);
     char *at = call->shared;
     size_t bytes = vector_bytes(&p);
-    p.partials = take(&at, (size_t)p.chunks * 2 * (size_t)p.channels * sizeof(double));
-    p.scale = take(&at, bytes), p.shift = take(&at, bytes);
+    p.partials = fnn_take(&at, (size_t)p.chunks * 2 * (size_t)p.channels * sizeof(double));
+    p.scale = fnn_take(&at, bytes), p.shift = fnn_take(&at, bytes);
     p.x = map_input(&p, call->in[0], &at);
     const void *weight = fnn_stage_input(call->in[1], &at), *bias = fnn_stage_input(call->in[2], &at);
     void *mean = fnn_stage_output(call->out[1], &at), *var = fnn_stage_output(call->out[2], &at);
@@ -306,8 +300,8 @@ static int inference_run(fnn_call *call) {
     plan p = plan_of(call);
     char *at = call->shared;
     size_t bytes = vector_bytes(&p);
-    void *rstd = take(&at, bytes);
-    p.scale = take(&at, bytes), p.shift = take(&at, bytes);
+    void *rstd = fnn_take(&at, bytes);
+    p.scale = fnn_take(&at, bytes), p.shift = fnn_take(&at, bytes);
     p.x = map_input(&p, call->in[0], &at);
     p.mean = fnn_stage_input(call->in[1], &at);
     const void *var = fnn_stage_input(call->in[2], &at);
@@ -354,8 +348,8 @@ static int backward_run(fnn_call *call) {
     plan p = plan_of(call);
     char *at = call->shared;
     size_t bytes = vector_bytes(&p);
-    p.partials = take(&at, (size_t)p.chunks * 2 * (size_t)p.channels * sizeof(double));
-    p.scale = take(&at, bytes), p.shift = take(&at, bytes), p.dmean = take(&at, bytes), p.slope = take(&at, bytes);
+    p.partials = fnn_take(&at, (size_t)p.chunks * 2 * (size_t)p.channels * sizeof(double));
+    p.scale = fnn_take(&at, bytes), p.shift = fnn_take(&at, bytes), p.dmean = fnn_take(&at, bytes), p.slope = fnn_take(&at, bytes);
     p.dy = map_input(&p, call->in[0], &at);
     p.x = map_input(&p, call->in[1], &at);
     p.mean = fnn_stage_input(call->in[2], &at);

@@ -121,7 +121,7 @@ static void make_plan(const fnn_call *call, plan *p, const fnn_tensor *x, const 
 /* The next `bytes` of a block; NULL while its size is only being counted. */
 static void *take(void *block, size_t *used, size_t bytes) {
     void *here = block ? (char *)block + *used : NULL;
-    *used += (bytes + 63) & ~(size_t)63;
+    *used += fnn_whole_lines(bytes);
     return here;
 }
 

@@ -51,20 +51,12 @@ static int check_groups(fnn_call *call, const char *name, const fnn_tensor *t, c
                     fnn_shape_text(t), x->shape[0], (long long)call->attr.i[0], fnn_shape_text(x));
 }
 
-static size_t rounded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
-
-static void *take(char **at, size_t bytes) {
-    void *here = *at;
-    *at += rounded(bytes);
-    return here;
-}
-
 static size_t per_channel(const plan *p) { return (size_t)(p->images * p->channels) * fnn_itemsize(p->dtype); }
 static size_t partial_bytes(const plan *p) { return (size_t)(p->images * p->runs * 2 * p->channels) * sizeof(double); }
 /* A (N, G) statistic has two axes, and so is staged as [image][group]: C order. */
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p = plan_of(call, call->in[call->op == FNN_OP_group_norm_backward]);
-    ws->shared = rounded(partial_bytes(&p)) + 4 * rounded(per_channel(&p));
+    ws->shared = fnn_whole_lines(partial_bytes(&p)) + 4 * fnn_whole_lines(per_channel(&p));
     for (int k = 0; k < FNN_MAX_ARGS; k++) ws->shared += fnn_stage_bytes(call->out[k]) + fnn_stage_bytes(call->in[k]);
 }
 
@@ -131,8 +123,8 @@ static int forward_run(fnn_call *call) {
         for (int k = 1; k < 4; k++) fill.out[0] = call->out[k], fnn_fill.run(&fill);
         return FNN_OK;
     }
-    p.partials = take(&at, partial_bytes(&p));
-    p.centre = take(&at, per_channel(&p)), p.scale = take(&at, per_channel(&p)), p.shift = take(&at, per_channel(&p));
+    p.partials = fnn_take(&at, partial_bytes(&p));
+    p.centre = fnn_take(&at, per_channel(&p)), p.scale = fnn_take(&at, per_channel(&p)), p.shift = fnn_take(&at, per_channel(&p));
     p.x = fnn_stage_input(call->in[0], &at);
     p.weight = fnn_stage_input(call->in[1], &at), p.bias = fnn_stage_input(call->in[2], &at);
     p.mean = fnn_stage_output(call->out[1], &at), p.var = fnn_stage_output(call->out[2], &at);
@@ -216,9 +208,9 @@ static int backward_run(fnn_call *call) {
             if (call->out[k]) fill.out[0] = call->out[k], fnn_fill.run(&fill);
         return FNN_OK;
     }
-    p.partials = take(&at, partial_bytes(&p));
-    p.centre = take(&at, per_channel(&p)), p.scale = take(&at, per_channel(&p));
-    p.shift = take(&at, per_channel(&p)), p.slope = take(&at, per_channel(&p));
+    p.partials = fnn_take(&at, partial_bytes(&p));
+    p.centre = fnn_take(&at, per_channel(&p)), p.scale = fnn_take(&at, per_channel(&p));
+    p.shift = fnn_take(&at, per_channel(&p)), p.slope = fnn_take(&at, per_channel(&p));
     p.dy = fnn_stage_input(call->in[0], &at), p.x = fnn_stage_input(call->in[1], &at);
     p.mean = (char *)fnn_stage_input(call->in[2], &at), p.rstd = (char *)fnn_stage_input(call->in[3], &at);
     p.weight = fnn_stage_input(call->in[4], &at);

@@ -72,7 +72,7 @@ static int check_statistic(fnn_call *call, const char *name, const fnn_tensor *t
 
 static size_t dense_bytes(const fnn_tensor *t) {
     if (!t || fnn_is_contiguous(t)) return 0;
-    return ((size_t)fnn_numel(t) * fnn_itemsize(t->dtype) + 63) & ~(size_t)63;
+    return fnn_whole_lines((size_t)fnn_numel(t) * fnn_itemsize(t->dtype));
 }
 
 static fnn_lines as_line(const fnn_tensor *t) { return rows_of(t, t->rank); }
@@ -175,7 +175,7 @@ static int backward_infer_of(fnn_call *call, int statistics) {
     return FNN_OK;
 }
 
-static size_t block_bytes(const plan *p) { return ((size_t)(p->staged * p->n) * p->size + 63) & ~(size_t)63; }
+static size_t block_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->staged * p->n) * p->size); }
 
 static void backward_workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p = backward_plan(call);

@@ -41,18 +41,10 @@ static fnn_pool_window window_of(const fnn_pool_axis *axis, ptrdiff_t o) {
     return w;
 }
 
-static size_t lines(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
-
-static void *take(char **workspace, size_t bytes) {
-    void *here = *workspace;
-    *workspace += lines(bytes);
-    return here;
-}
-
-static size_t windows_bytes(const fnn_pool_axis *axis) { return lines((size_t)axis->output * sizeof(fnn_pool_window)); }
+static size_t windows_bytes(const fnn_pool_axis *axis) { return fnn_whole_lines((size_t)axis->output * sizeof(fnn_pool_window)); }
 
 static fnn_pool_window *make_windows(const fnn_pool_axis *axis, char **workspace) {
-    fnn_pool_window *windows = take(workspace, windows_bytes(axis));
+    fnn_pool_window *windows = fnn_take(workspace, windows_bytes(axis));
     for (ptrdiff_t o = 0; o < axis->output; o++) windows[o] = window_of(axis, o);
     return windows;
 }
@@ -65,14 +57,14 @@ static size_t num_links(const fnn_pool_axis *axis) {
 }
 
 static size_t links_bytes(const fnn_pool_axis *axis) {
-    return lines(num_links(axis) * sizeof(fnn_pool_link)) + lines(((size_t)axis->input + 2) * sizeof(ptrdiff_t));
+    return fnn_whole_lines(num_links(axis) * sizeof(fnn_pool_link)) + fnn_whole_lines(((size_t)axis->input + 2) * sizeof(ptrdiff_t));
 }
 
 /* The windows turned around: for each input position those that hold it, in ascending order. */
 static void make_links(fnn_pool_plan *plan, int d, const fnn_pool_axis *axis, char **workspace) {
-    fnn_pool_link *links = plan->links[d] = take(workspace, num_links(axis) * sizeof(fnn_pool_link));
+    fnn_pool_link *links = plan->links[d] = fnn_take(workspace, num_links(axis) * sizeof(fnn_pool_link));
     /* Counted two places on; the fill then moves each start up to where the next one belongs. */
-    ptrdiff_t *starts = take(workspace, ((size_t)axis->input + 2) * sizeof(ptrdiff_t));
+    ptrdiff_t *starts = fnn_take(workspace, ((size_t)axis->input + 2) * sizeof(ptrdiff_t));
     memset(starts, 0, ((size_t)axis->input + 2) * sizeof(ptrdiff_t));
     for (ptrdiff_t o = 0; o < axis->output; o++) {
         fnn_pool_window w = window_of(axis, o);
@@ -87,12 +79,12 @@ static void make_links(fnn_pool_plan *plan, int d, const fnn_pool_axis *axis, ch
     plan->starts[d] = starts;
 }
 
-static size_t runs_bytes(const fnn_pool_axis *axis) { return lines((size_t)axis->input * sizeof(ptrdiff_t)); }
+static size_t runs_bytes(const fnn_pool_axis *axis) { return fnn_whole_lines((size_t)axis->input * sizeof(ptrdiff_t)); }
 
 static void make_runs(fnn_pool_plan *plan, char **workspace) {
     const fnn_pool_link *links = plan->links[1];
     const ptrdiff_t *starts = plan->starts[1];
-    ptrdiff_t *run = plan->runs = take(workspace, runs_bytes(&plan->w));
+    ptrdiff_t *run = plan->runs = fnn_take(workspace, runs_bytes(&plan->w));
     for (ptrdiff_t i = 0, n; i < plan->w.input; i += n, *run++ = n) {
         const fnn_pool_link *link = &links[starts[i]];
         for (n = 1; i + n < plan->w.input; n++) {

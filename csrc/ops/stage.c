@@ -22,13 +22,7 @@ static int is_ready(const fnn_tensor *t) {
 
 size_t fnn_stage_bytes(const fnn_tensor *t) {
     if (!t || is_ready(t)) return 0;
-    return ((size_t)fnn_numel(t) * fnn_itemsize(t->dtype) + 63) & ~(size_t)63;
-}
-
-static void *take(const fnn_tensor *t, char **workspace) {
-    void *here = *workspace;
-    *workspace += fnn_stage_bytes(t);
-    return here;
+    return fnn_whole_lines((size_t)fnn_numel(t) * fnn_itemsize(t->dtype));
 }
 
 /* Copies between t, seen channels last, and its dense image at `staged`. */
@@ -42,14 +36,14 @@ static void exchange(const fnn_tensor *t, void *staged, int inwards) {
 
 const void *fnn_stage_input(const fnn_tensor *t, char **workspace) {
     if (!t || is_ready(t)) return t ? t->data : NULL;
-    void *staged = take(t, workspace);
+    void *staged = fnn_take(workspace, fnn_stage_bytes(t));
     exchange(t, staged, 1);
     return staged;
 }
 
 void *fnn_stage_output(const fnn_tensor *t, char **workspace) {
     if (!t || is_ready(t)) return t ? t->data : NULL;
-    return take(t, workspace);
+    return fnn_take(workspace, fnn_stage_bytes(t));
 }
 
 void fnn_unstage_output(const fnn_tensor *t, const void *staged) {
