@@ -38,11 +38,11 @@ INLINE vec within(vec x, real limit) { return vec_min(vec_set1(limit), vec_max(v
 /* x times the normal distribution up to x, with u = |x| and its tail q: x - u q above 0, -u q below. Its slope is
  * 1 - w above and w below, w = q - u exp(-u^2 / 2) / sqrt(2 pi)  (Hendrycks and Gimpel, 2016). */
 INLINE vec gelu(vec x) {
-    vec u = vec_min(vec_set1(64), vec_abs(x));
-    return vec_fnma(u, vec_normal_tail(u, vec_bell(u)), vec_max(vec_zero(), x));
+    vec u = bell_range(x);
+    return vec_fnma(u, vec_normal_tail(u, bell_in_range(u)), vec_max(vec_zero(), x));
 }
 INLINE vec gelu_slope(vec x) {
-    vec u = vec_min(vec_set1(64), vec_abs(x)), bell = vec_bell(u);
+    vec u = bell_range(x), bell = bell_in_range(u);
     vec w = vec_fnma(vec_mul(u, constant(0.3989422804014327)), bell, vec_normal_tail(u, bell));
     return vec_select(vec_lt(x, vec_zero()), w, vec_sub(vec_set1(1), w));
 }

@@ -18,6 +18,7 @@
 #define EXP_MIN (-746.0) /* exp(EXP_MIN) is 0, exp(EXP_MAX) infinite */
 #define EXP_MAX 710.0
 #define TANH_MAX 40.0    /* from here on tanh(x / 2) is 1 */
+#define BELL_MAX 38.62   /* exp(-BELL_MAX^2 / 2) is 0 */
 #define MANTISSA_BITS 52
 #define EXPONENT_BIAS 1023
 #define SQRT_HALF_BITS 0x3fe6a09e667f3bcd
@@ -47,6 +48,7 @@ static const real normal_coefficients[] = {
 #define EXP_MIN (-104.0f)
 #define EXP_MAX 89.0f
 #define TANH_MAX 20.0f
+#define BELL_MAX 14.43f
 #define MANTISSA_BITS 23
 #define EXPONENT_BIAS 127
 #define SQRT_HALF_BITS 0x3f3504f3
@@ -130,16 +132,21 @@ INLINE vec vec_tanh(vec x) {
     return vec_copysign(vec_select(vec_lt(t, two), corrected, q), x);
 }
 
-/* exp(-x^2 / 2). The rounding error of x^2 goes into the exponential too: it would cost up to 40 units in the last place. */
-INLINE vec vec_bell(vec x) {
-    const vec minus_half = vec_set1((real)-0.5);
-    x = vec_min(vec_set1(64), vec_abs(x)); /* exp(-64^2 / 2) is 0 */
-    vec square = vec_mul(x, x), error = vec_product_error(x, x, square);
-    return vec_exp_sum(vec_mul(minus_half, square), vec_mul(minus_half, error));
+/* exp(-u^2 / 2), 0 <= u <= BELL_MAX. The rounding error of u^2 goes into the exponential too: it would cost up to 40 units in
+ * the last place. */
+INLINE vec bell_in_range(vec u) {
+    vec half = vec_mul(vec_set1((real)-0.5), u), x = vec_mul(half, u), error = vec_product_error(half, u, x);
+    vec n = exp_exponent(x);
+    return vec_scale(vec_add(vec_set1(1), exp_minus_one(exp_remainder_sum(x, error, n))), n);
 }
 
+/* |x|, where the bell is not yet 0; NaN stays. */
+INLINE vec bell_range(vec x) { return vec_min(vec_set1(BELL_MAX), vec_abs(x)); }
+
+INLINE vec vec_bell(vec x) { return bell_in_range(bell_range(x)); }
+
 /* What the normal distribution holds above u >= 0: with k = NORMAL_SHIFT and r = 1 / (u + k), it is bell r P(1 - 2 k r), where
- * bell = vec_bell(u) (the substitution is Shepherd and Laframboise's, Mathematics of Computation 36, 1981). GELU, u times this,
+ * bell = bell_in_range(u) (the substitution is Shepherd and Laframboise's, Mathematics of Computation 36, 1981). GELU, u times this,
  * errs by at most 9 units in the last place, far out too, where 1 - erf would have no digit left. */
 INLINE vec vec_normal_tail(vec u, vec bell) {
     vec r = vec_div(vec_set1(1), vec_add(u, vec_set1(NORMAL_SHIFT)));
