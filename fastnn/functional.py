@@ -9,9 +9,11 @@ from .ops.embedding import *
 from .ops.index import *
 from .ops.linear import *
 from .ops.loss import *
+from .ops.margin_loss import *
 from .ops.math import *
 from .ops.norm import *
 from .ops.pool import *
+from .ops.probability_loss import *
 from .ops.reduce import *
 from .ops.shape import *
 from .ops.softmax import *

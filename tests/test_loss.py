@@ -166,3 +166,47 @@ def test_layers():
     assert nn.PoissonNLLLoss()(x, target).item() == loss.poisson_nll_loss(x, target).item()
     np.testing.assert_allclose(nn.Softmax(1)(x).numpy().sum(1), np.ones(6), rtol=1e-6)
     np.testing.assert_allclose(nn.LogSoftmax()(x).numpy(), np.log(nn.Softmax()(x).numpy()), rtol=1e-5)
+
+
+def test_focal_losses_without_focus_are_cross_entropies():
+    x, labels = RNG.standard_normal((6, 4)).astype(np.float32), np.array([0, 3, 1, -100, 2, 2])
+    weight = RNG.uniform(0.5, 2, 4)
+    for reduction in ("mean", "sum", "none"):
+        a, (da,) = gradients(lambda t: loss.cross_entropy(t, labels, weight, reduction=reduction), x)
+        b, (db,) = gradients(lambda t: fastnn.focal_loss(t, labels, 0.0, weight, reduction=reduction), x)
+        np.testing.assert_allclose(b, a, rtol=1e-5)
+        np.testing.assert_allclose(db, da, atol=1e-6)
+    target = RNG.choice([0.0, 1.0], (6, 4))
+    a, (da,) = gradients(lambda t: loss.binary_cross_entropy_with_logits(t, target, reduction="none"), x)
+    b, (db,) = gradients(lambda t: fastnn.sigmoid_focal_loss(t, target, alpha=-1, gamma=0), x)
+    np.testing.assert_allclose(b, a, rtol=1e-6)
+    np.testing.assert_allclose(db, da, rtol=1e-6)
+
+
+def test_hinge_losses_stop_at_the_margin():
+    score, target = fastnn.tensor([-0.5, 0.5, 1.0, 3.0]), [1.0, 1, 1, 1]
+    assert fastnn.hinge_loss(score, target, reduction="none").tolist() == [1.5, 0.5, 0, 0]
+    assert fastnn.hinge_loss(score, target, squared=True, reduction="none").tolist() == [2.25, 0.25, 0, 0]
+    assert fastnn.perceptron_loss(score, target, reduction="none").tolist() == [0.5, 0, 0, 0]
+    assert fastnn.hinge_loss(score, target, weight=[1.0, 3, 0, 0]).item() == 0.75
+
+
+@pytest.mark.parametrize("call, error, message", [
+    (lambda x: fastnn.hinge_loss(x, x, margin=-1), ValueError, "margin is -1, but must be a number of at least 0"),
+    (lambda x: fastnn.hinge_loss(x, [1.0]), ValueError, "hinge_loss: x has shape"),
+    (lambda x: fastnn.perceptron_loss(x, x, "avg"), ValueError, "perceptron_loss: reduction is 'avg'"),
+    (lambda x: fastnn.multi_margin_loss(x, [0, 1], p=3), ValueError, "p is 3, but must be 1 or 2"),
+    (lambda x: fastnn.multi_margin_loss(x, [0, 7]), IndexError, "is 7, but must lie between 0 and 2"),
+    (lambda x: fastnn.multi_margin_loss(x, [0.0, 1.0]), ValueError, r"they must be \(N, C\) and integers \(N,\)"),
+    (lambda x: fastnn.multi_margin_loss(x, [0, 1], weight=[1.0]), ValueError, r"shape \(1,\), but must be \(3,\)"),
+    (lambda x: fastnn.kl_div(x, x, "average"), ValueError, "kl_div: reduction is 'average', but must be"),
+    (lambda x: fastnn.sigmoid_focal_loss(x, x, alpha=1.5), ValueError, "alpha is 1.5"),
+    (lambda x: fastnn.focal_loss(x, [0, 1], gamma=-0.5), ValueError, "gamma is -0.5, but must be a number of"),
+    (lambda x: nn.MultiMarginLoss(p=0), ValueError, "MultiMarginLoss: p is 0, but must be 1 or 2"),
+    (lambda x: nn.HingeLoss(-1.0), ValueError, "HingeLoss: margin is -1.0"),
+    (lambda x: nn.FocalLoss(gamma="2"), ValueError, "FocalLoss: gamma is '2'"),
+    (lambda x: nn.KLDivLoss("batch"), ValueError, "KLDivLoss: reduction is 'batch'"),
+    (lambda x: fastnn.binary_cross_entropy(x, np.ones(3)), ValueError, "binary_cross_entropy: x has shape")])
+def test_errors_of_margins_and_probabilities(call, error, message):
+    with pytest.raises(error, match=message):
+        call(fastnn.zeros(2, 3))

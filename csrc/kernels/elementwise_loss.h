@@ -26,3 +26,16 @@ static void bce_with_logits_backward_kernel FNN_ELEMENTWISE_ARGS {
                vec s = vec_mul(vec_sub(vec_add(wt, vec_set1(1)), t), vec_sigmoid(load_lanes(x + i, lanes)));
                store_lanes(dx + i, vec_mul(vec_sub(s, wt), load_lanes(dy + i, lanes)), lanes););
 }
+
+/* Binary cross-entropy of the probability x, t the target: -(t log x + (1 - t) log(1 - x)), logarithms at least -100; its slope
+ * (x - t) / (x (1 - x)), the divisor at least 1e-12: both limits are PyTorch's. NaN stays. */
+INLINE vec bce(vec x, vec t) {
+    const vec least = vec_set1(-100);
+    vec yes = vec_max(least, vec_log(x)), no = vec_max(least, vec_log1p(vec_neg(x)));
+    return vec_sub(vec_mul(vec_sub(t, vec_set1(1)), no), vec_mul(t, yes));
+}
+BINARY(bce_forward, bce(a, b))
+TERNARY(bce_backward, vec_mul(a, vec_div(vec_sub(b, c), vec_max(constant(1e-12), vec_mul(b, vec_sub(vec_set1(1), b))))))
+
+/* t (log t - x), 0 where t is 0: a = x, the logarithm of a probability, b = t */
+BINARY(kl_div_forward, vec_select(vec_eq(b, vec_zero()), vec_zero(), vec_mul(b, vec_sub(vec_log(b), a))))

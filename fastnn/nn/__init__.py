@@ -12,6 +12,8 @@ from .embedding import Embedding, LearnedPositionalEncoding, SinusoidalPositiona
 from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
 from .loss import (BCEWithLogitsLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLoss, L1Loss, MSELoss, NLLLoss,
                    PoissonNLLLoss, SmoothL1Loss)
+from .margin_loss import (BCELoss, FocalLoss, HingeEmbeddingLoss, HingeLoss, KLDivLoss, MarginRankingLoss,
+                          MultiLabelSoftMarginLoss, MultiMarginLoss, PerceptronLoss, SigmoidFocalLoss, SoftMarginLoss)
 from .module import Module, Parameter
 from .norm import (BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LazyBatchNorm1d,
                    LazyBatchNorm2d, RMSNorm)

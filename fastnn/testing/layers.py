@@ -67,6 +67,7 @@ def _sequence(layer: Any, x: Tensor) -> Tensor:
 _IMAGES = (2, 4, 6, 7)
 _LABELS = np.array([2, 0, 4])
 _TARGETS = np.linspace(0, 1, 15).reshape(3, 5)
+_SIGNS = np.where(np.arange(15) % 4 < 2, 1.0, -1.0).reshape(3, 5)
 
 
 class _Loss(nn.Module):
@@ -240,6 +241,19 @@ LAYERS: tuple[LayerSpec, ...] = (
     _loss(lambda: nn.SmoothL1Loss(beta=0.7), F.smooth_l1_loss, _TARGETS, beta=0.7),
     _loss(nn.PoissonNLLLoss, F.poisson_nll_loss, _TARGETS),
     _loss(nn.GaussianNLLLoss, F.gaussian_nll_loss, _TARGETS, _TARGETS + 0.5),
+    _loss(lambda: nn.HingeLoss(0.5, squared=True), F.hinge_loss, _SIGNS, margin=0.5, squared=True),
+    _loss(nn.PerceptronLoss, F.perceptron_loss, _SIGNS),
+    _loss(lambda: nn.SoftMarginLoss("sum"), F.soft_margin_loss, _SIGNS, reduction="sum"),
+    _loss(lambda: nn.HingeEmbeddingLoss(0.7), F.hinge_embedding_loss, _SIGNS, margin=0.7),
+    _loss(lambda: nn.MarginRankingLoss(0.1), F.margin_ranking_loss, _TARGETS, _SIGNS, margin=0.1),
+    _loss(lambda: nn.MultiMarginLoss(2, 0.7), F.multi_margin_loss, _LABELS, p=2, margin=0.7),
+    _loss(nn.MultiLabelSoftMarginLoss, F.multilabel_soft_margin_loss, _TARGETS),
+    _loss(lambda: nn.FocalLoss(1.5), F.focal_loss, _LABELS, gamma=1.5),
+    _loss(lambda: nn.SigmoidFocalLoss(0.3, 1.5), F.sigmoid_focal_loss, _TARGETS, alpha=0.3, gamma=1.5,
+          reduction="mean"),
+    _loss(lambda: nn.KLDivLoss("batchmean"), F.kl_div, _TARGETS, reduction="batchmean"),
+    LayerSpec(lambda: nn.Sequential(nn.Sigmoid(), _Loss(nn.BCELoss(), _TARGETS)), (3, 5),
+              lambda layer, x: F.binary_cross_entropy(F.sigmoid(x), *_like((_TARGETS,), x))),
     _loss(lambda: nn.BCEWithLogitsLoss(reduction="none"), F.binary_cross_entropy_with_logits, _TARGETS, reduction="none"),
     LayerSpec(lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)), (6, 5), _sequence),
 )

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 # The modules that hold the entries, by family.
-FAMILIES = ("activation", "attention", "conv", "einsum", "embedding", "index", "linear", "loss", "math", "norm", "optim", "pool", "random", "reduce",
-            "shape", "softmax")
+FAMILIES = ("activation", "attention", "conv", "einsum", "embedding", "index", "linear", "loss", "margin", "math", "norm",
+            "optim", "pool", "random", "reduce", "shape", "softmax")
 
 _SPECS: dict[str, OpSpec] = {}
 

@@ -15,7 +15,23 @@ LOSSES: dict[str, str] = {
     "binary_cross_entropy_with_logits": "binary_cross_entropy_with_logits",
     "mse": "mse_loss",
     "mse_loss": "mse_loss",
+    "mae": "l1_loss",
+    "l1": "l1_loss",
+    "huber": "huber_loss",
+    "smooth_l1": "smooth_l1_loss",
+    "bce": "binary_cross_entropy",
+    "kl_div": "kl_div",
+    "poisson_nll": "poisson_nll_loss",
+    "hinge": "hinge_loss",
+    "perceptron": "perceptron_loss",
+    "soft_margin": "soft_margin_loss",
+    "multilabel_soft_margin": "multilabel_soft_margin_loss",
+    "nll": "nll_loss",
+    "multi_margin": "multi_margin_loss",
+    "focal": "focal_loss",
 }
+# Of class labels; all others compare values.
+_OF_LABELS = ("cross_entropy", "nll", "multi_margin", "focal")
 
 
 def get_loss(loss: str | Callable[..., Any]) -> Callable[..., Any]:
@@ -29,7 +45,7 @@ def get_loss(loss: str | Callable[..., Any]) -> Callable[..., Any]:
     Returns
     -------
     callable
-        ``loss(prediction, target)``. The named losses of values (all but cross-entropy) take a
+        ``loss(prediction, target)``. The named losses of values (all but those of class labels) take a
         target of shape (N,) for a prediction (N, 1) and the other way round, and refuse other shapes that
         differ, instead of broadcasting them.
 
@@ -47,7 +63,7 @@ def get_loss(loss: str | Callable[..., Any]) -> Callable[..., Any]:
     if loss not in LOSSES:
         raise ValueError(f"loss: {loss!r} is unknown, expected one of {', '.join(sorted(LOSSES))}, or a callable")
     function = getattr(F, LOSSES[loss])
-    return function if loss == "cross_entropy" else ValueLoss(function)
+    return function if loss in _OF_LABELS else ValueLoss(function)
 
 
 class ValueLoss:

@@ -117,3 +117,52 @@ def test_reductions(dim, keepdim):
             ours, theirs = getattr(reduce, "arg" + name), getattr(torch, "arg" + name)
             np.testing.assert_array_equal(ours(fastnn.tensor(distinct), dim, keepdim).numpy(),
                                           theirs(torch.tensor(distinct), dim, keepdim).numpy())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_losses_of_margins(reduction):
+    rng = np.random.default_rng(0)
+    x, second, target = 2 * rng.standard_normal((6, 7)), rng.standard_normal((6, 7)), rng.choice([-1.0, 1.0], (6, 7))
+    labels, weight, torch_target = rng.integers(0, 7, 6), rng.uniform(0, 2, 7), torch.tensor(target)
+    options = {"reduction": reduction}
+    both(lambda t: fastnn.soft_margin_loss(t, target, **options),
+         lambda t: F.soft_margin_loss(t, torch_target, **options), [20 * x], np.float64)
+    for margin in (1.0, 0.3):
+        options["margin"] = margin
+        both(lambda t: fastnn.hinge_embedding_loss(t, target, **options),
+             lambda t: F.hinge_embedding_loss(t, torch_target, **options), [x], np.float64)
+        both(lambda t, u: fastnn.margin_ranking_loss(t, u, target, **options),
+             lambda t, u: F.margin_ranking_loss(t, u, torch_target, **options), [x, second], np.float64)
+        for p, w in itertools.product((1, 2), (None, weight)):
+            both(lambda t: fastnn.multi_margin_loss(t, labels, p, weight=w, **options),
+                 lambda t: F.multi_margin_loss(t, torch.tensor(labels), p, **options,
+                                               weight=None if w is None else torch.tensor(w)), [x], np.float64)
+    both(lambda t: fastnn.multi_margin_loss(t, labels[0], reduction=reduction),
+         lambda t: F.multi_margin_loss(t, torch.tensor(labels[0]), reduction=reduction), [x[0]], np.float64)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none", "batchmean"])
+def test_losses_of_probabilities(reduction):
+    rng = np.random.default_rng(0)
+    p, target, weight = (rng.uniform(0, 1, (6, 7)) for _ in range(3))
+    target[0, :2] = 0, 1
+    for log_target in (False, True):
+        q = np.log(target[1:]) if log_target else target[1:]
+        both(lambda t, u: fastnn.kl_div(t, u, reduction, log_target),
+             lambda t, u: F.kl_div(t, u, reduction=reduction, log_target=log_target), [np.log(p[1:]), q], np.float64)
+    if reduction == "batchmean":
+        return
+    ends, other = np.array([0.0, 1.0, 0, 1]), np.array([1.0, 0, 0, 1])
+    ours = fastnn.binary_cross_entropy(fastnn.tensor(ends), other, None, reduction)
+    theirs = F.binary_cross_entropy(torch.tensor(ends), torch.tensor(other), reduction=reduction)
+    np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    both(lambda t: fastnn.kl_div(t, target, reduction), lambda t: F.kl_div(t, torch.tensor(target), reduction=reduction),
+         [3 * p], np.float64)
+    for w in (None, weight):
+        torch_weight = None if w is None else torch.tensor(w)
+        both(lambda t: fastnn.binary_cross_entropy(t, target, w, reduction),
+             lambda t: F.binary_cross_entropy(t, torch.tensor(target), torch_weight, reduction=reduction), [p],
+             np.float64)
+        both(lambda t: fastnn.multilabel_soft_margin_loss(t, target, w, reduction),
+             lambda t: F.multilabel_soft_margin_loss(t, torch.tensor(target), torch_weight, reduction=reduction),
+             [6 * p - 3], np.float64)
