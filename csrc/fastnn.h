@@ -68,6 +68,7 @@ typedef struct fnn_call {
     int workers;                        /* at most so many threads take part, even if more are allowed meanwhile */
     int flush;                          /* flush denormals: set for float32 calls */
     int activation;                     /* an fnn_activation behind the result; programs set it (see fusion.c) */
+    const struct fnn_call *follower;    /* an elementwise call to be run on out[0] part by part, see fnn_follow */
     char message[FNN_MESSAGE_SIZE];     /* why a status is not FNN_OK */
 } fnn_call;
 
@@ -114,6 +115,13 @@ extern const fnn_driver fnn_elementwise;
 #include "ops.def"
 #undef OP
 #undef ELEMENTWISE
+
+/* Elementwise calls fused behind another call (a chain by `follower`) run on each part of its out[0] while the part is in cache.
+ * All their operands lie in memory like out[0], or are one element. A driver named in fusion.c's `can_be_followed` calls one of
+ * these: fnn_follow, from its loops, for elements begin .. begin + n - 1 in memory order once they are final, or fnn_follow_all
+ * when it is done. Both do nothing where nothing follows. */
+void fnn_follow(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n);
+void fnn_follow_all(const fnn_call *call);
 
 /* launch.c: the one door. infer: checks what is common to all ops, then the op's own infer. run: workspace, MXCSR, driver. */
 void fnn_launch_init(void); /* once, at import */

@@ -18,7 +18,8 @@ fnn_program *fnn_program_new(void) { return calloc(1, sizeof(fnn_program)); }
 
 void fnn_program_free(fnn_program *program) {
     if (!program) return;
-    for (int r = 0; r < program->num_records; r++) free(program->records[r]);
+    for (int r = 0; r < program->num_records; r++)
+        for (record *q = program->records[r], *next; q; q = next) next = q->follower, free(q);
     for (int s = 0; s < program->num_storages; s++) free(program->storages[s].uses);
     free(program->records);
     free(program->storages);
@@ -101,7 +102,7 @@ void fnn_program_set_kind(fnn_program *program, int s, fnn_storage_kind kind, ch
 int fnn_program_is_written(const fnn_program *program, int s) { return program->storages[s].written; }
 int fnn_program_is_read_first(const fnn_program *program, int s) { return program->storages[s].read_first; }
 
-static int writes_fixed(const fnn_program *program, const record *r) {
+int fnn_writes_fixed(const fnn_program *program, const record *r) {
     for (int k = 0; k < FNN_MAX_ARGS; k++) {
         int s = r->operands[k].storage;
         if (s >= 0 && program->storages[s].kind == FNN_FIXED) return 1;
@@ -109,8 +110,7 @@ static int writes_fixed(const fnn_program *program, const record *r) {
     return 0;
 }
 
-/* Whether `later` touches what `earlier` writes, or writes what it reads. */
-static int depends_on(const record *later, const record *earlier) {
+int fnn_depends_on(const record *later, const record *earlier) {
     for (int k = 0; k < MAX_OPERANDS; k++) {
         if (earlier->operands[k].storage < 0) continue;
         for (int j = 0; j < MAX_OPERANDS; j++)
@@ -127,8 +127,8 @@ static int defer_writes(fnn_program *program) {
     if (!late) return FNN_MEMORY_ERROR;
     for (int r = 0; r < n; r++) {
         record *current = program->records[r];
-        int wait = writes_fixed(program, current);
-        for (int d = 0; d < deferred && !wait; d++) wait = depends_on(current, late[d]);
+        int wait = fnn_writes_fixed(program, current);
+        for (int d = 0; d < deferred && !wait; d++) wait = fnn_depends_on(current, late[d]);
         if (wait) late[deferred++] = current;
         else program->records[kept++] = current;
     }
@@ -140,12 +140,13 @@ static int defer_writes(fnn_program *program) {
 static void find_lifetimes(fnn_program *program) {
     for (int s = 0; s < program->num_storages; s++) program->storages[s].first = -1;
     for (int r = 0; r < program->num_records; r++)
-        for (int k = 0; k < MAX_OPERANDS; k++) {
-            int s = program->records[r]->operands[k].storage;
-            if (s < 0) continue;
-            if (program->storages[s].first < 0) program->storages[s].first = r;
-            program->storages[s].last = r;
-        }
+        EACH_OF_CHAIN(q, program, r)
+            for (int k = 0; k < MAX_OPERANDS; k++) {
+                int s = q->operands[k].storage;
+                if (s < 0) continue;
+                if (program->storages[s].first < 0) program->storages[s].first = r;
+                program->storages[s].last = r;
+            }
 }
 
 /* One piece of the arena: a temporary, or a call's workspace. */
@@ -220,7 +221,7 @@ int fnn_program_plan(fnn_program *program) {
     size_workspaces(program);
     program->parallel_ns = 0;
     for (int r = 0; r < program->num_records; r++) {
-        double ns = fnn_cost(&program->records[r]->call);
+        double ns = fnn_program_call_ns(program, r);
         if (ns >= WORTH_SHARING_NS) program->parallel_ns += ns;
     }
     if (list_uses(program)) return FNN_MEMORY_ERROR;
@@ -241,10 +242,11 @@ size_t fnn_program_arena_bytes(const fnn_program *program) { return program->are
 
 static void bind(fnn_program *program, int s) {
     for (int r = 0; r < program->num_records; r++)
-        for (int k = 0; k < MAX_OPERANDS; k++) {
-            operand *o = &program->records[r]->operands[k];
-            if (o->storage == s) o->tensor.data = program->storages[s].base + o->offset;
-        }
+        EACH_OF_CHAIN(q, program, r)
+            for (int k = 0; k < MAX_OPERANDS; k++) {
+                operand *o = &q->operands[k];
+                if (o->storage == s) o->tensor.data = program->storages[s].base + o->offset;
+            }
 }
 
 /* Lists the operands of the storages that are bound anew for each replay. */
@@ -252,11 +254,15 @@ static int list_uses(fnn_program *program) {
     for (int s = 0; s < program->num_storages; s++) {
         storage *t = &program->storages[s];
         if (t->kind != FNN_BOUND || t->first < 0) continue;
-        t->uses = malloc((size_t)(t->last - t->first + 1) * MAX_OPERANDS * sizeof *t->uses);
+        size_t records = 0;
+        for (int r = t->first; r <= t->last; r++)
+            for (const record *q = program->records[r]; q; q = q->follower) records++;
+        t->uses = malloc(records * MAX_OPERANDS * sizeof *t->uses);
         if (!t->uses) return FNN_MEMORY_ERROR;
         for (int r = t->first; r <= t->last; r++)
-            for (int k = 0; k < MAX_OPERANDS; k++)
-                if (program->records[r]->operands[k].storage == s) t->uses[t->num_uses++] = &program->records[r]->operands[k];
+            EACH_OF_CHAIN(q, program, r)
+                for (int k = 0; k < MAX_OPERANDS; k++)
+                    if (q->operands[k].storage == s) t->uses[t->num_uses++] = &q->operands[k];
     }
     return FNN_OK;
 }
@@ -361,6 +367,10 @@ int fnn_program_time(fnn_program *program, double *seconds, const char **message
 
 int fnn_program_num_calls(const fnn_program *program) { return program->num_records; }
 int fnn_program_call_op(const fnn_program *program, int k) { return program->records[k]->call.op; }
-double fnn_program_call_ns(const fnn_program *program, int k) { return fnn_cost(&program->records[k]->call); }
+double fnn_program_call_ns(const fnn_program *program, int k) {
+    double ns = 0;
+    for (const record *q = program->records[k]; q; q = q->follower) ns += fnn_cost(&q->call);
+    return ns;
+}
 size_t fnn_program_eager_bytes(const fnn_program *program) { return program->eager_bytes; }
 int fnn_program_num_fusions(const fnn_program *program, int rule) { return program->fusions[rule]; }

@@ -12,8 +12,9 @@ typedef struct {
     fnn_tensor tensor;
 } operand;
 
-typedef struct {
+typedef struct record {
     fnn_call call;
+    struct record *follower; /* an elementwise record that runs within this one, see fnn_follow */
     operand operands[MAX_OPERANDS];
     fnn_workspace workspace; /* sizes, rounded; scratch is per worker */
     ptrdiff_t work_offset;   /* of the shared part in the arena; scratch follows */
@@ -48,6 +49,13 @@ struct fnn_program {
     int fusions[FNN_NUM_FUSIONS];
     int failed, status;
 };
+
+/* q: record r, then those that follow within it. */
+#define EACH_OF_CHAIN(q, program, r) for (record *q = (program)->records[r]; q; q = q->follower)
+
+/* Whether `later` touches what `earlier` writes, or writes what it reads. */
+int fnn_depends_on(const record *later, const record *earlier);
+int fnn_writes_fixed(const fnn_program *program, const record *r);
 
 /* Applies the fusion rules to the list of records. */
 void fnn_fuse(fnn_program *program);

@@ -25,6 +25,7 @@ typedef struct {
     char *scale, *shift; /* forward */
     char *dmean, *slope; /* backward */
     int dtype, stream;
+    const fnn_call *call;
     ptrdiff_t plane;     /* where maps are [images][channels][plane]; 0: they are [pixels][channels] */
 } plan;
 
@@ -39,7 +40,7 @@ static int are_planes(const fnn_call *call, int inputs) {
 static plan plan_of(const fnn_call *call) {
     int inputs = call->op == FNN_OP_batch_norm_backward ? 2 : 1; /* dy and x, or x */
     const fnn_tensor *x = call->in[inputs - 1];
-    plan p = {.dtype = x->dtype, .channels = x->shape[1], .pixels = x->shape[0] * fnn_span(x, 2, x->rank)};
+    plan p = {.call = call, .dtype = x->dtype, .channels = x->shape[1], .pixels = x->shape[0] * fnn_span(x, 2, x->rank)};
     p.run_pixels = fnn_min(fnn_max(RUN / fnn_max(p.channels, 1), LEAST_PIXELS), MOST_PIXELS);
     p.chunks = fnn_max(fnn_ceil_div(p.pixels, p.run_pixels * RUNS), 1);
     p.K = fnn_kernels_of(p.dtype);
@@ -189,12 +190,18 @@ static void run_gradient_planes(void *context, ptrdiff_t chunk, void *scratch) {
 #undef STEP
 }
 
+/* Calls behind this one take a finished span. */
+static void follow(const plan *p, span s) {
+    if (p->call->follower && p->y == p->call->out[0]->data) fnn_follow(p->call, s.at, s.pixels * p->channels);
+}
+
 static void run_apply(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const plan *p = context;
     span s = chunk_span(p, chunk);
     p->K->batch_norm_apply(s.pixels, p->channels, p->stream, fnn_at(p->y, s.at, p->dtype), fnn_at(p->x, s.at, p->dtype),
                            p->mean, p->scale, p->shift);
+    follow(p, s);
 }
 
 static void run_gradient(void *context, ptrdiff_t chunk, void *scratch) {
@@ -204,11 +211,19 @@ static void run_gradient(void *context, ptrdiff_t chunk, void *scratch) {
     p->K->batch_norm_gradient(s.pixels, p->channels, p->stream, fnn_at(p->y, s.at, p->dtype),
                               fnn_at(p->dy, s.at, p->dtype), fnn_at(p->x, s.at, p->dtype), p->mean, p->scale, p->dmean,
                               p->slope);
+    follow(p, s);
 }
 
 static void run_pass(const fnn_call *call, const plan *p, fnn_body pixels, fnn_body planes) {
     ptrdiff_t chunks = p->plane ? fnn_ceil_div(p->pixels / p->plane * p->channels, planes_of_chunk(p)) : p->chunks;
     fnn_parallel_for(call, chunks, fnn_cost(call), p->plane ? planes : pixels, (void *)p);
+}
+
+/* What is left to do for the map when all passes are done. */
+static void finish_map(const plan *p) {
+    const fnn_tensor *y = p->call->out[0];
+    if (!p->plane) fnn_unstage_output(y, p->y);
+    if (y && (p->plane || p->y != y->data)) fnn_follow_all(p->call);
 }
 
 /* ---- workspace ---- */
@@ -268,14 +283,14 @@ static int forward_run(fnn_call *call) {
     void *mean = fnn_stage_output(call->out[1], &at), *var = fnn_stage_output(call->out[2], &at);
     void *rstd = fnn_stage_output(call->out[3], &at);
     p.y = map_output(&p, call->out[0], &at);
-    p.stream = fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
+    p.stream = !call->follower && fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
     fnn_parallel_for(call, p.chunks, fnn_cost(call), run_moments, &p);
     merge_tree(&p, merge_moments, p.partials, p.chunks, RUNS * p.run_pixels, p.pixels);
     p.K->batch_norm_finish(p.pixels, p.channels, call->attr.f[0], mean, var, rstd, p.partials, p.partials + p.channels);
     p.K->batch_norm_scale(p.channels, p.scale, p.shift, rstd, weight, bias);
     p.mean = mean;
     run_pass(call, &p, run_apply, run_apply_planes);
-    if (!p.plane) fnn_unstage_output(call->out[0], p.y);
+    finish_map(&p);
     fnn_unstage_output(call->out[1], mean);
     fnn_unstage_output(call->out[2], var);
     fnn_unstage_output(call->out[3], rstd);
@@ -307,11 +322,11 @@ static int inference_run(fnn_call *call) {
     const void *var = fnn_stage_input(call->in[2], &at);
     const void *weight = fnn_stage_input(call->in[3], &at), *bias = fnn_stage_input(call->in[4], &at);
     p.y = map_output(&p, call->out[0], &at);
-    p.stream = fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
+    p.stream = !call->follower && fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
     p.K->batch_norm_rstd(p.channels, call->attr.f[0], rstd, var);
     p.K->batch_norm_scale(p.channels, p.scale, p.shift, rstd, weight, bias);
     run_pass(call, &p, run_apply, run_apply_planes);
-    if (!p.plane) fnn_unstage_output(call->out[0], p.y);
+    finish_map(&p);
     return FNN_OK;
 }
 
@@ -355,7 +370,7 @@ static int backward_run(fnn_call *call) {
     p.mean = fnn_stage_input(call->in[2], &at);
     const void *rstd = fnn_stage_input(call->in[3], &at), *weight = fnn_stage_input(call->in[4], &at);
     p.y = map_output(&p, call->out[0], &at);
-    p.stream = fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
+    p.stream = !call->follower && fnn_may_stream(p.y, p.pixels * p.channels, p.channels, p.dtype);
     void *dweight = fnn_stage_output(call->out[1], &at), *dbias = fnn_stage_output(call->out[2], &at);
     fnn_parallel_for(call, p.chunks, fnn_cost(call), run_sums, &p);
     merge_tree(&p, merge_sums, p.partials, p.chunks, RUNS * p.run_pixels, p.pixels);
@@ -363,7 +378,7 @@ static int backward_run(fnn_call *call) {
                                     p.partials + p.channels, rstd, weight);
     if (p.y && call->attr.i[0]) run_pass(call, &p, run_gradient, run_gradient_planes);
     else if (p.y) scale_gradient(call, &p);
-    if (!p.plane) fnn_unstage_output(call->out[0], p.y);
+    finish_map(&p);
     fnn_unstage_output(call->out[1], dweight);
     fnn_unstage_output(call->out[2], dbias);
     return FNN_OK;

@@ -64,6 +64,7 @@ typedef struct {
     ptrdiff_t *a_offset, *b_offset; /* batch of each: input, weights */
     ptrdiff_t tile_at, product_at;  /* in scratch: a tile that dst cannot take (else -1); narrow: (width x pixels) */
     size_t scratch_bytes;
+    const fnn_call *leader;         /* whose followers take finished rows; NULL: nobody follows by rows */
 } fnn_correlation;
 
 /* Memory to be asked for a little at a time while something else is computed: a core that waits for one line after

@@ -339,6 +339,13 @@ static void compute_panel(const fnn_correlation *c, const block_range *b, ptrdif
         }
 }
 
+/* Calls behind this one take the rows of a chunk that has all their channels. */
+static void follow_rows(const fnn_correlation *c, const block_range *b) {
+    for (ptrdiff_t i = b->image; i < b->image + b->images; i++)
+        for (ptrdiff_t row = b->row; row < b->row + b->rows; row++)
+            fnn_follow(c->leader, i * c->dst.n + row * c->dst.h + b->col * c->dst.w, b->cols * c->dst.w);
+}
+
 static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t split = chunk % c->splits, place = chunk / c->splits, panels = c->groups * c->weight->panels, staged = -1;
     block_range b = {.col = place % c->col_blocks * c->block_cols,
@@ -358,6 +365,7 @@ static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scrat
         }
         staged = group;
     }
+    if (c->leader) follow_rows(c, &b);
 }
 
 /* No tap reaches these outputs: a phase of backward_input that the kernel never touched. */
@@ -404,6 +412,9 @@ static void correlate_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 
 void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count, void *memory) {
     correlations all = {list, count};
+    /* A dense result of one correlation; without taps its chunks are images. */
+    const int follows = call->follower && count == 1 && list->batch && list->splits == 1;
+    if (follows) list->leader = call;
     ptrdiff_t chunks = 0;
     double ns = 0;
     for (ptrdiff_t i = 0; i < count; i++) {
@@ -414,4 +425,5 @@ void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count,
         ns += (double)(c->images * c->h.out * c->w.out) * (c->flops / 100 + 0.1 * (double)(c->groups * c->width));
     }
     fnn_parallel_for(call, chunks * count, ns, correlate_chunk, &all);
+    if (!follows) fnn_follow_all(call);
 }

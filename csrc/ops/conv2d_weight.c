@@ -28,6 +28,7 @@ enum {
 };
 
 typedef struct {
+    const fnn_call *call;
     const fnn_conv_dims *d;
     const fnn_kernels *K;
     int dtype;
@@ -112,7 +113,8 @@ static void plan_tiles(gradient *p) {
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
     const fnn_tensor *dy = call->in[0], *x = call->in[1];
     ptrdiff_t size = (ptrdiff_t)fnn_itemsize(x->dtype), window = (d->s - 1) * d->dilation[1] + 1;
-    *p = (gradient){.d = d,
+    *p = (gradient){.call = call,
+                    .d = d,
                     .K = fnn_kernels_of(x->dtype),
                     .dtype = x->dtype,
                     .x = fnn_image_of(x),
@@ -414,6 +416,7 @@ static void combine_panel(void *context, ptrdiff_t index, void *scratch) {
                 (p->c == 1 || dw->stride[1] == places);
     p->K->conv_combine(places, p->c, cols, p->parts, src, p->part_size, p->slot, p->cols, dense ? dst : scratch,
                        dense ? dw->stride[0] : row);
+    if (p->call->follower) fnn_follow(p->call, k * row, cols * row); /* only a dense gradient is followed */
     if (dense) return;
     for (ptrdiff_t j = 0; j < cols; j++)
         for (ptrdiff_t c = 0; c < p->c; c++)

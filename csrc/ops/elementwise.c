@@ -167,9 +167,56 @@ static void workspace(const fnn_call *call, fnn_workspace *ws) {
     if (p.any_staged || is_large) ws->scratch = (size_t)(PITCH * p.nest.operands);
 }
 
+/* ---- calls behind others ---- */
+
+/* Elements begin .. begin + n - 1 of a call whose operands are dense and alike, or one element. */
+static void run_range(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n) {
+    void *out[FNN_MAX_ARGS];
+    const void *in[FNN_MAX_ARGS];
+    ptrdiff_t step[FNN_MAX_ARGS];
+    const int inputs = count_inputs(call);
+    const char *K = (const char *)fnn_kernels_of(real_dtype(call, inputs));
+    void (*kernel) FNN_ELEMENTWISE_ARGS;
+    memcpy(&kernel, K + fnn_ops[call->op].kernel, sizeof kernel);
+    for (int k = 0; call->out[k]; k++) out[k] = fnn_at(call->out[k]->data, begin, call->out[k]->dtype);
+    for (int k = 0; k < inputs; k++) {
+        step[k] = fnn_numel(call->in[k]) != 1;
+        in[k] = fnn_at(call->in[k]->data, step[k] * begin, call->in[k]->dtype);
+    }
+    kernel(n, out, in, step, call->attr.f);
+}
+
+void fnn_follow(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n) {
+    for (const fnn_call *f = call->follower; f; f = f->follower) run_range(f, begin, n);
+}
+
+static void follow_chunk(void *context, ptrdiff_t chunk, void *scratch) {
+    const fnn_call *call = context;
+    (void)scratch;
+    fnn_follow(call, chunk * CHUNK, fnn_min(CHUNK, fnn_numel(call->out[0]) - chunk * CHUNK));
+}
+
+void fnn_follow_all(const fnn_call *call) {
+    double ns = 0;
+    if (!call->follower) return;
+    for (const fnn_call *f = call->follower; f; f = f->follower) ns += fnn_cost(f);
+    fnn_parallel_for(call, fnn_ceil_div(fnn_numel(call->out[0]), CHUNK), ns, follow_chunk, (void *)call);
+}
+
+/* The head of a chain is dense like what follows it. */
+static void lead_chunk(void *context, ptrdiff_t chunk, void *scratch) {
+    const fnn_call *call = context;
+    run_range(call, chunk * CHUNK, fnn_min(CHUNK, fnn_numel(call->out[0]) - chunk * CHUNK));
+    follow_chunk(context, chunk, scratch);
+}
+
 /* out[]: the broadcast shape of in[]; chunks of CHUNK elements, whatever the strides. */
 static int run(fnn_call *call) {
     plan p;
+    if (call->follower) {
+        fnn_parallel_for(call, fnn_ceil_div(fnn_numel(call->out[0]), CHUNK), fnn_cost(call), lead_chunk, call);
+        return FNN_OK;
+    }
     make_plan(call, &p);
     fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_chunk, &p);
     return FNN_OK;

@@ -87,11 +87,22 @@ static int reads_a_in_place(const plan *p) {
     return a->col == 1 || (a->row == 1 && p->depth * fnn_max(a->col, -a->col) * p->size <= CLOSE_BYTES);
 }
 
+/* Calls that follow take whole rows: they are one run of memory, and the same thread's share in every step. */
+static void split_rows(plan *p) {
+    const ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->slabs), most = p->g->M / (2 * p->K->tile_rows);
+    p->col_blocks = 1;
+    for (p->row_blocks = 1; p->row_blocks < wanted && 2 * p->row_blocks <= most;) p->row_blocks *= 2;
+}
+
 /* One row block: columns are split first, so that each chunk packs its own, and rows only while that leaves few chunks. Several,
  * and B is packed once: rows are split first, so that a row of A, read or copied, serves many panels. Column blocks are counted in
  * panels each: five blocks of eight panels would leave one of two threads with 60 % of them. */
 static void choose_grid(plan *p) {
     ptrdiff_t wide = fnn_min(PANEL_BLOCK, fnn_max(p->panels, 1)); /* panels in a block */
+    if (p->g->leader && p->g->M >= 2 * p->K->tile_rows * FEW_CHUNKS) {
+        split_rows(p);
+        return;
+    }
     p->row_blocks = fnn_ceil_div(p->g->M, ROW_BLOCK);
     p->col_blocks = fnn_ceil_div(p->panels, wide);
     const int tall = p->row_blocks > 1;
@@ -184,6 +195,14 @@ static void epilogue(const plan *p, const block *w, ptrdiff_t i, ptrdiff_t rows,
                         e->activation);
 }
 
+/* Runs the calls that follow on the block's finished rows. */
+static void follow_rows(const plan *p, const block *w, ptrdiff_t row, ptrdiff_t rows) {
+    const fnn_gemm *g = p->g;
+    if (w->cols == g->N) fnn_follow(g->leader, row * g->N, rows * g->N);
+    else
+        for (ptrdiff_t i = row; i < row + rows; i++) fnn_follow(g->leader, i * g->N + w->col, w->cols);
+}
+
 /* The block's product over k in [k, k + depth). */
 static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth) {
     const fnn_gemm *g = p->g;
@@ -209,6 +228,7 @@ static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth
                             w->c + (row * g->c.row + w->col + j) * p->size, g->c.row, k > 0);
             if (k + depth >= g->K) epilogue(p, w, row, n, w->col + j, cols);
         }
+        if (g->leader && k + depth >= g->K) follow_rows(p, w, row, n);
     }
 }
 
@@ -411,6 +431,10 @@ void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
 
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     if (batches(g) * g->M * g->N == 0) return;
-    if (uses_dot(g)) run_dot(call, g, shared);
-    else run_tiles(call, g, shared);
+    if (!uses_dot(g)) {
+        run_tiles(call, g, shared);
+        return;
+    }
+    run_dot(call, g, shared);
+    if (g->leader) fnn_follow_all(g->leader);
 }

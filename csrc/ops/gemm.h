@@ -24,6 +24,7 @@ typedef struct {
     fnn_epilogue epilogue; /* residual: unit column stride, no batch axes */
     ptrdiff_t residual_row;
     int dot;
+    const fnn_call *leader; /* whose followers run on C's rows (dense, no batch axes) as they are finished; NULL: nobody follows */
 } fnn_gemm;
 
 /* The bytes fnn_gemm_run works in. */

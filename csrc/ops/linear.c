@@ -13,7 +13,9 @@ typedef void setup_function(const fnn_call *call, task *t);
 static ptrdiff_t columns(const fnn_tensor *x) { return x->shape[x->rank - 1]; }
 static ptrdiff_t rows(const fnn_tensor *x) { return fnn_span(x, 0, x->rank - 1); }
 
-static void set_result(task *t, const fnn_tensor *y) {
+static void set_result(task *t, const fnn_call *call) {
+    const fnn_tensor *y = call->out[0];
+    if (call->follower) t->g.leader = call;
     t->result = fnn_result_of(&t->staging, y, 1);
     fnn_staging none = {.call = NULL};
     t->g.c = fnn_rows_of(&none, &t->result);
@@ -87,7 +89,7 @@ static void forward_setup(const fnn_call *call, task *t) {
     t->g.dot = 1;
     if (bias) t->g.epilogue.bias = fnn_vector_of(&t->staging, bias);
     t->g.epilogue.activation = call->activation;
-    set_result(t, call->out[0]);
+    set_result(t, call);
 }
 DRIVER(forward)
 
@@ -99,7 +101,7 @@ static void backward_input_setup(const fnn_call *call, task *t) {
     t->g.M = rows(dy), t->g.N = weight->shape[1], t->g.K = columns(dy);
     t->g.a = fnn_rows_of(&t->staging, dy);
     t->g.b = (fnn_matrix){.data = weight->data, .row = weight->stride[0], .col = weight->stride[1]};
-    set_result(t, call->out[0]);
+    set_result(t, call);
 }
 DRIVER(backward_input)
 
@@ -121,6 +123,6 @@ static void backward_weight_setup(const fnn_call *call, task *t) {
     t->g.b = fnn_rows_of(&t->staging, x);
     fnn_matrix by_rows = fnn_rows_of(&t->staging, dy);
     t->g.a = (fnn_matrix){.data = by_rows.data, .row = by_rows.col, .col = by_rows.row};
-    set_result(t, call->out[0]);
+    set_result(t, call);
 }
 DRIVER(backward_weight)

@@ -164,6 +164,7 @@ static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
         row.num_rows = start[1] - start[0];
         if (plan->is_max) K->max_pool_gather(&row, dx, fnn_at(plan->y, image, plan->dtype), plan->argmax + image);
         else K->avg_pool_gather(&row, dx, fnn_at(plan->y, image, plan->dtype));
+        if (plan->follows) fnn_follow(plan->call, r * plan->w.input * C, plan->w.input * C);
     }
 }
 
@@ -209,8 +210,11 @@ void fnn_pool_backward(fnn_call *call, fnn_pool_plan *plan) {
     plan->y = (char *)fnn_stage_input(call->in[0], &workspace);
     plan->argmax = plan->is_max ? (int32_t *)fnn_stage_input(call->in[1], &workspace) : NULL;
     plan->x = fnn_stage_output(call->out[0], &workspace);
-    plan->stream = fnn_may_stream(plan->x, fnn_numel(call->out[0]), plan->channels, plan->dtype);
+    plan->stream = !call->follower && fnn_may_stream(plan->x, fnn_numel(call->out[0]), plan->channels, plan->dtype);
     cut(plan, plan->h.input);
+    plan->call = call;
+    plan->follows = call->follower && plan->blocks == 1 && plan->x == call->out[0]->data;
     fnn_parallel_for(call, plan->bands * plan->blocks, fnn_cost(call), run_backward, plan);
     fnn_unstage_output(call->out[0], plan->x);
+    if (!plan->follows) fnn_follow_all(call);
 }

@@ -23,6 +23,8 @@ typedef struct {
     char *y, *x;                /* channels-last images of the output (dy) and the input (dx) */
     int32_t *argmax;            /* NULL: an average, or a maximum without */
     int dtype, is_max, stream;
+    const fnn_call *call;
+    int follows;                /* calls behind this one run on each finished row */
 } fnn_pool_plan;
 
 /* The 4-d tensor `name` with extents of at least 1 but for the batch and the channels. */

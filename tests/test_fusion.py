@@ -1,0 +1,115 @@
+"""Fusion rules: each is applied where it should be, changes no bit, and writes nothing lasting before a call that may fail."""
+
+import numpy as np
+import pytest
+
+import fastnn
+import fastnn.functional as F
+from fastnn import nn, optim
+from fastnn._core import launch
+from fastnn.program import capture
+from fastnn.testing.checks import forced_threads
+
+
+def images(n=4, channels=3, size=12, seed=0):
+    x = np.random.default_rng(seed).standard_normal((n, channels, size, size))
+    return fastnn.tensor(x, dtype=fastnn.float32)
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, normalisation, the input added, ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return F.relu(self.norm(self.conv(x)) + x)
+
+
+NETWORKS = {
+    "update behind linear's weight gradient": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 300)), 1),
+    "few rows of a weight gradient": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 5)), 1),
+    "update behind a convolution's weight gradient": (lambda: nn.Sequential(nn.Conv2d(3, 20, 3), nn.Flatten()), 1),
+    "ReLU's gradient behind pooling's": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()), 2),
+    "ReLU's gradient behind a convolution's": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(), nn.Conv2d(5, 2, 3), nn.Flatten()), 3),
+    "sum and ReLU behind normalisation": (lambda: nn.Sequential(ResidualBlock(), ResidualBlock(), nn.Flatten()), 4),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_elementwise_calls_run_behind_others_and_change_no_bit(name, threads):
+    make, least = NETWORKS[name]
+
+    def train(captured):
+        fastnn.manual_seed(0)
+        model = make()
+        optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+        def step(x):
+            loss = (model(x) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss
+
+        run = capture(step) if captured else step
+        losses = [run(images(seed=k)).item() for k in range(6)]
+        return losses, [p.detach().numpy().copy() for p in model.parameters()], run
+
+    with forced_threads(threads):
+        losses, weights, _ = train(False)
+        replayed, others, program = train(True)
+    assert program.obstacle is None and program.replays == 4
+    counts = [int(line.split()[1]) for line in program.summary().splitlines() if "elementwise_behind" in line]
+    assert counts and counts[0] >= least
+    assert replayed == losses
+    for actual, expected in zip(others, weights):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_no_lasting_write_moves_before_a_call_that_may_fail():
+    table, w = fastnn.tensor(np.arange(12.0).reshape(4, 3)), fastnn.ones(300, 40)
+    dy, x = fastnn.ones(8, 300), fastnn.ones(8, 40)
+
+    def step(index):
+        launch.sub(w, launch.linear_backward_weight(dy, x), out=w)
+        return launch.index_select(table, index, axis=0)
+
+    program = capture(step)
+    for _ in range(3):
+        program(fastnn.tensor([1, 2]))
+    assert program.replays == 1
+    before = w.numpy().copy()
+    with pytest.raises(IndexError, match="index_select"):
+        program(fastnn.tensor([1, 99]))
+    np.testing.assert_array_equal(w.numpy(), before)
+
+
+def test_a_result_that_others_read_is_kept():
+    x = images()
+
+    def step(x):
+        y = launch.square(x)
+        z = launch.add(launch.neg(y), x)
+        return launch.add(launch.mul(y, y), z)
+
+    program = capture(step)
+    expected = step(x).numpy().copy()
+    for _ in range(4):
+        np.testing.assert_array_equal(program(x).numpy(), expected)
+    assert program.replays == 2 and "elementwise_behind" in program.summary()
+
+
+def test_an_update_in_place_keeps_what_it_reads():
+    w, rate = fastnn.ones(6), fastnn.tensor(0.5)
+
+    def step(x):
+        launch.sub(w, launch.mul(x, rate), out=w)
+
+    program = capture(step)
+    for k in range(5):
+        program(fastnn.full(6, float(k)))
+    np.testing.assert_array_equal(w.numpy(), np.full(6, 1 - 0.5 * 10, np.float32))
