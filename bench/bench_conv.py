@@ -1,6 +1,6 @@
 """Convolutions beside PyTorch: every pass of every layer of shapes.py, verified, then timed in turns.
 
-    python -m pytest bench/bench_conv.py --networks lenet5,vgg16,resnet18 [--threads 2] [--benchmark-enable --benchmark-json FILE]
+    python -m pytest bench/bench_conv.py --networks lenet5,vgg16,resnet18 [--threads 2] [--benchmark-enable]
     python bench/bench_conv.py lenet5,vgg16,resnet18 [--threads 2] [--seconds 0.2]      # the same as a table
 
 PyTorch runs contiguous and channels-last; the faster counts. LeNet-5 has batch 64, the others 16.
@@ -45,13 +45,15 @@ def ours_and_peers(layer: Conv, batch: int, which: str) -> list[Callable[[], Any
     """Functions that compute one pass: fastnn, PyTorch contiguous, PyTorch channels-last."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, layer.channels, layer.size, layer.size), dtype=np.float32)
-    weight = rng.standard_normal((layer.filters, layer.channels // layer.groups, layer.kernel, layer.kernel), dtype=np.float32)
+    shape = (layer.filters, layer.channels // layer.groups, layer.kernel, layer.kernel)
+    weight = rng.standard_normal(shape, dtype=np.float32)
     dy = rng.standard_normal((batch, layer.filters, layer.out_size, layer.out_size), dtype=np.float32)
-    options = {"stride": (layer.stride,) * 2, "padding": (layer.padding,) * 4, "dilation": (1, 1), "groups": layer.groups}
+    options = {"stride": (layer.stride,) * 2, "padding": (layer.padding,) * 4, "dilation": (1, 1),
+               "groups": layer.groups}
     fx, fweight, fdy = channels_last(x), fastnn.tensor(weight), channels_last(dy)
     functions = [{"forward": lambda: launch.conv2d_forward(fx, fweight, None, **options),
                   "backward_input": lambda: launch.conv2d_backward_input(fdy, fweight, input=x.shape[2:], **options),
-                  "backward_weight": lambda: launch.conv2d_backward_weight(fdy, fx, kernel=weight.shape[2:], **options)}[which]]
+                  "backward_weight": lambda: launch.conv2d_backward_weight(fdy, fx, kernel=shape[2:], **options)}[which]]
     for layout in (torch.contiguous_format, torch.channels_last):
         tx, tweight, tdy = (torch.from_numpy(a).contiguous(memory_format=layout) for a in (x, weight, dy))
         pair = (layer.stride,) * 2, (layer.padding,) * 2, (1, 1)
@@ -61,8 +63,8 @@ def ours_and_peers(layer: Conv, batch: int, which: str) -> list[Callable[[], Any
 
         def backward(tx=tx, tweight=tweight, tdy=tdy):
             mask = (which == "backward_input", which == "backward_weight", False)
-            grads = torch.ops.aten.convolution_backward(tdy, tx, tweight, None, *pair, False, (0, 0), layer.groups, mask)
-            return grads[mask.index(True)]
+            options = (None, *pair, False, (0, 0), layer.groups, mask)
+            return torch.ops.aten.convolution_backward(tdy, tx, tweight, *options)[mask.index(True)]
 
         functions.append(forward if which == "forward" else backward)
     return functions
@@ -84,7 +86,8 @@ def measure(network: str, layer: Conv, which: str, seconds: float) -> dict[str, 
         turns = in_turns(functions, seconds)
     ours, peer = turns.seconds[0], min(turns.seconds[1:])
     gflop = layer.flops(batch_of(network)) / 1e9
-    return {"milliseconds": 1e3 * ours, "gflops": gflop / ours, "torch_gflops": gflop / peer, "ratio": turns.ratio, **conditions()}
+    return {"milliseconds": 1e3 * ours, "gflops": gflop / ours, "torch_gflops": gflop / peer, "ratio": turns.ratio,
+            **conditions()}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -115,8 +118,8 @@ def main() -> None:
             for which in options.passes.split(","):
                 m = measure(network, layer, which, options.seconds)
                 ratios.append(m["ratio"])
-                print(f"{network + '.' + layer.name:32} {which:16} {m['milliseconds']:9.3f} {m['gflops']:8.1f} {m['torch_gflops']:8.1f} "
-                      f"{m['ratio']:6.2f}", flush=True)
+                print(f"{network + '.' + layer.name:32} {which:16} {m['milliseconds']:9.3f} {m['gflops']:8.1f} "
+                      f"{m['torch_gflops']:8.1f} {m['ratio']:6.2f}", flush=True)
     mean = math.exp(statistics.mean(map(math.log, ratios)))
     print(f"geometric mean {mean:.3f}, least {min(ratios):.2f}, {_core.get_isa()}, {options.threads} threads")
 

@@ -1,4 +1,4 @@
-"""The operations of the OpSpec list that name a realistic size, verified against their reference, then timed beside PyTorch.
+"""The operations of the OpSpec list that name a realistic size: verified by their reference, then timed beside PyTorch.
 
     python -m pytest bench/bench_ops.py --benchmark-enable [--threads 2] [--benchmark-json FILE]
 """
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from peak import copy_bandwidth  # noqa: E402
 from timing import conditions, in_turns, use_threads  # noqa: E402
 
 import fastnn  # noqa: E402
@@ -25,7 +26,8 @@ CASES = [pytest.param(spec, sample, id=f"{spec.name}-{k}") for spec in specs().v
 
 @pytest.mark.parametrize("spec, sample", CASES)
 def test_op(benchmark: Any, request: pytest.FixtureRequest, spec: Any, sample: Any) -> None:
-    use_threads(request.config.getoption("--threads"))
+    threads = request.config.getoption("--threads")
+    use_threads(threads)
     check_forward(spec, sample, "float32")
     arrays = [a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype == np.float64 else a for a in sample.inputs]
     ours = [fastnn.tensor(a) if isinstance(a, np.ndarray) else a for a in arrays]
@@ -42,5 +44,7 @@ def test_op(benchmark: Any, request: pytest.FixtureRequest, spec: Any, sample: A
     if spec.flops:
         benchmark.extra_info["gflops"] = spec.flops(*shapes, **sample.options) / turns.seconds[0] / 1e9
     if spec.bytes:
-        benchmark.extra_info["gigabytes_per_second"] = spec.bytes(*shapes, **sample.options) / turns.seconds[0] / 1e9
+        size = spec.bytes(*shapes, **sample.options)
+        benchmark.extra_info["gigabytes_per_second"] = size / turns.seconds[0] / 1e9
+        benchmark.extra_info["copy_gigabytes_per_second"] = copy_bandwidth(size, threads)
     benchmark.pedantic(functions[0], rounds=5, warmup_rounds=1)

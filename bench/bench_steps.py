@@ -36,9 +36,10 @@ def torch_model(name: str, sizes: tuple = ()) -> Any:
     """The same network in PyTorch."""
     layer = torch.nn
     if name == "lenet5":
-        return layer.Sequential(layer.Conv2d(1, 6, 5, padding=2), layer.ReLU(), layer.MaxPool2d(2), layer.Conv2d(6, 16, 5), layer.ReLU(),
-                                layer.MaxPool2d(2), layer.Flatten(), layer.Linear(400, 120), layer.ReLU(), layer.Linear(120, 84),
-                                layer.ReLU(), layer.Linear(84, 10))
+        return layer.Sequential(
+            layer.Conv2d(1, 6, 5, padding=2), layer.ReLU(), layer.MaxPool2d(2),
+            layer.Conv2d(6, 16, 5), layer.ReLU(), layer.MaxPool2d(2), layer.Flatten(),
+            layer.Linear(400, 120), layer.ReLU(), layer.Linear(120, 84), layer.ReLU(), layer.Linear(84, 10))
     layers: list = []
     for inputs, outputs in zip(sizes, sizes[1:]):
         layers += [layer.Linear(inputs, outputs), layer.ReLU()]
@@ -71,7 +72,8 @@ def contestants(name: str, config: dict, shape: tuple, classes: int, captured: b
         peer = torch_model(name, **config)
         peer.load_state_dict({k: torch.from_numpy(v.numpy().copy()) for k, v in model.state_dict().items()})
         peer = peer.to(memory_format=layout)
-        theirs = step_of(peer, torch.optim.SGD(peer.parameters(), lr=0.01, momentum=0.9), torch.nn.functional.cross_entropy)
+        optimizer = torch.optim.SGD(peer.parameters(), lr=0.01, momentum=0.9)
+        theirs = step_of(peer, optimizer, torch.nn.functional.cross_entropy)
         tx, ty = torch.from_numpy(x).contiguous(memory_format=layout), torch.from_numpy(y)
         functions.append(lambda theirs=theirs, tx=tx, ty=ty: theirs(tx, ty))
     return functions
@@ -86,6 +88,6 @@ def test_step(benchmark: Any, request: pytest.FixtureRequest, name: str, mode: s
     first = [float(function().item()) for function in functions]
     assert max(first) - min(first) < 1e-4 * abs(first[0]), f"losses of the first step differ: {first}"
     turns = in_turns(functions, 2.0, calls)
-    benchmark.extra_info |= {"ratio": turns.ratio, "microseconds": turns.seconds[0] * 1e6, "peer_microseconds": min(turns.seconds[1:]) * 1e6,
-                             **conditions()}
+    benchmark.extra_info |= {"ratio": turns.ratio, "microseconds": turns.seconds[0] * 1e6,
+                             "peer_microseconds": min(turns.seconds[1:]) * 1e6, **conditions()}
     benchmark.pedantic(functions[0], rounds=5, warmup_rounds=1)

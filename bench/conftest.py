@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-# PyTorch brings an OpenMP runtime of its own. By default the waiting threads of one would spin for 12 ms on the other's cores.
+# PyTorch brings an OpenMP runtime of its own. By default the waiting threads of one would spin for 12 ms on the other's
+# cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 

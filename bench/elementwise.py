@@ -1,8 +1,8 @@
-"""What one element costs on one thread: arithmetic in cache on every instruction set, and memory on 64 MB against a copy.
+"""What an element costs on one thread: arithmetic in cache on every instruction set, and memory on 64 MB against a copy.
 
-The first table gives the `ns` column of csrc/ops.def (its avx2 column) and the costs in csrc/ops/random.c; the second shows that
-results larger than the caches are written at copy bandwidth (csrc/kernels/stream.h). Times are of the thread, so that other
-processes disturb little; the least of several runs counts.
+The first table gives the `ns` column of csrc/ops.def (its avx2 column) and the costs in csrc/ops/random.c; the second
+shows that results larger than the caches are written at copy bandwidth (csrc/kernels/stream.h). Times are of the thread,
+so that other processes disturb little; the least of several runs counts.
 
     python bench/elementwise.py
 """
@@ -58,8 +58,8 @@ def calls(n: int) -> dict[str, tuple[Callable[[], object], int]]:
         "where": (lambda: launch.where(mask, x, y, out=out), 13),
         "bce forward": (lambda: launch.bce_with_logits_forward(x, y, z, out=out), 16),
         "bce backward": (lambda: launch.bce_with_logits_backward(w, x, y, z, out=out), 20),
-        "sgd, momentum": (lambda: launch.sgd_momentum_step(w, y, m, lr, momentum=0.9, dampening=0, nesterov=0, decoupled=0, first=0,
-                                                           **decay, out=(w, m)), 20),
+        "sgd, momentum": (lambda: launch.sgd_momentum_step(w, y, m, lr, momentum=0.9, dampening=0, nesterov=0,
+                                                           decoupled=0, first=0, **decay, out=(w, m)), 20),
         "adam": (lambda: launch.adam_step(w, y, m, v, lr, step, beta1=0.9, beta2=0.999, eps=1e-8, decoupled=1, **decay,
                                           out=(w, m, v)), 28),
         "uniform": (lambda: launch.uniform(state, low=0.0, high=1.0, ordinal=0, out=out), 4),
@@ -92,7 +92,8 @@ def in_memory(n: int = 1 << 24) -> None:
     for name, (call, size) in calls(n).items():
         if name == "randperm":
             continue
-        copy = min(seconds(lambda: np.copyto(to, from_), 1), seconds(lambda: launch.copy(source, dtype=-1, out=target), 1))
+        copy = min(seconds(lambda: np.copyto(to, from_), 1),
+                   seconds(lambda: launch.copy(source, dtype=-1, out=target), 1))
         rate, copy_rate = size * n / seconds(call, 1), 8 * n / copy
         print(f"{name:16}{rate / 1e9:9.1f}{rate / copy_rate:12.0%}", flush=True)
 

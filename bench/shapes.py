@@ -95,13 +95,15 @@ def _resnet50() -> Iterator[Conv]:
 def _mobilenetv2() -> Iterator[Conv]:
     yield Conv("stem", 3, 224, 32, 3, stride=2, padding=1)
     channels, size = 32, 112
-    settings = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    settings = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2),
+                (6, 320, 1, 1)]
     for stage, (expansion, filters, depth, first_stride) in enumerate(settings, 1):
         for block in range(depth):
             stride, hidden = first_stride if block == 0 else 1, expansion * channels
             if expansion > 1:
                 yield Conv(f"block{stage}.{block}.expand", channels, size, hidden, 1)
-            yield Conv(f"block{stage}.{block}.depthwise", hidden, size, hidden, 3, stride=stride, padding=1, groups=hidden)
+            yield Conv(f"block{stage}.{block}.depthwise", hidden, size, hidden, 3, stride=stride, padding=1,
+                       groups=hidden)
             size //= stride
             yield Conv(f"block{stage}.{block}.project", hidden, size, filters, 1)
             channels = filters
@@ -114,5 +116,5 @@ def _distinct(layers: Iterator[Conv]) -> list[Conv]:
 
 
 CONVOLUTIONS = {name: _distinct(layers()) for name, layers in {
-    "lenet5": _lenet5, "alexnet": _alexnet, "vgg16": _vgg16, "googlenet": _googlenet, "resnet18": _resnet18, "resnet50": _resnet50,
-    "mobilenetv2": _mobilenetv2}.items()}
+    "lenet5": _lenet5, "alexnet": _alexnet, "vgg16": _vgg16, "googlenet": _googlenet, "resnet18": _resnet18,
+    "resnet50": _resnet50, "mobilenetv2": _mobilenetv2}.items()}

@@ -1,4 +1,4 @@
-"""What opening a parallel region costs, and sharing a loop in a team that is already awake: the figures behind parallel.c's thresholds.
+"""What opening a parallel region costs, and sharing a loop in a team already awake: the figures of parallel.c's thresholds.
 
     python bench/threads.py [--threads 2]
 """
@@ -46,7 +46,8 @@ def main() -> None:
             program(x)
         results[name] = microseconds(lambda: many(x)) / CALLS, microseconds(lambda: program(x)) / CALLS
     (eager_one, replay_one), (eager, replay) = results.values()
-    print(f"region: {eager - eager_one / options.threads:.2f} us a loop, awake team: {replay - replay_one / options.threads:.2f} us a loop "
+    print(f"region: {eager - eager_one / options.threads:.2f} us a loop, "
+          f"awake team: {replay - replay_one / options.threads:.2f} us a loop "
           f"({options.threads} threads; loops of {ELEMENTS} additions take {replay_one:.2f} us on one)")
 
 

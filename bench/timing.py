@@ -7,17 +7,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import peak
+
 from fastnn import _core
 
 
 class Turns(NamedTuple):
-    """Medians of interleaved timings."""
+    """Interleaved timings in a few figures."""
 
-    seconds: list[float]   # per function
-    ratio: float           # median over rounds of (fastest peer's time / the first function's time), one peer for all rounds
+    seconds: list[float]  # median per function
+    ratio: float  # median over rounds of (fastest peer's time / the first function's time), one peer for all rounds
+    ratio_of_least: float  # the same of the least times: what an idle machine would show
 
 
-def in_turns(functions: Sequence[Callable[[], Any]], seconds: float = 0.5, calls: int = 1, least_rounds: int = 7) -> Turns:
+def in_turns(functions: Sequence[Callable[[], Any]], seconds: float = 0.5, calls: int = 1,
+             least_rounds: int = 7) -> Turns:
     """Calls the functions in turns for about `seconds` in all; the first is ours, the others are peers.
 
     Parameters
@@ -49,7 +53,15 @@ def in_turns(functions: Sequence[Callable[[], Any]], seconds: float = 0.5, calls
     medians = [statistics.median(taken) for taken in samples]
     peer = min(range(1, len(functions)), key=medians.__getitem__, default=0)
     ratio = statistics.median(p / o for p, o in zip(samples[peer], samples[0]))
-    return Turns(medians, ratio)
+    return Turns(medians, ratio, min(samples[peer]) / min(samples[0]))
+
+
+def calls_for(function: Callable[[], Any], seconds: float = 2e-4) -> int:
+    """How many calls of a short function take about `seconds`."""
+    function()
+    start = time.perf_counter()
+    function()
+    return 1 + int(seconds / (time.perf_counter() - start))
 
 
 def use_threads(threads: int) -> None:
@@ -63,5 +75,6 @@ def use_threads(threads: int) -> None:
 
 
 def conditions() -> dict[str, Any]:
-    """Instruction set and threads, for reports."""
-    return {"isa": _core.get_isa(), "threads": _core.get_num_threads()}
+    """Instruction set, threads and this machine's best, for reports."""
+    threads = _core.get_num_threads()
+    return {"isa": _core.get_isa(), "threads": threads, "peak_gflops": peak.gflops(threads)}
