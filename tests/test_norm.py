@@ -201,3 +201,13 @@ def test_an_empty_batch_in_evaluation():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("shape, dims", [((3, 0), (0,)), ((0, 3), (3,)), ((2, 0, 3), (0, 3)), ((2, 0, 3), (3,))])
+def test_rows_of_nothing(shape, dims):
+    for function in (norm.layer_norm, norm.rms_norm):
+        x, weight = fastnn.ones(*shape, requires_grad=True), fastnn.ones(*dims, requires_grad=True)
+        y = function(x, dims, weight)
+        y.sum().backward()
+        assert y.shape == shape and x.grad.shape == shape and weight.grad.shape == dims
+        assert not weight.grad.numpy().any()

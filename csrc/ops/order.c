@@ -60,8 +60,9 @@ void fnn_move_strided(void *to, ptrdiff_t to_step, const void *from, ptrdiff_t f
 static void walk(const fnn_order *order, char *tensor, size_t size, ptrdiff_t from, ptrdiff_t n, char *dense,
                  int scatter) {
     int last = order->rank - 1;
+    if (n <= 0) return; /* extents may be 0 */
     if (last < 0) {
-        if (n > 0) memcpy(scatter ? tensor : dense, scatter ? dense : tensor, size);
+        memcpy(scatter ? tensor : dense, scatter ? dense : tensor, size);
         return;
     }
     ptrdiff_t position[FNN_MAX_RANK], step = order->stride[last], width = (ptrdiff_t)size;
