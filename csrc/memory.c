@@ -48,12 +48,14 @@ static int class_of(size_t bytes) {
     return (shift - 6) * STEPS + step;
 }
 
-/* More than the machine has would be granted where the system overcommits, and end the process at the first write. */
+/* More than the machine has, all in all, would be granted where the system overcommits, and end the process when written to. */
 static size_t machine_bytes(void) {
     static size_t bytes;
     if (!bytes) bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     return bytes;
 }
+
+static int fits(size_t bytes) { return bytes <= machine_bytes() && (size_t)stats.in_use <= machine_bytes() - bytes; }
 
 static header *map_block(int c) {
     size_t payload = class_bytes(c), skew = payload >= 4096 ? (size_t)ALIGNMENT * (next_skew++ % SKEWS) : 0;
@@ -90,9 +92,11 @@ static header *take_locked(int c) {
     if (h) {
         free_lists[c] = h->next;
         stats.cached -= (int64_t)class_bytes(c);
-    } else if (!(h = map_block(c))) {
-        trim_locked();
-        if (!(h = map_block(c))) return NULL;
+    } else {
+        if (!fits(class_bytes(c) + (size_t)stats.cached)) trim_locked();
+        h = map_block(c);
+        if (!h) trim_locked(), h = map_block(c);
+        if (!h) return NULL;
     }
     stats.in_use += (int64_t)class_bytes(c);
     if (stats.in_use > stats.peak) stats.peak = stats.in_use;
@@ -101,7 +105,7 @@ static header *take_locked(int c) {
 
 void *fnn_alloc(size_t bytes) {
     pthread_mutex_lock(&lock);
-    header *h = bytes <= machine_bytes() ? take_locked(class_of(bytes)) : NULL;
+    header *h = fits(bytes) ? take_locked(class_of(bytes)) : NULL;
     pthread_mutex_unlock(&lock);
     if (!h) return NULL;
     ASAN_POISON_MEMORY_REGION(payload_of(h), class_bytes(h->size_class));

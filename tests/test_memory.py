@@ -1,6 +1,7 @@
 """The caching allocator: what is given back is used again, statistics add up, the impossible raises."""
 
 import gc
+import os
 
 import numpy as np
 import pytest
@@ -59,6 +60,18 @@ def test_impossible_sizes_raise(shape):
     one = fastnn.ones(1, 1)
     with pytest.raises((MemoryError, OverflowError, ValueError)):
         fastnn.broadcast_to(one, shape).clone()
+
+
+def test_tensors_that_do_not_fit_together_raise():
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    first = fastnn.empty(most * 6 // 10, dtype=fastnn.uint8)  # never written to
+    with pytest.raises(MemoryError):
+        fastnn.empty(most * 6 // 10, dtype=fastnn.uint8)
+    del first
+    assert _core.memory_stats()["cached"] > most // 2
+    fastnn.empty(most * 7 // 10, dtype=fastnn.uint8)  # the cached block gives way
+    assert _core.memory_stats()["cached"] < most * 9 // 10
+    _core.trim_memory()
 
 
 def test_empty_tensors_with_large_extents():
