@@ -211,3 +211,9 @@ def test_rows_of_nothing(shape, dims):
         y.sum().backward()
         assert y.shape == shape and x.grad.shape == shape and weight.grad.shape == dims
         assert not weight.grad.numpy().any()
+
+
+def test_groups_are_at_most_the_channels():
+    with pytest.raises(ValueError, match="must be at least 1 and divide the 0 channels"):
+        launch.group_norm_forward(fastnn.zeros(2, 0, 3), None, None, groups=5, eps=1e-5)
+    assert launch.group_norm_forward(fastnn.zeros(2, 0, 3), None, None, groups=1, eps=1e-5)[1].shape == (2, 1)

@@ -33,7 +33,7 @@ static int check(fnn_call *call, const fnn_tensor *x) {
     if (x->rank < 2)
         return fnn_fail(call, FNN_VALUE_ERROR, "argument 'x' has shape %s, but must have at least 2 dimensions: (N, C, ...)",
                         fnn_shape_text(x));
-    if (groups < 1 || x->shape[1] % groups)
+    if (groups < 1 || groups > fnn_max(x->shape[1], 1) || x->shape[1] % groups)
         return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'groups' is %lld, but must be at least 1 and divide the %td channels of x %s",
                         (long long)groups, x->shape[1], fnn_shape_text(x));
     return FNN_OK;
