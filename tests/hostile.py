@@ -6,6 +6,7 @@ Before each call its description goes to LOG: after a crash its last line says w
 not crash, hang, change its inputs or write outside its outputs.
 """
 
+import dataclasses
 import sys
 import zlib
 
@@ -146,8 +147,21 @@ def wrong_out(hostile, op, results):
     return outs[0] if len(outs) == 1 else tuple(outs[:hostile.one_of((1, len(outs), len(outs)))])
 
 
+def emptied(hostile, call):
+    """The call with one of its extents 0 wherever it stands: often right, with nothing to compute."""
+    extents = sorted({n for given in (*call.inputs, call.given_output) if given for n in given[0]})
+    gone = hostile.one_of(extents or [0])
+
+    def without(given):
+        return given and (tuple(0 if n == gone else n for n in given[0]), given[1])
+
+    return dataclasses.replace(call, inputs=[without(given) for given in call.inputs], given_output=without(call.given_output))
+
+
 def attack(hostile, call, log):
     op = getattr(launch, call.op)
+    if hostile.chance(0.2):
+        call = emptied(hostile, call)
     where = hostile.rng.random(len(call.inputs)) < 0.3
     inputs = [hostile.input(described, wrong) for described, wrong in zip(call.inputs, where)]
     attributes = hostile.attributes(call.attributes, hostile.chance(0.4))
