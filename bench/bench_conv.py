@@ -53,7 +53,8 @@ def ours_and_peers(layer: Conv, batch: int, which: str) -> list[Callable[[], Any
     fx, fweight, fdy = channels_last(x), fastnn.tensor(weight), channels_last(dy)
     functions = [{"forward": lambda: launch.conv2d_forward(fx, fweight, None, **options),
                   "backward_input": lambda: launch.conv2d_backward_input(fdy, fweight, input=x.shape[2:], **options),
-                  "backward_weight": lambda: launch.conv2d_backward_weight(fdy, fx, kernel=shape[2:], **options)}[which]]
+                  "backward_weight": lambda: launch.conv2d_backward_weight(fdy, fx, kernel=shape[2:], **options)
+                  }[which]]
     for layout in (torch.contiguous_format, torch.channels_last):
         tx, tweight, tdy = (torch.from_numpy(a).contiguous(memory_format=layout) for a in (x, weight, dy))
         pair = (layer.stride,) * 2, (layer.padding,) * 2, (1, 1)

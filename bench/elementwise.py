@@ -1,8 +1,8 @@
-"""What an element costs on one thread: arithmetic in cache on every instruction set, and memory on 64 MB against a copy.
+"""What an element costs on one thread: arithmetic in cache on every instruction set; memory, 64 MB against a copy.
 
 The first table gives the `ns` column of csrc/ops.def (its avx2 column) and the costs in csrc/ops/random.c; the second
-shows that results larger than the caches are written at copy bandwidth (csrc/kernels/stream.h). Times are of the thread,
-so that other processes disturb little; the least of several runs counts.
+shows that results larger than the caches are written at copy bandwidth (csrc/kernels/stream.h). Times are of the
+thread, so that other processes disturb little; the least of several runs counts.
 
     python bench/elementwise.py
 """

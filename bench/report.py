@@ -14,7 +14,8 @@ from collections import defaultdict
 from pathlib import Path
 
 TITLES = {"test_product": "matrix products", "test_step": "training steps",
-          "test_convolution": "convolutions, each pass", "test_op": "single operations", "test_epoch": "an epoch of scikit-learn's recipe"}
+          "test_convolution": "convolutions, each pass", "test_op": "single operations",
+          "test_epoch": "an epoch of scikit-learn's recipe"}
 
 
 def read(path: str) -> list[dict]:
@@ -28,7 +29,7 @@ SPEEDS = (("gflops", "GFLOP/s", "peak_gflops"), ("gigabytes_per_second", "GB/s",
 
 
 def speed_and_share(info: dict) -> tuple[str, str]:
-    """How fast, and the share of what the machine can do; of multiply-adds and bandwidth, the one nearer to its limit."""
+    """How fast, and the share of what the machine can do: of multiply-adds or bandwidth, the one nearer its limit."""
     found = [(info[name] / info[most] if info.get(most) else 0.0, f"{info[name]:.0f} {unit}")
              for name, unit, most in SPEEDS if name in info]
     share, speed = max(found, key=lambda pair: pair[0], default=(0.0, ""))

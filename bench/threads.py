@@ -1,4 +1,4 @@
-"""What opening a parallel region costs, and sharing a loop in a team already awake: the figures of parallel.c's thresholds.
+"""What opening a parallel region costs, and a loop in a team already awake: the figures of parallel.c's thresholds.
 
     python bench/threads.py [--threads 2]
 """

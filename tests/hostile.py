@@ -1,9 +1,9 @@
-"""Calls every op with arguments that are wrong in random ways. Run as a program, so that a crash ends only this process.
+"""Calls every op with arguments wrong in random ways. Run as a program, so that a crash ends only this process.
 
     python tests/hostile.py LOG [CALLS_PER_OP [SEED [OP ...]]]
 
-Before each call its description goes to LOG: after a crash its last line says what did it. A call may succeed or raise; it must
-not crash, hang, change its inputs or write outside its outputs.
+Before each call its description goes to LOG: after a crash its last line says what did it. A call may succeed or raise;
+it must not crash, hang, change its inputs or write outside its outputs.
 """
 
 import dataclasses
@@ -155,7 +155,8 @@ def emptied(hostile, call):
     def without(given):
         return given and (tuple(0 if n == gone else n for n in given[0]), given[1])
 
-    return dataclasses.replace(call, inputs=[without(given) for given in call.inputs], given_output=without(call.given_output))
+    return dataclasses.replace(call, inputs=[without(given) for given in call.inputs],
+                               given_output=without(call.given_output))
 
 
 def attack(hostile, call, log):
@@ -171,7 +172,8 @@ def attack(hostile, call, log):
     out = None
     if call.given_output is not None:
         out = hostile.input(call.given_output, hostile.chance(0.5))
-        described.append(f"out={out.dtype}{out.shape}/{out.strides}" if isinstance(out, fastnn.Tensor) else f"out={out!r}")
+        described.append(f"out={out.dtype}{out.shape}/{out.strides}" if isinstance(out, fastnn.Tensor)
+                         else f"out={out!r}")
     print(op.name, described, attributes, file=log, flush=True)
     before = [np.array(t) if isinstance(t, fastnn.Tensor) else None for t in inputs]
     if out is not None:

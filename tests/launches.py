@@ -1,4 +1,4 @@
-"""The launches that the OpSpec list leads to: what each op is really called with. Used by the fuzzer and the registry's test."""
+"""The launches that the OpSpec list leads to: what each op is called with. For the fuzzer and the registry's test."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def _real(*shapes, dtype="float32"):
 _GENERATOR, _SCALAR = ((2,), "int64"), ((), "float64")
 _UPDATE = {"weight_decay": 0.1, "decoupled": 0.0, "maximize": 0.0}
 
-# Ops that no operation with a reference leads to (in-place updates, random numbers, indices), and the file that tests each.
+# Ops that no operation with a reference leads to (in-place updates, random numbers, indices), and the file that tests
+# each.
 TESTED_BY_NAME = {
     "sgd_step": ("test_optim.py", [*_real((3, 40), (3, 40)), _SCALAR], _UPDATE),
     "sgd_momentum_step": ("test_optim.py", [*_real((3, 40), (3, 40), (3, 40)), _SCALAR],
@@ -77,14 +78,16 @@ TESTED_BY_NAME = {
     "normal": ("test_random.py", [_GENERATOR], {"mean": 0.0, "std": 1.0, "ordinal": 0}),
     "randperm": ("test_random.py", [_GENERATOR], {"ordinal": 0}),
     "max_pool2d_indices": ("test_pool.py", [((2, 3, 4, 5), "int32")],
-                           {"input": (8, 10), "kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": 0}),
+                           {"input": (8, 10), "kernel": (2, 2), "stride": (2, 2), "padding": (0, 0),
+                            "dilation": (1, 1), "ceil_mode": 0}),
 }
 _WRITES_INTO = {"uniform": ((3, 40), "float32"), "normal": ((3, 40), "float32"), "randperm": ((50,), "int64")}
 
 
 def by_name() -> dict[str, list[Launch]]:
     """Launches of the ops in `TESTED_BY_NAME`."""
-    return {op: [Launch(op, inputs, attributes, _WRITES_INTO.get(op))] for op, (_, inputs, attributes) in TESTED_BY_NAME.items()}
+    return {op: [Launch(op, inputs, attributes, _WRITES_INTO.get(op))]
+            for op, (_, inputs, attributes) in TESTED_BY_NAME.items()}
 
 
 def of_specs() -> dict[str, list[Launch]]:

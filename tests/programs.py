@@ -12,10 +12,11 @@ import fastnn
 
 
 def run(code: str, *, timeout: float = 120, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
-    """Runs `code`, which finds the fastnn under test and this folder's modules; ends it, and fails, after `timeout` seconds."""
+    """Runs `code`, which finds the fastnn under test and this folder's modules; fails after `timeout` seconds."""
     path = [str(Path(fastnn.__file__).parents[1]), str(Path(__file__).parent)]
     settings = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **environment}
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=settings, timeout=timeout, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=settings, timeout=timeout,
+                            capture_output=True, text=True)
     assert not check or result.returncode == 0, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
     return result
 

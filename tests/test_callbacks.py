@@ -154,7 +154,8 @@ def test_model_checkpoint(tmp_path):
     pytest.importorskip("safetensors")
     from fastnn.io import load_file
     scripted_run([3, 1, 2], [ModelCheckpoint(tmp_path / "{epoch:02d}-{val_scripted:.1f}.safetensors")])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["01-3.0.safetensors", "02-1.0.safetensors", "03-2.0.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["01-3.0.safetensors", "02-1.0.safetensors",
+                                                          "03-2.0.safetensors"]
     trainer = scripted_run([3, 1, 2], [ModelCheckpoint(tmp_path / "best", "val_scripted", save_best_only=True)])
     assert not same(load_file(tmp_path / "best"), weights(trainer.model))
     assert same(load_file(tmp_path / "best"), load_file(tmp_path / "02-1.0.safetensors"))

@@ -169,7 +169,8 @@ def test_info(capsys):
     assert facts["version"] == fastnn.__version__ and facts["numpy"] == np.__version__
     assert facts["isa"]["in_use"] in facts["isa"]["available"] and facts["isa"]["why"]
     assert facts["threads"]["in_use"] == fastnn.get_num_threads() and facts["threads"]["why"]
-    for piece in (facts["version"], facts["numpy"], *(facts[k][w] for k in ("isa", "threads") for w in ("in_use", "why"))):
+    for piece in (facts["version"], facts["numpy"],
+                  *(facts[k][w] for k in ("isa", "threads") for w in ("in_use", "why"))):
         assert str(piece) in text
 
 

@@ -1,4 +1,4 @@
-"""Convolutions against a float64 NumPy reference: all three passes, every ISA, any geometry, layout and number of threads."""
+"""Convolutions against a float64 NumPy reference: all passes, every ISA, any geometry, layout and number of threads."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,10 @@ class Case:
     def __init__(self, seed, dtype=np.float32, **fixed):
         rng = np.random.default_rng(seed)
         small = {"groups": int(rng.choice([1, 1, 1, 2, 3])), "n": int(rng.integers(1, 4)),
-                 "c": int(rng.choice([1, 2, 3, 5, 8, 16, 17, 33, 70])), "k": int(rng.choice([1, 2, 6, 15, 16, 31, 33, 64, 70])),
-                 "h": int(rng.integers(1, 34)), "w": int(rng.integers(1, 34)), "r": int(rng.integers(1, 6)), "s": int(rng.integers(1, 6)),
+                 "c": int(rng.choice([1, 2, 3, 5, 8, 16, 17, 33, 70])),
+                 "k": int(rng.choice([1, 2, 6, 15, 16, 31, 33, 64, 70])),
+                 "h": int(rng.integers(1, 34)), "w": int(rng.integers(1, 34)), "r": int(rng.integers(1, 6)),
+                 "s": int(rng.integers(1, 6)),
                  "stride": tuple(int(v) for v in rng.choice([1, 1, 1, 2, 3], 2)),
                  "padding": tuple(int(v) for v in rng.integers(0, 4, 4)),
                  "dilation": tuple(int(v) for v in rng.choice([1, 1, 1, 2, 3], 2)), "bias": bool(rng.integers(0, 2))}
@@ -39,7 +41,8 @@ class Case:
         self.w = max(self.w, (self.s - 1) * self.dilation[1] + 1 - self.padding[2] - self.padding[3])
         self.oh = (self.h + sum(self.padding[:2]) - (self.r - 1) * self.dilation[0] - 1) // self.stride[0] + 1
         self.ow = (self.w + sum(self.padding[2:]) - (self.s - 1) * self.dilation[1] - 1) // self.stride[1] + 1
-        self.attributes = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        self.attributes = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation,
+                           "groups": self.groups}
         self.x = rng.standard_normal((self.n, self.groups * self.c, self.h, self.w)).astype(dtype)
         self.weight = rng.standard_normal((self.groups * self.k, self.c, self.r, self.s)).astype(dtype)
         self.b = rng.standard_normal(self.groups * self.k).astype(dtype) if self.bias else None
@@ -140,20 +143,29 @@ def test_threads_and_layouts_do_not_change_a_bit(seed):
 
 
 @pytest.mark.parametrize("sizes", [
-    dict(n=3, groups=1, c=160, k=96, h=30, w=30, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),   # split gradient
-    dict(n=83, groups=1, c=20, k=9, h=7, w=7, r=1, s=1, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)),      # parts cut images
+    dict(n=3, groups=1, c=160, k=96, h=30, w=30, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1),
+         dilation=(1, 1)),   # split gradient
+    dict(n=83, groups=1, c=20, k=9, h=7, w=7, r=1, s=1, stride=(1, 1), padding=(0, 0, 0, 0),
+         dilation=(1, 1)),      # parts cut images
     dict(n=83, groups=1, c=20, k=9, h=14, w=14, r=1, s=1, stride=(2, 2), padding=(0, 0, 0, 0), dilation=(1, 1)),
     dict(n=83, groups=1, c=20, k=9, h=7, w=7, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),
     dict(n=83, groups=2, c=3, k=9, h=7, w=7, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),
-    dict(n=2, groups=1, c=20, k=9, h=3, w=3, r=1, s=1, stride=(2, 2), padding=(1, 1, 1, 1), dilation=(1, 1)),       # keeps its size
-    dict(n=4, groups=1, c=3, k=40, h=61, w=59, r=7, s=7, stride=(2, 2), padding=(3, 3, 3, 3), dilation=(1, 1)),     # several parts
-    dict(n=2, groups=1, c=1024, k=33, h=7, w=7, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),    # rows a page apart
+    dict(n=2, groups=1, c=20, k=9, h=3, w=3, r=1, s=1, stride=(2, 2), padding=(1, 1, 1, 1),
+         dilation=(1, 1)),       # keeps its size
+    dict(n=4, groups=1, c=3, k=40, h=61, w=59, r=7, s=7, stride=(2, 2), padding=(3, 3, 3, 3),
+         dilation=(1, 1)),     # several parts
+    dict(n=2, groups=1, c=1024, k=33, h=7, w=7, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1),
+         dilation=(1, 1)),    # rows a page apart
     dict(n=2, groups=1, c=1024, k=40, h=5, w=6, r=1, s=1, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)),
-    dict(n=1, groups=1, c=512, k=300, h=4, w=4, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1)),    # split panels
-    dict(n=2, groups=1, c=40, k=70, h=28, w=28, r=1, s=1, stride=(2, 2), padding=(0, 0, 0, 0), dilation=(1, 1)),    # untouched pixels
+    dict(n=1, groups=1, c=512, k=300, h=4, w=4, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1),
+         dilation=(1, 1)),    # split panels
+    dict(n=2, groups=1, c=40, k=70, h=28, w=28, r=1, s=1, stride=(2, 2), padding=(0, 0, 0, 0),
+         dilation=(1, 1)),    # untouched pixels
     dict(n=2, groups=70, c=1, k=1, h=40, w=40, r=3, s=3, stride=(2, 2), padding=(1, 1, 1, 1), dilation=(1, 1)),
-    dict(n=1, groups=1, c=2, k=3, h=5, w=3000, r=2, s=3, stride=(1, 1), padding=(0, 1, 2, 3), dilation=(1, 2)),     # split rows
-    dict(n=2, groups=1, c=4, k=3, h=9, w=8, r=2, s=2, stride=(5, 4), padding=(1, 0, 2, 3), dilation=(2, 3)),        # empty phases
+    dict(n=1, groups=1, c=2, k=3, h=5, w=3000, r=2, s=3, stride=(1, 1), padding=(0, 1, 2, 3),
+         dilation=(1, 2)),     # split rows
+    dict(n=2, groups=1, c=4, k=3, h=9, w=8, r=2, s=2, stride=(5, 4), padding=(1, 0, 2, 3),
+         dilation=(2, 3)),        # empty phases
 ])
 def test_large_and_odd_geometries(sizes):
     case = Case(7, **sizes)
@@ -169,8 +181,10 @@ def test_large_and_odd_geometries(sizes):
 def test_results_are_channels_last_and_gradients_of_weights_c_ordered():
     case = Case(0, n=2, groups=1, c=3, k=5, h=8, w=8, r=3, s=3)
     y = launch.conv2d_forward(fastnn.tensor(case.x), fastnn.tensor(case.weight), None, **case.attributes)
-    dx = launch.conv2d_backward_input(fastnn.tensor(case.dy), fastnn.tensor(case.weight), input=(case.h, case.w), **case.attributes)
-    dweight = launch.conv2d_backward_weight(fastnn.tensor(case.dy), fastnn.tensor(case.x), kernel=(3, 3), **case.attributes)
+    dx = launch.conv2d_backward_input(fastnn.tensor(case.dy), fastnn.tensor(case.weight), input=(case.h, case.w),
+                                      **case.attributes)
+    dweight = launch.conv2d_backward_weight(fastnn.tensor(case.dy), fastnn.tensor(case.x), kernel=(3, 3),
+                                            **case.attributes)
     assert y.is_channels_last() and dx.is_channels_last() and dweight.is_contiguous()
 
 
@@ -208,11 +222,13 @@ def test_nan_reaches_what_reads_it_and_nothing_else():
     expected = np.zeros((9, 9), bool)
     expected[3:6, 3:6] = True
     np.testing.assert_array_equal(np.isnan(y[0]), np.broadcast_to(expected, (3, 9, 9)))
-    dweight = launch.conv2d_backward_weight(fastnn.tensor(np.ones_like(y)), fastnn.tensor(x), kernel=(3, 3), **a).numpy()
+    dweight = launch.conv2d_backward_weight(fastnn.tensor(np.ones_like(y)), fastnn.tensor(x), kernel=(3, 3),
+                                            **a).numpy()
     assert np.isnan(dweight[:, 1]).all() and not np.isnan(dweight[:, 0]).any()
 
 
-GOOD = {"x": (2, 4, 8, 8), "weight": (6, 4, 3, 3), "bias": None, "stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1),
+GOOD = {"x": (2, 4, 8, 8), "weight": (6, 4, 3, 3), "bias": None, "stride": (1, 1), "padding": (0, 0, 0, 0),
+        "dilation": (1, 1),
         "groups": 1}
 
 

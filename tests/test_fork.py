@@ -1,4 +1,4 @@
-"""Forked children compute after their parent has: libgomp's threads do not exist in them, and a naive engine hangs there for ever.
+"""Forked children compute after their parent has: libgomp's threads do not exist in them: a naive engine hangs.
 
 Every case is a process of its own that is ended when it hangs.
 """

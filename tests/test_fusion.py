@@ -1,4 +1,4 @@
-"""Fusion rules: each is applied where it should be, changes no bit, and writes nothing lasting before a call that may fail."""
+"""Fusion rules: each is applied where it should, changes no bit, writes nothing lasting before a call that may fail."""
 
 import numpy as np
 import pytest
@@ -31,9 +31,11 @@ NETWORKS = {
     "update behind linear's weight gradient": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 300)), 1),
     "few rows of a weight gradient": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 5)), 1),
     "update behind a convolution's weight gradient": (lambda: nn.Sequential(nn.Conv2d(3, 20, 3), nn.Flatten()), 1),
-    "ReLU's gradient behind pooling's": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()), 2),
+    "ReLU's gradient behind pooling's": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()), 2),
     "ReLU's gradient behind a convolution's": (
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(), nn.Conv2d(5, 2, 3), nn.Flatten()), 3),
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(),
+                              nn.Conv2d(5, 2, 3), nn.Flatten()), 3),
     "sum and ReLU behind normalisation": (lambda: nn.Sequential(ResidualBlock(), ResidualBlock(), nn.Flatten()), 4),
 }
 

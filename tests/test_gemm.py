@@ -1,4 +1,4 @@
-"""Matrix products: every shape, stride, ISA and number of threads against NumPy in float64, and against each other bit for bit."""
+"""Matrix products: every shape, stride, ISA, number of threads against NumPy in float64, and each other bit for bit."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,8 @@ def test_matmul_of_odd_shapes_and_strides(isa, dtype):
     _core.set_isa(isa)
     rng = np.random.default_rng(0)
     for case in range(150):
-        m, n, k = rng.integers(1, 71, 3) if case % 10 else (rng.integers(1, 9), rng.integers(1, 5), rng.integers(0, 1200))
+        thin = rng.integers(1, 9), rng.integers(1, 5), rng.integers(0, 1200)
+        m, n, k = rng.integers(1, 71, 3) if case % 10 else thin
         a, b = random(rng, (m, k), dtype), random(rng, (k, n), dtype)
         plain = launch.matmul(laid_out(a, "C"), laid_out(b, "C")).numpy()
         check(plain, a, b)
@@ -82,7 +83,8 @@ def test_linear_and_its_gradients(isa, dtype):
         check(dx.numpy(), dy, w)
         check(dw.numpy(), dy.T, x)
         xs, ws, dys = (laid_out(t, o) for t, o in zip((x, w, dy), order))
-        np.testing.assert_array_equal(y.numpy(), launch.linear_forward(xs, ws, laid_out(bias[None], "steps")[0]).numpy())
+        np.testing.assert_array_equal(y.numpy(),
+                                      launch.linear_forward(xs, ws, laid_out(bias[None], "steps")[0]).numpy())
         np.testing.assert_array_equal(dx.numpy(), launch.linear_backward_input(dys, ws).numpy())
         np.testing.assert_array_equal(dw.numpy(), launch.linear_backward_weight(dys, xs).numpy())
 
@@ -126,7 +128,8 @@ def test_a_packed_operand_larger_than_its_buffer_comes_in_slabs():
     whole = launch.matmul(laid_out(a, "C"), laid_out(b, "C")).numpy()
     for cols in (slice(0, 9), slice(2090, 2130), slice(4190, 4200)):
         check(whole[:, cols], a, b[:, cols])
-        np.testing.assert_array_equal(whole[:40, cols], launch.matmul(laid_out(a[:40], "C"), laid_out(b[:, cols], "C")).numpy())
+        np.testing.assert_array_equal(whole[:40, cols],
+                                      launch.matmul(laid_out(a[:40], "C"), laid_out(b[:, cols], "C")).numpy())
 
 
 def test_batch_axes_broadcast_and_merge():
@@ -169,7 +172,8 @@ def test_results_may_go_into_any_strides():
         np.testing.assert_array_equal(y, np.array(out))
         out = laid_out(np.full((40, 20), np.nan, np.float32), order)
         launch.linear_backward_weight(laid_out(y, "C"), laid_out(a[:, :20], "C"), out=out)
-        np.testing.assert_array_equal(np.array(out), launch.linear_backward_weight(laid_out(y, "C"), laid_out(a[:, :20], "C")).numpy())
+        np.testing.assert_array_equal(np.array(out),
+                                      launch.linear_backward_weight(laid_out(y, "C"), laid_out(a[:, :20], "C")).numpy())
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 6), (5, 0, 6), (5, 6, 0), (0, 0, 0)])
@@ -184,7 +188,8 @@ def test_empty_products(shape):
 def test_threads_do_not_change_a_bit():
     rng = np.random.default_rng(8)
     _core.set_thread_policy("force")
-    for m, n, k in ((200, 256, 784), (4, 256, 784), (64, 10, 256), (1, 500, 2000), (300, 2, 300), (70, 70, 3), (500, 500, 70),
+    for m, n, k in ((200, 256, 784), (4, 256, 784), (64, 10, 256), (1, 500, 2000), (300, 2, 300), (70, 70, 3),
+                    (500, 500, 70),
                     (800, 300, 70)):
         x, w, dy = random(rng, (m, k), np.float32), random(rng, (n, k), np.float32), random(rng, (m, n), np.float32)
         x, w, dy = laid_out(x, "C"), laid_out(w, "C"), laid_out(dy, "C")
@@ -211,11 +216,13 @@ def test_special_values_stay_where_they_belong():
 
 def test_errors_say_what_is_allowed():
     z = fastnn.zeros
-    with pytest.raises(ValueError, match=r"linear_forward: argument 'x' has shape \(2, 3\), but its last axis must be in_features = 4"):
+    message = r"linear_forward: argument 'x' has shape \(2, 3\), but its last axis must be in_features = 4"
+    with pytest.raises(ValueError, match=message):
         launch.linear_forward(z(2, 3), z(5, 4), None)
     with pytest.raises(ValueError, match=r"argument 'bias' has shape \(4,\), but must be \(5,\)"):
         launch.linear_forward(z(2, 4), z(5, 4), z(4))
-    with pytest.raises(ValueError, match=r"argument 'weight' has shape \(5,\), but must be \(out_features, in_features\)"):
+    with pytest.raises(ValueError,
+                       match=r"argument 'weight' has shape \(5,\), but must be \(out_features, in_features\)"):
         launch.linear_forward(z(2, 5), z(5), None)
     with pytest.raises(ValueError, match=r"matmul: shapes \(2, 3\) and \(4, 5\) do not match"):
         launch.matmul(z(2, 3), z(4, 5))

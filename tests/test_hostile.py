@@ -1,4 +1,4 @@
-"""No input, however wrong, crashes the process or writes outside its buffers (see hostile.py, which runs in a process of its own)."""
+"""No input, however wrong, crashes or writes outside its buffers (hostile.py, which runs in a process of its own)."""
 
 from pathlib import Path
 
@@ -14,7 +14,8 @@ def test_wrong_calls_raise_and_do_no_harm(seed, tmp_path):
     log = tmp_path / "calls.log"
     result = run(f"import hostile; hostile.main({str(log)!r}, {calls}, {seed})", timeout=600, check=False)
     last = log.read_text().splitlines()[-1:] if log.exists() else []
-    assert result.returncode == 0, f"exit code {result.returncode} after {last}\n{result.stdout}\n{result.stderr[-6000:]}"
+    what = f"exit code {result.returncode} after {last}\n{result.stdout}\n{result.stderr[-6000:]}"
+    assert result.returncode == 0, what
     assert " raised" in result.stdout
 
 

@@ -51,4 +51,4 @@ def test_empty_isa_means_none_was_given():
 
 
 def test_sub_packages_are_listed_before_they_are_loaded():
-    assert "True" == output("import fastnn; print({'nn', 'optim', 'train', 'data', 'io', 'models', 'testing'} <= set(dir(fastnn)))")
+    assert {"nn", "optim", "train", "data", "io", "models"} <= set(output("import fastnn; print(*dir(fastnn))").split())

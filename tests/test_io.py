@@ -30,7 +30,8 @@ def assert_same(a, b):
 def test_tensors_and_metadata_come_back(tmp_path):
     rng = np.random.default_rng(0)
     tensors = {
-        "matrix": rng.normal(size=(3, 4)).astype(np.float32), "wide": rng.normal(size=5), "scalar": np.array(2.5, np.float32),
+        "matrix": rng.normal(size=(3, 4)).astype(np.float32), "wide": rng.normal(size=5),
+        "scalar": np.array(2.5, np.float32),
         "empty": np.zeros((0, 3), np.float32), "labels": np.arange(4), "bytes": np.arange(3, dtype=np.uint8),
         "mask": np.array([True, False]), "turned": rng.normal(size=(3, 4)).T, "tensor": fastnn.tensor([[1.0, 2.0]]),
         "channels last": np.moveaxis(rng.normal(size=(2, 4, 5, 3)), 3, 1),
@@ -82,8 +83,10 @@ def test_tied_parameters_are_stored_once(tmp_path):
 @pytest.mark.parametrize("change, message", [
     (lambda t: t.pop("2.bias"), r"missing.*2\.bias"),
     (lambda t: t.update(extra=np.ones(1)), "extra"),
-    (lambda t: t.update({"0.weight": np.zeros((5, 6), np.float32), "2.bias": np.zeros(4, np.float32)}), r"\(5, 6\).*\(4,\)"),
-    (lambda t: t.update({"0.weight": t["0.weight"].astype(float)}), "0.weight is float64 in the file, float32 in the model"),
+    (lambda t: t.update({"0.weight": np.zeros((5, 6), np.float32), "2.bias": np.zeros(4, np.float32)}),
+     r"\(5, 6\).*\(4,\)"),
+    (lambda t: t.update({"0.weight": t["0.weight"].astype(float)}),
+     "0.weight is float64 in the file, float32 in the model"),
 ])
 def test_a_file_that_does_not_fit_changes_nothing(tmp_path, change, message):
     tensors = values(mlp([7, 5, 3]))
@@ -123,8 +126,10 @@ def test_damaged_files_are_refused(tmp_path, damage):
     path = tmp_path / "m.safetensors"
     io.save_model(mlp([7, 5, 3]), path)
     data = path.read_bytes()
-    path.write_bytes({"empty": b"", "cut header": data[:40], "cut data": data[:-4], "huge header": b"\xff" * 7 + b"\x7f" + data[8:],
-                      "pickle": b"\x80\x04cos\nsystem\n(S'false'\ntR.", "text": b"hello world, this is no model"}[damage])
+    path.write_bytes({"empty": b"", "cut header": data[:40], "cut data": data[:-4],
+                      "huge header": b"\xff" * 7 + b"\x7f" + data[8:],
+                      "pickle": b"\x80\x04cos\nsystem\n(S'false'\ntR.",
+                      "text": b"hello world, this is no model"}[damage])
     with pytest.raises(ValueError, match="not a complete safetensors file") as caught:
         io.load_file(path)
     assert str(path) in str(caught.value)
@@ -148,7 +153,8 @@ def test_what_cannot_be_saved(tmp_path):
 
 def test_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"saving weights needs the package 'safetensors'.*pip install 'fastnn\[files\]'"):
+    with pytest.raises(ImportError,
+                       match=r"saving weights needs the package 'safetensors'.*pip install 'fastnn\[files\]'"):
         io.save_file({}, tmp_path / "x")
 
 

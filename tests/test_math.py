@@ -8,14 +8,17 @@ from fastnn import nn
 from fastnn.ops import activation, math
 from fastnn.ops.dropout import dropout
 
-TYPES = {"float32": fastnn.float32, "float64": fastnn.float64, "int64": fastnn.int64, "int32": fastnn.int32, "uint8": fastnn.uint8,
+TYPES = {"float32": fastnn.float32, "float64": fastnn.float64, "int64": fastnn.int64, "int32": fastnn.int32,
+         "uint8": fastnn.uint8,
          "bool": fastnn.bool}
 
 
 @pytest.mark.parametrize("a, b, expected", [
-    ("float32", "float64", "float64"), ("int64", "float32", "float32"), ("float64", "bool", "float64"), ("int32", "int32", "int32"),
+    ("float32", "float64", "float64"), ("int64", "float32", "float32"), ("float64", "bool", "float64"),
+    ("int32", "int32", "int32"),
     ("uint8", "int32", "int64"), ("bool", "bool", "int64"), ("float32", 2, "float32"), ("float64", 2.5, "float64"),
-    ("int64", 2, "int64"), ("int32", 2, "int32"), ("uint8", 300, "int64"), ("int64", 2.5, "float32"), ("bool", 2, "int64"),
+    ("int64", 2, "int64"), ("int32", 2, "int32"), ("uint8", 300, "int64"), ("int64", 2.5, "float32"),
+    ("bool", 2, "int64"),
     ("int32", True, "int32")])
 def test_result_types(a, b, expected):
     x = fastnn.ones(3, dtype=TYPES[a])
@@ -105,7 +108,7 @@ def test_float32_gradients_come_back_through_a_float64_product():
 def test_activation_names():
     assert activation.activation("logistic") is activation.sigmoid
     assert activation.activation(activation.tanh) is activation.tanh
-    with pytest.raises(ValueError, match="name is 'swush', but must be one of identity, relu"):
+    with pytest.raises(ValueError, match="name is 'swush', but must be one of identity, linear, relu"):
         activation.activation("swush")
 
 

@@ -52,7 +52,8 @@ def test_every_size_is_aligned_and_whole():
         np.testing.assert_array_equal(t.numpy(), np.full(t.shape, t.numel() % 97, np.float32))
 
 
-@pytest.mark.parametrize("shape", [(2**40,), (2**31, 2**31), (2**62, 2), (2**62, 2**62, 2**62), (2**63 - 1,), (1, 2**60, 1, 2**60)])
+@pytest.mark.parametrize("shape", [(2**40,), (2**31, 2**31), (2**62, 2), (2**62, 2**62, 2**62), (2**63 - 1,),
+                                   (1, 2**60, 1, 2**60)])
 def test_impossible_sizes_raise(shape):
     for make in (fastnn.zeros, fastnn.empty, fastnn.ones):
         with pytest.raises((MemoryError, OverflowError)):
@@ -82,7 +83,8 @@ def test_empty_tensors_with_large_extents():
 
 def test_views_too_large_to_count_are_refused():
     t = fastnn.ones(4)
-    for shape, strides in [((2**32 + 1,), (2**32,)), ((2**62,), (8,)), ((2**33, 2**33), (0, 0)), ((0, 2**40, 2**40), (1, 1, 1)),
+    for shape, strides in [((2**32 + 1,), (2**32,)), ((2**62,), (8,)), ((2**33, 2**33), (0, 0)),
+                           ((0, 2**40, 2**40), (1, 1, 1)),
                            ((2,), (2**62,))]:
         with pytest.raises(ValueError, match="too large"):
             t.as_strided(shape, strides)
@@ -107,7 +109,8 @@ def test_a_tensor_keeps_the_memory_of_its_array():
 
 def step():
     """A model is built, takes a training step, and is forgotten."""
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(10))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                          nn.LazyLinear(10))
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(2):
         loss = F.cross_entropy(model(fastnn.ones(4, 1, 10, 10)), fastnn.tensor([1, 2, 3, 4]))

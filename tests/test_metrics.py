@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fastnn.train import (AUC, F1, METRICS, R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, MeanSquaredError, Perplexity,
+from fastnn.train import (AUC, F1, METRICS, R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, MeanSquaredError,
+                          Perplexity,
                           Precision, Recall, TopKAccuracy, get_metric)
 
 N = 500
@@ -106,7 +107,8 @@ def test_precision_recall_f1(skl, title, classes, average, weights):
         labels[labels == 3] = 0  # a class that is only predicted,
         logits[:, 4] = -9  # and one that is only there
     known = {"auto": "binary" if classes == 2 else "macro"}.get(average, average)
-    wanted = getattr(skl, f"{title}_score")(labels, logits.argmax(1), average=known, sample_weight=weights, zero_division=0)
+    wanted = getattr(skl, f"{title}_score")(labels, logits.argmax(1), average=known, sample_weight=weights,
+                                            zero_division=0)
     assert stream(metric, logits, labels, weights) == pytest.approx(wanted)
 
 
@@ -114,7 +116,8 @@ def test_precision_recall_f1(skl, title, classes, average, weights):
 def test_auc(skl, form, weights):
     logits, labels = problem(5 if form == "five classes" else 2)
     if form == "five classes":
-        wanted = np.mean([skl.roc_auc_score(labels == c, softmax(logits.astype(float))[:, c], sample_weight=weights) for c in range(5)])
+        wanted = np.mean([skl.roc_auc_score(labels == c, softmax(logits.astype(float))[:, c], sample_weight=weights)
+                          for c in range(5)])
         found = stream(AUC(), logits, labels, weights)
     else:
         difference = (logits[:, 1] - logits[:, 0]).astype(float)
@@ -147,7 +150,8 @@ def test_regression_metrics(skl, outputs, weights):
     shape = N if outputs is None else (N, outputs)
     target = 1e4 + rng.normal(size=shape)  # an offset that loses 8 digits in a naive sum of squares
     prediction = target + 0.5 * rng.normal(size=shape)
-    for metric, name in ((MeanAbsoluteError(), "mean_absolute_error"), (MeanSquaredError(), "mean_squared_error"), (R2(), "r2_score")):
+    for metric, name in ((MeanAbsoluteError(), "mean_absolute_error"), (MeanSquaredError(), "mean_squared_error"),
+                         (R2(), "r2_score")):
         wanted = getattr(skl, name)(target, prediction, sample_weight=weights)
         assert stream(metric, prediction, target, weights) == pytest.approx(wanted, rel=1e-9), name
 
@@ -163,7 +167,8 @@ def test_perplexity(skl, weights):
     logits, labels = problem(5)
     wanted = np.exp(skl.log_loss(labels, softmax(logits.astype(np.float64)), sample_weight=weights))
     assert stream(Perplexity(), logits, labels, weights) == pytest.approx(wanted, rel=1e-9)
-    assert stream(Perplexity(from_logits=False), softmax(logits.astype(float)), labels, weights) == pytest.approx(wanted, rel=1e-9)
+    assert stream(Perplexity(from_logits=False), softmax(logits.astype(float)), labels,
+                  weights) == pytest.approx(wanted, rel=1e-9)
     metric = Perplexity()
     metric.update(np.array([[1000.0, 0.0]]), [0])  # no overflow
     assert metric.result() == 1

@@ -57,12 +57,15 @@ def train(name, config, shape, steps, capture, optimizer):
 
 
 CASES = [("mlp", {"sizes": (20, 16, 10)}, (12, 20), 50), ("lenet5", {}, (4, 1, 28, 28), 50),
-         ("resnet20", {"width": 4}, (4, 3, 16, 16), 12), ("resnet18", {"width": 4, "num_classes": 10}, (2, 3, 64, 64), 8),
-         ("resnet50", {"width": 4, "num_classes": 10}, (2, 3, 64, 64), 6), ("vgg16", {"width": 4, "num_classes": 10}, (2, 3, 32, 32), 8)]
+         ("resnet20", {"width": 4}, (4, 3, 16, 16), 12),
+         ("resnet18", {"width": 4, "num_classes": 10}, (2, 3, 64, 64), 8),
+         ("resnet50", {"width": 4, "num_classes": 10}, (2, 3, 64, 64), 6),
+         ("vgg16", {"width": 4, "num_classes": 10}, (2, 3, 32, 32), 8)]
 
 
 @pytest.mark.parametrize("name, config, shape, steps", CASES, ids=[c[0] for c in CASES])
-@pytest.mark.parametrize("optimizer", [lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True), lambda p: optim.AdamW(p, lr=0.1)],
+@pytest.mark.parametrize("optimizer", [lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+                                       lambda p: optim.AdamW(p, lr=0.1)],
                          ids=["sgd", "adamw"])
 def test_captured_training_has_the_bits_of_eager_training(name, config, shape, steps, optimizer):
     expected = train(name, config, shape, steps, False, optimizer)
@@ -78,7 +81,8 @@ def test_trainer_gives_the_same_run_captured_or_not():
     runs = []
     for capture in (False, True):
         fastnn.manual_seed(8)
-        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.3), nn.Flatten(), nn.LazyLinear(10))
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.3),
+                              nn.Flatten(), nn.LazyLinear(10))
         trainer = Trainer(model, optimizer=optim.Adam(model.parameters()), metrics=["accuracy"], capture=capture)
         history = trainer.fit(x, y, batch_size=32, epochs=4, validation_data=(x[:40], y[:40]), verbose=0)
         runs.append((history.history, [t.numpy() for t in model.state_dict().values()]))

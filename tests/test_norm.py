@@ -74,7 +74,8 @@ def test_same_bits_for_any_threads_and_layout(shape, training):
 
 def test_results_too_large_for_the_caches():
     rng = np.random.default_rng(9)
-    x, dy = (fastnn.from_numpy(rng.standard_normal((4, 256, 260, 32), np.float32).transpose(0, 3, 1, 2)) for _ in range(2))
+    x, dy = (fastnn.from_numpy(rng.standard_normal((4, 256, 260, 32), np.float32).transpose(0, 3, 1, 2))
+             for _ in range(2))
     y, mean, var, rstd = launch.batch_norm_forward(x, None, None, eps=1e-5)
     dx, _, _ = launch.batch_norm_backward(dy, x, mean, rstd, None, training=True)
     assert y.nbytes > 1 << 25
@@ -89,7 +90,8 @@ def test_results_too_large_for_the_caches():
 
 
 def test_captured_steps_move_the_statistics_as_eager_ones():
-    batches = [fastnn.tensor(np.random.default_rng(k).standard_normal((4, 3, 5, 5)).astype(np.float32)) for k in range(5)]
+    batches = [fastnn.tensor(np.random.default_rng(k).standard_normal((4, 3, 5, 5)).astype(np.float32))
+               for k in range(5)]
     states = []
     for wrap in (lambda step: step, fastnn.capture):
         layers = nn.Sequential(nn.BatchNorm2d(3), nn.MaxPool2d(2), nn.BatchNorm2d(3, momentum=None))
@@ -161,7 +163,8 @@ def test_state_dict_has_pytorchs_names():
 
 
 def test_lazy_layers_take_their_width_from_the_input():
-    for lazy, becomes, shape in ((nn.LazyBatchNorm1d, nn.BatchNorm1d, (4, 6)), (nn.LazyBatchNorm2d, nn.BatchNorm2d, (2, 6, 3, 3))):
+    for lazy, becomes, shape in ((nn.LazyBatchNorm1d, nn.BatchNorm1d, (4, 6)),
+                                 (nn.LazyBatchNorm2d, nn.BatchNorm2d, (2, 6, 3, 3))):
         layer = lazy(momentum=0.5)
         layer(fastnn.tensor(np.random.default_rng(7).standard_normal(shape).astype(np.float32)))
         assert type(layer) is becomes and layer.num_features == 6 and layer.weight.shape == (6,)
@@ -175,7 +178,8 @@ def test_lazy_layers_take_their_width_from_the_input():
 def test_double():
     layer = nn.BatchNorm1d(4).double()
     x = np.random.default_rng(8).standard_normal((5, 4))
-    np.testing.assert_allclose(layer(fastnn.tensor(x)).detach().numpy(), (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5), rtol=1e-12)
+    np.testing.assert_allclose(layer(fastnn.tensor(x)).detach().numpy(), (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5),
+                               rtol=1e-12)
 
 
 def test_an_empty_batch_in_evaluation():
@@ -188,10 +192,12 @@ def test_an_empty_batch_in_evaluation():
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: norm.batch_norm(fastnn.zeros(1, 5), None, None, training=True), "more than 1 value per channel when training.*\\(1, 5\\)"),
+    (lambda: norm.batch_norm(fastnn.zeros(1, 5), None, None, training=True),
+     "more than 1 value per channel when training.*\\(1, 5\\)"),
     (lambda: norm.batch_norm(fastnn.zeros(0, 5, 2, 2), None, None, training=True), "more than 1 value per channel"),
     (lambda: norm.batch_norm(fastnn.zeros(5), None, None, training=True), "2 to 5 dimensions"),
-    (lambda: norm.batch_norm(fastnn.zeros(4, 5), None, None, fastnn.zeros(4), training=True), "'weight' has shape \\(4,\\)"),
+    (lambda: norm.batch_norm(fastnn.zeros(4, 5), None, None, fastnn.zeros(4), training=True),
+     "'weight' has shape \\(4,\\)"),
     (lambda: norm.batch_norm(fastnn.zeros(4, 5), None, None), "running_mean and running_var are needed"),
     (lambda: norm.batch_norm(fastnn.zeros(4, 5), fastnn.zeros(5), fastnn.zeros(4)), "'var' has shape \\(4,\\)"),
     (lambda: nn.BatchNorm2d(3)(fastnn.zeros(4, 3)), "must be \\(N, C, H, W\\) with C = 3"),

@@ -1,4 +1,4 @@
-"""Every operation of the OpSpec list: references, gradients, instruction sets, threads, layouts, lengths, special values."""
+"""Every op of the OpSpec list: reference, gradients, instruction sets, threads, layouts, lengths, special values."""
 
 import zlib
 
@@ -17,7 +17,8 @@ def samples_of(spec):
 
 def cases(keep=lambda spec: True):
     kept = [spec for spec in SPECS.values() if keep(spec)]
-    return [pytest.param(spec, sample, id=f"{spec.name}-{k}") for spec in kept for k, sample in enumerate(samples_of(spec))]
+    return [pytest.param(spec, sample, id=f"{spec.name}-{k}") for spec in kept
+            for k, sample in enumerate(samples_of(spec))]
 
 
 @pytest.fixture(params=_core.available_isas())

@@ -53,7 +53,8 @@ CASES = [
     (optim.SGD, sgd, dict(lr=0.1, momentum=0.8, dampening=0.3, maximize=True)),
     (optim.SGD, sgd, dict(lr=0.1, weight_decay=0.1, decoupled=True)),
     (optim.SGD, sgd, dict(lr=0.1, momentum=0.5, weight_decay=0.1, decoupled=True)),
-    (optim.Adam, adam, dict()), (optim.Adam, adam, dict(lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, maximize=True)),
+    (optim.Adam, adam, dict()),
+    (optim.Adam, adam, dict(lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, maximize=True)),
     (optim.AdamW, adam, dict(lr=0.01, weight_decay=0.1))]
 
 
@@ -74,7 +75,8 @@ def test_ten_steps_follow_the_formula(isa, kind, formula, options, dtype):
             values[k] = formula(values[k].astype(np.float64), g.astype(np.float64), states[k], **options)
         optimiser.step()
     for p, value in zip(params, values):
-        np.testing.assert_allclose(p.detach().numpy(), value, rtol=0, atol=40 * np.finfo(dtype).eps * (1 + np.abs(value).max()))
+        np.testing.assert_allclose(p.detach().numpy(), value, rtol=0,
+                                   atol=40 * np.finfo(dtype).eps * (1 + np.abs(value).max()))
 
 
 def parameters(n=2):
@@ -155,7 +157,8 @@ def test_zero_grad_and_closure():
     assert p.grad is None
 
 
-@pytest.mark.parametrize("kind, options", [(optim.SGD, dict(lr=0.1, momentum=0.9)), (optim.AdamW, dict(lr=0.1)), (optim.SGD, dict(lr=0.1))])
+@pytest.mark.parametrize("kind, options", [(optim.SGD, dict(lr=0.1, momentum=0.9)), (optim.AdamW, dict(lr=0.1)),
+                                           (optim.SGD, dict(lr=0.1))])
 def test_training_goes_on_from_a_saved_state(kind, options):
     params = parameters()
     optimiser = kind(params, **options)
@@ -220,8 +223,10 @@ def test_a_captured_step_sees_the_learning_rate_change():
     (lambda p: optim.Adam([p], betas=(0.9, 1.0)), ValueError, r"Adam: betas is \(0.9, 1.0\)"),
     (lambda p: optim.Adam([p], eps=-1e-8), ValueError, "eps is -1e-08"),
     (lambda p: optim.AdamW([p], weight_decay=-1), ValueError, "AdamW: weight_decay is -1"),
-    (lambda p: optim.SGD([p]).load_state_dict({"state": {}, "param_groups": [{"params": [0, 1]}]}), ValueError, r"groups have \[2\]"),
-    (lambda p: optim.SGD([p]).load_state_dict({"state": {0: {"momentum_buffer": np.zeros(3)}}, "param_groups": [{"params": [0]}]}),
+    (lambda p: optim.SGD([p]).load_state_dict({"state": {}, "param_groups": [{"params": [0, 1]}]}), ValueError,
+     r"groups have \[2\]"),
+    (lambda p: optim.SGD([p]).load_state_dict({"state": {0: {"momentum_buffer": np.zeros(3)}},
+                                               "param_groups": [{"params": [0]}]}),
      ValueError, r"'momentum_buffer' is \(3,\), the parameter \(4, 3\)")])
 def test_errors_say_what_was_given(make, error, message):
     with pytest.raises(error, match=message):
@@ -234,7 +239,8 @@ WEIGHT = (200, 30, 3, 3)  # fan_in 270, fan_out 1800
 
 
 @pytest.mark.parametrize("fill, deviation", [
-    (lambda t: init.xavier_uniform_(t), np.sqrt(2 / 2070)), (lambda t: init.xavier_normal_(t, gain=2.0), 2 * np.sqrt(2 / 2070)),
+    (lambda t: init.xavier_uniform_(t), np.sqrt(2 / 2070)),
+    (lambda t: init.xavier_normal_(t, gain=2.0), 2 * np.sqrt(2 / 2070)),
     (lambda t: init.kaiming_uniform_(t, nonlinearity="relu"), np.sqrt(2 / 270)),
     (lambda t: init.kaiming_normal_(t, a=0.5, mode="fan_out"), np.sqrt(2 / 1.25 / 1800)),
     (lambda t: init.lecun_uniform_(t), np.sqrt(1 / 270)), (lambda t: init.lecun_normal_(t), np.sqrt(1 / 270)),

@@ -60,7 +60,8 @@ def test_infinities_are_ordinary_values():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("function", [lambda x: pool.max_pool2d(x, 2), lambda x: pool.avg_pool2d(x, 2),
-                                      lambda x: pool.adaptive_max_pool2d(x, 2), lambda x: pool.adaptive_avg_pool2d(x, 2)])
+                                      lambda x: pool.adaptive_max_pool2d(x, 2),
+                                      lambda x: pool.adaptive_avg_pool2d(x, 2)])
 def test_nan_propagates(function, dtype):
     for place in range(4):
         x = np.zeros((1, 35, 4, 4), dtype)
@@ -149,7 +150,8 @@ def test_strided_outputs_are_written_in_place():
 def test_wild_argmax_harms_nothing():
     dy = fastnn.ones(1, 2, 2, 2)
     argmax = fastnn.full((1, 2, 2, 2), 1 << 30, dtype=fastnn.int32)
-    dx = launch.max_pool2d_backward(dy, argmax, input=(4, 4), kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1), ceil_mode=0)
+    dx = launch.max_pool2d_backward(dy, argmax, input=(4, 4), kernel=(2, 2), stride=(2, 2), padding=(0, 0),
+                                    dilation=(1, 1), ceil_mode=0)
     np.testing.assert_array_equal(dx.numpy(), np.zeros((1, 2, 4, 4)))
 
 
@@ -202,7 +204,8 @@ def test_layers_call_their_functions():
              (nn.AvgPool2d(3, 2, 1, count_include_pad=False), pool.avg_pool2d(x, 3, 2, 1, count_include_pad=False)),
              (nn.AdaptiveAvgPool2d((None, 2)), pool.adaptive_avg_pool2d(x, (9, 2))),
              (nn.AdaptiveMaxPool2d(4), pool.adaptive_max_pool2d(x, 4)),
-             (nn.GlobalAvgPool2d(), pool.adaptive_avg_pool2d(x, 1)), (nn.GlobalMaxPool2d(), pool.adaptive_max_pool2d(x, 1))]
+             (nn.GlobalAvgPool2d(), pool.adaptive_avg_pool2d(x, 1)),
+             (nn.GlobalMaxPool2d(), pool.adaptive_max_pool2d(x, 1))]
     for layer, expected in pairs:
         np.testing.assert_array_equal(layer(x).numpy(), expected.numpy())
         assert type(layer).__name__ in repr(layer)

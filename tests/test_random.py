@@ -1,4 +1,4 @@
-"""Random numbers: the generator's published values, independence of ISA, threads and layout, statistics, permutations."""
+"""Random numbers: the generator's published values, independence of ISA, threads, layout; statistics, permutations."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,8 @@ def uniform(shape, dtype=fastnn.float32, low=0.0, high=1.0, seed=1234, out=None)
 
 
 def normal(shape, dtype=fastnn.float32, seed=1234):
-    return launch.normal(state(seed), mean=0.0, std=1.0, ordinal=0, out=_core.empty(shape, dtype, contiguous=True)).numpy()
+    return launch.normal(state(seed), mean=0.0, std=1.0, ordinal=0,
+                         out=_core.empty(shape, dtype, contiguous=True)).numpy()
 
 
 def test_philox_gives_its_published_values():
@@ -43,7 +44,8 @@ def test_philox_gives_its_published_values():
 def test_float32_takes_one_word_an_element(isa, n):
     seed, number = -3, 2**40 + 7
     words = [w for block in range((n + 3) // 4) for w in _core.philox(seed % 2**64, number, block)][:n]
-    y = launch.uniform(state(seed, number - 2), low=0.0, high=1.0, ordinal=2, out=_core.empty((n,), fastnn.float32)).numpy()
+    y = launch.uniform(state(seed, number - 2), low=0.0, high=1.0, ordinal=2,
+                       out=_core.empty((n,), fastnn.float32)).numpy()
     np.testing.assert_array_equal(y, (np.array(words) >> 8) * np.float32(2**-24))
 
 

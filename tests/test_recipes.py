@@ -28,6 +28,7 @@ def test_scikit_learn_s_loss_curve():
 @pytest.mark.parametrize("epochs, wanted", [(3, 0.985), (12, 0.990)])
 def test_lenet5_by_the_command(tmp_path, epochs, wanted):
     pytest.importorskip("safetensors")
-    done = run("-m", "fastnn", "train", "lenet5", "--data", "mnist", "--epochs", epochs, "--out", tmp_path / "run", "--json")
+    done = run("-m", "fastnn", "train", "lenet5", "--data", "mnist", "--epochs", epochs, "--out", tmp_path / "run",
+               "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["test_accuracy"] >= wanted

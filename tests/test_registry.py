@@ -1,4 +1,4 @@
-"""Nothing is forgotten: every op, kernel, layer and export has its entry, entries vary, docstrings name their parameters."""
+"""Nothing is forgotten: ops, kernels, layers and exports have entries, these vary, docstrings name their parameters."""
 
 import importlib
 import inspect
@@ -16,10 +16,12 @@ from fastnn._core import launch
 from fastnn.testing.layers import LAYERS
 
 SPECS = testing.specs()
-# Exports that specs have under another name, or the file that tests them (": " and what to look for there instead of the name).
+# Exports that specs have under another name, or the file that tests them (": " and what to look for there instead of
+# the name).
 SPECS_OF = {
     "batch_norm": "batch_norm_training", "clamp": "clip", "broadcast_to": "expand", "concat": "cat",
-    "logical_and": "test_math.py", "logical_or": "test_math.py", "logical_xor": "test_math.py", "logical_not": "test_math.py", "floor_divide": "test_math.py", "remainder": "test_math.py",
+    "logical_and": "test_math.py", "logical_or": "test_math.py", "logical_xor": "test_math.py",
+    "logical_not": "test_math.py", "floor_divide": "test_math.py", "remainder": "test_math.py",
     "einsum": "einsum_one", "put": "test_index.py: ] = ", "activation": "test_math.py",
 }
 NOT_LAYERS = {"Module", "ModuleList", "ModuleDict", "Parameter"}  # test_layers.py has them by name
@@ -66,7 +68,8 @@ def test_every_function_has_a_spec():
 
 
 def test_every_layer_is_in_the_list():
-    layers = {name for name, value in vars(nn).items() if inspect.isclass(value) and issubclass(value, nn.Module)} - NOT_LAYERS
+    layers = {name for name, value in vars(nn).items() if inspect.isclass(value)
+              and issubclass(value, nn.Module)} - NOT_LAYERS
     listed = {type(part).__name__ for spec in LAYERS for part in spec.make().modules()}
     assert layers <= listed, f"not in fastnn/testing/layers.py: {sorted(layers - listed)}"
 
@@ -79,7 +82,8 @@ def test_samples_vary(spec):
     arrays = [v for s in first for v in s.inputs if isinstance(v, np.ndarray) and v.dtype == np.float64 and v.size > 3]
     assert all(np.ptp(v) > 0 for v in arrays), f"{spec}: an input is constant"
     others = [v for s in second for v in s.inputs if isinstance(v, np.ndarray) and v.dtype == np.float64 and v.size > 3]
-    assert not arrays or any(a.shape != b.shape or (a != b).any() for a, b in zip(arrays, others)), f"{spec}: samples ignore the generator"
+    assert not arrays or any(a.shape != b.shape or (a != b).any()
+                             for a, b in zip(arrays, others)), f"{spec}: samples ignore the generator"
 
 
 def public_modules():
@@ -109,11 +113,13 @@ def public_objects():
 
 def documented(text):
     """Names in the Parameters section of a numpydoc text; None without one."""
-    match = re.search(r"^\s*Parameters\n\s*-{3,}\n(.*?)(?=^\s*\w[\w ]*\n\s*-{3,}\n|\Z)", inspect.cleandoc(text or ""), re.M | re.S)
+    match = re.search(r"^\s*Parameters\n\s*-{3,}\n(.*?)(?=^\s*\w[\w ]*\n\s*-{3,}\n|\Z)", inspect.cleandoc(text or ""),
+                      re.M | re.S)
     if match is None:
         return None
     lines = [line for line in match.group(1).splitlines() if line and not line[0].isspace()]
-    return [name.strip().lstrip("*") for line in lines for name in line.partition(" : ")[0].partition(":")[0].split(",")]
+    return [name.strip().lstrip("*") for line in lines
+            for name in line.partition(" : ")[0].partition(":")[0].split(",")]
 
 
 @pytest.mark.parametrize("name, value", public_objects().items(), ids=list(public_objects()))

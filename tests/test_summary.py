@@ -65,7 +65,8 @@ def history():
     history = History()
     history.params["higher_is_better"] = ["accuracy"]
     for epoch, (loss, accuracy) in enumerate([(2.0, 0.3), (0.5, 0.8), (np.nan, 0.7)]):
-        history.append(epoch, {"loss": loss, "accuracy": accuracy, "val_loss": loss + 0.1, "val_accuracy": accuracy - 0.1,
+        history.append(epoch,
+                       {"loss": loss, "accuracy": accuracy, "val_loss": loss + 0.1, "val_accuracy": accuracy - 0.1,
                                "confusion_matrix": np.eye(2)})
     return history
 

@@ -1,4 +1,4 @@
-"""The tensor core: buffers that other libraries look through, numbers written into tensors, gradients that do not fit."""
+"""The tensor core: buffers that other libraries look through, numbers written into tensors, unfitting gradients."""
 
 import ctypes
 

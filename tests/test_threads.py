@@ -1,4 +1,4 @@
-"""The number of threads, where it comes from, and what threads must not change: rounding, results, callers' settings."""
+"""The number of threads, where it comes from, what threads must not change: rounding, results, callers' settings."""
 
 import threading
 import time
@@ -28,7 +28,8 @@ def test_environment_refuses_what_is_no_number(value):
 
 
 def test_default_follows_affinity():
-    assert output("import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n" + SHOW, FASTNN_NUM_THREADS="", OMP_NUM_THREADS="") == "1"
+    assert output("import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n" + SHOW, FASTNN_NUM_THREADS="",
+                  OMP_NUM_THREADS="") == "1"
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", None, True, 1025])
@@ -61,7 +62,8 @@ def forced():
 
 
 def numpy_keeps_denormals():
-    return (np.array([1e-310]) * np.array([1.0]))[0] == 1e-310 and (np.array([1e-40], np.float32) * np.float32(1))[0] != 0
+    small = np.array([1e-40], np.float32)
+    return (np.array([1e-310]) * np.array([1.0]))[0] == 1e-310 and (small * np.float32(1))[0] != 0
 
 
 def test_flushing_ends_with_the_call(forced):
@@ -72,7 +74,8 @@ def test_flushing_ends_with_the_call(forced):
     launch.matmul(fastnn.ones(200, 200), fastnn.ones(200, 200))
     assert numpy_keeps_denormals()
     with pytest.raises(IndexError):
-        launch.cross_entropy_forward(fastnn.ones(2, 3), fastnn.tensor([0, 9]), ignore_index=-100, reduction=1, smoothing=0.0)
+        launch.cross_entropy_forward(fastnn.ones(2, 3), fastnn.tensor([0, 9]), ignore_index=-100, reduction=1,
+                                     smoothing=0.0)
     assert numpy_keeps_denormals()
 
 
@@ -94,7 +97,8 @@ def test_denormal_inputs_are_not_slow():
 
 def test_two_callers_at_once(forced):
     rng = np.random.default_rng(0)
-    inputs = [(fastnn.tensor(rng.standard_normal((150, 200)).astype(np.float32)), fastnn.tensor(rng.standard_normal((200, 170)).astype(np.float32)))
+    inputs = [(fastnn.tensor(rng.standard_normal((150, 200)).astype(np.float32)),
+               fastnn.tensor(rng.standard_normal((200, 170)).astype(np.float32)))
               for _ in range(4)]
 
     def step(a, b):

@@ -154,7 +154,8 @@ def test_streaming_metrics_equal_one_pass(monkeypatch):
 # -- captured steps --
 
 def convolutional():
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(36, 3))
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                         nn.Dropout(0.3), nn.Linear(36, 3))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -233,7 +234,8 @@ def test_class_weight_is_sample_weight():
 
 def test_balanced_class_weight():
     from fastnn.train.inputs import supervised
-    data = supervised(np.zeros((6, 1)), [0, 0, 0, 1, 1, 2], None, np.dtype(np.float32), as_values=False, class_weight="balanced")
+    data = supervised(np.zeros((6, 1)), [0, 0, 0, 1, 1, 2], None, np.dtype(np.float32), as_values=False,
+                      class_weight="balanced")
     np.testing.assert_allclose(data.arrays[2], [2 / 3] * 3 + [1, 1, 2])
 
 
@@ -272,7 +274,8 @@ def test_lenet_run_is_the_same_for_any_threads():
         try:
             fastnn.manual_seed(0)
             model = lenet5()
-            return Trainer(model, optimizer="adam").fit(x, y, batch_size=16, epochs=1, verbose=0).history, weights(model)
+            return Trainer(model, optimizer="adam").fit(x, y, batch_size=16, epochs=1,
+                                                        verbose=0).history, weights(model)
         finally:
             fastnn.set_num_threads(before)
             fastnn._core.set_thread_policy("auto")
@@ -302,7 +305,8 @@ WRONG = {
     "negative split": (dict(x=X, y=Y, validation_split=-0.1), "validation_split is -0.1"),
     "split leaves nothing": (dict(x=X[:1], y=Y[:1], validation_split=0.5), "leaves one part empty"),
     "two validations": (dict(x=X, y=Y, validation_split=0.5, validation_data=(X, Y)), "exclude each other"),
-    "validation lengths": (dict(x=X, y=Y, validation_data=(X, Y[:3])), "validation x has 40 samples, but validation y has 3"),
+    "validation lengths": (dict(x=X, y=Y, validation_data=(X, Y[:3])),
+                           "validation x has 40 samples, but validation y has 3"),
     "validation form": (dict(x=X, y=Y, validation_data=X), r"must be \(x, y\)"),
     "sample weight": (dict(x=X, y=Y, sample_weight=np.ones(3)), r"sample_weight has shape \(3,\), expected \(40,\)"),
     "negative weight": (dict(x=X, y=Y, sample_weight=-np.ones(40)), "negative, infinite or NaN"),
@@ -315,7 +319,8 @@ WRONG = {
     "data set of one": (dict(x=ArrayDataset(X)), "holds 1 arrays"),
     "loader and batch size": (dict(x=DataLoader((X, Y)), batch_size=3), "must be left out when x is a DataLoader"),
     "nothing left": (dict(x=DataLoader((X, Y), batch_size=64, drop_last=True)), "less than one batch"),
-    "monitor": (dict(x=X, y=Y, callbacks=[EarlyStopping()]), "monitor is 'val_loss', expected one of loss, accuracy; val_ names"),
+    "monitor": (dict(x=X, y=Y, callbacks=[EarlyStopping()]),
+                "monitor is 'val_loss', expected one of loss, accuracy; val_ names"),
 }
 
 
@@ -326,7 +331,8 @@ def test_fit_refuses(case):
     before = weights(trainer.model)
     steps = []
     arguments = {"verbose": 0, **arguments}
-    arguments["callbacks"] = [LambdaCallback(on_train_batch_begin=lambda b, l: steps.append(b)), *arguments.get("callbacks", ())]
+    arguments["callbacks"] = [LambdaCallback(on_train_batch_begin=lambda b, l: steps.append(b)),
+                              *arguments.get("callbacks", ())]
     with pytest.raises(ValueError, match=message):
         trainer.fit(**arguments)
     assert not steps and same(weights(trainer.model), before)

@@ -19,7 +19,8 @@ def blobs(n=240, classes=3, seed=0):
 def make(seed=1, lr=0.1, metrics=("accuracy",), **options):
     fastnn.manual_seed(seed)
     model = mlp([4, 16, 3])
-    return Trainer(model, optimizer=optim.SGD(model.parameters(), lr=lr, momentum=0.9), metrics=list(metrics), **options)
+    return Trainer(model, optimizer=optim.SGD(model.parameters(), lr=lr, momentum=0.9), metrics=list(metrics),
+                   **options)
 
 
 def weights(model):

@@ -55,4 +55,5 @@ def _flops(x, w, b, **options):
         k: v for k, v in options.items() if k != "groups"}).shape[2:])) * x[0] * w[0]
 
 
-register(OpSpec("conv2d", conv2d, _reference, _samples, gradients=(0, 1, 2), tolerance=16.0, gradient_tolerance=64.0, flops=_flops))
+register(OpSpec("conv2d", conv2d, _reference, _samples, gradients=(0, 1, 2), tolerance=16.0, gradient_tolerance=64.0,
+                flops=_flops))

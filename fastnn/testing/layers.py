@@ -44,7 +44,7 @@ class LayerSpec:
         return type(self.make()).__name__
 
     def input(self, seed: int = 0) -> np.ndarray:
-        """Distinct values in random order, in float64: no two are close, none is close to 0, so that kinks stay away."""
+        """Distinct values in random order, in float64: no two close, none close to 0, so that kinks stay away."""
         n = int(np.prod(self.shape))
         values = (np.random.default_rng(seed).permutation(n) + 0.5 - n // 2) * 4 / max(n, 1)
         return values.reshape(self.shape)
@@ -88,7 +88,8 @@ def _like(targets: tuple[np.ndarray, ...], x: Tensor) -> list[Tensor]:
 
 def _loss(make: Callable[[], nn.Module], function: Callable, *targets: np.ndarray, **options: Any) -> LayerSpec:
     """A loss over (3, 5), and the function with the same options."""
-    return LayerSpec(lambda: _Loss(make(), *targets), (3, 5), lambda layer, x: function(x, *_like(targets, x), **options))
+    return LayerSpec(lambda: _Loss(make(), *targets), (3, 5),
+                     lambda layer, x: function(x, *_like(targets, x), **options))
 
 
 class _Tokens(nn.Module):
@@ -126,7 +127,8 @@ class _First(nn.Module):
 
 def _attention(layer: Any, x: Tensor) -> Tensor:
     attention = layer.layer
-    q, k, v = (F.linear(x, attention.in_proj_weight[6 * j:6 * j + 6], attention.in_proj_bias[6 * j:6 * j + 6]) for j in range(3))
+    q, k, v = (F.linear(x, attention.in_proj_weight[6 * j:6 * j + 6], attention.in_proj_bias[6 * j:6 * j + 6])
+               for j in range(3))
     heads = [t.reshape(2, 3, 2, 3).permute(0, 2, 1, 3) for t in (q, k, v)]
     weights = F.softmax(F.matmul(heads[0] * (1 / 3**0.5), F.transpose(heads[1])), -1)
     y = F.matmul(weights, heads[2]).permute(0, 2, 1, 3).reshape(2, 3, 6)
@@ -184,14 +186,17 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(nn.LazyBatchNorm1d, (5, 6), _batch_norm),
     LayerSpec(nn.LazyBatchNorm2d, _IMAGES, _batch_norm),
     LayerSpec(lambda: nn.LayerNorm(6), (3, 5, 6), lambda layer, x: F.layer_norm(x, 6, layer.weight, layer.bias)),
-    LayerSpec(lambda: nn.LayerNorm((5, 6), bias=False), (3, 5, 6), lambda layer, x: F.layer_norm(x, (5, 6), layer.weight)),
+    LayerSpec(lambda: nn.LayerNorm((5, 6), bias=False), (3, 5, 6),
+              lambda layer, x: F.layer_norm(x, (5, 6), layer.weight)),
     LayerSpec(lambda: nn.RMSNorm(6), (3, 5, 6), lambda layer, x: F.rms_norm(x, 6, layer.weight)),
     LayerSpec(lambda: nn.GroupNorm(2, 4), _IMAGES, lambda layer, x: F.group_norm(x, 2, layer.weight, layer.bias)),
     LayerSpec(lambda: nn.InstanceNorm1d(6), (3, 6, 4), lambda layer, x: F.instance_norm(x)),
-    LayerSpec(lambda: nn.InstanceNorm2d(4, affine=True), _IMAGES, lambda layer, x: F.instance_norm(x, None, None, layer.weight, layer.bias)),
+    LayerSpec(lambda: nn.InstanceNorm2d(4, affine=True), _IMAGES,
+              lambda layer, x: F.instance_norm(x, None, None, layer.weight, layer.bias)),
     LayerSpec(lambda: _Tokens(nn.Embedding(5, 4, padding_idx=3)), (2, 3, 4),
               lambda layer, x: x + F.embedding(layer.tokens, layer.embedding.weight)),
-    LayerSpec(lambda: nn.SinusoidalPositionalEncoding(6), (2, 3, 6), lambda layer, x: x + tensor(_sinusoids(3, 6), x.dtype)),
+    LayerSpec(lambda: nn.SinusoidalPositionalEncoding(6), (2, 3, 6),
+              lambda layer, x: x + tensor(_sinusoids(3, 6), x.dtype)),
     LayerSpec(lambda: nn.LearnedPositionalEncoding(6, max_len=4), (2, 3, 6), lambda layer, x: x + layer.weight[:3]),
     LayerSpec(lambda: _First(nn.MultiheadAttention(6, 2, batch_first=True)), (2, 3, 6), _attention),
     LayerSpec(lambda: nn.TransformerEncoderLayer(6, 2, 8, 0.0, batch_first=True), (2, 3, 6), _encoder_layer),
@@ -199,7 +204,8 @@ LAYERS: tuple[LayerSpec, ...] = (
               lambda layer, x: _decoder_layer(layer.decoder, x, x)),
     LayerSpec(lambda: _Decoded(nn.Transformer(6, 2, 1, 1, 8, 0.0, batch_first=True)), (2, 3, 6), _transformer),
     LayerSpec(lambda: nn.Dropout(0.4), (5, 30), lambda layer, x: F.dropout(x, 0.4)),
-    LayerSpec(lambda: nn.Dropout(0.4, inverted=False).eval(), (5, 30), lambda layer, x: F.dropout(x, 0.4, training=False, inverted=False)),
+    LayerSpec(lambda: nn.Dropout(0.4, inverted=False).eval(), (5, 30),
+              lambda layer, x: F.dropout(x, 0.4, training=False, inverted=False)),
     LayerSpec(nn.ReLU, (3, 10), lambda layer, x: F.relu(x)),
     LayerSpec(lambda: nn.LeakyReLU(0.2), (3, 10), lambda layer, x: F.leaky_relu(x, 0.2)),
     LayerSpec(nn.Sigmoid, (3, 10), lambda layer, x: F.sigmoid(x)),
@@ -254,7 +260,8 @@ LAYERS: tuple[LayerSpec, ...] = (
     _loss(lambda: nn.KLDivLoss("batchmean"), F.kl_div, _TARGETS, reduction="batchmean"),
     LayerSpec(lambda: nn.Sequential(nn.Sigmoid(), _Loss(nn.BCELoss(), _TARGETS)), (3, 5),
               lambda layer, x: F.binary_cross_entropy(F.sigmoid(x), *_like((_TARGETS,), x))),
-    _loss(lambda: nn.BCEWithLogitsLoss(reduction="none"), F.binary_cross_entropy_with_logits, _TARGETS, reduction="none"),
+    _loss(lambda: nn.BCEWithLogitsLoss(reduction="none"), F.binary_cross_entropy_with_logits, _TARGETS,
+          reduction="none"),
     LayerSpec(lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)), (6, 5), _sequence),
 )
 
@@ -296,7 +303,7 @@ def check_layer_function(spec: LayerSpec) -> None:
 
 
 def check_layer_gradients(spec: LayerSpec, step: float = 1e-4) -> None:
-    """Asserts in float64 that gradients with respect to input and parameters agree with 4-point differences along one direction.
+    """Asserts in float64 that gradients of input and parameters agree with 4-point differences along one direction.
 
     Parameters
     ----------
@@ -327,7 +334,8 @@ def check_layer_gradients(spec: LayerSpec, step: float = 1e-4) -> None:
         slope = (8 * (loss(step) - loss(-step)) - (loss(2 * step) - loss(-2 * step))) / (12 * step)
         values[...] = start
         analytic = float((leaf.grad.numpy() * direction).sum())
-        assert abs(analytic - slope) <= 1e-6 * (1 + abs(slope)), f"{layer} {name}: gradient {analytic!r}, differences {slope!r}"
+        what = f"{layer} {name}: gradient {analytic!r}, differences {slope!r}"
+        assert abs(analytic - slope) <= 1e-6 * (1 + abs(slope)), what
 
 
 def check_layer_state(spec: LayerSpec) -> None:
@@ -348,5 +356,6 @@ def check_layer_state(spec: LayerSpec) -> None:
     fresh = spec.make()
     fresh.load_state_dict({name: np.array(memoryview(value)) for name, value in layer.state_dict().items()})
     assert list(fresh.state_dict()) == list(layer.state_dict())
-    np.testing.assert_array_equal(_called(fresh, x).detach().numpy(), _called(layer, x).detach().numpy(), err_msg=repr(layer))
+    np.testing.assert_array_equal(_called(fresh, x).detach().numpy(), _called(layer, x).detach().numpy(),
+                                  err_msg=repr(layer))
     assert repr(fresh).startswith(type(fresh).__name__ + "(")

@@ -135,7 +135,8 @@ def _sigmoid_focal(x, t, alpha, gamma, reduction):
 
 register(OpSpec("sigmoid_focal_loss", probability_loss.sigmoid_focal_loss, _sigmoid_focal,
                 lambda rng: [Sample((s.inputs[0], np.round(s.inputs[1])), {**s.options, "alpha": alpha, "gamma": 1.5})
-                             for alpha in (0.3, -1.0) for s in _pairs(lambda r, shape: 2 * r.standard_normal(shape))(rng)],
+                             for alpha in (0.3, -1.0)
+                             for s in _pairs(lambda r, shape: 2 * r.standard_normal(shape))(rng)],
                 gradients=(0,), tolerance=16))
 
 
@@ -152,4 +153,5 @@ def _focal_loss(x, target, weight, sample_weight, reduction, label_smoothing):
 
 
 register(OpSpec("focal_loss", _focal_loss, _focal,
-                lambda rng: [case for shape in _SHAPES for case in _cases(rng, shape, False)], gradients=(0,), tolerance=16))
+                lambda rng: [case for shape in _SHAPES for case in _cases(rng, shape, False)], gradients=(0,),
+                tolerance=16))

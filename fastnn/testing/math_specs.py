@@ -7,8 +7,14 @@ import numpy as np
 from ..ops import math
 from .spec import OpSpec, Sample, register
 
-_PAIRS = (((37,), (37,)), ((4, 1, 5), (3, 1)), ((2, 3, 5, 4), (3, 1, 1)), ((7, 300), ()), ((0, 3), (3,)), ((9, 3000), (9, 3000)))
+_PAIRS = (((37,), (37,)), ((4, 1, 5), (3, 1)), ((2, 3, 5, 4), (3, 1, 1)), ((7, 300), ()), ((0, 3), (3,)),
+          ((9, 3000), (9, 3000)))
 _SHAPES = ((37,), (0, 3), (2, 3, 5, 4), (9, 3000))
+
+
+def _numel(*shapes):
+    """How many elements these shapes have, broadcast together."""
+    return int(np.prod(np.broadcast_shapes(*shapes)))
 
 
 def _unary(name, reference, draw, **more):
@@ -16,7 +22,8 @@ def _unary(name, reference, draw, **more):
         return [Sample((draw(rng, shape),)) for shape in _SHAPES]
 
     more = {"gradients": (0,), "special_values": True, **more}
-    register(OpSpec(name, getattr(math, name), reference, samples, elementwise=True, flops=lambda shape: int(np.prod(shape)),
+    register(OpSpec(name, getattr(math, name), reference, samples, elementwise=True,
+                    flops=lambda shape: int(np.prod(shape)),
                     bytes=lambda shape: 8 * int(np.prod(shape)),
                     benchmarks=lambda rng: [Sample((draw(rng, (1024, 1024)),))], **more))
 
@@ -27,8 +34,8 @@ def _binary(name, reference, draw_a, draw_b, **more):
 
     more = {"gradients": (0, 1), "special_values": True, **more}
     register(OpSpec(name, getattr(math, name), reference, samples, elementwise=True,
-                    flops=lambda a, b: int(np.prod(np.broadcast_shapes(a, b))),
-                    bytes=lambda a, b: 4 * (int(np.prod(a)) + int(np.prod(b)) + int(np.prod(np.broadcast_shapes(a, b)))),
+                    flops=lambda a, b: _numel(a, b),
+                    bytes=lambda a, b: 4 * (_numel(a) + _numel(b) + _numel(a, b)),
                     benchmarks=lambda rng: [Sample((draw_a(rng, (1024, 1024)), draw_b(rng, (1024, 1024))))], **more))
 
 
@@ -60,7 +67,8 @@ _binary("div", np.divide, _normal, _off_zero, exact=True)
 _binary("pow", np.power, _positive, _normal)
 _binary("maximum", np.maximum, _grid(0.0), _grid(0.05), exact=True)
 _binary("minimum", np.minimum, _grid(0.0), _grid(0.05), exact=True)
-for _name, _reference in (("eq", np.equal), ("ne", np.not_equal), ("lt", np.less), ("le", np.less_equal), ("gt", np.greater),
+for _name, _reference in (("eq", np.equal), ("ne", np.not_equal), ("lt", np.less), ("le", np.less_equal),
+                          ("gt", np.greater),
                           ("ge", np.greater_equal)):
     _binary(_name, _reference, _few, _few, gradients=())
 
@@ -74,12 +82,16 @@ _unary("sqrt", np.sqrt, _positive, exact=True)
 register(OpSpec("clip", math.clip, lambda x, min=None, max=None: np.clip(x, min, max),
                 lambda rng: [Sample((_grid(0.05)(rng, shape),), o) for shape in _SHAPES
                              for o in ({"min": -0.6, "max": 0.9}, {"min": 0.2}, {"max": 0.1})],
-                gradients=(0,), elementwise=True, special_values=True, tolerance=1, bytes=lambda shape: 8 * int(np.prod(shape)),
-                benchmarks=lambda rng: [Sample((_normal(rng, (1024, 1024)),), {"min": -0.6, "max": 0.9})], peer="clamp"))
+                gradients=(0,), elementwise=True, special_values=True, tolerance=1,
+                bytes=lambda shape: 8 * int(np.prod(shape)),
+                benchmarks=lambda rng: [Sample((_normal(rng, (1024, 1024)),), {"min": -0.6, "max": 0.9})],
+                peer="clamp"))
 register(OpSpec("where", math.where, np.where,
                 lambda rng: [Sample((rng.random(c) < 0.5, _normal(rng, a), np.asarray(_normal(rng, b))))
-                             for c, a, b in (((37,), (37,), (37,)), ((4, 1, 5), (3, 1), (1,)), ((2, 3, 5, 4), (3, 1, 1), ()),
+                             for c, a, b in (((37,), (37,), (37,)), ((4, 1, 5), (3, 1), (1,)),
+                                             ((2, 3, 5, 4), (3, 1, 1), ()),
                                              ((9, 3000), (9, 3000), (9, 3000)))],
                 gradients=(1, 2), elementwise=True, exact=True,
-                bytes=lambda c, a, b: int(np.prod(c)) + 4 * (int(np.prod(a)) + int(np.prod(b)) + int(np.prod(np.broadcast_shapes(c, a, b)))),
-                benchmarks=lambda rng: [Sample((rng.random((1024, 1024)) < 0.5, _normal(rng, (1024, 1024)), _normal(rng, (1024, 1024))))]))
+                bytes=lambda c, a, b: int(np.prod(c)) + 4 * (_numel(a) + _numel(b) + _numel(c, a, b)),
+                benchmarks=lambda rng: [Sample((rng.random((1024, 1024)) < 0.5, _normal(rng, (1024, 1024)),
+                                                _normal(rng, (1024, 1024))))]))

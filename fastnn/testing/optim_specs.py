@@ -64,9 +64,11 @@ def _register(name, function, reference, operands, options, passes, positive=())
     """An update of `operands` arrays of one shape; `passes`: over how many arrays of float32 it has to go."""
 
     def draw(rng, shape):
-        return tuple(rng.uniform(0.1, 1, shape) if k in positive else rng.standard_normal(shape) for k in range(operands))
+        return tuple(rng.uniform(0.1, 1, shape) if k in positive else rng.standard_normal(shape)
+                     for k in range(operands))
 
-    register(OpSpec(name, function, reference, lambda rng: [Sample(draw(rng, s), o) for s in ((37,), (0, 3), (2, 3, 5, 4), (9, 4000))
+    register(OpSpec(name, function, reference,
+                    lambda rng: [Sample(draw(rng, s), o) for s in ((37,), (0, 3), (2, 3, 5, 4), (9, 4000))
                                                             for o in options],
                     elementwise=True, tolerance=2, bytes=lambda shape, *_: 4 * passes * int(np.prod(shape)),
                     benchmarks=lambda rng: [Sample(draw(rng, (1024, 1024)), options[0])]))
@@ -76,5 +78,7 @@ _register("sgd_step", _sgd, _sgd_reference, 2, _DECAYS, 3)
 _register("sgd_momentum_step", _momentum, _momentum_reference, 3,
           [{"momentum": 0.9, "dampening": d, "nesterov": n, "first": f, **decay}
            for decay, d, n, f in zip(_DECAYS, (0.0, 0.3, 0.0), (0, 0, 1), (0, 0, 1))], 5)
-_register("adam_step", _adam, _adam_reference, 4, [{"beta1": 0.9, "beta2": 0.99, "eps": 1e-3, **decay} for decay in _DECAYS], 7, (3,))
-_register("running_update", _running, lambda running, x, scale: (0.9 * running + 0.1 * scale * x,), 2, [{"scale": 1.5}], 3)
+_register("adam_step", _adam, _adam_reference, 4,
+          [{"beta1": 0.9, "beta2": 0.99, "eps": 1e-3, **decay} for decay in _DECAYS], 7, (3,))
+_register("running_update", _running, lambda running, x, scale: (0.9 * running + 0.1 * scale * x,), 2,
+          [{"scale": 1.5}], 3)

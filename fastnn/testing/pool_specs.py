@@ -76,7 +76,8 @@ def _mean(patch, _):
 
 
 _MAPS = ((2, 6, 8, 10), (1, 67, 5, 6), (2, 17, 7, 7), (0, 3, 6, 6), (1, 1, 4, 4))
-_WINDOWS = ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": (2, 3), "stride": (1, 2)},
+_WINDOWS = ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1},
+            {"kernel_size": (2, 3), "stride": (1, 2)},
             {"kernel_size": 3, "stride": 2, "ceil_mode": True}, {"kernel_size": 2, "stride": 3, "padding": (1, 0)})
 
 
@@ -107,7 +108,8 @@ register(OpSpec("avg_pool2d", pool.avg_pool2d, _avg_reference,
                           {"kernel_size": 2, "divisor_override": 3})),
                 gradients=(0,),
                 bytes=_bytes(_avg_reference, 4),
-                benchmarks=_benchmarks(((16, 256, 28, 28), {"kernel_size": 2}), ((64, 16, 10, 10), {"kernel_size": 2}))))
+                benchmarks=_benchmarks(((16, 256, 28, 28), {"kernel_size": 2}),
+                                       ((64, 16, 10, 10), {"kernel_size": 2}))))
 
 _SIZES = ({"output_size": 1}, {"output_size": (2, 3)}, {"output_size": (None, 7)})
 register(OpSpec("adaptive_max_pool2d", pool.adaptive_max_pool2d, lambda x, **o: _adaptive_reference(x, _maximum, **o),
@@ -115,7 +117,9 @@ register(OpSpec("adaptive_max_pool2d", pool.adaptive_max_pool2d, lambda x, **o: 
 register(OpSpec("adaptive_avg_pool2d", pool.adaptive_avg_pool2d, lambda x, **o: _adaptive_reference(x, _mean, **o),
                 _samples(_SIZES), gradients=(0,), bytes=lambda x, **o: 4 * int(np.prod(x)),
                 benchmarks=_benchmarks(((16, 512, 7, 7), {"output_size": 1}))))
-register(OpSpec("global_avg_pool2d", pool.global_avg_pool2d, lambda x: x.mean((2, 3), keepdims=True), _samples(({},)), gradients=(0,),
+register(OpSpec("global_avg_pool2d", pool.global_avg_pool2d, lambda x: x.mean((2, 3), keepdims=True), _samples(({},)),
+                gradients=(0,),
                 peer="adaptive_avg_pool2d"))
-register(OpSpec("global_max_pool2d", pool.global_max_pool2d, lambda x: x.max((2, 3), keepdims=True), _samples(({},)), gradients=(0,),
+register(OpSpec("global_max_pool2d", pool.global_max_pool2d, lambda x: x.max((2, 3), keepdims=True), _samples(({},)),
+                gradients=(0,),
                 exact=True, peer="adaptive_max_pool2d"))

@@ -17,9 +17,10 @@ def _dropout(x, p, inverted):
 
 
 def _kept(shape, p):
-    """Element e of the canonical order (N, H, W, C for four axes) stays if word e % 4 of the generator's block e / 4 is at least p."""
+    """Element e of the canonical order (N, H, W, C for four axes) stays if word e % 4 of block e / 4 is at least p."""
     n = int(np.prod(shape))
-    words = np.array([w for block in range((n + 3) // 4) for w in _core.philox(_SEED, 0, block)][:n], np.float64) / 2**32
+    words = np.array([w for block in range((n + 3) // 4) for w in _core.philox(_SEED, 0, block)][:n],
+                     np.float64) / 2**32
     if len(shape) != 4:
         return words.reshape(shape) >= p
     return words.reshape(shape[0], shape[2], shape[3], shape[1]).transpose(0, 3, 1, 2) >= p

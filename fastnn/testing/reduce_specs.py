@@ -8,7 +8,8 @@ from ..ops import reduce
 from .spec import OpSpec, Sample, register
 
 _DIMS = (({"dim": None}, (5,)), ({"dim": 0}, (3, 5)), ({"dim": -1, "keepdim": True}, (40, 37)),
-         ({"dim": (0, 2)}, (3, 4, 70)), ({"dim": (0, 2, 3)}, (2, 19, 5, 6)), ({"dim": 1, "keepdim": True}, (2, 3, 4, 5)),
+         ({"dim": (0, 2)}, (3, 4, 70)), ({"dim": (0, 2, 3)}, (2, 19, 5, 6)),
+         ({"dim": 1, "keepdim": True}, (2, 3, 4, 5)),
          ({"dim": 2}, (2, 3, 4, 5)),
          ({"dim": None}, (2, 130, 3, 4)), ({"dim": 0}, (300, 40)), ({"dim": (1, 3)}, (2, 3, 2, 3, 2)))
 _EMPTY = (({"dim": 0}, (0, 3)), ({"dim": 1}, (0, 3)))

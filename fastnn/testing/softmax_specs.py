@@ -7,8 +7,8 @@ import numpy as np
 from ..ops import softmax
 from .spec import OpSpec, Sample, register
 
-_CASES = ((7,), 0), ((5, 10), 1), ((5, 10), 0), ((3, 65), -1), ((2, 300), 1), ((2, 19, 3, 4), 1), ((2, 3, 4, 5), 3), ((2, 5, 7), 1), \
-    ((0, 4), 1), ((40, 1), 1), ((900, 10), 1)
+_CASES = ((7,), 0), ((5, 10), 1), ((5, 10), 0), ((3, 65), -1), ((2, 300), 1), ((2, 19, 3, 4), 1), \
+    ((2, 3, 4, 5), 3), ((2, 5, 7), 1), ((0, 4), 1), ((40, 1), 1), ((900, 10), 1)
 
 
 def _samples(rng):
@@ -32,4 +32,5 @@ register(OpSpec("softmax", softmax.softmax, lambda x, dim: np.exp(_log_softmax(x
                 tolerance=8, bytes=_bytes, benchmarks=_benchmarks))
 register(OpSpec("log_softmax", softmax.log_softmax, _log_softmax, _samples, gradients=(0,), bytes=_bytes,
                 benchmarks=_benchmarks))
-register(OpSpec("softmin", softmax.softmin, lambda x, dim: np.exp(_log_softmax(-x, dim)), _samples, gradients=(0,), tolerance=8))
+register(OpSpec("softmin", softmax.softmin, lambda x, dim: np.exp(_log_softmax(-x, dim)), _samples, gradients=(0,),
+                tolerance=8))

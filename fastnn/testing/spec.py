@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 # The modules that hold the entries, by family.
-FAMILIES = ("activation", "attention", "conv", "einsum", "embedding", "index", "linear", "loss", "margin", "math", "norm",
+FAMILIES = ("activation", "attention", "conv", "einsum", "embedding", "index", "linear", "loss", "margin", "math",
+            "norm",
             "optim", "pool", "random", "reduce", "shape", "softmax")
 
 _SPECS: dict[str, OpSpec] = {}
@@ -23,7 +24,8 @@ class Sample:
     Parameters
     ----------
     inputs : tuple
-        Arrays (float64 ones are converted to the type under test; integer and bool ones stay), or None for an absent argument.
+        Arrays (float64 ones are converted to the type under test; integer and bool ones stay), or None for an absent
+        argument.
     options : dict
         Keyword arguments.
     """
@@ -50,8 +52,8 @@ class OpSpec:
     reference : callable
         The same on float64 NumPy arrays.
     samples : callable
-        ``samples(rng)`` gives a list of `Sample`, with tails, empty batches, single pixels; away from kinks where the operation
-        is differentiated.
+        ``samples(rng)`` gives a list of `Sample`, with tails, empty batches, single pixels; away from kinks where the
+        operation is differentiated.
     gradients : sequence of int
         Inputs to differentiate with respect to; empty for operations without a gradient.
     tolerance : float
@@ -63,8 +65,8 @@ class OpSpec:
     special_values : bool
         Whether NaN, infinities and signed zeros must give what the reference gives.
     flops, bytes : callable
-        ``flops(*shapes, **options)`` and ``bytes(*shapes, **options)``: arithmetic operations, and bytes that float32 data cannot
-        avoid moving; for the benchmark.
+        ``flops(*shapes, **options)`` and ``bytes(*shapes, **options)``: arithmetic operations, and bytes that float32
+        data cannot avoid moving; for the benchmark.
     benchmarks : callable
         ``benchmarks(rng)`` gives samples of realistic size; none by default.
     peer : str

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 CASES = [
     ("elu", {}), ("elu", {"alpha": 0.3}), ("selu", {}), ("celu", {}), ("celu", {"alpha": 2.5}), ("gelu", {}),
     ("gelu", {"approximate": "tanh"}), ("silu", {}), ("mish", {}), ("softplus", {}),
-    ("softplus", {"beta": 3.0, "threshold": 4.0}), ("softsign", {}), ("logsigmoid", {}), ("tanhshrink", {}), ("glu", {}), ("glu", {"dim": 0}),
+    ("softplus", {"beta": 3.0, "threshold": 4.0}), ("softsign", {}), ("logsigmoid", {}), ("tanhshrink", {}),
+    ("glu", {}), ("glu", {"dim": 0}),
     ("relu6", {}), ("hardtanh", {}),
     ("hardtanh", {"min_val": -2.0, "max_val": 0.5}), ("hardsigmoid", {}), ("hardswish", {}), ("softshrink", {}),
     ("softshrink", {"lambd": 1.0}), ("hardshrink", {}), ("hardshrink", {"lambd": 1.0}),

@@ -1,4 +1,4 @@
-"""Attention, transformer layers and embedding give what PyTorch gives: outputs and all gradients, over their options, in float64."""
+"""Attention, transformer layers and embedding beside PyTorch: outputs and gradients, over their options, in float64."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,8 @@ def plain_layers():
 
 def pairs(rng, *shapes):
     arrays = [rng.standard_normal(shape) for shape in shapes]
-    return [fastnn.tensor(a, "float64", requires_grad=True) for a in arrays], [torch.tensor(a, requires_grad=True) for a in arrays]
+    return ([fastnn.tensor(a, "float64", requires_grad=True) for a in arrays],
+            [torch.tensor(a, requires_grad=True) for a in arrays])
 
 
 def close(ours, theirs, what=""):
@@ -48,7 +49,8 @@ def masks(kind, rng, shape):
 
 
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3), (2, 2, 3)])
-@pytest.mark.parametrize("kind, causal, scale", [(None, False, None), (None, True, 0.2), ("bool", False, None), ("real", False, None)])
+@pytest.mark.parametrize("kind, causal, scale",
+                         [(None, False, None), (None, True, 0.2), ("bool", False, None), ("real", False, None)])
 @pytest.mark.parametrize("queries, keys", [(7, 11), (140, 135)])
 def test_scaled_dot_product_attention(leading, kind, causal, scale, queries, keys):
     rng = np.random.default_rng(0)
@@ -66,7 +68,8 @@ def test_a_learned_bias_takes_a_gradient():
 
 def test_grouped_queries():
     ours, theirs = pairs(np.random.default_rng(0), (2, 6, 4, 8), (2, 2, 5, 8), (2, 2, 5, 6))
-    both(ours, theirs, fastnn.scaled_dot_product_attention(*ours, enable_gqa=True), F.scaled_dot_product_attention(*theirs, enable_gqa=True))
+    both(ours, theirs, fastnn.scaled_dot_product_attention(*ours, enable_gqa=True),
+         F.scaled_dot_product_attention(*theirs, enable_gqa=True))
 
 
 def loaded(ours, theirs):
@@ -88,8 +91,10 @@ def compare_parameters(ours, theirs):
         close(p.grad, theirs[name].grad, name)
 
 
-@pytest.mark.parametrize("options", [{}, {"bias": False}, {"batch_first": True}, {"kdim": 6, "vdim": 10}, {"add_bias_kv": True},
-                                     {"add_zero_attn": True}, {"add_bias_kv": True, "add_zero_attn": True, "batch_first": True}])
+@pytest.mark.parametrize("options",
+                         [{}, {"bias": False}, {"batch_first": True}, {"kdim": 6, "vdim": 10}, {"add_bias_kv": True},
+                                     {"add_zero_attn": True},
+                          {"add_bias_kv": True, "add_zero_attn": True, "batch_first": True}])
 @pytest.mark.parametrize("mask, padding", [(None, False), ("bool", True), ("real", False), ("many", True)])
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_multihead_attention(options, mask, padding, need_weights):
@@ -119,28 +124,34 @@ def test_one_sequence_and_weights_of_each_head(need_weights):
     ours, theirs = loaded(nn.MultiheadAttention(8, 2), torch.nn.MultiheadAttention(8, 2))
     inputs, expected_inputs = pairs(np.random.default_rng(1), (5, 8), (7, 8))
     y, weights = ours(inputs[0], inputs[1], inputs[1], need_weights=need_weights, average_attn_weights=False)
-    expected, expected_weights = theirs(expected_inputs[0], expected_inputs[1], expected_inputs[1], need_weights=need_weights,
+    expected, expected_weights = theirs(expected_inputs[0], expected_inputs[1], expected_inputs[1],
+                                        need_weights=need_weights,
                                         average_attn_weights=False)
     both(inputs, expected_inputs, y, expected)
     if need_weights:
         close(weights, expected_weights)
 
 
-@pytest.mark.parametrize("options", [{}, {"norm_first": True}, {"batch_first": True, "activation": "relu"}, {"bias": False}])
+@pytest.mark.parametrize("options",
+                         [{}, {"norm_first": True}, {"batch_first": True, "activation": "relu"}, {"bias": False}])
 @pytest.mark.parametrize("masked", [False, True])
 def test_encoder_and_decoder(options, masked):
-    make = [library.TransformerEncoder(library.TransformerEncoderLayer(8, 2, 16, 0.0, **options), 2, library.LayerNorm(8))
+    make = [library.TransformerEncoder(library.TransformerEncoderLayer(8, 2, 16, 0.0, **options), 2,
+                                       library.LayerNorm(8))
             for library in (nn, torch.nn)]
     ours, theirs = loaded(*make)
     inputs, expected_inputs = pairs(np.random.default_rng(2), (3, 3, 8), (3, 3, 8))
     hidden = np.array([[False] * 3, [False, False, True], [False, True, True]])
-    mask = nn.Transformer.generate_square_subsequent_mask(3, "float64"), torch.nn.Transformer.generate_square_subsequent_mask(3).double()
+    mask = (nn.Transformer.generate_square_subsequent_mask(3, "float64"),
+            torch.nn.Transformer.generate_square_subsequent_mask(3).double())
     real = [np.where(hidden, -np.inf, 0.0)] * 2
-    given = [(mask[k], (fastnn.tensor(real[0], "float64"), torch.tensor(real[1]))[k]) if masked else () for k in range(2)]
+    given = [(mask[k], (fastnn.tensor(real[0], "float64"), torch.tensor(real[1]))[k]) if masked else ()
+             for k in range(2)]
     y, expected = ours(inputs[0], *given[0]), theirs(expected_inputs[0], *given[1])
     both(inputs[:1], expected_inputs[:1], y, expected)
     compare_parameters(ours, theirs)
-    make = [library.TransformerDecoder(library.TransformerDecoderLayer(8, 2, 16, 0.0, **options), 2) for library in (nn, torch.nn)]
+    make = [library.TransformerDecoder(library.TransformerDecoderLayer(8, 2, 16, 0.0, **options), 2)
+            for library in (nn, torch.nn)]
     ours, theirs = loaded(*make)
     inputs, expected_inputs = pairs(np.random.default_rng(3), (3, 3, 8), (3, 3, 8))
     both(inputs, expected_inputs, ours(*inputs, *given[0][:1]), theirs(*expected_inputs, *given[1][:1]))
@@ -151,11 +162,13 @@ def test_transformer():
     ours, theirs = loaded(nn.Transformer(8, 2, 2, 1, 16, 0.0), torch.nn.Transformer(8, 2, 2, 1, 16, 0.0))
     inputs, expected_inputs = pairs(np.random.default_rng(2), (5, 3, 8), (4, 3, 8))
     both(inputs, expected_inputs, ours(*inputs, tgt_is_causal=True),
-         theirs(*expected_inputs, tgt_mask=torch.nn.Transformer.generate_square_subsequent_mask(4).double(), tgt_is_causal=True))
+         theirs(*expected_inputs, tgt_mask=torch.nn.Transformer.generate_square_subsequent_mask(4).double(),
+                tgt_is_causal=True))
     compare_parameters(ours, theirs)
 
 
-@pytest.mark.parametrize("options", [{}, {"padding_idx": 3}, {"padding_idx": -1}, {"max_norm": 1.0}, {"max_norm": 2.0, "norm_type": 1.0},
+@pytest.mark.parametrize("options", [{}, {"padding_idx": 3}, {"padding_idx": -1}, {"max_norm": 1.0},
+                                     {"max_norm": 2.0, "norm_type": 1.0},
                                      {"scale_grad_by_freq": True}])
 def test_embedding(options):
     ours, theirs = loaded(nn.Embedding(9, 5, **options), torch.nn.Embedding(9, 5, **options))

@@ -65,7 +65,8 @@ def test_elementwise_losses(reduction, dtype):
         both(lambda t: loss.binary_cross_entropy_with_logits(t, target, w, reduction, p),
              lambda t: F.binary_cross_entropy_with_logits(t, torch.tensor(target),
                                                           None if w is None else torch.tensor(w), reduction=reduction,
-                                                          pos_weight=None if p is None else torch.tensor(p)), [x], dtype)
+                                                          pos_weight=None if p is None else torch.tensor(p)), [x],
+             dtype)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -156,7 +157,8 @@ def test_losses_of_probabilities(reduction):
     ours = fastnn.binary_cross_entropy(fastnn.tensor(ends), other, None, reduction)
     theirs = F.binary_cross_entropy(torch.tensor(ends), torch.tensor(other), reduction=reduction)
     np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-    both(lambda t: fastnn.kl_div(t, target, reduction), lambda t: F.kl_div(t, torch.tensor(target), reduction=reduction),
+    both(lambda t: fastnn.kl_div(t, target, reduction),
+         lambda t: F.kl_div(t, torch.tensor(target), reduction=reduction),
          [3 * p], np.float64)
     for w in (None, weight):
         torch_weight = None if w is None else torch.tensor(w)

@@ -31,7 +31,8 @@ def compare(ours, theirs, shape, calls=1):
         np.testing.assert_allclose(ours.state_dict()[name].numpy(), value.numpy(), rtol=1e-9, err_msg=name)
 
 
-@pytest.mark.parametrize("shape, normalized", [((4, 7), 7), ((3, 5, 33), 33), ((2, 3, 4, 5), (3, 4, 5)), ((2, 3, 4, 5), (5,))])
+@pytest.mark.parametrize("shape, normalized",
+                         [((4, 7), 7), ((3, 5, 33), 33), ((2, 3, 4, 5), (3, 4, 5)), ((2, 3, 4, 5), (5,))])
 @pytest.mark.parametrize("options", [{}, {"bias": False}, {"elementwise_affine": False}, {"eps": 0.3}])
 def test_layer_norm(shape, normalized, options):
     compare(nn.LayerNorm(normalized, **options), torch.nn.LayerNorm(normalized, **options), shape)

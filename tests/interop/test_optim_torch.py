@@ -9,7 +9,8 @@ from fastnn import nn, optim
 torch = pytest.importorskip("torch")
 
 CASES = [
-    ("SGD", dict(lr=0.1)), ("SGD", dict(lr=0.1, momentum=0.9)), ("SGD", dict(lr=0.1, momentum=0.9, dampening=0.2, weight_decay=0.01)),
+    ("SGD", dict(lr=0.1)), ("SGD", dict(lr=0.1, momentum=0.9)),
+    ("SGD", dict(lr=0.1, momentum=0.9, dampening=0.2, weight_decay=0.01)),
     ("SGD", dict(lr=0.1, momentum=0.9, nesterov=True, maximize=True)), ("Adam", dict(lr=0.01)),
     ("Adam", dict(lr=0.01, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.1)), ("Adam", dict(lr=0.01, maximize=True)),
     ("AdamW", dict(lr=0.01, weight_decay=0.1)), ("AdamW", dict(lr=0.01))]
@@ -30,7 +31,8 @@ def steps(count, rng, dtype, ours, theirs, our_optimiser, their_optimiser):
         our_optimiser.step()
         their_optimiser.step()
     for p, q in zip(ours, theirs):
-        np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=8 * np.finfo(dtype).eps, atol=4 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=8 * np.finfo(dtype).eps,
+                                   atol=4 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

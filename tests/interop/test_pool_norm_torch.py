@@ -58,7 +58,8 @@ def test_max_pool2d(shape, ceil_mode):
                 pool.max_pool2d(fastnn.tensor(x), k, s, p, d, ceil_mode)
             continue
         if d == 1:
-            both(x, lambda t: pool.max_pool2d(t, k, s, p, d, ceil_mode, True), lambda t: F.max_pool2d(t, k, s, p, d, ceil_mode, True))
+            both(x, lambda t: pool.max_pool2d(t, k, s, p, d, ceil_mode, True),
+                 lambda t: F.max_pool2d(t, k, s, p, d, ceil_mode, True))
         else:  # a window wholly in the padding has no position: PyTorch names one outside the map
             np.testing.assert_array_equal(pool.max_pool2d(fastnn.tensor(x), k, s, p, d, ceil_mode).numpy(),
                                           F.max_pool2d(torch.tensor(x), k, s, p, d, ceil_mode).numpy())
@@ -88,13 +89,15 @@ def test_adaptive_pooling(shape, size):
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (64, 100), (4, 6, 11), (3, 17, 8, 9), (2, 5, 3, 4, 6)])
-@pytest.mark.parametrize("affine, track, momentum", [(True, True, 0.1), (False, True, None), (True, False, 0.1), (True, True, 1.0)])
+@pytest.mark.parametrize("affine, track, momentum",
+                         [(True, True, 0.1), (False, True, None), (True, False, 0.1), (True, True, 1.0)])
 def test_batch_norm_layers(shape, affine, track, momentum):
     channels, rng = shape[1], np.random.default_rng(2)
     kind = "BatchNorm2d" if len(shape) == 4 else "BatchNorm1d" if len(shape) < 4 else None
     if kind is None:
         x = rng.standard_normal(shape).astype(np.float32)
-        both(x, lambda t: norm.batch_norm(t, None, None, training=True), lambda t: F.batch_norm(t, None, None, training=True))
+        both(x, lambda t: norm.batch_norm(t, None, None, training=True),
+             lambda t: F.batch_norm(t, None, None, training=True))
         return
     ours = getattr(nn, kind)(channels, 1e-3, momentum, affine, track)
     theirs = getattr(torch.nn, kind)(channels, 1e-3, momentum, affine, track)
@@ -109,6 +112,8 @@ def test_batch_norm_layers(shape, affine, track, momentum):
         x = (3 + 2 * rng.standard_normal(shape)).astype(np.float32)
         both(x, ours, theirs)
         for name, value in theirs.named_parameters():
-            np.testing.assert_allclose(dict(ours.named_parameters())[name].grad.numpy(), value.grad.numpy(), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(dict(ours.named_parameters())[name].grad.numpy(), value.grad.numpy(), rtol=1e-4,
+                                       atol=1e-4)
         for name, value in theirs.state_dict().items():
-            np.testing.assert_allclose(ours.state_dict()[name].numpy(), value.numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(ours.state_dict()[name].numpy(), value.numpy(), rtol=1e-5, atol=1e-6,
+                                       err_msg=name)
