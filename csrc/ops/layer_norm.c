@@ -155,7 +155,8 @@ static plan backward_plan(const fnn_call *call) {
     return p;
 }
 
-static ptrdiff_t backward_chunks(const plan *p) { return fnn_ceil_div(p->rows, p->block); }
+/* None where rows have no elements. */
+static ptrdiff_t backward_chunks(const plan *p) { return p->n ? fnn_ceil_div(p->rows, p->block) : 0; }
 
 /* in: dy, x[, mean], rstd, weight; out: dx, dweight[, dbias]. */
 static int backward_infer_of(fnn_call *call, int statistics) {
