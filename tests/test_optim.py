@@ -47,7 +47,15 @@ def adam(p, g, s, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, maximiz
     return p - lr * (s["m"] / (1 - betas[0] ** s["t"])) / (root + eps)
 
 
+def lion(p, g, s, lr=1e-4, betas=(0.9, 0.99), weight_decay=0, maximize=False):
+    g = -g if maximize else g
+    m = s.get("m", 0)
+    s["m"] = betas[1] * m + (1 - betas[1]) * g
+    return p * (1 - lr * weight_decay) - lr * np.sign(betas[0] * m + (1 - betas[0]) * g)
+
+
 CASES = [
+    (optim.Lion, lion, dict()), (optim.Lion, lion, dict(lr=0.1, betas=(0.5, 0.8), weight_decay=0.1, maximize=True)),
     (optim.SGD, sgd, dict(lr=0.1)), (optim.SGD, sgd, dict(lr=0.1, momentum=0.9)),
     (optim.SGD, sgd, dict(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)),
     (optim.SGD, sgd, dict(lr=0.1, momentum=0.8, dampening=0.3, maximize=True)),
@@ -222,6 +230,14 @@ def test_a_captured_step_sees_the_learning_rate_change():
     (lambda p: optim.SGD([{"lr": 1}]), TypeError, "with the key 'params'"),
     (lambda p: optim.Adam([p], betas=(0.9, 1.0)), ValueError, r"Adam: betas is \(0.9, 1.0\)"),
     (lambda p: optim.Adam([p], eps=-1e-8), ValueError, "eps is -1e-08"),
+    (lambda p: optim.Adagrad([p], lr_decay=-1), ValueError, "Adagrad: lr_decay is -1, but must be a number of at least 0"),
+    (lambda p: optim.RMSprop([p], alpha=1.5), ValueError, "RMSprop: alpha is 1.5, but must be at least 0 and at most 1"),
+    (lambda p: optim.RMSprop([p], momentum=-1), ValueError, "RMSprop: momentum is -1"),
+    (lambda p: optim.Adadelta([p], rho=2), ValueError, "Adadelta: rho is 2, but must be at least 0 and at most 1"),
+    (lambda p: optim.Adadelta([p], eps="small"), ValueError, "Adadelta: eps is 'small'"),
+    (lambda p: optim.NAdam([p], momentum_decay=-1), ValueError, "NAdam: momentum_decay is -1"),
+    (lambda p: optim.RAdam([p], betas=0.9), ValueError, "RAdam: betas is 0.9, but must be two numbers, at least 0 and below 1"),
+    (lambda p: optim.Lion([p], betas=(-0.1, 0.9)), ValueError, "Lion: betas is"),
     (lambda p: optim.AdamW([p], weight_decay=-1), ValueError, "AdamW: weight_decay is -1"),
     (lambda p: optim.SGD([p]).load_state_dict({"state": {}, "param_groups": [{"params": [0, 1]}]}), ValueError,
      r"groups have \[2\]"),

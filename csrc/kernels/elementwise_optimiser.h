@@ -55,6 +55,12 @@ static void sgd_momentum_step_kernel FNN_ELEMENTWISE_ARGS {
                store_lanes(m_out + i, m, lanes); store_lanes(w_out + i, vec_add(w, vec_mul(rate, direction)), lanes););
 }
 
+/* The means m of gradients and v of their squares that Adam's relatives share. */
+INLINE vec first_moment(vec m, vec g, vec fresh) { return vec_add(m, vec_mul(fresh, vec_sub(g, m))); }
+INLINE vec second_moment(vec v, vec g, vec old, vec fresh) {
+    return vec_add(vec_mul(old, v), vec_mul(vec_mul(fresh, g), g));
+}
+
 /* m += (1 - beta1) (g - m); v = beta2 v + (1 - beta2) g^2; w -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps), ck = 1 - betak^step
  * (Kingma and Ba, 2015; decoupled: Loshchilov and Hutter, 2019).  attr: beta1, beta2, eps, weight_decay, decoupled, maximize */
 static void adam_step_kernel FNN_ELEMENTWISE_ARGS {
@@ -67,11 +73,182 @@ static void adam_step_kernel FNN_ELEMENTWISE_ARGS {
     (void)step;
     EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec m = load_lanes(m_in + i, lanes); vec v = load_lanes(v_in + i, lanes);
                vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
-               m = vec_add(m, vec_mul(new1, vec_sub(g, m)));
-               v = vec_add(vec_mul(old2, v), vec_mul(vec_mul(new2, g), g));
+               m = first_moment(m, g, new1);
+               v = second_moment(v, g, old2, new2);
                vec divisor = vec_add(vec_div(vec_sqrt(v), root), eps);
                store_lanes(m_out + i, m, lanes); store_lanes(v_out + i, v, lanes);
                store_lanes(w_out + i, vec_add(w, vec_div(vec_mul(rate, m), divisor)), lanes););
+}
+
+/* s += g^2; w -= lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)  (Duchi, Hazan and Singer, 2011).
+ * attr: lr_decay, eps, weight_decay, maximize */
+static void adagrad_step_kernel FNN_ELEMENTWISE_ARGS {
+    real *w_out = out[0], *s_out = out[1];
+    const real *w_in = in[0], *g_in = in[1], *s_in = in[2];
+    const double lr = scalar_input(in, 3), t = scalar_input(in, 4);
+    const gradient_rule rule = make_gradient_rule(lr, attr[2], 0, attr[3]);
+    const vec rate = constant(-lr / (1 + (t - 1) * attr[0])), eps = constant(attr[1]);
+    (void)step;
+    EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
+               vec s = vec_add(load_lanes(s_in + i, lanes), vec_mul(g, g));
+               store_lanes(s_out + i, s, lanes);
+               store_lanes(w_out + i, vec_add(w, vec_div(vec_mul(rate, g), vec_add(vec_sqrt(s), eps))), lanes););
+}
+
+/* s = alpha s + (1 - alpha) g^2; centred: a += (1 - alpha) (g - a), d = g / (sqrt(s - a^2) + eps), else d = g / (sqrt(s) + eps);
+ * with momentum b = momentum b + d, w -= lr b, else w -= lr d  (Tieleman and Hinton, 2012; Graves, 2013). a and b: out, in, or
+ * NULL. attr: alpha, eps, weight_decay, maximize, momentum */
+INLINE void rmsprop(ptrdiff_t n, void *const *out, const void *const *in, real *a_out, const real *a_in, real *b_out, const real *b_in,
+                    double lr, const double *attr) {
+    real *w_out = out[0], *s_out = out[1];
+    const real *w_in = in[0], *g_in = in[1], *s_in = in[2];
+    const gradient_rule rule = make_gradient_rule(lr, attr[2], 0, attr[3]);
+    const vec old = constant(attr[0]), fresh = constant(1 - attr[0]), eps = constant(attr[1]), rate = constant(-lr);
+    const vec momentum = constant(b_in ? attr[4] : 0);
+    EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
+               vec s = vec_add(vec_mul(old, load_lanes(s_in + i, lanes)), vec_mul(vec_mul(fresh, g), g)); vec square = s;
+               store_lanes(s_out + i, s, lanes);
+               if (a_in) {
+                   vec a = load_lanes(a_in + i, lanes);
+                   a = vec_add(a, vec_mul(fresh, vec_sub(g, a)));
+                   store_lanes(a_out + i, a, lanes);
+                   square = vec_sub(s, vec_mul(a, a));
+               }
+               vec d = vec_div(g, vec_add(vec_sqrt(square), eps));
+               if (b_in) {
+                   d = vec_add(vec_mul(momentum, load_lanes(b_in + i, lanes)), d);
+                   store_lanes(b_out + i, d, lanes);
+               }
+               store_lanes(w_out + i, vec_add(w, vec_mul(rate, d)), lanes););
+}
+static void rmsprop_step_kernel FNN_ELEMENTWISE_ARGS {
+    (void)step;
+    rmsprop(n, out, in, NULL, NULL, NULL, NULL, scalar_input(in, 3), attr);
+}
+static void rmsprop_centered_step_kernel FNN_ELEMENTWISE_ARGS {
+    (void)step;
+    rmsprop(n, out, in, out[2], in[3], NULL, NULL, scalar_input(in, 4), attr);
+}
+static void rmsprop_momentum_step_kernel FNN_ELEMENTWISE_ARGS {
+    (void)step;
+    rmsprop(n, out, in, NULL, NULL, out[2], in[3], scalar_input(in, 4), attr);
+}
+static void rmsprop_centered_momentum_step_kernel FNN_ELEMENTWISE_ARGS {
+    (void)step;
+    rmsprop(n, out, in, out[2], in[3], out[3], in[4], scalar_input(in, 5), attr);
+}
+
+/* s = rho s + (1 - rho) g^2; d = sqrt(u + eps) / sqrt(s + eps) g; u = rho u + (1 - rho) d^2; w -= lr d  (Zeiler, 2012).
+ * attr: rho, eps, weight_decay, maximize */
+static void adadelta_step_kernel FNN_ELEMENTWISE_ARGS {
+    real *w_out = out[0], *s_out = out[1], *u_out = out[2];
+    const real *w_in = in[0], *g_in = in[1], *s_in = in[2], *u_in = in[3];
+    const double lr = scalar_input(in, 4);
+    const gradient_rule rule = make_gradient_rule(lr, attr[2], 0, attr[3]);
+    const vec old = constant(attr[0]), fresh = constant(1 - attr[0]), eps = constant(attr[1]), rate = constant(-lr);
+    (void)step;
+    EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
+               vec u = load_lanes(u_in + i, lanes);
+               vec s = vec_add(vec_mul(old, load_lanes(s_in + i, lanes)), vec_mul(vec_mul(fresh, g), g));
+               vec d = vec_mul(vec_div(vec_sqrt(vec_add(u, eps)), vec_sqrt(vec_add(s, eps))), g);
+               store_lanes(s_out + i, s, lanes);
+               store_lanes(u_out + i, vec_add(vec_mul(old, u), vec_mul(vec_mul(fresh, d), d)), lanes);
+               store_lanes(w_out + i, vec_add(w, vec_mul(rate, d)), lanes););
+}
+
+/* Momentum of step t: beta1 (1 - 0.96^(t decay) / 2); their product over the steps so far. attr: beta1, decay */
+INLINE double nadam_momentum(double t, double beta1, double decay) { return beta1 * (1 - 0.5 * pow(0.96, t * decay)); }
+static void nadam_product_kernel FNN_ELEMENTWISE_ARGS {
+    real *y = out[0];
+    const real *product = in[0];
+    const vec momentum = constant(nadam_momentum(scalar_input(in, 1), attr[0], attr[1]));
+    (void)step;
+    EACH_LANES(store_lanes(y + i, vec_mul(load_lanes(product + i, lanes), momentum), lanes););
+}
+
+/* Adam whose momentum looks ahead: with mu, mu' the momenta of this step and the next and P the product of all up to this one,
+ * w -= lr ((1 - mu) / (1 - P) g + mu' / (1 - P mu') m) / (sqrt(v / (1 - beta2^t)) + eps)  (Dozat, 2016).
+ * attr: beta1, beta2, eps, weight_decay, decoupled, maximize, momentum_decay */
+static void nadam_step_kernel FNN_ELEMENTWISE_ARGS {
+    real *w_out = out[0], *m_out = out[1], *v_out = out[2];
+    const real *w_in = in[0], *g_in = in[1], *m_in = in[2], *v_in = in[3];
+    const double lr = scalar_input(in, 4), t = scalar_input(in, 5), product = scalar_input(in, 6);
+    const double mu = nadam_momentum(t, attr[0], attr[6]), next = nadam_momentum(t + 1, attr[0], attr[6]);
+    const gradient_rule rule = make_gradient_rule(lr, attr[3], attr[4], attr[5]);
+    const vec of_g = constant(-lr * (1 - mu) / (1 - product)), of_m = constant(-lr * next / (1 - product * next));
+    const vec new1 = constant(1 - attr[0]), old2 = constant(attr[1]), new2 = constant(1 - attr[1]), eps = constant(attr[2]);
+    const vec correction = constant(1 - pow(attr[1], t));
+    (void)step;
+    EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
+               vec m = first_moment(load_lanes(m_in + i, lanes), g, new1);
+               vec v = second_moment(load_lanes(v_in + i, lanes), g, old2, new2);
+               vec divisor = vec_add(vec_sqrt(vec_div(v, correction)), eps);
+               store_lanes(m_out + i, m, lanes); store_lanes(v_out + i, v, lanes);
+               w = vec_add(w, vec_div(vec_mul(of_g, g), divisor));
+               store_lanes(w_out + i, vec_add(w, vec_div(vec_mul(of_m, m), divisor)), lanes););
+}
+
+/* Adam that divides by sqrt(v) only once enough steps make its variance known: with m' = m / (1 - beta1^t), R = 2 / (1 - beta2) - 1,
+ * r = R - 2 t beta2^t / (1 - beta2^t):  w -= lr m' where r <= 5, else
+ * w -= lr m' sqrt((r - 4) (r - 2) R / ((R - 4) (R - 2) r)) sqrt(1 - beta2^t) / (sqrt(v) + eps)  (Liu et al., 2020).
+ * attr: beta1, beta2, eps, weight_decay, decoupled, maximize */
+static void radam_step_kernel FNN_ELEMENTWISE_ARGS {
+    real *w_out = out[0], *m_out = out[1], *v_out = out[2];
+    const real *w_in = in[0], *g_in = in[1], *m_in = in[2], *v_in = in[3];
+    const double lr = scalar_input(in, 4), t = scalar_input(in, 5), beta1 = attr[0], beta2 = attr[1];
+    const double correction = 1 - pow(beta2, t), most = 2 / (1 - beta2) - 1, length = most - 2 * t * pow(beta2, t) / correction;
+    const int adaptive = length > 5;
+    const double rectified = adaptive ? sqrt((length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)) : 1;
+    const gradient_rule rule = make_gradient_rule(lr, attr[3], attr[4], attr[5]);
+    const vec rate = constant(-lr / (1 - pow(beta1, t)) * (adaptive ? rectified * sqrt(correction) : 1));
+    const vec new1 = constant(1 - beta1), old2 = constant(beta2), new2 = constant(1 - beta2), eps = constant(attr[2]);
+    (void)step;
+    EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
+               vec m = first_moment(load_lanes(m_in + i, lanes), g, new1);
+               vec v = second_moment(load_lanes(v_in + i, lanes), g, old2, new2); vec move = vec_mul(rate, m);
+               store_lanes(m_out + i, m, lanes); store_lanes(v_out + i, v, lanes);
+               if (adaptive) move = vec_div(move, vec_add(vec_sqrt(v), eps));
+               store_lanes(w_out + i, vec_add(w, move), lanes););
+}
+
+/* w -= lr sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g  (Chen et al., 2023).
+ * attr: beta1, beta2, weight_decay, maximize; weight decay is decoupled */
+static void lion_step_kernel FNN_ELEMENTWISE_ARGS {
+    real *w_out = out[0], *m_out = out[1];
+    const real *w_in = in[0], *g_in = in[1], *m_in = in[2];
+    const double lr = scalar_input(in, 3);
+    const gradient_rule rule = make_gradient_rule(lr, attr[2], 1, attr[3]);
+    const vec old1 = constant(attr[0]), new1 = constant(1 - attr[0]), old2 = constant(attr[1]), new2 = constant(1 - attr[1]);
+    const vec rate = constant(-lr);
+    (void)step;
+    EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
+               vec m = load_lanes(m_in + i, lanes);
+               vec direction = sign_formula(vec_add(vec_mul(old1, m), vec_mul(new1, g)), NULL);
+               store_lanes(m_out + i, vec_add(vec_mul(old2, m), vec_mul(new2, g)), lanes);
+               store_lanes(w_out + i, vec_add(w, vec_mul(rate, direction)), lanes););
+}
+
+/* w towards 0 by lr strength, but not past it, then times 1 / (1 + lr shrink): the proximal step of strength |w| + shrink w^2 / 2
+ * (Parikh and Boyd, 2014); what falls below becomes exactly 0.  attr: strength, shrink */
+static void proximal_step_kernel FNN_ELEMENTWISE_ARGS {
+    real *w_out = out[0];
+    const real *w_in = in[0];
+    const double lr = scalar_input(in, 1);
+    const vec bound = constant(lr * attr[0]), low = vec_neg(bound), scale = constant(1 / (1 + lr * attr[1]));
+    (void)step;
+    EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec inside = vec_min(bound, vec_max(low, w));
+               store_lanes(w_out + i, vec_mul(vec_sub(w, inside), scale), lanes););
+}
+
+/* y = decay y + (1 - decay) x, decay = min(limit, (1 + t) / (10 + t)) while it warms up.  attr: limit, warmup */
+static void ema_update_kernel FNN_ELEMENTWISE_ARGS {
+    real *y = out[0];
+    const real *average = in[0], *x = in[1];
+    const double t = scalar_input(in, 2), early = (1 + t) / (10 + t), decay = attr[1] != 0 && early < attr[0] ? early : attr[0];
+    const vec fresh = constant(1 - decay);
+    (void)step;
+    EACH_LANES(vec a = load_lanes(average + i, lanes);
+               store_lanes(y + i, vec_add(a, vec_mul(fresh, vec_sub(load_lanes(x + i, lanes), a))), lanes););
 }
 
 /* Running statistics: (1 - momentum) running + momentum scale x; attr: scale */

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import _core
 from .._core import launch
-from ..ops.create import float64
-from ..ops.math import constant
 from ..tensor import Tensor
-from .optimizer import Optimizer, zeros_for
+from .optimizer import Optimizer
 
 
 class Adam(Optimizer):
@@ -54,17 +51,11 @@ class Adam(Optimizer):
 
     def check(self, options: Mapping[str, Any]) -> None:
         self.require_not_negative(options, "lr", "eps", "weight_decay")
-        betas = options["betas"]
-        is_ok = (isinstance(betas, (tuple, list)) and len(betas) == 2
-                 and all(isinstance(b, (int, float)) and 0 <= b < 1 for b in betas))
-        self.require(is_ok, "betas", betas, "two numbers, at least 0 and below 1")
+        self.require_betas(options)
 
     def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
-        state = self.state[p]
-        if not state:
-            state.update(step=_core.scalar(0.0, float64), exp_avg=zeros_for(p), exp_avg_sq=zeros_for(p))
+        state = self.memory(p, "exp_avg", "exp_avg_sq")
         step, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]
-        launch.add(step, constant(1.0, float64), out=step)
         beta1, beta2 = options["betas"]
         launch.adam_step(p, p.grad, m, v, lr, step, out=(p, m, v), beta1=beta1, beta2=beta2, eps=options["eps"],
                          weight_decay=options["weight_decay"], decoupled=options["decoupled_weight_decay"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from .._core import TensorBase
+from .._core import TensorBase, launch
 from ..checks import real
 from ..ops.create import as_tensor, float64
+from ..ops.math import constant
 from ..tensor import Tensor, enable_grad
 
 
@@ -156,6 +158,40 @@ class Optimizer:
                 raise ValueError(f"{self.name}: lr is a {value.dtype} tensor of shape {value.shape}, but must be a number "
                                  "or a 0-d float64 tensor")
 
+    def require_betas(self, options: Mapping[str, Any]) -> None:
+        """Raises ValueError unless "betas" are two numbers, at least 0 and below 1."""
+        betas = options["betas"]
+        is_ok = isinstance(betas, (tuple, list)) and len(betas) == 2 and all(
+            isinstance(b, numbers.Real) and not isinstance(b, bool) and 0 <= b < 1 for b in betas)
+        self.require(is_ok, "betas", betas, "two numbers, at least 0 and below 1")
+
+    def memory(self, p: Tensor, *names: str, counted: bool = True) -> dict[str, Tensor]:
+        """State of a parameter: tensors like it, zeros the first time, and "step", which counts this call.
+
+        Parameters
+        ----------
+        p : Tensor
+            The parameter.
+        *names : str
+            Names of the tensors.
+        counted : bool
+            Whether there is a step number, 0-d float64.
+
+        Returns
+        -------
+        dict
+            What `state` holds for the parameter.
+        """
+        state = self.state[p]
+        if counted:
+            if "step" not in state:
+                state["step"] = _core.scalar(0.0, float64)
+            launch.add(state["step"], constant(1.0, float64), out=state["step"])
+        for name in names:
+            if name not in state:
+                state[name] = zeros_for(p)
+        return state
+
     # -- use --
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -240,7 +276,7 @@ class Optimizer:
         for name, value in values.items():
             if value is not None:
                 value = as_tensor(value if isinstance(value, TensorBase) or hasattr(value, "__dlpack__") else np.asarray(value))
-                is_step = value.numel() == 1 and name == "step"
+                is_step = value.numel() == 1 and name in ("step", "mu_product")
                 if not is_step and value.shape != p.shape:
                     raise ValueError(f"load_state_dict: '{name}' is {value.shape}, the parameter {p.shape}")
                 value = value.detach().to(float64 if is_step else p.dtype).reshape(() if is_step else p.shape)

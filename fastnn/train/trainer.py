@@ -31,6 +31,12 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "sgd": lambda parameters: optim.SGD(parameters, lr=0.01),
     "adam": lambda parameters: optim.Adam(parameters, lr=0.001),
     "adamw": lambda parameters: optim.AdamW(parameters, lr=0.001),
+    "adagrad": optim.Adagrad,
+    "rmsprop": optim.RMSprop,
+    "adadelta": optim.Adadelta,
+    "nadam": optim.NAdam,
+    "radam": optim.RAdam,
+    "lion": optim.Lion,
 }
 _EVALUATION_BATCH = 256  # large enough that the cost of a call does not matter, small enough for the caches
 
