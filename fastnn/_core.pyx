@@ -136,4 +136,6 @@ launch = types.SimpleNamespace(**{op.name: op for op in [Op(k) for k in range(FN
 if fnn_dispatch_init() != 0:
     raise ImportError(f"FASTNN_ISA is {os.environ.get('FASTNN_ISA')!r}, but this machine and build have {', '.join(available_isas())}")
 if fnn_parallel_init() != 0:
-    raise ImportError(f"FASTNN_NUM_THREADS is {os.environ.get('FASTNN_NUM_THREADS')!r}, but must be an integer between 1 and 1024")
+    raise ImportError(f"FASTNN_NUM_THREADS is {os.environ.get('FASTNN_NUM_THREADS')!r}, but must be an integer between 1 "
+                      "and 1024")
+default_threads = fnn_get_num_threads()

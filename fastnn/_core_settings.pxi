@@ -13,15 +13,16 @@ def set_num_threads(n):
     n : int
         At least 1, at most 1024.
     """
-    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= 1024:
+    if isinstance(n, bool) or not hasattr(n, "__index__") or not 1 <= n.__index__() <= 1024:
         raise ValueError(f"set_num_threads: n is {n!r}, but must be an integer between 1 and 1024")
     bump_settings()
     fnn_set_num_threads(n)
 
 
 def threads_reason():
-    """Where the default number of threads came from."""
-    return fnn_threads_reason().decode()
+    """Where the number of threads came from."""
+    n = fnn_get_num_threads()
+    return fnn_threads_reason().decode() if n == default_threads else f"set_num_threads({n})"
 
 
 def set_thread_policy(policy):

@@ -52,3 +52,14 @@ def test_modules_change_type():
     assert layer.to(np.float32).weight.dtype is fastnn.float32
     with pytest.raises(TypeError, match="dtype is 'int64'"):
         layer.to("int64")
+
+
+def test_zero_grad_as_in_pytorch():
+    layer = nn.Linear(2, 1)
+    layer(fastnn.ones(3, 2)).sum().backward()
+    layer.zero_grad(set_to_none=False)
+    assert layer.weight.grad.tolist() == [[0, 0]] and layer.bias.grad.tolist() == [0]
+    layer.zero_grad()
+    assert layer.weight.grad is None
+    layer.zero_grad(set_to_none=False)  # nothing there to fill
+    assert layer.bias.grad is None

@@ -139,3 +139,11 @@ def test_a_caller_may_change_the_number_while_another_computes(forced):
     finally:
         done.set()
         changer.join()
+
+
+def test_the_reason_is_that_of_the_number_in_use():
+    default = _core.get_num_threads()
+    reason = _core.threads_reason()
+    with fastnn.num_threads(np.int64(default + 1)):
+        assert _core.threads_reason() == f"set_num_threads({default + 1})" == fastnn.config.get_config()["threads"]["why"]
+    assert _core.threads_reason() == reason

@@ -252,10 +252,13 @@ class Module:
             parameter.requires_grad = requires_grad
         return self
 
-    def zero_grad(self) -> None:
-        """Forgets all gradients."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets all gradients, or (set_to_none=False) fills them with zeros."""
         for parameter in self.parameters():
-            parameter.grad = None
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.zero_()
 
     def to(self, dtype: Any) -> Module:
         """Makes all parameters and floating buffers `dtype`, float32 or float64; returns the module."""
