@@ -1,4 +1,4 @@
-"""Run with an installed wheel in an environment that has only NumPy: imports, trains a little, and checks what was installed."""
+"""Run with an installed wheel in an environment that has only NumPy: imports, trains a little, checks what is there."""
 
 from importlib.metadata import distributions
 
@@ -27,4 +27,5 @@ for _ in range(60):
     optimizer.zero_grad()
     losses.append(loss.item())
 assert losses[-1] < 0.1 * losses[0], losses
-print(f"fastnn {fastnn.__version__} on {fastnn._core.get_isa()}, {fastnn.get_num_threads()} threads: loss {losses[0]:.3f} to {losses[-1]:.3f}")
+print(f"fastnn {fastnn.__version__} on {fastnn._core.get_isa()}, {fastnn.get_num_threads()} threads: "
+      f"loss {losses[0]:.3f} to {losses[-1]:.3f}")

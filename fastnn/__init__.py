@@ -1,7 +1,7 @@
 """fastnn: trains neural networks on CPUs, fast.
 
-The low level follows PyTorch's names (`fastnn.tensor`, `fastnn.nn`, `fastnn.optim`, `fastnn.functional`), the high level
-Keras's (`fastnn.train.Trainer`).
+The low level follows PyTorch's names (`fastnn.tensor`, `fastnn.nn`, `fastnn.optim`, `fastnn.functional`), the high
+level Keras's (`fastnn.train.Trainer`).
 """
 
 from typing import TYPE_CHECKING

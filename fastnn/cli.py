@@ -1,4 +1,4 @@
-"""The command ``fastnn`` (also ``python -m fastnn``): train a named network, apply it, look into files, at this machine.
+"""The command ``fastnn`` (also ``python -m fastnn``): train a named network, apply it, look at files and machine.
 
 Exit status: 0 on success, 1 when something failed, 2 for wrong usage. Errors are one line on stderr;
 with ``--json`` stdout carries one JSON document and progress goes to stderr.

@@ -1,5 +1,4 @@
-"""Random numbers: a counter-based generator whose numbers depend on the seed and on how many launches came before, not on
-threads."""
+"""Random numbers: a counter-based generator; its numbers depend on the seed and the launches before."""
 
 from __future__ import annotations
 

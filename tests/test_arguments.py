@@ -50,6 +50,8 @@ def weights():
     (nn.BatchNorm2d, (3, -1e-5), "eps is -1e-05"),
     (nn.BatchNorm2d, (3, 1e-5, "x"), "momentum is 'x'"),
     (nn.BatchNorm2d, (3, 1e-5, 1.5), "momentum is 1.5, but must be a number from 0 to 1"),
+    (nn.LayerNorm, ((),), "must name at least one axis"),
+    (nn.LayerNorm, ((3, -1),), "normalized_shape is -1"),
     (nn.Dropout, (2,), "p is 2"),
     (nn.Dropout, (None,), "p is None"),
     (nn.Dropout, (float("nan"),), "p is nan"),
@@ -120,7 +122,8 @@ def test_numpy_integers_are_integers():
     fastnn.manual_seed(FOUR)
     x = fastnn.zeros(FOUR, FOUR, np.int32(8), 8)
     y = nn.Sequential(nn.Conv2d(FOUR, FOUR, np.int32(3), padding=np.int8(1)), nn.BatchNorm2d(FOUR),
-                      nn.MaxPool2d(np.int64(2)), nn.Flatten(np.int64(1)), nn.Linear(np.uint16(64), FOUR))(x)
+                      nn.MaxPool2d(np.int64(2)), nn.Flatten(np.int64(1)), nn.Linear(np.uint16(64), FOUR),
+                      nn.LayerNorm(FOUR))(x)
     assert y.shape == (4, 4) and fastnn.full(FOUR, 1.0).shape == fastnn.randperm(FOUR).shape == (4,)
     assert x.size(FOUR - 4) == 4 and x.sum(np.int64(1)).shape == x[np.int64(0)].shape[:1] + (8, 8)
 

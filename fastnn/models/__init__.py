@@ -10,7 +10,8 @@ from .resnet import resnet18, resnet20, resnet50
 from .vgg import alexnet, vgg16
 
 MODELS: dict[str, Callable[..., Any]] = {
-    "alexnet": alexnet, "lenet5": lenet5, "mlp": mlp, "resnet18": resnet18, "resnet20": resnet20, "resnet50": resnet50, "vgg16": vgg16}
+    "alexnet": alexnet, "lenet5": lenet5, "mlp": mlp, "resnet18": resnet18, "resnet20": resnet20, "resnet50": resnet50,
+    "vgg16": vgg16}
 
 
 def build(name: str, **config: Any) -> Any:

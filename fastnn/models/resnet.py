@@ -1,4 +1,7 @@
-"""Residual networks (He et al., "Deep residual learning for image recognition", CVPR 2016), in torchvision's parameter names."""
+"""Residual networks in torchvision's parameter names.
+
+He et al., "Deep residual learning for image recognition", CVPR 2016.
+"""
 
 from __future__ import annotations
 
@@ -148,7 +151,8 @@ class CifarResNet(nn.Module):
     @staticmethod
     def _stage(inputs: int, width: int, count: int, stride: int) -> nn.Sequential:
         shortcut = None if stride == 1 else nn.Sequential(_conv(inputs, width, 1, stride), nn.BatchNorm2d(width))
-        return nn.Sequential(BasicBlock(inputs, width, stride, shortcut), *(BasicBlock(width, width) for _ in range(count - 1)))
+        return nn.Sequential(BasicBlock(inputs, width, stride, shortcut),
+                             *(BasicBlock(width, width) for _ in range(count - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, num_classes)"""

@@ -56,8 +56,9 @@ def vgg16(num_classes: int = 1000, dropout: float = 0.5, width: int = 64) -> Con
         layers += [nn.Conv2d(channels, item * width // 64, 3, padding=1), nn.ReLU()]
         channels = item * width // 64
     hidden = 64 * width
-    classifier = nn.Sequential(nn.Linear(channels * 49, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(),
-                               nn.Dropout(dropout), nn.Linear(hidden, num_classes))
+    classifier = nn.Sequential(nn.Linear(channels * 49, hidden), nn.ReLU(), nn.Dropout(dropout),
+                               nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
+                               nn.Linear(hidden, num_classes))
     return ConvNet(nn.Sequential(*layers), nn.AdaptiveAvgPool2d((7, 7)), classifier)
 
 
@@ -81,6 +82,6 @@ def alexnet(num_classes: int = 1000, dropout: float = 0.5) -> ConvNet:
         nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2),
         nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(),
         nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, stride=2))
-    classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(256 * 36, 4096), nn.ReLU(), nn.Dropout(dropout), nn.Linear(4096, 4096),
-                               nn.ReLU(), nn.Linear(4096, num_classes))
+    classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(256 * 36, 4096), nn.ReLU(), nn.Dropout(dropout),
+                               nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, num_classes))
     return ConvNet(features, nn.AdaptiveAvgPool2d((6, 6)), classifier)

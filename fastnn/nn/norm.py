@@ -161,13 +161,14 @@ class LazyBatchNorm2d(_LazyBatchNorm, BatchNorm2d):
 class _LastAxes(Module):
     """What layer and RMS normalisation share: the shape that is normalised, eps, and parameters of that shape."""
 
-    def __init__(self, normalized_shape: int | Sequence[int], eps: float | None, elementwise_affine: bool, names: tuple[str, ...]):
+    def __init__(self, normalized_shape: int | Sequence[int], eps: float | None, elementwise_affine: bool,
+                 names: tuple[str, ...]):
         super().__init__()
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        if not shape or not all(isinstance(n, int) and n >= 0 for n in shape):
-            raise ValueError(f"{type(self).__name__}: normalized_shape is {normalized_shape!r}, but must be an integer or integers of "
-                             "at least 0")
-        self.normalized_shape = shape
+        title = type(self).__name__
+        given = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+        if not given:
+            raise ValueError(f"{title}: normalized_shape is {normalized_shape!r}, but must name at least one axis")
+        self.normalized_shape = shape = tuple(whole(f"{title}: normalized_shape", n, 0) for n in given)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         for name in names:

@@ -91,9 +91,10 @@ def _inference_backward(node, dy):
 
 def _axes(name: str, x: Tensor, normalized_shape: int | Sequence[int]) -> int:
     """How many axes are normalised; an error unless they are the last ones of `x`."""
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
     if not shape or tuple(x.shape[-len(shape):]) != shape:
-        raise ValueError(f"{name}: normalized_shape is {shape}, but must be the last axes of x, whose shape is {x.shape}")
+        raise ValueError(f"{name}: normalized_shape is {shape}, but must be the last axes of x, whose shape is "
+                         f"{x.shape}")
     return len(shape)
 
 

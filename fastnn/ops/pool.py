@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core import launch, record
-from ..checks import pair
+from ..checks import integer, pair
 from .create import int64
 from .shape import reshape
 
@@ -184,9 +184,8 @@ def avg_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
 
 @_windows
 def _avg_window(kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override):
-    if divisor_override is not None and (not isinstance(divisor_override, int) or divisor_override == 0):
-        raise ValueError(f"avg_pool2d: divisor_override is {divisor_override!r}, but must be None or an integer "
-                         "other than 0")
+    if divisor_override is not None and integer("avg_pool2d", "divisor_override", divisor_override) == 0:
+        raise ValueError("avg_pool2d: divisor_override is 0, but must be None or an integer other than 0")
     return {"kernel": pair("avg_pool2d", "kernel_size", kernel_size),
             "stride": pair("avg_pool2d", "stride", kernel_size if stride is None else stride),
             "padding": pair("avg_pool2d", "padding", padding), "ceil_mode": bool(ceil_mode),

@@ -21,7 +21,8 @@ class ProgressBar(Callback):
     """Shows loss, metrics, samples a second and the time left; `Trainer.fit` adds it for ``verbose=1``.
 
     In a terminal one line is redrawn at most ten times a second, and so seldom that it takes at most 2 % of the
-    time; between two drawings a step pays for one look at the clock. Where the output is not a terminal, one plain line an epoch is written.
+    time; between two drawings a step pays for one look at the clock. Where the output is not a terminal, one plain line
+    an epoch is written.
 
     Parameters
     ----------
