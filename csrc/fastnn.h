@@ -189,6 +189,9 @@ typedef struct {
     int activation;
 } fnn_epilogue;
 
+/* What a recurrent layer's step computes. */
+typedef enum { FNN_RNN_TANH, FNN_RNN_RELU, FNN_LSTM, FNN_GRU } fnn_recurrent_mode;
+
 /* One pooling window along one axis. Its input positions are first, first + step, ... (count of them, those inside the map). */
 typedef struct {
     ptrdiff_t first, count;

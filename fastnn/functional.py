@@ -14,6 +14,7 @@ from .ops.math import *
 from .ops.norm import *
 from .ops.pool import *
 from .ops.probability_loss import *
+from .ops.recurrent import *
 from .ops.reduce import *
 from .ops.shape import *
 from .ops.softmax import *

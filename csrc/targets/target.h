@@ -17,6 +17,7 @@
 #include "../kernels/cross_entropy.h"
 #include "../kernels/layer_norm.h"
 #include "../kernels/attention.h"
+#include "../kernels/recurrent.h"
 
 #define CAT_(isa, type) fnn_kernels_##isa##_##type
 #define CAT(isa, type) CAT_(isa, type)

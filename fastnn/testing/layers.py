@@ -161,6 +161,17 @@ def _sinusoids(length: int, width: int) -> np.ndarray:
     return np.stack((np.sin(angles), np.cos(angles)), -1).reshape(length, -1)[:, :width]
 
 
+def _weights(layer: Any, suffix: str = "") -> tuple[Tensor, ...]:
+    return tuple(getattr(layer, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+
+
+def _two_ways(layer: Any, x: Tensor) -> Tensor:
+    for k in range(2):
+        ways = [F.gru(x, None, *_weights(layer.layer, f"_l{k}{end}"), reverse=bool(end)) for end in ("", "_reverse")]
+        x = F.cat([y for y, _ in ways], 2)
+    return x
+
+
 LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(nn.Identity, (3, 4), lambda layer, x: x),
     LayerSpec(lambda: nn.Linear(5, 3), (4, 5), lambda layer, x: F.linear(x, layer.weight, layer.bias)),
@@ -203,6 +214,15 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(lambda: _Decoded(nn.TransformerDecoderLayer(6, 2, 8, 0.0, batch_first=True)), (2, 3, 6),
               lambda layer, x: _decoder_layer(layer.decoder, x, x)),
     LayerSpec(lambda: _Decoded(nn.Transformer(6, 2, 1, 1, 8, 0.0, batch_first=True)), (2, 3, 6), _transformer),
+    LayerSpec(lambda: _First(nn.RNN(4, 3)), (5, 2, 4), lambda layer, x: F.rnn(x, None, *_weights(layer.layer, "_l0"))[0]),
+    LayerSpec(lambda: _First(nn.LSTM(4, 3, batch_first=True)), (5, 2, 4),
+              lambda layer, x: F.lstm(x, None, None, *_weights(layer.layer, "_l0"), batch_first=True)[0]),
+    LayerSpec(lambda: _First(nn.GRU(4, 3, 2, bidirectional=True)), (5, 2, 4), _two_ways),
+    LayerSpec(lambda: nn.RNNCell(4, 3), (2, 4),
+              lambda layer, x: F.rnn(x.reshape(1, 2, 4), None, *_weights(layer))[1]),
+    LayerSpec(lambda: _First(nn.LSTMCell(4, 3)), (2, 4),
+              lambda layer, x: F.lstm(x.reshape(1, 2, 4), None, None, *_weights(layer.layer))[1]),
+    LayerSpec(lambda: nn.GRUCell(4, 3), (2, 4), lambda layer, x: F.gru(x.reshape(1, 2, 4), None, *_weights(layer))[1]),
     LayerSpec(lambda: nn.Dropout(0.4), (5, 30), lambda layer, x: F.dropout(x, 0.4)),
     LayerSpec(lambda: nn.Dropout(0.4, inverted=False).eval(), (5, 30),
               lambda layer, x: F.dropout(x, 0.4, training=False, inverted=False)),

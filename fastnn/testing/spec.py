@@ -11,8 +11,7 @@ import numpy as np
 
 # The modules that hold the entries, by family.
 FAMILIES = ("activation", "attention", "conv", "einsum", "embedding", "index", "linear", "loss", "margin", "math",
-            "norm",
-            "optim", "pool", "random", "reduce", "shape", "softmax")
+            "norm", "optim", "pool", "random", "recurrent", "reduce", "shape", "softmax")
 
 _SPECS: dict[str, OpSpec] = {}
 
