@@ -18,6 +18,7 @@
 #include "../kernels/layer_norm.h"
 #include "../kernels/attention.h"
 #include "../kernels/recurrent.h"
+#include "../kernels/resample.h"
 
 #define CAT_(isa, type) fnn_kernels_##isa##_##type
 #define CAT(isa, type) CAT_(isa, type)

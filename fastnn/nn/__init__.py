@@ -5,20 +5,28 @@ from .activation import (Activation, CELU, ELU, GELU, GLU, Gaussian, Hardshrink,
                         LeakyReLU, LogSigmoid, LogSoftmax, Maxout, Mish, PReLU, ReLU, ReLU6, SELU, SiLU, Sigmoid, Sign,
                         Softmax, Softmin, Softplus, Softshrink, Softsign, Step, Tanh, Tanhshrink, Threshold)
 from .attention import MultiheadAttention
-from .container import ModuleDict, ModuleList, Sequential
-from .conv import Conv2d, LazyConv2d
-from .dropout import Dropout
+from .batch_statistics import recompute_batch_norm
+from .container import Concat, ModuleDict, ModuleList, Residual, Sequential
+from .conv import Conv1d, Conv2d, LazyConv2d
+from .conv_transpose import ConvTranspose1d, ConvTranspose2d
+from .dropout import Dropout, Dropout1d, Dropout2d, GaussianNoise
 from .embedding import Embedding, LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
+from .local import Fold, LocallyConnected1d, LocallyConnected2d, Unfold
 from .loss import (BCEWithLogitsLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLoss, L1Loss, MSELoss, NLLLoss,
                    PoissonNLLLoss, SmoothL1Loss)
 from .margin_loss import (BCELoss, FocalLoss, HingeEmbeddingLoss, HingeLoss, KLDivLoss, MarginRankingLoss,
                           MultiLabelSoftMarginLoss, MultiMarginLoss, PerceptronLoss, SigmoidFocalLoss, SoftMarginLoss)
 from .module import Module, Parameter
 from .norm import (BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LazyBatchNorm1d,
-                   LazyBatchNorm2d, RMSNorm)
+                   LazyBatchNorm2d, LocalResponseNorm, RMSNorm)
 from .pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d
+from .pool1d import AdaptiveAvgPool1d, AdaptiveMaxPool1d, AvgPool1d, GlobalAvgPool1d, GlobalMaxPool1d, MaxPool1d
 from .recurrent import (GRU, GRUCell, LSTM, LSTMCell, PackedSequence, RNN, RNNCell, pack_padded_sequence,
                         pad_packed_sequence)
+from .resample import (BedOfNails2d, CircularPad1d, CircularPad2d, ConstantPad1d, ConstantPad2d, MaxUnpool1d,
+                       MaxUnpool2d, ReflectionPad1d, ReflectionPad2d, ReplicationPad1d, ReplicationPad2d, Upsample,
+                       UpsamplingBilinear2d, UpsamplingNearest2d, ZeroPad1d, ZeroPad2d)
 from .transformer import (Transformer, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder,
                           TransformerEncoderLayer)
+from .weight import DropConnect, WeightNorm, weight_norm

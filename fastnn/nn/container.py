@@ -1,4 +1,4 @@
-"""Modules that hold modules: Sequential, ModuleList, ModuleDict."""
+"""Modules that hold modules: Sequential, ModuleList, ModuleDict, Concat, Residual."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ..ops.math import add
+from ..ops.shape import cat, pad, slice_view
+from ..tensor import Tensor
 from .module import Module
 
 
@@ -120,3 +123,79 @@ class ModuleDict(Module):
     def items(self) -> Iterable[tuple[str, Module]]:
         """Names and modules."""
         return self._modules.items()
+
+
+class Concat(Module):
+    """Branches: each module sees the same input; their results are joined.
+
+    Parameters
+    ----------
+    *modules : Module
+        The branches.
+    dim : int
+        The axis along which results are joined.
+    """
+
+    def __init__(self, *modules: Module, dim: int = 1):
+        super().__init__()
+        self.dim = dim
+        for k, module in enumerate(modules):
+            self.add_module(str(k), module)
+
+    def forward(self, x: Any) -> Tensor:
+        return cat([module(x) for module in self._modules.values()], self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class Residual(Module):
+    """A module and a way around it: y = module(x) + shortcut(x).
+
+    Parameters
+    ----------
+    module : Module
+        What learns the difference.
+    shortcut : str or Module
+        "identity": x itself; "zero": x, of which every second (third, ...) row and column is taken where the result is
+        smaller, and which is extended by channels of 0 where the result has more; or a module (a projection).
+
+    Raises
+    ------
+    ValueError
+        If `shortcut` is none of these, or at the first input if shapes do not fit.
+
+    References
+    ----------
+    K. He et al., "Deep residual learning for image recognition", CVPR 2016: shortcuts A (zero), B and C (projection).
+    """
+
+    def __init__(self, module: Module, shortcut: str | Module = "identity"):
+        super().__init__()
+        if not isinstance(shortcut, Module) and shortcut not in ("identity", "zero"):
+            raise ValueError(f"Residual: shortcut is {shortcut!r}, but must be 'identity', 'zero' or a Module")
+        self.module = module
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.module(x)
+        if isinstance(self.shortcut, Module):
+            return add(y, self.shortcut(x))
+        if self.shortcut == "zero":
+            x = self._extended(x, y.shape)
+        if x.shape != y.shape:
+            raise ValueError(f"Residual: the module makes {y.shape} of {x.shape}, which shortcut {self.shortcut!r} does not")
+        return add(y, x)
+
+    @staticmethod
+    def _extended(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """`x` thinned out and with channels of 0, to be of this shape."""
+        if x.ndim != len(shape) or x.ndim < 2 or shape[1] < x.shape[1]:
+            return x
+        steps = [-(-n // m) if m else 1 for n, m in zip(x.shape[2:], shape[2:])]
+        if any(s > 1 for s in steps):
+            x = slice_view(x, (slice(None), slice(None), *(slice(None, None, s) for s in steps)))
+        return pad(x, (0, 0) * (x.ndim - 2) + (0, shape[1] - x.shape[1])) if shape[1] > x.shape[1] else x
+
+    def extra_repr(self) -> str:
+        return "" if isinstance(self.shortcut, Module) else f"shortcut={self.shortcut!r}"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from ..checks import real
+from ..ops.create import ones
 from ..ops.dropout import dropout
+from ..ops.math import add, mul
+from ..random import randn
 from ..tensor import Tensor
 from .module import Module
 
-__all__ = ["Dropout"]
+__all__ = ["Dropout", "Dropout1d", "Dropout2d", "GaussianNoise"]
 
 
 class Dropout(Module):
@@ -37,3 +40,85 @@ class Dropout(Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}" + ("" if self.inverted else ", inverted=False")
+
+
+class _ChannelDropout(Dropout):
+    """Sets whole channels to 0: what elements of one map say is alike, so that dropping single ones drops little."""
+
+    _rank: int
+
+    def __init__(self, p: float = 0.5):
+        super().__init__(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim not in (self._rank - 1, self._rank):
+            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must have {self._rank} axes (or {self._rank - 1}, "
+                             "without the batch)")
+        if not self.training or self.p == 0:
+            return x
+        spatial = self._rank - 2
+        mask = dropout(ones(*x.shape[:-spatial], *[1] * spatial, dtype=x.dtype), self.p)
+        return mul(x, mask)
+
+
+class Dropout1d(_ChannelDropout):
+    """Sets whole channels of (N, C, L), or of (C, L), to 0 with probability `p` in training; others grow by 1 / (1 - p).
+
+    Parameters
+    ----------
+    p : float
+        Probability of dropping a channel, between 0 and 1.
+
+    References
+    ----------
+    J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
+    """
+
+    _rank = 3
+
+
+class Dropout2d(_ChannelDropout):
+    """Sets whole channels of (N, C, H, W), or of (C, H, W), to 0 with probability `p` in training; others grow by 1 / (1 - p).
+
+    Parameters
+    ----------
+    p : float
+        Probability of dropping a channel, between 0 and 1.
+
+    References
+    ----------
+    J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
+    """
+
+    _rank = 4
+
+
+class GaussianNoise(Module):
+    """Adds normal noise of mean 0 while training; any shape.
+
+    Parameters
+    ----------
+    std : float
+        Its standard deviation.
+
+    Raises
+    ------
+    ValueError
+        If `std` is negative.
+
+    References
+    ----------
+    C. M. Bishop, "Training with noise is equivalent to Tikhonov regularization", Neural Computation 7(1), 1995.
+    """
+
+    def __init__(self, std: float = 0.1):
+        super().__init__()
+        self.std = real("GaussianNoise: std", std, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.std == 0:
+            return x
+        return add(x, mul(randn(*x.shape, dtype=x.dtype), self.std))
+
+    def extra_repr(self) -> str:
+        return f"std={self.std}"

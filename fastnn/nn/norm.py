@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .._core import launch
 from ..checks import real, whole
 from ..ops.create import empty, float64, int64, zeros
+from ..ops.local_response import local_response_norm
 from ..ops.math import add
 from ..ops.norm import batch_norm, constant, group_norm, instance_norm, layer_norm, rms_norm
 from ..ops.shape import reshape
@@ -356,3 +357,32 @@ class InstanceNorm2d(_InstanceNorm):
 
     _ranks = (4,)
     _layout = "(N, C, H, W) or (C, H, W)"
+
+
+class LocalResponseNorm(Module):
+    """Divides by what neighbouring channels hold; see `fastnn.functional.local_response_norm`.
+
+    Parameters
+    ----------
+    size : int
+        Channels of a window.
+    alpha, beta, k : float
+        y = x / (k + alpha / size * sum of x^2)^beta.
+
+    References
+    ----------
+    A. Krizhevsky, I. Sutskever and G. E. Hinton, "ImageNet classification with deep convolutional neural networks",
+    NeurIPS 2012, section 3.3.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
+        super().__init__()
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"LocalResponseNorm: size is {size!r}, but must be an integer of at least 1")
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        return local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

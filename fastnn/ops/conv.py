@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
-from ..checks import pair
+from ..checks import integer, pair
+from .shape import reshape, unsqueeze
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["conv2d"]
+__all__ = ["conv1d", "conv2d"]
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
@@ -77,3 +78,64 @@ def _conv2d_backward(node, dy):
     dweight = launch.conv2d_backward_weight(dy, x, kernel=weight.shape[2:], **options) if node.needs[1] else None
     dbias = launch.sum(dy, axes=0b1101, keepdim=0, divisor=1.0) if node.needs[2] else None
     return dx, dweight, dbias
+
+
+# ---- one dimension: maps of one row ----
+
+
+def single(name: str, argument: str, value: int | Sequence[int]) -> int:
+    """`value`, an integer or a sequence of one, as an integer."""
+    return integer(name, argument, value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value)
+
+
+def flat(name: str, x: Tensor) -> Tensor:
+    """(N, C, L) as maps of one row."""
+    if x.ndim != 3:
+        raise ValueError(f"{name}: x has shape {x.shape}, but must be (N, C, L)")
+    return unsqueeze(x, 2)
+
+
+def sequence(y: Tensor) -> Tensor:
+    """Maps of one row as (N, C, L): a view."""
+    return reshape(y, (y.shape[0], y.shape[1], y.shape[3]))
+
+
+def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
+           padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1) -> Tensor:
+    """One-dimensional convolution.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, L), or (C, L).
+    weight : Tensor
+        (K, C / groups, R).
+    bias : Tensor, optional
+        (K,).
+    stride : int
+        Steps between windows.
+    padding : int, "valid" or "same"
+        Zeros on each side; "same" keeps L, with the odd one behind, and needs stride 1.
+    dilation : int
+        Steps between the elements of a window.
+    groups : int
+        Number of groups of channels that do not see one another.
+
+    Returns
+    -------
+    Tensor
+        (N, K, (L + 2 padding - dilation (R - 1) - 1) // stride + 1).
+
+    Raises
+    ------
+    ValueError
+        If shapes, groups or padding do not fit one another.
+    TypeError
+        If an argument is no integer, or dtypes differ.
+    """
+    if x.ndim == 2:
+        y = conv1d(unsqueeze(x, 0), weight, bias, stride, padding, dilation, groups)
+        return reshape(y, y.shape[1:])
+    stride, dilation = single("conv1d", "stride", stride), single("conv1d", "dilation", dilation)
+    both = padding if isinstance(padding, str) else (0, single("conv1d", "padding", padding))
+    return sequence(conv2d(flat("conv1d", x), unsqueeze(weight, 2), bias, (1, stride), both, (1, dilation), groups))

@@ -391,18 +391,20 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
-    """Surrounds `x` with a constant.
+    """Surrounds `x` with a constant or with elements of its own.
 
     Parameters
     ----------
     x : Tensor
-        Any shape.
+        Any shape; for modes other than "constant" at most 4 axes.
     padding : sequence of int
-        Before and after the last axis, then the one before it, and so on, as in PyTorch; negative numbers crop.
+        Before and after the last axis, then the one before it, and so on, as in PyTorch; negative numbers crop. Modes other
+        than "constant" pad the last axis or the last two.
     mode : str
-        "constant".
+        "constant"; "reflect": the mirror image, without the edge itself; "replicate": the edge, repeated; "circular": the
+        other end.
     value : float
-        What to surround with.
+        What to surround with, for "constant".
 
     Returns
     -------
@@ -411,13 +413,15 @@ def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float 
     Raises
     ------
     ValueError
-        If `padding` has an odd length, names more axes than there are, or crops more than there is.
+        If `padding` has an odd length, names more axes than there are, crops more than there is, or mirrors or wraps more
+        than there is.
     """
+    if mode in ("reflect", "replicate", "circular"):
+        from .resample import pad_by  # stands on this module
+
+        return pad_by(x, padding, mode)
     if mode != "constant":
-        raise ValueError(f"pad: mode is {mode!r}, but must be 'constant'")
-    if not isinstance(padding, (tuple, list)):
-        raise TypeError(f"pad: padding is {padding!r}, but must be a tuple of integers")
-    padding = [integer("pad", "an element of padding", n) for n in padding]
+        raise ValueError(f"pad: mode is {mode!r}, but must be 'constant', 'reflect', 'replicate' or 'circular'")
     if len(padding) % 2 or len(padding) > 2 * x.ndim:
         raise ValueError(f"pad: padding is {tuple(padding)}, but must hold two numbers for each of at most {x.ndim} axes")
     before = [0] * x.ndim

@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import functional as F
 from .. import nn
-from ..ops.create import tensor
-from ..random import manual_seed
+from ..ops.create import ones, tensor
+from ..random import manual_seed, randn
 from ..tensor import Tensor, no_grad
 
 __all__ = ["LAYERS", "LayerSpec", "check_layer_function", "check_layer_gradients", "check_layer_state"]
@@ -172,6 +172,85 @@ def _two_ways(layer: Any, x: Tensor) -> Tensor:
     return x
 
 
+class _Unpooled(nn.Module):
+    """Un-pooling of the input to fixed places, as a layer of one input."""
+
+    def __init__(self, layer: nn.Module, indices: np.ndarray):
+        super().__init__()
+        self.layer, self.indices = layer, indices
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x, tensor(self.indices))
+
+
+def _unpooled(layer: nn.Module, function: Callable, *shape: int) -> LayerSpec:
+    """Each element goes to the last place of its window of two."""
+    last = np.indices(shape[2:])[-1] * 2 + 1
+    indices = np.broadcast_to(last if len(shape) == 3 else last + np.indices(shape[2:])[0] * 4 * shape[3], shape).copy()
+    return LayerSpec(lambda: _Unpooled(layer(2), indices), shape, lambda made, x: function(x, tensor(indices), 2))
+
+
+def _normed(layer: Any, x: Tensor) -> Tensor:
+    v = layer.module.weight_v
+    weight = v * (layer.module.weight_g / F.sqrt(F.sum(F.square(v), 1, keepdim=True)))
+    return F.linear(x, weight, layer.module.bias)
+
+
+def _padded(make: Callable[[Any], nn.Module], padding: Any, mode: str, value: float = 0.0) -> LayerSpec:
+    """A padding layer over one or two axes."""
+    sides = tuple(padding)
+    return LayerSpec(lambda: make(padding), _IMAGES if len(sides) == 4 else (2, 4, 6), lambda layer, x: F.pad(x, sides, mode, value))
+
+
+_SEQUENCES = (2, 4, 9)
+_ONE, _TWO = (2, 1), (2, 1, 0, 3)
+_MORE: tuple[LayerSpec, ...] = (
+    LayerSpec(lambda: nn.Conv1d(4, 6, 3, padding=1), _SEQUENCES, lambda layer, x: F.conv1d(x, layer.weight, layer.bias, padding=1)),
+    LayerSpec(lambda: nn.Conv1d(4, 6, 3, padding="same", padding_mode="reflect", bias=False), _SEQUENCES,
+              lambda layer, x: F.conv1d(F.pad(x, (1, 1), "reflect"), layer.weight)),
+    LayerSpec(lambda: nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular"), _IMAGES,
+              lambda layer, x: F.conv2d(F.pad(x, (1, 1, 1, 1), "circular"), layer.weight, layer.bias)),
+    LayerSpec(lambda: nn.ConvTranspose1d(4, 6, 3, 2, 1, 1), _SEQUENCES,
+              lambda layer, x: F.conv_transpose1d(x, layer.weight, layer.bias, 2, 1, 1)),
+    LayerSpec(lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2), _IMAGES,
+              lambda layer, x: F.conv_transpose2d(x, layer.weight, layer.bias, 2, 1, 1, 2)),
+    LayerSpec(lambda: nn.LocallyConnected1d(4, 3, 9, 3, 2), _SEQUENCES, lambda layer, x: F.local1d(x, layer.weight, layer.bias, 3, 2)),
+    LayerSpec(lambda: nn.LocallyConnected2d(4, 3, (6, 7), 3, padding=1, bias=False), _IMAGES,
+              lambda layer, x: F.local2d(x, layer.weight, None, 3, 1, 1)),
+    LayerSpec(lambda: nn.Unfold(3, padding=1), _IMAGES, lambda layer, x: F.unfold(x, 3, padding=1)),
+    LayerSpec(lambda: nn.Fold((4, 5), 2), (2, 8, 12), lambda layer, x: F.fold(x, (4, 5), 2)),
+    LayerSpec(lambda: nn.MaxPool1d(2), _SEQUENCES, lambda layer, x: F.max_pool1d(x, 2)),
+    LayerSpec(lambda: nn.AvgPool1d(3, 2, 1), _SEQUENCES, lambda layer, x: F.avg_pool1d(x, 3, 2, 1)),
+    LayerSpec(lambda: nn.AdaptiveAvgPool1d(4), _SEQUENCES, lambda layer, x: F.adaptive_avg_pool1d(x, 4)),
+    LayerSpec(lambda: nn.AdaptiveMaxPool1d(4), _SEQUENCES, lambda layer, x: F.adaptive_max_pool1d(x, 4)),
+    LayerSpec(nn.GlobalAvgPool1d, _SEQUENCES, lambda layer, x: F.global_avg_pool1d(x)),
+    LayerSpec(nn.GlobalMaxPool1d, _SEQUENCES, lambda layer, x: F.global_max_pool1d(x)),
+    LayerSpec(lambda: nn.Upsample(scale_factor=2), _IMAGES, lambda layer, x: F.interpolate(x, scale_factor=2)),
+    LayerSpec(lambda: nn.UpsamplingNearest2d(9), _IMAGES, lambda layer, x: F.interpolate(x, 9)),
+    LayerSpec(lambda: nn.UpsamplingBilinear2d((9, 8)), _IMAGES, lambda layer, x: F.interpolate(x, (9, 8), None, "bilinear", True)),
+    LayerSpec(lambda: nn.BedOfNails2d(3), _IMAGES, lambda layer, x: F.bed_of_nails2d(x, 3)),
+    _unpooled(nn.MaxUnpool1d, F.max_unpool1d, 2, 3, 4),
+    _unpooled(nn.MaxUnpool2d, F.max_unpool2d, 2, 3, 2, 4),
+    _padded(nn.ZeroPad1d, _ONE, "constant"), _padded(nn.ZeroPad2d, _TWO, "constant"),
+    _padded(lambda p: nn.ConstantPad1d(p, 1.5), _ONE, "constant", 1.5), _padded(lambda p: nn.ConstantPad2d(p, 1.5), _TWO, "constant", 1.5),
+    _padded(nn.ReflectionPad1d, _ONE, "reflect"), _padded(nn.ReflectionPad2d, _TWO, "reflect"),
+    _padded(nn.ReplicationPad1d, _ONE, "replicate"), _padded(nn.ReplicationPad2d, _TWO, "replicate"),
+    _padded(nn.CircularPad1d, _ONE, "circular"), _padded(nn.CircularPad2d, _TWO, "circular"),
+    LayerSpec(lambda: nn.LocalResponseNorm(3, alpha=0.5), _IMAGES, lambda layer, x: F.local_response_norm(x, 3, 0.5)),
+    LayerSpec(lambda: nn.Dropout1d(0.4), _SEQUENCES, lambda layer, x: x * F.dropout(ones(2, 4, 1, dtype=x.dtype), 0.4)),
+    LayerSpec(lambda: nn.Dropout2d(0.4), _IMAGES, lambda layer, x: x * F.dropout(ones(2, 4, 1, 1, dtype=x.dtype), 0.4)),
+    LayerSpec(lambda: nn.GaussianNoise(0.3), (5, 30), lambda layer, x: x + randn(5, 30, dtype=x.dtype) * 0.3),
+    LayerSpec(lambda: nn.DropConnect(nn.Linear(5, 4), 0.4), (3, 5),
+              lambda layer, x: F.linear(x, F.dropout(layer.module.weight, 0.4), layer.module.bias)),
+    LayerSpec(lambda: nn.WeightNorm(nn.Linear(5, 4)), (3, 5), _normed),
+    LayerSpec(lambda: nn.Concat(nn.Linear(5, 2), nn.Linear(5, 3)), (3, 5),
+              lambda layer, x: F.cat([F.linear(x, part.weight, part.bias) for part in layer.children()], 1)),
+    LayerSpec(lambda: nn.Residual(nn.Linear(5, 5)), (3, 5), lambda layer, x: F.linear(x, layer.module.weight, layer.module.bias) + x),
+    LayerSpec(lambda: nn.Residual(nn.Conv2d(4, 6, 3, 2, 1), "zero"), _IMAGES,
+              lambda layer, x: _conv(layer.module, x) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, 2))),
+)
+
+
 LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(nn.Identity, (3, 4), lambda layer, x: x),
     LayerSpec(lambda: nn.Linear(5, 3), (4, 5), lambda layer, x: F.linear(x, layer.weight, layer.bias)),
@@ -209,6 +288,7 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(lambda: nn.SinusoidalPositionalEncoding(6), (2, 3, 6),
               lambda layer, x: x + tensor(_sinusoids(3, 6), x.dtype)),
     LayerSpec(lambda: nn.LearnedPositionalEncoding(6, max_len=4), (2, 3, 6), lambda layer, x: x + layer.weight[:3]),
+    *_MORE,
     LayerSpec(lambda: _First(nn.MultiheadAttention(6, 2, batch_first=True)), (2, 3, 6), _attention),
     LayerSpec(lambda: nn.TransformerEncoderLayer(6, 2, 8, 0.0, batch_first=True), (2, 3, 6), _encoder_layer),
     LayerSpec(lambda: _Decoded(nn.TransformerDecoderLayer(6, 2, 8, 0.0, batch_first=True)), (2, 3, 6),

@@ -1,0 +1,147 @@
+"""Transposed convolution layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..checks import pair, whole
+from ..ops.conv import single
+from ..ops.conv_transpose import conv_transpose1d, conv_transpose2d
+from ..ops.create import empty
+from ..tensor import Tensor
+from . import init
+from .module import Module, Parameter
+
+__all__ = ["ConvTranspose1d", "ConvTranspose2d"]
+
+
+class ConvTranspose2d(Module):
+    """Transposed convolution with learned filters; see `fastnn.functional.conv_transpose2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the input and of the output; multiples of `groups`.
+    kernel_size : int or pair of int
+        Height and width of a filter.
+    stride : int or pair of int
+        Steps between the places where neighbouring elements put their filters.
+    padding : int or pair of int
+        Rows and columns cut off on each side.
+    output_padding : int or pair of int
+        Rows and columns added at the end; less than stride or dilation.
+    groups : int
+        Number of groups of channels that do not see one another.
+    bias : bool
+        Whether there is a bias.
+    dilation : int or pair of int
+        Steps between the elements of a filter.
+
+    Attributes
+    ----------
+    weight : Parameter
+        (in_channels, out_channels / groups, height, width), at first uniform in +-1 / sqrt(out_channels / groups height
+        width), as PyTorch's.
+    bias : Parameter or None
+        (out_channels,), at first from the same interval.
+
+    References
+    ----------
+    M. D. Zeiler et al., "Deconvolutional networks", CVPR 2010.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
+                 padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1, bias: bool = True,
+                 dilation: int | Sequence[int] = 1):
+        super().__init__()
+        title = type(self).__name__
+        self.in_channels = whole(f"{title}: in_channels", in_channels, 1)
+        self.out_channels = whole(f"{title}: out_channels", out_channels, 1)
+        self.groups = whole(f"{title}: groups", groups, 1)
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(f"{title}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
+                             f"groups {groups}")
+        sizes = (("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0),
+                 ("output_padding", output_padding, 0), ("dilation", dilation, 1))
+        for name, value, least in sizes:
+            setattr(self, name, self._extents(title, name, value, least))
+        if any(e >= s and e >= d for e, s, d in zip(self.output_padding, self.stride, self.dilation)):
+            raise ValueError(f"{title}: output_padding is {output_padding!r}, but must be less than stride {stride!r} or dilation "
+                             f"{dilation!r}")
+        self.weight = Parameter(empty(self.in_channels, self.out_channels // self.groups, *self.kernel_size))
+        self.register_parameter("bias", Parameter(empty(self.out_channels)) if bias else None)
+        self.reset_parameters()
+
+    @staticmethod
+    def _extents(title: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, ...]:
+        return pair(title, name, value, least)
+
+    def reset_parameters(self) -> None:
+        """Draws new first values."""
+        bound = 1 / math.sqrt(self.weight.numel() // self.in_channels)
+        for parameter in (self.weight, self.bias):
+            if parameter is not None:
+                init.uniform_(parameter, -bound, bound)
+
+    def _added(self, x: Tensor, output_size: Sequence[int] | None) -> tuple[int, ...]:
+        """The output_padding that makes the result `output_size`."""
+        if output_size is None:
+            return self.output_padding
+        wanted = tuple(output_size)[-len(self.stride):]
+        least = [(n - 1) * s - 2 * p + d * (r - 1) + 1 for n, s, p, d, r in
+                 zip(x.shape[2:], self.stride, self.padding, self.dilation, self.kernel_size)]
+        extra = tuple(w - n for w, n in zip(wanted, least))
+        if len(wanted) != len(least) or any(not 0 <= e < max(s, d) for e, s, d in zip(extra, self.stride, self.dilation)):
+            raise ValueError(f"{type(self).__name__}: output_size is {tuple(output_size)}, but must be at least {tuple(least)} and "
+                             "less than a stride (or dilation) more")
+        return extra
+
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        return conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding, self._added(x, output_size), self.groups,
+                                self.dilation)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        usual = {"padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
+        for name, value in usual.items():
+            if getattr(self, name) not in (value, (value,) * len(self.stride)):
+                text += f", {name}={getattr(self, name)}"
+        return text if self.bias is not None else text + ", bias=False"
+
+
+class ConvTranspose1d(ConvTranspose2d):
+    """One-dimensional transposed convolution: (N, C, L) -> (N, K, L'); the parameters are ConvTranspose2d's, single integers.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the input and of the output; multiples of `groups`.
+    kernel_size : int
+        Width of a filter.
+    stride : int
+        Steps between the places where neighbouring elements put their filters.
+    padding : int
+        Elements cut off on each side.
+    output_padding : int
+        Elements added at the end; less than stride or dilation.
+    groups : int
+        Number of groups of channels that do not see one another.
+    bias : bool
+        Whether there is a bias.
+    dilation : int
+        Steps between the elements of a filter.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
+                 padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1, bias: bool = True,
+                 dilation: int | Sequence[int] = 1):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation)
+
+    @staticmethod
+    def _extents(title: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, ...]:
+        return (whole(f"{title}: {name}", single(title, name, value), least),)
+
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        return conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding, self._added(x, output_size), self.groups,
+                                self.dilation)

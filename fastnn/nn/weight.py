@@ -1,0 +1,135 @@
+"""Layers around a layer's weight: its norm apart from its direction, and weights that are dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..ops.dropout import dropout
+from ..ops.math import div, mul, sqrt, square
+from ..ops.reduce import sum as sum_over
+from ..tensor import Tensor, no_grad
+from .module import Module, Parameter
+
+__all__ = ["DropConnect", "WeightNorm", "weight_norm"]
+
+
+def _norms(v: Tensor, dim: int | None) -> Tensor:
+    """The norm of each slice of `v` along `dim`, with v's rank; of all of it without one."""
+    axes = tuple(d for d in range(v.ndim) if d != dim)
+    return sqrt(sum_over(square(v), axes, keepdim=True)) if dim is not None or v.ndim else v
+
+
+def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Module:
+    """Makes a layer learn norm and direction of its weight apart: w = g v / |v|.
+
+    Parameters
+    ----------
+    module : Module
+        A layer; its parameter `name` becomes `name`_g and `name`_v.
+    name : str
+        The parameter.
+    dim : int, optional
+        The axis whose slices have a norm each; None: one for all.
+
+    Returns
+    -------
+    Module
+        `module`.
+
+    Raises
+    ------
+    ValueError
+        If it has no such parameter or axis.
+
+    References
+    ----------
+    T. Salimans and D. P. Kingma, "Weight normalization: a simple reparameterization to accelerate training of deep neural
+    networks", NeurIPS 2016.
+    """
+    weight = module._parameters.get(name)
+    if weight is None:
+        raise ValueError(f"weight_norm: name is {name!r}, but must be a parameter of {type(module).__name__}: "
+                         f"{', '.join(module._parameters)}")
+    if dim is not None and not -weight.ndim <= dim < weight.ndim:
+        raise ValueError(f"weight_norm: dim is {dim}, but {name} has {weight.ndim} axes")
+    axis = None if dim is None else dim % weight.ndim
+    with no_grad():
+        g = _norms(weight.detach(), axis)
+        g = g.reshape(()) if axis is None else g
+    delattr(module, name)
+    module.register_parameter(f"{name}_g", Parameter(g.clone()))
+    module.register_parameter(f"{name}_v", Parameter(weight.detach().clone()))
+
+    def compute(layer: Module, inputs: Any) -> None:
+        v = getattr(layer, f"{name}_v")
+        object.__setattr__(layer, name, mul(v, div(getattr(layer, f"{name}_g"), _norms(v, axis))))
+
+    compute(module, ())
+    module.register_forward_pre_hook(compute)
+    return module
+
+
+class WeightNorm(Module):
+    """A layer whose weight's norm and direction are learned apart; see `weight_norm`.
+
+    Parameters
+    ----------
+    module : Module
+        The layer.
+    name : str
+        Its parameter.
+    dim : int, optional
+        The axis whose slices have a norm each; None: one for all.
+    """
+
+    def __init__(self, module: Module, name: str = "weight", dim: int | None = 0):
+        super().__init__()
+        self.module = weight_norm(module, name, dim)
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.module(*inputs)
+
+
+class DropConnect(Module):
+    """A layer whose weights are set to 0 with probability `p`, anew at every call, in training; others grow by 1 / (1 - p).
+
+    Parameters
+    ----------
+    module : Module
+        The layer.
+    p : float
+        Probability of dropping a weight.
+    name : str
+        The parameter that is dropped.
+
+    Raises
+    ------
+    ValueError
+        If `p` is not a probability or there is no such parameter.
+
+    References
+    ----------
+    L. Wan et al., "Regularization of neural networks using DropConnect", ICML 2013.
+    """
+
+    def __init__(self, module: Module, p: float = 0.5, name: str = "weight"):
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"DropConnect: p is {p!r}, but must be a probability between 0 and 1")
+        if module._parameters.get(name) is None:
+            raise ValueError(f"DropConnect: name is {name!r}, but must be a parameter of {type(module).__name__}")
+        self.module, self.p, self.name = module, p, name
+
+    def forward(self, *inputs: Any) -> Any:
+        if not self.training or self.p == 0:
+            return self.module(*inputs)
+        places = self.module.__dict__
+        weight = places[self.name]
+        places[self.name] = dropout(weight, self.p)  # for this call; the parameter stays registered
+        try:
+            return self.module(*inputs)
+        finally:
+            places[self.name] = weight
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, name={self.name!r}"

@@ -1,0 +1,186 @@
+"""Sliding windows, and filters that are not shared between them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..checks import pair
+from .conv import conv2d, flat, sequence, single
+from .conv_transpose import conv_transpose2d
+from .create import tensor
+from .linear import matmul
+from .math import add
+from .shape import permute, reshape, unsqueeze
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["fold", "local1d", "local2d", "unfold"]
+
+
+@functools.lru_cache(maxsize=32)
+def _selectors(channels: int, window: tuple[int, int], dtype: str) -> Tensor:
+    """(C R S, 1, R, S): filters that pick one element of the window each, for every channel."""
+    count = window[0] * window[1]
+    return tensor(np.tile(np.eye(count), (channels, 1)).reshape(channels * count, 1, *window), dtype)
+
+
+def unfold(x: Tensor, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1,
+           padding: int | Sequence[int] = 0, stride: int | Sequence[int] = 1) -> Tensor:
+    """All windows of a map side by side (im2col).
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, H, W).
+    kernel_size : int or pair of int
+        Height R and width S of a window.
+    dilation : int or pair of int
+        Steps between the elements of a window.
+    padding : int or pair of int
+        Rows and columns of zeros on each side.
+    stride : int or pair of int
+        Steps between windows.
+
+    Returns
+    -------
+    Tensor
+        (N, C R S, windows).
+
+    Raises
+    ------
+    ValueError
+        If no window fits.
+    """
+    if x.ndim != 4:
+        raise ValueError(f"unfold: x has shape {x.shape}, but must be (N, C, H, W)")
+    window = pair("unfold", "kernel_size", kernel_size, 1)
+    y = conv2d(x, _selectors(x.shape[1], window, x.dtype.name), None, stride, padding, dilation, x.shape[1])
+    return reshape(y, (*y.shape[:2], y.shape[2] * y.shape[3]))
+
+
+def fold(x: Tensor, output_size: int | Sequence[int], kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1,
+         padding: int | Sequence[int] = 0, stride: int | Sequence[int] = 1) -> Tensor:
+    """Puts windows back and adds them up where they overlap (col2im): what gives the gradient of `unfold`.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C R S, windows).
+    output_size : int or pair of int
+        H and W.
+    kernel_size : int or pair of int
+        Height R and width S of a window.
+    dilation : int or pair of int
+        Steps between the elements of a window.
+    padding : int or pair of int
+        Rows and columns cut off on each side.
+    stride : int or pair of int
+        Steps between windows.
+
+    Returns
+    -------
+    Tensor
+        (N, C, H, W).
+
+    Raises
+    ------
+    ValueError
+        If the windows are not those of such a map.
+    """
+    size, window = pair("fold", "output_size", output_size, 1), pair("fold", "kernel_size", kernel_size, 1)
+    stride, dilation = pair("fold", "stride", stride, 1), pair("fold", "dilation", dilation, 1)
+    padding, count = pair("fold", "padding", padding, 0), window[0] * window[1]
+    places = [(n + 2 * p - d * (r - 1) - 1) // s + 1 for n, p, d, r, s in zip(size, padding, dilation, window, stride)]
+    if x.ndim != 3 or x.shape[1] % count or x.shape[2] != places[0] * places[1]:
+        raise ValueError(f"fold: x has shape {x.shape}, but must be (N, C {count}, {places[0] * places[1]}) for a map of "
+                         f"{size[0]} x {size[1]} and windows of {window[0]} x {window[1]}")
+    channels = x.shape[1] // count
+    rest = [n - ((m - 1) * s - 2 * p + d * (r - 1) + 1)
+            for n, m, s, p, d, r in zip(size, places, stride, padding, dilation, window)]
+    maps = reshape(x, (x.shape[0], x.shape[1], *places))
+    weight = _selectors(channels, window, x.dtype.name)
+    return conv_transpose2d(maps, weight, None, stride, padding, rest, channels, dilation)
+
+
+def local2d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
+            padding: int | Sequence[int] = 0) -> Tensor:
+    """Convolution with filters of their own at every place.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, H, W).
+    weight : Tensor
+        (OH OW, K, C R S), one set of filters for each place of the result.
+    bias : Tensor or None
+        (K, OH, OW).
+    kernel_size : int or pair of int
+        Height R and width S of a window.
+    stride : int or pair of int
+        Steps between windows.
+    padding : int or pair of int
+        Rows and columns of zeros on each side.
+
+    Returns
+    -------
+    Tensor
+        (N, K, OH, OW).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit one another.
+
+    References
+    ----------
+    I. Goodfellow, Y. Bengio and A. Courville, "Deep learning", MIT Press 2016, section 9.5: unshared convolution.
+    """
+    window, steps = pair("local2d", "kernel_size", kernel_size, 1), pair("local2d", "stride", stride, 1)
+    edges = pair("local2d", "padding", padding, 0)
+    columns = unfold(x, window, 1, edges, steps)
+    places = [(n + 2 * p - r) // s + 1 for n, p, r, s in zip(x.shape[2:], edges, window, steps)]
+    if weight.ndim != 3 or (weight.shape[0], weight.shape[2]) != (columns.shape[2], columns.shape[1]):
+        raise ValueError(f"local2d: weight has shape {weight.shape}, but must be ({columns.shape[2]}, K, {columns.shape[1]}) "
+                         f"for x {x.shape}")
+    y = matmul(permute(columns, 2, 0, 1), permute(weight, 0, 2, 1))
+    y = reshape(permute(y, 1, 2, 0), (x.shape[0], weight.shape[1], *places))
+    return y if bias is None else add(y, bias)
+
+
+def local1d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
+            padding: int | Sequence[int] = 0) -> Tensor:
+    """One-dimensional convolution with filters of their own at every place; see `local2d`.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, L).
+    weight : Tensor
+        (OL, K, C R).
+    bias : Tensor or None
+        (K, OL).
+    kernel_size : int
+        Width R of a window.
+    stride : int
+        Steps between windows.
+    padding : int
+        Zeros on each side.
+
+    Returns
+    -------
+    Tensor
+        (N, K, OL).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit one another.
+    """
+    r, s, p = (single("local1d", argument, value) for argument, value in (
+        ("kernel_size", kernel_size), ("stride", stride), ("padding", padding)))
+    return sequence(local2d(flat("local1d", x), weight, None if bias is None else unsqueeze(bias, 1), (1, r), (1, s), (0, p)))
