@@ -57,14 +57,16 @@ class Adagrad(Optimizer):
         state = self.memory(p, "sum")
         if is_first:
             state["sum"].fill_(options["initial_accumulator_value"])
-        launch.adagrad_step(p, p.grad, state["sum"], lr, state["step"], out=(p, state["sum"]), lr_decay=options["lr_decay"],
+        launch.adagrad_step(p, p.grad, state["sum"], lr, state["step"], out=(p, state["sum"]),
+                            lr_decay=options["lr_decay"],
                             eps=options["eps"], weight_decay=options["weight_decay"], maximize=options["maximize"])
 
 
 class RMSprop(Optimizer):
     """Steps divided by the root of a running mean of squared gradients.
 
-    s = alpha s + (1 - alpha) g^2, d = g / (sqrt(s) + eps), p = p - lr d; with momentum b = momentum b + d, p = p - lr b.
+    s = alpha s + (1 - alpha) g^2, d = g / (sqrt(s) + eps), p = p - lr d; with momentum b = momentum b + d,
+    p = p - lr b.
     Centred, the root is that of the variance s - a^2, with a the running mean of gradients.
 
     Parameters
@@ -97,7 +99,8 @@ class RMSprop(Optimizer):
     A. Graves, "Generating sequences with recurrent neural networks", arXiv:1308.0850, 2013 (centred).
     """
 
-    def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
+    def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1e-2, alpha: float = 0.99,
+                 eps: float = 1e-8,
                  weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False, *, maximize: bool = False):
         super().__init__(params, dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum,
                                       centered=centered, maximize=maximize))

@@ -15,7 +15,8 @@ from .optimizer import Optimizer
 class NAdam(Optimizer):
     """Adam with Nesterov's momentum, which looks ahead.
 
-    With b1' = b1 (1 - 0.96^(t momentum_decay) / 2) the momentum of step t, P their product up to it and m, v as in `Adam`:
+    With b1' = b1 (1 - 0.96^(t momentum_decay) / 2) the momentum of step t, P their product up to it and m, v as in
+    `Adam`:
     p = p - lr ((1 - b1') / (1 - P) g + b1'' / (1 - P b1'') m) / (sqrt(v / (1 - b2^t)) + eps), b1'' that of step t + 1.
 
     Parameters
@@ -50,7 +51,8 @@ class NAdam(Optimizer):
     def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 2e-3,
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
                  momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False, *, maximize: bool = False):
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay,
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
+                                      momentum_decay=momentum_decay,
                                       decoupled_weight_decay=decoupled_weight_decay, maximize=maximize))
 
     def check(self, options: Mapping[str, Any]) -> None:
@@ -65,7 +67,8 @@ class NAdam(Optimizer):
         step, product, m, v = state["step"], state["mu_product"], state["exp_avg"], state["exp_avg_sq"]
         (beta1, beta2), decay = options["betas"], options["momentum_decay"]
         launch.nadam_product(product, step, out=product, beta1=beta1, decay=decay)
-        launch.nadam_step(p, p.grad, m, v, lr, step, product, out=(p, m, v), beta1=beta1, beta2=beta2, eps=options["eps"],
+        launch.nadam_step(p, p.grad, m, v, lr, step, product, out=(p, m, v), beta1=beta1, beta2=beta2,
+                          eps=options["eps"],
                           weight_decay=options["weight_decay"], decoupled=options["decoupled_weight_decay"],
                           maximize=options["maximize"], momentum_decay=decay)
 
@@ -117,7 +120,8 @@ class RAdam(Optimizer):
         state = self.memory(p, "exp_avg", "exp_avg_sq")
         m, v = state["exp_avg"], state["exp_avg_sq"]
         beta1, beta2 = options["betas"]
-        launch.radam_step(p, p.grad, m, v, lr, state["step"], out=(p, m, v), beta1=beta1, beta2=beta2, eps=options["eps"],
+        launch.radam_step(p, p.grad, m, v, lr, state["step"], out=(p, m, v), beta1=beta1, beta2=beta2,
+                          eps=options["eps"],
                           weight_decay=options["weight_decay"], decoupled=options["decoupled_weight_decay"],
                           maximize=options["maximize"])
 

@@ -173,7 +173,8 @@ _register("adadelta_step", _with_state("adadelta_step", 4), _adadelta_reference,
           [{"rho": 0.9, "eps": 1e-2, **rule} for rule in _PLAIN], 7, (2, 3))
 _register("nadam_step", _with_state("nadam_step", 4, (_LR, _STEP, _PRODUCT)), _nadam_reference, 4,
           [{"beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "momentum_decay": 0.004, **decay} for decay in _DECAYS], 7, (3,))
-_register("nadam_product", lambda product, **options: _update(launch.nadam_product, (product,), (_STEP,), (0,), options),
+_register("nadam_product", lambda product, **options: _update(launch.nadam_product, (product,), (_STEP,), (0,),
+                                                              options),
           lambda product, beta1, decay: (product * _momentum_of_step(_STEP, beta1, decay),), 1,
           [{"beta1": 0.9, "decay": 0.1}, {"beta1": 0.5, "decay": 0.004}], 2)
 _register("radam_step", _with_state("radam_step", 4, (_LR, _STEP)), _radam_reference, 4,

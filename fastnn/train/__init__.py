@@ -6,11 +6,12 @@ from .history import History
 from .metrics import (AUC, F1, METRICS, R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, MeanSquaredError, Metric,
                       Perplexity, Precision, Recall, TopKAccuracy, get_metric)
 from .progress import ProgressBar, TqdmProgress
+from .schedule import LearningRateSchedule
 from .trainer import Trainer
 
 __all__ = [
     "AUC", "F1", "METRICS", "R2", "Accuracy", "CSVLogger", "Callback", "ConfusionMatrix", "EarlyStopping", "History",
-    "LambdaCallback", "LearningRateScheduler", "MeanAbsoluteError", "MeanSquaredError", "Metric", "ModelCheckpoint",
-    "Perplexity", "Precision", "ProgressBar", "Recall", "ReduceLROnPlateau", "TerminateOnNaN", "TopKAccuracy",
-    "TqdmProgress", "Trainer", "get_metric",
+    "LambdaCallback", "LearningRateSchedule", "LearningRateScheduler", "MeanAbsoluteError", "MeanSquaredError",
+    "Metric", "ModelCheckpoint", "Perplexity", "Precision", "ProgressBar", "Recall", "ReduceLROnPlateau",
+    "TerminateOnNaN", "TopKAccuracy", "TqdmProgress", "Trainer", "get_metric",
 ]

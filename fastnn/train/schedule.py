@@ -1,0 +1,69 @@
+"""Schedules and averages of `fastnn.optim` as callbacks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from .callbacks import Callback, Logs
+
+
+class LearningRateSchedule(Callback):
+    """Goes through a schedule of `fastnn.optim.lr_scheduler`, a step after every epoch or after every batch.
+
+    Parameters
+    ----------
+    schedule : object or callable
+        A schedule of the trainer's optimiser, or ``schedule(optimizer)`` that makes one when training begins, such as
+        ``lambda optimizer: StepLR(optimizer, 10)``.
+    every : str
+        "epoch" or "batch". After every batch means that steps are not replayed many at a time.
+    monitor : str
+        What schedules that look at a figure are shown: a key of the logs. A schedule that then is `exhausted` ends
+        training.
+
+    Raises
+    ------
+    TypeError
+        If `schedule` has no `step` and cannot be called.
+    ValueError
+        If `every` is neither; or, when training begins, if `monitor` is not computed.
+    """
+
+    def __init__(self, schedule: Any, every: str = "epoch", monitor: str = "loss") -> None:
+        if not hasattr(schedule, "step") and not callable(schedule):
+            raise TypeError(f"LearningRateSchedule: schedule is {schedule!r}, expected a schedule or a function that "
+                            "makes one")
+        if every not in ("epoch", "batch"):
+            raise ValueError(f"LearningRateSchedule: every is {every!r}, expected 'epoch' or 'batch'")
+        self.schedule, self.every, self.monitor = schedule, every, monitor
+        if every == "batch":
+            self.on_train_batch_end = self._after_batch
+        else:
+            self.every_step = False
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        if not hasattr(self.schedule, "step"):
+            self.schedule = self.schedule(self.trainer.optimizer)
+        self._looks = bool(inspect.signature(self.schedule.step).parameters)
+        if self._looks and self.monitor not in self.trainer.log_names:
+            raise ValueError(f"LearningRateSchedule: monitor is {self.monitor!r}, "
+                             f"expected one of {', '.join(self.trainer.log_names)}")
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self.every == "epoch":
+            self._step(logs)
+
+    def _after_batch(self, batch: int, logs: Logs) -> None:
+        """Hook `on_train_batch_end` of every="batch"."""
+        self._step(logs)
+
+    def _step(self, logs: Logs) -> None:
+        step: Callable[..., None] = self.schedule.step
+        if self._looks:
+            step(logs[self.monitor])
+        else:
+            step()
+        if getattr(self.schedule, "exhausted", False):
+            self.trainer.stop_training = True

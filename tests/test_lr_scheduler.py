@@ -1,0 +1,135 @@
+"""Schedules: what PyTorch has not, captured steps, saving, errors."""
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import nn, optim
+from fastnn.optim import lr_scheduler
+from fastnn.program import capture
+from fastnn.train import LambdaCallback, LearningRateSchedule
+from training import blobs, make
+
+
+def sgd(lr=0.5):
+    return optim.SGD([nn.Parameter(np.zeros(3, np.float32))], lr=lr)
+
+
+def test_inverse_scaling():
+    schedule = lr_scheduler.InverseScalingLR(sgd(), power=0.5)
+    rates = []
+    for _ in range(4):
+        rates += schedule.get_last_lr()
+        schedule.step()
+    np.testing.assert_allclose(rates, 0.5 / np.sqrt([1, 2, 3, 4]))
+
+
+def test_adaptive_is_scikit_learns():
+    """The bookkeeping of sklearn.neural_network's _update_no_improvement_count and trigger_stopping, written out."""
+    losses = np.abs(np.random.default_rng(0).normal(1, 0.3, 400))
+    optimizer = sgd(0.1)
+    schedule = lr_scheduler.AdaptiveLR(optimizer, tol=0.01, n_iter_no_change=3)
+    rate, best, count, stopped = 0.1, np.inf, 0, False
+    for loss in losses:
+        count = count + 1 if loss > best - 0.01 else 0
+        best = min(best, loss)
+        if count > 3:
+            count, stopped = 0, rate <= 1e-6
+            rate = rate if stopped else rate / 5
+        schedule.step(loss)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate, rel=1e-12) and schedule.exhausted == stopped
+        if stopped:
+            break
+    assert stopped
+
+
+def test_a_captured_step_follows_the_schedule():
+    optimizer = sgd(1.0)
+    (p,) = optimizer.param_groups[0]["params"]
+    schedule = lr_scheduler.StepLR(optimizer, 2, 0.5)
+
+    def step(g):
+        p.grad = g
+        optimizer.step()
+        optimizer.zero_grad()
+
+    program, moves = capture(step), []
+    for _ in range(8):
+        before = p.detach().numpy().copy()
+        program(fastnn.ones(3))
+        moves.append((before - p.detach().numpy())[0])
+        schedule.step()
+    assert moves == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
+
+
+def test_a_schedule_goes_on_where_it_was():
+    def chain():
+        optimizer = sgd()
+        warm = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=3)
+        return lr_scheduler.SequentialLR(optimizer, [warm, lr_scheduler.CosineAnnealingLR(optimizer, 5)], [3])
+
+    first, second = chain(), chain()
+    for _ in range(5):
+        first.step()
+    second.load_state_dict(first.state_dict())
+    for _ in range(3):
+        assert second.get_last_lr() == first.get_last_lr()
+        first.step()
+        second.step()
+
+
+@pytest.mark.parametrize("every, expected", [("epoch", [0.4, 0.2, 0.1]), ("batch", [0.1, 0.025, 0.00625])])
+def test_a_trainer_goes_through_a_schedule(every, expected):
+    x, y = blobs(50)
+    trainer, rates = make(lr=0.4), []
+    schedule = LearningRateSchedule(lambda optimizer: lr_scheduler.StepLR(optimizer, 1, 0.5), every)
+    trainer.fit(x, y, batch_size=25, epochs=3, verbose=0, callbacks=[
+        LambdaCallback(on_epoch_end=lambda epoch, logs: rates.append(trainer.learning_rate)), schedule])
+    assert rates == pytest.approx(expected)
+
+
+def test_a_trainer_stops_when_the_rate_is_exhausted():
+    x, y = blobs(50)
+    trainer = make(lr=0.1)
+    schedule = lr_scheduler.AdaptiveLR(trainer.optimizer, tol=100.0, n_iter_no_change=1, min_lr=0.01)
+    history = trainer.fit(x, y, epochs=50, verbose=0, callbacks=[LearningRateSchedule(schedule)])
+    # the first loss beats infinity; two epochs later 0.1 becomes 0.02, two later 0.004, and two later nothing is left
+    assert len(history.history["loss"]) == 7 and schedule.exhausted
+    with pytest.raises(ValueError, match="monitor is 'val_loss', expected one of loss, accuracy"):
+        trainer.fit(x, y, epochs=1, verbose=0, callbacks=[LearningRateSchedule(schedule, monitor="val_loss")])
+    with pytest.raises(ValueError, match="every is 'step', expected 'epoch' or 'batch'"):
+        LearningRateSchedule(schedule, every="step")
+    with pytest.raises(TypeError, match="schedule is 0.5"):
+        LearningRateSchedule(0.5)
+
+
+@pytest.mark.parametrize("build, error, message", [
+    (lambda o: lr_scheduler.StepLR(o, 0), ValueError, "StepLR: step_size is 0, but must be an integer of at least 1"),
+    (lambda o: lr_scheduler.StepLR(o, 1, -0.1), ValueError, "StepLR: gamma is -0.1, but must be a number above 0"),
+    (lambda o: lr_scheduler.StepLR("adam", 1), TypeError, "StepLR: optimizer is a str, but must be an Optimizer"),
+    (lambda o: lr_scheduler.ConstantLR(o, 1.5), ValueError, "factor is 1.5, but must be above 0 and at most 1"),
+    (lambda o: lr_scheduler.LinearLR(o, 0), ValueError, "start_factor is 0"),
+    (lambda o: lr_scheduler.LinearLR(o, total_iters=0), ValueError, "total_iters is 0"),
+    (lambda o: lr_scheduler.MultiStepLR(o, [5, 2]), ValueError, r"milestones are \[5, 2\], but must be increasing"),
+    (lambda o: lr_scheduler.ExponentialLR(o, 0), ValueError, "gamma is 0"),
+    (lambda o: lr_scheduler.InverseScalingLR(o, -1), ValueError, "power is -1"),
+    (lambda o: lr_scheduler.CosineAnnealingLR(o, 0), ValueError, "T_max is 0"),
+    (lambda o: lr_scheduler.CosineAnnealingLR(o, 5, -1), ValueError, "eta_min is -1"),
+    (lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 5, 0), ValueError, "T_mult is 0"),
+    (lambda o: lr_scheduler.OneCycleLR(o, 0.1, 1), ValueError,
+     "total_steps is 1, but must be an integer of at least 2"),
+    (lambda o: lr_scheduler.OneCycleLR(o, 0.1, 9, pct_start=2), ValueError,
+     "pct_start is 2, but must be a number from 0 to 1"),
+    (lambda o: lr_scheduler.OneCycleLR(o, 0.1, 9, anneal_strategy="up"), ValueError, "must be 'cos' or 'linear'"),
+    (lambda o: lr_scheduler.SequentialLR(o, [lr_scheduler.StepLR(o, 1)], [3]), ValueError,
+     "1 schedulers and 1 milestones"),
+    (lambda o: lr_scheduler.LambdaLR(o, 0.5), TypeError, "lr_lambda is 0.5, but must be a function"),
+    (lambda o: lr_scheduler.ReduceLROnPlateau(o, "low"), ValueError, "mode is 'low', but must be 'min' or 'max'"),
+    (lambda o: lr_scheduler.ReduceLROnPlateau(o, factor=1.0), ValueError,
+     "factor is 1.0, but must be above 0 and below 1"),
+    (lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=-1), ValueError, "patience is -1"),
+    (lambda o: lr_scheduler.AdaptiveLR(o, n_iter_no_change=0), ValueError, "n_iter_no_change is 0"),
+    (lambda o: lr_scheduler.AdaptiveLR(o, factor=2), ValueError, "factor is 2, but must be above 0 and below 1")])
+def test_errors_say_what_is_allowed(build, error, message):
+    with pytest.raises(error, match=message):
+        build(sgd())
