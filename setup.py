@@ -23,7 +23,8 @@ FLAGS = ["-std=c11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contrac
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 TARGETS = {"scalar": []}
 if IS_X86:
-    TARGETS |= {"avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
+    AVX512 = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
+    TARGETS |= {"avx2": ["-march=x86-64-v3"], "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-bf16"]}
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
 
 
@@ -57,7 +58,8 @@ class build_kernels(build_ext):
             print(f"fastnn: this compiler does not know {' '.join(TARGETS[isa])}: built without the {isa} kernels")
 
         # The longest first, so that no core waits for one at the end.
-        jobs = [(f"csrc/targets/{isa}_{t}.c", flags + march) for isa, march in targets.items() for t in ("f32", "f64")]
+        jobs = [(f"csrc/targets/{isa}_{t}.c", flags + march) for isa, march in targets.items() for t in ("f32", "f64")
+                if (isa, t) != ("amx", "f64")]  # its matrix units are for float32 only
         # Cython's generated code is not ours to lint; it needs no optimiser either.
         plain = [f for f in flags if f not in ("-Wall", "-Wextra", "-Werror", "-O3")] + ["-O2", "-w"]
         have = [f"-DFNN_HAVE_{isa.upper()}" for isa in targets]

@@ -1,6 +1,8 @@
 /* dispatch.c: which ISA's kernels run. Compiled for the baseline, so that it runs on any CPU of the architecture. */
-#include "fastnn.h"
+#define _GNU_SOURCE
+#include "amx.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +16,9 @@ TARGET(avx2)
 #endif
 #ifdef FNN_HAVE_AVX512
 TARGET(avx512)
+#ifdef FNN_HAVE_AMX
+extern const fnn_amx_kernels fnn_amx_kernels_f32;
+#endif
 #endif
 #undef TARGET
 
@@ -25,15 +30,23 @@ static const fnn_kernels *const tables[FNN_NUM_ISAS][2] = {
 #endif
 #ifdef FNN_HAVE_AVX512
     [FNN_ISA_AVX512] = BOTH(avx512),
+#ifdef FNN_HAVE_AMX
+    [FNN_ISA_AMX] = BOTH(avx512), /* and fnn_amx_kernels_f32 */
+#endif
 #endif
 };
 
 static const char *const names[FNN_NUM_ISAS] = {"scalar", "avx2", "avx512", "amx", "neon"};
 static int active = FNN_ISA_SCALAR;
 static char reason[200] = "not initialised";
+static char refused[100]; /* why the system does not let this process use AMX */
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 /* Register states the operating system saves: without its support an instruction set is present but unusable. */
 static unsigned long long enabled_state(void) {
@@ -42,6 +55,21 @@ static unsigned long long enabled_state(void) {
     unsigned low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (unsigned long long)high << 32 | low;
+}
+
+/* Linux saves tiles only for processes that asked: once, for all threads. */
+static int amx_permitted(void) {
+    static int permitted = -1;
+    if (permitted >= 0) return permitted;
+    permitted = 0;
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18 };
+    permitted = syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
+    if (!permitted) snprintf(refused, sizeof refused, "the system refused AMX's tiles: %s", strerror(errno));
+#else
+    snprintf(refused, sizeof refused, "this system has no way to ask for AMX's tiles");
+#endif
+    return permitted;
 }
 
 static int machine_has(int isa) {
@@ -56,7 +84,10 @@ static int machine_has(int isa) {
     int v3 = fma && f16c && avx && movbe && bmi1 && avx2 && bmi2 && lzcnt && (state & 0x6) == 0x6;
     if (isa == FNN_ISA_AVX2) return v3;
     int f = b7 >> 16 & 1, dq = b7 >> 17 & 1, cd = b7 >> 28 & 1, bw = b7 >> 30 & 1, vl = b7 >> 31 & 1;
-    if (isa == FNN_ISA_AVX512) return v3 && f && dq && cd && bw && vl && (state & 0xE6) == 0xE6;
+    int v4 = v3 && f && dq && cd && bw && vl && (state & 0xE6) == 0xE6;
+    if (isa == FNN_ISA_AVX512) return v4;
+    int amx_bf16 = d7 >> 22 & 1, amx_tile = d7 >> 24 & 1;
+    if (isa == FNN_ISA_AMX) return v4 && amx_bf16 && amx_tile && (state & 0x60000) == 0x60000 && amx_permitted();
     return 0;
 }
 #else
@@ -68,6 +99,13 @@ int fnn_isa_available(int isa) { return isa >= 0 && isa < FNN_NUM_ISAS && tables
 const char *fnn_isa_name(void) { return names[active]; }
 const char *fnn_isa_reason(void) { return reason; }
 const fnn_kernels *fnn_kernels_of(int dtype) { return tables[active][dtype == FNN_FLOAT64]; }
+
+const fnn_amx_kernels *fnn_amx(void) {
+#ifdef FNN_HAVE_AMX
+    if (active == FNN_ISA_AMX) return &fnn_amx_kernels_f32;
+#endif
+    return NULL;
+}
 
 static int isa_of(const char *name) {
     for (int isa = 0; isa < FNN_NUM_ISAS; isa++)
@@ -95,7 +133,9 @@ int fnn_dispatch_init(void) {
     int unbuilt = -1;
     for (int isa = active + 1; isa < FNN_NUM_ISAS; isa++)
         if (machine_has(isa) && !tables[isa][0]) unbuilt = isa;
-    if (unbuilt >= 0)
+    if (refused[0])
+        snprintf(reason, sizeof reason, "the best this process may use; %s", refused);
+    else if (unbuilt >= 0)
         snprintf(reason, sizeof reason, "the best this build has; the CPU also offers %s", names[unbuilt]);
     else
         snprintf(reason, sizeof reason, "the best that this CPU, its operating system and this build have");

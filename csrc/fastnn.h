@@ -67,6 +67,7 @@ typedef struct fnn_call {
     size_t scratch_stride;
     int workers;                        /* at most so many threads take part, even if more are allowed meanwhile */
     int flush;                          /* flush denormals: set for float32 calls */
+    int precision;                      /* of float32 products: the setting when the call was inferred */
     int activation;                     /* an fnn_activation behind the result; programs set it (see fusion.c) */
     const struct fnn_call *follower;    /* an elementwise call to be run on out[0] part by part, see fnn_follow */
     char message[FNN_MESSAGE_SIZE];     /* why a status is not FNN_OK */
@@ -76,6 +77,12 @@ typedef struct fnn_call {
 int fnn_fail(fnn_call *call, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* "(2, 3, 4)" into a small ring of static per-thread buffers: for messages. */
 const char *fnn_shape_text(const fnn_tensor *t);
+
+/* What float32 products may be made of where there are bfloat16 matrix units: three bfloat16 parts of each factor, which is as
+ * accurate as float32 multiply-adds; two; one. Elsewhere all three are float32. */
+typedef enum { FNN_HIGHEST, FNN_HIGH, FNN_MEDIUM } fnn_precision;
+void fnn_set_matmul_precision(int precision);
+int fnn_matmul_precision(void);
 
 /* ---- operators -------------------------------------------------------------------------------------------------- */
 

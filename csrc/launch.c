@@ -106,8 +106,13 @@ static int check_inputs(fnn_call *call) {
     return FNN_OK;
 }
 
+static int precision = FNN_HIGHEST;
+void fnn_set_matmul_precision(int value) { precision = value; }
+int fnn_matmul_precision(void) { return precision; }
+
 int fnn_infer(fnn_call *call) {
     call->flush = 0;
+    call->precision = precision;
     int status = check_inputs(call);
     return status ? status : fnn_ops[call->op].driver->infer(call);
 }

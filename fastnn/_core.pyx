@@ -76,6 +76,8 @@ cdef extern from "fastnn.h" nogil:
     void fnn_philox(uint64_t, uint64_t, uint64_t, uint32_t *)
     int fnn_dispatch_init()
     int fnn_set_isa(const char *)
+    void fnn_set_matmul_precision(int)
+    int fnn_matmul_precision()
     const char *fnn_isa_name()
     const char *fnn_isa_reason()
     int fnn_isa_available(int)

@@ -66,6 +66,46 @@ def available_isas():
     return tuple([fnn_isa_names(isa).decode() for isa in range(FNN_NUM_ISAS) if fnn_isa_available(isa)])
 
 
+PRECISIONS = ("highest", "high", "medium")
+
+
+def set_float32_matmul_precision(precision):
+    """Chooses what products of float32 numbers are made of where the CPU has bfloat16 matrix units (level ``amx``).
+
+    Linear layers and matrix products take part, forward and backward, where they are large enough to gain. On other levels all three
+    are float32.
+    A call with an infinity or NaN in it is made of float32 multiply-adds.
+
+    Parameters
+    ----------
+    precision : {"highest", "high", "medium"}
+        "highest" (default): each factor as three bfloat16 numbers, six products. Where nonzero factors are between 2**-100 and
+        2**127 and their products above 2**-100, the error is about half that of float32 multiply-adds, at most 1.5 times it where
+        single products outweigh their sums. "high": two bfloat16 numbers, three products: a relative error of about 2**-16 a
+        product. "medium": one, 2**-8.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"set_float32_matmul_precision: precision is {precision!r}, but must be 'highest', 'high' or 'medium'")
+    bump_settings()
+    fnn_set_matmul_precision(PRECISIONS.index(precision))
+
+
+def get_float32_matmul_precision():
+    """What products of float32 numbers are made of.
+
+    Returns
+    -------
+    str
+        "highest", "high" or "medium".
+    """
+    return PRECISIONS[fnn_matmul_precision()]
+
+
 def kernel_names():
     """The micro-kernels each instruction set provides."""
     return tuple([fnn_kernel_name(k).decode() for k in range(fnn_num_kernels())])

@@ -123,6 +123,7 @@ def test_an_element_is_one_chain_whatever_surrounds_it():
 
 
 def test_a_packed_operand_larger_than_its_buffer_comes_in_slabs():
+    _core.set_isa([isa for isa in _core.available_isas() if isa != "amx"][-1])  # where bits do not depend on the shape
     rng = np.random.default_rng(9)
     a, b = (rng.standard_normal(shape, dtype=np.float32) for shape in ((520, 2100), (2100, 4200)))
     whole = launch.matmul(laid_out(a, "C"), laid_out(b, "C")).numpy()

@@ -6,6 +6,7 @@
  * B in the place of A). Panels are as wide as the register tile. With one row block every chunk packs its own panels and finds
  * them in cache; with several, a parallel loop packs B once for all, a slab of columns at a time. */
 #include "gemm.h"
+#include "gemm_amx.h"
 
 #include <string.h>
 
@@ -154,14 +155,19 @@ typedef struct {
     char *copy, *packed;            /* scratch */
 } block;
 
-static void seek(const plan *p, ptrdiff_t index, block *w) {
-    const fnn_gemm *g = p->g;
-    ptrdiff_t a = 0, b = 0, c = 0;
+void fnn_gemm_seek(const fnn_gemm *g, ptrdiff_t index, ptrdiff_t *a, ptrdiff_t *b, ptrdiff_t *c) {
+    *a = *b = *c = 0;
     for (int d = g->batch_rank - 1; d >= 0; d--) {
         ptrdiff_t at = index % g->batch_shape[d];
         index /= g->batch_shape[d];
-        a += at * g->a.batch[d], b += at * g->b.batch[d], c += at * g->c.batch[d];
+        *a += at * g->a.batch[d], *b += at * g->b.batch[d], *c += at * g->c.batch[d];
     }
+}
+
+static void seek(const plan *p, ptrdiff_t index, block *w) {
+    const fnn_gemm *g = p->g;
+    ptrdiff_t a, b, c;
+    fnn_gemm_seek(g, index, &a, &b, &c);
     w->a = (const char *)g->a.data + a * p->size;
     w->b = (const char *)g->b.data + b * p->size;
     w->c = (char *)g->c.data + c * p->size;
@@ -425,16 +431,24 @@ static void dot_workspace(const fnn_gemm *g, fnn_workspace *ws) {
 
 void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     if (batches(g) * g->M * g->N == 0) return;
-    if (uses_dot(g)) dot_workspace(g, ws);
-    else tiles_workspace(g, ws);
+    if (uses_dot(g)) {
+        dot_workspace(g, ws);
+        return;
+    }
+    fnn_workspace again = *ws; /* when products on matrix units meet what is not finite */
+    tiles_workspace(g, ws);
+    if (!fnn_gemm_amx_suits(g)) return;
+    fnn_gemm_amx_workspace(g, &again);
+    if (ws->shared < again.shared) ws->shared = again.shared;
+    if (ws->scratch < again.scratch) ws->scratch = again.scratch;
 }
 
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     if (batches(g) * g->M * g->N == 0) return;
-    if (!uses_dot(g)) {
+    if (!uses_dot(g) && (!fnn_gemm_amx_suits(g) || !fnn_gemm_amx_run(call, g, shared))) {
         run_tiles(call, g, shared);
         return;
     }
-    run_dot(call, g, shared);
+    if (uses_dot(g)) run_dot(call, g, shared);
     if (g->leader) fnn_follow_all(g->leader);
 }

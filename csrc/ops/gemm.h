@@ -17,6 +17,7 @@ typedef struct {
  * depend on the op and the shapes only, never on strides. Without it an element is one chain of multiply-adds along K. */
 typedef struct {
     int dtype;
+    int precision; /* an fnn_precision, for float32 */
     ptrdiff_t M, N, K;
     int batch_rank;
     ptrdiff_t batch_shape[FNN_MAX_RANK];
@@ -33,6 +34,9 @@ void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws);
 double fnn_gemm_cost(const fnn_gemm *g);
 /* shared: at least as many bytes as the workspace says, 64-byte aligned. */
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared);
+
+/* Where position `index` of the batch axes begins in a, b and c, in elements. */
+void fnn_gemm_seek(const fnn_gemm *g, ptrdiff_t index, ptrdiff_t *a, ptrdiff_t *b, ptrdiff_t *c);
 
 /* What a driver brings into another form before a product, counted by workspace() and carried out by run(). */
 typedef struct {

@@ -25,12 +25,14 @@ static void set_result(task *t, const fnn_call *call) {
 static double cost_of(const fnn_call *call, setup_function *setup) {
     task t = {.staging = {.call = NULL}};
     setup(call, &t);
+    t.g.precision = call->precision;
     return fnn_gemm_cost(&t.g) + 0.5 * (double)t.staging.bytes;
 }
 
 static void workspace_of(const fnn_call *call, fnn_workspace *ws, setup_function *setup) {
     task t = {.staging = {.call = NULL}};
     setup(call, &t);
+    t.g.precision = call->precision;
     ws->shared = t.staging.bytes;
     fnn_gemm_workspace(&t.g, ws);
 }
@@ -38,6 +40,7 @@ static void workspace_of(const fnn_call *call, fnn_workspace *ws, setup_function
 static int run_of(fnn_call *call, setup_function *setup) {
     task t = {.staging = {.call = call, .at = call->shared}};
     setup(call, &t);
+    t.g.precision = call->precision;
     fnn_gemm_run(call, &t.g, (char *)call->shared + t.staging.bytes);
     fnn_finish(call, call->out[0], &t.result);
     return FNN_OK;

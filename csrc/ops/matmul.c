@@ -51,7 +51,7 @@ static void merge_batch(fnn_gemm *g) {
 static void setup(const fnn_call *call, fnn_gemm *g, fnn_staging *s, fnn_tensor *y) {
     const fnn_tensor *a = call->in[0], *b = call->in[1];
     *y = fnn_result_of(s, call->out[0], 0);
-    g->dtype = a->dtype;
+    g->dtype = a->dtype, g->precision = call->precision;
     g->M = a->shape[a->rank - 2], g->K = a->shape[a->rank - 1], g->N = b->shape[b->rank - 1];
     g->batch_rank = y->rank - 2;
     for (int d = 0; d < g->batch_rank; d++) g->batch_shape[d] = y->shape[d];

@@ -1,0 +1,35 @@
+/* amx.h: what drivers say to the kernels of the AMX level: float32 products on bfloat16 tiles (kernels/gemm_amx.h). */
+#ifndef FNN_AMX_H
+#define FNN_AMX_H
+
+#include "fastnn.h"
+
+/* A tile is 16 rows of 64 bytes. A strip is 32 rows of A or 32 columns of B, two tiles; a step is 32 values of k. */
+enum { FNN_AMX_TILE = 16, FNN_AMX_STRIP = 32, FNN_AMX_STEP = 32, FNN_AMX_TILE_BYTES = 1024 };
+
+/* Split tiles. Distances in bytes: from step to step, from one tile to the second, from plane to plane. */
+typedef struct {
+    const void *data;
+    ptrdiff_t step, tile, plane;
+} fnn_amx_operand;
+
+/* One strip of float32 values: `wide` rows of A, or, with `columns`, columns of B, by `depth` values of k; strides in elements. */
+typedef struct {
+    const float *data;
+    ptrdiff_t wide, depth, wide_step, k_step;
+    int columns;
+} fnn_amx_strip;
+
+typedef struct {
+    void (*begin)(void);
+    void (*end)(void);
+    void (*split)(int planes, const fnn_amx_strip *from, void *to, float *bad);
+    void (*multiply)(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a, const fnn_amx_operand *b,
+                     float *c, int accumulate);
+    void (*store)(ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row, float *bad);
+} fnn_amx_kernels;
+
+/* dispatch.c: NULL where another level runs. */
+const fnn_amx_kernels *fnn_amx(void);
+
+#endif

@@ -1,0 +1,233 @@
+/* gemm_amx.h: float32 products on bfloat16 matrix units (Intel AMX).
+ *
+ * An operand is split into `planes` bfloat16 parts, each the rounding of what the parts before it leave: x = x0 + x1 + x2 exactly
+ * for three planes, x0 + x1 to 2^-17 |x| for two, x0 to 2^-9 |x| for one. Of the products of parts those up to x0 y2, x1 y1, x2 y0
+ * are added, the small ones first: 6, 3 or 1 (Henry, Tang and Heinecke, arXiv 1904.06376). What six leave out is at most 2^-24 |xy|,
+ * the error of one rounding. A unit sums 32 products and then adds them to C: fewer roundings than a chain of multiply-adds.
+ *
+ * Layout. A tile is 16 rows of 64 bytes. One step of a product takes 32 values of k: a row of A's tile holds its 32 bfloat16 values,
+ * a row of B's tile those of two k for 16 columns. Which k are paired is free as long as A and B agree: k and k + 16 are, since two
+ * vectors then become one by a shift and a blend, without a permutation, whether they run along k or across it. */
+enum { AMX_TILE = FNN_AMX_TILE, AMX_STEP = FNN_AMX_STEP, AMX_TILE_BYTES = FNN_AMX_TILE_BYTES };
+
+/* GCC 12's tile intrinsics do not say which memory they read; these do. */
+#define AMX_LOAD(tile, from) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"((ptrdiff_t)64) : "memory")
+#define AMX_STORE(tile, to) __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((ptrdiff_t)64) : "memory")
+#define AMX_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile ::: "memory")
+#define AMX_MULTIPLY(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::: "memory")
+
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} amx_config;
+
+/* amx_begin: all eight tiles are 16 rows of 64 bytes, on this thread. amx_end: no tiles: the system need not save them. */
+static void amx_begin_kernel(void) {
+    amx_config config = {.palette = 1};
+    for (int t = 0; t < 8; t++) config.row_bytes[t] = 64, config.rows[t] = 16;
+    __asm__ volatile("ldtilecfg %0" ::"m"(config) : "memory");
+}
+static void amx_end_kernel(void) { __asm__ volatile("tilerelease" ::: "memory"); }
+
+/* ---- splitting ---- */
+
+/* Bits of x rounded to bfloat16, half away from zero: what is cut off has either sign, so that its products do not add up. */
+INLINE __m512i amx_round(__m512 x) { return _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000)); }
+INLINE __m512 amx_rest(__m512 x, __m512i rounded) {
+    return _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32((int)0xffff0000))));
+}
+INLINE void amx_put(char *to, __m512i low, __m512i high) {
+    _mm512_store_si512(to, _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(low, 16), high));
+}
+
+/* One row of a tile in each plane: pairs (x, y). bad becomes NaN where a value is not finite or rounds to infinity: its rest is NaN or
+ * infinite. */
+INLINE __m512 amx_split_row(__m512 x, __m512 y, char *to, ptrdiff_t plane, int planes, __m512 bad) {
+    __m512i i = amx_round(x), j = amx_round(y);
+    amx_put(to, i, j);
+    x = amx_rest(x, i), y = amx_rest(y, j);
+    bad = _mm512_fmadd_ps(x, _mm512_setzero_ps(), bad);
+    bad = _mm512_fmadd_ps(y, _mm512_setzero_ps(), bad);
+    if (planes == 1) return bad;
+    i = amx_round(x), j = amx_round(y);
+    amx_put(to + plane, i, j);
+    if (planes == 3) amx_put(to + 2 * plane, _mm512_castps_si512(amx_rest(x, i)), _mm512_castps_si512(amx_rest(y, j)));
+    return bad;
+}
+
+INLINE __mmask16 amx_first(ptrdiff_t n) { return n >= AMX_TILE ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
+
+/* One tile in each plane of `to`: `wide` rows of A (columns of B), at most 16, by `depth` values of k, at most 32; the others count as
+ * 0. along: neighbours in memory are neighbours in k, and a line is one row of A (column of B); else a line is one k. turned: lines are
+ * not what a tile's rows hold. */
+INLINE void amx_split_tile(const float *x, ptrdiff_t line, ptrdiff_t wide, ptrdiff_t depth, int along, int turned, char *to,
+                           ptrdiff_t plane, int planes, __m512 *bad) {
+    const int whole = wide == AMX_TILE && depth == AMX_STEP;
+    const ptrdiff_t low_lines = along ? wide : depth, high_lines = along ? wide : depth - AMX_TILE;
+    const __mmask16 low = amx_first(along ? depth : wide), high = amx_first(along ? depth - AMX_TILE : wide);
+    const ptrdiff_t second = along ? AMX_TILE : AMX_TILE * line;
+    vec u[AMX_TILE], v[AMX_TILE];
+#pragma GCC unroll 16
+    for (int i = 0; i < AMX_TILE; i++) {
+        if (whole) {
+            u[i] = _mm512_loadu_ps(x + i * line);
+            v[i] = _mm512_loadu_ps(x + second + i * line);
+        } else {
+            u[i] = i < low_lines ? _mm512_maskz_loadu_ps(low, x + i * line) : _mm512_setzero_ps();
+            v[i] = i < high_lines && high ? _mm512_maskz_loadu_ps(high, x + second + i * line) : _mm512_setzero_ps();
+        }
+        if (!turned) *bad = amx_split_row(u[i], v[i], to + i * 64, plane, planes, *bad);
+    }
+    if (!turned) return;
+    vec_transpose(u);
+    vec_transpose(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < AMX_TILE; i++) *bad = amx_split_row(u[i], v[i], to + i * 64, plane, planes, *bad);
+}
+
+/* All tiles of a strip. What is contiguous along neither axis is first gathered, a tile at a time. */
+INLINE void amx_split_strip(int planes, int along, int turned, const fnn_amx_strip *s, char *to, __m512 *bad) {
+    float copy[AMX_TILE * AMX_STEP];
+    const ptrdiff_t plane = s->wide > AMX_TILE ? 2 * AMX_TILE_BYTES : AMX_TILE_BYTES;
+    for (ptrdiff_t k = 0; k < s->depth; k += AMX_STEP, to += planes * plane) {
+        const ptrdiff_t depth = s->depth - k < AMX_STEP ? s->depth - k : AMX_STEP;
+        for (ptrdiff_t i = 0; i < s->wide; i += AMX_TILE) {
+            const ptrdiff_t wide = s->wide - i < AMX_TILE ? s->wide - i : AMX_TILE;
+            const float *x = s->data + i * s->wide_step + k * s->k_step;
+            ptrdiff_t line = along ? s->wide_step : s->k_step;
+            if (s->k_step != 1 && s->wide_step != 1) {
+                for (ptrdiff_t w = 0; w < wide; w++)
+                    for (ptrdiff_t q = 0; q < depth; q++) copy[w * AMX_STEP + q] = x[w * s->wide_step + q * s->k_step];
+                x = copy, line = AMX_STEP;
+            }
+            amx_split_tile(x, line, wide, depth, along, turned, to + i / AMX_TILE * AMX_TILE_BYTES, plane, planes, bad);
+        }
+    }
+}
+
+/* to = one strip, split, in steps of [plane][tile]; bad (16) becomes NaN where a value is not finite. */
+static void amx_split_kernel(int planes, const fnn_amx_strip *s, void *to, float *bad_values) {
+    __m512 bad = _mm512_load_ps(bad_values);
+    const int along = s->k_step == 1 || s->wide_step != 1;
+#define SPLIT(p)                                                                                                        \
+    if (along) s->columns ? amx_split_strip(p, 1, 1, s, to, &bad) : amx_split_strip(p, 1, 0, s, to, &bad);              \
+    else s->columns ? amx_split_strip(p, 0, 0, s, to, &bad) : amx_split_strip(p, 0, 1, s, to, &bad);
+    if (planes == 3) {
+        SPLIT(3)
+    } else if (planes == 2) {
+        SPLIT(2)
+    } else {
+        SPLIT(1)
+    }
+#undef SPLIT
+    _mm512_store_ps(bad_values, bad);
+}
+
+/* ---- the product of two strips ---- */
+
+/* Tiles 0 to 3 are C's, 4 and 5 A's, 6 and 7 B's. */
+#define AMX_NEW_A(p)                                                                                                    \
+    do {                                                                                                                \
+        AMX_LOAD(4, p);                                                                                                 \
+        if (row_tiles > 1) AMX_LOAD(5, (p) + at);                                                                       \
+    } while (0)
+#define AMX_NEW_B(p)                                                                                                    \
+    do {                                                                                                                \
+        AMX_LOAD(6, p);                                                                                                 \
+        if (col_tiles > 1) AMX_LOAD(7, (p) + bt);                                                                       \
+    } while (0)
+
+INLINE void amx_products(int row_tiles, int col_tiles) {
+    AMX_MULTIPLY(0, 4, 6);
+    if (row_tiles > 1) AMX_MULTIPLY(2, 5, 6);
+    if (col_tiles > 1) AMX_MULTIPLY(1, 4, 7);
+    if (row_tiles > 1 && col_tiles > 1) AMX_MULTIPLY(3, 5, 7);
+}
+
+/* One step. Between products one operand changes, so that six take seven loads of each kind, three take four. */
+INLINE void amx_step(const char *a, ptrdiff_t at, ptrdiff_t ap, const char *b, ptrdiff_t bt, ptrdiff_t bp, int planes, int row_tiles,
+                     int col_tiles) {
+    AMX_NEW_A(a);
+    if (planes == 3) {
+        AMX_NEW_B(b + 2 * bp);
+        amx_products(row_tiles, col_tiles);
+    }
+    if (planes >= 2) {
+        AMX_NEW_B(b + bp);
+        amx_products(row_tiles, col_tiles);
+    }
+    if (planes == 3) {
+        AMX_NEW_A(a + ap);
+        amx_products(row_tiles, col_tiles);
+    }
+    AMX_NEW_B(b);
+    amx_products(row_tiles, col_tiles);
+    if (planes == 1) return;
+    AMX_NEW_A(planes == 3 ? a + 2 * ap : a + ap);
+    amx_products(row_tiles, col_tiles);
+    if (planes == 2) return;
+    AMX_NEW_A(a);
+    amx_products(row_tiles, col_tiles);
+}
+
+INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_operand *pb, float *c, int accumulate, int planes,
+                    int row_tiles, int col_tiles) {
+    enum { FLOATS = AMX_TILE_BYTES / sizeof(float) };
+    const ptrdiff_t at = pa->tile, ap = pa->plane, a_step = pa->step, bt = pb->tile, bp = pb->plane, b_step = pb->step;
+    const char *a = pa->data, *b = pb->data;
+    const int right = col_tiles > 1, below = row_tiles > 1;
+    if (accumulate) {
+        AMX_LOAD(0, c);
+        if (right) AMX_LOAD(1, c + FLOATS);
+        if (below) AMX_LOAD(2, c + 2 * FLOATS);
+        if (below && right) AMX_LOAD(3, c + 3 * FLOATS);
+    } else {
+        AMX_ZERO(0);
+        AMX_ZERO(1);
+        AMX_ZERO(2);
+        AMX_ZERO(3);
+    }
+    /* Storing a tile takes the vector units, and after half a microsecond without work they need 250 ns to come back: one addition
+     * a step keeps them. */
+    __m512 awake = _mm512_setzero_ps();
+    for (ptrdiff_t s = 0; s < steps; s++, a += a_step, b += b_step) {
+        amx_step(a, at, ap, b, bt, bp, planes, row_tiles, col_tiles);
+        __asm__ volatile("vaddps %0, %0, %0" : "+v"(awake));
+    }
+    AMX_STORE(0, c);
+    if (right) AMX_STORE(1, c + FLOATS);
+    if (below) AMX_STORE(2, c + 2 * FLOATS);
+    if (below && right) AMX_STORE(3, c + 3 * FLOATS);
+}
+
+/* c (row_tiles x col_tiles tiles, two a row, each dense) (+)= the sum over steps of A's tiles times B's. */
+static void amx_multiply_kernel(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a,
+                                const fnn_amx_operand *b, float *c, int accumulate) {
+#define RUN(p)                                                                                                          \
+    if (row_tiles == 2 && col_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 2, 2);                                 \
+    else if (row_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 2, 1);                                              \
+    else if (col_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 1, 2);                                              \
+    else amx_run(steps, a, b, c, accumulate, p, 1, 1);
+    if (planes == 3) {
+        RUN(3)
+    } else if (planes == 2) {
+        RUN(2)
+    } else {
+        RUN(1)
+    }
+#undef RUN
+}
+
+/* c (rows x cols, at most 32 x 32) = the four tiles; bad (16) becomes NaN where a sum is not finite. */
+static void amx_store_kernel(ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row, float *bad) {
+    __m512 any = _mm512_load_ps(bad);
+    for (ptrdiff_t i = 0; i < rows; i++)
+        for (ptrdiff_t j = 0; j < cols; j += AMX_TILE) {
+            const __m512 v = _mm512_load_ps(tiles + i / AMX_TILE * 512 + j * 16 + i % AMX_TILE * 16);
+            const __mmask16 valid = amx_first(cols - j);
+            any = _mm512_mask3_fmadd_ps(v, _mm512_setzero_ps(), any, valid);
+            _mm512_mask_storeu_ps(c + i * c_row + j, valid, v);
+        }
+    _mm512_store_ps(bad, any);
+}

@@ -1,0 +1,15 @@
+/* amx_f32.c: the AMX level's own kernels; all others are the avx512 level's. */
+#define VEC_AVX512
+#define REAL64 0
+#include "../amx.h"
+#include "../simd/vec.h"
+
+#include "../kernels/gemm_amx.h"
+
+const fnn_amx_kernels fnn_amx_kernels_f32 = {
+    .begin = amx_begin_kernel,
+    .end = amx_end_kernel,
+    .split = amx_split_kernel,
+    .multiply = amx_multiply_kernel,
+    .store = amx_store_kernel,
+};
