@@ -60,7 +60,8 @@ def test_batch_statistics_are_exact():
 
 
 def test_captured_resampling_and_padding():
-    layers = nn.Sequential(nn.ReflectionPad2d(1), nn.ConvTranspose2d(2, 3, 3, 2), nn.Upsample(scale_factor=2, mode="bilinear"),
+    layers = nn.Sequential(nn.ReflectionPad2d(1), nn.ConvTranspose2d(2, 3, 3, 2),
+                           nn.Upsample(scale_factor=2, mode="bilinear"),
                            nn.LocalResponseNorm(3))
     step = fastnn.capture(lambda x: layers(x).sum())
     for k in range(4):

@@ -1,18 +1,19 @@
-/* attention.h: what scaled dot-product attention does to a block of scores between its matrix products. Scores of a block:
- * (rows, cols), queries by keys, rows s_row apart. A query's state while blocks of keys go by: its greatest score m, the sum l of
- * exp(score - m), and its output o before the division by l (Milakov and Gimelshein, "Online normalizer calculation for softmax",
- * 2018; Dao et al., "FlashAttention", 2022). */
+/* attention.h: what scaled dot-product attention does to a block of scores between its matrix products. Scores of a
+ * block: (rows, cols), queries by keys, rows s_row apart. A query's state while blocks of keys go by: its greatest
+ * score m, the sum l of exp(score - m), and its output o before the division by l (Milakov and Gimelshein, "Online
+ * normalizer calculation for softmax", 2018; Dao et al., "FlashAttention", 2022). */
 
 /* x (n) times a constant, in place */
 static void attention_scale_kernel(ptrdiff_t n, double scale, void *x_) {
     real *x = x_;
     const vec by = vec_set1((real)scale);
-    for (ptrdiff_t i = 0, left; (left = n - i) > 0; i += LANES) store_lanes(x + i, vec_mul(load_lanes(x + i, left), by), left);
+    for (ptrdiff_t i = 0, left; (left = n - i) > 0; i += LANES)
+        store_lanes(x + i, vec_mul(load_lanes(x + i, left), by), left);
 }
 
 /* -inf where mask (rows, cols, any strides, bytes) is 0 */
-static void attention_mask_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, ptrdiff_t s_row, const uint8_t *mask_, ptrdiff_t mask_row,
-                                  ptrdiff_t mask_col) {
+static void attention_mask_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, ptrdiff_t s_row, const uint8_t *mask_,
+                                  ptrdiff_t mask_row, ptrdiff_t mask_col) {
     for (ptrdiff_t i = 0; i < rows; i++) {
         real *s = (real *)s_ + i * s_row;
         const uint8_t *keep = mask_ + i * mask_row;
@@ -26,8 +27,8 @@ static void attention_mask_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, ptrd
 }
 
 /* s += bias (rows, cols, any strides) */
-static void attention_bias_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, ptrdiff_t s_row, const void *bias_, ptrdiff_t bias_row,
-                                  ptrdiff_t bias_col) {
+static void attention_bias_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, ptrdiff_t s_row, const void *bias_,
+                                  ptrdiff_t bias_row, ptrdiff_t bias_col) {
     for (ptrdiff_t i = 0; i < rows; i++) {
         real *s = (real *)s_ + i * s_row;
         const real *bias = (const real *)bias_ + i * bias_row;
@@ -56,14 +57,15 @@ INLINE real attention_top(ptrdiff_t n, const real *s) {
     for (; j + 4 * LANES <= n; j += 4 * LANES)
         for (int k = 0; k < 4; k++) top[k] = vec_max(vec_load(s + j + k * LANES), top[k]);
     for (ptrdiff_t left; (left = n - j) > 0; j += LANES)
-        top[0] = vec_max(left < LANES ? vec_select(mask_first(left), vec_load_n(s + j, left), low) : vec_load(s + j), top[0]);
+        top[0] = vec_max(left < LANES ? vec_select(mask_first(left), vec_load_n(s + j, left), low) : vec_load(s + j),
+                         top[0]);
     return vec_hmax(vec_max(vec_max(top[0], top[1]), vec_max(top[2], top[3])));
 }
 
-/* One block of keys: scores s become exp(s - m) with the new m; l (rows) and o (rows, width) follow. A row whose scores are all -inf
- * so far has m = -inf, l = 0 and stays 0; a NaN that the maximum loses makes the sum NaN. */
-static void attention_online_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, ptrdiff_t s_row, void *m_, void *l_, ptrdiff_t width,
-                                    void *o_) {
+/* One block of keys: scores s become exp(s - m) with the new m; l (rows) and o (rows, width) follow. A row whose
+ * scores are all -inf so far has m = -inf, l = 0 and stays 0; a NaN that the maximum loses makes the sum NaN. */
+static void attention_online_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, ptrdiff_t s_row, void *m_, void *l_,
+                                    ptrdiff_t width, void *o_) {
     real *ms = m_, *ls = l_;
     for (ptrdiff_t i = 0; i < rows; i++) {
         real *s = (real *)s_ + i * s_row, *o = (real *)o_ + i * width;
@@ -87,20 +89,22 @@ static void attention_online_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, pt
         ms[i] = m;
         if (before == 1) continue;
         const vec by = vec_set1(before);
-        for (ptrdiff_t e = 0, left; (left = width - e) > 0; e += LANES) store_lanes(o + e, vec_mul(load_lanes(o + e, left), by), left);
+        for (ptrdiff_t e = 0, left; (left = width - e) > 0; e += LANES)
+            store_lanes(o + e, vec_mul(load_lanes(o + e, left), by), left);
     }
 }
 
-/* y (rows, width, rows y_row apart) = o / l; lse (rows) = m + log l, what backward needs. Rows that saw no key: 0 and +inf, so that
- * exp(score - lse) is 0 there. */
-static void attention_finish_kernel(ptrdiff_t rows, ptrdiff_t width, const void *o_, const void *m_, const void *l_, void *y_,
-                                    ptrdiff_t y_row, void *lse) {
+/* y (rows, width, rows y_row apart) = o / l; lse (rows) = m + log l, what backward needs. Rows that saw no key: 0 and
+ * +inf, so that exp(score - lse) is 0 there. */
+static void attention_finish_kernel(ptrdiff_t rows, ptrdiff_t width, const void *o_, const void *m_, const void *l_,
+                                    void *y_, ptrdiff_t y_row, void *lse) {
     const real *m = m_, *l = l_;
     for (ptrdiff_t i = 0; i < rows; i++) {
         const real *o = (const real *)o_ + i * width;
         real *y = (real *)y_ + i * y_row;
         const vec sum = vec_set1(l[i] == 0 ? 1 : l[i]);
-        for (ptrdiff_t e = 0, left; (left = width - e) > 0; e += LANES) store_lanes(y + e, vec_div(load_lanes(o + e, left), sum), left);
+        for (ptrdiff_t e = 0, left; (left = width - e) > 0; e += LANES)
+            store_lanes(y + e, vec_div(load_lanes(o + e, left), sum), left);
         ((real *)lse)[i] = l[i] == 0 ? (real)INFINITY : m[i] + log_of(l[i]);
     }
 }
@@ -113,8 +117,8 @@ static void attention_delta_kernel(ptrdiff_t rows, ptrdiff_t width, const void *
 
 /* Scores s become probabilities p = exp(s - lse), and their gradients dp become those of the scores, p (dp - delta);
  * s, dp: (rows, cols), rows `row` apart; lse, delta: (rows) */
-static void attention_gradient_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, void *dp_, ptrdiff_t row, const void *lse,
-                                      const void *delta) {
+static void attention_gradient_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, void *dp_, ptrdiff_t row,
+                                      const void *lse, const void *delta) {
     for (ptrdiff_t i = 0; i < rows; i++) {
         real *s = (real *)s_ + i * row, *dp = (real *)dp_ + i * row;
         const vec shift = vec_set1(((const real *)lse)[i]), mean = vec_set1(((const real *)delta)[i]);

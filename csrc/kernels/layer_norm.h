@@ -1,7 +1,8 @@
-/* layer_norm.h: rows of n elements, each normalised by its own statistics: mean and variance (layer normalisation), or the mean
- * square alone (RMS normalisation); and what group normalisation adds to batch normalisation's kernels. */
+/* layer_norm.h: rows of n elements, each normalised by its own statistics: mean and variance (layer normalisation),
+ * or the mean square alone (RMS normalisation); and what group normalisation adds to batch normalisation's kernels. */
 
-enum { LAYER_ROWS = 4 /* taken together backward: the parameters' gradients pass through the first-level cache once for all */ };
+/* Rows taken together backward: the parameters' gradients pass through the first-level cache once for all of them. */
+enum { LAYER_ROWS = 4 };
 
 /* Sums over n elements of (x - centre) and of its square: four vectors in a tree, 32 trees to a partial sum. */
 INLINE void deviations(ptrdiff_t n, const real *x, vec centre, real *sum, real *squares) {
@@ -29,17 +30,19 @@ INLINE void deviations(ptrdiff_t n, const real *x, vec centre, real *sum, real *
     *squares = vec_sum(square);
 }
 
-/* y, x: (rows, n); mean, rstd: (rows); weight, bias: (n) or NULL; mean NULL: rows are divided by their root mean square. Variance
- * in two passes, the second of which also yields the error of the first one's mean (Chan, Golub and LeVeque 1983). */
-static void layer_norm_rows_kernel(ptrdiff_t rows, ptrdiff_t n, double eps, void *y_, void *mean_, void *rstd_, const void *x_,
-                                   const void *weight_, const void *bias_) {
+/* y, x: (rows, n); mean, rstd: (rows); weight, bias: (n) or NULL; mean NULL: rows are divided by their root mean
+ * square. Variance in two passes, the second of which also yields the error of the first one's mean (Chan, Golub and
+ * LeVeque 1983). */
+static void layer_norm_rows_kernel(ptrdiff_t rows, ptrdiff_t n, double eps, void *y_, void *mean_, void *rstd_,
+                                   const void *x_, const void *weight_, const void *bias_) {
     const real *weight = weight_, *bias = bias_;
     for (ptrdiff_t r = 0; r < rows; r++) {
         const real *x = (const real *)x_ + r * n;
         real *y = (real *)y_ + r * n, sum, squares;
         const real first = mean_ ? sum_row(n, x) / (real)n : 0;
         deviations(n, x, vec_set1(first), &sum, &squares);
-        const double error = mean_ ? (double)sum / (double)n : 0, variance = (double)squares / (double)n - error * error;
+        const double error = mean_ ? (double)sum / (double)n : 0,
+                     variance = (double)squares / (double)n - error * error;
         const real mean = (real)(first + error), scale = (real)(1 / sqrt(variance + eps));
         if (mean_) ((real *)mean_)[r] = mean;
         ((real *)rstd_)[r] = scale;
@@ -64,7 +67,8 @@ INLINE void layer_gradient(int rows, ptrdiff_t n, const real *dy, const real *x,
     }
     for (ptrdiff_t i = 0, left; (left = n - i) > 0; i += LANES) {
         const vec w = weight ? load_lanes(weight + i, left) : vec_set1(1);
-        vec dw = dweight ? load_lanes(dweight + i, left) : vec_zero(), db = dbias ? load_lanes(dbias + i, left) : vec_zero();
+        vec dw = dweight ? load_lanes(dweight + i, left) : vec_zero(),
+            db = dbias ? load_lanes(dbias + i, left) : vec_zero();
         for (int r = 0; r < rows; r++) {
             const vec g = load_lanes(dy + r * n + i, left), s = vec_mul(g, w);
             const vec d = vec_mul(vec_sub(load_lanes(x + r * n + i, left), centre[r]), by[r]);
@@ -77,7 +81,8 @@ INLINE void layer_gradient(int rows, ptrdiff_t n, const real *dy, const real *x,
         if (dbias) store_lanes(dbias + i, db, left);
     }
     for (int r = 0; r < rows && dx; r++) {
-        const vec slope = vec_set1(vec_sum(dot[r]) / (real)n), shift = mean ? vec_set1(vec_sum(total[r]) / (real)n) : vec_zero();
+        const vec slope = vec_set1(vec_sum(dot[r]) / (real)n),
+                  shift = mean ? vec_set1(vec_sum(total[r]) / (real)n) : vec_zero();
         for (ptrdiff_t i = 0, left; (left = n - i) > 0; i += LANES) {
             vec g = load_lanes(dy + r * n + i, left);
             if (weight) g = vec_mul(g, load_lanes(weight + i, left));
@@ -88,27 +93,29 @@ INLINE void layer_gradient(int rows, ptrdiff_t n, const real *dy, const real *x,
 }
 
 /* dx, dy, x: (rows, n); mean, rstd: (rows); weight: (n) or NULL. With g = dy weight and d = (x - mean) rstd:
- * dx = rstd (g - mean of g - d mean of g d), the mean of g only where there is a mean; dweight (n) += dy d, dbias (n) += dy, summed
- * over rows in turn. dx, dweight and dbias may be NULL. */
-static void layer_norm_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dy, const void *x, const void *mean,
-                                            const void *rstd, const void *weight, void *dx, void *dweight, void *dbias) {
+ * dx = rstd (g - mean of g - d mean of g d), the mean of g only where there is a mean; dweight (n) += dy d, dbias (n)
+ * += dy, summed over rows in turn. dx, dweight and dbias may be NULL. */
+static void layer_norm_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dy, const void *x,
+                                            const void *mean, const void *rstd, const void *weight, void *dx,
+                                            void *dweight, void *dbias) {
 #define ROWS(p, r) ((p) ? (real *)(p) + (r) : NULL)
     ptrdiff_t r = 0;
     for (; r + LAYER_ROWS <= rows; r += LAYER_ROWS)
-        layer_gradient(LAYER_ROWS, n, ROWS(dy, r * n), ROWS(x, r * n), ROWS(mean, r), ROWS(rstd, r), weight, ROWS(dx, r * n), dweight,
-                       dbias);
+        layer_gradient(LAYER_ROWS, n, ROWS(dy, r * n), ROWS(x, r * n), ROWS(mean, r), ROWS(rstd, r), weight,
+                       ROWS(dx, r * n), dweight, dbias);
     for (; r < rows; r++)
-        layer_gradient(1, n, ROWS(dy, r * n), ROWS(x, r * n), ROWS(mean, r), ROWS(rstd, r), weight, ROWS(dx, r * n), dweight, dbias);
+        layer_gradient(1, n, ROWS(dy, r * n), ROWS(x, r * n), ROWS(mean, r), ROWS(rstd, r), weight, ROWS(dx, r * n),
+                       dweight, dbias);
 #undef ROWS
 }
 
 /* ---- groups of channels of one image ---- */
 
-/* mean, var, rstd: (groups); means, m2: (channels) of `pixels` each; centre, scale, shift: (channels), what batch_norm_apply
- * takes; weight, bias: (channels) or NULL. */
-static void group_norm_finish_kernel(ptrdiff_t groups, ptrdiff_t channels, ptrdiff_t pixels, double eps, const double *means,
-                                     const double *m2, const void *weight_, const void *bias_, void *mean, void *var, void *rstd,
-                                     void *centre, void *scale, void *shift) {
+/* mean, var, rstd: (groups); means, m2: (channels) of `pixels` each; centre, scale, shift: (channels), what
+ * batch_norm_apply takes; weight, bias: (channels) or NULL. */
+static void group_norm_finish_kernel(ptrdiff_t groups, ptrdiff_t channels, ptrdiff_t pixels, double eps,
+                                     const double *means, const double *m2, const void *weight_, const void *bias_,
+                                     void *mean, void *var, void *rstd, void *centre, void *scale, void *shift) {
     const real *weight = weight_, *bias = bias_;
     const ptrdiff_t each = groups ? channels / groups : 0;
     for (ptrdiff_t g = 0; g < groups; g++) {
@@ -129,11 +136,11 @@ static void group_norm_finish_kernel(ptrdiff_t groups, ptrdiff_t channels, ptrdi
     }
 }
 
-/* scale, slope, shift: (channels), so that dx = dy scale + (x - mean) slope + shift; dys, dots: (channels) the sums of dy and of
- * dy (x - mean) over `pixels`; rstd: (groups); weight: (channels) or NULL. */
-static void group_norm_finish_backward_kernel(ptrdiff_t groups, ptrdiff_t channels, ptrdiff_t pixels, const double *dys,
-                                              const double *dots, const void *rstd_, const void *weight_, void *scale, void *slope,
-                                              void *shift) {
+/* scale, slope, shift: (channels), so that dx = dy scale + (x - mean) slope + shift; dys, dots: (channels) the sums
+ * of dy and of dy (x - mean) over `pixels`; rstd: (groups); weight: (channels) or NULL. */
+static void group_norm_finish_backward_kernel(ptrdiff_t groups, ptrdiff_t channels, ptrdiff_t pixels,
+                                              const double *dys, const double *dots, const void *rstd_,
+                                              const void *weight_, void *scale, void *slope, void *shift) {
     const real *rstd = rstd_, *weight = weight_;
     const ptrdiff_t each = groups ? channels / groups : 0;
     for (ptrdiff_t g = 0; g < groups; g++) {
@@ -152,9 +159,11 @@ static void group_norm_finish_backward_kernel(ptrdiff_t groups, ptrdiff_t channe
     }
 }
 
-/* dweight, dbias: (channels) or NULL; dys, dots: (images) of `stride` doubles, the sums over each image; rstd: (images, groups). */
+/* dweight, dbias: (channels) or NULL; dys, dots: (images) of `stride` doubles, the sums over each image; rstd:
+ * (images, groups). */
 static void group_norm_parameters_kernel(ptrdiff_t images, ptrdiff_t groups, ptrdiff_t channels, ptrdiff_t stride,
-                                         const double *dys, const double *dots, const void *rstd_, void *dweight, void *dbias) {
+                                         const double *dys, const double *dots, const void *rstd_, void *dweight,
+                                         void *dbias) {
     const real *rstd = rstd_;
     const ptrdiff_t each = groups ? channels / groups : 1;
     for (ptrdiff_t c = 0; c < channels; c++) {

@@ -1,6 +1,6 @@
 /* recurrent.h: one step of a recurrent layer for one sequence, forward and backward, between the matrix products.
- * n: hidden units; pre: (gates, n), what the hidden state gives; x: (gates, n), what the input gives, which for all but GRU is
- * in pre already; gates: (gates, n), activated. Gates are in PyTorch's order: i f g o, r z n. */
+ * n: hidden units; pre: (gates, n), what the hidden state gives; x: (gates, n), what the input gives, which for all
+ * but GRU is in pre already; gates: (gates, n), activated. Gates are in PyTorch's order: i f g o, r z n. */
 
 INLINE vec gate_sum(const real *pre, const real *bias, ptrdiff_t at, ptrdiff_t left) {
     const vec v = load_lanes(pre + at, left);
@@ -12,7 +12,8 @@ INLINE void lstm_step(ptrdiff_t n, const real *pre, const real *bias, real *h, r
                       real *extra) {
     for (ptrdiff_t j = 0, left; (left = n - j) > 0; j += LANES) {
         const vec i = vec_sigmoid(gate_sum(pre, bias, j, left)), f = vec_sigmoid(gate_sum(pre, bias, n + j, left));
-        const vec g = vec_tanh(gate_sum(pre, bias, 2 * n + j, left)), o = vec_sigmoid(gate_sum(pre, bias, 3 * n + j, left));
+        const vec g = vec_tanh(gate_sum(pre, bias, 2 * n + j, left)),
+                  o = vec_sigmoid(gate_sum(pre, bias, 3 * n + j, left));
         const vec cell = load_lanes(c + j, left), next = vec_fma(f, cell, vec_mul(i, g));
         store_lanes(before + j, load_lanes(h + j, left), left);
         store_lanes(extra + j, cell, left);
@@ -42,7 +43,8 @@ INLINE void gru_step(ptrdiff_t n, const real *pre, const real *x, const real *bi
 }
 
 /* h = tanh(pre) or max(pre, 0) */
-INLINE void plain_step(int rectified, ptrdiff_t n, const real *pre, const real *bias, real *h, real *gates, real *before) {
+INLINE void plain_step(int rectified, ptrdiff_t n, const real *pre, const real *bias, real *h, real *gates,
+                       real *before) {
     for (ptrdiff_t j = 0, left; (left = n - j) > 0; j += LANES) {
         const vec v = gate_sum(pre, bias, j, left), y = rectified ? relu_forward_formula(v, NULL) : vec_tanh(v);
         store_lanes(before + j, load_lanes(h + j, left), left);
@@ -51,10 +53,10 @@ INLINE void plain_step(int rectified, ptrdiff_t n, const real *pre, const real *
     }
 }
 
-/* h, c: (n) the state, which moves on; before: the old h; extra: the old c (LSTM), hn (GRU); y: the new h; bias: (gates, n)
- * or NULL */
-static void recurrent_step_kernel(int mode, ptrdiff_t n, const void *pre, const void *x, const void *bias, void *h, void *c,
-                                  void *gates, void *before, void *extra, void *y) {
+/* h, c: (n) the state, which moves on; before: the old h; extra: the old c (LSTM), hn (GRU); y: the new h; bias:
+ * (gates, n) or NULL */
+static void recurrent_step_kernel(int mode, ptrdiff_t n, const void *pre, const void *x, const void *bias, void *h,
+                                  void *c, void *gates, void *before, void *extra, void *y) {
     if (mode == FNN_LSTM) lstm_step(n, pre, bias, h, c, gates, before, extra);
     else if (mode == FNN_GRU) gru_step(n, pre, x, bias, h, gates, before, extra);
     else plain_step(mode == FNN_RNN_RELU, n, pre, bias, h, gates, before);
@@ -70,7 +72,8 @@ INLINE void lstm_back(ptrdiff_t n, const real *gates, const real *extra, real *d
         const vec i = load_lanes(gates + j, left), f = load_lanes(gates + n + j, left);
         const vec g = load_lanes(gates + 2 * n + j, left), o = load_lanes(gates + 3 * n + j, left);
         const vec old = load_lanes(extra + j, left), t = vec_tanh(vec_fma(f, old, vec_mul(i, g)));
-        const vec d = load_lanes(dh + j, left), cell = vec_add(load_lanes(dc + j, left), through_tanh(t, vec_mul(d, o)));
+        const vec d = load_lanes(dh + j, left),
+                  cell = vec_add(load_lanes(dc + j, left), through_tanh(t, vec_mul(d, o)));
         store_lanes(dx + j, through_sigmoid(i, vec_mul(cell, g)), left);
         store_lanes(dx + n + j, through_sigmoid(f, vec_mul(cell, old)), left);
         store_lanes(dx + 2 * n + j, through_tanh(g, vec_mul(cell, i)), left);
@@ -85,7 +88,8 @@ INLINE void gru_back(ptrdiff_t n, const real *gates, const real *before, const r
     for (ptrdiff_t j = 0, left; (left = n - j) > 0; j += LANES) {
         const vec r = load_lanes(gates + j, left), z = load_lanes(gates + n + j, left);
         const vec m = load_lanes(gates + 2 * n + j, left), d = load_lanes(dh + j, left);
-        const vec dm = through_tanh(m, vec_fnma(d, z, d)), dr = through_sigmoid(r, vec_mul(dm, load_lanes(extra + j, left)));
+        const vec dm = through_tanh(m, vec_fnma(d, z, d)),
+                  dr = through_sigmoid(r, vec_mul(dm, load_lanes(extra + j, left)));
         const vec dz = through_sigmoid(z, vec_mul(d, vec_sub(load_lanes(before + j, left), m)));
         store_lanes(dx + j, dr, left);
         store_lanes(dhidden + j, dr, left);
@@ -105,13 +109,15 @@ INLINE void plain_back(int rectified, ptrdiff_t n, const real *gates, real *dh, 
     }
 }
 
-/* dh, dc: (n) gradients of the new state, which become those of the old one but for what comes through the matrix product;
- * dy: (n) or NULL, added to dh first; dx, dhidden: (gates, n) gradients of what input and hidden state gave: one memory for all
- * but GRU */
-static void recurrent_step_backward_kernel(int mode, ptrdiff_t n, const void *gates, const void *before, const void *extra,
-                                           const void *dy, void *dh, void *dc, void *dx, void *dhidden) {
+/* dh, dc: (n) gradients of the new state, which become those of the old one but for what comes through the matrix
+ * product; dy: (n) or NULL, added to dh first; dx, dhidden: (gates, n) gradients of what input and hidden state gave:
+ * one memory for all but GRU */
+static void recurrent_step_backward_kernel(int mode, ptrdiff_t n, const void *gates, const void *before,
+                                           const void *extra, const void *dy, void *dh, void *dc, void *dx,
+                                           void *dhidden) {
     for (ptrdiff_t j = 0, left; dy && (left = n - j) > 0; j += LANES)
-        store_lanes((real *)dh + j, vec_add(load_lanes((real *)dh + j, left), load_lanes((const real *)dy + j, left)), left);
+        store_lanes((real *)dh + j, vec_add(load_lanes((real *)dh + j, left), load_lanes((const real *)dy + j, left)),
+                    left);
     if (mode == FNN_LSTM) lstm_back(n, gates, extra, dh, dc, dx);
     else if (mode == FNN_GRU) gru_back(n, gates, before, extra, dh, dx, dhidden);
     else plain_back(mode == FNN_RNN_RELU, n, gates, dh, dx);

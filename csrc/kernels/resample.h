@@ -1,8 +1,8 @@
-/* resample.h: weighted sums of whole pixels (up-sampling, padding by what is there, and their gradients); un-pooling; local
- * response normalisation along channels. Maps are [pixels][channels]. */
+/* resample.h: weighted sums of whole pixels (up-sampling, padding by what is there, and their gradients); un-pooling;
+ * local response normalisation along channels. Maps are [pixels][channels]. */
 
-/* One row of results: y[j] = sum over a of row_weight[a] (sum over b of column_weight[b] x[row[a]][column[b]]), b from start[j]
- * to start[j + 1]; y: (width, channels); x: rows x_row elements apart, pixels `channels` apart. */
+/* One row of results: y[j] = sum over a of row_weight[a] (sum over b of column_weight[b] x[row[a]][column[b]]), b
+ * from start[j] to start[j + 1]; y: (width, channels); x: rows x_row elements apart, pixels `channels` apart. */
 static void resample_row_kernel(ptrdiff_t width, ptrdiff_t channels, ptrdiff_t rows, const ptrdiff_t *row,
                                 const void *row_weight_, const ptrdiff_t *start, const ptrdiff_t *column,
                                 const void *column_weight_, const void *x_, ptrdiff_t x_row, void *y_) {
@@ -22,10 +22,10 @@ static void resample_row_kernel(ptrdiff_t width, ptrdiff_t channels, ptrdiff_t r
         }
 }
 
-/* y[index] = x (gather 0) or x = y[index] (gather 1) for n elements of one plane; index = row * width + column; x, index: steps
- * apart; y: any strides. Indices were checked. */
-static void unpool_kernel(int gather, ptrdiff_t n, const int64_t *index, ptrdiff_t index_step, void *x_, ptrdiff_t x_step,
-                          ptrdiff_t width, void *y_, ptrdiff_t y_row, ptrdiff_t y_col) {
+/* y[index] = x (gather 0) or x = y[index] (gather 1) for n elements of one plane; index = row * width + column; x,
+ * index: steps apart; y: any strides. Indices were checked. */
+static void unpool_kernel(int gather, ptrdiff_t n, const int64_t *index, ptrdiff_t index_step, void *x_,
+                          ptrdiff_t x_step, ptrdiff_t width, void *y_, ptrdiff_t y_row, ptrdiff_t y_col) {
     real *x = x_, *y = y_;
     for (ptrdiff_t i = 0; i < n; i++) {
         const ptrdiff_t at = (ptrdiff_t)index[i * index_step];
@@ -46,10 +46,10 @@ INLINE void window_sums(ptrdiff_t channels, ptrdiff_t size, ptrdiff_t before, co
     }
 }
 
-/* y = x / scale^beta, scale = k + alpha / size * sum of x^2 over neighbouring channels; y, scale, x: (pixels, channels);
- * room: (channels) */
-static void local_response_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t size, double alpha, double beta, double k,
-                                  void *y_, void *scale_, const void *x_, void *room) {
+/* y = x / scale^beta, scale = k + alpha / size * sum of x^2 over neighbouring channels; y, scale, x: (pixels,
+ * channels); room: (channels) */
+static void local_response_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t size, double alpha, double beta,
+                                  double k, void *y_, void *scale_, const void *x_, void *room) {
     const vec by = vec_set1((real)(alpha / (double)size)), base = vec_set1((real)k), power = vec_set1((real)-beta);
     for (ptrdiff_t p = 0; p < pixels; p++) {
         const real *x = (const real *)x_ + p * channels;
@@ -64,10 +64,11 @@ static void local_response_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_
     }
 }
 
-/* dx = dy scale^-beta - 2 alpha beta / size x (sum of dy x scale^(-beta - 1) over the channels whose window holds this one);
- * all (pixels, channels); room: (2, channels) */
-static void local_response_backward_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t size, double alpha, double beta,
-                                           void *dx_, const void *dy_, const void *x_, const void *scale_, void *room) {
+/* dx = dy scale^-beta - 2 alpha beta / size x (sum of dy x scale^(-beta - 1) over the channels whose window holds
+ * this one); all (pixels, channels); room: (2, channels) */
+static void local_response_backward_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t size, double alpha,
+                                           double beta, void *dx_, const void *dy_, const void *x_,
+                                           const void *scale_, void *room) {
     const vec by = vec_set1((real)(-2 * alpha * beta / (double)size)), power = vec_set1((real)-beta);
     real *terms = room, *sums = terms + channels;
     for (ptrdiff_t p = 0; p < pixels; p++) {

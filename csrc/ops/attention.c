@@ -1,16 +1,18 @@
-/* attention.c: scaled dot-product attention, forward: blocks of queries by blocks of keys, scores in scratch, softmax as the blocks
- * go by (Dao et al., "FlashAttention: fast and memory-efficient exact attention with IO-awareness", NeurIPS 2022).
+/* attention.c: scaled dot-product attention, forward: blocks of queries by blocks of keys, scores in scratch, softmax
+ * as the blocks go by (Dao et al., "FlashAttention: fast and memory-efficient exact attention with IO-awareness",
+ * NeurIPS 2022).
  *
- * A chunk is a group of queries of one head. It walks the keys block by block; of each it packs keys (transposed) and values once
- * for all its blocks of queries. Memory grows with the sequence's length, not its square. */
+ * A chunk is a group of queries of one head. It walks the keys block by block; of each it packs keys (transposed) and
+ * values once for all its blocks of queries. Memory grows with the sequence's length, not its square. */
 #include "attention.h"
 
 #include <math.h>
 #include <string.h>
 
 enum {
-    QUERY_BLOCK = 64, KEY_BLOCK = 128,     /* about: with 64 columns a head, scores and keys share the first-level cache */
-    LEAST_QUERIES = 128, MOST_QUERIES = 1024, /* of a chunk: packing keys must be worth it; its queries stay in the second-level cache */
+    QUERY_BLOCK = 64, KEY_BLOCK = 128, /* about: with 64 columns a head, scores and keys share the first-level cache */
+    LEAST_QUERIES = 128,               /* of a chunk: packing keys must be worth it; */
+    MOST_QUERIES = 1024,               /* its queries stay in the second-level cache */
     WANTED_CHUNKS = 16
 };
 
@@ -19,9 +21,21 @@ enum {
 fnn_attention fnn_attention_of(const fnn_call *call, int first, int mask) {
     const fnn_tensor *q = call->in[first], *k = call->in[first + 1], *v = call->in[first + 2];
     const fnn_kernels *K = fnn_kernels_of(q->dtype);
-    fnn_attention a = {.K = K, .dtype = q->dtype, .size = (ptrdiff_t)fnn_itemsize(q->dtype), .batch = q->shape[0], .heads = q->shape[1],
-                       .queries = q->shape[2], .keys = k->shape[2], .depth = q->shape[3], .width = v->shape[3], .q = q, .k = k, .v = v,
-                       .mask = call->in[mask], .scale = call->attr.f[0], .causal = call->attr.i[0] != 0};
+    fnn_attention a = {.K = K,
+                       .dtype = q->dtype,
+                       .size = (ptrdiff_t)fnn_itemsize(q->dtype),
+                       .batch = q->shape[0],
+                       .heads = q->shape[1],
+                       .queries = q->shape[2],
+                       .keys = k->shape[2],
+                       .depth = q->shape[3],
+                       .width = v->shape[3],
+                       .q = q,
+                       .k = k,
+                       .v = v,
+                       .mask = call->in[mask],
+                       .scale = call->attr.f[0],
+                       .causal = call->attr.i[0] != 0};
     a.query_block = QUERY_BLOCK / K->tile_rows * K->tile_rows;
     a.key_block = KEY_BLOCK;
     return a;
@@ -29,20 +43,22 @@ fnn_attention fnn_attention_of(const fnn_call *call, int first, int mask) {
 
 static int check_rank(fnn_call *call, const char *name, const fnn_tensor *t) {
     if (t->rank == 4) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must be (batch, heads, length, width)", name,
-                    fnn_shape_text(t));
+    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must be (batch, heads, length, width)",
+                    name, fnn_shape_text(t));
 }
 
 static int check_mask(fnn_call *call, const fnn_tensor *mask, const fnn_tensor *q, const fnn_tensor *k) {
     if (!mask) return FNN_OK;
     if (mask->dtype != FNN_BOOL && mask->dtype != q->dtype)
-        return fnn_fail(call, FNN_TYPE_ERROR, "argument 'mask' has dtype %s, but must be bool or q's %s", fnn_dtype_name(mask->dtype),
-                        fnn_dtype_name(q->dtype));
-    if (mask->rank == 4 && mask->shape[0] == q->shape[0] && mask->shape[1] == q->shape[1] && mask->shape[2] == q->shape[2] &&
-        mask->shape[3] == k->shape[2])
+        return fnn_fail(call, FNN_TYPE_ERROR, "argument 'mask' has dtype %s, but must be bool or q's %s",
+                        fnn_dtype_name(mask->dtype), fnn_dtype_name(q->dtype));
+    if (mask->rank == 4 && mask->shape[0] == q->shape[0] && mask->shape[1] == q->shape[1] &&
+        mask->shape[2] == q->shape[2] && mask->shape[3] == k->shape[2])
         return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "argument 'mask' has shape %s, but must be (%td, %td, %td, %td) for q %s and k %s",
-                    fnn_shape_text(mask), q->shape[0], q->shape[1], q->shape[2], k->shape[2], fnn_shape_text(q), fnn_shape_text(k));
+    return fnn_fail(call, FNN_VALUE_ERROR,
+                    "argument 'mask' has shape %s, but must be (%td, %td, %td, %td) for q %s and k %s",
+                    fnn_shape_text(mask), q->shape[0], q->shape[1], q->shape[2], k->shape[2], fnn_shape_text(q),
+                    fnn_shape_text(k));
 }
 
 int fnn_attention_check(fnn_call *call, int first, int mask) {
@@ -54,9 +70,10 @@ int fnn_attention_check(fnn_call *call, int first, int mask) {
     int fits = q->shape[3] == k->shape[3] && k->shape[2] == v->shape[2];
     for (int d = 0; d < 2; d++) fits = fits && q->shape[d] == k->shape[d] && k->shape[d] == v->shape[d];
     if (!fits)
-        return fnn_fail(call, FNN_VALUE_ERROR,
-                        "q %s, k %s and v %s do not fit: batch and heads must agree, q and k in width, k and v in length",
-                        fnn_shape_text(q), fnn_shape_text(k), fnn_shape_text(v));
+        return fnn_fail(
+            call, FNN_VALUE_ERROR,
+            "q %s, k %s and v %s do not fit: batch and heads must agree, q and k in width, k and v in length",
+            fnn_shape_text(q), fnn_shape_text(k), fnn_shape_text(v));
     return check_mask(call, call->in[mask], q, k);
 }
 
@@ -69,7 +86,8 @@ void fnn_attention_layout(fnn_tensor *t, const fnn_tensor *like, ptrdiff_t width
     t->stride[0] = t->stride[2] * fnn_max(t->shape[2], 1);
 }
 
-void fnn_attention_rows(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows, void *to) {
+void fnn_attention_rows(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows,
+                        void *to) {
     const char *at = fnn_at(fnn_attention_head(a, t, head), from * t->stride[2], t->dtype);
     a->K->gemm_pack(rows, t->shape[3], at, t->stride[2], t->stride[3], to, t->shape[3], 0);
 }
@@ -78,24 +96,25 @@ ptrdiff_t fnn_attention_panels_size(const fnn_attention *a, ptrdiff_t rows, ptrd
     return rows * fnn_round_up(cols, a->K->tile_cols);
 }
 
-void fnn_attention_panels(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows, int transposed,
-                          void *to) {
+void fnn_attention_panels(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows,
+                          int transposed, void *to) {
     const char *at = fnn_at(fnn_attention_head(a, t, head), from * t->stride[2], t->dtype);
     const ptrdiff_t wide = a->K->tile_cols;
     if (transposed) a->K->gemm_pack(t->shape[3], rows, at, t->stride[3], t->stride[2], to, wide, t->shape[3] * wide);
     else a->K->gemm_pack(rows, t->shape[3], at, t->stride[2], t->stride[3], to, wide, rows * wide);
 }
 
-void fnn_attention_product(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *x, ptrdiff_t x_row,
-                           ptrdiff_t x_col, const void *panels, void *c, ptrdiff_t c_row, int accumulate) {
+void fnn_attention_product(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *x,
+                           ptrdiff_t x_row, ptrdiff_t x_col, const void *panels, void *c, ptrdiff_t c_row,
+                           int accumulate) {
     const ptrdiff_t wide = a->K->tile_cols;
     for (ptrdiff_t j = 0; j < cols; j += wide)
-        a->K->gemm_tile(rows, fnn_min(wide, cols - j), 1, depth, x, NULL, x_row, x_col, fnn_at(panels, j * depth, a->dtype), NULL, wide,
-                        fnn_at(c, j, a->dtype), c_row, accumulate);
+        a->K->gemm_tile(rows, fnn_min(wide, cols - j), 1, depth, x, NULL, x_row, x_col,
+                        fnn_at(panels, j * depth, a->dtype), NULL, wide, fnn_at(c, j, a->dtype), c_row, accumulate);
 }
 
-void fnn_attention_restrict(const fnn_attention *a, ptrdiff_t head, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t cols, void *s,
-                            ptrdiff_t s_row) {
+void fnn_attention_restrict(const fnn_attention *a, ptrdiff_t head, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j,
+                            ptrdiff_t cols, void *s, ptrdiff_t s_row) {
     const fnn_tensor *m = a->mask;
     if (m) {
         const void *at = fnn_at(fnn_attention_head(a, m, head), i * m->stride[2] + j * m->stride[3], m->dtype);
@@ -117,7 +136,8 @@ typedef struct {
 static plan plan_of(const fnn_call *call) {
     plan p = {.a = fnn_attention_of(call, 0, 3)};
     const fnn_attention *a = &p.a;
-    const ptrdiff_t all = a->batch * a->heads * a->queries, wanted = fnn_max(fnn_ceil_div(all, WANTED_CHUNKS), LEAST_QUERIES);
+    const ptrdiff_t all = a->batch * a->heads * a->queries,
+                    wanted = fnn_max(fnn_ceil_div(all, WANTED_CHUNKS), LEAST_QUERIES);
     p.groups = fnn_max(fnn_ceil_div(a->queries, fnn_min(wanted, MOST_QUERIES)), 1);
     p.group = fnn_round_up(fnn_ceil_div(a->queries, p.groups), a->query_block);
     p.groups = fnn_ceil_div(a->queries, fnn_max(p.group, 1));
@@ -198,12 +218,14 @@ static void visit_keys(const plan *p, const rooms *r, ptrdiff_t head, ptrdiff_t 
         const ptrdiff_t cols = a->causal ? fnn_min(keys, i + rows - j) : keys;
         if (cols <= 0) continue;
         void *o = fnn_at(r->o, at * a->width, a->dtype);
-        fnn_attention_product(a, rows, cols, a->depth, fnn_at(r->q, at * a->depth, a->dtype), a->depth, 1, r->k, r->s, a->key_block, 0);
+        fnn_attention_product(a, rows, cols, a->depth, fnn_at(r->q, at * a->depth, a->dtype), a->depth, 1, r->k, r->s,
+                              a->key_block, 0);
         fnn_attention_restrict(a, head, i, rows, j, cols, r->s, a->key_block);
-        a->K->attention_online(rows, cols, r->s, a->key_block, fnn_at(r->m, at, a->dtype), fnn_at(r->l, at, a->dtype), a->width, o);
+        a->K->attention_online(rows, cols, r->s, a->key_block, fnn_at(r->m, at, a->dtype), fnn_at(r->l, at, a->dtype),
+                               a->width, o);
         for (ptrdiff_t e = 0, wide = a->K->tile_cols; e < a->width; e += wide)
-            a->K->gemm_tile(rows, fnn_min(wide, a->width - e), 1, cols, r->s, NULL, a->key_block, 1, fnn_at(r->v, e * keys, a->dtype), NULL,
-                            wide, fnn_at(o, e, a->dtype), a->width, 1);
+            a->K->gemm_tile(rows, fnn_min(wide, a->width - e), 1, cols, r->s, NULL, a->key_block, 1,
+                            fnn_at(r->v, e * keys, a->dtype), NULL, wide, fnn_at(o, e, a->dtype), a->width, 1);
     }
 }
 
@@ -211,7 +233,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_attention *a = &p->a;
     const rooms r = rooms_of(p, scratch);
-    const ptrdiff_t head = chunk / p->groups, from = chunk % p->groups * p->group, end = fnn_min(from + p->group, a->queries);
+    const ptrdiff_t head = chunk / p->groups, from = chunk % p->groups * p->group,
+                    end = fnn_min(from + p->group, a->queries);
     const ptrdiff_t rows = end - from;
     fnn_attention_rows(a, a->q, head, from, rows, r.q);
     a->K->attention_scale(rows * a->depth, a->scale, r.q);
@@ -221,13 +244,15 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
         if (a->dtype == FNN_FLOAT32) ((float *)r.m)[i] = -INFINITY;
         else ((double *)r.m)[i] = -INFINITY;
     }
-    for (ptrdiff_t j = 0; j < a->keys && (!a->causal || j < end); j += a->key_block) visit_keys(p, &r, head, from, end, j);
+    for (ptrdiff_t j = 0; j < a->keys && (!a->causal || j < end); j += a->key_block)
+        visit_keys(p, &r, head, from, end, j);
     char *y = fnn_at(fnn_attention_head(a, &p->y, head), from * p->y.stride[2], a->dtype);
-    a->K->attention_finish(rows, a->width, r.o, r.m, r.l, y, p->y.stride[2], p->lse + (head * a->queries + from) * a->size);
+    a->K->attention_finish(rows, a->width, r.o, r.m, r.l, y, p->y.stride[2],
+                           p->lse + (head * a->queries + from) * a->size);
 }
 
-/* y: (B, H, L, V); lse: (B, H, L); q: (B, H, L, E); k: (B, H, S, E); v: (B, H, S, V); mask: (B, H, L, S) bool, true where a query may
- * see a key, or real: added to the scores. causal: query i sees keys 0 .. i only. */
+/* y: (B, H, L, V); lse: (B, H, L); q: (B, H, L, E); k: (B, H, S, E); v: (B, H, S, V); mask: (B, H, L, S) bool, true
+ * where a query may see a key, or real: added to the scores. causal: query i sees keys 0 .. i only. */
 static int run(fnn_call *call) {
     plan p = plan_of(call);
     char *at = call->shared;

@@ -1,4 +1,5 @@
-/* attention.h: what scaled dot-product attention's two directions share: y = softmax(scale q k^T + mask) v for every head. */
+/* attention.h: what scaled dot-product attention's two directions share: y = softmax(scale q k^T + mask) v for every
+ * head. */
 #ifndef FNN_ATTENTION_H
 #define FNN_ATTENTION_H
 #include "../fastnn.h"
@@ -22,17 +23,19 @@ int fnn_attention_check(fnn_call *call, int first, int mask);
 void fnn_attention_layout(fnn_tensor *t, const fnn_tensor *like, ptrdiff_t width);
 
 /* Rows from .. from + rows of t's (b, h) matrix, dense. */
-void fnn_attention_rows(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows, void *to);
+void fnn_attention_rows(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows,
+                        void *to);
 /* The same, to be an operand of fnn_attention_product: (rows, columns) in panels, or transposed: (columns, rows). */
-void fnn_attention_panels(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows, int transposed,
-                          void *to);
+void fnn_attention_panels(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows,
+                          int transposed, void *to);
 ptrdiff_t fnn_attention_panels_size(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t cols); /* in elements */
 /* c (rows, cols) (+)= a (rows, depth; strides) times panels (depth, cols). */
-void fnn_attention_product(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *x, ptrdiff_t x_row,
-                           ptrdiff_t x_col, const void *panels, void *c, ptrdiff_t c_row, int accumulate);
+void fnn_attention_product(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *x,
+                           ptrdiff_t x_row, ptrdiff_t x_col, const void *panels, void *c, ptrdiff_t c_row,
+                           int accumulate);
 /* Applies mask and causality to the scores of queries i .. i + rows by keys j .. j + cols. */
-void fnn_attention_restrict(const fnn_attention *a, ptrdiff_t head, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t cols, void *s,
-                            ptrdiff_t s_row);
+void fnn_attention_restrict(const fnn_attention *a, ptrdiff_t head, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j,
+                            ptrdiff_t cols, void *s, ptrdiff_t s_row);
 
 static inline void *fnn_attention_head(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head) {
     return fnn_at(t->data, head / a->heads * t->stride[0] + head % a->heads * t->stride[1], t->dtype);

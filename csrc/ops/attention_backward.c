@@ -1,9 +1,10 @@
-/* attention_backward.c: gradients of scaled dot-product attention. Scores and probabilities are computed anew, block by block, from
- * the saved logarithms of the sums.
+/* attention_backward.c: gradients of scaled dot-product attention. Scores and probabilities are computed anew, block
+ * by block, from the saved logarithms of the sums.
  *
- * A chunk is a group of keys of one head: it walks its blocks of keys and, for each, all blocks of queries that may see it; dk and dv
- * are its own, dq is a partial sum of its own. A second loop adds the groups' dq in a fixed order. So nothing is shared, and results
- * do not depend on who does what. Heads are split into groups only where they are few. */
+ * A chunk is a group of keys of one head: it walks its blocks of keys and, for each, all blocks of queries that may
+ * see it; dk and dv are its own, dq is a partial sum of its own. A second loop adds the groups' dq in a fixed order.
+ * So nothing is shared, and results do not depend on who does what. Heads are split into groups only where they are
+ * few. */
 #include "attention.h"
 
 #include <string.h>
@@ -20,7 +21,11 @@ typedef struct {
 } plan;
 
 static plan plan_of(const fnn_call *call) {
-    plan p = {.a = fnn_attention_of(call, 1, 6), .dy = call->in[0], .y = call->in[4], .dq = call->out[0], .dk = call->out[1],
+    plan p = {.a = fnn_attention_of(call, 1, 6),
+              .dy = call->in[0],
+              .y = call->in[4],
+              .dq = call->out[0],
+              .dk = call->out[1],
               .dv = call->out[2]};
     const fnn_attention *a = &p.a;
     const ptrdiff_t wanted = fnn_ceil_div(WANTED_CHUNKS, fnn_max(a->batch * a->heads, 1));
@@ -32,8 +37,8 @@ static plan plan_of(const fnn_call *call) {
 
 static ptrdiff_t heads_of(const plan *p) { return p->a.batch * p->a.heads; }
 
-/* Scratch of a chunk: scaled queries, gradients of outputs, delta; of a block: keys and values transposed, keys, their gradients,
- * scores, gradients of scores. */
+/* Scratch of a chunk: scaled queries, gradients of outputs, delta; of a block: keys and values transposed, keys,
+ * their gradients, scores, gradients of scores. */
 typedef struct {
     char *q, *dy, *delta, *kt, *vt, *k, *dk, *dv, *s, *ds;
     size_t bytes;
@@ -64,15 +69,17 @@ static rooms rooms_of(const plan *p, char *base) {
 static int infer(fnn_call *call) {
     int status = fnn_attention_check(call, 1, 6);
     if (status) return status;
-    const fnn_tensor *dy = call->in[0], *q = call->in[1], *k = call->in[2], *v = call->in[3], *y = call->in[4], *lse = call->in[5];
+    const fnn_tensor *dy = call->in[0], *q = call->in[1], *k = call->in[2], *v = call->in[3], *y = call->in[4],
+                     *lse = call->in[5];
     fnn_tensor want = *q;
     want.shape[3] = v->shape[3];
     if (!fnn_same_shape(dy, &want) || !fnn_same_shape(y, &want))
-        return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'y' %s must both be %s", fnn_shape_text(dy), fnn_shape_text(y),
-                        fnn_shape_text(&want));
+        return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'y' %s must both be %s", fnn_shape_text(dy),
+                        fnn_shape_text(y), fnn_shape_text(&want));
     want.rank = 3;
     if (!fnn_same_shape(lse, &want))
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'lse' has shape %s, but must be %s", fnn_shape_text(lse), fnn_shape_text(&want));
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'lse' has shape %s, but must be %s", fnn_shape_text(lse),
+                        fnn_shape_text(&want));
     fnn_attention_layout(call->out[0], q, q->shape[3]);
     fnn_attention_layout(call->out[1], k, k->shape[3]);
     fnn_attention_layout(call->out[2], v, v->shape[3]);
@@ -87,7 +94,9 @@ static double cost(const fnn_call *call) {
 
 static size_t rounded(ptrdiff_t elements, ptrdiff_t size) { return fnn_whole_lines((size_t)(elements * size)); }
 
-static size_t partial_bytes(const plan *p) { return rounded(heads_of(p) * p->groups * p->a.queries * p->a.depth, p->a.size); }
+static size_t partial_bytes(const plan *p) {
+    return rounded(heads_of(p) * p->groups * p->a.queries * p->a.depth, p->a.size);
+}
 
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p = plan_of(call);
@@ -112,7 +121,8 @@ static void read_queries(const plan *p, const rooms *r, ptrdiff_t head, ptrdiff_
 /* One block of queries i .. with one block of keys j ..: five products. */
 static void visit(const plan *p, const rooms *r, ptrdiff_t head, ptrdiff_t i, ptrdiff_t j, ptrdiff_t keys, char *dq) {
     const fnn_attention *a = &p->a;
-    const ptrdiff_t rows = fnn_min(a->query_block, a->queries - i), cols = a->causal ? fnn_min(keys, i + rows - j) : keys;
+    const ptrdiff_t rows = fnn_min(a->query_block, a->queries - i),
+                    cols = a->causal ? fnn_min(keys, i + rows - j) : keys;
     const ptrdiff_t E = a->depth, V = a->width, wide = a->key_block;
     const void *q = fnn_at(r->q, i * E, a->dtype), *dy = fnn_at(r->dy, i * V, a->dtype);
     if (cols <= 0) return;
@@ -124,21 +134,23 @@ static void visit(const plan *p, const rooms *r, ptrdiff_t head, ptrdiff_t i, pt
     a->K->gemm_tile(cols, V, 1, rows, r->s, NULL, 1, wide, dy, NULL, V, r->dv, V, 1);
     a->K->gemm_tile(cols, E, 1, rows, r->ds, NULL, 1, wide, q, NULL, E, r->dk, E, 1);
     for (ptrdiff_t e = 0, panel = a->K->tile_cols; e < E; e += panel)
-        a->K->gemm_tile(rows, fnn_min(panel, E - e), 1, cols, r->ds, NULL, wide, 1, fnn_at(r->k, e * keys, a->dtype), NULL, panel,
-                        fnn_at(dq, i * E + e, a->dtype), E, 1);
+        a->K->gemm_tile(rows, fnn_min(panel, E - e), 1, cols, r->ds, NULL, wide, 1, fnn_at(r->k, e * keys, a->dtype),
+                        NULL, panel, fnn_at(dq, i * E + e, a->dtype), E, 1);
 }
 
-static void write_rows(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows, const void *dense) {
+static void write_rows(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows,
+                       const void *dense) {
     const ptrdiff_t n = t->shape[3];
-    a->K->conv_scatter(rows, n, dense, n, fnn_at(fnn_attention_head(a, t, head), from * t->stride[2], a->dtype), t->stride[2],
-                       t->stride[3]);
+    a->K->conv_scatter(rows, n, dense, n, fnn_at(fnn_attention_head(a, t, head), from * t->stride[2], a->dtype),
+                       t->stride[2], t->stride[3]);
 }
 
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_attention *a = &p->a;
     const rooms r = rooms_of(p, scratch);
-    const ptrdiff_t head = chunk / p->groups, from = chunk % p->groups * p->group, end = fnn_min(from + p->group, a->keys);
+    const ptrdiff_t head = chunk / p->groups, from = chunk % p->groups * p->group,
+                    end = fnn_min(from + p->group, a->keys);
     const ptrdiff_t first = a->causal ? from / a->query_block * a->query_block : 0;
     char *dq = fnn_at(p->partials, chunk * a->queries * a->depth, a->dtype);
     memset(dq, 0, (size_t)(a->queries * a->depth * a->size));
@@ -174,7 +186,8 @@ static void run_sum(void *context, ptrdiff_t head, void *scratch) {
     write_rows(a, p->dq, head, 0, a->queries, sum);
 }
 
-/* dq: (B, H, L, E); dk: (B, H, S, E); dv: (B, H, S, V); dy, y: (B, H, L, V); lse: (B, H, L); the rest as in attention_forward. */
+/* dq: (B, H, L, E); dk: (B, H, S, E); dv: (B, H, S, V); dy, y: (B, H, L, V); lse: (B, H, L); the rest as in
+ * attention_forward. */
 static int run(fnn_call *call) {
     plan p = plan_of(call);
     p.partials = call->shared;
@@ -188,7 +201,8 @@ static int run(fnn_call *call) {
     }
     p.lse = lse.data;
     fnn_parallel_for(call, heads_of(&p) * p.groups, cost(call), run_chunk, &p);
-    fnn_parallel_for(call, heads_of(&p), (double)(heads_of(&p) * p.groups * p.a.queries * p.a.depth) * 0.2, run_sum, &p);
+    fnn_parallel_for(call, heads_of(&p), (double)(heads_of(&p) * p.groups * p.a.queries * p.a.depth) * 0.2, run_sum,
+                     &p);
     return FNN_OK;
 }
 

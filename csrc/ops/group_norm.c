@@ -1,6 +1,7 @@
-/* group_norm.c: normalisation over groups of channels of each image, forward and backward, over [image][pixels][channels] (instance
- * normalisation: groups of one channel). Each image's channels have the statistics of batch normalisation, one partial per fixed
- * run of pixels; the runs are merged in sequence, then the channels of each group. */
+/* group_norm.c: normalisation over groups of channels of each image, forward and backward, over
+ * [image][pixels][channels] (instance normalisation: groups of one channel). Each image's channels have the
+ * statistics of batch normalisation, one partial per fixed run of pixels; the runs are merged in sequence, then the
+ * channels of each group. */
 #include "stage.h"
 
 #include <math.h>
@@ -31,23 +32,26 @@ static plan plan_of(const fnn_call *call, const fnn_tensor *x) {
 static int check(fnn_call *call, const fnn_tensor *x) {
     int64_t groups = call->attr.i[0];
     if (x->rank < 2)
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'x' has shape %s, but must have at least 2 dimensions: (N, C, ...)",
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "argument 'x' has shape %s, but must have at least 2 dimensions: (N, C, ...)",
                         fnn_shape_text(x));
     if (groups < 1 || groups > fnn_max(x->shape[1], 1) || x->shape[1] % groups)
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'groups' is %lld, but must be at least 1 and divide the %td channels of x %s",
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "attribute 'groups' is %lld, but must be at least 1 and divide the %td channels of x %s",
                         (long long)groups, x->shape[1], fnn_shape_text(x));
     return FNN_OK;
 }
 
 static int check_channels(fnn_call *call, const char *name, const fnn_tensor *t, const fnn_tensor *x) {
     if (!t || (t->rank == 1 && t->shape[0] == x->shape[1])) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but x %s has %td channels", name, fnn_shape_text(t),
-                    fnn_shape_text(x), x->shape[1]);
+    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but x %s has %td channels", name,
+                    fnn_shape_text(t), fnn_shape_text(x), x->shape[1]);
 }
 
 static int check_groups(fnn_call *call, const char *name, const fnn_tensor *t, const fnn_tensor *x) {
     if (t->rank == 2 && t->shape[0] == x->shape[0] && t->shape[1] == call->attr.i[0]) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must be (%td, %lld): images of x %s by groups", name,
+    return fnn_fail(call, FNN_VALUE_ERROR,
+                    "argument '%s' has shape %s, but must be (%td, %lld): images of x %s by groups", name,
                     fnn_shape_text(t), x->shape[0], (long long)call->attr.i[0], fnn_shape_text(x));
 }
 
@@ -60,7 +64,9 @@ static void workspace(const fnn_call *call, fnn_workspace *ws) {
     for (int k = 0; k < FNN_MAX_ARGS; k++) ws->shared += fnn_stage_bytes(call->out[k]) + fnn_stage_bytes(call->in[k]);
 }
 
-static ptrdiff_t run_pixels(const plan *p, ptrdiff_t run) { return fnn_max(fnn_min(p->run, p->pixels - run * p->run), 0); }
+static ptrdiff_t run_pixels(const plan *p, ptrdiff_t run) {
+    return fnn_max(fnn_min(p->run, p->pixels - run * p->run), 0);
+}
 
 static void *map_at(const plan *p, const void *map, ptrdiff_t chunk) {
     return fnn_at(map, (chunk / p->runs * p->pixels + chunk % p->runs * p->run) * p->channels, p->dtype);
@@ -76,7 +82,8 @@ static void run_moments(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     double *partial = p->partials + chunk * 2 * p->channels;
     (void)scratch;
-    p->K->batch_norm_moments(run_pixels(p, chunk % p->runs), p->channels, map_at(p, p->x, chunk), partial, partial + p->channels);
+    p->K->batch_norm_moments(run_pixels(p, chunk % p->runs), p->channels, map_at(p, p->x, chunk), partial,
+                             partial + p->channels);
 }
 
 static void run_finish(void *context, ptrdiff_t image, void *scratch) {
@@ -89,8 +96,9 @@ static void run_finish(void *context, ptrdiff_t image, void *scratch) {
         p->K->batch_norm_merge(C, (double)(r * p->run), (double)run_pixels(p, r), first, first + C, more, more + C);
     }
     const ptrdiff_t at = image * p->groups;
-    p->K->group_norm_finish(p->groups, C, p->pixels, p->eps, first, first + C, p->weight, p->bias, fnn_at(p->mean, at, p->dtype),
-                            fnn_at(p->var, at, p->dtype), fnn_at(p->rstd, at, p->dtype), channels_at(p, p->centre, image),
+    p->K->group_norm_finish(p->groups, C, p->pixels, p->eps, first, first + C, p->weight, p->bias,
+                            fnn_at(p->mean, at, p->dtype), fnn_at(p->var, at, p->dtype),
+                            fnn_at(p->rstd, at, p->dtype), channels_at(p, p->centre, image),
                             channels_at(p, p->scale, image), channels_at(p, p->shift, image));
 }
 
@@ -98,8 +106,9 @@ static void run_apply(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t image = chunk / p->runs;
     (void)scratch;
-    p->K->batch_norm_apply(run_pixels(p, chunk % p->runs), p->channels, 0, map_at(p, p->y, chunk), map_at(p, p->x, chunk),
-                           channels_at(p, p->centre, image), channels_at(p, p->scale, image), channels_at(p, p->shift, image));
+    p->K->batch_norm_apply(run_pixels(p, chunk % p->runs), p->channels, 0, map_at(p, p->y, chunk),
+                           map_at(p, p->x, chunk), channels_at(p, p->centre, image), channels_at(p, p->scale, image),
+                           channels_at(p, p->shift, image));
 }
 
 static int forward_infer(fnn_call *call) {
@@ -124,7 +133,8 @@ static int forward_run(fnn_call *call) {
         return FNN_OK;
     }
     p.partials = fnn_take(&at, partial_bytes(&p));
-    p.centre = fnn_take(&at, per_channel(&p)), p.scale = fnn_take(&at, per_channel(&p)), p.shift = fnn_take(&at, per_channel(&p));
+    p.centre = fnn_take(&at, per_channel(&p)), p.scale = fnn_take(&at, per_channel(&p)),
+    p.shift = fnn_take(&at, per_channel(&p));
     p.x = fnn_stage_input(call->in[0], &at);
     p.weight = fnn_stage_input(call->in[1], &at), p.bias = fnn_stage_input(call->in[2], &at);
     p.mean = fnn_stage_output(call->out[1], &at), p.var = fnn_stage_output(call->out[2], &at);
@@ -148,7 +158,12 @@ const fnn_driver fnn_group_norm_forward = {.infer = forward_infer, .workspace = 
 /* Every channel's mean is its group's. */
 static void run_spread(const plan *p) {
     const ptrdiff_t each = p->channels / p->groups;
-    fnn_tensor from = {.data = p->mean, .dtype = p->dtype, .rank = 2, .shape = {p->images * p->groups, each}, .stride = {1, 0}}, to;
+    fnn_tensor from = {.data = p->mean,
+                       .dtype = p->dtype,
+                       .rank = 2,
+                       .shape = {p->images * p->groups, each},
+                       .stride = {1, 0}},
+               to;
     fnn_set_shape_contiguous(&to, p->dtype, 2, from.shape);
     to.data = p->centre;
     fnn_call copy = {.op = FNN_OP_copy, .out = {&to}, .in = {&from}, .attr.i = {-1}};
@@ -168,18 +183,19 @@ static void run_finish_backward(void *context, ptrdiff_t image, void *scratch) {
     double *first = p->partials + image * p->runs * 2 * p->channels;
     (void)scratch;
     for (ptrdiff_t r = 1; r < p->runs; r++) p->K->batch_norm_add(2 * p->channels, first, first + r * 2 * p->channels);
-    p->K->group_norm_finish_backward(p->groups, p->channels, p->pixels, first, first + p->channels,
-                                     fnn_at(p->rstd, image * p->groups, p->dtype), p->weight, channels_at(p, p->scale, image),
-                                     channels_at(p, p->slope, image), channels_at(p, p->shift, image));
+    p->K->group_norm_finish_backward(
+        p->groups, p->channels, p->pixels, first, first + p->channels, fnn_at(p->rstd, image * p->groups, p->dtype),
+        p->weight, channels_at(p, p->scale, image), channels_at(p, p->slope, image), channels_at(p, p->shift, image));
 }
 
 static void run_gradient(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t image = chunk / p->runs;
     (void)scratch;
-    p->K->group_norm_gradient(run_pixels(p, chunk % p->runs), p->channels, map_at(p, p->y, chunk), map_at(p, p->dy, chunk),
-                              map_at(p, p->x, chunk), channels_at(p, p->centre, image), channels_at(p, p->scale, image),
-                              channels_at(p, p->slope, image), channels_at(p, p->shift, image));
+    p->K->group_norm_gradient(run_pixels(p, chunk % p->runs), p->channels, map_at(p, p->y, chunk),
+                              map_at(p, p->dy, chunk), map_at(p, p->x, chunk), channels_at(p, p->centre, image),
+                              channels_at(p, p->scale, image), channels_at(p, p->slope, image),
+                              channels_at(p, p->shift, image));
 }
 
 static int backward_infer(fnn_call *call) {
@@ -220,8 +236,8 @@ static int backward_run(fnn_call *call) {
     run_spread(&p);
     fnn_parallel_for(call, chunks, fnn_cost(call), run_sums, &p);
     fnn_parallel_for(call, p.images, 4.0 * (double)(chunks * p.channels), run_finish_backward, &p);
-    p.K->group_norm_parameters(p.images, p.groups, p.channels, p.runs * 2 * p.channels, p.partials, p.partials + p.channels, p.rstd,
-                               dweight, dbias);
+    p.K->group_norm_parameters(p.images, p.groups, p.channels, p.runs * 2 * p.channels, p.partials,
+                               p.partials + p.channels, p.rstd, dweight, dbias);
     if (p.y) fnn_parallel_for(call, chunks, fnn_cost(call), run_gradient, &p);
     fnn_unstage_output(call->out[0], p.y);
     fnn_unstage_output(call->out[1], dweight);

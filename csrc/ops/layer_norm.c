@@ -1,6 +1,6 @@
-/* layer_norm.c: layer and RMS normalisation, forward and backward, over the last axes of a tensor: rows in logical order. Dense
- * rows are worked on where they lie, others are gathered and scattered block by block. Backward, each chunk of rows sums the
- * parameters' gradients by itself; a second loop adds the chunks' sums, columns shared out. */
+/* layer_norm.c: layer and RMS normalisation, forward and backward, over the last axes of a tensor: rows in logical
+ * order. Dense rows are worked on where they lie, others are gathered and scattered block by block. Backward, each
+ * chunk of rows sums the parameters' gradients by itself; a second loop adds the chunks' sums, columns shared out. */
 #include "order.h"
 
 #include <string.h>
@@ -36,7 +36,8 @@ static fnn_lines rows_of(const fnn_tensor *t, int dims) {
 
 static plan plan_of(const fnn_call *call, const fnn_tensor *x) {
     int dims = (int)call->attr.i[0];
-    plan p = {.K = fnn_kernels_of(x->dtype), .size = fnn_itemsize(x->dtype), .x = rows_of(x, dims), .eps = call->attr.f[0]};
+    plan p = {
+        .K = fnn_kernels_of(x->dtype), .size = fnn_itemsize(x->dtype), .x = rows_of(x, dims), .eps = call->attr.f[0]};
     p.rows = p.x.rows, p.n = p.x.n;
     p.staged = fnn_max(CHUNK / fnn_max(p.n, 1), 1);
     p.block = p.staged;
@@ -46,8 +47,9 @@ static plan plan_of(const fnn_call *call, const fnn_tensor *x) {
 static int check_dims(fnn_call *call, const fnn_tensor *x) {
     int64_t dims = call->attr.i[0];
     if (dims >= 1 && dims <= x->rank) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'dims' is %lld, but must be 1 to the rank of x, whose shape is %s",
-                    (long long)dims, fnn_shape_text(x));
+    return fnn_fail(call, FNN_VALUE_ERROR,
+                    "attribute 'dims' is %lld, but must be 1 to the rank of x, whose shape is %s", (long long)dims,
+                    fnn_shape_text(x));
 }
 
 static int check_parameter(fnn_call *call, const char *name, const fnn_tensor *t, const fnn_tensor *x) {
@@ -55,7 +57,8 @@ static int check_parameter(fnn_call *call, const char *name, const fnn_tensor *t
     int dims = (int)call->attr.i[0], same = t->rank == dims;
     for (int d = 0; same && d < dims; d++) same = t->shape[d] == x->shape[x->rank - dims + d];
     if (same) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must have the last %d axes of x, whose shape is %s", name,
+    return fnn_fail(call, FNN_VALUE_ERROR,
+                    "argument '%s' has shape %s, but must have the last %d axes of x, whose shape is %s", name,
                     fnn_shape_text(t), dims, fnn_shape_text(x));
 }
 
@@ -64,8 +67,9 @@ static int check_statistic(fnn_call *call, const char *name, const fnn_tensor *t
     int rank = x->rank - (int)call->attr.i[0], same = t->rank == rank;
     for (int d = 0; same && d < rank; d++) same = t->shape[d] == x->shape[d];
     if (same) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must have the first %d axes of x, whose shape is %s",
-                    name, fnn_shape_text(t), rank, fnn_shape_text(x));
+    return fnn_fail(call, FNN_VALUE_ERROR,
+                    "argument '%s' has shape %s, but must have the first %d axes of x, whose shape is %s", name,
+                    fnn_shape_text(t), rank, fnn_shape_text(x));
 }
 
 /* ---- small dense vectors: parameters and statistics ---- */
@@ -205,7 +209,8 @@ static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
         at += p->x.is_dense ? 0 : block_bytes(p);
         void *dx = p->dx.data ? fnn_lines_place(&p->dx, from, at) : NULL;
         const ptrdiff_t s = from * (ptrdiff_t)p->size;
-        p->K->layer_norm_backward_rows(rows, p->n, dy, x, p->mean ? p->mean + s : NULL, p->rstd + s, p->weight, dx, sums[0], sums[1]);
+        p->K->layer_norm_backward_rows(rows, p->n, dy, x, p->mean ? p->mean + s : NULL, p->rstd + s, p->weight, dx,
+                                       sums[0], sums[1]);
         if (dx) fnn_lines_write(&p->dx, from, rows, dx);
     }
 }
@@ -238,14 +243,14 @@ static int backward_run_of(fnn_call *call, int statistics) {
     return FNN_OK;
 }
 
-#define DRIVERS(name, statistics)                                                                                       \
-    static int name##_forward_infer(fnn_call *call) { return forward_infer_of(call, statistics); }                      \
-    static int name##_forward_run(fnn_call *call) { return forward_run_of(call, statistics); }                          \
-    static int name##_backward_infer(fnn_call *call) { return backward_infer_of(call, statistics); }                    \
-    static int name##_backward_run(fnn_call *call) { return backward_run_of(call, statistics); }                        \
-    const fnn_driver fnn_##name##_forward = {                                                                           \
-        .infer = name##_forward_infer, .workspace = forward_workspace, .run = name##_forward_run};                      \
-    const fnn_driver fnn_##name##_backward = {                                                                          \
+#define DRIVERS(name, statistics)                                                                                      \
+    static int name##_forward_infer(fnn_call *call) { return forward_infer_of(call, statistics); }                     \
+    static int name##_forward_run(fnn_call *call) { return forward_run_of(call, statistics); }                         \
+    static int name##_backward_infer(fnn_call *call) { return backward_infer_of(call, statistics); }                   \
+    static int name##_backward_run(fnn_call *call) { return backward_run_of(call, statistics); }                       \
+    const fnn_driver fnn_##name##_forward = {                                                                          \
+        .infer = name##_forward_infer, .workspace = forward_workspace, .run = name##_forward_run};                     \
+    const fnn_driver fnn_##name##_backward = {                                                                         \
         .infer = name##_backward_infer, .workspace = backward_workspace, .run = name##_backward_run};
 DRIVERS(layer_norm, 2)
 DRIVERS(rms_norm, 1)

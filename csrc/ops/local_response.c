@@ -22,11 +22,12 @@ static plan plan_of(const fnn_call *call, const fnn_tensor *x) {
 
 static int check(fnn_call *call, const fnn_tensor *x) {
     if (x->rank < 2)
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'x' has shape %s, but must have at least 2 dimensions: (N, C, ...)",
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "argument 'x' has shape %s, but must have at least 2 dimensions: (N, C, ...)",
                         fnn_shape_text(x));
     if (call->attr.i[0] < 1 || call->attr.i[0] > INT32_MAX)
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'size' is %lld, but must be 1 to %d", (long long)call->attr.i[0],
-                        INT32_MAX);
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'size' is %lld, but must be 1 to %d",
+                        (long long)call->attr.i[0], INT32_MAX);
     return FNN_OK;
 }
 
@@ -36,7 +37,8 @@ static void workspace(const fnn_call *call, fnn_workspace *ws) {
 }
 
 static double cost(const fnn_call *call) {
-    return (double)fnn_numel(call->in[0]) * (4 + 0.5 * (double)fnn_min((ptrdiff_t)call->attr.i[0], call->in[0]->shape[1]));
+    return (double)fnn_numel(call->in[0]) *
+           (4 + 0.5 * (double)fnn_min((ptrdiff_t)call->attr.i[0], call->in[0]->shape[1]));
 }
 
 static int forward_infer(fnn_call *call) {
@@ -83,7 +85,8 @@ static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t at = chunk * p->block * p->channels, n = fnn_min(p->block, p->pixels - chunk * p->block);
     p->K->local_response_backward(n, p->channels, p->size, p->alpha, p->beta, fnn_at(p->y, at, p->dtype),
-                                  fnn_at(p->dy, at, p->dtype), fnn_at(p->x, at, p->dtype), fnn_at(p->scale, at, p->dtype), scratch);
+                                  fnn_at(p->dy, at, p->dtype), fnn_at(p->x, at, p->dtype),
+                                  fnn_at(p->scale, at, p->dtype), scratch);
 }
 
 /* dx, dy, x, scale: (N, C, ...) */

@@ -1,9 +1,9 @@
-/* recurrent.c: recurrent layers (RNN, LSTM, GRU), forward and backward: a whole batch of sequences in one call, the loop over
- * time inside. What the input contributes to the gates is one matrix product over all steps, made before.
+/* recurrent.c: recurrent layers (RNN, LSTM, GRU), forward and backward: a whole batch of sequences in one call, the
+ * loop over time inside. What the input contributes to the gates is one matrix product over all steps, made before.
  *
- * Sequences are independent: a chunk is a block of them and walks its steps alone, without waiting for others; the hidden
- * state's weight is packed once for all. Backward likewise; the weights' gradients are products over all steps, made after.
- * Few sequences make few chunks: batches should hold 16 or more. */
+ * Sequences are independent: a chunk is a block of them and walks its steps alone, without waiting for others; the
+ * hidden state's weight is packed once for all. Backward likewise; the weights' gradients are products over all
+ * steps, made after. Few sequences make few chunks: batches should hold 16 or more. */
 #include "order.h"
 
 #include <string.h>
@@ -35,9 +35,15 @@ typedef struct {
 static ptrdiff_t gates_of(int64_t mode) { return mode == FNN_LSTM ? 4 : mode == FNN_GRU ? 3 : 1; }
 
 static plan plan_of(const fnn_call *call, const fnn_tensor *gates, const fnn_tensor *weight) {
-    plan p = {.K = fnn_kernels_of(weight->dtype), .dtype = weight->dtype, .size = (ptrdiff_t)fnn_itemsize(weight->dtype),
-              .mode = (int)call->attr.i[0], .reverse = call->attr.i[1] != 0, .steps = gates->shape[0],
-              .batch = gates->shape[1], .units = weight->shape[1], .weight = weight};
+    plan p = {.K = fnn_kernels_of(weight->dtype),
+              .dtype = weight->dtype,
+              .size = (ptrdiff_t)fnn_itemsize(weight->dtype),
+              .mode = (int)call->attr.i[0],
+              .reverse = call->attr.i[1] != 0,
+              .steps = gates->shape[0],
+              .batch = gates->shape[1],
+              .units = weight->shape[1],
+              .weight = weight};
     p.gates = gates_of(p.mode);
     const ptrdiff_t least = p.batch >= 2 * ROWS ? ROWS : FEW_ROWS;
     p.rows = fnn_min(fnn_max(fnn_ceil_div(p.batch, WANTED_CHUNKS), least), MOST_ROWS);
@@ -51,8 +57,8 @@ static plan plan_of(const fnn_call *call, const fnn_tensor *gates, const fnn_ten
 static int check_mode(fnn_call *call) {
     int64_t mode = call->attr.i[0];
     if (mode >= FNN_RNN_TANH && mode <= FNN_GRU) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'mode' is %lld, but must be 0 (tanh), 1 (relu), 2 (LSTM) or 3 (GRU)",
-                    (long long)mode);
+    return fnn_fail(call, FNN_VALUE_ERROR,
+                    "attribute 'mode' is %lld, but must be 0 (tanh), 1 (relu), 2 (LSTM) or 3 (GRU)", (long long)mode);
 }
 
 /* t, if given, must be of this shape (rank 3, 2, or 1 with the first extents left out). */
@@ -74,8 +80,9 @@ static int check_sizes(fnn_call *call, const char *name, const fnn_tensor *gates
         return fnn_fail(call, FNN_VALUE_ERROR, "argument 'weight' has shape %s, but must be (%td H, H)",
                         fnn_shape_text(weight), count);
     if (gates->rank != 3 || gates->shape[2] != weight->shape[0])
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must be (steps, batch, %td) for weight %s",
-                        name, fnn_shape_text(gates), weight->shape[0], fnn_shape_text(weight));
+        return fnn_fail(call, FNN_VALUE_ERROR,
+                        "argument '%s' has shape %s, but must be (steps, batch, %td) for weight %s", name,
+                        fnn_shape_text(gates), weight->shape[0], fnn_shape_text(weight));
     return FNN_OK;
 }
 
@@ -99,7 +106,9 @@ static int check_lengths(fnn_call *call, const plan *p) {
 
 static int is_sequence(const fnn_tensor *t) { return t->stride[2] == 1 || t->shape[2] <= 1; }
 
-static size_t bytes_of(const fnn_tensor *t) { return ((size_t)fnn_numel(t) * fnn_itemsize(t->dtype) + 63) & ~(size_t)63; }
+static size_t bytes_of(const fnn_tensor *t) {
+    return ((size_t)fnn_numel(t) * fnn_itemsize(t->dtype) + 63) & ~(size_t)63;
+}
 
 static void copy(fnn_tensor *to, const fnn_tensor *from) {
     fnn_call call = {.op = FNN_OP_copy, .out = {to}, .in = {from}, .attr.i = {-1}};
@@ -184,10 +193,11 @@ static size_t packed_bytes(const plan *p, int transposed) {
 static void pack(const plan *p, int transposed, ptrdiff_t chunk) {
     ptrdiff_t depth, cols;
     weight_shape(p, transposed, &depth, &cols);
-    const ptrdiff_t wide = p->K->tile_cols, from = chunk * PACK_PANELS * wide, n = fnn_min(PACK_PANELS * wide, cols - from);
+    const ptrdiff_t wide = p->K->tile_cols, from = chunk * PACK_PANELS * wide,
+                    n = fnn_min(PACK_PANELS * wide, cols - from);
     const ptrdiff_t row = p->weight->stride[transposed ? 1 : 0], col = p->weight->stride[transposed ? 0 : 1];
-    p->K->gemm_pack(depth, n, fnn_at(p->weight->data, from * col, p->dtype), row, col, p->packed + from * depth * p->size, wide,
-                    depth * wide);
+    p->K->gemm_pack(depth, n, fnn_at(p->weight->data, from * col, p->dtype), row, col,
+                    p->packed + from * depth * p->size, wide, depth * wide);
 }
 
 static void pack_transposed(void *context, ptrdiff_t chunk, void *scratch) { (void)scratch, pack(context, 1, chunk); }
@@ -205,8 +215,8 @@ static void multiply(const plan *p, int transposed, ptrdiff_t rows, const char *
     ptrdiff_t depth, cols, wide = p->K->tile_cols;
     weight_shape(p, transposed, &depth, &cols);
     for (ptrdiff_t j = 0; j < cols; j += wide)
-        p->K->gemm_tile(rows, fnn_min(wide, cols - j), 1, depth, a, NULL, depth, 1, p->packed + j * depth * p->size, NULL, wide,
-                        c + j * p->size, cols, 1);
+        p->K->gemm_tile(rows, fnn_min(wide, cols - j), 1, depth, a, NULL, depth, 1, p->packed + j * depth * p->size,
+                        NULL, wide, c + j * p->size, cols, 1);
 }
 
 /* A multiply-add of the tile takes 1 / (4.5 lanes) ns; a gate's element some 2 ns on AVX2's eight lanes. */
@@ -296,18 +306,19 @@ static void run_sequences(void *context, ptrdiff_t chunk, void *scratch) {
                 clear(p, &p->before, s, n, p->units), clear(p, &p->extra, s, n, p->units);
                 continue;
             }
-            p->K->recurrent_step(p->mode, p->units, pre + r * wide, at(p, &p->x, t, n), p->bias, h + r * unit, c + r * unit,
-                                 at(p, &p->saved, t, n), at(p, &p->before, t, n), p->extra.data ? at(p, &p->extra, t, n) : NULL,
-                                 at(p, &p->y, t, n));
+            p->K->recurrent_step(p->mode, p->units, pre + r * wide, at(p, &p->x, t, n), p->bias, h + r * unit,
+                                 c + r * unit, at(p, &p->saved, t, n), at(p, &p->before, t, n),
+                                 p->extra.data ? at(p, &p->extra, t, n) : NULL, at(p, &p->y, t, n));
         }
     }
     memcpy(p->h + first * unit, h, (size_t)(rows * unit));
     if (p->c) memcpy(p->c + first * unit, c, (size_t)(rows * unit));
 }
 
-/* y: (T, N, H); h, c: (N, H) after the last step; gates: (T, N, gates H), activated; before: (T, N, H), the hidden state before each
- * step; extra: (T, N, H), the cell before each step (LSTM) or the hidden state's share of n (GRU), else empty; x: (T, N, gates H), the
- * input's share with its bias; h0, c0: (N, H) or NULL; weight: (gates H, H); bias: (gates H); lengths: (N), of each sequence. */
+/* y: (T, N, H); h, c: (N, H) after the last step; gates: (T, N, gates H), activated; before: (T, N, H), the hidden
+ * state before each step; extra: (T, N, H), the cell before each step (LSTM) or the hidden state's share of n (GRU),
+ * else empty; x: (T, N, gates H), the input's share with its bias; h0, c0: (N, H) or NULL; weight: (gates H, H);
+ * bias: (gates H); lengths: (N), of each sequence. */
 static int forward_run(fnn_call *call) {
     plan p = plan_of(call, call->in[0], call->in[3]);
     char *room = call->shared;
@@ -317,7 +328,8 @@ static int forward_run(fnn_call *call) {
     int status = check_lengths(call, &p);
     if (status) return status;
     p.x = read_sequence(call->in[0], &room);
-    p.h0 = read_dense(call->in[1], &room), p.c0 = read_dense(call->in[2], &room), p.bias = read_dense(call->in[4], &room);
+    p.h0 = read_dense(call->in[1], &room), p.c0 = read_dense(call->in[2], &room),
+    p.bias = read_dense(call->in[4], &room);
     p.y = place_sequence(call->out[0], &room), p.saved = place_sequence(call->out[3], &room);
     p.before = place_sequence(call->out[4], &room);
     if (p.mode >= FNN_LSTM) p.extra = place_sequence(call->out[5], &room);
@@ -395,8 +407,9 @@ static void run_back(void *context, ptrdiff_t chunk, void *scratch) {
             }
             const int gru = p->mode == FNN_GRU;
             p->K->recurrent_step_backward(p->mode, p->units, at(p, &p->saved, t, n), at(p, &p->before, t, n),
-                                          p->extra.data ? at(p, &p->extra, t, n) : NULL, p->dy.data ? at(p, &p->dy, t, n) : NULL,
-                                          dh + r * unit, dc + r * unit, at(p, &p->dx, t, n), block + r * wide);
+                                          p->extra.data ? at(p, &p->extra, t, n) : NULL,
+                                          p->dy.data ? at(p, &p->dy, t, n) : NULL, dh + r * unit, dc + r * unit,
+                                          at(p, &p->dx, t, n), block + r * wide);
             if (gru) memcpy(at(p, &p->dhidden, t, n), block + r * wide, (size_t)wide);
             else memcpy(block + r * wide, at(p, &p->dx, t, n), (size_t)wide);
         }
@@ -406,8 +419,8 @@ static void run_back(void *context, ptrdiff_t chunk, void *scratch) {
     if (p->c) memcpy(p->c + first * unit, dc, (size_t)(rows * unit));
 }
 
-/* dx: (T, N, gates H), of the input's share; dhidden: (T, N, gates H), of the hidden state's share, which is dx but for GRU, then
- * empty; dh0, dc0: (N, H); dy: (T, N, H), dh, dc: (N, H) or NULL; the rest as forward made it. */
+/* dx: (T, N, gates H), of the input's share; dhidden: (T, N, gates H), of the hidden state's share, which is dx but
+ * for GRU, then empty; dh0, dc0: (N, H); dy: (T, N, H), dh, dc: (N, H) or NULL; the rest as forward made it. */
 static int backward_run(fnn_call *call) {
     plan p = plan_of(call, call->in[0], call->in[3]);
     char *room = call->shared;

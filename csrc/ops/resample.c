@@ -1,6 +1,6 @@
-/* resample.c: every row and every column of a result is a weighted sum of some of the input's: up-sampling, down-sampling,
- * padding by reflection, repetition or wrapping round, spacing out. Tables say which and how much; -1 is nothing. The gradient
- * is the same computation with the tables turned around. */
+/* resample.c: every row and every column of a result is a weighted sum of some of the input's: up-sampling,
+ * down-sampling, padding by reflection, repetition or wrapping round, spacing out. Tables say which and how much; -1
+ * is nothing. The gradient is the same computation with the tables turned around. */
 #include "stage.h"
 
 #include <string.h>
@@ -27,14 +27,16 @@ typedef struct {
 static int check_table(fnn_call *call, int k, const char *name) {
     const fnn_tensor *index = call->in[k], *weight = call->in[k + 1];
     if (index->rank == 2 && fnn_same_shape(index, weight)) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s and its weights %s, but both must be (results, sources)",
-                    name, fnn_shape_text(index), fnn_shape_text(weight));
+    return fnn_fail(call, FNN_VALUE_ERROR,
+                    "argument '%s' has shape %s and its weights %s, but both must be (results, sources)", name,
+                    fnn_shape_text(index), fnn_shape_text(weight));
 }
 
 static int check(fnn_call *call, const char *name) {
     const fnn_tensor *x = call->in[0];
     if (x->rank != 4)
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must be (N, C, H, W)", name, fnn_shape_text(x));
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' has shape %s, but must be (N, C, H, W)", name,
+                        fnn_shape_text(x));
     int status = check_table(call, 1, "rows");
     return status ? status : check_table(call, 3, "columns");
 }
@@ -60,8 +62,8 @@ static int64_t index_at(const fnn_tensor *t, ptrdiff_t i, ptrdiff_t k) {
 static void set_entry(list *l, ptrdiff_t e, ptrdiff_t source, const fnn_tensor *weight, ptrdiff_t i, ptrdiff_t k) {
     const size_t size = fnn_itemsize(weight->dtype);
     l->source[e] = source;
-    memcpy(l->weight + e * (ptrdiff_t)size, fnn_at(weight->data, i * weight->stride[0] + k * weight->stride[1], weight->dtype),
-           size);
+    memcpy(l->weight + e * (ptrdiff_t)size,
+           fnn_at(weight->data, i * weight->stride[0] + k * weight->stride[1], weight->dtype), size);
 }
 
 /* The table as lists; backward: for each of the n sources, the results that it went into, in their order. */
@@ -104,8 +106,9 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     for (ptrdiff_t i = first; i < fnn_min(first + p->rows, p->to_h); i++) {
         const ptrdiff_t begin = p->row.start[i];
         p->K->resample_row(p->to_w, p->channels, p->row.start[i + 1] - begin, p->row.source + begin,
-                           fnn_at(p->row.weight, begin, p->dtype), p->column.start, p->column.source, p->column.weight, from,
-                           p->from_w * p->channels, fnn_at(p->to, (image * p->to_h + i) * p->to_w * p->channels, p->dtype));
+                           fnn_at(p->row.weight, begin, p->dtype), p->column.start, p->column.source,
+                           p->column.weight, from, p->from_w * p->channels,
+                           fnn_at(p->to, (image * p->to_h + i) * p->to_w * p->channels, p->dtype));
     }
 }
 
@@ -118,8 +121,14 @@ static void workspace(const fnn_call *call, fnn_workspace *ws) {
 static int run_of(fnn_call *call, int backward) {
     const fnn_tensor *from = call->in[0], *to = call->out[0];
     char *at = call->shared;
-    plan p = {.K = fnn_kernels_of(from->dtype), .dtype = from->dtype, .images = from->shape[0], .channels = from->shape[1],
-              .from_h = from->shape[2], .from_w = from->shape[3], .to_h = to->shape[2], .to_w = to->shape[3]};
+    plan p = {.K = fnn_kernels_of(from->dtype),
+              .dtype = from->dtype,
+              .images = from->shape[0],
+              .channels = from->shape[1],
+              .from_h = from->shape[2],
+              .from_w = from->shape[3],
+              .to_h = to->shape[2],
+              .to_w = to->shape[3]};
     int status = read_table(call, 1, backward, p.to_h, backward ? p.to_h : p.from_h, &at, &p.row);
     if (!status) status = read_table(call, 3, backward, p.to_w, backward ? p.to_w : p.from_w, &at, &p.column);
     if (status) return status;
@@ -152,9 +161,10 @@ static int backward_infer(fnn_call *call) {
         return fnn_fail(call, FNN_VALUE_ERROR, "argument 'dy' has shape %s, but rows and columns make %td x %td",
                         fnn_shape_text(dy), call->in[1]->shape[0], call->in[3]->shape[0]);
     if (size[0] < 0 || size[1] < 0 || size[0] > INT32_MAX || size[1] > INT32_MAX)
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'input' is (%lld, %lld), but must be 0 to %d each", (long long)size[0],
-                        (long long)size[1], INT32_MAX);
-    fnn_set_shape(call->out[0], dy->dtype, 4, (ptrdiff_t[]){dy->shape[0], dy->shape[1], (ptrdiff_t)size[0], (ptrdiff_t)size[1]});
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'input' is (%lld, %lld), but must be 0 to %d each",
+                        (long long)size[0], (long long)size[1], INT32_MAX);
+    fnn_set_shape(call->out[0], dy->dtype, 4,
+                  (ptrdiff_t[]){dy->shape[0], dy->shape[1], (ptrdiff_t)size[0], (ptrdiff_t)size[1]});
     return FNN_OK;
 }
 

@@ -20,7 +20,8 @@ __all__ = ["MultiheadAttention"]
 
 
 class MultiheadAttention(Module):
-    """Attention in several heads: out = concat(head_1, ..., head_h) W_o, head_i = softmax(Q_i K_i^T / sqrt(D) + mask) V_i.
+    """Attention in several heads: out = concat(head_1, ..., head_h) W_o, head_i = softmax(Q_i K_i^T / sqrt(D) + mask)
+    V_i.
 
     Parameters
     ----------
@@ -46,8 +47,8 @@ class MultiheadAttention(Module):
     Attributes
     ----------
     in_proj_weight : Parameter
-        (3 E, E), the projections of queries, keys and values; with other widths q_proj_weight (E, E), k_proj_weight (E, kdim) and
-        v_proj_weight (E, vdim) instead. Glorot-uniform at first.
+        (3 E, E), the projections of queries, keys and values; with other widths q_proj_weight (E, E), k_proj_weight
+        (E, kdim) and v_proj_weight (E, vdim) instead. Glorot-uniform at first.
     in_proj_bias : Parameter or None
         (3 E,), at first 0.
     bias_k, bias_v : Parameter or None
@@ -60,17 +61,22 @@ class MultiheadAttention(Module):
     A. Vaswani et al., "Attention is all you need", NeurIPS 2017.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, add_bias_kv: bool = False,
-                 add_zero_attn: bool = False, kdim: int | None = None, vdim: int | None = None, batch_first: bool = False,
-                 query_network: Module | None = None, key_network: Module | None = None, value_network: Module | None = None):
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True,
+                 add_bias_kv: bool = False,
+                 add_zero_attn: bool = False, kdim: int | None = None, vdim: int | None = None,
+                 batch_first: bool = False, query_network: Module | None = None, key_network: Module | None = None,
+                 value_network: Module | None = None):
         super().__init__()
         if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"MultiheadAttention: num_heads is {num_heads!r}, but must be at least 1 and divide embed_dim, {embed_dim!r}")
+            raise ValueError(f"MultiheadAttention: num_heads is {num_heads!r}, but must be at least 1 and divide "
+                             f"embed_dim, {embed_dim!r}")
         if not 0 <= dropout < 1:
-            raise ValueError(f"MultiheadAttention: dropout is {dropout!r}, but must be a probability of at least 0 and below 1")
+            raise ValueError(f"MultiheadAttention: dropout is {dropout!r}, but must be a probability of at least 0 "
+                             "and below 1")
         networks = (query_network, key_network, value_network)
         if any(networks) and not all(networks):
-            raise ValueError("MultiheadAttention: query_network, key_network and value_network must be given all or none")
+            raise ValueError("MultiheadAttention: query_network, key_network and value_network must be given all or "
+                             "none")
         self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, batch_first
         self.kdim, self.vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
         self.add_zero_attn = add_zero_attn
@@ -89,7 +95,8 @@ class MultiheadAttention(Module):
             self.register_parameter(name, None if alike or self._has_networks else Parameter(empty(width, columns)))
         packed = alike and not self._has_networks
         self.register_parameter("in_proj_weight", Parameter(empty(3 * width, width)) if packed else None)
-        self.register_parameter("in_proj_bias", Parameter(empty(3 * width)) if bias and not self._has_networks else None)
+        self.register_parameter("in_proj_bias", Parameter(empty(3 * width)) if bias and not self._has_networks
+                                else None)
         for name in ("bias_k", "bias_v"):
             self.register_parameter(name, Parameter(empty(1, 1, width)) if add_bias_kv else None)
 
@@ -106,7 +113,8 @@ class MultiheadAttention(Module):
                 if bias is not None:
                     bias.copy_(0)
 
-    def forward(self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None, key_padding_mask: Tensor | None = None,
+    def forward(self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None,
+                key_padding_mask: Tensor | None = None,
                 need_weights: bool = True, attn_mask: Tensor | None = None, average_attn_weights: bool = True,
                 is_causal: bool = False) -> tuple[Tensor, Tensor | None]:
         """Attends from `query` to `key` and `value`.
@@ -114,8 +122,8 @@ class MultiheadAttention(Module):
         Parameters
         ----------
         query, key, value : Tensor
-            (L, N, E), (S, N, kdim), (S, N, vdim); with `batch_first` (N, L, E) and so on; or without N. By default `key` is
-            `query` (self-attention) and `value` is `key`.
+            (L, N, E), (S, N, kdim), (S, N, vdim); with `batch_first` (N, L, E) and so on; or without N. By default
+            `key` is `query` (self-attention) and `value` is `key`.
         key_padding_mask : Tensor, optional
             (N, S), or (S,) without N. bool: True hides a key; real: added to the scores.
         need_weights : bool
@@ -136,8 +144,8 @@ class MultiheadAttention(Module):
         value = key if value is None else value
         if query.ndim == 2:
             one = 0 if self.batch_first else 1
-            masks = (key_padding_mask if key_padding_mask is None else unsqueeze(key_padding_mask, 0), need_weights, attn_mask,
-                     average_attn_weights, is_causal)
+            masks = (key_padding_mask if key_padding_mask is None else unsqueeze(key_padding_mask, 0), need_weights,
+                     attn_mask, average_attn_weights, is_causal)
             y, weights = self.forward(*(unsqueeze(t, one) for t in (query, key, value)), *masks)
             return reshape(y, query.shape), None if weights is None else reshape(weights, weights.shape[1:])
         q, k, v = (self._heads(t) for t in self._extended(*self._projected(query, key, value)))

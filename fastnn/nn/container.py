@@ -184,7 +184,8 @@ class Residual(Module):
         if self.shortcut == "zero":
             x = self._extended(x, y.shape)
         if x.shape != y.shape:
-            raise ValueError(f"Residual: the module makes {y.shape} of {x.shape}, which shortcut {self.shortcut!r} does not")
+            raise ValueError(f"Residual: the module makes {y.shape} of {x.shape}, which shortcut {self.shortcut!r} "
+                             "does not")
         return add(y, x)
 
     @staticmethod

@@ -54,9 +54,10 @@ class Conv2d(Module):
         (out_channels,), at first from the same interval.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
-                 padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1, bias: bool = True,
-                 padding_mode: str = "zeros"):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] = 1,
+                 padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1,
+                 bias: bool = True, padding_mode: str = "zeros"):
         super().__init__()
         title = type(self).__name__
         self.in_channels = whole(f"{title}: in_channels", in_channels, 0 if self._is_lazy else 1)
@@ -68,7 +69,7 @@ class Conv2d(Module):
         self.kernel_size = pair(title, "kernel_size", kernel_size, 1)
         self.stride = pair(title, "stride", stride, 1)
         self.dilation = pair(title, "dilation", dilation, 1)
-        sides(title, padding, self.kernel_size, self.stride, self.dilation)  # refuses what is wrong here, not at the first input
+        sides(title, padding, self.kernel_size, self.stride, self.dilation)  # refuses here, not at the first input
         self.padding = padding
         self.padding_mode = check_padding_mode(title, padding_mode)
         self.weight = Parameter(empty(self.out_channels, self.in_channels // self.groups, *self.kernel_size))
@@ -122,7 +123,8 @@ class LazyConv2d(Conv2d):
         """Becomes a Conv2d for inputs like `x`."""
         check_input(self, x, (4,), "(N, C, H, W)")
         self._become(x.shape[1])
-        self.weight.set_data(empty(self.out_channels, self.in_channels // self.groups, *self.kernel_size, dtype=self.weight.dtype))
+        self.weight.set_data(empty(self.out_channels, self.in_channels // self.groups, *self.kernel_size,
+                                   dtype=self.weight.dtype))
         self.reset_parameters()
 
     def loaded(self) -> None:
@@ -167,9 +169,10 @@ class Conv1d(Module):
         (out_channels,), at first from the same interval.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
-                 padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1, bias: bool = True,
-                 padding_mode: str = "zeros"):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] = 1,
+                 padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1,
+                 bias: bool = True, padding_mode: str = "zeros"):
         super().__init__()
         title = type(self).__name__
         self.in_channels = whole(f"{title}: in_channels", in_channels, 1)
@@ -180,7 +183,8 @@ class Conv1d(Module):
                              f"groups {groups}")
         for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
             setattr(self, name, (whole(f"{title}: {name}", single(title, name, value), 1),))
-        self.padding = padding if isinstance(padding, str) else (whole(f"{title}: padding", single(title, "padding", padding), 0),)
+        self.padding = padding if isinstance(padding, str) else (
+            whole(f"{title}: padding", single(title, "padding", padding), 0),)
         self._edges()
         self.padding_mode = check_padding_mode(title, padding_mode)
         self.weight = Parameter(empty(self.out_channels, self.in_channels // self.groups, *self.kernel_size))

@@ -51,9 +51,10 @@ class ConvTranspose2d(Module):
     M. D. Zeiler et al., "Deconvolutional networks", CVPR 2010.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
-                 padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1, bias: bool = True,
-                 dilation: int | Sequence[int] = 1):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] = 1,
+                 padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1,
+                 bias: bool = True, dilation: int | Sequence[int] = 1):
         super().__init__()
         title = type(self).__name__
         self.in_channels = whole(f"{title}: in_channels", in_channels, 1)
@@ -67,8 +68,8 @@ class ConvTranspose2d(Module):
         for name, value, least in sizes:
             setattr(self, name, self._extents(title, name, value, least))
         if any(e >= s and e >= d for e, s, d in zip(self.output_padding, self.stride, self.dilation)):
-            raise ValueError(f"{title}: output_padding is {output_padding!r}, but must be less than stride {stride!r} or dilation "
-                             f"{dilation!r}")
+            raise ValueError(f"{title}: output_padding is {output_padding!r}, but must be less than stride "
+                             f"{stride!r} or dilation {dilation!r}")
         self.weight = Parameter(empty(self.in_channels, self.out_channels // self.groups, *self.kernel_size))
         self.register_parameter("bias", Parameter(empty(self.out_channels)) if bias else None)
         self.reset_parameters()
@@ -92,14 +93,15 @@ class ConvTranspose2d(Module):
         least = [(n - 1) * s - 2 * p + d * (r - 1) + 1 for n, s, p, d, r in
                  zip(x.shape[2:], self.stride, self.padding, self.dilation, self.kernel_size)]
         extra = tuple(w - n for w, n in zip(wanted, least))
-        if len(wanted) != len(least) or any(not 0 <= e < max(s, d) for e, s, d in zip(extra, self.stride, self.dilation)):
-            raise ValueError(f"{type(self).__name__}: output_size is {tuple(output_size)}, but must be at least {tuple(least)} and "
-                             "less than a stride (or dilation) more")
+        if len(wanted) != len(least) or any(
+                not 0 <= e < max(s, d) for e, s, d in zip(extra, self.stride, self.dilation)):
+            raise ValueError(f"{type(self).__name__}: output_size is {tuple(output_size)}, but must be at least "
+                             f"{tuple(least)} and less than a stride (or dilation) more")
         return extra
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        return conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding, self._added(x, output_size), self.groups,
-                                self.dilation)
+        return conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding, self._added(x, output_size),
+                                self.groups, self.dilation)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -111,7 +113,8 @@ class ConvTranspose2d(Module):
 
 
 class ConvTranspose1d(ConvTranspose2d):
-    """One-dimensional transposed convolution: (N, C, L) -> (N, K, L'); the parameters are ConvTranspose2d's, single integers.
+    """One-dimensional transposed convolution: (N, C, L) -> (N, K, L'); the parameters are ConvTranspose2d's, single
+    integers.
 
     Parameters
     ----------
@@ -133,15 +136,17 @@ class ConvTranspose1d(ConvTranspose2d):
         Steps between the elements of a filter.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
-                 padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1, bias: bool = True,
-                 dilation: int | Sequence[int] = 1):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation)
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] = 1,
+                 padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1,
+                 bias: bool = True, dilation: int | Sequence[int] = 1):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
+                         dilation)
 
     @staticmethod
     def _extents(title: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, ...]:
         return (whole(f"{title}: {name}", single(title, name, value), least),)
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        return conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding, self._added(x, output_size), self.groups,
-                                self.dilation)
+        return conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding, self._added(x, output_size),
+                                self.groups, self.dilation)

@@ -52,7 +52,8 @@ class _ChannelDropout(Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim not in (self._rank - 1, self._rank):
-            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must have {self._rank} axes (or {self._rank - 1}, "
+            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must have {self._rank} axes (or "
+                             f"{self._rank - 1}, "
                              "without the batch)")
         if not self.training or self.p == 0:
             return x
@@ -62,7 +63,8 @@ class _ChannelDropout(Dropout):
 
 
 class Dropout1d(_ChannelDropout):
-    """Sets whole channels of (N, C, L), or of (C, L), to 0 with probability `p` in training; others grow by 1 / (1 - p).
+    """Sets whole channels of (N, C, L), or of (C, L), to 0 with probability `p` in training; others grow by 1 / (1 -
+    p).
 
     Parameters
     ----------
@@ -78,7 +80,8 @@ class Dropout1d(_ChannelDropout):
 
 
 class Dropout2d(_ChannelDropout):
-    """Sets whole channels of (N, C, H, W), or of (C, H, W), to 0 with probability `p` in training; others grow by 1 / (1 - p).
+    """Sets whole channels of (N, C, H, W), or of (C, H, W), to 0 with probability `p` in training; others grow by 1 /
+    (1 - p).
 
     Parameters
     ----------

@@ -43,8 +43,8 @@ class Embedding(Module):
         (V, D), at first normal with mean 0 and deviation 1.
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, max_norm: float | None = None,
-                 norm_type: float = 2.0, scale_grad_by_freq: bool = False):
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,
+                 max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False):
         super().__init__()
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
@@ -91,12 +91,14 @@ def _positions(name: str, x: Tensor, batch_first: bool, width: int, most: int) -
     length = x.shape[1 if batch_first and x.ndim > 2 else 0] if x.ndim in (2, 3) else -1
     if not 0 <= length <= most or x.shape[-1] != width:
         layout = "(N, L, D)" if batch_first else "(L, N, D)"
-        raise ValueError(f"{name}: x has shape {x.shape}, but must be {layout} or (L, D) with D = {width} and L at most {most}")
+        raise ValueError(f"{name}: x has shape {x.shape}, but must be {layout} or (L, D) with D = {width} and L at "
+                         f"most {most}")
     return length
 
 
 class SinusoidalPositionalEncoding(Module):
-    """Adds sines and cosines of the position, then dropout: PE[t, 2i] = sin(t / 10000^(2i / D)), PE[t, 2i + 1] the cosine.
+    """Adds sines and cosines of the position, then dropout: PE[t, 2i] = sin(t / 10000^(2i / D)), PE[t, 2i + 1] the
+    cosine.
 
     Parameters
     ----------
@@ -117,7 +119,8 @@ class SinusoidalPositionalEncoding(Module):
     def __init__(self, d_model: int, dropout: float = 0.0, max_len: int = 5000, batch_first: bool = True):
         super().__init__()
         if not 0 <= dropout <= 1:
-            raise ValueError(f"SinusoidalPositionalEncoding: dropout is {dropout!r}, but must be a probability between 0 and 1")
+            raise ValueError(f"SinusoidalPositionalEncoding: dropout is {dropout!r}, but must be a probability "
+                             "between 0 and 1")
         self.d_model, self.dropout, self.max_len, self.batch_first = d_model, dropout, max_len, batch_first
 
     def forward(self, x: Tensor) -> Tensor:

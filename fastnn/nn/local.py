@@ -42,20 +42,24 @@ class LocallyConnected2d(Module):
         (out_channels, OH, OW), at first from the same interval.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, input_size: int | Sequence[int], kernel_size: int | Sequence[int],
+    def __init__(self, in_channels: int, out_channels: int, input_size: int | Sequence[int],
+                 kernel_size: int | Sequence[int],
                  stride: int | Sequence[int] = 1, padding: int | Sequence[int] = 0, bias: bool = True):
         super().__init__()
         title = type(self).__name__
         self.in_channels = whole(f"{title}: in_channels", in_channels, 1)
         self.out_channels = whole(f"{title}: out_channels", out_channels, 1)
-        for name, value, least in (("input_size", input_size, 1), ("kernel_size", kernel_size, 1), ("stride", stride, 1),
+        for name, value, least in (("input_size", input_size, 1), ("kernel_size", kernel_size, 1),
+                                   ("stride", stride, 1),
                                    ("padding", padding, 0)):
             setattr(self, name, self._extents(title, name, value, least))
         places = [(n + 2 * p - r) // s + 1
                   for n, p, r, s in zip(self.input_size, self.padding, self.kernel_size, self.stride)]
         if min(places) < 1:
-            raise ValueError(f"{title}: kernel_size is {kernel_size!r}, but must fit into input_size {input_size!r} and its padding")
-        self.weight = Parameter(empty(math.prod(places), self.out_channels, self.in_channels * math.prod(self.kernel_size)))
+            raise ValueError(f"{title}: kernel_size is {kernel_size!r}, but must fit into input_size {input_size!r} "
+                             "and its padding")
+        self.weight = Parameter(empty(math.prod(places), self.out_channels,
+                                      self.in_channels * math.prod(self.kernel_size)))
         self.register_parameter("bias", Parameter(empty(self.out_channels, *places)) if bias else None)
         self.reset_parameters()
 
@@ -74,7 +78,8 @@ class LocallyConnected2d(Module):
         return local2d(x, self.weight, self.bias, self.kernel_size, self.stride, self.padding)
 
     def extra_repr(self) -> str:
-        return (f"{self.in_channels}, {self.out_channels}, input_size={self.input_size}, kernel_size={self.kernel_size}, "
+        return (f"{self.in_channels}, {self.out_channels}, input_size={self.input_size}, "
+                f"kernel_size={self.kernel_size}, "
                 f"stride={self.stride}, padding={self.padding}, bias={self.bias is not None}")
 
 
@@ -104,7 +109,8 @@ class LocallyConnected1d(LocallyConnected2d):
         (out_channels, OL).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, input_size: int | Sequence[int], kernel_size: int | Sequence[int],
+    def __init__(self, in_channels: int, out_channels: int, input_size: int | Sequence[int],
+                 kernel_size: int | Sequence[int],
                  stride: int | Sequence[int] = 1, padding: int | Sequence[int] = 0, bias: bool = True):
         super().__init__(in_channels, out_channels, input_size, kernel_size, stride, padding, bias)
 
@@ -131,8 +137,8 @@ class Unfold(Module):
         Steps between windows.
     """
 
-    def __init__(self, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1, padding: int | Sequence[int] = 0,
-                 stride: int | Sequence[int] = 1):
+    def __init__(self, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1,
+                 padding: int | Sequence[int] = 0, stride: int | Sequence[int] = 1):
         super().__init__()
         self.kernel_size = pair("Unfold", "kernel_size", kernel_size, 1)
         self.dilation = pair("Unfold", "dilation", dilation, 1)
@@ -163,7 +169,8 @@ class Fold(Module):
         Steps between windows.
     """
 
-    def __init__(self, output_size: int | Sequence[int], kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1,
+    def __init__(self, output_size: int | Sequence[int], kernel_size: int | Sequence[int],
+                 dilation: int | Sequence[int] = 1,
                  padding: int | Sequence[int] = 0, stride: int | Sequence[int] = 1):
         super().__init__()
         self.output_size = pair("Fold", "output_size", output_size, 1)

@@ -211,7 +211,8 @@ class LayerNorm(_LastAxes):
     J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer normalization", arXiv:1607.06450, 2016.
     """
 
-    def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True):
+    def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
+                 bias: bool = True):
         names = ("weight", "bias")[:1 + bias] if elementwise_affine else ()
         super().__init__(normalized_shape, eps, elementwise_affine, names)
         for name in ("weight", "bias"):
@@ -244,7 +245,8 @@ class RMSNorm(_LastAxes):
     B. Zhang and R. Sennrich, "Root mean square layer normalization", NeurIPS 2019.
     """
 
-    def __init__(self, normalized_shape: int | Sequence[int], eps: float | None = None, elementwise_affine: bool = True):
+    def __init__(self, normalized_shape: int | Sequence[int], eps: float | None = None,
+                 elementwise_affine: bool = True):
         super().__init__(normalized_shape, eps, elementwise_affine, ("weight",) if elementwise_affine else ())
         if not elementwise_affine:
             self.register_parameter("weight", None)
@@ -280,7 +282,8 @@ class GroupNorm(Module):
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
         super().__init__()
         if num_groups < 1 or num_channels % num_groups:
-            raise ValueError(f"GroupNorm: num_groups is {num_groups!r}, but must be at least 1 and divide num_channels, {num_channels!r}")
+            raise ValueError(f"GroupNorm: num_groups is {num_groups!r}, but must be at least 1 and divide "
+                             f"num_channels, {num_channels!r}")
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps = eps
         self.affine = affine
@@ -312,11 +315,13 @@ class _InstanceNorm(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         rank = self._ranks[0]
         if x.ndim not in (rank - 1, rank) or x.shape[x.ndim - rank + 1] != self.num_features:
-            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must be {self._layout} with C = {self.num_features}")
+            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must be {self._layout} with C = "
+                             f"{self.num_features}")
         if x.ndim < rank:
             return reshape(self.forward(reshape(x, (1, *x.shape))), x.shape)
         own = self.training or not self.track_running_stats
-        return instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias, own, self.momentum or 0.0, self.eps)
+        return instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias, own,
+                             self.momentum or 0.0, self.eps)
 
 
 class InstanceNorm1d(_InstanceNorm):

@@ -218,9 +218,9 @@ class RNN(_Recurrent):
 class LSTM(_Recurrent):
     """Long short-term memory, in layers: c = f c + i g, h = o tanh(c); see `fastnn.functional.lstm`.
 
-    Called as ``layer(x)`` or ``layer(x, (h0, c0))``; gives the last layer's hidden states, (T, N, H) or (N, T, H), twice as
-    wide if bidirectional, and the last states (h, c), (layers times directions, N, H) each. `x` may be a `PackedSequence`;
-    so is the result then.
+    Called as ``layer(x)`` or ``layer(x, (h0, c0))``; gives the last layer's hidden states, (T, N, H) or (N, T, H),
+    twice as wide if bidirectional, and the last states (h, c), (layers times directions, N, H) each. `x` may be a
+    `PackedSequence`; so is the result then.
 
     Parameters
     ----------
@@ -256,7 +256,8 @@ class LSTM(_Recurrent):
 
 
 class GRU(_Recurrent):
-    """Gated recurrent units, in layers: h = (1 - z) n + z h; see `fastnn.functional.gru`, and `LSTM` for what is in and out.
+    """Gated recurrent units, in layers: h = (1 - z) n + z h; see `fastnn.functional.gru`, and `LSTM` for what is in
+    and out.
 
     Parameters
     ----------
@@ -294,7 +295,8 @@ class _Cell(Module):
         super().__init__()
         for argument, value in (("input_size", input_size), ("hidden_size", hidden_size)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{type(self).__name__}: {argument} is {value!r}, but must be an integer of at least 1")
+                raise ValueError(f"{type(self).__name__}: {argument} is {value!r}, but must be an integer of at "
+                                 "least 1")
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         rows = self._gates * hidden_size
         self.weight_ih, self.weight_hh = Parameter(empty(rows, input_size)), Parameter(empty(rows, hidden_size))

@@ -167,7 +167,8 @@ class _Pad(Module):
         count = 2 * self._axes
         sides = (padding,) * count if isinstance(padding, int) else tuple(padding)
         if len(sides) != count or not all(isinstance(n, int) for n in sides):
-            raise ValueError(f"{type(self).__name__}: padding is {padding!r}, but must be an integer or {count} integers")
+            raise ValueError(f"{type(self).__name__}: padding is {padding!r}, but must be an integer or {count} "
+                             "integers")
         self.padding = sides
 
     def forward(self, x: Tensor) -> Tensor:

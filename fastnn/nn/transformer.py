@@ -21,7 +21,8 @@ from .linear import Linear
 from .module import Module
 from .norm import LayerNorm
 
-__all__ = ["Transformer", "TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer"]
+__all__ = ["Transformer", "TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder",
+           "TransformerEncoderLayer"]
 
 
 def causal_mask(length: int, dtype: str = "float32") -> Tensor:
@@ -103,20 +104,22 @@ class TransformerEncoderLayer(_Layer):
     """
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
-                 activation: str | Callable[[Tensor], Tensor] = relu, layer_norm_eps: float = 1e-5, batch_first: bool = False,
-                 norm_first: bool = False, bias: bool = True):
+                 activation: str | Callable[[Tensor], Tensor] = relu, layer_norm_eps: float = 1e-5,
+                 batch_first: bool = False, norm_first: bool = False, bias: bool = True):
         super().__init__(d_model, dim_feedforward, dropout, activation, layer_norm_eps, norm_first, bias, 2)
         self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
 
     def forward(self, src: Tensor, src_mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None,
                 is_causal: bool = False) -> Tensor:
         """Shapes and masks as in `MultiheadAttention`."""
-        x = self._sublayer(1, src, lambda t: self._attend(self.self_attn, t, None, src_mask, src_key_padding_mask, is_causal))
+        x = self._sublayer(1, src, lambda t: self._attend(self.self_attn, t, None, src_mask, src_key_padding_mask,
+                                                          is_causal))
         return self._sublayer(2, x, self._feed_forward)
 
 
 class TransformerDecoderLayer(_Layer):
-    """Self-attention, attention to the encoder's output, then two linear layers, each with a shortcut and layer normalisation.
+    """Self-attention, attention to the encoder's output, then two linear layers, each with a shortcut and layer
+    normalisation.
 
     Parameters
     ----------
@@ -145,19 +148,20 @@ class TransformerDecoderLayer(_Layer):
     """
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
-                 activation: str | Callable[[Tensor], Tensor] = relu, layer_norm_eps: float = 1e-5, batch_first: bool = False,
-                 norm_first: bool = False, bias: bool = True):
+                 activation: str | Callable[[Tensor], Tensor] = relu, layer_norm_eps: float = 1e-5,
+                 batch_first: bool = False, norm_first: bool = False, bias: bool = True):
         super().__init__(d_model, dim_feedforward, dropout, activation, layer_norm_eps, norm_first, bias, 3)
         self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
         self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
 
     def forward(self, tgt: Tensor, memory: Tensor, tgt_mask: Tensor | None = None, memory_mask: Tensor | None = None,
-                tgt_key_padding_mask: Tensor | None = None, memory_key_padding_mask: Tensor | None = None, tgt_is_causal: bool = False,
-                memory_is_causal: bool = False) -> Tensor:
+                tgt_key_padding_mask: Tensor | None = None, memory_key_padding_mask: Tensor | None = None,
+                tgt_is_causal: bool = False, memory_is_causal: bool = False) -> Tensor:
         """Shapes and masks as in `MultiheadAttention`."""
-        x = self._sublayer(1, tgt, lambda t: self._attend(self.self_attn, t, None, tgt_mask, tgt_key_padding_mask, tgt_is_causal))
-        x = self._sublayer(2, x, lambda t: self._attend(self.multihead_attn, t, memory, memory_mask, memory_key_padding_mask,
-                                                        memory_is_causal))
+        x = self._sublayer(1, tgt, lambda t: self._attend(self.self_attn, t, None, tgt_mask, tgt_key_padding_mask,
+                                                          tgt_is_causal))
+        x = self._sublayer(2, x, lambda t: self._attend(self.multihead_attn, t, memory, memory_mask,
+                                                        memory_key_padding_mask, memory_is_causal))
         return self._sublayer(3, x, self._feed_forward)
 
 
@@ -217,11 +221,13 @@ class TransformerDecoder(_Stack):
         super().__init__(decoder_layer, num_layers, norm)
 
     def forward(self, tgt: Tensor, memory: Tensor, tgt_mask: Tensor | None = None, memory_mask: Tensor | None = None,
-                tgt_key_padding_mask: Tensor | None = None, memory_key_padding_mask: Tensor | None = None, tgt_is_causal: bool = False,
-                memory_is_causal: bool = False) -> Tensor:
+                tgt_key_padding_mask: Tensor | None = None, memory_key_padding_mask: Tensor | None = None,
+                tgt_is_causal: bool = False, memory_is_causal: bool = False) -> Tensor:
         """Shapes and masks as in `MultiheadAttention`."""
-        return self._run(tgt, memory, tgt_mask=tgt_mask, memory_mask=memory_mask, tgt_key_padding_mask=tgt_key_padding_mask,
-                         memory_key_padding_mask=memory_key_padding_mask, tgt_is_causal=tgt_is_causal, memory_is_causal=memory_is_causal)
+        return self._run(tgt, memory, tgt_mask=tgt_mask, memory_mask=memory_mask,
+                         tgt_key_padding_mask=tgt_key_padding_mask,
+                         memory_key_padding_mask=memory_key_padding_mask, tgt_is_causal=tgt_is_causal,
+                         memory_is_causal=memory_is_causal)
 
 
 class Transformer(Module):
@@ -270,13 +276,14 @@ class Transformer(Module):
                 init.xavier_uniform_(parameter)
 
     def forward(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None = None, tgt_mask: Tensor | None = None,
-                memory_mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None, tgt_key_padding_mask: Tensor | None = None,
+                memory_mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None,
+                tgt_key_padding_mask: Tensor | None = None,
                 memory_key_padding_mask: Tensor | None = None, src_is_causal: bool = False, tgt_is_causal: bool = False,
                 memory_is_causal: bool = False) -> Tensor:
         """Shapes and masks as in `MultiheadAttention`."""
         memory = self.encoder(src, src_mask, src_key_padding_mask, src_is_causal)
-        return self.decoder(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask, tgt_is_causal,
-                            memory_is_causal)
+        return self.decoder(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask,
+                            tgt_is_causal, memory_is_causal)
 
     @staticmethod
     def generate_square_subsequent_mask(sz: int, dtype: str = "float32") -> Tensor:

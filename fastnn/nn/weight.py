@@ -43,8 +43,8 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
 
     References
     ----------
-    T. Salimans and D. P. Kingma, "Weight normalization: a simple reparameterization to accelerate training of deep neural
-    networks", NeurIPS 2016.
+    T. Salimans and D. P. Kingma, "Weight normalization: a simple reparameterization to accelerate training of deep
+    neural networks", NeurIPS 2016.
     """
     weight = module._parameters.get(name)
     if weight is None:
@@ -91,7 +91,8 @@ class WeightNorm(Module):
 
 
 class DropConnect(Module):
-    """A layer whose weights are set to 0 with probability `p`, anew at every call, in training; others grow by 1 / (1 - p).
+    """A layer whose weights are set to 0 with probability `p`, anew at every call, in training; others grow by 1 / (1
+    - p).
 
     Parameters
     ----------

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["scaled_dot_product_attention"]
 
 
-def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-                                 is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Tensor:
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+                                 dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
+                                 enable_gqa: bool = False) -> Tensor:
     """softmax(scale Q K^T + mask) V, for every head, without storing the scores.
 
     Parameters
@@ -35,17 +36,18 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     value : Tensor
         (..., H, S, V).
     attn_mask : Tensor, optional
-        Broadcast to (..., H, L, S). bool: True where a query may see a key; real: added to the scores (-inf hides a key). A query
-        that sees no key gives 0.
+        Broadcast to (..., H, L, S). bool: True where a query may see a key; real: added to the scores (-inf hides a
+        key). A query that sees no key gives 0.
     dropout_p : float
-        Probability of dropping an attention weight; callers pass 0 outside training. With it, or with a mask that requires a
-        gradient, the weights are stored.
+        Probability of dropping an attention weight; callers pass 0 outside training. With it, or with a mask that
+        requires a gradient, the weights are stored.
     is_causal : bool
         Whether query i sees keys 0 to i only.
     scale : float, optional
         By default 1 / sqrt(E).
     enable_gqa : bool
-        Whether `key` and `value` may have fewer heads, each of which serves H / their number of neighbouring query heads.
+        Whether `key` and `value` may have fewer heads, each of which serves H / their number of neighbouring query
+        heads.
 
     Returns
     -------
@@ -59,21 +61,23 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
 
     References
     ----------
-    A. Vaswani et al., "Attention is all you need", NeurIPS 2017. T. Dao et al., "FlashAttention: fast and memory-efficient exact
-    attention with IO-awareness", NeurIPS 2022.
+    A. Vaswani et al., "Attention is all you need", NeurIPS 2017. T. Dao et al., "FlashAttention: fast and
+    memory-efficient exact attention with IO-awareness", NeurIPS 2022.
     """
     name = "scaled_dot_product_attention"
     if attn_mask is not None and is_causal:
         raise ValueError(f"{name}: attn_mask and is_causal are both given, but only one of them may be")
     if min(query.ndim, key.ndim, value.ndim) < 2:
-        raise ValueError(f"{name}: query {query.shape}, key {key.shape} and value {value.shape} must have at least 2 axes")
+        raise ValueError(f"{name}: query {query.shape}, key {key.shape} and value {value.shape} must have at least 2 "
+                         "axes")
     if enable_gqa:
         key, value = (_repeat_heads(name, query, t) for t in (key, value))
     scale = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
     return attend(query, key, value, attn_mask, dropout_p, is_causal, scale)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float, causal: bool, scale: float) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float, causal: bool,
+           scale: float) -> Tensor:
     """Attention after the checks: mask and causality may both be given."""
     if any(t.shape[:-2] != query.shape[:-2] for t in (key, value)):
         leading = np.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
@@ -105,7 +109,8 @@ def _repeat_heads(name: str, query: Tensor, t: Tensor) -> Tensor:
 def _four_axes(t: Tensor) -> Tensor:
     """(..., H, L, E) or fewer axes as (N, H, L, E)."""
     heads = t.shape[-3] if t.ndim > 3 else 1
-    return reshape(t, (math.prod(t.shape[:-3]) if t.ndim > 3 else t.shape[0] if t.ndim == 3 else 1, heads, *t.shape[-2:]))
+    return reshape(t, (math.prod(t.shape[:-3]) if t.ndim > 3 else t.shape[0] if t.ndim == 3 else 1, heads,
+                       *t.shape[-2:]))
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float) -> Tensor:
@@ -137,8 +142,10 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, causal: b
 # ---- projections -----------------------------------------------------------------------------------------------------
 
 
-def project_in(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value times their third each of one weight; the weight's gradient is written in place, third by third.
+def project_in(query: Tensor, key: Tensor, value: Tensor, weight: Tensor,
+               bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value times their third each of one weight; the weight's gradient is written in place, third by
+    third.
 
     Parameters
     ----------
@@ -157,7 +164,8 @@ def project_in(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: 
     width = weight.shape[1]
     thirds = [slice(k * width, (k + 1) * width) for k in range(3)]
     with_bias = [None if bias is None else bias.detach()[third] for third in thirds]
-    results = tuple(launch.linear_forward(x, weight.detach()[third], b) for x, third, b in zip((query, key, value), thirds, with_bias))
+    results = tuple(launch.linear_forward(x, weight.detach()[third], b)
+                    for x, third, b in zip((query, key, value), thirds, with_bias))
     return record(_project_in_backward, (query, key, value, weight, bias), results, (query, key, value, weight), thirds)
 
 

@@ -63,7 +63,8 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[0]:
         raise ValueError(f"{name}: x {x.shape} must be (N, C, H, W) and weight {weight.shape} (C, K / groups, R, S)")
     if any(e >= s and e >= d for e, s, d in zip(extra, stride, dilation)):
-        raise ValueError(f"{name}: output_padding is {extra}, but must be less than stride {stride} or dilation {dilation}")
+        raise ValueError(f"{name}: output_padding is {extra}, but must be less than stride {stride} or dilation "
+                         f"{dilation}")
     if any(e >= s for e, s in zip(extra, stride)):  # more than a stride: as if the input went on with zeros
         steps = [e // s for e, s in zip(extra, stride)]
         x = pad(x, (0, steps[1], 0, steps[0]))
@@ -129,5 +130,6 @@ def conv_transpose1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     values = [single("conv_transpose1d", argument, value) for argument, value in (
         ("stride", stride), ("padding", padding), ("output_padding", output_padding), ("dilation", dilation))]
     (s, p, e, d) = values
-    y = conv_transpose2d(flat("conv_transpose1d", x), unsqueeze(weight, 2), bias, (1, s), (0, p), (0, e), groups, (1, d))
+    y = conv_transpose2d(flat("conv_transpose1d", x), unsqueeze(weight, 2), bias, (1, s), (0, p), (0, e), groups,
+                         (1, d))
     return sequence(y)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["embedding"]
 
 
-def embedding(x: Any, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None, norm_type: float = 2.0,
-              scale_grad_by_freq: bool = False) -> Tensor:
+def embedding(x: Any, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+              norm_type: float = 2.0, scale_grad_by_freq: bool = False) -> Tensor:
     """The rows of `weight` that `x` names.
 
     Parameters
@@ -85,5 +85,6 @@ def _limit_norms(weight: Tensor, index: Tensor, most: float, p: float) -> None:
     powers = launch.pow(launch.abs(w), constant(p, dtype))
     norms = launch.pow(launch.sum(powers, axes=2, keepdim=1, divisor=1.0), constant(1 / p, dtype))
     factor = launch.div(constant(most, dtype), launch.add(norms, constant(1e-7, dtype)))
-    named = launch.gt(launch.mul(norms, launch.minimum(_counts(index, w.shape[0], dtype), constant(1.0, dtype))), constant(most, dtype))
+    named = launch.gt(launch.mul(norms, launch.minimum(_counts(index, w.shape[0], dtype), constant(1.0, dtype))),
+                      constant(most, dtype))
     launch.mul(w, launch.where(named, factor, constant(1.0, dtype)), out=w)

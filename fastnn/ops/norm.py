@@ -98,9 +98,10 @@ def _axes(name: str, x: Tensor, normalized_shape: int | Sequence[int]) -> int:
     return len(shape)
 
 
-def layer_norm(x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
-               eps: float = 1e-5) -> Tensor:
-    """Normalises over the last axes: y = (x - mean) / sqrt(var + eps) * weight + bias, with each row's own mean and variance.
+def layer_norm(x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
+               bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Normalises over the last axes: y = (x - mean) / sqrt(var + eps) * weight + bias, with each row's own mean and
+    variance.
 
     Parameters
     ----------
@@ -136,7 +137,8 @@ def _layer_norm_backward(node, dy):
     return launch.layer_norm_backward(dy, *node.saved, dims=node.context)
 
 
-def rms_norm(x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+def rms_norm(x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
+             eps: float | None = None) -> Tensor:
     """Divides by the root mean square of the last axes: y = x / sqrt(mean(x^2) + eps) * weight.
 
     Parameters
@@ -177,7 +179,8 @@ def _rms_norm_backward(node, dy):
 # ---- groups of channels ----------------------------------------------------------------------------------------------
 
 
-def group_norm(x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def group_norm(x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+               eps: float = 1e-5) -> Tensor:
     """Normalises each image's groups of channels: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     Parameters
@@ -185,7 +188,8 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor | None = None, bias: T
     x : Tensor
         (N, C, ...).
     num_groups : int
-        Number of groups of neighbouring channels; divides C. Mean and (biased) variance are over a group's channels and positions.
+        Number of groups of neighbouring channels; divides C. Mean and (biased) variance are over a group's channels
+        and positions.
     weight, bias : Tensor, optional
         (C,). By default 1 and 0.
     eps : float
@@ -213,7 +217,8 @@ def _group_norm_backward(node, dy):
     return launch.group_norm_backward(dy, *node.saved, groups=node.context)
 
 
-def instance_norm(x: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
+def instance_norm(x: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+                  weight: Tensor | None = None,
                   bias: Tensor | None = None, use_input_stats: bool = True, momentum: float | Tensor = 0.1,
                   eps: float = 1e-5) -> Tensor:
     """Normalises each channel of each image: y = (x - mean) / sqrt(var + eps) * weight + bias.
@@ -223,8 +228,8 @@ def instance_norm(x: Tensor, running_mean: Tensor | None = None, running_var: Te
     x : Tensor
         (N, C, ...), with more than one position.
     running_mean, running_var : Tensor, optional
-        (C,). With `use_input_stats` they move towards the mean over the images of their means and unbiased variances, in place;
-        otherwise they are what is used.
+        (C,). With `use_input_stats` they move towards the mean over the images of their means and unbiased variances,
+        in place; otherwise they are what is used.
     weight, bias : Tensor, optional
         (C,). By default 1 and 0.
     use_input_stats : bool

@@ -42,7 +42,8 @@ def _recurrent_backward(node, dy, dh, dc):
     batch_first = options["batch_first"]
     dy = None if dy is None else _by_steps(dy, batch_first)
     dc = dc if options["mode"] == 2 else None
-    dshare, dhidden, dh0, dc0 = launch.recurrent_backward(gates, before, extra, weight_hh, dy, dh, dc, lengths, **options)
+    dshare, dhidden, dh0, dc0 = launch.recurrent_backward(gates, before, extra, weight_hh, dy, dh, dc, lengths,
+                                                          **options)
     dhidden = dhidden if options["mode"] == 3 else dshare
     dshare, dhidden, before = (_by_steps(t, batch_first) for t in (dshare, dhidden, before))
     return (launch.linear_backward_input(dshare, weight_ih) if needs[0] else None, dh0, dc0 if needs[2] else None,
@@ -94,7 +95,8 @@ def rnn(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"rnn: nonlinearity is {nonlinearity!r}, but must be 'tanh' or 'relu'")
-    y, h, _ = _recurrent(nonlinearity, x, h0, None, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse, batch_first)
+    y, h, _ = _recurrent(nonlinearity, x, h0, None, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse,
+                         batch_first)
     return y, h
 
 
@@ -144,8 +146,8 @@ def lstm(x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, wei
 def gru(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None,
         bias_hh: Tensor | None = None, lengths: Any = None, reverse: bool = False,
         batch_first: bool = False) -> tuple[Tensor, Tensor]:
-    """One layer of gated recurrent units: h = (1 - z) n + z h with r, z = sigmoid(x W_ih^T + b_ih + h W_hh^T + b_hh) and
-    n = tanh(x W_in^T + b_in + r (h W_hn^T + b_hn)), step by step.
+    """One layer of gated recurrent units: h = (1 - z) n + z h with r, z = sigmoid(x W_ih^T + b_ih + h W_hh^T + b_hh)
+    and n = tanh(x W_in^T + b_in + r (h W_hn^T + b_hn)), step by step.
 
     Parameters
     ----------

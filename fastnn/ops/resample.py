@@ -1,4 +1,5 @@
-"""Up-sampling, un-pooling, and padding by what is there: rows and columns of a result are weighted sums of the input's."""
+"""Up-sampling, un-pooling, and padding by what is there: rows and columns of a result are weighted sums of the
+input's."""
 
 from __future__ import annotations
 
@@ -128,13 +129,14 @@ def interpolate(x: Tensor, size: int | Sequence[int] | None = None, scale_factor
 
     References
     ----------
-    R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE Transactions on Acoustics, Speech, and
-    Signal Processing 29(6), 1981.
+    R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE Transactions on Acoustics,
+    Speech, and Signal Processing 29(6), 1981.
     """
     axes = x.ndim - 2
     smooth = mode in ("linear", "bilinear", "bicubic")
     if mode not in _MODES or axes not in (1, 2) or (smooth and _MODES[mode] != axes):
-        raise ValueError(f"interpolate: mode is {mode!r} for x {x.shape}, but must be 'nearest', 'nearest-exact', 'area', "
+        raise ValueError(f"interpolate: mode is {mode!r} for x {x.shape}, but must be 'nearest', 'nearest-exact', "
+                         "'area', "
                          "'linear' (N, C, L), 'bilinear' or 'bicubic' (N, C, H, W)")
     if (size is None) == (scale_factor is None):
         raise ValueError("interpolate: exactly one of size and scale_factor must be given")
@@ -171,7 +173,8 @@ def _extents(have: Sequence[int], size: int | Sequence[int] | None, factor: floa
 
     out = each(size) if factor is None else [math.floor(n * f) for n, f in zip(have, each(factor))]
     if min(out) < 1 or min(have) < 1:
-        raise ValueError(f"interpolate: input {tuple(have)} and result {tuple(out)} must have at least 1 element each way")
+        raise ValueError(f"interpolate: input {tuple(have)} and result {tuple(out)} must have at least 1 element "
+                         "each way")
     if factor is None or recompute:
         return out, [n / m for n, m in zip(have, out)]
     return out, [1 / f for f in each(factor)]
@@ -228,12 +231,14 @@ def pad_by(x: Tensor, padding: Sequence[int], mode: str) -> Tensor:
     """Surrounds the last one or two axes with elements of `x`; see `fastnn.functional.pad`."""
     sides = [tuple(padding[k:k + 2]) for k in range(0, len(padding), 2)]
     if len(padding) not in (2, 4) or not len(sides) <= x.ndim <= 4:
-        raise ValueError(f"pad: padding is {tuple(padding)}, but mode {mode!r} pads the last axis or the last two, of at most 4")
+        raise ValueError(f"pad: padding is {tuple(padding)}, but mode {mode!r} pads the last axis or the last two, "
+                         "of at most 4")
     for n, (before, after) in zip(reversed(x.shape), sides):
         most = n - 1 if mode == "reflect" else n if mode == "circular" else None
         if n == 0 or n + before + after < 1 or (most is not None and max(before, after) > most):
             limit = "" if most is None else f", and at most {most} on a side"
-            raise ValueError(f"pad: padding ({before}, {after}) for an axis of {n} must leave at least one element{limit}")
+            raise ValueError(f"pad: padding ({before}, {after}) for an axis of {n} must leave at least one "
+                             f"element{limit}")
     maps = reshape(x, (1,) * (4 - x.ndim) + tuple(x.shape)) if x.ndim < 4 else x
     (left, right), (top, bottom) = (sides + [(0, 0)])[:2]
     y = resample(maps, (_padded, mode, maps.shape[2], top, bottom), (_padded, mode, maps.shape[3], left, right))
@@ -243,7 +248,8 @@ def pad_by(x: Tensor, padding: Sequence[int], mode: str) -> Tensor:
 # ---- un-pooling ------------------------------------------------------------------------------------------------------
 
 
-def max_unpool2d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+def max_unpool2d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] | None = None,
                  padding: int | Sequence[int] = 0, output_size: Sequence[int] | None = None) -> Tensor:
     """Puts what max-pooling gave back where it came from, with zeros elsewhere.
 
@@ -290,7 +296,8 @@ def max_unpool2d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int], s
     if output_size is not None:
         wanted = list(output_size)[-2:]
         if len(wanted) != 2 or any(abs(w - n) >= s for w, n, s in zip(wanted, size, step)):
-            raise ValueError(f"max_unpool2d: output_size is {tuple(output_size)}, but must be less than a stride {step} away from "
+            raise ValueError(f"max_unpool2d: output_size is {tuple(output_size)}, but must be less than a stride "
+                             f"{step} away from "
                              f"{tuple(size)}")
         size = wanted
     y = launch.max_unpool2d_forward(x, indices, output=size)
@@ -301,7 +308,8 @@ def _max_unpool2d_backward(node, dy):
     return launch.max_unpool2d_backward(dy, *node.saved)
 
 
-def max_unpool1d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+def max_unpool1d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] | None = None,
                  padding: int | Sequence[int] = 0, output_size: Sequence[int] | None = None) -> Tensor:
     """Puts what `max_pool1d` gave back where it came from, with zeros elsewhere.
 

@@ -63,7 +63,8 @@ def unfold(x: Tensor, kernel_size: int | Sequence[int], dilation: int | Sequence
     return reshape(y, (*y.shape[:2], y.shape[2] * y.shape[3]))
 
 
-def fold(x: Tensor, output_size: int | Sequence[int], kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1,
+def fold(x: Tensor, output_size: int | Sequence[int], kernel_size: int | Sequence[int],
+         dilation: int | Sequence[int] = 1,
          padding: int | Sequence[int] = 0, stride: int | Sequence[int] = 1) -> Tensor:
     """Puts windows back and adds them up where they overlap (col2im): what gives the gradient of `unfold`.
 
@@ -97,7 +98,8 @@ def fold(x: Tensor, output_size: int | Sequence[int], kernel_size: int | Sequenc
     padding, count = pair("fold", "padding", padding, 0), window[0] * window[1]
     places = [(n + 2 * p - d * (r - 1) - 1) // s + 1 for n, p, d, r, s in zip(size, padding, dilation, window, stride)]
     if x.ndim != 3 or x.shape[1] % count or x.shape[2] != places[0] * places[1]:
-        raise ValueError(f"fold: x has shape {x.shape}, but must be (N, C {count}, {places[0] * places[1]}) for a map of "
+        raise ValueError(f"fold: x has shape {x.shape}, but must be (N, C {count}, {places[0] * places[1]}) for a "
+                         "map of "
                          f"{size[0]} x {size[1]} and windows of {window[0]} x {window[1]}")
     channels = x.shape[1] // count
     rest = [n - ((m - 1) * s - 2 * p + d * (r - 1) + 1)
@@ -107,8 +109,8 @@ def fold(x: Tensor, output_size: int | Sequence[int], kernel_size: int | Sequenc
     return conv_transpose2d(maps, weight, None, stride, padding, rest, channels, dilation)
 
 
-def local2d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
-            padding: int | Sequence[int] = 0) -> Tensor:
+def local2d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | Sequence[int],
+            stride: int | Sequence[int] = 1, padding: int | Sequence[int] = 0) -> Tensor:
     """Convolution with filters of their own at every place.
 
     Parameters
@@ -145,15 +147,16 @@ def local2d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | S
     columns = unfold(x, window, 1, edges, steps)
     places = [(n + 2 * p - r) // s + 1 for n, p, r, s in zip(x.shape[2:], edges, window, steps)]
     if weight.ndim != 3 or (weight.shape[0], weight.shape[2]) != (columns.shape[2], columns.shape[1]):
-        raise ValueError(f"local2d: weight has shape {weight.shape}, but must be ({columns.shape[2]}, K, {columns.shape[1]}) "
+        raise ValueError(f"local2d: weight has shape {weight.shape}, but must be ({columns.shape[2]}, K, "
+                         f"{columns.shape[1]}) "
                          f"for x {x.shape}")
     y = matmul(permute(columns, 2, 0, 1), permute(weight, 0, 2, 1))
     y = reshape(permute(y, 1, 2, 0), (x.shape[0], weight.shape[1], *places))
     return y if bias is None else add(y, bias)
 
 
-def local1d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | Sequence[int], stride: int | Sequence[int] = 1,
-            padding: int | Sequence[int] = 0) -> Tensor:
+def local1d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | Sequence[int],
+            stride: int | Sequence[int] = 1, padding: int | Sequence[int] = 0) -> Tensor:
     """One-dimensional convolution with filters of their own at every place; see `local2d`.
 
     Parameters
@@ -183,4 +186,5 @@ def local1d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | S
     """
     r, s, p = (single("local1d", argument, value) for argument, value in (
         ("kernel_size", kernel_size), ("stride", stride), ("padding", padding)))
-    return sequence(local2d(flat("local1d", x), weight, None if bias is None else unsqueeze(bias, 1), (1, r), (1, s), (0, p)))
+    return sequence(local2d(flat("local1d", x), weight, None if bias is None else unsqueeze(bias, 1), (1, r), (1, s),
+                            (0, p)))

@@ -47,8 +47,8 @@ def _flops(x, w, b, **options):
     return 2 * int(np.prod(x)) * int(np.prod(w[1:]))
 
 
-register(OpSpec("conv_transpose2d", conv_transpose.conv_transpose2d, _transposed, _samples, gradients=(0, 1, 2), tolerance=16.0,
-                gradient_tolerance=64.0, flops=_flops,
+register(OpSpec("conv_transpose2d", conv_transpose.conv_transpose2d, _transposed, _samples, gradients=(0, 1, 2),
+                tolerance=16.0, gradient_tolerance=64.0, flops=_flops,
                 benchmarks=lambda rng: [_sample(rng, 16, 128, 16, 16, 64, 4, 4, stride=2, padding=1)]))
 
 
@@ -59,7 +59,8 @@ def _one(options):
 
 
 def _by_rows(function):
-    return lambda x, weight, bias, **options: function(x[:, :, None], weight[:, :, None], bias, **_one(options))[:, :, 0]
+    return lambda x, weight, bias, **options: function(x[:, :, None], weight[:, :, None], bias,
+                                                       **_one(options))[:, :, 0]
 
 
 def _line(rng, n, c, length, k, r, transposed=False, bias=True, **options):
@@ -73,7 +74,8 @@ register(OpSpec("conv1d", conv.conv1d, _by_rows(_conv2d), lambda rng: [
     _line(rng, 2, 8, 17, 12, 4, stride=2, padding=2, dilation=3, groups=4), _line(rng, 1, 4, 6, 4, 4, padding="same")],
     gradients=(0, 1, 2), tolerance=16.0, gradient_tolerance=64.0))
 register(OpSpec("conv_transpose1d", conv_transpose.conv_transpose1d, _by_rows(_transposed), lambda rng: [
-    _line(rng, 2, 3, 7, 5, 3, True, stride=2, padding=1, output_padding=1), _line(rng, 3, 20, 9, 33, 1, True, bias=False),
+    _line(rng, 2, 3, 7, 5, 3, True, stride=2, padding=1, output_padding=1), 
+    _line(rng, 3, 20, 9, 33, 1, True, bias=False),
     _line(rng, 2, 8, 5, 12, 4, True, stride=3, padding=2, dilation=2, groups=4)],
     gradients=(0, 1, 2), tolerance=16.0, gradient_tolerance=64.0))
 
@@ -97,28 +99,33 @@ def _fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
     y = np.zeros((*parts.shape[:2], h + 2 * ph, w + 2 * pw))
     for i in range(r):
         for j in range(s):
-            y[:, :, i * dh:i * dh + sh * (height - 1) + 1:sh, j * dw:j * dw + sw * (width - 1) + 1:sw] += parts[:, :, i * s + j]
+            rows, columns = (slice(a, a + step * (n - 1) + 1, step)
+                             for a, step, n in ((i * dh, sh, height), (j * dw, sw, width)))
+            y[:, :, rows, columns] += parts[:, :, i * s + j]
     return y[:, :, ph:ph + h, pw:pw + w]
 
 
 def _local(x, weight, bias, kernel_size, stride=1, padding=0):
     edges = [(0, 0), (0, 0), *((p, p) for p in _two(padding))]
-    height, width = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], _two(padding), _two(kernel_size), _two(stride)))
+    height, width = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], _two(padding), _two(kernel_size),
+                                                                    _two(stride)))
     windows = _unfold(np.pad(x, edges), kernel_size, 1, 0, stride)
     y = np.einsum("nkl,lok->nol", windows, weight).reshape(x.shape[0], -1, height, width)
     return y if bias is None else y + bias
 
 
-_WINDOWS = ({"kernel_size": 2}, {"kernel_size": (3, 2), "stride": 2, "padding": 1}, {"kernel_size": 2, "dilation": (2, 1)})
+_WINDOWS = ({"kernel_size": 2}, {"kernel_size": (3, 2), "stride": 2, "padding": 1},
+            {"kernel_size": 2, "dilation": (2, 1)})
 
 
 def _local_sample(rng, n, c, h, w, k, r, s, oh, ow, **options):
-    inputs = (rng.standard_normal((n, c, h, w)), rng.standard_normal((oh * ow, k, c * r * s)), rng.standard_normal((k, oh, ow)))
+    inputs = (rng.standard_normal((n, c, h, w)), rng.standard_normal((oh * ow, k, c * r * s)),
+              rng.standard_normal((k, oh, ow)))
     return Sample(inputs, {"kernel_size": (r, s), **options})
 
 
-register(OpSpec("unfold", window.unfold, _unfold, lambda rng: [Sample((rng.standard_normal((2, 3, 5, 6)),), w) for w in _WINDOWS],
-                gradients=(0,)))
+register(OpSpec("unfold", window.unfold, _unfold, 
+                lambda rng: [Sample((rng.standard_normal((2, 3, 5, 6)),), w) for w in _WINDOWS], gradients=(0,)))
 register(OpSpec("fold", window.fold, _fold, lambda rng: [
     Sample((rng.standard_normal((2, 3 * np.prod(_two(w["kernel_size"])), n)),), {"output_size": (5, 6), **w})
     for w, n in zip(_WINDOWS, (20, 12, 15))], gradients=(0,)))
@@ -129,7 +136,8 @@ register(OpSpec("local2d", window.local2d, _local, lambda rng: [
 register(OpSpec("local1d", window.local1d,
                 lambda x, weight, bias, kernel_size, stride=1, padding=0: _local(
                     x[:, :, None], weight, bias[:, None], (1, kernel_size), (1, stride), (0, padding))[:, :, 0],
-                lambda rng: [Sample((rng.standard_normal((3, 2, n)), rng.standard_normal((m, 4, 6)), rng.standard_normal((4, m))),
+                lambda rng: [Sample((rng.standard_normal((3, 2, n)), rng.standard_normal((m, 4, 6)),
+                                     rng.standard_normal((4, m))),
                                     {"kernel_size": 3, **options})
                              for n, m, options in ((7, 5, {}), (8, 4, {"stride": 2, "padding": 1}))],
                 gradients=(0, 1, 2), tolerance=16.0))

@@ -199,13 +199,15 @@ def _normed(layer: Any, x: Tensor) -> Tensor:
 def _padded(make: Callable[[Any], nn.Module], padding: Any, mode: str, value: float = 0.0) -> LayerSpec:
     """A padding layer over one or two axes."""
     sides = tuple(padding)
-    return LayerSpec(lambda: make(padding), _IMAGES if len(sides) == 4 else (2, 4, 6), lambda layer, x: F.pad(x, sides, mode, value))
+    return LayerSpec(lambda: make(padding), _IMAGES if len(sides) == 4 else (2, 4, 6),
+                     lambda layer, x: F.pad(x, sides, mode, value))
 
 
 _SEQUENCES = (2, 4, 9)
 _ONE, _TWO = (2, 1), (2, 1, 0, 3)
 _MORE: tuple[LayerSpec, ...] = (
-    LayerSpec(lambda: nn.Conv1d(4, 6, 3, padding=1), _SEQUENCES, lambda layer, x: F.conv1d(x, layer.weight, layer.bias, padding=1)),
+    LayerSpec(lambda: nn.Conv1d(4, 6, 3, padding=1), _SEQUENCES,
+              lambda layer, x: F.conv1d(x, layer.weight, layer.bias, padding=1)),
     LayerSpec(lambda: nn.Conv1d(4, 6, 3, padding="same", padding_mode="reflect", bias=False), _SEQUENCES,
               lambda layer, x: F.conv1d(F.pad(x, (1, 1), "reflect"), layer.weight)),
     LayerSpec(lambda: nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular"), _IMAGES,
@@ -214,7 +216,8 @@ _MORE: tuple[LayerSpec, ...] = (
               lambda layer, x: F.conv_transpose1d(x, layer.weight, layer.bias, 2, 1, 1)),
     LayerSpec(lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2), _IMAGES,
               lambda layer, x: F.conv_transpose2d(x, layer.weight, layer.bias, 2, 1, 1, 2)),
-    LayerSpec(lambda: nn.LocallyConnected1d(4, 3, 9, 3, 2), _SEQUENCES, lambda layer, x: F.local1d(x, layer.weight, layer.bias, 3, 2)),
+    LayerSpec(lambda: nn.LocallyConnected1d(4, 3, 9, 3, 2), _SEQUENCES,
+              lambda layer, x: F.local1d(x, layer.weight, layer.bias, 3, 2)),
     LayerSpec(lambda: nn.LocallyConnected2d(4, 3, (6, 7), 3, padding=1, bias=False), _IMAGES,
               lambda layer, x: F.local2d(x, layer.weight, None, 3, 1, 1)),
     LayerSpec(lambda: nn.Unfold(3, padding=1), _IMAGES, lambda layer, x: F.unfold(x, 3, padding=1)),
@@ -227,12 +230,14 @@ _MORE: tuple[LayerSpec, ...] = (
     LayerSpec(nn.GlobalMaxPool1d, _SEQUENCES, lambda layer, x: F.global_max_pool1d(x)),
     LayerSpec(lambda: nn.Upsample(scale_factor=2), _IMAGES, lambda layer, x: F.interpolate(x, scale_factor=2)),
     LayerSpec(lambda: nn.UpsamplingNearest2d(9), _IMAGES, lambda layer, x: F.interpolate(x, 9)),
-    LayerSpec(lambda: nn.UpsamplingBilinear2d((9, 8)), _IMAGES, lambda layer, x: F.interpolate(x, (9, 8), None, "bilinear", True)),
+    LayerSpec(lambda: nn.UpsamplingBilinear2d((9, 8)), _IMAGES,
+              lambda layer, x: F.interpolate(x, (9, 8), None, "bilinear", True)),
     LayerSpec(lambda: nn.BedOfNails2d(3), _IMAGES, lambda layer, x: F.bed_of_nails2d(x, 3)),
     _unpooled(nn.MaxUnpool1d, F.max_unpool1d, 2, 3, 4),
     _unpooled(nn.MaxUnpool2d, F.max_unpool2d, 2, 3, 2, 4),
     _padded(nn.ZeroPad1d, _ONE, "constant"), _padded(nn.ZeroPad2d, _TWO, "constant"),
-    _padded(lambda p: nn.ConstantPad1d(p, 1.5), _ONE, "constant", 1.5), _padded(lambda p: nn.ConstantPad2d(p, 1.5), _TWO, "constant", 1.5),
+    _padded(lambda p: nn.ConstantPad1d(p, 1.5), _ONE, "constant", 1.5),
+    _padded(lambda p: nn.ConstantPad2d(p, 1.5), _TWO, "constant", 1.5),
     _padded(nn.ReflectionPad1d, _ONE, "reflect"), _padded(nn.ReflectionPad2d, _TWO, "reflect"),
     _padded(nn.ReplicationPad1d, _ONE, "replicate"), _padded(nn.ReplicationPad2d, _TWO, "replicate"),
     _padded(nn.CircularPad1d, _ONE, "circular"), _padded(nn.CircularPad2d, _TWO, "circular"),
@@ -245,7 +250,8 @@ _MORE: tuple[LayerSpec, ...] = (
     LayerSpec(lambda: nn.WeightNorm(nn.Linear(5, 4)), (3, 5), _normed),
     LayerSpec(lambda: nn.Concat(nn.Linear(5, 2), nn.Linear(5, 3)), (3, 5),
               lambda layer, x: F.cat([F.linear(x, part.weight, part.bias) for part in layer.children()], 1)),
-    LayerSpec(lambda: nn.Residual(nn.Linear(5, 5)), (3, 5), lambda layer, x: F.linear(x, layer.module.weight, layer.module.bias) + x),
+    LayerSpec(lambda: nn.Residual(nn.Linear(5, 5)), (3, 5),
+              lambda layer, x: F.linear(x, layer.module.weight, layer.module.bias) + x),
     LayerSpec(lambda: nn.Residual(nn.Conv2d(4, 6, 3, 2, 1), "zero"), _IMAGES,
               lambda layer, x: _conv(layer.module, x) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, 2))),
 )
@@ -294,7 +300,8 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(lambda: _Decoded(nn.TransformerDecoderLayer(6, 2, 8, 0.0, batch_first=True)), (2, 3, 6),
               lambda layer, x: _decoder_layer(layer.decoder, x, x)),
     LayerSpec(lambda: _Decoded(nn.Transformer(6, 2, 1, 1, 8, 0.0, batch_first=True)), (2, 3, 6), _transformer),
-    LayerSpec(lambda: _First(nn.RNN(4, 3)), (5, 2, 4), lambda layer, x: F.rnn(x, None, *_weights(layer.layer, "_l0"))[0]),
+    LayerSpec(lambda: _First(nn.RNN(4, 3)), (5, 2, 4),
+              lambda layer, x: F.rnn(x, None, *_weights(layer.layer, "_l0"))[0]),
     LayerSpec(lambda: _First(nn.LSTM(4, 3, batch_first=True)), (5, 2, 4),
               lambda layer, x: F.lstm(x, None, None, *_weights(layer.layer, "_l0"), batch_first=True)[0]),
     LayerSpec(lambda: _First(nn.GRU(4, 3, 2, bidirectional=True)), (5, 2, 4), _two_ways),

@@ -89,9 +89,10 @@ def _plain_samples(rng):
     return [*_samples(1, 1)(rng), Sample(tuple(inputs), rectified.options)]
 
 
-register(OpSpec("rnn", recurrent.rnn, _reference(_plain, 1), _plain_samples, gradients=(0, 1, 2, 3, 4, 5), tolerance=16.0,
-                flops=_flops(1)))
-register(OpSpec("lstm", recurrent.lstm, _reference(_lstm, 2), _samples(4, 2), gradients=(0, 1, 2, 3, 4, 5, 6), tolerance=16.0,
+register(OpSpec("rnn", recurrent.rnn, _reference(_plain, 1), _plain_samples, gradients=(0, 1, 2, 3, 4, 5),
+                tolerance=16.0, flops=_flops(1)))
+register(OpSpec("lstm", recurrent.lstm, _reference(_lstm, 2), _samples(4, 2), gradients=(0, 1, 2, 3, 4, 5, 6),
+                tolerance=16.0,
                 flops=_flops(4), peer="none", benchmarks=lambda rng: [_sample(rng, 4, 2, 50, 64, 256, 256)]))
 register(OpSpec("gru", recurrent.gru, _reference(_gru, 1), _samples(3, 1), gradients=(0, 1, 2, 3, 4, 5), tolerance=16.0,
                 flops=_flops(3)))

@@ -17,7 +17,9 @@ def _mode_samples(rng, *cases):
 
 
 def _linear_matrix(n, out, align_corners):
-    at = np.arange(out) * ((n - 1) / max(out - 1, 1)) if align_corners else np.maximum((np.arange(out) + 0.5) * n / out - 0.5, 0)
+    at = np.maximum((np.arange(out) + 0.5) * n / out - 0.5, 0)
+    if align_corners:
+        at = np.arange(out) * ((n - 1) / max(out - 1, 1))
     return np.maximum(0, 1 - np.abs(np.minimum(at, n - 1)[:, None] - np.arange(n)))
 
 
@@ -38,7 +40,8 @@ def _interpolate(x, size, mode="nearest", align_corners=None):
 register(OpSpec("interpolate", resample.interpolate, _interpolate, lambda rng: _mode_samples(
     rng, ((2, 3, 4, 5), {"size": (8, 10)}), ((1, 20, 5, 7), {"size": (3, 9)}), ((2, 3, 5), {"size": 8}),
     ((2, 3, 4, 5), {"size": (8, 15), "mode": "nearest-exact"}), ((2, 17, 4, 5), {"size": (8, 10), "mode": "bilinear"}),
-    ((2, 3, 4, 5), {"size": (7, 3), "mode": "bilinear", "align_corners": True}), ((2, 3, 5), {"size": 12, "mode": "linear"}),
+    ((2, 3, 4, 5), {"size": (7, 3), "mode": "bilinear", "align_corners": True}),
+    ((2, 3, 5), {"size": 12, "mode": "linear"}),
     ((1, 2, 1, 1), {"size": (3, 2), "mode": "bilinear"})), gradients=(0,), tolerance=8.0))
 
 
@@ -54,7 +57,8 @@ register(OpSpec("bed_of_nails2d", resample.bed_of_nails2d, _nails, lambda rng: _
 
 
 def _pad(x, padding, mode):
-    widths = [(0, 0)] * (x.ndim - len(padding) // 2) + [tuple(padding[k:k + 2]) for k in reversed(range(0, len(padding), 2))]
+    widths = [(0, 0)] * (x.ndim - len(padding) // 2) + [tuple(padding[k:k + 2])
+                                                        for k in reversed(range(0, len(padding), 2))]
     return np.pad(x, widths, {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
 
 
@@ -85,14 +89,17 @@ def _places(rng, shape, count):
 def _unpool_samples(rng, spatial):
     cases = ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1})
     shape = (2, 3, 4, 5)[:2 + spatial]
-    samples = [Sample((rng.standard_normal(shape), _places(rng, shape, 50 if spatial == 2 else 7)), case) for case in cases]
+    samples = [Sample((rng.standard_normal(shape), _places(rng, shape, 50 if spatial == 2 else 7)), case)
+               for case in cases]
     size = (9, 10)[:spatial]
     places = _places(rng, shape, int(np.prod(size)))
     return [*samples, Sample((rng.standard_normal(shape), places), {"kernel_size": 2, "output_size": size})]
 
 
-register(OpSpec("max_unpool2d", resample.max_unpool2d, _unpool, lambda rng: _unpool_samples(rng, 2), gradients=(0,), exact=True))
-register(OpSpec("max_unpool1d", resample.max_unpool1d, _unpool, lambda rng: _unpool_samples(rng, 1), gradients=(0,), exact=True))
+register(OpSpec("max_unpool2d", resample.max_unpool2d, _unpool, lambda rng: _unpool_samples(rng, 2), gradients=(0,),
+                exact=True))
+register(OpSpec("max_unpool1d", resample.max_unpool1d, _unpool, lambda rng: _unpool_samples(rng, 1), gradients=(0,),
+                exact=True))
 
 
 # ---- pooling of sequences ----
@@ -114,16 +121,20 @@ def _line_samples(rng, *options):
     return [Sample((rng.permutation(int(np.prod(s))).reshape(s) / 8.0,), o) for s, o in zip(shapes, options)]
 
 
-register(OpSpec("max_pool1d", pool1d.max_pool1d, lambda x, **options: _windows(x, fill=-np.inf, **options).max(-1), lambda rng: _line_samples(
-    rng, {"kernel_size": 3}, {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": 2, "dilation": 2}), gradients=(0,)))
-register(OpSpec("avg_pool1d", pool1d.avg_pool1d, lambda x, **options: _windows(x, **options).mean(-1), lambda rng: _line_samples(
-    rng, {"kernel_size": 3}, {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": 2}), gradients=(0,)))
+register(OpSpec("max_pool1d", pool1d.max_pool1d, lambda x, **options: _windows(x, fill=-np.inf, **options).max(-1),
+                lambda rng: _line_samples(rng, {"kernel_size": 3}, {"kernel_size": 3, "stride": 2, "padding": 1},
+                                          {"kernel_size": 2, "dilation": 2}), gradients=(0,)))
+register(OpSpec("avg_pool1d", pool1d.avg_pool1d, lambda x, **options: _windows(x, **options).mean(-1),
+                lambda rng: _line_samples(rng, {"kernel_size": 3}, {"kernel_size": 3, "stride": 2, "padding": 1},
+                                          {"kernel_size": 2}), gradients=(0,)))
 register(OpSpec("adaptive_max_pool1d", pool1d.adaptive_max_pool1d,
                 lambda x, output_size: np.stack([r.max(-1) for r in _regions(x, output_size)], -1),
-                lambda rng: _line_samples(rng, {"output_size": 5}, {"output_size": 2}, {"output_size": 7}), gradients=(0,)))
+                lambda rng: _line_samples(rng, {"output_size": 5}, {"output_size": 2},
+                                          {"output_size": 7}), gradients=(0,)))
 register(OpSpec("adaptive_avg_pool1d", pool1d.adaptive_avg_pool1d,
                 lambda x, output_size: np.stack([r.mean(-1) for r in _regions(x, output_size)], -1),
-                lambda rng: _line_samples(rng, {"output_size": 5}, {"output_size": 2}, {"output_size": 7}), gradients=(0,)))
+                lambda rng: _line_samples(rng, {"output_size": 5}, {"output_size": 2},
+                                          {"output_size": 7}), gradients=(0,)))
 register(OpSpec("global_max_pool1d", pool1d.global_max_pool1d, lambda x: x.max(-1, keepdims=True),
                 lambda rng: _line_samples(rng, {}, {}), gradients=(0,)))
 register(OpSpec("global_avg_pool1d", pool1d.global_avg_pool1d, lambda x: x.mean(-1, keepdims=True),

@@ -1,4 +1,5 @@
-"""Recurrent layers and cells give what PyTorch gives: outputs, states, all gradients, over their options, in float64."""
+"""Recurrent layers and cells give what PyTorch gives: outputs, states, all gradients, over their options, in
+float64."""
 
 import itertools
 
@@ -37,7 +38,8 @@ def compare(outputs, expected, inputs, expected_inputs, layers):
     for a, b in zip(outputs, expected):
         close(a, b, "output")
         weight = rng.standard_normal(a.shape)
-        total, expected_total = total + (a * fastnn.tensor(weight, "float64")).sum(), expected_total + (b * torch.tensor(weight)).sum()
+        total = total + (a * fastnn.tensor(weight, "float64")).sum()
+        expected_total = expected_total + (b * torch.tensor(weight)).sum()
     total.backward()
     expected_total.backward()
     for k, (a, b) in enumerate(zip(inputs, expected_inputs)):
@@ -54,7 +56,7 @@ def flat(outputs):
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize("options", [{"num_layers": n, "bidirectional": two, "batch_first": first, "bias": bias}
-                                     for n, two, first, bias in itertools.product((1, 3), (False, True), (False, True), (False, True))])
+                                     for n, two, first, bias in itertools.product((1, 3), *[(False, True)] * 3)])
 @pytest.mark.parametrize("with_state", [False, True])
 def test_layers(kind, options, with_state):
     layers = loaded(getattr(nn, kind)(5, 4, **options), getattr(torch.nn, kind)(5, 4, **options))
@@ -83,7 +85,8 @@ def test_sequences_of_different_lengths(kind, batch_first):
     lengths, pack = np.array([4, 6, 2]), torch.nn.utils.rnn
     y, last = layers[0](nn.pack_padded_sequence(inputs[0], lengths, batch_first))
     y, ours_lengths = nn.pad_packed_sequence(y, batch_first)
-    z, z_last = layers[1](pack.pack_padded_sequence(expected[0], torch.tensor(lengths), batch_first, enforce_sorted=False))
+    z, z_last = layers[1](pack.pack_padded_sequence(expected[0], torch.tensor(lengths), batch_first,
+                                                    enforce_sorted=False))
     z, _ = pack.pad_packed_sequence(z, batch_first)
     np.testing.assert_array_equal(ours_lengths.numpy(), lengths)
     compare(flat((y, last)), flat((z, z_last)), inputs, expected, layers)
