@@ -27,9 +27,9 @@ torch = pytest.importorskip("torch")
 # name -> model's configuration, shape of a batch, classes, calls a turn
 STEPS = {"mlp 4-16-16-2, batch 32": (("mlp", {"sizes": (4, 16, 16, 2)}), (32, 4), 2, 50),
          "mlp 784-256-10, batch 4": (("mlp", {"sizes": (784, 256, 10)}), (4, 784), 10, 20),
-         "mlp 784-256-10, batch 64": (("mlp", {"sizes": (784, 256, 10)}), (64, 784), 10, 10),
-         "lenet5, batch 64": (("lenet5", {}), (64, 1, 28, 28), 10, 2),
-         "lenet5, batch 256": (("lenet5", {}), (256, 1, 28, 28), 10, 1)}
+         "mlp 784-256-10, batch 64": (("mlp", {"sizes": (784, 256, 10)}), (64, 784), 10, 20),
+         "lenet5, batch 64": (("lenet5", {}), (64, 1, 28, 28), 10, 10),
+         "lenet5, batch 256": (("lenet5", {}), (256, 1, 28, 28), 10, 4)}
 
 
 def torch_model(name: str, sizes: tuple = ()) -> Any:

@@ -48,26 +48,6 @@ static void conv_pack_kernel(ptrdiff_t inner, ptrdiff_t outer, ptrdiff_t cols, c
     }
 }
 
-/* conv_planes_out: dst (pixels x channels, at most LANES) = activation(planes (channels x pixels) + bias (channels)), each step
- * rounded; NULL: none. Applied to whole vectors of pixels: afterwards a pixel's few channels would be most of a vector short. */
-static void conv_planes_out_kernel(ptrdiff_t pixels, ptrdiff_t channels, const void *planes, ptrdiff_t plane, const void *bias,
-                                   int activation, void *to, ptrdiff_t dst_row) {
-    const real *add = bias;
-    for (ptrdiff_t j = 0; j < pixels; j += LANES) {
-        const ptrdiff_t n = pixels - j < LANES ? pixels - j : LANES;
-        vec block[LANES];
-        for (ptrdiff_t k = 0; k < LANES; k++) {
-            block[k] = vec_zero();
-            if (k >= channels) continue;
-            block[k] = vec_load_n((const real *)planes + k * plane + j, n);
-            if (add) block[k] = vec_add(block[k], vec_set1(add[k]));
-            if (activation == FNN_ACT_RELU) block[k] = relu_forward_formula(block[k], NULL);
-        }
-        vec_transpose(block);
-        for (ptrdiff_t i = 0; i < n; i++) vec_store_n((real *)to + (j + i) * dst_row, block[i], channels);
-    }
-}
-
 /* conv_scatter: src (rows x cols, unit column stride) to any strides. */
 static void conv_scatter_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *from, ptrdiff_t src_row, void *to,
                                 ptrdiff_t dst_row, ptrdiff_t dst_col) {
@@ -185,82 +165,4 @@ static void conv_depthwise_gradient_kernel(ptrdiff_t rows, ptrdiff_t pixels, ptr
             depthwise_gradient_block(1, rows, pixels, lanes, a + t * x_tap, x_offset, x_col, x_tap, g, dy_offset,
                                      dy_col, to + t * dw_tap, dw_tap);
     }
-}
-
-/* ---- few output channels: lanes are neighbouring pixels ---- */
-
-#if defined(VEC_AVX512)
-enum { NARROW_CHANNELS = 4, NARROW_TAPS = 5 };
-#else
-enum { NARROW_CHANNELS = 2, NARROW_TAPS = 4 };
-#endif
-
-typedef struct {
-    ptrdiff_t rows, cols, x_row, x_tap, dy_row, dy_plane;
-} narrow_plan;
-
-/* sums (channels x taps vectors, `next` vectors from channel to channel) += dy times x. */
-INLINE void narrow_block(const narrow_plan *p, int channels, int taps, const real *x, const real *dy, real *sums, ptrdiff_t next) {
-    vec acc[NARROW_CHANNELS][NARROW_TAPS];
-#pragma GCC unroll 8
-    for (int k = 0; k < channels; k++)
-#pragma GCC unroll 8
-        for (int t = 0; t < taps; t++) acc[k][t] = vec_load(sums + (k * next + t) * LANES);
-    for (ptrdiff_t i = 0; i < p->rows; i++)
-        for (ptrdiff_t j = 0; j < p->cols; j += LANES) {
-            const ptrdiff_t n = p->cols - j < LANES ? p->cols - j : LANES;
-            vec g[NARROW_CHANNELS];
-#pragma GCC unroll 8
-            for (int k = 0; k < channels; k++) g[k] = vec_load_n(dy + k * p->dy_plane + i * p->dy_row + j, n);
-#pragma GCC unroll 8
-            for (int t = 0; t < taps; t++) {
-                const vec v = vec_load_n(x + i * p->x_row + t * p->x_tap + j, n);
-#pragma GCC unroll 8
-                for (int k = 0; k < channels; k++) acc[k][t] = vec_fma(g[k], v, acc[k][t]);
-            }
-        }
-#pragma GCC unroll 8
-    for (int k = 0; k < channels; k++)
-#pragma GCC unroll 8
-        for (int t = 0; t < taps; t++) vec_store(sums + (k * next + t) * LANES, acc[k][t]);
-}
-
-typedef void narrow_function(const narrow_plan *p, const real *x, const real *dy, real *sums, ptrdiff_t next);
-
-#define NARROW_2(X, taps) X(1, taps) X(2, taps)
-#define NARROW_4(X, taps) NARROW_2(X, taps) X(3, taps) X(4, taps)
-#if defined(VEC_AVX512)
-#define NARROW(X) NARROW_4(X, 1) NARROW_4(X, 2) NARROW_4(X, 3) NARROW_4(X, 4) NARROW_4(X, 5)
-#else
-#define NARROW(X) NARROW_2(X, 1) NARROW_2(X, 2) NARROW_2(X, 3) NARROW_2(X, 4)
-#endif
-#define NARROW_DEFINE(channels, taps)                                                                                   \
-    static void narrow_##channels##_##taps(const narrow_plan *p, const real *x, const real *dy, real *sums, ptrdiff_t next) { \
-        narrow_block(p, channels, taps, x, dy, sums, next);                                                             \
-    }
-#define NARROW_ENTRY(channels, taps) [channels - 1][taps - 1] = narrow_##channels##_##taps,
-NARROW(NARROW_DEFINE)
-static narrow_function *const narrow_blocks[NARROW_CHANNELS][NARROW_TAPS] = {NARROW(NARROW_ENTRY)};
-
-/* conv_narrow_gradient: sums (channels x taps x LANES) += for each channel and tap, lane by lane, the sum over rows and columns of
- * dy (at channel * dy_plane + row * dy_row + column) times x (at row * x_row + tap * x_tap + column). */
-static void conv_narrow_gradient_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t channels, ptrdiff_t taps, const void *x,
-                                        ptrdiff_t x_row, ptrdiff_t x_tap, const void *dy, ptrdiff_t dy_row, ptrdiff_t dy_plane,
-                                        void *sums) {
-    const narrow_plan p = {rows, cols, x_row, x_tap, dy_row, dy_plane};
-    for (ptrdiff_t k = 0, n_k, left_k = (channels + NARROW_CHANNELS - 1) / NARROW_CHANNELS; left_k > 0; left_k--, k += n_k) {
-        n_k = (channels - k + left_k - 1) / left_k;
-        for (ptrdiff_t t = 0, n_t, left_t = (taps + NARROW_TAPS - 1) / NARROW_TAPS; left_t > 0; left_t--, t += n_t) {
-            n_t = (taps - t + left_t - 1) / left_t;
-            narrow_blocks[n_k - 1][n_t - 1](&p, (const real *)x + t * x_tap, (const real *)dy + k * dy_plane,
-                                            (real *)sums + (k * taps + t) * LANES, taps);
-        }
-    }
-}
-
-/* conv_narrow_finish: dw (taps x channels, rows dw_tap apart) = sums (channels x taps x LANES), lanes added up. */
-static void conv_narrow_finish_kernel(ptrdiff_t channels, ptrdiff_t taps, const void *sums, void *dw, ptrdiff_t dw_tap) {
-    for (ptrdiff_t k = 0; k < channels; k++)
-        for (ptrdiff_t t = 0; t < taps; t++)
-            ((real *)dw)[t * dw_tap + k] = vec_sum(vec_load((const real *)sums + (k * taps + t) * LANES));
 }

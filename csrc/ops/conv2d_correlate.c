@@ -308,13 +308,15 @@ static void compute_narrow(const fnn_correlation *c, const block_range *b, ptrdi
                         c->a_offset, step, fnn_at(product, p, c->dtype), pixels, 0);
     }
     const int whole = !c->epilogue || !c->epilogue->residual; /* a residual is added pixel by pixel */
-    for (ptrdiff_t i = 0; i < rows; i++) {
+    const int activation = whole && c->epilogue ? c->epilogue->activation : FNN_ACT_NONE;
+    const ptrdiff_t together = c->tile_at < 0 && whole ? rows : 1;
+    for (ptrdiff_t i = 0; i < rows; i += together) {
         char *to = fnn_at(dst, (row + i) * c->dst.h, c->dtype), *out = c->tile_at < 0 ? to : scratch + c->tile_at;
-        ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->weight->cols;
-        c->K->conv_planes_out(b->cols, c->width, fnn_at(product, i * c->row_pitch, c->dtype), pixels, whole ? bias : NULL,
-                              whole && c->epilogue ? c->epilogue->activation : FNN_ACT_NONE, out, out_row);
-        if (!whole) finish_run(c, b->cols, c->width, out, out_row, to, bias);
-        else if (out != to) c->K->conv_scatter(b->cols, c->width, out, out_row, to, c->dst.w, c->dst.c);
+        ptrdiff_t out_col = c->tile_at < 0 ? c->dst.w : c->weight->cols;
+        c->K->conv_planes_out(together, b->cols, c->width, fnn_at(product, i * c->row_pitch, c->dtype), pixels, c->row_pitch,
+                              whole ? bias : NULL, activation, out, c->dst.h, out_col);
+        if (!whole) finish_run(c, b->cols, c->width, out, out_col, to, bias);
+        else if (out != to) c->K->conv_scatter(b->cols, c->width, out, out_col, to, c->dst.w, c->dst.c);
     }
 }
 

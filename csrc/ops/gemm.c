@@ -88,11 +88,12 @@ static int reads_a_in_place(const plan *p) {
     return a->col == 1 || (a->row == 1 && p->depth * fnn_max(a->col, -a->col) * p->size <= CLOSE_BYTES);
 }
 
-/* Calls that follow take whole rows: they are one run of memory, and the same thread's share in every step. */
-static void split_rows(plan *p) {
+/* Calls that follow take whole rows: they are one run of memory, and the same thread's share in every step. 0: too few rows. */
+static int split_rows(plan *p) {
     const ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->slabs), most = p->g->M / (2 * p->K->tile_rows);
     p->col_blocks = 1;
     for (p->row_blocks = 1; p->row_blocks < wanted && 2 * p->row_blocks <= most;) p->row_blocks *= 2;
+    return p->row_blocks >= fnn_min(wanted, FEW_CHUNKS / 2);
 }
 
 /* One row block: columns are split first, so that each chunk packs its own, and rows only while that leaves few chunks. Several,
@@ -100,10 +101,7 @@ static void split_rows(plan *p) {
  * panels each: five blocks of eight panels would leave one of two threads with 60 % of them. */
 static void choose_grid(plan *p) {
     ptrdiff_t wide = fnn_min(PANEL_BLOCK, fnn_max(p->panels, 1)); /* panels in a block */
-    if (p->g->leader && p->g->M >= 2 * p->K->tile_rows * FEW_CHUNKS) {
-        split_rows(p);
-        return;
-    }
+    if (p->g->leader && split_rows(p)) return;
     p->row_blocks = fnn_ceil_div(p->g->M, ROW_BLOCK);
     p->col_blocks = fnn_ceil_div(p->panels, wide);
     const int tall = p->row_blocks > 1;

@@ -13,6 +13,7 @@
 #include "../kernels/batch_norm.h"
 #include "../kernels/pool.h"
 #include "../kernels/conv.h"
+#include "../kernels/conv_narrow.h"
 #include "../kernels/softmax.h"
 #include "../kernels/cross_entropy.h"
 #include "../kernels/layer_norm.h"
