@@ -147,13 +147,18 @@ static int index_select_run(fnn_call *call) {
     int status = read_indices(call, &p, call->in[1]);
     if (status || fnn_numel(call->out[0]) == 0) return status;
     ptrdiff_t units = fnn_max(CHUNK / p.run, 1);
-    double ns = (double)fnn_numel(call->out[0]) * (double)p.size * (p.run == 1 ? 0.4 : 0.2);
-    fnn_parallel_for(call, fnn_ceil_div(p.nest.size * p.count, units), ns, run_select, &p);
+    fnn_parallel_for(call, fnn_ceil_div(p.nest.size * p.count, units), fnn_cost(call), run_select, &p);
     return FNN_OK;
 }
 
+/* What is picked counts, not what it is picked from. */
+static double index_select_cost(const fnn_call *call) {
+    const fnn_tensor *y = call->out[0];
+    return 0.2 * (double)(fnn_numel(y) * (ptrdiff_t)fnn_itemsize(y->dtype));
+}
+
 const fnn_driver fnn_index_select = {.infer = index_select_infer, .workspace = index_workspace,
-                                     .run = index_select_run};
+                                     .cost = index_select_cost, .run = index_select_run};
 
 /* ---- index_add ---- */
 

@@ -74,9 +74,12 @@ class DataLoader:
 
     def gather(self, rows: Any) -> tuple[Any, ...]:
         """The given rows (a slice, or an int64 tensor) of every array, as tensors."""
-        if isinstance(rows, slice):
-            return tuple(tensor[rows] for tensor in self._tensors)
-        return tuple(launch.index_select(tensor, rows, axis=0) for tensor in self._tensors)
+        return tuple(self.gather_array(k, rows) for k in range(len(self._tensors)))
+
+    def gather_array(self, k: int, rows: Any) -> Any:
+        """The given rows (a slice, or an int64 tensor) of array `k`, as a tensor."""
+        tensor = self._tensors[k]
+        return tensor[rows] if isinstance(rows, slice) else launch.index_select(tensor, rows, axis=0)
 
     @functools.cached_property
     def _tensors(self) -> tuple[Any, ...]:

@@ -68,7 +68,7 @@ class CapturedPass:
         seen = 0
         for done in self._program.run_many(order, self._loader.batch_size):
             rows = order[seen:done]
-            target = self._loader.gather(rows)[1]
+            target = self._loader.gather_array(1, rows)
             prediction = launch.index_select(self._predictions, rows, axis=0) if self._keep else None
             running.advance(self._loss.item(), prediction, target)
             seen = done
