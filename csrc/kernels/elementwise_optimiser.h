@@ -240,6 +240,9 @@ static void proximal_step_kernel FNN_ELEMENTWISE_ARGS {
                store_lanes(w_out + i, vec_mul(vec_sub(w, inside), scale), lanes););
 }
 
+/* a = g, b = w: g + l1 sign(w) + l2 w, the gradient plus the subgradient of l1 |w| + l2 w^2 / 2.  p = l1, l2 */
+BINARY(penalty_gradient, vec_add(a, vec_add(vec_mul(constant(p[0]), sign_formula(b, NULL)), vec_mul(constant(p[1]), b))))
+
 /* y = decay y + (1 - decay) x, decay = min(limit, (1 + t) / (10 + t)) while it warms up.  attr: limit, warmup */
 static void ema_update_kernel FNN_ELEMENTWISE_ARGS {
     real *y = out[0];

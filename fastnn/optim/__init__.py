@@ -5,7 +5,10 @@ from .adam import Adam, AdamW
 from .adaptive import Adadelta, Adagrad, RMSprop
 from .moments import Lion, NAdam, RAdam
 from .optimizer import Optimizer, ParamGroup
+from .regularize import (EMA, ClipGradNorm, ClipGradValue, ElasticNet, MaxNorm, Proximal, clip_each_grad_norm_,
+                         clip_grad_norm_, clip_grad_value_, get_total_norm)
 from .sgd import SGD
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "Optimizer", "ParamGroup", "RAdam",
-           "RMSprop", "lr_scheduler"]
+__all__ = ["EMA", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "ClipGradNorm", "ClipGradValue", "ElasticNet", "Lion",
+           "MaxNorm", "NAdam", "Optimizer", "ParamGroup", "Proximal", "RAdam", "RMSprop", "clip_each_grad_norm_",
+           "clip_grad_norm_", "clip_grad_value_", "get_total_norm", "lr_scheduler"]

@@ -12,6 +12,7 @@ import numpy as np
 from .. import _core
 from .._core import TensorBase, launch
 from ..checks import real
+from ..nn.module import RemovableHandle
 from ..ops.create import as_tensor, float64
 from ..ops.math import constant
 from ..tensor import Tensor, enable_grad
@@ -21,7 +22,8 @@ class ParamGroup(MutableMapping):
     """Parameters that share hyper-parameters: ``group["lr"]``, ``group["params"]``.
 
     The learning rate lives in a 0-d float64 tensor, `lr`, that updates read from memory: so a captured program sees it
-    change; a tensor that the user gave stays his, and writing to it changes the rate. Other hyper-parameters are constants of a captured program; setting one makes programs record anew.
+    change; a tensor that the user gave stays his, and writing to it changes the rate. Other hyper-parameters are
+    constants of a captured program; setting one makes programs record anew.
 
     Parameters
     ----------
@@ -91,6 +93,8 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[ParamGroup] = []
         self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self._pre_hooks: dict[int, Callable] = {}
+        self._post_hooks: dict[int, Callable] = {}
         if isinstance(params, (TensorBase, Mapping)) or not isinstance(params, Iterable):
             hint = ", such as model.parameters()" if hasattr(params, "parameters") else ""
             raise TypeError(f"{self.name}: params is a {type(params).__name__}, but must be an iterable of tensors or of "
@@ -222,13 +226,53 @@ class Optimizer:
                 loss = closure()
         before = _core.set_grad_enabled(False)
         try:
+            for hook in tuple(self._pre_hooks.values()):
+                hook(self, (), {})
             for group in self.param_groups:
                 for p in group.options["params"]:
                     if p.grad is not None:
                         self.update(p, group.options, group.lr)
+            for hook in tuple(self._post_hooks.values()):
+                hook(self, (), {})
         finally:
             _core.set_grad_enabled(before)
         return loss
+
+    def register_step_pre_hook(self, hook: Callable[[Optimizer, tuple, dict], Any]) -> RemovableHandle:
+        """Has `hook` called in every step before the updates, when gradients are there.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(optimizer, args, kwargs)``, such as `fastnn.optim.ClipGradNorm`; made of launches, or the step cannot
+            be captured.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook off again.
+        """
+        return self._hooked(self._pre_hooks, hook)
+
+    def register_step_post_hook(self, hook: Callable[[Optimizer, tuple, dict], Any]) -> RemovableHandle:
+        """Has `hook` called in every step after the updates; see `register_step_pre_hook`.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(optimizer, args, kwargs)``, such as `fastnn.optim.Proximal`.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook off again.
+        """
+        return self._hooked(self._post_hooks, hook)
+
+    def _hooked(self, hooks: dict[int, Callable], hook: Callable) -> RemovableHandle:
+        if not callable(hook):
+            raise TypeError(f"{self.name}: hook is {hook!r}, but must be callable")
+        return RemovableHandle(hooks, hook)
 
     # -- saving and loading --
 
@@ -242,7 +286,8 @@ class Optimizer:
         """
         numbers = {id(p): k for k, p in enumerate(self._parameters())}
         return {"state": {numbers[id(p)]: dict(values) for p, values in self.state.items() if values},
-                "param_groups": [{**group, "params": [numbers[id(p)] for p in group["params"]]} for group in self.param_groups]}
+                "param_groups": [{**group,
+                                  "params": [numbers[id(p)] for p in group["params"]]} for group in self.param_groups]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave, PyTorch's as well.
@@ -250,7 +295,8 @@ class Optimizer:
         Parameters
         ----------
         state_dict : mapping
-            Tensors may be NumPy arrays or PyTorch's. Values are copied, into the memory of the state where there already is one.
+            Tensors may be NumPy arrays or PyTorch's. Values are copied, into the memory of the state where there
+            already is one.
 
         Raises
         ------
@@ -262,7 +308,8 @@ class Optimizer:
         if sizes != own:
             raise ValueError(f"load_state_dict: the groups have {sizes} parameters, {self.name}'s have {own}")
         numbers = [number for g in saved for number in g["params"]]
-        taken = {p: self._taken(p, state_dict["state"].get(number, {})) for number, p in zip(numbers, self._parameters())}
+        taken = {p: self._taken(p, state_dict["state"].get(number, {})) for number,
+                 p in zip(numbers, self._parameters())}
         for p, values in taken.items():
             self.state[p] = {name: _stored(self.state[p].get(name), value) for name, value in values.items()}
         for group, other in zip(self.param_groups, saved):
@@ -275,7 +322,8 @@ class Optimizer:
         result = {}
         for name, value in values.items():
             if value is not None:
-                value = as_tensor(value if isinstance(value, TensorBase) or hasattr(value, "__dlpack__") else np.asarray(value))
+                value = as_tensor(value if isinstance(value, TensorBase) or hasattr(value,
+                                                                                    "__dlpack__") else np.asarray(value))
                 is_step = value.numel() == 1 and name in ("step", "mu_product")
                 if not is_step and value.shape != p.shape:
                     raise ValueError(f"load_state_dict: '{name}' is {value.shape}, the parameter {p.shape}")

@@ -184,6 +184,8 @@ _register("lion_step", _with_state("lion_step", 3), _lion_reference, 3,
           [{"beta1": 0.9, "beta2": 0.99, **rule} for rule in _PLAIN], 5)
 _register("proximal_step", lambda p, **options: _update(launch.proximal_step, (p,), (_LR,), (0,), options),
           _proximal_reference, 1, [{"strength": 5.0, "shrink": 0.0}, {"strength": 2.0, "shrink": 3.0}], 2)
+_register("penalty_gradient", lambda g, w, **options: _update(launch.penalty_gradient, (g, w), (), (0,), options),
+          lambda g, w, l1, l2: (g + l1 * np.sign(w) + l2 * w,), 2, [{"l1": 0.3, "l2": 0.0}, {"l1": 0.3, "l2": 0.7}], 3)
 _register("ema_update", lambda y, x, **options: _update(launch.ema_update, (y, x), (_STEP,), (0,), options),
           _ema_reference, 2,
           [{"limit": 0.99, "warmup": 0}, {"limit": 0.99, "warmup": 1}, {"limit": 0.1, "warmup": 1}], 3)
