@@ -74,6 +74,7 @@ int fnn_program_add_call(fnn_program *program, const fnn_call *call, const int *
     program->records = larger;
     record *r = calloc(1, sizeof(record));
     if (!r) return FNN_MEMORY_ERROR;
+    r->number = program->num_records;
     r->call.op = call->op;
     r->call.attr = call->attr;
     r->call.flush = call->flush;
@@ -222,7 +223,8 @@ int fnn_program_plan(fnn_program *program) {
     size_workspaces(program);
     program->parallel_ns = 0;
     for (int r = 0; r < program->num_records; r++) {
-        double ns = fnn_program_call_ns(program, r);
+        double ns = 0;
+        EACH_OF_CHAIN(q, program, r) ns += fnn_cost(&q->call);
         if (ns >= WORTH_SHARING_NS) program->parallel_ns += ns;
     }
     if (list_uses(program)) return FNN_MEMORY_ERROR;
@@ -299,8 +301,17 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* seconds: NULL, or one number per record to which its time is added. */
-static int run_records(fnn_program *program, double *seconds) {
+static int run_timed(fnn_call *call, double *seconds, int *workers) {
+    fnn_forget_workers();
+    double start = now();
+    int status = fnn_ops[call->op].driver->run(call);
+    *seconds += now() - start;
+    *workers = fnn_last_workers();
+    return status;
+}
+
+/* seconds: NULL, or one number per record to which its time is added; then workers has one per record, too. */
+static int run_records(fnn_program *program, double *seconds, int *workers) {
     unsigned caller = fnn_flush_on();
     int flushing = 1, status = FNN_OK;
     for (int r = 0; r < program->num_records && !status; r++) {
@@ -310,9 +321,8 @@ static int run_records(fnn_program *program, double *seconds) {
             else fnn_flush_restore(caller);
             flushing = call->flush;
         }
-        double start = seconds ? now() : 0;
-        status = fnn_ops[call->op].driver->run(call);
-        if (seconds) seconds[r] += now() - start;
+        if (seconds) status = run_timed(call, &seconds[r], &workers[r]);
+        else status = fnn_ops[call->op].driver->run(call);
         program->failed = r;
     }
     fnn_flush_restore(caller);
@@ -326,7 +336,8 @@ typedef struct {
     char *base;
     ptrdiff_t step, runs, done;
     double seconds;
-    double *times; /* NULL, or one number per record */
+    double *times; /* NULL, or one number per record; */
+    int *workers;  /* then this, too */
 } repetition;
 
 static void run_repeatedly(void *context) {
@@ -334,22 +345,27 @@ static void run_repeatedly(void *context) {
     double end = now() + job->seconds;
     while (job->done < job->runs) {
         if (job->moving >= 0) fnn_program_bind(job->program, job->moving, job->base + job->done * job->step);
-        if (run_records(job->program, job->times)) return;
+        if (run_records(job->program, job->times, job->workers)) return;
         job->done++;
         if (job->done < job->runs && now() >= end) return;
     }
 }
 
-int fnn_program_run_many(fnn_program *program, int moving, char *base, ptrdiff_t step, ptrdiff_t runs, double seconds,
-                         ptrdiff_t *done, const char **message) {
-    repetition job = {program, moving, base, step, runs, 0, seconds, NULL};
-    double ns = program->parallel_ns * (double)runs;
+static int replay(repetition *job, const char **message) {
+    fnn_program *program = job->program;
     program->status = FNN_OK;
-    if (ns >= WORTH_A_TEAM_NS) fnn_team_run(run_repeatedly, &job);
-    else run_repeatedly(&job);
-    *done = job.done;
+    if (program->parallel_ns * (double)job->runs >= WORTH_A_TEAM_NS) fnn_team_run(run_repeatedly, job);
+    else run_repeatedly(job);
     if (program->status) *message = program->records[program->failed]->call.message;
     return program->status;
+}
+
+int fnn_program_run_many(fnn_program *program, int moving, char *base, ptrdiff_t step, ptrdiff_t runs, double seconds,
+                         ptrdiff_t *done, const char **message) {
+    repetition job = {program, moving, base, step, runs, 0, seconds, NULL, NULL};
+    int status = replay(&job, message);
+    *done = job.done;
+    return status;
 }
 
 int fnn_program_run(fnn_program *program, const char **message) {
@@ -357,21 +373,23 @@ int fnn_program_run(fnn_program *program, const char **message) {
     return fnn_program_run_many(program, -1, NULL, 0, 1, 0, &done, message);
 }
 
-int fnn_program_time(fnn_program *program, double *seconds, const char **message) {
-    repetition job = {program, -1, NULL, 0, 1, 0, 0, seconds};
-    fnn_team_run(run_repeatedly, &job);
-    if (program->status) *message = program->records[program->failed]->call.message;
-    return program->status;
+int fnn_program_time(fnn_program *program, double *seconds, int *workers, const char **message) {
+    repetition job = {program, -1, NULL, 0, 1, 0, 0, seconds, workers};
+    return replay(&job, message);
 }
 
 /* ---- summaries ---- */
 
 int fnn_program_num_calls(const fnn_program *program) { return program->num_records; }
-int fnn_program_call_op(const fnn_program *program, int k) { return program->records[k]->call.op; }
-double fnn_program_call_ns(const fnn_program *program, int k) {
-    double ns = 0;
-    for (const record *q = program->records[k]; q; q = q->follower) ns += fnn_cost(&q->call);
-    return ns;
+static const record *member(const fnn_program *program, int k, int follower) {
+    const record *q = program->records[k];
+    while (q && follower--) q = q->follower;
+    return q;
 }
+const fnn_call *fnn_program_call(const fnn_program *program, int k, int follower) {
+    const record *q = member(program, k, follower);
+    return q ? &q->call : NULL;
+}
+int fnn_program_call_number(const fnn_program *program, int k, int follower) { return member(program, k, follower)->number; }
 size_t fnn_program_eager_bytes(const fnn_program *program) { return program->eager_bytes; }
 int fnn_program_num_fusions(const fnn_program *program, int rule) { return program->fusions[rule]; }

@@ -39,8 +39,8 @@ int fnn_program_run(fnn_program *program, const char **message);
 int fnn_program_run_many(fnn_program *program, int moving, char *base, ptrdiff_t step, ptrdiff_t runs, double seconds,
                          ptrdiff_t *done, const char **message);
 
-/* One replay, each call's time added to seconds[call]. */
-int fnn_program_time(fnn_program *program, double *seconds, const char **message);
+/* One replay, each call's time added to seconds[call]; workers[call]: how many threads took part in its last shared loop, or 1. */
+int fnn_program_time(fnn_program *program, double *seconds, int *workers, const char **message);
 
 /* Rules that replace records by fewer ones with the same bits (fusion.c). */
 enum {
@@ -54,8 +54,8 @@ int fnn_program_num_fusions(const fnn_program *program, int rule);
 
 /* What the plan holds, for summaries. */
 int fnn_program_num_calls(const fnn_program *program);
-int fnn_program_call_op(const fnn_program *program, int k);
-double fnn_program_call_ns(const fnn_program *program, int k); /* predicted, one thread */
+const fnn_call *fnn_program_call(const fnn_program *program, int k, int follower); /* call k, then those within it; NULL: no more */
+int fnn_program_call_number(const fnn_program *program, int k, int follower);      /* which launch of the recording that was */
 size_t fnn_program_eager_bytes(const fnn_program *program);    /* what the temporaries take without a plan */
 
 #endif

@@ -14,6 +14,7 @@ typedef struct {
 
 typedef struct record {
     fnn_call call;
+    int number;              /* which launch of the recorded step it was */
     struct record *follower; /* an elementwise record that runs within this one, see fnn_follow */
     operand operands[MAX_OPERANDS];
     fnn_workspace workspace; /* sizes, rounded; scratch is per worker */

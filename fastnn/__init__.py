@@ -15,6 +15,7 @@ from .ops.create import bool_ as bool
 from .config import show_config
 from .functional import *
 from .program import capture
+from .profile import profile
 from .random import Generator, initial_seed, manual_seed, rand, randn, randperm
 from .threads import num_threads
 

@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 import array
+import collections
 import os
 import sys
 import types
@@ -36,6 +37,7 @@ cdef extern from "fastnn.h" nogil:
         fnn_tensor *outputs "out"[12]
         const fnn_tensor *inputs "in"[12]
         fnn_attrs attr
+        int activation
         char message[512]
     ctypedef struct fnn_op:
         const char *name
@@ -104,11 +106,11 @@ cdef extern from "program.h" nogil:
     void fnn_program_bind(fnn_program *, int, char *)
     int fnn_program_run(fnn_program *, const char **)
     int fnn_program_run_many(fnn_program *, int, char *, Py_ssize_t, Py_ssize_t, double, Py_ssize_t *, const char **)
-    int fnn_program_time(fnn_program *, double *, const char **)
+    int fnn_program_time(fnn_program *, double *, int *, const char **)
     int fnn_program_count_random(fnn_program *, int64_t *, int64_t)
     int fnn_program_num_calls(const fnn_program *)
-    int fnn_program_call_op(const fnn_program *, int)
-    double fnn_program_call_ns(const fnn_program *, int)
+    const fnn_call *fnn_program_call(const fnn_program *, int, int)
+    int fnn_program_call_number(const fnn_program *, int, int)
     size_t fnn_program_eager_bytes(const fnn_program *)
 
 cdef extern from *:

@@ -34,6 +34,42 @@ cdef int forbid(str reason) except -1:
     return 0
 
 
+# One call of a program: the op's name; the path of the layer it belongs to ("" outside of all); predicted single-thread
+# nanoseconds; its outputs and inputs, each as (address, shape, bytes per element), None where absent.
+Call = collections.namedtuple("Call", "op, layer, ns, outputs, inputs")
+
+
+cdef list describe(const fnn_tensor **arguments):
+    cdef list found = []
+    for k in range(FNN_MAX_ARGS):
+        if arguments[k] == NULL:
+            found.append(None)
+        else:
+            found.append((<size_t>arguments[k].data, tuple([arguments[k].shape[a] for a in range(arguments[k].rank)]),
+                          fnn_itemsize(arguments[k].dtype)))
+    return found
+
+
+def enter_layer(owner):
+    """While recording: launches are those of `owner`, a module or optimiser, until `leave_layer`, which takes what this returns."""
+    return (<Program>fnn_recording).enter(owner) if fnn_recording != NULL else None
+
+
+def leave_layer(outer):
+    """Back to the layer around."""
+    if fnn_recording != NULL:
+        (<Program>fnn_recording).owner, (<Program>fnn_recording).layer = outer
+
+
+cdef str path_of(owner, parent, str path):
+    """`owner`'s place in the tree of modules: the outermost one's class, then attributes' names."""
+    if hasattr(parent, "named_modules"):
+        for name, module in parent.named_modules():
+            if module is owner:
+                return f"{path}.{name}" if name else path
+    return type(owner).__name__ if parent is None else f"{path}.{type(owner).__name__}"
+
+
 @cython.final
 cdef class Program:
     """A step's launches, recorded once, then replayed in C: what `fastnn.capture` works with.
@@ -54,6 +90,9 @@ cdef class Program:
     cdef Storage arena
     cdef long long first_serial
     cdef bint running
+    cdef object owner       # while recording: the module at work, and its path
+    cdef public object layer
+    cdef list layers        # per recorded launch: its layer's path
     cdef public object obstacle  # why the step cannot be replayed, or None
 
     def __cinit__(self):
@@ -62,6 +101,7 @@ cdef class Program:
             raise MemoryError()
         self.storages, self.guards, self.inputs, self.outputs, self.written = [], [], [], [], []
         self.numbers, self.gradients, self.random_counts, self.guarded = {}, {}, {}, set()
+        self.layer, self.layers = "", []
 
     def __dealloc__(self):
         fnn_program_free(self.handle)
@@ -81,6 +121,12 @@ cdef class Program:
                 self.obstacle = "two inputs are different views of one storage"
             self.inputs.append(self.number(t.storage, t))
         fnn_recording = <void *>self
+
+    cdef tuple enter(self, owner):
+        outer = self.owner, self.layer
+        self.layer = path_of(owner, self.owner, self.layer)
+        self.owner = owner
+        return outer
 
     cdef int number(self, Storage storage, TensorBase as_input=None) except -1:
         found = self.numbers.get(id(storage))
@@ -127,6 +173,7 @@ cdef class Program:
         if fnn_program_add_call(self.handle, call, numbers, bases) != FNN_OK:
             raise MemoryError()
         call.attr = attr
+        self.layers.append(self.layer)
         return 0
 
     cdef int note_gradient(self, TensorBase leaf, bint is_set) except -1:
@@ -138,6 +185,7 @@ cdef class Program:
         """Ends the recording, whatever comes of it."""
         global fnn_recording
         fnn_recording = NULL
+        self.owner = None
 
     def end(self, outputs, arena_bytes=0):
         """Decides where each storage lives, and plans; `outputs` are the tensors the step returned. False if it cannot be replayed."""
@@ -222,9 +270,19 @@ cdef class Program:
         return fnn_program_eager_bytes(self.handle)
 
     def calls(self):
-        """The planned calls: (op's name, predicted single-thread nanoseconds)."""
-        return [(fnn_ops[fnn_program_call_op(self.handle, k)].name.decode(), fnn_program_call_ns(self.handle, k))
-                for k in range(fnn_program_num_calls(self.handle))]
+        """The planned calls, each as a list of `Call`: itself, then those that run within it."""
+        return [self.chain(k) for k in range(fnn_program_num_calls(self.handle))]
+
+    cdef list chain(self, int k):
+        cdef const fnn_call *call
+        cdef list members = []
+        while True:
+            call = fnn_program_call(self.handle, k, len(members))
+            if call == NULL:
+                return members
+            members.append(Call(fnn_ops[call.op].name.decode() + ("+relu" if call.activation else ""),
+                                self.layers[fnn_program_call_number(self.handle, k, len(members))],
+                                fnn_cost(call), describe(call.outputs), describe(<const fnn_tensor **>call.inputs)))
 
     def fusions(self):
         """How often each fusion rule was applied."""
@@ -263,14 +321,16 @@ cdef class Program:
 
     def run(self, inputs):
         """Replays the step on other inputs of the same shapes; returns the outputs."""
-        return self.replay(inputs, NULL)
+        return self.replay(inputs, NULL, NULL)
 
     def time(self, inputs):
-        """Replays the step once; returns the outputs and each call's seconds."""
-        cdef double[::1] seconds = array.array("d", [0.0] * fnn_program_num_calls(self.handle))
-        return self.replay(inputs, &seconds[0]), list(seconds)
+        """Replays the step once; returns the outputs, each call's seconds, and how many threads took part in it."""
+        cdef int n = fnn_program_num_calls(self.handle)
+        cdef double[::1] seconds = array.array("d", [0.0] * (n + 1))
+        cdef int[::1] workers = array.array("i", [1] * (n + 1))
+        return self.replay(inputs, &seconds[0], &workers[0]), list(seconds[:n]), list(workers[:n])
 
-    cdef list replay(self, inputs, double *seconds):
+    cdef list replay(self, inputs, double *seconds, int *workers):
         cdef const char *message = NULL
         cdef int k, status
         if self.running:
@@ -283,7 +343,10 @@ cdef class Program:
         self.running = True
         try:
             with nogil:
-                status = fnn_program_time(self.handle, seconds, &message) if seconds else fnn_program_run(self.handle, &message)
+                if seconds:
+                    status = fnn_program_time(self.handle, seconds, workers, &message)
+                else:
+                    status = fnn_program_run(self.handle, &message)
         finally:
             self.running = False
         if status != FNN_OK:

@@ -21,6 +21,7 @@ cdef class Node:
     cdef long long sequence
     cdef int num_outputs
     cdef list pending              # gradients that arrived for the outputs, during backward()
+    cdef object layer              # while recording a program: the layer that launched it
 
     @property
     def saved(self):
@@ -113,6 +114,8 @@ cdef Node new_node(rule, tuple inputs, tuple results, tuple saved, context):
         node.versions.append(t.storage.version)
     node._saved = tuple(kept)
     node.num_outputs = len(results)
+    if fnn_recording != NULL:
+        node.layer = (<Program>fnn_recording).layer
     node.sequence = next_sequence
     next_sequence += 1
     return node
@@ -187,6 +190,8 @@ cdef int step_back(Node node) except -1:
     cdef Py_ssize_t k, j
     cdef bint is_ours
     node.pending = None
+    if fnn_recording != NULL:
+        (<Program>fnn_recording).layer = node.layer or ""
     answer = node.rule(node, *arrived)
     results = answer if isinstance(answer, tuple) else (answer,)
     if len(results) != len(node.edges):
@@ -233,6 +238,7 @@ def backward(TensorBase root not None, gradient=None, bint retain_graph=False):
         write_scalar((<TensorBase>gradient).desc.data, root.desc.dtype, 1.0)
     elif not isinstance(gradient, TensorBase) or not fnn_same_shape(&root.desc, &(<TensorBase>gradient).desc):
         raise ValueError(f"backward: gradient must be a Tensor of shape {root.shape}, not {getattr(gradient, 'shape', gradient)}")
+    layer = (<Program>fnn_recording).layer if fnn_recording != NULL else ""
     fnn_grad_enabled = 0
     try:
         if root.node is None:
@@ -248,6 +254,8 @@ def backward(TensorBase root not None, gradient=None, bint retain_graph=False):
                 node._saved = node.edges = node.context = None
     finally:
         fnn_grad_enabled = enabled
+        if fnn_recording != NULL:
+            (<Program>fnn_recording).layer = layer
         for node in nodes:
             node.pending = None
 

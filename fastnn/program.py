@@ -191,14 +191,45 @@ class CapturedProgram:
             start = min(start + runs * length, n)
             yield start
 
+    def prepared(self, *inputs: Any) -> tuple[Program, list]:
+        """The program for such inputs; steps are taken until there is one.
+
+        Parameters
+        ----------
+        *inputs : Tensor or numpy.ndarray or constant
+            As for a call.
+
+        Returns
+        -------
+        program : Program
+            Ready to run.
+        tensors : list of Tensor
+            The inputs it is to be run on.
+
+        Raises
+        ------
+        ValueError
+            If the step cannot be captured; the message says why.
+        """
+        inputs = tuple(as_tensor(v) if isinstance(v, np.ndarray) else v for v in inputs)
+        for _ in range(4):  # lazy state, the recording, and gradients that only then are there to stay
+            found = self._programs.get(_key(inputs))
+            if found is not None and found[0].mismatch() is None:
+                return self._ready(found[0]), [v for v in inputs if isinstance(v, TensorBase)]
+            if self.obstacle is None:
+                self(*inputs)
+        raise ValueError(f"the step cannot be captured: {self.obstacle or 'what it works on changes every time'}")
+
     def summary(self) -> str:
-        """Each program's launches, and the memory planned for them against what they take eagerly."""
+        """Each program's launches, those that run within others behind them, and the memory planned against what they take eagerly."""
         lines = []
         for program, _ in self._programs.values():
             calls = program.calls()
             lines.append(f"{len(calls)} launches, {program.arena_bytes:,} bytes planned, {program.eager_bytes:,} bytes eagerly")
             lines += [f"  fused: {count} {rule}" for rule, count in program.fusions().items() if count]
-            lines += [f"  {k:4d}  {name:32s} {ns / 1000:10.1f} us predicted" for k, (name, ns) in enumerate(calls)]
+            for k, chain in enumerate(calls):
+                name = " > ".join(call.op for call in chain)
+                lines.append(f"  {k:4d}  {name:48s} {sum(call.ns for call in chain) / 1000:10.1f} us predicted  {chain[0].layer}")
         return "\n".join(lines) if lines else f"no program{'' if self.obstacle is None else ': ' + self.obstacle}"
 
 

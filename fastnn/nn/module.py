@@ -99,20 +99,25 @@ class Module:
         raise TypeError(f"{type(self).__name__} has no forward(): a Module subclass must define it")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        if self._forward_pre_hooks:
-            for hook in tuple(self._forward_pre_hooks.values()):
-                changed = hook(self, inputs)
-                if changed is not None:
-                    inputs = changed if isinstance(changed, tuple) else (changed,)
-        if self._is_lazy:
-            self.materialize(*inputs, **options)
-        output = self.forward(*inputs, **options)
-        if self._forward_hooks:
-            for hook in tuple(self._forward_hooks.values()):
-                changed = hook(self, inputs, output)
-                if changed is not None:
-                    output = changed
-        return output
+        outer = _core.enter_layer(self)
+        try:
+            if self._forward_pre_hooks:
+                for hook in tuple(self._forward_pre_hooks.values()):
+                    changed = hook(self, inputs)
+                    if changed is not None:
+                        inputs = changed if isinstance(changed, tuple) else (changed,)
+            if self._is_lazy:
+                self.materialize(*inputs, **options)
+            output = self.forward(*inputs, **options)
+            if self._forward_hooks:
+                for hook in tuple(self._forward_hooks.values()):
+                    changed = hook(self, inputs, output)
+                    if changed is not None:
+                        output = changed
+            return output
+        finally:
+            if outer is not None:
+                _core.leave_layer(outer)
 
     def materialize(self, *inputs: Any, **options: Any) -> None:
         """Gives lazy parameters their shape; lazy layers define it."""

@@ -224,6 +224,7 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        outer = _core.enter_layer(self)
         before = _core.set_grad_enabled(False)
         try:
             for hook in tuple(self._pre_hooks.values()):
@@ -236,6 +237,8 @@ class Optimizer:
                 hook(self, (), {})
         finally:
             _core.set_grad_enabled(before)
+            if outer is not None:
+                _core.leave_layer(outer)
         return loss
 
     def register_step_pre_hook(self, hook: Callable[[Optimizer, tuple, dict], Any]) -> RemovableHandle:
