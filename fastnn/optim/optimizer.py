@@ -289,8 +289,8 @@ class Optimizer:
         """
         numbers = {id(p): k for k, p in enumerate(self._parameters())}
         return {"state": {numbers[id(p)]: dict(values) for p, values in self.state.items() if values},
-                "param_groups": [{**group,
-                                  "params": [numbers[id(p)] for p in group["params"]]} for group in self.param_groups]}
+                "param_groups": [{**group, "params": [numbers[id(p)] for p in group["params"]]}
+                                 for group in self.param_groups]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave, PyTorch's as well.
@@ -311,8 +311,8 @@ class Optimizer:
         if sizes != own:
             raise ValueError(f"load_state_dict: the groups have {sizes} parameters, {self.name}'s have {own}")
         numbers = [number for g in saved for number in g["params"]]
-        taken = {p: self._taken(p, state_dict["state"].get(number, {})) for number,
-                 p in zip(numbers, self._parameters())}
+        taken = {p: self._taken(p, state_dict["state"].get(number, {}))
+                 for number, p in zip(numbers, self._parameters())}
         for p, values in taken.items():
             self.state[p] = {name: _stored(self.state[p].get(name), value) for name, value in values.items()}
         for group, other in zip(self.param_groups, saved):
@@ -325,8 +325,8 @@ class Optimizer:
         result = {}
         for name, value in values.items():
             if value is not None:
-                value = as_tensor(value if isinstance(value, TensorBase) or hasattr(value,
-                                                                                    "__dlpack__") else np.asarray(value))
+                is_tensor = isinstance(value, TensorBase) or hasattr(value, "__dlpack__")
+                value = as_tensor(value if is_tensor else np.asarray(value))
                 is_step = value.numel() == 1 and name in ("step", "mu_product")
                 if not is_step and value.shape != p.shape:
                     raise ValueError(f"load_state_dict: '{name}' is {value.shape}, the parameter {p.shape}")

@@ -1,0 +1,42 @@
+"""L-BFGS with steps of fixed length against PyTorch's: the same path; with line searches, the same minimum."""
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn import nn, optim
+
+torch = pytest.importorskip("torch")
+RNG = np.random.default_rng(0)
+A, B = RNG.standard_normal((30, 6)), RNG.standard_normal(30)
+
+
+def run(module, parameter, tensor, calls, **options):
+    p = parameter(np.zeros(6))
+    optimizer = module.LBFGS([p], **options)
+    a, b = tensor(A), tensor(B)
+
+    def closure():
+        optimizer.zero_grad()
+        d = (a @ p.reshape(6, 1)).reshape(30) - b
+        loss = (d * d).mean() + (p * p * p * p).sum()
+        loss.backward()
+        return loss
+
+    losses = [optimizer.step(closure).item() for _ in range(calls)]
+    return p.detach().numpy(), losses
+
+
+@pytest.mark.parametrize("options", [dict(lr=0.5), dict(lr=1.0, max_iter=3, history_size=2), dict(lr=0.3, max_iter=7)])
+def test_the_same_path(options):
+    ours = run(optim, nn.Parameter, fastnn.tensor, 3, **options)
+    theirs = run(torch.optim, lambda v: torch.nn.Parameter(torch.tensor(v)), torch.tensor, 3, **options)
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_the_same_minimum():
+    options = dict(max_iter=100, line_search_fn="strong_wolfe")
+    ours, _ = run(optim, nn.Parameter, fastnn.tensor, 1, **options)
+    theirs, _ = run(torch.optim, lambda v: torch.nn.Parameter(torch.tensor(v)), torch.tensor, 1, **options)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
