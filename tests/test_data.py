@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn.data import ArrayDataset, DataLoader, digits, mnist, read_idx
+from fastnn.data import ArrayDataset, DataLoader, Normalize, digits, mnist, read_idx
 
 CODES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -119,6 +119,9 @@ def test_mnist(small_mnist, monkeypatch):
     monkeypatch.setenv("FASTNN_DATA", str(small_mnist))
     assert len(mnist()[0]) == 6
     assert mnist(dtype=np.float64)[0].arrays[0].dtype == np.float64
+    raw = mnist(dtype=np.uint8)[0]
+    assert raw.arrays[0].dtype == np.uint8
+    np.testing.assert_array_equal(DataLoader(raw).gather(slice(0, 6))[0].numpy(), x[:6])
 
 
 def test_mnist_in_its_subfolder(small_mnist, tmp_path):
@@ -233,3 +236,21 @@ def test_real_mnist():
     train, test = mnist()
     assert len(train) == 60000 and len(test) == 10000
     assert np.bincount(test.arrays[1]).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_normalize():
+    x = np.arange(48, dtype=np.uint8).reshape(2, 3, 2, 4)
+    mean, std = [1.0, 2.0, 3.0], [0.5, 2.0, 4.0]
+    wanted = (x / 10 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    found = Normalize(mean, std, scale=10, dtype="float64")(fastnn.from_numpy(x))
+    np.testing.assert_array_equal(found.numpy(), wanted)
+    rows = Normalize(mean, 2.0)(fastnn.tensor(np.ones((2, 3), np.float32)))
+    np.testing.assert_allclose(rows.numpy(), [(1 / 255 - np.array(mean)) / 2] * 2, rtol=1e-6)
+    for wrong, message in (({"std": 0.0}, "std is 0.0"), ({"scale": -1}, "scale -1"), ({"mean": np.nan}, "mean is nan"),
+                           ({"mean": [0, 1], "std": [1, 1, 1]}, "mean has 2 channels, but std has 3")):
+        with pytest.raises(ValueError, match=message):
+            Normalize(**wrong)
+    with pytest.raises(TypeError, match="dtype is 'uint8'"):
+        Normalize(dtype="uint8")
+    with pytest.raises(TypeError, match="transform is a int"):
+        ArrayDataset(x, transform=3)

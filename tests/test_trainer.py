@@ -1,12 +1,14 @@
 """Trainer: fit, evaluate, predict, weights, captured steps, the same run from the same seed, what is refused."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 import fastnn
 import fastnn.functional as F
 from fastnn import nn, optim, program
-from fastnn.data import ArrayDataset, DataLoader
+from fastnn.data import ArrayDataset, DataLoader, Normalize
 from fastnn.models import lenet5, mlp
 from fastnn.train import (EarlyStopping, History, LambdaCallback, LearningRateScheduler, ReduceLROnPlateau,
                           TerminateOnNaN, Trainer)
@@ -158,20 +160,26 @@ def convolutional():
                          nn.Dropout(0.3), nn.Linear(36, 3))
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("build, shape", [(lambda: mlp([4, 16, 3]), (4,)), (convolutional, (1, 8, 8))])
-def test_captured_run_has_the_bits_of_the_eager_one(monkeypatch, build, shape, weighted):
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(101, *shape)).astype(np.float32), rng.integers(0, 3, 101)
-    programs = []
+@pytest.fixture
+def programs(monkeypatch):
+    """The programs that trainers make from here on."""
+    made = []
 
     class Spy(program.CapturedProgram):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
-            programs.append(self)
+            made.append(self)
 
     monkeypatch.setattr(captured, "CapturedProgram", Spy)
     monkeypatch.setattr(trainer_module, "CapturedProgram", Spy)
+    return made
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("build, shape", [(lambda: mlp([4, 16, 3]), (4,)), (convolutional, (1, 8, 8))])
+def test_captured_run_has_the_bits_of_the_eager_one(programs, build, shape, weighted):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(101, *shape)).astype(np.float32), rng.integers(0, 3, 101)
 
     def run(capture, *callbacks):
         fastnn.manual_seed(2)
@@ -191,6 +199,88 @@ def test_captured_run_has_the_bits_of_the_eager_one(monkeypatch, build, shape, w
         replayed = max(programs, key=lambda made: made.replays)
         assert replayed.obstacle is None and replayed.replays >= 4 * 4 - 4
         programs.clear()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_captured_evaluation_has_the_bits_of_the_eager_one(programs, weighted):
+    """Whole passes of evaluate and predict, and the validation of every epoch; the last batch is short."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(23 * 9 + 4, 1, 8, 8)).astype(np.float32), rng.integers(0, 3, 23 * 9 + 4)
+    weight = np.arange(len(x)) % 3 if weighted else None
+    results = []
+    for capture in (False, True):
+        fastnn.manual_seed(2)
+        trainer = Trainer(convolutional(), metrics=["accuracy", "confusion_matrix"], capture=capture)
+        history = trainer.fit(x[:40], y[:40], epochs=20, batch_size=300, verbose=0, validation_data=(x, y))
+        logs = trainer.evaluate(x, y, batch_size=9, sample_weight=weight)
+        results.append((history.history["val_loss"], logs["loss"], logs["accuracy"], logs["confusion_matrix"].tolist(),
+                        trainer.predict(x, batch_size=9).tobytes()))
+    assert results[0] == results[1]
+    assert all(made.obstacle is None for made in programs)
+    assert sorted(made.replays for made in programs)[-3:] == [18, 21, 21]  # validation; evaluate, predict: one more shape
+
+
+def test_predictions_keep_their_signs_and_specials(programs):
+    class Zeros(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(np.zeros(1, np.float32))
+
+        def forward(self, x):
+            return x * self.weight
+
+    x = np.array([[1.0, -1.0, np.inf, np.nan, -0.0, 0.0]] * 40, np.float32)
+    found = Trainer(Zeros()).predict(x, batch_size=2)
+    assert programs[-1].replays == 18
+    assert found.tobytes() == Trainer(Zeros(), capture=False).predict(x, batch_size=2).tobytes()
+    assert np.signbit(found[:, [1, 4]]).all() and not np.signbit(found[:, [0, 5]]).any()
+
+
+# -- bytes --
+
+def images(n=150):
+    rng = np.random.default_rng(6)
+    return rng.integers(0, 256, (n, 3, 8, 8), dtype=np.uint8), rng.integers(0, 3, n)
+
+
+def of_images():
+    fastnn.manual_seed(4)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_bytes_train_as_floats_do(capture):
+    """uint8 inputs, with and without a transform, give the run that the same numbers as float32 give."""
+    x, y = images()
+    mean, std = np.float32([0.5, 0.25, 0.4]), np.float32([0.2, 0.3, 0.1])
+    scaled = (x / np.float32(255) - mean[:, None, None]) / std[:, None, None]
+    for stored, floats in ((ArrayDataset(x, y), x.astype(np.float32)),
+                           (ArrayDataset(x, y, transform=Normalize(mean, std)), scaled)):
+        results = []
+        for data in (stored, ArrayDataset(floats, y)):
+            trainer = Trainer(of_images(), optimizer="adam", metrics=["accuracy"], capture=capture)
+            history = trainer.fit(data, epochs=3, batch_size=20, verbose=0, validation_split=0.2).history
+            results.append((history, weights(trainer.model), trainer.evaluate(data, batch_size=8),
+                            trainer.predict(data, batch_size=8).tobytes()))
+        (first, w1, *rest1), (second, w2, *rest2) = results
+        assert first == second and same(w1, w2) and rest1 == rest2
+
+
+def test_bytes_are_not_copied_into_floats():
+    """Training on 9 MB of bytes takes less than that again, where floats would take four times as much."""
+    rng = np.random.default_rng(6)
+    x, y = rng.integers(0, 256, (12_000, 1, 28, 28), dtype=np.uint8), rng.integers(0, 3, 12_000)
+    trainer = Trainer(nn.Sequential(nn.Flatten(), nn.Linear(784, 3)), metrics=["accuracy"])
+    fastnn._core.trim_memory()
+    fastnn._core.reset_peak_memory()
+    before = fastnn.memory_stats()["peak"]
+    tracemalloc.start()
+    trainer.fit(x, y, batch_size=100, epochs=2, verbose=0)
+    trainer.evaluate(x, y)
+    trainer.predict(x)
+    arrays = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert fastnn.memory_stats()["peak"] - before + arrays < x.nbytes
 
 
 def test_a_loss_that_reads_values_trains_eagerly():

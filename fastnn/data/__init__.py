@@ -3,5 +3,6 @@
 from .datasets import ArrayDataset, digits, mnist
 from .idx import read_idx
 from .loader import DataLoader
+from .transforms import Normalize
 
-__all__ = ["ArrayDataset", "DataLoader", "digits", "mnist", "read_idx"]
+__all__ = ["ArrayDataset", "DataLoader", "Normalize", "digits", "mnist", "read_idx"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from ..checks import real, whole
 from ..io.extras import require
 from .idx import read_idx
+from .transforms import Normalize
 
 _PARTS = {"train": "train", "test": "t10k"}
 _KINDS = {"images": ("images-idx3-ubyte", "images.idx3-ubyte"), "labels": ("labels-idx1-ubyte", "labels.idx1-ubyte")}
@@ -24,6 +25,9 @@ class ArrayDataset:
     ----------
     *arrays : array_like
         One or more arrays of shape (N, ...), kept without copying where possible.
+    transform : callable, optional
+        Done to the rows of the first array, a tensor, when a batch is gathered; made of tensor operations (such as
+        `Normalize`), so that a captured step does it, too. ``arrays`` and ``dataset[...]`` are what is stored.
 
     Attributes
     ----------
@@ -34,6 +38,8 @@ class ArrayDataset:
     ------
     ValueError
         If there is no array, one has no axis, or the lengths differ.
+    TypeError
+        If `transform` cannot be called.
 
     Examples
     --------
@@ -43,9 +49,12 @@ class ArrayDataset:
     (6, [1, 2])
     """
 
-    def __init__(self, *arrays: Any) -> None:
+    def __init__(self, *arrays: Any, transform: Callable[[Any], Any] | None = None) -> None:
         if not arrays:
             raise ValueError("ArrayDataset: expected at least one array")
+        if transform is not None and not callable(transform):
+            raise TypeError(f"ArrayDataset: transform is a {type(transform).__name__}, but must be a function of a tensor")
+        self.transform = transform
         self.arrays = tuple(np.asarray(array) for array in arrays)
         for position, array in enumerate(self.arrays):
             if array.ndim == 0:
@@ -99,7 +108,8 @@ def mnist(data_dir: str | os.PathLike | None = None, *, dtype: Any = np.float32)
         Folder that holds the files, directly or in a subfolder ``mnist``; by default the
         environment's ``FASTNN_DATA``.
     dtype : NumPy dtype
-        Type of the images, float32 or float64.
+        Type of the images, float32 or float64; uint8 keeps the files' bytes, and batches become float32 as they are
+        gathered: the same numbers in a quarter of the memory.
 
     Returns
     -------
@@ -113,7 +123,7 @@ def mnist(data_dir: str | os.PathLike | None = None, *, dtype: Any = np.float32)
     ValueError
         If a file is not what it should be, images and labels differ in number, or `dtype` is another.
     """
-    dtype, folder = _floating("mnist", dtype), data_folder(data_dir)
+    dtype, folder = _image_type("mnist", dtype, np.uint8), data_folder(data_dir)
     paths, missing = {}, []
     for part, prefix in _PARTS.items():
         for kind, names in _KINDS.items():
@@ -127,14 +137,16 @@ def mnist(data_dir: str | os.PathLike | None = None, *, dtype: Any = np.float32)
     return train, test
 
 
-def _floating(name: str, dtype: Any) -> np.dtype:
-    """`dtype` as one that images can have; an error that names it if it is another."""
+def _image_type(name: str, dtype: Any, *more: type) -> np.dtype:
+    """`dtype` as one that images can have, floating or one of `more`; an error that names it if it is another."""
     try:
         result = np.dtype(dtype)
     except TypeError:
         result = None
-    if result not in (np.float32, np.float64):
-        raise ValueError(f"{name}: dtype is {dtype!r}, but must be float32 or float64")
+    allowed = (np.float32, np.float64, *more)
+    if result not in allowed:
+        names = " or ".join(kind.__name__ for kind in allowed)
+        raise ValueError(f"{name}: dtype is {dtype!r}, but must be {names}")
     return result
 
 
@@ -153,8 +165,10 @@ def _mnist_part(images_path: Path, labels_path: Path, dtype: np.dtype) -> ArrayD
         raise ValueError(f"{labels_path}: found {labels.dtype} data of shape {labels.shape}, expected uint8 (N,)")
     if len(images) != len(labels):
         raise ValueError(f"{images_path} holds {len(images)} images, but {labels_path} holds {len(labels)} labels")
-    x = np.divide(images[:, None], dtype.type(255), dtype=dtype)
-    return ArrayDataset(x, labels.astype(np.int64))
+    labels = labels.astype(np.int64)
+    if dtype == np.uint8:
+        return ArrayDataset(images[:, None], labels, transform=Normalize())
+    return ArrayDataset(np.divide(images[:, None], dtype.type(255), dtype=dtype), labels)
 
 
 def digits(*, image_size: int = 8, test_fraction: float = 0.2,
@@ -185,7 +199,7 @@ def digits(*, image_size: int = 8, test_fraction: float = 0.2,
     ValueError
         If `image_size` or `test_fraction` is out of range, or `dtype` is another.
     """
-    image_size, dtype = whole("digits: image_size", image_size, 8), _floating("digits", dtype)
+    image_size, dtype = whole("digits: image_size", image_size, 8), _image_type("digits", dtype)
     if not 0 < real("digits: test_fraction", test_fraction, 0, 1) < 1:
         raise ValueError(f"digits: test_fraction is {test_fraction}, but must lie between 0 and 1")
     source = require("sklearn.datasets", extra="sklearn", feature="the data set 'digits'")

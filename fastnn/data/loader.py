@@ -73,11 +73,12 @@ class DataLoader:
         return fastnn.randperm(len(self.dataset), generator=self.generator) if self.shuffle else None
 
     def gather(self, rows: Any) -> tuple[Any, ...]:
-        """The given rows (a slice, or an int64 tensor) of every array, as tensors."""
-        return tuple(self.gather_array(k, rows) for k in range(len(self._tensors)))
+        """The given rows (a slice, or an int64 tensor) of every array, as tensors; the first one transformed."""
+        x, *others = (self.gather_array(k, rows) for k in range(len(self._tensors)))
+        return (x if self.dataset.transform is None else self.dataset.transform(x), *others)
 
     def gather_array(self, k: int, rows: Any) -> Any:
-        """The given rows (a slice, or an int64 tensor) of array `k`, as a tensor."""
+        """The given rows (a slice, or an int64 tensor) of array `k`, as a tensor, as it is stored."""
         tensor = self._tensors[k]
         return tensor[rows] if isinstance(rows, slice) else launch.index_select(tensor, rows, axis=0)
 

@@ -23,11 +23,11 @@ class CapturedPass:
     Parameters
     ----------
     step : callable
-        ``step(x, y[, weight])`` trains on a batch and returns its loss, a 0-d tensor, and the prediction.
+        ``step(*batch)`` returns the batch's loss, a 0-d tensor or None, and the prediction.
     loader : DataLoader
         Where the batches come from.
     keep_predictions : bool
-        Whether the metrics will want to see them.
+        Whether they are wanted, by metrics or the caller.
     """
 
     def __init__(self, step: Callable[..., tuple[Any, Any]], loader: DataLoader, keep_predictions: bool) -> None:
@@ -36,17 +36,29 @@ class CapturedPass:
         self._loss = fastnn.zeros((), dtype=float64)
         self._predictions: Any = None
 
+    @property
+    def obstacle(self) -> str | None:
+        """Why the steps run eagerly, if they do."""
+        return self._program.obstacle
+
     def _on_rows(self, rows: Any) -> None:
         """One step on the given rows of the data."""
         loss, prediction = self._step(*self._loader.gather(rows))
-        n = constant(float(rows.shape[0]), float64)
-        launch.add(self._loss, launch.mul(launch.copy(loss.detach(), dtype=float64.code), n), out=self._loss)
+        if loss is not None:
+            n = constant(float(rows.shape[0]), float64)
+            launch.add(self._loss, launch.mul(launch.copy(loss.detach(), dtype=float64.code), n), out=self._loss)
         if not self._keep:
             return
         prediction = prediction.detach()
         if self._predictions is None:
-            self._predictions = empty((len(self._loader.dataset), *prediction.shape[1:]), prediction.dtype).zero_()
+            self._predictions = empty((len(self._loader.dataset), *prediction.shape[1:]), prediction.dtype)
+            self._forget()
         launch.index_add(rows, prediction, axis=0, out=self._predictions)
+
+    def _forget(self) -> None:
+        """No predictions: all -0, to which any number can be added without changing a bit."""
+        if self._predictions is not None:
+            self._predictions.fill_(-0.0)
 
     def fits(self, prediction: Any) -> bool:
         """Whether a batch's prediction is of a kind and size that can be kept for a whole pass."""
@@ -56,20 +68,28 @@ class CapturedPass:
             return False
         return prediction.nbytes / max(prediction.shape[0], 1) * len(self._loader.dataset) <= _MOST_BYTES
 
-    def run(self, running: RunningLogs) -> Iterator[int]:
-        """One pass; yields the number of batches done, some twenty times a second, with `running` up to date."""
+    def _replay(self) -> Iterator[tuple[Any, int]]:
+        """One pass; yields, some twenty times a second, the rows done since, and how many are done in all."""
         order = self._loader.order()
         if order is None:
             order = fastnn.arange(len(self._loader.dataset))
         order = order[:self._loader.samples]
         self._loss.zero_()
-        if self._predictions is not None:
-            self._predictions.zero_()
+        self._forget()
         seen = 0
         for done in self._program.run_many(order, self._loader.batch_size):
-            rows = order[seen:done]
-            target = self._loader.gather_array(1, rows)
-            prediction = launch.index_select(self._predictions, rows, axis=0) if self._keep else None
-            running.advance(self._loss.item(), prediction, target)
+            yield order[seen:done], done
             seen = done
+
+    def run(self, running: RunningLogs) -> Iterator[int]:
+        """One pass; yields the number of batches done, some twenty times a second, with `running` up to date."""
+        for rows, done in self._replay():
+            prediction = launch.index_select(self._predictions, rows, axis=0) if self._keep else None
+            running.advance(self._loss.item(), prediction, self._loader.gather_array(1, rows))
             yield -(-done // self._loader.batch_size)
+
+    def predict(self) -> Any:
+        """One pass; returns all predictions (N, ...), in the order of the data."""
+        for _ in self._replay():
+            pass
+        return self._predictions

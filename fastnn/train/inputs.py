@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 import fastnn
 
-from ..data import ArrayDataset, DataLoader
+from ..data import ArrayDataset, DataLoader, Normalize
 
 
 def features(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
-    """A model's input: floating-point numbers, bytes and bools become the model's type, wider integers int64.
+    """A model's input: floating-point numbers and bools become the model's type, wider integers int64; bytes stay.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def features(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Of type `dtype`, or int64 (indices for an embedding).
+        Of type `dtype`, uint8 (to be converted batch by batch, see `conversion`), or int64 (indices for an embedding).
 
     Raises
     ------
@@ -36,8 +36,31 @@ def features(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
         If it is empty, ragged, a single number, or not numbers.
     """
     array = _numbers(name, value)
-    keeps_integers = array.dtype.kind in "iu" and array.dtype != np.uint8
-    return array.astype(np.int64 if keeps_integers else dtype, copy=False)
+    if array.dtype == np.uint8:
+        return array
+    return array.astype(np.int64 if array.dtype.kind in "iu" else dtype, copy=False)
+
+
+def conversion(source: Any, inputs: np.ndarray, dtype: np.dtype) -> Callable[[Any], Any] | None:
+    """What to do to batches of `inputs`: the data set's own transform, or else bytes become the model's type.
+
+    Parameters
+    ----------
+    source : object
+        Where the inputs came from: a data set, a loader, an array.
+    inputs : numpy.ndarray
+        As `features` gave them.
+    dtype : numpy.dtype
+        The model's type.
+
+    Returns
+    -------
+    callable or None
+        For `ArrayDataset`.
+    """
+    source = source.dataset if isinstance(source, DataLoader) else source
+    own = source.transform if isinstance(source, ArrayDataset) else None
+    return Normalize(scale=1, dtype=dtype.name) if own is None and inputs.dtype == np.uint8 else own
 
 
 def targets(name: str, value: Any, dtype: np.dtype, as_values: bool) -> np.ndarray:
@@ -94,7 +117,7 @@ def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, as_values
     ValueError
         If lengths differ, data are empty or not numbers, or weights are wrong.
     """
-    x, y, sample_weight = _unpack(x, y, sample_weight, prefix)
+    source, (x, y, sample_weight) = x, _unpack(x, y, sample_weight, prefix)
     inputs = features(prefix + "x", x, dtype)
     wanted = targets(prefix + "y", y, dtype, as_values)
     if len(inputs) != len(wanted):
@@ -105,7 +128,8 @@ def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, as_values
     if class_weight is not None:
         by_class = _class_weight(class_weight, wanted)
         weight = by_class if weight is None else weight * by_class
-    return ArrayDataset(inputs, wanted) if weight is None else ArrayDataset(inputs, wanted, weight.astype(dtype))
+    arrays = (inputs, wanted) if weight is None else (inputs, wanted, weight.astype(dtype))
+    return ArrayDataset(*arrays, transform=conversion(source, inputs, dtype))
 
 
 def split(data: ArrayDataset, fraction: float) -> tuple[ArrayDataset, ArrayDataset | None]:
@@ -135,7 +159,8 @@ def split(data: ArrayDataset, fraction: float) -> tuple[ArrayDataset, ArrayDatas
     cut = math.floor(len(data) * (1 - fraction))
     if not 0 < cut < len(data):
         raise ValueError(f"validation_split {fraction} of {len(data)} samples leaves one part empty")
-    return ArrayDataset(*data[:cut]), ArrayDataset(*data[cut:])
+    first, last = (ArrayDataset(*rows, transform=data.transform) for rows in (data[:cut], data[cut:]))
+    return first, last
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..program import CapturedProgram
 from .callbacks import Callback
 from .captured import CapturedPass
 from .history import History
-from .inputs import features, split, supervised
+from .inputs import conversion, features, split, supervised
 from .interrupt import StepInterrupt
 from .losses import ValueLoss, get_loss, weighted
 from .metrics import Metric, get_metric
@@ -39,6 +39,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "lion": optim.Lion,
 }
 _EVALUATION_BATCH = 256  # large enough that the cost of a call does not matter, small enough for the caches
+_LEAST_BATCHES = 16  # fewer evaluated batches are over before recording and verifying a program has paid
 
 
 class Trainer:
@@ -105,6 +106,7 @@ class Trainer:
         self._capture = bool(capture)
         self._one_step = CapturedProgram(self._step, verify=True) if capture else self._step
         self._validation: DataLoader | None = None
+        self._validation_pass: CapturedPass | None = None
         self._interrupt = StepInterrupt()
 
     # -- the three verbs --
@@ -161,7 +163,7 @@ class Trainer:
                                             class_weight, sample_weight)
         first, last = whole("initial_epoch", initial_epoch, 0), whole("epochs", epochs, 0)
         everyone = [*_check_callbacks(callbacks), *_progress(verbose)]
-        self._prepare(loader.dataset)
+        self._prepare(loader)
         self._validation = validation
         self.history = History()
         self.history.params = {
@@ -175,6 +177,7 @@ class Trainer:
                 ending.callback(callback.on_train_end)
             running = RunningLogs(self.metrics)
             captured = self._captured_pass(loader, everyone)
+            self._validation_pass = validation and self._captured_evaluation(self._judge, validation, last - first)
             for epoch in range(first, last):
                 self._epoch(epoch, loader, running, everyone, captured)
                 if self.stop_training:
@@ -208,7 +211,8 @@ class Trainer:
         """
         data = supervised(x, y, sample_weight, self._dtype(), as_values=self._as_values)
         progress = _progress(verbose)
-        logs = self._evaluate(DataLoader(data, _EVALUATION_BATCH if batch_size is None else batch_size))
+        loader = DataLoader(data, _EVALUATION_BATCH if batch_size is None else batch_size)
+        logs = self._evaluate(loader, self._captured_evaluation(self._judge, loader))
         if progress:
             print(format_logs(logs))
         return logs
@@ -218,8 +222,8 @@ class Trainer:
 
         Parameters
         ----------
-        x : array_like
-            Inputs (N, ...).
+        x : array_like or ArrayDataset
+            Inputs (N, ...), or a data set whose first array they are.
         batch_size : int, optional
             Samples at a time, 256 by default.
         verbose : {0, 1, 2, "auto", "tqdm"}
@@ -235,16 +239,21 @@ class Trainer:
         ValueError
             If `x` is empty or not numbers.
         """
-        inputs = features("x", x, self._dtype())
+        inputs = features("x", x.arrays[0] if isinstance(x, ArrayDataset) else x, self._dtype())
         size = _EVALUATION_BATCH if batch_size is None else whole("batch_size", batch_size, 1)
+        loader = DataLoader(ArrayDataset(inputs, transform=conversion(x, inputs, self._dtype())), size)
         with fastnn.no_grad(), mode(self.model, training=False):
-            first = self.model(fastnn.from_numpy(inputs[:size])).numpy()
+            captured = self._captured_evaluation(lambda x: (None, self.model(x)), loader, keep_predictions=True)
+            if captured is not None:
+                return np.ascontiguousarray(captured.predict().numpy())
+            parts = (self.model(x).numpy() for x, in loader)
+            first = next(parts)
             if len(inputs) <= size:
                 return np.array(first)
             result = np.empty((len(inputs), *first.shape[1:]), first.dtype)
             result[:size] = first
-            for start in range(size, len(inputs), size):
-                result[start:start + size] = self.model(fastnn.from_numpy(inputs[start:start + size])).numpy()
+            for start, part in zip(range(size, len(inputs), size), parts):
+                result[start:start + size] = part
         return result
 
     def summary(self, input_shape: Sequence[int] | None = None) -> None:
@@ -290,7 +299,7 @@ class Trainer:
 
     def validate(self) -> dict[str, Any]:
         """Loss and metrics on the validation data of the present run, under ``val_`` names."""
-        return {f"val_{name}": value for name, value in self._evaluate(self._validation).items()}
+        return {f"val_{name}": value for name, value in self._evaluate(self._validation, self._validation_pass).items()}
 
     # -- inside --
 
@@ -335,15 +344,15 @@ class Trainer:
             return loader, None
         return loader, DataLoader(held_out, max(loader.batch_size, _EVALUATION_BATCH))
 
-    def _prepare(self, data: ArrayDataset) -> None:
+    def _prepare(self, loader: DataLoader) -> None:
         """Give lazy layers their shapes, build an optimiser given by name, choose the loss."""
         if any(module._is_lazy for module in self.model.modules()):
             with fastnn.no_grad(), mode(self.model, training=False):
-                self.model(fastnn.from_numpy(data.arrays[0][:1]))
+                self.model(loader.gather(slice(0, 1))[0])
         if isinstance(self.optimizer, str):
             self.optimizer = OPTIMIZERS[self.optimizer](self.model.parameters())
         self.optimizer.zero_grad()  # a step leaves no gradients behind; what others left must not enter the first one
-        if len(data.arrays) == 3:
+        if len(loader.dataset.arrays) == 3:
             self._weighted_loss  # refuses a loss that cannot be weighted before any work
 
     def _captured_pass(self, loader: DataLoader, callbacks: Sequence[Callback]) -> CapturedPass | None:
@@ -351,7 +360,19 @@ class Trainer:
         watchers = [callback for callback in callbacks if callback.every_step]
         if not self._capture or _hooks(watchers, "on_train_batch_begin", "on_train_batch_end"):
             return None
-        captured = CapturedPass(self._step, loader, keep_predictions=bool(self.metrics))
+        return self._pass_that_fits(self._step, loader, bool(self.metrics))
+
+    def _captured_evaluation(self, step: Callable[..., tuple[Any, Any]], loader: DataLoader, passes: int = 1,
+                             keep_predictions: bool | None = None) -> CapturedPass | None:
+        """What replays passes that train nothing, if there are enough batches in them."""
+        if not self._capture or len(loader) * passes < _LEAST_BATCHES:
+            return None
+        return self._pass_that_fits(step, loader, bool(self.metrics) if keep_predictions is None else keep_predictions)
+
+    def _pass_that_fits(self, step: Callable[..., tuple[Any, Any]], loader: DataLoader,
+                        keep_predictions: bool) -> CapturedPass | None:
+        """A captured pass, if predictions need not be kept or can be."""
+        captured = CapturedPass(step, loader, keep_predictions)
         with fastnn.no_grad(), mode(self.model, training=False):
             prediction = self.model(loader.gather(slice(0, 1))[0])
         return captured if captured.fits(prediction) else None
@@ -366,6 +387,8 @@ class Trainer:
             self._pass(loader, running, callbacks)
         else:
             self._replay_pass(captured, running, callbacks)
+            if captured.obstacle is not None:
+                self._validation_pass = None  # what cannot be captured in training would only be found out again
         self.samples_seen = running.samples
         logs = dict(running)
         if self._validation is not None:
@@ -423,13 +446,23 @@ class Trainer:
         """The loss under sample weights; raises TypeError if it cannot tell samples apart."""
         return weighted(self.loss)
 
-    def _evaluate(self, loader: DataLoader) -> dict[str, Any]:
+    def _judge(self, x: Any, y: Any, weight: Any = None) -> tuple[Any, Any]:
+        """Loss and prediction of a batch."""
+        prediction = self.model(x)
+        return self._loss(prediction, y, weight), prediction
+
+    def _judge_all(self, loader: DataLoader, running: RunningLogs) -> Iterator[None]:
+        """Judges batch after batch."""
+        for batch in loader:
+            loss, prediction = self._judge(*batch)
+            running.add(loss.item(), prediction, batch[1])
+            yield
+
+    def _evaluate(self, loader: DataLoader, captured: CapturedPass | None) -> dict[str, Any]:
         """Loss and metrics over a loader's data."""
         running = RunningLogs(copy.deepcopy(self.metrics))
         with fastnn.no_grad(), mode(self.model, training=False):
-            for x, y, *weight in loader:
-                prediction = self.model(x)
-                running.add(self._loss(prediction, y, *weight or (None,)).item(), prediction, y)
+            for _ in self._judge_all(loader, running) if captured is None else captured.run(running):
                 self._interrupt.check()
         return dict(running)
 
