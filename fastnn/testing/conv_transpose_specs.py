@@ -74,7 +74,7 @@ register(OpSpec("conv1d", conv.conv1d, _by_rows(_conv2d), lambda rng: [
     _line(rng, 2, 8, 17, 12, 4, stride=2, padding=2, dilation=3, groups=4), _line(rng, 1, 4, 6, 4, 4, padding="same")],
     gradients=(0, 1, 2), tolerance=16.0, gradient_tolerance=64.0))
 register(OpSpec("conv_transpose1d", conv_transpose.conv_transpose1d, _by_rows(_transposed), lambda rng: [
-    _line(rng, 2, 3, 7, 5, 3, True, stride=2, padding=1, output_padding=1), 
+    _line(rng, 2, 3, 7, 5, 3, True, stride=2, padding=1, output_padding=1),
     _line(rng, 3, 20, 9, 33, 1, True, bias=False),
     _line(rng, 2, 8, 5, 12, 4, True, stride=3, padding=2, dilation=2, groups=4)],
     gradients=(0, 1, 2), tolerance=16.0, gradient_tolerance=64.0))
@@ -124,7 +124,7 @@ def _local_sample(rng, n, c, h, w, k, r, s, oh, ow, **options):
     return Sample(inputs, {"kernel_size": (r, s), **options})
 
 
-register(OpSpec("unfold", window.unfold, _unfold, 
+register(OpSpec("unfold", window.unfold, _unfold,
                 lambda rng: [Sample((rng.standard_normal((2, 3, 5, 6)),), w) for w in _WINDOWS], gradients=(0,)))
 register(OpSpec("fold", window.fold, _fold, lambda rng: [
     Sample((rng.standard_normal((2, 3 * np.prod(_two(w["kernel_size"])), n)),), {"output_size": (5, 6), **w})
