@@ -17,6 +17,7 @@ enum {
     STAGE_BYTES = 384
         << 10, /* scratch for input rows: a part of the second-level cache, whose rest is for weights ... */
     SECOND_LEVEL = 1200 << 10, /* ... of this much together, where whole images fit */
+    SIDE_BY_SIDE = 8, /* images, at most */
     PAGE = 4096,               /* rows of a tile this far apart would share one set of the first-level cache */
     CHUNKS = 16,               /* wanted, when each has CHUNK_FLOPS to do */
     CHUNK_FLOPS = 4 << 20
@@ -158,6 +159,10 @@ static void plan_blocks(fnn_correlation *c) {
         while (2 * images <= c->images && 2 * images * stage_bytes(c, rows, cols) <= limit &&
                2 * images * rows * cols <= 16 * tile)
             images *= 2;
+    /* Planes of several images side by side make long runs of the rows at the edges, which meet fewer rows of the kernel. */
+    if (c->narrow && c->h.step == 1 && rows == c->h.out && cols == c->w.out)
+        while (2 * images * CHUNKS <= c->images && images < SIDE_BY_SIDE && 2 * images * stage_bytes(c, rows, cols) <= STAGE_BYTES)
+            images *= 2;
     c->splits = 1;
     for (;;) {
         c->image_blocks = fnn_ceil_div(c->images, images), c->row_blocks = fnn_ceil_div(c->h.out, rows);
@@ -192,11 +197,11 @@ void fnn_correlate_plan(fnn_correlation *c) {
     plan_blocks(c);
     ptrdiff_t pixels = c->spread ? c->w.out : reach(&c->w, c->block_cols), product = 0;
     c->row_pitch = !c->staged ? c->src.h : pixels * c->pitch;
-    c->plane = reach(&c->h, c->block_rows) * pixels;
     const ptrdiff_t shared = shared_pitch(c);
     c->linear = c->narrow && c->h.step == 1 && 2 * shared <= 3 * c->block_cols;
-    if (c->linear) c->row_pitch = shared;
-    if (c->narrow) product = c->width * (c->linear ? c->block_rows : 1) * pixels * size;
+    if (c->linear) c->row_pitch = c->block_images * shared;
+    c->plane = reach(&c->h, c->block_rows) * (c->linear ? c->row_pitch : pixels) + (c->linear ? pixels - shared : 0);
+    if (c->narrow) product = c->width * (c->linear ? c->block_rows * c->row_pitch : pixels) * size;
     c->stage_size = c->staged ? fnn_round_up(stage_bytes(c, c->block_rows, c->block_cols), 64) : 0;
     c->product_at = c->block_images * c->stage_size;
     ptrdiff_t used = c->product_at + fnn_round_up(product, 64);
@@ -258,7 +263,7 @@ static void stage(const fnn_correlation *c, const block_range *b, ptrdiff_t imag
     ptrdiff_t row = b->row * c->h.step + c->h.first, col = b->col * c->w.step + c->w.first,
               pixels = reach(&c->w, b->cols);
     ptrdiff_t row_bytes = c->row_pitch * size_of(c->dtype);
-    if (c->narrow) memset(scratch, 0, (size_t)c->stage_size);
+    if (c->narrow && !c->linear) memset(scratch, 0, (size_t)c->stage_size);
     for (ptrdiff_t i = 0, n = reach(&c->h, b->rows); i < n; i++, row++) {
         char *dst = scratch + i * row_bytes;
         int inside = row >= 0 && row < c->h.in;
@@ -268,6 +273,13 @@ static void stage(const fnn_correlation *c, const block_range *b, ptrdiff_t imag
         else if (c->spread) spread_row(c, input_row(c, image, group, row), dst);
         else stage_row(c, input_row(c, image, group, row), col, pixels, dst);
     }
+}
+
+/* Narrow and linear: the block's images, each row of one beside the same row of the next. */
+static void stage_side_by_side(const fnn_correlation *c, const block_range *b, ptrdiff_t group, char *scratch) {
+    memset(scratch, 0, (size_t)(c->block_images * c->stage_size));
+    for (ptrdiff_t i = 0; i < b->images; i++)
+        stage(c, b, b->image + i, group, fnn_at(scratch, i * (c->row_pitch / c->block_images), c->dtype));
 }
 
 /* Bias and what else follows the sum, on pixels x cols at out; then to dst where out is only a buffer. */
@@ -294,29 +306,65 @@ static void compute_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t co
     finish_run(c, pixels, cols, out, out_row, dst, bias);
 }
 
-/* Narrow: rows `row` .. of a block, as (width x pixels) into scratch, then transposed. */
-static void compute_narrow(const fnn_correlation *c, const block_range *b, ptrdiff_t row, ptrdiff_t rows, const char *a,
-                           const char *panel, char *dst, const char *bias, char *scratch) {
-    char *product = scratch + c->product_at;
-    ptrdiff_t pixels = (rows - 1) * c->row_pitch + b->cols, by_place = c->depth >= c->w.taps;
-    ptrdiff_t step = by_place ? c->plane : c->w.gap,
-              weight_step = by_place ? c->weight->cols : c->depth * c->weight->cols;
-    a = fnn_at(a, row * c->h.step * c->row_pitch, c->dtype);
+/* Narrow: `product` (width x pixels, rows `pitch` apart) from kernel rows t .. t_end - 1; a: where tap (0, 0) of the first pixel is. */
+static void multiply_narrow(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, ptrdiff_t pixels, const char *a,
+                            const char *panel, char *product, ptrdiff_t pitch) {
+    const int by_place = c->depth >= c->w.taps;
+    const ptrdiff_t step = by_place ? c->plane : c->w.gap, weight_step = by_place ? c->weight->cols : c->depth * c->weight->cols;
+    const ptrdiff_t inner = c->batch / c->h.taps;
     for (ptrdiff_t p = 0, n; p < pixels; p += n) {
         n = fnn_min(c->K->tile_cols, pixels - p);
-        c->K->gemm_tile(c->width, n, c->batch, c->run, panel, c->b_offset, 1, weight_step, fnn_at(a, p, c->dtype),
-                        c->a_offset, step, fnn_at(product, p, c->dtype), pixels, 0);
+        c->K->gemm_tile(c->width, n, (t_end - t) * inner, c->run, panel, c->b_offset + t * inner, 1, weight_step,
+                        fnn_at(a, p, c->dtype), c->a_offset + t * inner, step, fnn_at(product, p, c->dtype), pitch, 0);
     }
+}
+
+/* Narrow: `rows` rows of a product, c->row_pitch apart, finished and transposed on their way to dst. */
+static void store_narrow(const fnn_correlation *c, ptrdiff_t rows, ptrdiff_t cols, const char *product, ptrdiff_t pitch, char *dst,
+                         const char *bias, char *scratch) {
     const int whole = !c->epilogue || !c->epilogue->residual; /* a residual is added pixel by pixel */
     const int activation = whole && c->epilogue ? c->epilogue->activation : FNN_ACT_NONE;
     const ptrdiff_t together = c->tile_at < 0 && whole ? rows : 1;
     for (ptrdiff_t i = 0; i < rows; i += together) {
-        char *to = fnn_at(dst, (row + i) * c->dst.h, c->dtype), *out = c->tile_at < 0 ? to : scratch + c->tile_at;
+        char *to = fnn_at(dst, i * c->dst.h, c->dtype), *out = c->tile_at < 0 ? to : scratch + c->tile_at;
         ptrdiff_t out_col = c->tile_at < 0 ? c->dst.w : c->weight->cols;
-        c->K->conv_planes_out(together, b->cols, c->width, fnn_at(product, i * c->row_pitch, c->dtype), pixels, c->row_pitch,
+        c->K->conv_planes_out(together, cols, c->width, fnn_at(product, i * c->row_pitch, c->dtype), pitch, c->row_pitch,
                               whole ? bias : NULL, activation, out, c->dst.h, out_col);
-        if (!whole) finish_run(c, b->cols, c->width, out, out_col, to, bias);
-        else if (out != to) c->K->conv_scatter(b->cols, c->width, out, out_col, to, c->dst.w, c->dst.c);
+        if (!whole) finish_run(c, cols, c->width, out, out_col, to, bias);
+        else if (out != to) c->K->conv_scatter(cols, c->width, out, out_col, to, c->dst.w, c->dst.c);
+    }
+}
+
+/* The kernel rows that meet the input from output row `row`. */
+static void rows_that_meet(const fnn_axis *h, ptrdiff_t row, ptrdiff_t *t, ptrdiff_t *t_end) {
+    *t = *t_end = 0;
+    for (ptrdiff_t tap = h->taps - 1; tap >= 0; tap--) {
+        const ptrdiff_t at = row * h->step + h->first + tap * h->gap;
+        if (at < 0 || at >= h->in) continue;
+        if (*t_end == 0) *t_end = tap + 1;
+        *t = tap;
+    }
+}
+
+/* Narrow and linear: all images of a block at once, their rows side by side, so that runs are long although rows that meet fewer
+ * kernel rows go by themselves. */
+static void compute_linear(const fnn_correlation *c, const block_range *b, const char *panel, ptrdiff_t channel, const char *bias,
+                           char *scratch) {
+    const ptrdiff_t image_pitch = c->row_pitch / c->block_images, pitch = c->row_pitch * c->block_rows;
+    char *product = scratch + c->product_at;
+    for (ptrdiff_t row = 0, n, t, t_end; row < b->rows; row += n) {
+        rows_that_meet(&c->h, b->row + row, &t, &t_end);
+        for (n = 1; row + n < b->rows; n++) {
+            ptrdiff_t next, next_end;
+            rows_that_meet(&c->h, b->row + row + n, &next, &next_end);
+            if (next != t || next_end != t_end) break;
+        }
+        multiply_narrow(c, t, t_end, (n - 1) * c->row_pitch + (b->images - 1) * image_pitch + b->cols,
+                        fnn_at(scratch, row * c->row_pitch, c->dtype), panel, product, pitch);
+        for (ptrdiff_t i = 0; i < b->images; i++)
+            store_narrow(c, n, b->cols, fnn_at(product, i * image_pitch, c->dtype), pitch,
+                         fnn_at(c->dst.data, (b->image + i) * c->dst.n + (b->row + row) * c->dst.h + channel * c->dst.c, c->dtype),
+                         bias, scratch);
     }
 }
 
@@ -331,13 +379,15 @@ static void compute_panel(const fnn_correlation *c, const block_range *b, ptrdif
                        c->dtype);
     const char *bias = c->epilogue && c->epilogue->bias ? fnn_at(c->epilogue->bias, channel, c->dtype) : NULL;
     if (c->spread) compute_run(c, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
-    else if (c->linear) compute_narrow(c, b, 0, b->rows, a, panel, dst, bias, scratch);
+    else if (c->linear) compute_linear(c, b, panel, channel, bias, scratch);
     else
         for (ptrdiff_t i = 0; i < b->rows; i++) {
-            if (c->narrow) compute_narrow(c, b, i, 1, a, panel, dst, bias, scratch);
-            else
-                compute_run(c, b->cols, cols, fnn_at(a, i * c->h.step * c->row_pitch, c->dtype), c->w.step * c->pitch,
-                            panel, fnn_at(dst, i * c->dst.h, c->dtype), bias, scratch);
+            const char *from = fnn_at(a, i * c->h.step * c->row_pitch, c->dtype);
+            char *to = fnn_at(dst, i * c->dst.h, c->dtype);
+            if (c->narrow) {
+                multiply_narrow(c, 0, c->h.taps, b->cols, from, panel, scratch + c->product_at, b->cols);
+                store_narrow(c, 1, b->cols, scratch + c->product_at, b->cols, to, bias, scratch);
+            } else compute_run(c, b->cols, cols, from, c->w.step * c->pitch, panel, to, bias, scratch);
         }
 }
 
@@ -359,9 +409,10 @@ static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scrat
     ptrdiff_t row = b.row * c->h.step + c->h.first, col = b.col * c->w.step + c->w.first;
     for (ptrdiff_t index = panels * split / c->splits, end = panels * (split + 1) / c->splits; index < end; index++) {
         ptrdiff_t group = index / c->weight->panels;
-        for (ptrdiff_t i = 0; i < b.images; i++) {
+        if (c->linear && group != staged) stage_side_by_side(c, &b, group, scratch);
+        for (ptrdiff_t i = 0, n = c->linear ? 1 : b.images; i < n; i++) {
             char *copy = (char *)scratch + i * c->stage_size;
-            if (c->staged && group != staged) stage(c, &b, b.image + i, group, copy);
+            if (c->staged && !c->linear && group != staged) stage(c, &b, b.image + i, group, copy);
             const char *direct = fnn_at(input_row(c, b.image + i, group, row), col * c->src.w, c->dtype);
             compute_panel(c, &b, b.image + i, index, c->staged ? copy : direct, scratch);
         }
