@@ -13,6 +13,7 @@ from .ops.create import (arange, as_tensor, empty, eye, float32, float64, from_n
                          linspace, ones, ones_like, tensor, uint8, zeros, zeros_like)
 from .ops.create import bool_ as bool
 from .config import show_config
+from .derivatives import gradcheck, jacobian, vjp
 from .functional import *
 from .program import capture
 from .profile import profile

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from . import _core
 from ._core import TensorBase, launch, record
+from .graph import graph_text
 from .ops import index as _index
 from .ops import math as _math
 from .ops import reduce as _reduce
@@ -154,6 +155,37 @@ class Tensor(TensorBase):
         if create_graph:
             raise ValueError("backward: create_graph is True, but derivatives of derivatives are not offered")
         _core.backward(self, gradient, retain_graph)
+
+    def graph(self, format: str = "text", names: Mapping[str, Tensor] | None = None) -> str:
+        """The operations and leaves that this tensor was computed from, with the leaves' values and gradients.
+
+        Parameters
+        ----------
+        format : {"text", "dot"}
+            One numbered line each, with the numbers of its inputs; or Graphviz's language, to be drawn by ``dot``.
+        names : mapping of str to Tensor, optional
+            Names for leaves, such as ``dict(model.named_parameters())``.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ValueError
+            If `format` is another.
+        RuntimeError
+            If backward has freed the graph: call it with ``retain_graph=True``.
+
+        Examples
+        --------
+        >>> x = fastnn.tensor([1.0, 2.0], requires_grad=True)
+        >>> print((x * x).sum().graph(names={"x": x}))
+        #0 sum -> float32 () value 5. <- #1
+        #1 mul <- #2, #2
+        #2 x: float32 (2,) value [1., 2.]; no gradient
+        """
+        return graph_text(self, format, names)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Sets ``requires_grad`` and returns the tensor."""
