@@ -14,6 +14,7 @@ from .ops.margin_loss import *
 from .ops.local_response import *
 from .ops.math import *
 from .ops.norm import *
+from .ops.penalty import *
 from .ops.pool import *
 from .ops.pool1d import *
 from .ops.probability_loss import *

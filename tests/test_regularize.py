@@ -1,4 +1,5 @@
-"""Clipping, penalties, proximal steps, maximum norms, averages: against their formulas, in captured steps too, and errors."""
+"""Clipping, penalties, proximal steps, maximum norms, averages: against their formulas, in captured steps too, and
+errors."""
 
 import numpy as np
 import pytest
@@ -80,7 +81,8 @@ def test_elastic_net_by_subgradient_and_by_proximal_step():
     optim.ElasticNet(0.3, 0.7)(optim.SGD(params, lr=0.1))
     for p, g, v in zip(params, gradients, values):
         np.testing.assert_allclose(p.grad.numpy(), g + 0.3 * np.sign(v) + 0.7 * v, rtol=1e-5, atol=1e-6)
-    optim.Proximal(2.0, 3.0, params[:1])(optim.SGD([{"params": params[:1], "lr": 0.05}, {"params": params[1:]}], lr=0.1))
+    optim.Proximal(2.0, 3.0, params[:1])(optim.SGD([{"params": params[:1], "lr": 0.05}, {"params": params[1:]}],
+                                                   lr=0.1))
     shrunk = np.sign(values[0]) * np.maximum(np.abs(values[0]) - 0.1, 0) / 1.15
     np.testing.assert_allclose(params[0].detach().numpy(), shrunk, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(params[1].detach().numpy(), values[1])
@@ -162,6 +164,41 @@ def test_a_hook_can_be_taken_off():
         optimizer.register_step_post_hook(3)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_activity_penalties_enter_the_gradient(training):
+    """Against the gradient of the loss with the penalty written out."""
+    values, weight = RNG.standard_normal((4, 5)), RNG.standard_normal((5, 3))
+
+    def gradient(with_layer):
+        x = fastnn.tensor(values, requires_grad=True)
+        hidden = (x @ fastnn.tensor(weight)).tanh()
+        penalty = (hidden.abs().sum() * 0.3 + hidden.square().sum() * 0.35) * (1 / 4)
+        layer = nn.ActivityRegularization(0.3, 0.7).train(training)
+        loss = (layer(hidden) if with_layer else hidden).square().mean()
+        (loss if with_layer or not training else loss + penalty).backward()
+        return loss.item(), x.grad.numpy()
+
+    (loss, a), (other, b) = gradient(True), gradient(False)
+    assert loss == other
+    np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_an_activity_penalty_makes_representations_sparse():
+    x = RNG.standard_normal((50, 8)).astype(np.float32)
+
+    def active(strength):
+        fastnn.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.ActivityRegularization(strength), nn.Linear(20, 8))
+        optimizer, inputs = optim.Adam(model.parameters(), lr=0.01), fastnn.tensor(x)
+        for _ in range(300):
+            optimizer.zero_grad()
+            fastnn.mse_loss(model(inputs), inputs).backward()
+            optimizer.step()
+        return (model[:3](inputs).detach().numpy() > 0).mean()
+
+    assert active(0.2) < 0.5 * active(0.0)
+
+
 @pytest.mark.parametrize("build, error, message", [
     (lambda p: optim.clip_grad_norm_(p, -1), ValueError, "max_norm is -1, but must be a number of at least 0"),
     (lambda p: optim.clip_grad_norm_(p, 1, 0), ValueError, "norm_type is 0, but must be above 0, or infinite"),
@@ -173,6 +210,8 @@ def test_a_hook_can_be_taken_off():
     (lambda p: optim.ElasticNet(0.1, -0.1), ValueError, "ElasticNet: l2 is -0.1"),
     (lambda p: optim.Proximal(0.1, params=p), TypeError, "params is a Parameter, but must be an iterable of tensors"),
     (lambda p: optim.MaxNorm(0), ValueError, "MaxNorm: limit is 0, but must be a number above 0"),
+    (lambda p: nn.ActivityRegularization(-0.1), ValueError, "ActivityRegularization: l1 is -0.1"),
+    (lambda p: fastnn.activity_penalty(p, 0.1, "2"), ValueError, "activity_penalty: l2 is '2'"),
     (lambda p: optim.EMA([p], 1.0), ValueError, "EMA: decay is 1.0, but must be at least 0 and below 1")])
 def test_errors_say_what_is_allowed(build, error, message):
     with pytest.raises(error, match=message):

@@ -3,6 +3,7 @@
 from .datasets import ArrayDataset, digits, mnist
 from .idx import read_idx
 from .loader import DataLoader
+from .mix import CutMix, Mixup
 from .transforms import Normalize
 
-__all__ = ["ArrayDataset", "DataLoader", "Normalize", "digits", "mnist", "read_idx"]
+__all__ = ["ArrayDataset", "CutMix", "DataLoader", "Mixup", "Normalize", "digits", "mnist", "read_idx"]

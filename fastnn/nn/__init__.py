@@ -20,6 +20,7 @@ from .margin_loss import (BCELoss, FocalLoss, HingeEmbeddingLoss, HingeLoss, KLD
 from .module import Module, Parameter
 from .norm import (BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LazyBatchNorm1d,
                    LazyBatchNorm2d, LocalResponseNorm, RMSNorm)
+from .penalty import ActivityRegularization
 from .pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d
 from .pool1d import AdaptiveAvgPool1d, AdaptiveMaxPool1d, AvgPool1d, GlobalAvgPool1d, GlobalMaxPool1d, MaxPool1d
 from .recurrent import (GRU, GRUCell, LSTM, LSTMCell, PackedSequence, RNN, RNNCell, pack_padded_sequence,

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..ops import activation
+from ..ops import activation, penalty
 from .spec import OpSpec, Sample, register
 
 
@@ -55,6 +55,9 @@ _activation("gaussian", lambda x: np.exp(-x * x / 2), tolerance=2, flops=20, pee
 _activation("sign", np.sign, exact=True)
 _activation("step", lambda x: np.heaviside(x, 1), exact=True, peer="")
 
+
+register(OpSpec("activity_penalty", penalty.activity_penalty, lambda x, l1, l2: x, _samples({"l1": 0.1, "l2": 0.2}, ()),
+                elementwise=True, exact=True, peer=""))  # its gradient: tests/test_regularize.py
 
 # ---- smooth ----
 

@@ -310,6 +310,7 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(lambda: _First(nn.LSTMCell(4, 3)), (2, 4),
               lambda layer, x: F.lstm(x.reshape(1, 2, 4), None, None, *_weights(layer.layer))[1]),
     LayerSpec(lambda: nn.GRUCell(4, 3), (2, 4), lambda layer, x: F.gru(x.reshape(1, 2, 4), None, *_weights(layer))[1]),
+    LayerSpec(lambda: nn.ActivityRegularization(0.1, 0.2), (5, 6), lambda layer, x: x, differentiable=False),
     LayerSpec(lambda: nn.Dropout(0.4), (5, 30), lambda layer, x: F.dropout(x, 0.4)),
     LayerSpec(lambda: nn.Dropout(0.4, inverted=False).eval(), (5, 30),
               lambda layer, x: F.dropout(x, 0.4, training=False, inverted=False)),
