@@ -12,8 +12,11 @@ import numpy as np
 import programs
 import pytest
 
+import fastnn
+from fastnn import optim
+from fastnn.models import mlp
 from fastnn.train import (CSVLogger, Callback, EarlyStopping, LambdaCallback, LearningRateScheduler, Metric,
-                          ModelCheckpoint, ProgressBar, ReduceLROnPlateau, TerminateOnNaN)
+                          ModelCheckpoint, ProgressBar, ReduceLROnPlateau, TerminateOnNaN, Trainer)
 from training import blobs, make, same, weights
 
 
@@ -231,6 +234,42 @@ def test_interrupt_leaves_whole_steps(ctrl_c):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert trainer.predict(x).shape == (320, 3)
     assert len(trainer.fit(x, y, epochs=1, verbose=0).epoch) == 1
+
+
+def test_interrupt_stops_replayed_passes_at_a_whole_step(ctrl_c):
+    """SIGINT while steps are replayed in C takes effect within 0.2 s; all state is that of so many whole steps."""
+    x, y = blobs(999)
+
+    def adam():
+        fastnn.manual_seed(1)
+        model = mlp([4, 16, 3])
+        return Trainer(model, optimizer=optim.Adam(model.parameters()))
+
+    trainer, pressed = adam(), []
+
+    def press():
+        time.sleep(0.4)
+        pressed.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(x, y, batch_size=4, epochs=10**6, shuffle=False, verbose=0)
+    assert time.perf_counter() - pressed[0] < 0.4  # 0.2 s, and as much again for a busy machine
+    presser.join()
+    states = list(trainer.optimizer.state.values())
+    steps, = {state["step"].item() for state in states}
+    epochs, rest = divmod(int(steps), 250)
+    assert len(trainer.history.epoch) == epochs >= 1
+    again = adam()
+    again.fit(x, y, batch_size=4, epochs=epochs, shuffle=False, verbose=0)
+    if rest:
+        again.fit(x[:4 * rest], y[:4 * rest], batch_size=4, epochs=1, shuffle=False, verbose=0)
+    assert same(weights(trainer.model), weights(again.model))
+    for mine, its in zip(states, again.optimizer.state.values()):
+        assert same({name: value.numpy() for name, value in mine.items()},
+                    {name: value.numpy() for name, value in its.items()})
 
 
 def test_fit_works_outside_the_main_thread():

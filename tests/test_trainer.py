@@ -217,7 +217,7 @@ def test_captured_evaluation_has_the_bits_of_the_eager_one(programs, weighted):
                         trainer.predict(x, batch_size=9).tobytes()))
     assert results[0] == results[1]
     assert all(made.obstacle is None for made in programs)
-    assert sorted(made.replays for made in programs)[-3:] == [18, 21, 21]  # validation; evaluate, predict: one more shape
+    assert sorted(made.replays for made in programs)[-3:] == [18, 21, 21]  # validation; evaluate and predict
 
 
 def test_predictions_keep_their_signs_and_specials(programs):
