@@ -292,6 +292,7 @@ static void run_sequences(void *context, ptrdiff_t chunk, void *scratch) {
     char *pre = scratch, *h = pre + row_bytes(p->rows * p->gates * p->units, p->size);
     char *c = h + row_bytes(p->rows * p->units, p->size);
     const char *from[2] = {p->h0, p->c0};
+    if (unit == 0) return; /* everything is empty, scratch too */
     for (int k = 0; k < 2; k++) {
         if (from[k]) memcpy(k ? c : h, from[k] + first * unit, (size_t)(rows * unit));
         else memset(k ? c : h, 0, (size_t)(rows * unit));
@@ -393,6 +394,7 @@ static void run_back(void *context, ptrdiff_t chunk, void *scratch) {
     char *block = scratch, *dh = block + row_bytes(p->rows * p->gates * p->units, p->size);
     char *dc = dh + row_bytes(p->rows * p->units, p->size);
     const char *from[2] = {p->h0, p->c0};
+    if (unit == 0) return; /* everything is empty, scratch too */
     for (int k = 0; k < 2; k++) {
         if (from[k]) memcpy(k ? dc : dh, from[k] + first * unit, (size_t)(rows * unit));
         else memset(k ? dc : dh, 0, (size_t)(rows * unit));
