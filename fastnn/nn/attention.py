@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from ..ops.attention import attend, attention_weights, project_in
+from ..ops.attention import attend, attend_with_weights, project_in
 from ..ops.create import empty, zeros
-from ..ops.dropout import dropout
-from ..ops.linear import linear, matmul
+from ..ops.linear import linear
 from ..ops.math import add, logical_and, logical_not, where
 from ..ops.reduce import mean
 from ..ops.shape import broadcast_to, cat, pad, permute, reshape, unsqueeze
@@ -152,8 +151,7 @@ class MultiheadAttention(Module):
         mask = self._mask(q, k, key_padding_mask, None if is_causal else attn_mask)
         rate, scale = self.dropout if self.training else 0.0, 1 / math.sqrt(q.shape[-1])
         if need_weights:
-            weights = dropout(attention_weights(q, k, mask, is_causal, scale), rate)
-            y = matmul(weights, v)
+            y, weights = attend_with_weights(q, k, v, mask, rate, is_causal, scale)
             weights = mean(weights, 1) if average_attn_weights else weights
         else:
             weights, y = None, attend(q, k, v, mask, rate, is_causal, scale)

@@ -85,7 +85,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
     if mask is not None and mask.ndim < 2:
         mask = reshape(mask, (1, *mask.shape) if mask.ndim else (1, 1))
     if dropout_p > 0 or (mask is not None and mask.requires_grad):
-        return matmul(dropout(attention_weights(query, key, mask, causal, scale), dropout_p), value)
+        return attend_with_weights(query, key, value, mask, dropout_p, causal, scale)[0]
     if mask is not None:
         mask = broadcast_to(mask, (*query.shape[:-1], key.shape[-2]))
     if query.ndim == 4:
@@ -94,6 +94,22 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
     four = [t if t is None else _four_axes(t) for t in (query, key, value, mask)]
     y = _attention(*four, causal, scale)
     return reshape(y, (*leading, *y.shape[-2:]))
+
+
+def attend_with_weights(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float, causal: bool,
+                        scale: float) -> tuple[Tensor, Tensor]:
+    """Attention with the weights in memory: the result, and the weights after dropout, (..., L, S).
+
+    All leading axes are one meanwhile: with three axes everything stays in C order.
+    """
+    leading = query.shape[:-2]
+    count = math.prod(leading)
+    if mask is not None:
+        mask = broadcast_to(mask, (*leading, *mask.shape[-2:]))
+        mask = reshape(mask, (count, *mask.shape[-2:]))
+    query, key, value = (reshape(t, (count, *t.shape[-2:])) for t in (query, key, value))
+    weights = dropout(attention_weights(query, key, mask, causal, scale), dropout_p)
+    return tuple(reshape(t, (*leading, *t.shape[-2:])) for t in (matmul(weights, value), weights))
 
 
 def _repeat_heads(name: str, query: Tensor, t: Tensor) -> Tensor:
