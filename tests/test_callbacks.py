@@ -109,6 +109,28 @@ def test_early_stopping_restores_the_best_weights():
     assert len(kept) == 4 and same(weights(trainer.model), kept[1]) and not same(kept[1], kept[3])
 
 
+@pytest.mark.parametrize("errors", [[5, 4, 6, 4, 3, 7, 8, 9, 1], [math.nan, math.nan, math.nan, 1], [2, 3, 4, 5, 1],
+                                    [3, 2, 1]])
+def test_early_stopping_is_algorithm_7_1(errors):
+    """The book's loop, with n = 2 and p = 3, beside it."""
+    n, p, v, i, j, best = 2, 3, math.inf, 0, 0, 0
+    for error in errors:
+        i += n
+        j, best, v = (0, i, error) if error < v else (j + 1, best, v)
+        if j == p:
+            break
+    x, y = blobs(32 * n * len(errors))
+    trainer, kept, sequence = make(), [], iter(errors)
+    stop = EarlyStopping(patience=p, every=n, restore_best_weights=True)
+    spy = LambdaCallback(on_train_begin=lambda logs=None: kept.append(weights(trainer.model)),
+                         on_train_batch_end=lambda batch, logs: kept.append(weights(trainer.model)))
+    # the validation at the end of the epoch comes after the last scripted one
+    trainer.validate = lambda: {"val_loss": next(sequence, 0.0)}
+    trainer.fit(x, y, batch_size=32, epochs=1, verbose=0, validation_data=(x, y), callbacks=[spy, stop])
+    assert (len(kept) - 1, stop.best_step) == (i, best)
+    assert same(weights(trainer.model), kept[best]) and not same(kept[best], kept[best - 1] if best else kept[1])
+
+
 def test_early_stopping_every_n_steps():
     x, y = blobs(320)
     stop = EarlyStopping("val_loss", patience=2, every=3, min_delta=1e9)  # nothing but the first check improves

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastnn
+import fastnn.program
 from fastnn import _core, nn, optim
 from fastnn.nn import init
 from fastnn.ops import math
@@ -212,8 +213,32 @@ def test_a_captured_step_sees_the_learning_rate_change():
             step(fastnn.tensor(row))
         return p.detach().numpy().tobytes()
 
-    import fastnn.program
     assert run(True) == run(False)
+
+
+@pytest.mark.parametrize("kind, options", [
+    (optim.SGD, dict(momentum=0.9, nesterov=True)), (optim.Adam, {}), (optim.AdamW, {}),
+    (optim.Adagrad, dict(lr_decay=0.1)),
+    (optim.RMSprop, {}), (optim.RMSprop, dict(momentum=0.9, centered=True)), (optim.Adadelta, {}), (optim.NAdam, {}),
+    (optim.RAdam, dict(betas=(0.9, 0.7))), (optim.Lion, dict(weight_decay=0.1))], ids=str)
+def test_captured_steps_of_every_optimiser_equal_eager_ones(kind, options):
+    rows = np.random.default_rng(1).standard_normal((9, 4)).astype(np.float32)
+
+    def run(wrap):
+        p = nn.Parameter(np.ones(4, np.float32))
+        optimiser = kind([p], lr=0.05, **options)
+
+        def step(x):
+            math.mul(math.mul(x, p), p).backward(x)
+            optimiser.step()
+            optimiser.zero_grad()
+
+        step = wrap(step)
+        for row in rows:
+            step(fastnn.tensor(row))
+        return p.detach().numpy().tobytes(), [float(v.numpy().sum()) for v in optimiser.state[p].values()]
+
+    assert run(fastnn.program.capture) == run(lambda step: step)
 
 
 @pytest.mark.parametrize("make, error, message", [

@@ -70,8 +70,7 @@ class LBFGS(Optimizer):
         if len(self.param_groups) > 1:
             raise ValueError(f"LBFGS: there are {len(self.param_groups)} parameter groups, but must be one")
         self._history: list[tuple[np.ndarray, np.ndarray]] = []  # s, y
-        self._previous: tuple[np.ndarray, np.ndarray,
-                              float] | None = None  # gradient, direction and length of the last step
+        self._previous: tuple[np.ndarray, np.ndarray, float] | None = None  # the last step's gradient, direction, length
         self.evaluations = 0
 
     def check(self, options: Mapping[str, Any]) -> None:

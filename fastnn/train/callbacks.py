@@ -138,6 +138,10 @@ class _Monitor(Callback):
 class EarlyStopping(_Monitor):
     """Stop when a figure has not improved for a while.
 
+    With `every` = n, `patience` = p and `restore_best_weights` this is Goodfellow, Bengio and Courville's algorithm 7.1:
+    it leaves the model with the parameters of the best check (those it began with, if none was better than infinity),
+    and `best_step` is the number of steps that led there.
+
     Parameters
     ----------
     monitor : str
@@ -160,6 +164,8 @@ class EarlyStopping(_Monitor):
         Best value seen.
     best_epoch : int
         Epoch of that value.
+    best_step : int or None
+        With `every`, the number of steps taken when that value was seen; 0 if there was none.
     stopped_epoch : int or None
         Epoch in which it stopped the run; None if it did not.
 
@@ -172,6 +178,7 @@ class EarlyStopping(_Monitor):
     ----------
     L. Prechelt: Early stopping - but when? In: Neural Networks: Tricks of the Trade,
     LNCS 1524 (1998), 55-69.
+    I. Goodfellow, Y. Bengio, A. Courville: Deep learning. MIT Press, 2016, algorithm 7.1.
     """
 
     def __init__(self, monitor: str = "val_loss", patience: int = 0, min_delta: float = 0.0, mode: str = "auto",
@@ -187,7 +194,14 @@ class EarlyStopping(_Monitor):
         super().on_train_begin(logs)
         self.best_epoch, self.stopped_epoch = 0, None
         self._epoch = self._steps = self._waited = 0
-        self._weights: dict[str, np.ndarray] | None = None
+        self.best_step = None if self.every is None else 0
+        self._weights = self._copied_weights()
+
+    def _copied_weights(self) -> dict[str, np.ndarray] | None:
+        """The model's present weights, if they may have to be restored."""
+        if not self.restore_best_weights:
+            return None
+        return {name: np.array(value) for name, value in self.model.state_dict().items()}
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
@@ -206,8 +220,8 @@ class EarlyStopping(_Monitor):
         """Compare with the best; remember or stop."""
         if self._improved(logs[self.monitor]):
             self._waited, self.best_epoch = 0, self._epoch
-            if self.restore_best_weights:
-                self._weights = {name: np.array(value) for name, value in self.model.state_dict().items()}
+            self.best_step = None if self.every is None else self._steps
+            self._weights = self._copied_weights()
             return
         self._waited += 1
         if self._waited >= max(self.patience, 1):
