@@ -56,6 +56,63 @@ static int activation_into_product(fnn_program *program, int r) {
     return 0;
 }
 
+/* Whether a record in [from, to) writes storage s, or, with `reads`, touches it at all. */
+static int is_used(const fnn_program *program, int from, int to, int s, int reads) {
+    for (int r = from; r < to; r++)
+        for (int k = 0; k < (reads ? MAX_OPERANDS : FNN_MAX_ARGS); k++)
+            if (program->records[r]->operands[k].storage == s) return 1;
+    return 0;
+}
+
+/* The max pooling before record `end` that found the positions `argmax` in the map `x`; -1: none. */
+static int pooling_of(const fnn_program *program, int end, const operand *argmax, const operand *x) {
+    for (int r = end - 1; r >= 0; r--) {
+        const record *q = program->records[r];
+        if (q->call.op != FNN_OP_max_pool2d_forward || !same_view(&q->operands[1], argmax)) continue;
+        return same_view(&q->operands[FNN_MAX_ARGS], x) ? r : -1;
+    }
+    return -1;
+}
+
+static void move_up(fnn_program *program, int from, int to) {
+    record *moved = program->records[from];
+    for (; from > to; from--) program->records[from] = program->records[from - 1];
+    program->records[to] = moved;
+}
+
+/* max pooling's gradient -> ReLU's: a gradient goes to the position of its window's maximum, where the map holds that maximum, so
+ * ReLU's mask can be taken from the small pooled map before, and the large map is not read again (4 % of a LeNet-5 step). */
+static int relu_gradient_before_pooling(fnn_program *program, int r) {
+    enum { X = FNN_MAX_ARGS };
+    record *relu = program->records[r];
+    if (relu->call.op != FNN_OP_relu_backward) return 0;
+    const operand scattered = relu->operands[X], map = relu->operands[X + 1], dx = relu->operands[0];
+    int b = r - 1;
+    while (b >= 0 && !(program->records[b]->call.op == FNN_OP_max_pool2d_backward &&
+                       same_view(&program->records[b]->operands[0], &scattered)))
+        b--;
+    if (b < 0 || count_users(program, scattered.storage) != 2) return 0;
+    if (program->storages[scattered.storage].kind != FNN_TEMPORARY || program->storages[dx.storage].kind != FNN_TEMPORARY) return 0;
+    record *pooling = program->records[b];
+    const operand dy = pooling->operands[X];
+    const int f = pooling_of(program, b, &pooling->operands[X + 1], &map);
+    if (f < 0) return 0;
+    const operand pooled = program->records[f]->operands[0];
+    if (!fnn_same_layout(&pooled.tensor, &dy.tensor) || !fnn_same_layout(&scattered.tensor, &dx.tensor)) return 0;
+    if (is_used(program, f + 1, r, pooled.storage, 0) || is_used(program, f, r, map.storage, 0)) return 0;
+    if (is_used(program, b + 1, r, dx.storage, 1) || is_used(program, b, b + 1, dx.storage, 1)) return 0;
+    const int masked = fnn_program_add_storage(program, (size_t)fnn_numel(&dy.tensor) * fnn_itemsize(dy.tensor.dtype));
+    if (masked < 0) return 0;
+    program->storages[masked].kind = FNN_TEMPORARY;
+    relu->operands[0] = (operand){masked, 0, dy.tensor};
+    relu->operands[X] = dy;
+    relu->operands[X + 1] = pooled;
+    pooling->operands[X] = relu->operands[0];
+    pooling->operands[0] = dx;
+    move_up(program, r, b);
+    return 1;
+}
+
 /* Drivers that run what follows them, see fnn_follow. */
 static int can_be_followed(const record *r) {
     switch (r->call.op) {

@@ -36,6 +36,8 @@ NETWORKS = {
     "ReLU's gradient behind a convolution's": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(),
                               nn.Conv2d(5, 2, 3), nn.Flatten()), 3),
+    "ReLU's gradient before overlapping pooling's": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1), nn.Conv2d(4, 2, 3), nn.Flatten()), 1),
     "sum and ReLU behind normalisation": (lambda: nn.Sequential(ResidualBlock(), ResidualBlock(), nn.Flatten()), 4),
 }
 
@@ -70,6 +72,22 @@ def test_elementwise_calls_run_behind_others_and_change_no_bit(name, threads):
     assert replayed == losses
     for actual, expected in zip(others, weights):
         np.testing.assert_array_equal(actual, expected)
+
+
+def test_relu_takes_its_mask_from_the_pooled_map():
+    attributes = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "dilation": (1, 1), "ceil_mode": 0}
+
+    def step(x):
+        y = launch.relu_forward(x)
+        pooled, argmax = launch.max_pool2d_forward(y, **attributes)
+        dx = launch.relu_backward(launch.max_pool2d_backward(launch.exp(pooled), argmax, input=(12, 12), **attributes), y)
+        return launch.add(dx, x)
+
+    program = capture(step)
+    for seed in range(5):
+        x = images(seed=seed)
+        np.testing.assert_array_equal(program(x).numpy(), step(x).numpy())
+    assert "1 relu_gradient_before_pooling" in program.summary()
 
 
 def test_no_lasting_write_moves_before_a_call_that_may_fail():
