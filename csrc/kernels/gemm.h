@@ -9,7 +9,7 @@
  * which also read longer runs of B. */
 
 #if defined(VEC_AVX512)
-enum { TILE_ROWS = 14, TILE_VECS = 2, WIDE_ROWS = 4, TILE_MASKED = 1 }; /* a masked load costs what a plain one does */
+enum { TILE_ROWS = 14, TILE_VECS = 2, WIDE_ROWS = 6, TILE_MASKED = 1 }; /* a masked load costs what a plain one does */
 #elif defined(VEC_AVX2)
 enum { TILE_ROWS = 6, TILE_VECS = 2, WIDE_ROWS = 2, TILE_MASKED = 0 };
 #else
@@ -133,7 +133,8 @@ static tile_function *const tiles[TILE_ROWS][TILE_VECS][2][3] = {TILES(TILE_ENTR
 /* Wider tiles of whole vectors. */
 #define TILES_WIDE_2(X) TILE_ORDERS(X, 1, 8, 0) TILE_ORDERS(X, 2, 4, 0)
 #if defined(VEC_AVX512)
-#define TILES_WIDE(X) TILES_WIDE_2(X) TILE_ORDERS(X, 3, 4, 0) TILE_ORDERS(X, 4, 4, 0)
+#define TILES_WIDE(X)                                                                                                   \
+    TILES_WIDE_2(X) TILE_ORDERS(X, 3, 4, 0) TILE_ORDERS(X, 4, 4, 0) TILE_ORDERS(X, 5, 4, 0) TILE_ORDERS(X, 6, 4, 0)
 #else
 #define TILES_WIDE TILES_WIDE_2
 #endif

@@ -313,7 +313,7 @@ static void multiply_narrow(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_e
     const ptrdiff_t step = by_place ? c->plane : c->w.gap, weight_step = by_place ? c->weight->cols : c->depth * c->weight->cols;
     const ptrdiff_t inner = c->batch / c->h.taps;
     for (ptrdiff_t p = 0, n; p < pixels; p += n) {
-        n = fnn_min(c->K->tile_cols, pixels - p);
+        n = fnn_min(2 * c->K->tile_cols, pixels - p);
         c->K->gemm_tile(c->width, n, (t_end - t) * inner, c->run, panel, c->b_offset + t * inner, 1, weight_step,
                         fnn_at(a, p, c->dtype), c->a_offset + t * inner, step, fnn_at(product, p, c->dtype), pitch, 0);
     }
