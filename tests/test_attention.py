@@ -78,3 +78,16 @@ def test_captured_steps_are_eager_ones():
         results.append([float(step(x)) for _ in range(4)])
     assert results[0] == results[1]
     assert step.obstacle is None and step.replays == 2
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_dropped_weights(causal):
+    """Queries of 0 see all keys alike; values that are unit vectors show the weights."""
+    queries, keys = fastnn.zeros(8, 2, 60, 4), fastnn.zeros(8, 2, 60, 4)
+    values = fastnn.broadcast_to(fastnn.eye(60), (8, 2, 60, 60))
+    y = fastnn.scaled_dot_product_attention(queries, keys, values, dropout_p=0.25, is_causal=causal).numpy()
+    seen = np.tri(60, dtype=bool) if causal else np.ones((60, 60), bool)
+    expected = np.broadcast_to(seen / seen.sum(1, keepdims=True) / 0.75, y.shape)
+    assert not y[..., ~seen].any()
+    np.testing.assert_allclose(y[y != 0], expected[y != 0], rtol=1e-5)
+    assert abs((y[..., seen] == 0).mean() - 0.25) < 0.02
