@@ -3,12 +3,12 @@
  *
  * Sequences are independent: a chunk is a block of them and walks its steps alone, without waiting for others; the
  * hidden state's weight is packed once for all. Backward likewise; the weights' gradients are products over all
- * steps, made after. Few sequences make few chunks: batches should hold 16 or more. */
+ * steps, made after. Fewer than 8 sequences make one chunk. */
 #include "order.h"
 
 #include <string.h>
 
-enum { FEW_ROWS = 8, ROWS = 16, MOST_ROWS = 56, WANTED_CHUNKS = 16, PACK_PANELS = 4 };
+enum { FEW_ROWS = 4, ROWS = 16, MOST_ROWS = 56, WANTED_CHUNKS = 16, PACK_PANELS = 4 };
 
 /* A (T, N, width) tensor with unit stride along its last axis; in elements. */
 typedef struct {
@@ -45,7 +45,7 @@ static plan plan_of(const fnn_call *call, const fnn_tensor *gates, const fnn_ten
               .units = weight->shape[1],
               .weight = weight};
     p.gates = gates_of(p.mode);
-    const ptrdiff_t least = p.batch >= 2 * ROWS ? ROWS : FEW_ROWS;
+    const ptrdiff_t least = fnn_min(fnn_max(p.batch / 2, FEW_ROWS), ROWS); /* small batches make two chunks */
     p.rows = fnn_min(fnn_max(fnn_ceil_div(p.batch, WANTED_CHUNKS), least), MOST_ROWS);
     p.rows = fnn_max(fnn_ceil_div(p.batch, fnn_max(fnn_ceil_div(p.batch, p.rows), 1)), 1);
     p.chunks = fnn_ceil_div(p.batch, p.rows);
