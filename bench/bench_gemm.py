@@ -1,7 +1,7 @@
 """Matrix products beside PyTorch: squares, and the three passes of an MLP's layers, verified, then timed in turns.
 
     python -m pytest bench/bench_gemm.py [--threads 2] [--benchmark-enable --benchmark-json FILE]
-    python bench/bench_gemm.py [--threads 2] [--seconds 0.5] [--only square] [--precision medium]      # the same as a table
+    python bench/bench_gemm.py [--threads 2] [--seconds 0.5] [--only square] [--precision medium]    # as a table
 
 PyTorch computes in float32, but at `--precision medium` in bfloat16, from bfloat16 matrices.
 """
@@ -63,7 +63,8 @@ def pair(product: Product) -> list[Callable[[], Any]]:
     x, weight, bias, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
     fx, fw, fb, fdy = map(fastnn.tensor, (x, weight, bias, dy))
     medium = fastnn.get_float32_matmul_precision() == "medium"
-    tx, tw, tb, tdy = (torch.from_numpy(a).to(torch.bfloat16 if medium else torch.float32, copy=True) for a in (x, weight, bias, dy))
+    dtype = torch.bfloat16 if medium else torch.float32
+    tx, tw, tb, tdy = (torch.from_numpy(a).to(dtype, copy=True) for a in (x, weight, bias, dy))
     shape = {"backward_input": (batch, inputs), "backward_weight": (outputs, inputs)}.get(which, (batch, outputs))
     y, ty = fastnn.zeros(shape), torch.zeros(shape, dtype=tx.dtype)
     return {
@@ -81,7 +82,8 @@ def verify(functions: Sequence[Callable[[], Any]]) -> None:
     """Raises where fastnn and PyTorch differ by more than rounding."""
     got, want = np.asarray(functions[0]()), functions[1]().float().numpy()
     error = abs(got - want).max() / abs(want).max()
-    assert error < TOLERANCE[fastnn.get_float32_matmul_precision()], f"fastnn and PyTorch differ by {error:.1e} of the largest element"
+    tolerance = TOLERANCE[fastnn.get_float32_matmul_precision()]
+    assert error < tolerance, f"fastnn and PyTorch differ by {error:.1e} of the largest element"
 
 
 def measure(product: Product, seconds: float) -> dict[str, float]:
@@ -122,7 +124,8 @@ def main() -> None:
               f"{m['ratio']:6.2f} {m['ratio_of_least']:6.2f}", flush=True)
     if ratios:
         mean = math.exp(statistics.mean(map(math.log, ratios)))
-        print(f"geometric mean {mean:.3f}, least {min(ratios):.2f}, {_core.get_isa()}, {options.precision}, {options.threads} threads")
+        print(f"geometric mean {mean:.3f}, least {min(ratios):.2f}, {_core.get_isa()}, {options.precision}, "
+              f"{options.threads} threads")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ typedef struct {
     ptrdiff_t step, tile, plane;
 } fnn_amx_operand;
 
-/* One strip of float32 values: `wide` rows of A, or, with `columns`, columns of B, by `depth` values of k; strides in elements. */
+/* One strip of float32 values: `wide` rows of A, or, with `columns`, columns of B, by `depth` values of k; strides in
+ * elements. */
 typedef struct {
     const float *data;
     ptrdiff_t wide, depth, wide_step, k_step;
@@ -24,8 +25,8 @@ typedef struct {
     void (*begin)(void);
     void (*end)(void);
     void (*split)(int planes, const fnn_amx_strip *from, void *to, float *bad);
-    void (*multiply)(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a, const fnn_amx_operand *b,
-                     float *c, int accumulate);
+    void (*multiply)(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a,
+                     const fnn_amx_operand *b, float *c, int accumulate);
     void (*store)(ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row, float *bad);
 } fnn_amx_kernels;
 

@@ -72,17 +72,17 @@ PRECISIONS = ("highest", "high", "medium")
 def set_float32_matmul_precision(precision):
     """Chooses what products of float32 numbers are made of where the CPU has bfloat16 matrix units (level ``amx``).
 
-    Linear layers and matrix products take part, forward and backward, where they are large enough to gain. On other levels all three
-    are float32.
+    Linear layers and matrix products take part, forward and backward, where they are large enough to gain. On other
+    levels all three are float32.
     A call with an infinity or NaN in it is made of float32 multiply-adds.
 
     Parameters
     ----------
     precision : {"highest", "high", "medium"}
-        "highest" (default): each factor as three bfloat16 numbers, six products. Where nonzero factors are between 2**-100 and
-        2**127 and their products above 2**-100, the error is about half that of float32 multiply-adds, at most 1.5 times it where
-        single products outweigh their sums. "high": two bfloat16 numbers, three products: a relative error of about 2**-16 a
-        product. "medium": one, 2**-8.
+        "highest" (default): each factor as three bfloat16 numbers, six products. Where nonzero factors are between
+        2**-100 and 2**127 and their products above 2**-100, the error is about half that of float32 multiply-adds, and
+        at most 1.5 times it where single products outweigh their sums. "high": two bfloat16 numbers, three products: a
+        relative error of about 2**-16 a product. "medium": one, 2**-8.
 
     Raises
     ------
@@ -90,7 +90,8 @@ def set_float32_matmul_precision(precision):
         For anything else.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"set_float32_matmul_precision: precision is {precision!r}, but must be 'highest', 'high' or 'medium'")
+        raise ValueError(f"set_float32_matmul_precision: precision is {precision!r}, but must be 'highest', 'high' or "
+                         "'medium'")
     bump_settings()
     fnn_set_matmul_precision(PRECISIONS.index(precision))
 

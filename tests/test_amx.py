@@ -1,4 +1,4 @@
-"""float32 products on bfloat16 matrix units: accuracy beside multiply-adds, what is not finite, bits, programs, the setting itself."""
+"""float32 products on bfloat16 matrix units: accuracy beside multiply-adds, what is not finite, bits, programs, setting."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from fastnn import _core, testing
 from fastnn._core import launch
 
 PRECISIONS = ("highest", "high", "medium")
-needs_amx = pytest.mark.skipif("amx" not in _core.available_isas(), reason="this machine has no AMX, or the system refuses it")
+needs_amx = pytest.mark.skipif("amx" not in _core.available_isas(), reason="no AMX here, or the system refuses it")
 SHAPES = [(256, 256, 256), (257, 300, 333), (400, 161, 1000), (160, 1024, 95)]  # all large enough for the matrix units
 
 
@@ -33,8 +33,8 @@ def product(a, b, isa="amx", precision="highest"):
 
 
 def operands(kind, m, n, k):
-    """Matrices of one kind: well scaled; all positive, where errors of one sign would add up; of many magnitudes; with rows and columns
-    that cancel."""
+    """Matrices of one kind: well scaled; all positive, where errors of one sign would add up; of many magnitudes; with
+    sums that cancel."""
     rng = np.random.default_rng(5)
     a, b = rng.standard_normal((m, k)), rng.standard_normal((k, n))
     if kind == "positive":
@@ -67,7 +67,7 @@ def test_highest_is_as_accurate_as_multiply_adds(shape, kind):
     assert ours.tobytes() != theirs.tobytes(), "this shape does not test the matrix units"
     worst, mean = errors(ours, a, b)
     worst_fma, mean_fma = errors(theirs, a, b)
-    # Where one product outweighs all others, a multiply-add's one rounding is the best there can be; here it has company.
+    # Where one product outweighs all others, a multiply-add's one rounding is the best there can be.
     factor = 1.5 if kind == "wide" else 0.75
     assert worst <= factor * worst_fma and mean <= factor * mean_fma
 
@@ -148,7 +148,7 @@ def test_same_bits_for_any_threads_and_strides(precision):
 @needs_amx
 def test_batches_and_operands_that_come_in_slabs():
     rng = np.random.default_rng(4)
-    a, b = rng.standard_normal((2, 3, 130, 256)).astype(np.float32), rng.standard_normal((3, 256, 200)).astype(np.float32)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 130, 256), (3, 256, 200)))
     got = product(a, b)
     for i in np.ndindex(2, 3):
         assert errors(got[i], a[i], b[i[1]])[0] < 2.0**-21
@@ -184,5 +184,6 @@ def test_the_setting():
 @pytest.mark.parametrize("isa", ["avx512", "amx"])
 def test_the_environment_caps_the_level(isa):
     code = "from fastnn import _core; print(_core.get_isa(), _core.isa_reason())"
-    run = subprocess.run([sys.executable, "-c", code], env={**os.environ, "FASTNN_ISA": isa}, capture_output=True, text=True)
+    environment = {**os.environ, "FASTNN_ISA": isa}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert run.stdout.split() == [isa, f"FASTNN_ISA={isa}"]

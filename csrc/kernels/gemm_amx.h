@@ -1,18 +1,21 @@
 /* gemm_amx.h: float32 products on bfloat16 matrix units (Intel AMX).
  *
- * An operand is split into `planes` bfloat16 parts, each the rounding of what the parts before it leave: x = x0 + x1 + x2 exactly
- * for three planes, x0 + x1 to 2^-17 |x| for two, x0 to 2^-9 |x| for one. Of the products of parts those up to x0 y2, x1 y1, x2 y0
- * are added, the small ones first: 6, 3 or 1 (Henry, Tang and Heinecke, arXiv 1904.06376). What six leave out is at most 2^-24 |xy|,
- * the error of one rounding. A unit sums 32 products and then adds them to C: fewer roundings than a chain of multiply-adds.
+ * An operand is split into `planes` bfloat16 parts, each the rounding of what the parts before it leave: x = x0 + x1 +
+ * x2 exactly for three planes, x0 + x1 to 2^-17 |x| for two, x0 to 2^-9 |x| for one. Of the products of parts those up
+ * to x0 y2, x1 y1, x2 y0 are added, the small ones first: 6, 3 or 1 (Henry, Tang and Heinecke, arXiv 1904.06376). What
+ * six leave out is at most 2^-24 |xy|, the error of one rounding. A unit sums 32 products and then adds them to C:
+ * fewer roundings than a chain of multiply-adds.
  *
- * Layout. A tile is 16 rows of 64 bytes. One step of a product takes 32 values of k: a row of A's tile holds its 32 bfloat16 values,
- * a row of B's tile those of two k for 16 columns. Which k are paired is free as long as A and B agree: k and k + 16 are, since two
- * vectors then become one by a shift and a blend, without a permutation, whether they run along k or across it. */
+ * Layout. A tile is 16 rows of 64 bytes. One step of a product takes 32 values of k: a row of A's tile holds its 32
+ * bfloat16 values, a row of B's tile those of two k for 16 columns. Which k are paired is free as long as A and B
+ * agree: k and k + 16 are, since two vectors then become one by a shift and a blend, without a permutation, whether
+ * they run along k or across it. */
 enum { AMX_TILE = FNN_AMX_TILE, AMX_STEP = FNN_AMX_STEP, AMX_TILE_BYTES = FNN_AMX_TILE_BYTES };
 
 /* GCC 12's tile intrinsics do not say which memory they read; these do. */
-#define AMX_LOAD(tile, from) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"((ptrdiff_t)64) : "memory")
-#define AMX_STORE(tile, to) __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((ptrdiff_t)64) : "memory")
+#define AMX_ROW "r"((ptrdiff_t)64)
+#define AMX_LOAD(tile, from) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), AMX_ROW : "memory")
+#define AMX_STORE(tile, to) __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), AMX_ROW : "memory")
 #define AMX_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile ::: "memory")
 #define AMX_MULTIPLY(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::: "memory")
 
@@ -22,7 +25,8 @@ typedef struct {
     uint8_t rows[16];
 } amx_config;
 
-/* amx_begin: all eight tiles are 16 rows of 64 bytes, on this thread. amx_end: no tiles: the system need not save them. */
+/* amx_begin: all eight tiles are 16 rows of 64 bytes, on this thread. amx_end: no tiles: the system need not save
+ * them. */
 static void amx_begin_kernel(void) {
     amx_config config = {.palette = 1};
     for (int t = 0; t < 8; t++) config.row_bytes[t] = 64, config.rows[t] = 16;
@@ -32,7 +36,8 @@ static void amx_end_kernel(void) { __asm__ volatile("tilerelease" ::: "memory");
 
 /* ---- splitting ---- */
 
-/* Bits of x rounded to bfloat16, half away from zero: what is cut off has either sign, so that its products do not add up. */
+/* Bits of x rounded to bfloat16, half away from zero: what is cut off has either sign, so that its products do not add
+ * up. */
 INLINE __m512i amx_round(__m512 x) { return _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000)); }
 INLINE __m512 amx_rest(__m512 x, __m512i rounded) {
     return _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32((int)0xffff0000))));
@@ -41,8 +46,8 @@ INLINE void amx_put(char *to, __m512i low, __m512i high) {
     _mm512_store_si512(to, _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(low, 16), high));
 }
 
-/* One row of a tile in each plane: pairs (x, y). bad becomes NaN where a value is not finite or rounds to infinity: its rest is NaN or
- * infinite. */
+/* One row of a tile in each plane: pairs (x, y). bad becomes NaN where a value is not finite or rounds to infinity:
+ * its rest is NaN or infinite. */
 INLINE __m512 amx_split_row(__m512 x, __m512 y, char *to, ptrdiff_t plane, int planes, __m512 bad) {
     __m512i i = amx_round(x), j = amx_round(y);
     amx_put(to, i, j);
@@ -58,11 +63,11 @@ INLINE __m512 amx_split_row(__m512 x, __m512 y, char *to, ptrdiff_t plane, int p
 
 INLINE __mmask16 amx_first(ptrdiff_t n) { return n >= AMX_TILE ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
 
-/* One tile in each plane of `to`: `wide` rows of A (columns of B), at most 16, by `depth` values of k, at most 32; the others count as
- * 0. along: neighbours in memory are neighbours in k, and a line is one row of A (column of B); else a line is one k. turned: lines are
- * not what a tile's rows hold. */
-INLINE void amx_split_tile(const float *x, ptrdiff_t line, ptrdiff_t wide, ptrdiff_t depth, int along, int turned, char *to,
-                           ptrdiff_t plane, int planes, __m512 *bad) {
+/* One tile in each plane of `to`: `wide` rows of A (columns of B), at most 16, by `depth` values of k, at most 32; the
+ * others count as 0. along: neighbours in memory are neighbours in k, and a line is one row of A (column of B); else a
+ * line is one k. turned: lines are not what a tile's rows hold. */
+INLINE void amx_split_tile(const float *x, ptrdiff_t line, ptrdiff_t wide, ptrdiff_t depth, int along, int turned,
+                           char *to, ptrdiff_t plane, int planes, __m512 *bad) {
     const int whole = wide == AMX_TILE && depth == AMX_STEP;
     const ptrdiff_t low_lines = along ? wide : depth, high_lines = along ? wide : depth - AMX_TILE;
     const __mmask16 low = amx_first(along ? depth : wide), high = amx_first(along ? depth - AMX_TILE : wide);
@@ -110,8 +115,8 @@ INLINE void amx_split_strip(int planes, int along, int turned, const fnn_amx_str
 static void amx_split_kernel(int planes, const fnn_amx_strip *s, void *to, float *bad_values) {
     __m512 bad = _mm512_load_ps(bad_values);
     const int along = s->k_step == 1 || s->wide_step != 1;
-#define SPLIT(p)                                                                                                        \
-    if (along) s->columns ? amx_split_strip(p, 1, 1, s, to, &bad) : amx_split_strip(p, 1, 0, s, to, &bad);              \
+#define SPLIT(p)                                                                                                       \
+    if (along) s->columns ? amx_split_strip(p, 1, 1, s, to, &bad) : amx_split_strip(p, 1, 0, s, to, &bad);             \
     else s->columns ? amx_split_strip(p, 0, 0, s, to, &bad) : amx_split_strip(p, 0, 1, s, to, &bad);
     if (planes == 3) {
         SPLIT(3)
@@ -127,15 +132,15 @@ static void amx_split_kernel(int planes, const fnn_amx_strip *s, void *to, float
 /* ---- the product of two strips ---- */
 
 /* Tiles 0 to 3 are C's, 4 and 5 A's, 6 and 7 B's. */
-#define AMX_NEW_A(p)                                                                                                    \
-    do {                                                                                                                \
-        AMX_LOAD(4, p);                                                                                                 \
-        if (row_tiles > 1) AMX_LOAD(5, (p) + at);                                                                       \
+#define AMX_NEW_A(p)                                                                                                   \
+    do {                                                                                                               \
+        AMX_LOAD(4, p);                                                                                                \
+        if (row_tiles > 1) AMX_LOAD(5, (p) + at);                                                                      \
     } while (0)
-#define AMX_NEW_B(p)                                                                                                    \
-    do {                                                                                                                \
-        AMX_LOAD(6, p);                                                                                                 \
-        if (col_tiles > 1) AMX_LOAD(7, (p) + bt);                                                                       \
+#define AMX_NEW_B(p)                                                                                                   \
+    do {                                                                                                               \
+        AMX_LOAD(6, p);                                                                                                \
+        if (col_tiles > 1) AMX_LOAD(7, (p) + bt);                                                                      \
     } while (0)
 
 INLINE void amx_products(int row_tiles, int col_tiles) {
@@ -146,8 +151,8 @@ INLINE void amx_products(int row_tiles, int col_tiles) {
 }
 
 /* One step. Between products one operand changes, so that six take seven loads of each kind, three take four. */
-INLINE void amx_step(const char *a, ptrdiff_t at, ptrdiff_t ap, const char *b, ptrdiff_t bt, ptrdiff_t bp, int planes, int row_tiles,
-                     int col_tiles) {
+INLINE void amx_step(const char *a, ptrdiff_t at, ptrdiff_t ap, const char *b, ptrdiff_t bt, ptrdiff_t bp, int planes,
+                     int row_tiles, int col_tiles) {
     AMX_NEW_A(a);
     if (planes == 3) {
         AMX_NEW_B(b + 2 * bp);
@@ -171,8 +176,8 @@ INLINE void amx_step(const char *a, ptrdiff_t at, ptrdiff_t ap, const char *b, p
     amx_products(row_tiles, col_tiles);
 }
 
-INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_operand *pb, float *c, int accumulate, int planes,
-                    int row_tiles, int col_tiles) {
+INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_operand *pb, float *c, int accumulate,
+                    int planes, int row_tiles, int col_tiles) {
     enum { FLOATS = AMX_TILE_BYTES / sizeof(float) };
     const ptrdiff_t at = pa->tile, ap = pa->plane, a_step = pa->step, bt = pb->tile, bp = pb->plane, b_step = pb->step;
     const char *a = pa->data, *b = pb->data;
@@ -188,8 +193,8 @@ INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_op
         AMX_ZERO(2);
         AMX_ZERO(3);
     }
-    /* Storing a tile takes the vector units, and after half a microsecond without work they need 250 ns to come back: one addition
-     * a step keeps them. */
+    /* Storing a tile takes the vector units, and after half a microsecond without work they need 250 ns to come back:
+     * one addition a step keeps them. */
     __m512 awake = _mm512_setzero_ps();
     for (ptrdiff_t s = 0; s < steps; s++, a += a_step, b += b_step) {
         amx_step(a, at, ap, b, bt, bp, planes, row_tiles, col_tiles);
@@ -204,10 +209,10 @@ INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_op
 /* c (row_tiles x col_tiles tiles, two a row, each dense) (+)= the sum over steps of A's tiles times B's. */
 static void amx_multiply_kernel(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a,
                                 const fnn_amx_operand *b, float *c, int accumulate) {
-#define RUN(p)                                                                                                          \
-    if (row_tiles == 2 && col_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 2, 2);                                 \
-    else if (row_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 2, 1);                                              \
-    else if (col_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 1, 2);                                              \
+#define RUN(p)                                                                                                         \
+    if (row_tiles == 2 && col_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 2, 2);                                \
+    else if (row_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 2, 1);                                             \
+    else if (col_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 1, 2);                                             \
     else amx_run(steps, a, b, c, accumulate, p, 1, 1);
     if (planes == 3) {
         RUN(3)
@@ -220,7 +225,8 @@ static void amx_multiply_kernel(int planes, int row_tiles, int col_tiles, ptrdif
 }
 
 /* c (rows x cols, at most 32 x 32) = the four tiles; bad (16) becomes NaN where a sum is not finite. */
-static void amx_store_kernel(ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row, float *bad) {
+static void amx_store_kernel(ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row,
+                             float *bad) {
     __m512 any = _mm512_load_ps(bad);
     for (ptrdiff_t i = 0; i < rows; i++)
         for (ptrdiff_t j = 0; j < cols; j += AMX_TILE) {

@@ -1,12 +1,12 @@
 /* gemm_amx.c: plans of float32 products on bfloat16 matrix units (kernels/gemm_amx.h).
  *
- * One parallel loop splits strips of A and of B, a second one multiplies: a chunk is a block of C, which waits in scratch as float32
- * tiles while the chunk walks k in blocks, short enough for the second-level cache to hold its strips. So the sum over k is one
- * chain, whatever the blocks. What does not fit in SLAB_BYTES is split and multiplied a slab of columns and a slab of rows at a time.
+ * One parallel loop splits strips of A and of B, a second one multiplies: a chunk is a block of C, which waits in
+ * scratch as float32 tiles while the chunk walks k in blocks, short enough for the second-level cache to hold its
+ * strips. So the sum over k is one chain, whatever the blocks. What does not fit in SLAB_BYTES is split and multiplied
+ * a slab of columns and a slab of rows at a time.
  *
- * Rejected, on the reference machine: splitting a chunk's strips between its products, in pieces of 128 elements: products and splits
- * overlap little, since loads of tiles wait for earlier stores whose addresses share the last twelve bits, and every chunk splits again
- * what others have split: 224 GFLOP/s a core at 1024 against 280. */
+ * Rejected, on the reference machine: splitting a chunk's own strips between its products, in pieces of 128 elements.
+ * The two overlap little, and chunks split again what others have split: 224 GFLOP/s a core at 1024 against 250. */
 #include "gemm_amx.h"
 #include "../amx.h"
 
@@ -15,10 +15,10 @@ enum {
     STEP = FNN_AMX_STEP,
     PLANE_BYTES = 2 * FNN_AMX_TILE_BYTES, /* of a strip's step */
     C_BYTES = 4 * FNN_AMX_TILE_BYTES,
-    BLOCK = 8,                /* most strips of A, and of B, in a chunk */
+    BLOCK = 8,                /* most strips of A, and of B, in a chunk, of two or three planes */
     LEAST_BLOCK = 4,          /* fewest, where there are more */
     BLOCK_STEPS = 16,         /* of a block of k: 0.8 MB of each operand */
-    FEW_CHUNKS = 8,           /* enough for most machines: smaller blocks read split strips more often (128 GFLOP/s of 760 at 512) */
+    FEW_CHUNKS = 8,           /* enough for most machines: smaller blocks read split strips more often */
     SLAB_BYTES = 48 << 20     /* of each operand, split */
 };
 static const double CHUNK_NS = 50000;
@@ -50,9 +50,12 @@ static ptrdiff_t batches(const fnn_gemm *g) {
 
 /* ---- what it costs ---- */
 
-/* On the reference machine a product of two tiles takes 6 ns and a multiply-add of an avx512 core 12.5 ps, both while all cores
- * compute; splitting an element takes 0.5 to 0.9 ns where it comes from and goes to the third-level cache; the second loop 3 us. */
-static double split_ns(const fnn_gemm *g, ptrdiff_t elements) { return (0.25 + 0.22 * planes_of(g)) * (double)elements; }
+/* On the reference machine a product of two tiles takes 6 ns and a multiply-add of an avx512 core 12.5 ps, both while
+ * all cores compute; splitting an element takes 0.5 to 0.9 ns where it comes from and goes to the third-level cache;
+ * the second loop 3 us. */
+static double split_ns(const fnn_gemm *g, ptrdiff_t elements) {
+    return (0.25 + 0.22 * planes_of(g)) * (double)elements;
+}
 
 double fnn_gemm_amx_cost(const fnn_gemm *g) {
     const int planes = planes_of(g), products = planes * (planes + 1) / 2;
@@ -71,9 +74,11 @@ int fnn_gemm_amx_suits(const fnn_gemm *g) {
 static void make_grid(plan *p) {
     double wanted = fnn_gemm_amx_cost(p->g) / (CHUNK_NS * (double)(batches(p->g) * p->row_slabs * p->col_slabs));
     if (wanted > FEW_CHUNKS) wanted = FEW_CHUNKS;
-    p->row_blocks = fnn_ceil_div(p->strips, BLOCK);
-    if (p->strips >= 2 * LEAST_BLOCK) p->row_blocks = fnn_round_up(p->row_blocks, 2); /* equal shares for even numbers of threads */
-    p->col_blocks = fnn_ceil_div(p->panels, BLOCK);
+    const ptrdiff_t block = p->planes == 1 ? 2 * BLOCK : BLOCK; /* what is a third as large can be twice as long */
+    p->row_blocks = fnn_ceil_div(p->strips, block);
+    /* Equal shares for even numbers of threads. */
+    if (p->strips >= 2 * LEAST_BLOCK) p->row_blocks = fnn_round_up(p->row_blocks, 2);
+    p->col_blocks = fnn_ceil_div(p->panels, block);
     while ((double)(p->row_blocks * p->col_blocks) < wanted) {
         ptrdiff_t high = p->strips / p->row_blocks, wide = p->panels / p->col_blocks;
         if (high >= 2 * LEAST_BLOCK && high >= wide) p->row_blocks *= 2;
@@ -130,8 +135,9 @@ static void epilogue(const plan *p, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, pt
     const fnn_gemm *g = p->g;
     const fnn_epilogue *e = &g->epilogue;
     if (!e->bias && !e->residual && !e->activation) return;
-    fnn_kernels_of(FNN_FLOAT32)->gemm_epilogue(rows, cols, p->c + i * g->c.row + j, g->c.row, e->bias ? (const float *)e->bias + j : NULL,
-                                               e->residual ? (const float *)e->residual + i * g->residual_row + j : NULL,
+    const float *bias = e->bias ? (const float *)e->bias + j : NULL;
+    const float *residual = e->residual ? (const float *)e->residual + i * g->residual_row + j : NULL;
+    fnn_kernels_of(FNN_FLOAT32)->gemm_epilogue(rows, cols, p->c + i * g->c.row + j, g->c.row, bias, residual,
                                                g->residual_row, e->activation);
 }
 
