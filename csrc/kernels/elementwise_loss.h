@@ -27,8 +27,8 @@ static void bce_with_logits_backward_kernel FNN_ELEMENTWISE_ARGS {
                store_lanes(dx + i, vec_mul(vec_sub(s, wt), load_lanes(dy + i, lanes)), lanes););
 }
 
-/* Binary cross-entropy of the probability x, t the target: -(t log x + (1 - t) log(1 - x)), logarithms at least -100; its slope
- * (x - t) / (x (1 - x)), the divisor at least 1e-12: both limits are PyTorch's. NaN stays. */
+/* Binary cross-entropy of the probability x, t the target: -(t log x + (1 - t) log(1 - x)), logarithms at least -100; its
+ * slope (x - t) / (x (1 - x)), the divisor at least 1e-12: both limits are PyTorch's. NaN stays. */
 INLINE vec bce(vec x, vec t) {
     const vec least = vec_set1(-100);
     vec yes = vec_max(least, vec_log(x)), no = vec_max(least, vec_log1p(vec_neg(x)));

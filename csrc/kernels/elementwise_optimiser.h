@@ -95,18 +95,19 @@ static void adagrad_step_kernel FNN_ELEMENTWISE_ARGS {
                store_lanes(w_out + i, vec_add(w, vec_div(vec_mul(rate, g), vec_add(vec_sqrt(s), eps))), lanes););
 }
 
-/* s = alpha s + (1 - alpha) g^2; centred: a += (1 - alpha) (g - a), d = g / (sqrt(s - a^2) + eps), else d = g / (sqrt(s) + eps);
- * with momentum b = momentum b + d, w -= lr b, else w -= lr d  (Tieleman and Hinton, 2012; Graves, 2013). a and b: out, in, or
- * NULL. attr: alpha, eps, weight_decay, maximize, momentum */
-INLINE void rmsprop(ptrdiff_t n, void *const *out, const void *const *in, real *a_out, const real *a_in, real *b_out, const real *b_in,
-                    double lr, const double *attr) {
+/* s = alpha s + (1 - alpha) g^2; centred: a += (1 - alpha) (g - a), d = g / (sqrt(s - a^2) + eps), else
+ * d = g / (sqrt(s) + eps); with momentum b = momentum b + d, w -= lr b, else w -= lr d  (Tieleman and Hinton, 2012; Graves,
+ * 2013). a and b: out and in, or NULL. attr: alpha, eps, weight_decay, maximize, momentum */
+INLINE void rmsprop(ptrdiff_t n, void *const *out, const void *const *in, real *a_out, const real *a_in, real *b_out,
+                    const real *b_in, double lr, const double *attr) {
     real *w_out = out[0], *s_out = out[1];
     const real *w_in = in[0], *g_in = in[1], *s_in = in[2];
     const gradient_rule rule = make_gradient_rule(lr, attr[2], 0, attr[3]);
     const vec old = constant(attr[0]), fresh = constant(1 - attr[0]), eps = constant(attr[1]), rate = constant(-lr);
     const vec momentum = constant(b_in ? attr[4] : 0);
     EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
-               vec s = vec_add(vec_mul(old, load_lanes(s_in + i, lanes)), vec_mul(vec_mul(fresh, g), g)); vec square = s;
+               vec s = vec_add(vec_mul(old, load_lanes(s_in + i, lanes)), vec_mul(vec_mul(fresh, g), g));
+               vec square = s;
                store_lanes(s_out + i, s, lanes);
                if (a_in) {
                    vec a = load_lanes(a_in + i, lanes);
@@ -166,7 +167,7 @@ static void nadam_product_kernel FNN_ELEMENTWISE_ARGS {
     EACH_LANES(store_lanes(y + i, vec_mul(load_lanes(product + i, lanes), momentum), lanes););
 }
 
-/* Adam whose momentum looks ahead: with mu, mu' the momenta of this step and the next and P the product of all up to this one,
+/* Adam whose momentum looks ahead: with mu, mu' the momenta of this step and the next and P the product of all so far,
  * w -= lr ((1 - mu) / (1 - P) g + mu' / (1 - P mu') m) / (sqrt(v / (1 - beta2^t)) + eps)  (Dozat, 2016).
  * attr: beta1, beta2, eps, weight_decay, decoupled, maximize, momentum_decay */
 static void nadam_step_kernel FNN_ELEMENTWISE_ARGS {
@@ -176,8 +177,8 @@ static void nadam_step_kernel FNN_ELEMENTWISE_ARGS {
     const double mu = nadam_momentum(t, attr[0], attr[6]), next = nadam_momentum(t + 1, attr[0], attr[6]);
     const gradient_rule rule = make_gradient_rule(lr, attr[3], attr[4], attr[5]);
     const vec of_g = constant(-lr * (1 - mu) / (1 - product)), of_m = constant(-lr * next / (1 - product * next));
-    const vec new1 = constant(1 - attr[0]), old2 = constant(attr[1]), new2 = constant(1 - attr[1]), eps = constant(attr[2]);
-    const vec correction = constant(1 - pow(attr[1], t));
+    const vec new1 = constant(1 - attr[0]), old2 = constant(attr[1]), new2 = constant(1 - attr[1]);
+    const vec eps = constant(attr[2]), correction = constant(1 - pow(attr[1], t));
     (void)step;
     EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
                vec m = first_moment(load_lanes(m_in + i, lanes), g, new1);
@@ -188,17 +189,19 @@ static void nadam_step_kernel FNN_ELEMENTWISE_ARGS {
                store_lanes(w_out + i, vec_add(w, vec_div(vec_mul(of_m, m), divisor)), lanes););
 }
 
-/* Adam that divides by sqrt(v) only once enough steps make its variance known: with m' = m / (1 - beta1^t), R = 2 / (1 - beta2) - 1,
- * r = R - 2 t beta2^t / (1 - beta2^t):  w -= lr m' where r <= 5, else
+/* Adam that divides by sqrt(v) only once enough steps make its variance known: with m' = m / (1 - beta1^t),
+ * R = 2 / (1 - beta2) - 1, r = R - 2 t beta2^t / (1 - beta2^t):  w -= lr m' where r <= 5, else
  * w -= lr m' sqrt((r - 4) (r - 2) R / ((R - 4) (R - 2) r)) sqrt(1 - beta2^t) / (sqrt(v) + eps)  (Liu et al., 2020).
  * attr: beta1, beta2, eps, weight_decay, decoupled, maximize */
 static void radam_step_kernel FNN_ELEMENTWISE_ARGS {
     real *w_out = out[0], *m_out = out[1], *v_out = out[2];
     const real *w_in = in[0], *g_in = in[1], *m_in = in[2], *v_in = in[3];
     const double lr = scalar_input(in, 4), t = scalar_input(in, 5), beta1 = attr[0], beta2 = attr[1];
-    const double correction = 1 - pow(beta2, t), most = 2 / (1 - beta2) - 1, length = most - 2 * t * pow(beta2, t) / correction;
+    const double correction = 1 - pow(beta2, t), most = 2 / (1 - beta2) - 1;
+    const double length = most - 2 * t * pow(beta2, t) / correction;
     const int adaptive = length > 5;
-    const double rectified = adaptive ? sqrt((length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)) : 1;
+    const double variance = (most - 4) * (most - 2) * length;
+    const double rectified = adaptive ? sqrt((length - 4) * (length - 2) * most / variance) : 1;
     const gradient_rule rule = make_gradient_rule(lr, attr[3], attr[4], attr[5]);
     const vec rate = constant(-lr / (1 - pow(beta1, t)) * (adaptive ? rectified * sqrt(correction) : 1));
     const vec new1 = constant(1 - beta1), old2 = constant(beta2), new2 = constant(1 - beta2), eps = constant(attr[2]);
@@ -218,8 +221,8 @@ static void lion_step_kernel FNN_ELEMENTWISE_ARGS {
     const real *w_in = in[0], *g_in = in[1], *m_in = in[2];
     const double lr = scalar_input(in, 3);
     const gradient_rule rule = make_gradient_rule(lr, attr[2], 1, attr[3]);
-    const vec old1 = constant(attr[0]), new1 = constant(1 - attr[0]), old2 = constant(attr[1]), new2 = constant(1 - attr[1]);
-    const vec rate = constant(-lr);
+    const vec old1 = constant(attr[0]), new1 = constant(1 - attr[0]), rate = constant(-lr);
+    const vec old2 = constant(attr[1]), new2 = constant(1 - attr[1]);
     (void)step;
     EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
                vec m = load_lanes(m_in + i, lanes);
@@ -228,8 +231,8 @@ static void lion_step_kernel FNN_ELEMENTWISE_ARGS {
                store_lanes(w_out + i, vec_add(w, vec_mul(rate, direction)), lanes););
 }
 
-/* w towards 0 by lr strength, but not past it, then times 1 / (1 + lr shrink): the proximal step of strength |w| + shrink w^2 / 2
- * (Parikh and Boyd, 2014); what falls below becomes exactly 0.  attr: strength, shrink */
+/* w towards 0 by lr strength, but not past it, then times 1 / (1 + lr shrink): the proximal step of
+ * strength |w| + shrink w^2 / 2 (Parikh and Boyd, 2014); what falls below becomes exactly 0.  attr: strength, shrink */
 static void proximal_step_kernel FNN_ELEMENTWISE_ARGS {
     real *w_out = out[0];
     const real *w_in = in[0];
@@ -241,13 +244,15 @@ static void proximal_step_kernel FNN_ELEMENTWISE_ARGS {
 }
 
 /* a = g, b = w: g + l1 sign(w) + l2 w, the gradient plus the subgradient of l1 |w| + l2 w^2 / 2.  p = l1, l2 */
-BINARY(penalty_gradient, vec_add(a, vec_add(vec_mul(constant(p[0]), sign_formula(b, NULL)), vec_mul(constant(p[1]), b))))
+BINARY(penalty_gradient,
+       vec_add(a, vec_add(vec_mul(constant(p[0]), sign_formula(b, NULL)), vec_mul(constant(p[1]), b))))
 
 /* y = decay y + (1 - decay) x, decay = min(limit, (1 + t) / (10 + t)) while it warms up.  attr: limit, warmup */
 static void ema_update_kernel FNN_ELEMENTWISE_ARGS {
     real *y = out[0];
     const real *average = in[0], *x = in[1];
-    const double t = scalar_input(in, 2), early = (1 + t) / (10 + t), decay = attr[1] != 0 && early < attr[0] ? early : attr[0];
+    const double t = scalar_input(in, 2), early = (1 + t) / (10 + t);
+    const double decay = attr[1] != 0 && early < attr[0] ? early : attr[0];
     const vec fresh = constant(1 - decay);
     (void)step;
     EACH_LANES(vec a = load_lanes(average + i, lanes);

@@ -37,11 +37,11 @@ static const real cos_coefficients[] = {
     -2.5202042363201689e-05, 4.7108740977030149e-07, -6.3863300641004948e-09, 6.5070859914318235e-11};
 #define NORMAL_SHIFT 5
 static const real normal_coefficients[] = {
-    0.769193049750063, -0.6653825028900566, 0.495305615969977, -0.3135331566713157, 0.16502036617036162, -0.06911863870595218,
-    0.02079506680024082, -0.0029933767756934754, -0.0007978694014642332, 0.0005448991058536323, -5.937571136998234e-05,
-    -4.976301019142308e-05, 1.6681145130858423e-05, 3.98149117131527e-06, -2.76905581717351e-06, -3.3774314019777834e-07,
-    4.326871949006702e-07, 4.361250768056437e-08, -6.532036279008487e-08, -1.0211098268947246e-08, 7.182128560435033e-09,
-    2.0139977473743414e-09};
+    0.769193049750063, -0.6653825028900566, 0.495305615969977, -0.3135331566713157, 0.16502036617036162,
+    -0.06911863870595218, 0.02079506680024082, -0.0029933767756934754, -0.0007978694014642332, 0.0005448991058536323,
+    -5.937571136998234e-05, -4.976301019142308e-05, 1.6681145130858423e-05, 3.98149117131527e-06,
+    -2.76905581717351e-06, -3.3774314019777834e-07, 4.326871949006702e-07, 4.361250768056437e-08,
+    -6.532036279008487e-08, -1.0211098268947246e-08, 7.182128560435033e-09, 2.0139977473743414e-09};
 #else
 #define LN2_HI 0x1.62e3p-1f /* 16 bits */
 #define LN2_LO 0x1.2fefa4p-17f
@@ -58,8 +58,8 @@ static const real log_coefficients[] = {0.400001526f, 0.285470873f, 0.234197423f
 static const real sin_coefficients[] = {1.57079637f, -0.64596343f, 0.0796800256f, -0.00460162573f};
 static const real cos_coefficients[] = {1, -1.23370051f, 0.253669232f, -0.0208602864f, 0.000904015673f};
 #define NORMAL_SHIFT 4
-static const real normal_coefficients[] = {0.75528514f, -0.60789657f, 0.3871369f, -0.18652348f, 0.060403768f, -0.007525006f,
-                                           -0.0035120915f, 0.0015695877f, 0.00017838755f, -0.00013242388f};
+static const real normal_coefficients[] = {0.75528514f,    -0.60789657f,   0.3871369f,    -0.18652348f,   0.060403768f,
+                                           -0.007525006f,  -0.0035120915f, 0.0015695877f, 0.00017838755f, -0.00013242388f};
 #endif
 
 /* coefficient[0] + coefficient[1] x + ..., Horner's rule; the loop is unrolled, the count being constant. */
@@ -132,8 +132,8 @@ INLINE vec vec_tanh(vec x) {
     return vec_copysign(vec_select(vec_lt(t, two), corrected, q), x);
 }
 
-/* exp(-u^2 / 2), 0 <= u <= BELL_MAX. The rounding error of u^2 goes into the exponential too: it would cost up to 40 units in
- * the last place. */
+/* exp(-u^2 / 2), 0 <= u <= BELL_MAX. The rounding error of u^2 goes into the exponential too: it would cost up to 40
+ * units in the last place. */
 INLINE vec bell_in_range(vec u) {
     vec half = vec_mul(vec_set1((real)-0.5), u), x = vec_mul(half, u), error = vec_product_error(half, u, x);
     vec n = exp_exponent(x);
@@ -145,9 +145,10 @@ INLINE vec bell_range(vec x) { return vec_min(vec_set1(BELL_MAX), vec_abs(x)); }
 
 INLINE vec vec_bell(vec x) { return bell_in_range(bell_range(x)); }
 
-/* What the normal distribution holds above u >= 0: with k = NORMAL_SHIFT and r = 1 / (u + k), it is bell r P(1 - 2 k r), where
- * bell = bell_in_range(u) (the substitution is Shepherd and Laframboise's, Mathematics of Computation 36, 1981). GELU, u times this,
- * errs by at most 9 units in the last place, far out too, where 1 - erf would have no digit left. */
+/* What the normal distribution holds above u >= 0: with k = NORMAL_SHIFT and r = 1 / (u + k), it is bell r P(1 - 2 k r),
+ * where bell = bell_in_range(u) (the substitution is Shepherd and Laframboise's, Mathematics of Computation 36, 1981).
+ * GELU, u times this, errs by at most 9 units in the last place, far out too, where 1 - erf would have no digit left.
+ * A quotient by a reciprocal's estimate and Newton steps was slower on AVX-512: the division overlaps the rest. */
 INLINE vec vec_normal_tail(vec u, vec bell) {
     vec r = vec_div(vec_set1(1), vec_add(u, vec_set1(NORMAL_SHIFT)));
     vec t = vec_fnma(r, vec_set1(2 * NORMAL_SHIFT), vec_set1(1));

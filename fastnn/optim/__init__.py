@@ -13,4 +13,5 @@ from .sgd import SGD
 
 __all__ = ["EMA", "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "ClipGradNorm", "ClipGradValue", "ElasticNet",
            "Lion", "MaxNorm", "NAdam", "Optimizer", "ParamGroup", "Proximal", "RAdam", "RMSprop", "RandomLocalSearch",
-           "RandomSearch", "clip_each_grad_norm_", "clip_grad_norm_", "clip_grad_value_", "get_total_norm", "lr_scheduler"]
+           "RandomSearch", "clip_each_grad_norm_", "clip_grad_norm_", "clip_grad_value_", "get_total_norm",
+           "lr_scheduler"]
