@@ -2,6 +2,7 @@
 
 from .ops.activation import *
 from .ops.attention import *
+from .ops.augment import *
 from .ops.conv import *
 from .ops.conv_transpose import *
 from .ops.dropout import *

@@ -1,5 +1,6 @@
 /* random.c (ops): uniform, normal, dropout_forward, randperm. Element e of a tensor, counted in canonical order whatever its
  * strides, takes its own bits of the launch's stream (kernels/random.h), so that nothing depends on chunks or threads. */
+#include "generator.h"
 #include "order.h"
 
 #include <float.h>
@@ -25,30 +26,19 @@ static fnn_order canonical_order(const fnn_tensor *t) {
     return order;
 }
 
-/* generator: int64 (2,): seed and number of the launch, to which a captured program adds the record's ordinal. */
-static int check_generator(fnn_call *call, const fnn_tensor *generator) {
-    if (generator->rank == 1 && generator->shape[0] == 2 && fnn_is_contiguous(generator)) return FNN_OK;
-    return fnn_fail(call, FNN_VALUE_ERROR, "argument 'generator' has shape %s, but must be (2,) and dense: seed and counter",
-                    fnn_shape_text(generator));
-}
-
-static fnn_stream stream_of(const fnn_call *call, const fnn_tensor *generator) {
-    const int64_t *state = generator->data;
-    return (fnn_stream){(uint64_t)state[0], (uint64_t)state[1] + (uint64_t)call->attr.i[0]};
-}
-
 /* Fills need an output that the caller gives, of the right dtype. */
 static int check_given(fnn_call *call, int is_ok, const char *allowed) {
     if (call->out[0]->rank < 0) return fnn_fail(call, FNN_TYPE_ERROR, "writes into an output that the caller gives");
     if (!is_ok)
         return fnn_fail(call, FNN_TYPE_ERROR, "output 'y' is %s %s, but must be %s", fnn_dtype_name(call->out[0]->dtype),
                         fnn_shape_text(call->out[0]), allowed);
-    return check_generator(call, call->in[0]);
+    return fnn_check_generator(call, call->in[0]);
 }
 
 static plan make_plan(const fnn_call *call, const fnn_tensor *generator) {
     const fnn_tensor *y = call->out[0];
-    return (plan){.K = fnn_kernels_of(y->dtype), .stream = stream_of(call, generator), .y = canonical_order(y), .call = call};
+    return (plan){.K = fnn_kernels_of(y->dtype), .stream = fnn_stream_of(generator, call->attr.i[0]), .y = canonical_order(y),
+                  .call = call};
 }
 
 /* A staging area for one chunk of y where its elements do not lie in canonical order. */
@@ -121,7 +111,7 @@ static int dropout_infer(fnn_call *call) {
         return fnn_fail(call, FNN_VALUE_ERROR, "p is %g, but must be a probability between 0 and 1", call->attr.f[0]);
     fnn_set_like(call->out[0], x);
     fnn_set_shape(call->out[1], FNN_BOOL, x->rank, x->shape);
-    return check_generator(call, call->in[1]);
+    return fnn_check_generator(call, call->in[1]);
 }
 
 static void dropout_workspace(const fnn_call *call, fnn_workspace *ws) {
@@ -203,7 +193,7 @@ static int randperm_run(fnn_call *call) {
     const fnn_tensor *t = call->out[0];
     int64_t *y = t->data;
     ptrdiff_t step = t->stride[0];
-    source s = {.K = fnn_kernels_of(FNN_FLOAT32), .stream = stream_of(call, call->in[0]), .used = DRAWS};
+    source s = {.K = fnn_kernels_of(FNN_FLOAT32), .stream = fnn_stream_of(call->in[0], call->attr.i[0]), .used = DRAWS};
     for (ptrdiff_t i = 0; i < t->shape[0]; i++) {
         ptrdiff_t j = (ptrdiff_t)next_below(&s, (uint64_t)i + 1);
         y[i * step] = y[j * step];

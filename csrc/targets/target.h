@@ -20,6 +20,7 @@
 #include "../kernels/attention.h"
 #include "../kernels/recurrent.h"
 #include "../kernels/resample.h"
+#include "../kernels/augment.h"
 
 #define CAT_(isa, type) fnn_kernels_##isa##_##type
 #define CAT(isa, type) CAT_(isa, type)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fastnn
 
 from .._core import launch
 from ..checks import whole
+from ..random import default_generator
 from .datasets import ArrayDataset
 
 
@@ -29,11 +30,16 @@ class DataLoader:
         Whether to leave out a last batch that is not full.
     generator : fastnn.Generator, optional
         Source of the orders; the one `fastnn.manual_seed` seeds by default.
+    transform : callable, optional
+        ``transform(x)`` gives what takes the place of a batch's first tensor, after the data set's own transform: random
+        changes for training, such as an `Augment`.
 
     Raises
     ------
     ValueError
         If `batch_size` is not a positive integer, or the arrays do not fit together.
+    TypeError
+        If `transform` cannot be called.
 
     Examples
     --------
@@ -44,12 +50,15 @@ class DataLoader:
     """
 
     def __init__(self, dataset: Any, batch_size: int = 32, shuffle: bool = False, *, drop_last: bool = False,
-                 generator: Any = None) -> None:
+                 generator: Any = None, transform: Callable[[Any], Any] | None = None) -> None:
         if not isinstance(dataset, ArrayDataset):
             dataset = ArrayDataset(*dataset) if isinstance(dataset, tuple) else ArrayDataset(dataset)
         self.dataset = dataset
         self.batch_size = whole("batch_size", batch_size, 1)
         self.shuffle, self.drop_last, self.generator = bool(shuffle), bool(drop_last), generator
+        if transform is not None and not callable(transform):
+            raise TypeError(f"transform is {transform!r}, but must be callable")
+        self.transform = transform
 
     def __len__(self) -> int:
         """Number of batches in a pass."""
@@ -66,11 +75,26 @@ class DataLoader:
         order, samples = self.order(), self.samples
         for start in range(0, samples, self.batch_size):
             stop = min(start + self.batch_size, samples)
-            yield self.gather(slice(start, stop) if order is None else order.as_strided((stop - start,), (1,), start))
+            yield self.batch(slice(start, stop) if order is None else order.as_strided((stop - start,), (1,), start))
 
     def order(self) -> Any:
         """The order of the next pass: an int64 tensor (N,) when shuffling, else None."""
         return fastnn.randperm(len(self.dataset), generator=self.generator) if self.shuffle else None
+
+    def batch(self, rows: Any) -> tuple[Any, ...]:
+        """The given rows as a step takes them: gathered, and the first array's transformed."""
+        first, *others = self.gather(rows)
+        return first if self.transform is None else self.transform(first), *others
+
+    def first(self) -> tuple[Any, ...]:
+        """The first sample as a batch of one; random numbers that this draws are given back."""
+        sources = (default_generator, self.generator, getattr(self.transform, "generator", None))
+        states = [(source, source.get_state()) for source in sources if source is not None]
+        try:
+            return self.batch(slice(0, 1))
+        finally:
+            for source, state in states:
+                source.set_state(state)
 
     def gather(self, rows: Any) -> tuple[Any, ...]:
         """The given rows (a slice, or an int64 tensor) of every array, as tensors; the first one transformed."""

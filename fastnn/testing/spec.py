@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 # The modules that hold the entries, by family.
-FAMILIES = ("activation", "attention", "conv", "conv_transpose", "einsum", "embedding", "index", "linear", "loss",
-            "margin", "math", "norm", "optim", "pool", "random", "recurrent", "reduce", "resample", "shape",
+FAMILIES = ("activation", "attention", "augment", "conv", "conv_transpose", "einsum", "embedding", "index", "linear",
+            "loss", "margin", "math", "norm", "optim", "pool", "random", "recurrent", "reduce", "resample", "shape",
             "softmax")
 
 _SPECS: dict[str, OpSpec] = {}

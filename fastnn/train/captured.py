@@ -43,7 +43,7 @@ class CapturedPass:
 
     def _on_rows(self, rows: Any) -> None:
         """One step on the given rows of the data."""
-        loss, prediction = self._step(*self._loader.gather(rows))
+        loss, prediction = self._step(*self._loader.batch(rows))
         if loss is not None:
             n = constant(float(rows.shape[0]), float64)
             launch.add(self._loss, launch.mul(launch.copy(loss.detach(), dtype=float64.code), n), out=self._loss)

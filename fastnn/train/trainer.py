@@ -123,7 +123,8 @@ class Trainer:
         Parameters
         ----------
         x : array_like, ArrayDataset or DataLoader
-            Inputs (N, ...), or a data set of (x, y) or (x, y, weight). A DataLoader also sets batch size and shuffling.
+            Inputs (N, ...), or a data set of (x, y) or (x, y, weight). A DataLoader also sets batch size, shuffling
+            and what is done to each batch.
         y : array_like, optional
             Targets: class indices (N,), one-hot or soft targets, or values; left out when `x` is a data set.
         batch_size : int, optional
@@ -326,7 +327,8 @@ class Trainer:
         if isinstance(x, DataLoader):
             if batch_size is not None:
                 raise ValueError("batch_size must be left out when x is a DataLoader, which has its own")
-            options = {name: getattr(x, name) for name in ("batch_size", "shuffle", "drop_last", "generator")}
+            names = ("batch_size", "shuffle", "drop_last", "generator", "transform")
+            options = {name: getattr(x, name) for name in names}
         data = supervised(x, y, sample_weight, dtype, as_values=as_values, class_weight=class_weight)
         data, held_out = split(data, validation_split)
         if validation_data is not None:
@@ -348,7 +350,7 @@ class Trainer:
         """Give lazy layers their shapes, build an optimiser given by name, choose the loss."""
         if any(module._is_lazy for module in self.model.modules()):
             with fastnn.no_grad(), mode(self.model, training=False):
-                self.model(loader.gather(slice(0, 1))[0])
+                self.model(loader.first()[0])
         if isinstance(self.optimizer, str):
             self.optimizer = OPTIMIZERS[self.optimizer](self.model.parameters())
         self.optimizer.zero_grad()  # a step leaves no gradients behind; what others left must not enter the first one
@@ -374,7 +376,7 @@ class Trainer:
         """A captured pass, if predictions need not be kept or can be."""
         captured = CapturedPass(step, loader, keep_predictions)
         with fastnn.no_grad(), mode(self.model, training=False):
-            prediction = self.model(loader.gather(slice(0, 1))[0])
+            prediction = self.model(loader.first()[0])
         return captured if captured.fits(prediction) else None
 
     def _epoch(self, epoch: int, loader: DataLoader, running: RunningLogs, callbacks: Sequence[Callback],
