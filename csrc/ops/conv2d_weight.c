@@ -18,7 +18,7 @@
 
 enum {
     PARTS_BYTES = 8 << 20,    /* all parts together */
-    PART_PIXELS = 1024,       /* at least, or adding the parts up costs more than a few percent */
+    PART_PIXELS = 128,        /* at least: adding one part costs what a few pixels do, and two threads want even shares */
     TARGET_BYTES = 640 << 10, /* of the gradient a chunk works on, to stay in the second-level cache */
     BLOCK_PIXELS = 256, /* packed at a time, at least: a tile of the gradient is read and written once for each block */
     NARROW_BYTES = 24 << 10, /* planes packed at a time, to stay in the first-level cache */
