@@ -151,6 +151,9 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
  * of a region's opening. Captured programs replay in one team. */
 void fnn_team_run(void (*main)(void *context), void *context);
 
+/* Runs main(context) with all its parallel loops on the calling thread (unless the policy is to force them). */
+void fnn_run_alone(void (*main)(void *context), void *context);
+
 /* Once, at import: reads the environment, installs the fork handlers. 0, or not when FASTNN_NUM_THREADS is no number of threads. */
 int fnn_parallel_init(void);
 int fnn_get_num_threads(void);

@@ -172,13 +172,21 @@ void fnn_team_run(void (*main)(void *context), void *context) {
 
 /* ---- loops ---- */
 
+static __thread int alone; /* within fnn_run_alone */
+
+void fnn_run_alone(void (*main)(void *context), void *context) {
+    alone = 1;
+    main(context);
+    alone = 0;
+}
+
 void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_body body, void *context) {
     if (my_team) {
         if (chunks < 2 || !(forced || ns >= TEAM_NS)) run_share(call, chunks, 0, 1, body, context);
         else post(my_team, call, chunks, body, context);
         return;
     }
-    int worthwhile = forced || ns >= REGION_NS;
+    int worthwhile = forced || (!alone && ns >= REGION_NS);
     if (chunks < 2 || num_threads < 2 || !worthwhile || omp_in_parallel() || pthread_mutex_trylock(&region_lock)) {
         run_share(call, chunks, 0, 1, body, context);
         return;
@@ -202,6 +210,7 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
 #else
 
 void fnn_team_run(void (*main)(void *context), void *context) { main(context); }
+void fnn_run_alone(void (*main)(void *context), void *context) { main(context); }
 
 void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_body body, void *context) {
     (void)ns;

@@ -44,7 +44,7 @@ struct fnn_program {
     int num_records, max_records, num_storages, max_storages;
     char *arena;
     size_t arena_bytes, eager_bytes;
-    double parallel_ns; /* predicted time of the calls that are worth sharing out */
+    double gain_ns; /* what two threads are predicted to save */
     counter *counters;
     int num_counters;
     int fusions[FNN_NUM_FUSIONS];

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,3 +148,19 @@ def test_the_reason_is_that_of_the_number_in_use():
     with fastnn.num_threads(np.int64(default + 1)):
         assert _core.threads_reason() == f"set_num_threads({default + 1})" == fastnn.config.get_config()["threads"]["why"]
     assert _core.threads_reason() == reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [8, 32, 45, 46, 64, 96, 128, 192, 256, 512])
+def test_two_threads_are_never_slower_than_one(width, monkeypatch):
+    """Captured steps of a three-layer MLP, batch 128; the best of three tries, since other work takes cores away."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "bench")
+    import cliff
+    assert max(one / two for one, two in (cliff.seconds(width, 2, rounds=5) for _ in range(3))) > 1 / 1.05
+
+
+def test_replays_too_short_to_share_stay_on_one_thread():
+    x, large = fastnn.ones(64, 16), fastnn.ones(1000, 1000)
+    with fastnn.num_threads(2):
+        assert [one.threads for one in fastnn.profile(lambda x: x @ x.T, x).launches] == [1]
+        assert [one.threads for one in fastnn.profile(lambda x: x @ x.T, large).launches] == [2]
