@@ -13,6 +13,12 @@ typedef struct {
     ptrdiff_t step, tile, plane;
 } fnn_amx_operand;
 
+/* Split tiles that are brought into the second-level cache during a product: `step` bytes in each of its steps. */
+typedef struct {
+    const char *data;
+    ptrdiff_t step;
+} fnn_amx_ahead;
+
 /* One strip of float32 values: `wide` rows of A, or, with `columns`, columns of B, by `depth` values of k; strides in
  * elements. */
 typedef struct {
@@ -26,7 +32,7 @@ typedef struct {
     void (*end)(void);
     void (*split)(int planes, const fnn_amx_strip *from, void *to, float *bad);
     void (*multiply)(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a,
-                     const fnn_amx_operand *b, float *c, int accumulate);
+                     const fnn_amx_operand *b, float *c, int accumulate, fnn_amx_ahead ahead);
     void (*store)(ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row, float *bad);
 } fnn_amx_kernels;
 

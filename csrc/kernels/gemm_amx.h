@@ -177,7 +177,7 @@ INLINE void amx_step(const char *a, ptrdiff_t at, ptrdiff_t ap, const char *b, p
 }
 
 INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_operand *pb, float *c, int accumulate,
-                    int planes, int row_tiles, int col_tiles) {
+                    fnn_amx_ahead ahead, int planes, int row_tiles, int col_tiles) {
     enum { FLOATS = AMX_TILE_BYTES / sizeof(float) };
     const ptrdiff_t at = pa->tile, ap = pa->plane, a_step = pa->step, bt = pb->tile, bp = pb->plane, b_step = pb->step;
     const char *a = pa->data, *b = pb->data;
@@ -199,6 +199,8 @@ INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_op
     for (ptrdiff_t s = 0; s < steps; s++, a += a_step, b += b_step) {
         amx_step(a, at, ap, b, bt, bp, planes, row_tiles, col_tiles);
         __asm__ volatile("vaddps %0, %0, %0" : "+v"(awake));
+        for (const char *end = ahead.data + ahead.step; ahead.data < end; ahead.data += 64)
+            _mm_prefetch(ahead.data, _MM_HINT_T1);
     }
     AMX_STORE(0, c);
     if (right) AMX_STORE(1, c + FLOATS);
@@ -208,12 +210,12 @@ INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_op
 
 /* c (row_tiles x col_tiles tiles, two a row, each dense) (+)= the sum over steps of A's tiles times B's. */
 static void amx_multiply_kernel(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a,
-                                const fnn_amx_operand *b, float *c, int accumulate) {
+                                const fnn_amx_operand *b, float *c, int accumulate, fnn_amx_ahead ahead) {
 #define RUN(p)                                                                                                         \
-    if (row_tiles == 2 && col_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 2, 2);                                \
-    else if (row_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 2, 1);                                             \
-    else if (col_tiles == 2) amx_run(steps, a, b, c, accumulate, p, 1, 2);                                             \
-    else amx_run(steps, a, b, c, accumulate, p, 1, 1);
+    if (row_tiles == 2 && col_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 2, 2);                         \
+    else if (row_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 2, 1);                                      \
+    else if (col_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 1, 2);                                      \
+    else amx_run(steps, a, b, c, accumulate, ahead, p, 1, 1);
     if (planes == 3) {
         RUN(3)
     } else if (planes == 2) {

@@ -148,31 +148,43 @@ static fnn_amx_operand operand(const plan *p, const char *split, ptrdiff_t strip
 }
 
 /* Strip i of A times strip j of B, both counted in the slab, over steps k .. k + steps - 1; c: their tiles of C. */
-static void multiply(const plan *p, ptrdiff_t i, ptrdiff_t j, ptrdiff_t k, ptrdiff_t steps, float *c, float *bad) {
+static void multiply(const plan *p, ptrdiff_t i, ptrdiff_t j, ptrdiff_t k, ptrdiff_t steps, fnn_amx_ahead ahead,
+                     float *c, float *bad) {
     const fnn_gemm *g = p->g;
     const ptrdiff_t row = (p->first_strip + i) * STRIP, col = (p->first_panel + j) * STRIP;
     const ptrdiff_t rows = fnn_min(g->M - row, STRIP), cols = fnn_min(g->N - col, STRIP);
     const int row_tiles = rows > FNN_AMX_TILE ? 2 : 1, col_tiles = cols > FNN_AMX_TILE ? 2 : 1;
     const fnn_amx_operand a = operand(p, p->a_at, i, k, row_tiles), b = operand(p, p->b_at, j, k, col_tiles);
-    p->X->multiply(p->planes, row_tiles, col_tiles, steps, &a, &b, c, k > 0);
+    p->X->multiply(p->planes, row_tiles, col_tiles, steps, &a, &b, c, k > 0, ahead);
     if (k + steps < p->steps) return;
     p->X->store(rows, cols, c, p->c + row * g->c.row + col, g->c.row, bad);
     epilogue(p, row, rows, col, cols);
 }
 
-/* A block of C: strips of rows by strips of columns. */
+/* A block of C: strips of rows by strips of columns. Meanwhile come from the third-level cache: the next strip of B,
+ * while B's are met for the first time; then the next strip of A, a share in each product (worth 8 % from 1536 on). */
 static void run_block(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t r = chunk / p->col_blocks, s = chunk % p->col_blocks;
     const ptrdiff_t top = begin(p->strips, p->row_blocks, r), bottom = begin(p->strips, p->row_blocks, r + 1);
     const ptrdiff_t left = begin(p->panels, p->col_blocks, s), right = begin(p->panels, p->col_blocks, s + 1);
+    const ptrdiff_t step = p->planes * PLANE_BYTES, share = fnn_round_up(step / (right - left), 64);
     _Alignas(64) float bad[16] = {0};
     p->X->begin();
     for (ptrdiff_t k = 0; k < p->steps; k += BLOCK_STEPS) {
+        const ptrdiff_t steps = fnn_min(BLOCK_STEPS, p->steps - k);
         char *c = scratch;
         for (ptrdiff_t i = top; i < bottom; i++)
-            for (ptrdiff_t j = left; j < right; j++, c += C_BYTES)
-                multiply(p, i, j, k, fnn_min(BLOCK_STEPS, p->steps - k), (float *)c, bad);
+            for (ptrdiff_t j = left; j < right; j++, c += C_BYTES) {
+                fnn_amx_ahead ahead = {p->a_at, 0};
+                if (i == top && j + 1 < right) {
+                    ahead.data = p->b_at + (j + 1) * p->strip_bytes + k * step, ahead.step = step;
+                } else if (i + 1 < bottom) {
+                    ahead.data = p->a_at + (i + 1) * p->strip_bytes + k * step + (j - left) * share * steps;
+                    ahead.step = share;
+                }
+                multiply(p, i, j, k, steps, ahead, (float *)c, bad);
+            }
     }
     p->X->end();
     raise_flag(p, bad);
