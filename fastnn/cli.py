@@ -82,11 +82,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     """Options of ``fastnn train``."""
-    parser.add_argument("model", nargs="?", default="lenet5", choices=["lenet5", "mlp"],
-                        help="the network (default: %(default)s)")
-    parser.add_argument("--data", default="digits", choices=["digits", "mnist"],
-                        help="digits: scikit-learn's 1,797, no files needed; mnist: IDX files in --data-dir "
-                             "(default: %(default)s)")
+    parser.add_argument("model", nargs="?", choices=["lenet5", "mlp", "resnet20"],
+                        help="the network (default: resnet20 for cifar10, else lenet5)")
+    parser.add_argument("--data", default="digits", choices=["digits", "mnist", "fashion_mnist", "cifar10"],
+                        help="digits: scikit-learn's 1,797, no files needed; mnist and fashion_mnist: IDX files, "
+                             "cifar10: the binary version's files, in --data-dir (default: %(default)s)")
+    parser.add_argument("--download", action="store_true", help="fetch files that --data-dir lacks, checked")
+    parser.add_argument("--augment", action="store_true",
+                        help="change training images at random, in ways that leave the data set's labels true")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data files (default: $FASTNN_DATA)")
     parser.add_argument("--epochs", type=_number(int, 1), default=12,
                         help="passes over the data (default: %(default)s)")
@@ -205,6 +208,9 @@ def _train(options: argparse.Namespace) -> int:
     columns val_...); nothing is chosen by it."""
     from . import manual_seed, set_num_threads
     _require_packages(options)
+    if options.model is None:
+        options.model = "resnet20" if options.data == "cifar10" else "lenet5"
+    _check_choice(options)
     if options.lr is None:
         options.lr = _RATES[options.optimizer]
     folder = _claim_outputs(options)
@@ -233,6 +239,16 @@ def _train(options: argparse.Namespace) -> int:
         raise CommandError(f"interrupted in epoch {len(history.epoch) + 1} of {options.epochs}; saved the weights as "
                            f"they are, and the epochs before (test accuracy {accuracy:.4f})")
     return 0
+
+
+def _check_choice(options: argparse.Namespace) -> None:
+    """Refuses what does not go together, before any work."""
+    if options.model == "resnet20" and options.data != "cifar10":
+        raise CommandError(f"resnet20 takes colour images of 32x32 pixels, --data cifar10, not {options.data}")
+    if options.model == "mlp" and options.augment:
+        raise CommandError("--augment changes images, but an mlp takes rows of numbers; use another network")
+    if options.download and options.data == "digits":
+        raise CommandError("--download: digits come with scikit-learn; nothing is to be fetched")
 
 
 def _require_packages(options: argparse.Namespace) -> None:
@@ -269,20 +285,25 @@ def _claim_outputs(options: argparse.Namespace) -> Path:
 
 def _model_and_data(options: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The model, and the training and test data in the shape it takes."""
-    from .data import ArrayDataset, digits, mnist
+    from . import data
     from .models import build
 
     flat = options.model == "mlp"
-    if options.data == "mnist":
-        parts = mnist(options.data_dir)
+    if options.download:
+        data.download(options.data, options.data_dir)
+    if options.data == "digits":
+        parts = data.digits(image_size=8 if flat else 28)
     else:
-        parts = digits(image_size=8 if flat else 28)
+        parts = getattr(data, options.data)(options.data_dir)
     if flat:
-        parts = tuple(ArrayDataset(part.arrays[0].reshape(len(part), -1), part.arrays[1]) for part in parts)
+        parts = tuple(data.ArrayDataset(part.arrays[0].reshape(len(part), -1), part.arrays[1],
+                                        transform=part.transform) for part in parts)
     x, y = parts[0].arrays
     classes = int(y.max()) + 1
     if flat:
         return build("mlp", sizes=[x.shape[1], 128, classes]), *parts
+    if options.model == "resnet20":
+        return build("resnet20", num_classes=classes), *parts
     return build(options.model, image_size=x.shape[2], in_channels=x.shape[1], num_classes=classes), *parts
 
 
@@ -301,6 +322,7 @@ def _introduce(options: argparse.Namespace, model: Any, train: Any, test: Any, r
 def _fit(options: argparse.Namespace, model: Any, train: Any, test: Any, report: Any) -> tuple[Any, bool]:
     """Train; returns the trainer, and whether it came to the end (else Ctrl-C was pressed)."""
     from . import optim
+    from .data import Augment, DataLoader
     from .train import LearningRateScheduler, ProgressBar, TerminateOnNaN, Trainer
 
     rate = options.lr
@@ -311,8 +333,10 @@ def _fit(options: argparse.Namespace, model: Any, train: Any, test: Any, report:
     decay = LearningRateScheduler(lambda epoch, _: rate * 0.5 * (1 + math.cos(math.pi * epoch / options.epochs)))
     guard = TerminateOnNaN(every_step=False)
     trainer = Trainer(model, loss="cross_entropy", optimizer=optimizer, metrics=["accuracy"])
+    loader = DataLoader(train, options.batch_size, shuffle=True,
+                        transform=Augment.for_data(options.data) if options.augment else None)
     try:
-        trainer.fit(train, batch_size=options.batch_size, epochs=options.epochs, validation_data=test, verbose=0,
+        trainer.fit(loader, epochs=options.epochs, validation_data=test, verbose=0,
                     callbacks=[decay, guard, ProgressBar(file=report)])
     except KeyboardInterrupt:
         return trainer, False
@@ -327,7 +351,7 @@ def _write(options: argparse.Namespace, folder: Path, model: Any, history: Any) 
     from .plot import learning_curve
 
     weights, table, picture = (folder / name for name in _OUTPUTS)
-    names = ("data", "epochs", "batch_size", "optimizer", "lr", "momentum", "seed")
+    names = ("data", "augment", "epochs", "batch_size", "optimizer", "lr", "momentum", "seed")
     settings = {name: getattr(options, name) for name in names}
     save_model(model, weights, metadata={"training": {**settings, "epochs_done": len(history.epoch)}})
     history.to_csv(table)

@@ -339,3 +339,32 @@ def test_out_that_is_a_file(capsys):
     open("taken", "w").close()
     assert main(["train", "mlp", "--out", "taken"]) == 1
     assert "--out: taken cannot be made a folder" in capsys.readouterr().err
+
+
+def cifar_files(folder, n=16):
+    """CIFAR-10's six files of n records each, whose classes are brightness."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]:
+        labels = np.arange(n, dtype=np.uint8)[:, None] % 10
+        images = rng.integers(0, 25, (n, 3072), dtype=np.uint8) + 25 * labels
+        (folder / f"{name}.bin").write_bytes(np.concatenate([labels, images], 1).tobytes())
+
+
+def test_cifar10_trains_resnet20_on_augmented_images(capsys, tmp_path):
+    cifar_files(tmp_path / "cifar")
+    command = ["train", "--data", "cifar10", "--data-dir", "cifar", "--epochs", "1", "--batch-size", "20", "--augment"]
+    assert main([*command, "--json"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["model"] == "resnet20" and "80 training and 16 test samples of shape (3, 32, 32)" in err
+    assert sorted(os.listdir(tmp_path / "runs" / "resnet20")) == OUTPUTS
+    assert main(["train", "lenet5", *command[1:]]) == 0
+
+
+@pytest.mark.parametrize("words, message", [
+    (["resnet20"], "resnet20 takes colour images"), (["mlp", "--augment"], "--augment changes images"),
+    (["--download"], "nothing is to be fetched"), (["--data", "cifar10"], "FASTNN_DATA")])
+def test_train_refuses_what_does_not_go_together(capsys, words, message):
+    assert main(["train", *words]) == 1
+    assert message in capsys.readouterr().err

@@ -1,11 +1,14 @@
 """Data sets in memory, their file formats, and batches of them."""
 
 from .augment import AUGMENTATIONS, Augment
-from .datasets import ArrayDataset, digits, mnist
+from .datasets import ArrayDataset, digits, fashion_mnist, mnist
+from .download import download, fetch
+from .formats import CharacterText, ImageFolder, Table, cifar10, image_folder, read_cifar10, read_csv
 from .idx import read_idx
 from .loader import DataLoader
 from .mix import CutMix, Mixup
 from .transforms import Normalize
 
-__all__ = ["AUGMENTATIONS", "ArrayDataset", "Augment", "CutMix", "DataLoader", "Mixup", "Normalize", "digits", "mnist",
-           "read_idx"]
+__all__ = ["AUGMENTATIONS", "ArrayDataset", "Augment", "CharacterText", "CutMix", "DataLoader", "ImageFolder", "Mixup",
+           "Normalize", "Table", "cifar10", "digits", "download", "fashion_mnist", "fetch", "image_folder", "mnist",
+           "read_cifar10", "read_csv", "read_idx"]

@@ -123,22 +123,80 @@ def mnist(data_dir: str | os.PathLike | None = None, *, dtype: Any = np.float32)
     ValueError
         If a file is not what it should be, images and labels differ in number, or `dtype` is another.
     """
-    dtype, folder = _image_type("mnist", dtype, np.uint8), data_folder(data_dir)
+    return _idx_parts("mnist", "MNIST", ("", "mnist"), data_dir, dtype)
+
+
+def fashion_mnist(data_dir: str | os.PathLike | None = None, *,
+                  dtype: Any = np.float32) -> tuple[ArrayDataset, ArrayDataset]:
+    """Fashion-MNIST: MNIST's files, with pictures of clothes.
+
+    Parameters
+    ----------
+    data_dir : str or path-like, optional
+        Folder that holds the files in a subfolder ``fashion-mnist`` or ``fashion_mnist``, or directly; by default the
+        environment's ``FASTNN_DATA``.
+    dtype : NumPy dtype
+        As for `mnist`.
+
+    Returns
+    -------
+    train, test : ArrayDataset
+        Each with images (N, 1, 28, 28) scaled to [0, 1] and labels (N,) as int64.
+
+    Raises
+    ------
+    FileNotFoundError
+        If files are missing; all missing ones are listed.
+    ValueError
+        As for `mnist`.
+
+    References
+    ----------
+    H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms",
+    arXiv:1708.07747, 2017.
+    """
+    return _idx_parts("fashion_mnist", "Fashion-MNIST", ("fashion-mnist", "fashion_mnist", ""), data_dir, dtype)
+
+
+def _idx_parts(name: str, title: str, subfolders: Sequence[str], data_dir: str | os.PathLike | None,
+               dtype: Any) -> tuple[ArrayDataset, ArrayDataset]:
+    """Training and test part of a data set in MNIST's four files, sought in the subfolders in turn."""
+    dtype, folder = image_type(name, dtype, np.uint8), data_folder(data_dir)
+    places = [folder / subfolder for subfolder in subfolders]
     paths, missing = {}, []
     for part, prefix in _PARTS.items():
         for kind, names in _KINDS.items():
-            found = _find(folder, [f"{prefix}-{name}{zipped}" for name in names for zipped in ("", ".gz")])
+            found = _find(places, [f"{prefix}-{name}{zipped}" for name in names for zipped in ("", ".gz")])
             paths[part, kind] = found
             if found is None:
                 missing.append(f"{prefix}-{names[0]}[.gz]")
     if missing:
-        raise FileNotFoundError(f"MNIST in {os.fspath(folder)!r}: missing {', '.join(missing)}")
+        raise FileNotFoundError(f"{title} in {os.fspath(folder)!r}: missing {', '.join(missing)}")
     train, test = (_mnist_part(paths[part, "images"], paths[part, "labels"], dtype) for part in _PARTS)
     return train, test
 
 
-def _image_type(name: str, dtype: Any, *more: type) -> np.dtype:
-    """`dtype` as one that images can have, floating or one of `more`; an error that names it if it is another."""
+def image_type(name: str, dtype: Any, *more: type) -> np.dtype:
+    """`dtype` as one that images can have.
+
+    Parameters
+    ----------
+    name : str
+        Who asks, in messages.
+    dtype : NumPy dtype
+        What the user gave.
+    *more : type
+        What is allowed besides float32 and float64.
+
+    Returns
+    -------
+    numpy.dtype
+
+    Raises
+    ------
+    ValueError
+        If it is another.
+    """
     try:
         result = np.dtype(dtype)
     except TypeError:
@@ -150,9 +208,9 @@ def _image_type(name: str, dtype: Any, *more: type) -> np.dtype:
     return result
 
 
-def _find(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first of `names` that exists in `folder` or its subfolder ``mnist``."""
-    candidates = (place / name for place in (folder, folder / "mnist") for name in names)
+def _find(places: Sequence[Path], names: Sequence[str]) -> Path | None:
+    """The first of `names` that exists in one of `places`."""
+    candidates = (place / name for place in places for name in names)
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -199,7 +257,7 @@ def digits(*, image_size: int = 8, test_fraction: float = 0.2,
     ValueError
         If `image_size` or `test_fraction` is out of range, or `dtype` is another.
     """
-    image_size, dtype = whole("digits: image_size", image_size, 8), _image_type("digits", dtype)
+    image_size, dtype = whole("digits: image_size", image_size, 8), image_type("digits", dtype)
     if not 0 < real("digits: test_fraction", test_fraction, 0, 1) < 1:
         raise ValueError(f"digits: test_fraction is {test_fraction}, but must lie between 0 and 1")
     source = require("sklearn.datasets", extra="sklearn", feature="the data set 'digits'")
