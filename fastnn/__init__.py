@@ -13,7 +13,6 @@ from .ops.create import (arange, as_tensor, empty, eye, float32, float64, from_n
                          linspace, ones, ones_like, tensor, uint8, zeros, zeros_like)
 from .ops.create import bool_ as bool
 from .config import show_config
-from .derivatives import gradcheck, jacobian, vjp
 from .functional import *
 from .program import capture
 from .profile import profile
@@ -22,20 +21,26 @@ from .threads import num_threads
 
 if TYPE_CHECKING:
     from . import data, io, models, nn, optim, testing, train
+    from .derivatives import gradcheck, jacobian, vjp
 
 __version__ = "0.1.0"
 
 _ON_DEMAND = ("data", "io", "models", "nn", "optim", "testing", "train")
+_DERIVATIVES = ("gradcheck", "jacobian", "vjp")
 
 
 def __getattr__(name: str) -> object:
-    """`fastnn.nn` and the other sub-packages, imported when first used: `import fastnn` stays quick."""
+    """`fastnn.nn` and the other sub-packages, and derivatives, imported when first used: `import fastnn` stays quick."""
     if name in _ON_DEMAND:
         import importlib
 
         return importlib.import_module(f"fastnn.{name}")
+    if name in _DERIVATIVES:
+        from . import derivatives
+
+        return getattr(derivatives, name)
     raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_DEMAND})
+    return sorted({*globals(), *_ON_DEMAND, *_DERIVATIVES})

@@ -48,6 +48,45 @@ def learning_curve(history: Any, path: str | os.PathLike, title: str = "") -> No
         figure.savefig(temporary, dpi=150)
 
 
+def gradient_norms(history: Any, path: str | os.PathLike, title: str = "") -> None:
+    """Draw the layers' gradient and update norms over the epochs, on logarithmic scales, into a picture file.
+
+    Parameters
+    ----------
+    history : fastnn.train.History
+        Of a ``Trainer(..., watch_gradients=True)``, at least one epoch.
+    path : str or path-like
+        The file; its suffix says the format (``.png``, ``.svg``, ``.pdf``).
+    title : str
+        Put above the panels.
+
+    Raises
+    ------
+    ImportError
+        If the extra ``plot`` is not installed.
+    ValueError
+        If the history holds no norms.
+    OSError
+        If the file cannot be written; an older one is untouched.
+    """
+    figure_module = require("matplotlib.figure", extra="plot", feature="the picture of gradient norms")
+    if not history.epoch or not history.gradient_norms:
+        raise ValueError("gradient_norms: the history holds no norms; train with Trainer(..., watch_gradients=True)")
+    figure = figure_module.Figure(figsize=(10.4, 3.8), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("gradient_norms", "update_norms")):
+        for layer, values in getattr(history, name).items():
+            axes.plot(np.asarray(history.epoch) + 1, values, label=layer, linewidth=1)
+        axes.set_yscale("log")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name.replace("_", " "))
+        axes.grid(True, linewidth=0.4, alpha=0.6)
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    if title:
+        figure.suptitle(title)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
 def _panel(axes: Any, name: str, history: Any) -> None:
     """One figure: training and, if there is one, validation with its best epoch."""
     epochs, values = np.asarray(history.epoch) + 1, np.asarray(history.history[name], float)

@@ -10,7 +10,6 @@ import numpy as np
 
 from . import _core
 from ._core import TensorBase, launch, record
-from .graph import graph_text
 from .ops import index as _index
 from .ops import math as _math
 from .ops import reduce as _reduce
@@ -185,6 +184,8 @@ class Tensor(TensorBase):
         #1 mul <- #2, #2
         #2 x: float32 (2,) value [1., 2.]; no gradient
         """
+        from .graph import graph_text  # for looking, not for training: `import fastnn` stays quick
+
         return graph_text(self, format, names)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:

@@ -28,7 +28,8 @@ class Augment:
     """Random changes of batches of images, each image its own: a `DataLoader`'s ``transform``.
 
     In this order: colours, geometry with normalisation (one pass), noise, holes. All are launches on the engine, drawn
-    from fastnn's generator: the same seed gives the same images with any number of threads, and captured steps contain them.
+    from fastnn's generator: the same seed gives the same images with any number of threads, and captured steps
+    contain them.
 
     Parameters
     ----------

@@ -31,8 +31,8 @@ class DataLoader:
     generator : fastnn.Generator, optional
         Source of the orders; the one `fastnn.manual_seed` seeds by default.
     transform : callable, optional
-        ``transform(x)`` gives what takes the place of a batch's first tensor, after the data set's own transform: random
-        changes for training, such as an `Augment`.
+        ``transform(x)`` gives what takes the place of a batch's first tensor, after the data set's own transform:
+        random changes for training, such as an `Augment`.
 
     Raises
     ------

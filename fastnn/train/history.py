@@ -25,12 +25,17 @@ class History:
     params : dict
         What the run was asked for: ``epochs``, ``batch_size``, ``steps`` and ``samples`` an epoch, and
         ``higher_is_better``, the names of the figures that should rise.
+    gradient_norms, update_norms : dict of str to list of float
+        With ``Trainer(..., watch_gradients=True)``: for each layer one number an epoch, the root of the mean over the
+        steps of the squared norm of the gradient, and of the change of the parameters. Empty otherwise.
     """
 
     def __init__(self) -> None:
         self.history: dict[str, list[Any]] = {}
         self.epoch: list[int] = []
         self.params: dict[str, Any] = {}
+        self.gradient_norms: dict[str, list[float]] = {}
+        self.update_norms: dict[str, list[float]] = {}
 
     def __repr__(self) -> str:
         return f"History({len(self.epoch)} epochs: {', '.join(self.history)})"

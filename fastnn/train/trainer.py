@@ -26,6 +26,7 @@ from .metrics import Metric, get_metric
 from .mode import mode
 from .progress import ProgressBar, TqdmProgress, format_logs
 from .running import RunningLogs
+from .watch import GradientWatch
 
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "sgd": lambda parameters: optim.SGD(parameters, lr=0.01),
@@ -60,6 +61,10 @@ class Trainer:
         Whether to replay the steps in C (see `fastnn.capture`): the same bits, faster. The first three
         batches are verified against eager steps; a model that cannot be captured is trained eagerly, after
         one warning that says why.
+    watch_gradients : bool
+        Whether to record how large each layer's gradients and updates are (`History.gradient_norms`,
+        `History.update_norms`), and to warn of gradients that vanish (below a millionth of the largest layer's) or
+        explode (above 1,000). Costs some passes over the parameters a step.
 
     Attributes
     ----------
@@ -88,7 +93,7 @@ class Trainer:
     """
 
     def __init__(self, model: Any, loss: str | Callable[..., Any] = "cross_entropy", optimizer: Any = "adam",
-                 metrics: Sequence[str | Metric] = (), *, capture: bool = True) -> None:
+                 metrics: Sequence[str | Metric] = (), *, capture: bool = True, watch_gradients: bool = False) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"Trainer: model is {type(model).__name__}, expected a fastnn.nn.Module")
         if isinstance(metrics, (str, Metric)) or not isinstance(metrics or (), Iterable):
@@ -103,7 +108,8 @@ class Trainer:
         self.history = History()
         self.stop_training = False
         self.samples_seen = 0
-        self._capture = bool(capture)
+        self._capture, self._watch_gradients = bool(capture), bool(watch_gradients)
+        self._watch: GradientWatch | None = None
         self._one_step = CapturedProgram(self._step, verify=True) if capture else self._step
         self._validation: DataLoader | None = None
         self._validation_pass: CapturedPass | None = None
@@ -353,6 +359,9 @@ class Trainer:
                 self.model(loader.first()[0])
         if isinstance(self.optimizer, str):
             self.optimizer = OPTIMIZERS[self.optimizer](self.model.parameters())
+        if self._watch_gradients:
+            self._watch = self._watch or GradientWatch(self.model)  # the same one in every run: captured steps hold it
+            self._watch.reset()
         self.optimizer.zero_grad()  # a step leaves no gradients behind; what others left must not enter the first one
         if len(loader.dataset.arrays) == 3:
             self._weighted_loss  # refuses a loss that cannot be weighted before any work
@@ -399,6 +408,8 @@ class Trainer:
             logs.update(self.validate())
             for callback in callbacks:
                 callback.on_test_end(logs)
+        if self._watch is not None:
+            self._watch.end_epoch(self.history)
         self.history.append(epoch, logs)
         for callback in callbacks:
             callback.on_epoch_end(epoch, logs)
@@ -435,7 +446,10 @@ class Trainer:
         prediction = self.model(x)
         loss = self._loss(prediction, y, weight)
         loss.backward()
+        before = None if self._watch is None else self._watch.before_update()
         self.optimizer.step()
+        if before is not None:
+            self._watch.after_update(before)
         self.optimizer.zero_grad()
         return loss, prediction
 
