@@ -1,12 +1,18 @@
 """Whole training steps (forward, loss, backward, SGD with momentum) beside PyTorch, eager and captured, timed in turns.
 
-    python -m pytest bench/bench_steps.py --benchmark-enable [--threads 2] [--benchmark-json FILE]
+    python -m pytest bench/bench_steps.py --benchmark-enable [--threads 2] [--compiled] [--benchmark-json FILE]
 
-PyTorch runs eagerly, contiguous and, for images, channels-last; the faster counts.
+PyTorch runs eagerly, contiguous and, for images, channels-last, and with --compiled through torch.compile, too, which
+takes minutes and a C++ compiler; the fastest counts. Memory, and the time outside of products and convolutions, are
+those of `one_step.py`, each library in a process of its own.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,27 +29,19 @@ import fastnn.functional as F  # noqa: E402
 from fastnn import models, optim  # noqa: E402
 
 torch = pytest.importorskip("torch")
+import cliff  # noqa: E402
+import peers  # noqa: E402
 
 # name -> model's configuration, shape of a batch, classes, calls a turn
 STEPS = {"mlp 4-16-16-2, batch 32": (("mlp", {"sizes": (4, 16, 16, 2)}), (32, 4), 2, 50),
          "mlp 784-256-10, batch 4": (("mlp", {"sizes": (784, 256, 10)}), (4, 784), 10, 20),
          "mlp 784-256-10, batch 64": (("mlp", {"sizes": (784, 256, 10)}), (64, 784), 10, 20),
          "lenet5, batch 64": (("lenet5", {}), (64, 1, 28, 28), 10, 10),
-         "lenet5, batch 256": (("lenet5", {}), (256, 1, 28, 28), 10, 4)}
-
-
-def torch_model(name: str, sizes: tuple = ()) -> Any:
-    """The same network in PyTorch."""
-    layer = torch.nn
-    if name == "lenet5":
-        return layer.Sequential(
-            layer.Conv2d(1, 6, 5, padding=2), layer.ReLU(), layer.MaxPool2d(2),
-            layer.Conv2d(6, 16, 5), layer.ReLU(), layer.MaxPool2d(2), layer.Flatten(),
-            layer.Linear(400, 120), layer.ReLU(), layer.Linear(120, 84), layer.ReLU(), layer.Linear(84, 10))
-    layers: list = []
-    for inputs, outputs in zip(sizes, sizes[1:]):
-        layers += [layer.Linear(inputs, outputs), layer.ReLU()]
-    return layer.Sequential(*layers[:-1])
+         "lenet5, batch 256": (("lenet5", {}), (256, 1, 28, 28), 10, 4),
+         "resnet18, batch 4": (("resnet18", {}), (4, 3, 224, 224), 1000, 1),
+         "vgg16, batch 4": (("vgg16", {"dropout": 0.0}), (4, 3, 224, 224), 1000, 1)}
+LARGE = ("resnet18", "vgg16")
+CLIFF_WIDTHS = (8, 16, 32, 45, 46, 64, 96, 128, 192, 256, 384, 512)
 
 
 def step_of(model: Any, optimizer: Any, cross_entropy: Callable) -> Callable[[Any, Any], Any]:
@@ -59,8 +57,9 @@ def step_of(model: Any, optimizer: Any, cross_entropy: Callable) -> Callable[[An
     return step
 
 
-def contestants(name: str, config: dict, shape: tuple, classes: int, captured: bool) -> list[Callable[[], Any]]:
-    """fastnn's step, then PyTorch's in each layout, from the same weights."""
+def contestants(name: str, config: dict, shape: tuple, classes: int, captured: bool,
+                compiled: bool) -> list[Callable[[], Any]]:
+    """fastnn's step, then PyTorch's in each layout, eager and perhaps compiled, from the same weights."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal(shape, dtype=np.float32), rng.integers(0, classes, shape[0])
     model = models.build(name, **config)
@@ -68,11 +67,13 @@ def contestants(name: str, config: dict, shape: tuple, classes: int, captured: b
     step = fastnn.capture(step) if captured else step
     fx, fy = fastnn.tensor(x), fastnn.tensor(y)
     functions: list[Callable[[], Any]] = [lambda: step(fx, fy)]
-    for layout in (torch.contiguous_format, torch.channels_last)[:1 if x.ndim == 2 else 2]:
-        peer = torch_model(name, **config)
+    layouts = (torch.contiguous_format, torch.channels_last)[:1 if x.ndim == 2 else 2]
+    for layout, compiles in itertools.product(layouts, (False, True)[:1 + compiled]):
+        peer = peers.build(name, **config)
         peer.load_state_dict({k: torch.from_numpy(v.numpy().copy()) for k, v in model.state_dict().items()})
         peer = peer.to(memory_format=layout)
         optimizer = torch.optim.SGD(peer.parameters(), lr=0.01, momentum=0.9)
+        peer = torch.compile(peer) if compiles else peer
         theirs = step_of(peer, optimizer, torch.nn.functional.cross_entropy)
         tx, ty = torch.from_numpy(x).contiguous(memory_format=layout), torch.from_numpy(y)
         functions.append(lambda theirs=theirs, tx=tx, ty=ty: theirs(tx, ty))
@@ -84,10 +85,39 @@ def contestants(name: str, config: dict, shape: tuple, classes: int, captured: b
 def test_step(benchmark: Any, request: pytest.FixtureRequest, name: str, mode: str) -> None:
     use_threads(request.config.getoption("--threads"))
     (model, config), shape, classes, calls = STEPS[name]
-    functions = contestants(model, config, shape, classes, mode == "captured")
+    functions = contestants(model, config, shape, classes, mode == "captured", request.config.getoption("--compiled"))
     first = [float(function().item()) for function in functions]
     assert max(first) - min(first) < 1e-4 * abs(first[0]), f"losses of the first step differ: {first}"
     turns = in_turns(functions, 2.0, calls)
     benchmark.extra_info |= {"ratio": turns.ratio, "microseconds": turns.seconds[0] * 1e6,
                              "peer_microseconds": min(turns.seconds[1:]) * 1e6, **conditions()}
     benchmark.pedantic(functions[0], rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_memory_and_time_outside(benchmark: Any, request: pytest.FixtureRequest, name: str) -> None:
+    """Peak memory above the level after import and data, and the time outside of products and convolutions."""
+    threads = str(request.config.getoption("--threads"))
+
+    def measured(library: str) -> dict[str, float]:
+        command = [sys.executable, str(Path(__file__).with_name("one_step.py")), library, name, "--threads", threads]
+        environment = {**os.environ, "PYTHONPATH": str(Path(fastnn.__file__).parents[1])}
+        printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+        return json.loads(printed.splitlines()[-1])  # the profiler may say something, too
+
+    ours, theirs = (measured(library) for library in ("fastnn", "torch"))
+    benchmark.extra_info |= {"memory_ratio": ours["peak_bytes"] / theirs["peak_bytes"],
+                             "outside_ratio": ours["outside_seconds"] / theirs["outside_seconds"],
+                             **{f"fastnn_{key}": value for key, value in ours.items()},
+                             **{f"torch_{key}": value for key, value in theirs.items()}, **conditions()}
+    benchmark.pedantic(lambda: None, rounds=1)
+
+
+@pytest.mark.parametrize("width", CLIFF_WIDTHS)
+def test_thread_cliff(benchmark: Any, request: pytest.FixtureRequest, width: int) -> None:
+    """A step of a three-layer MLP, batch 128, on all threads beside one."""
+    threads = request.config.getoption("--threads")
+    one, all_ = cliff.seconds(width, threads)
+    benchmark.extra_info |= {"ratio": one / all_, "microseconds": all_ * 1e6, "one_thread_microseconds": one * 1e6,
+                             **conditions()}
+    benchmark.pedantic(lambda: None, rounds=1)
