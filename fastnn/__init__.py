@@ -30,7 +30,7 @@ _DERIVATIVES = ("gradcheck", "jacobian", "vjp")
 
 
 def __getattr__(name: str) -> object:
-    """`fastnn.nn` and the other sub-packages, and derivatives, imported when first used: `import fastnn` stays quick."""
+    """`fastnn.nn`, the other sub-packages and derivatives, imported when first used: `import fastnn` stays quick."""
     if name in _ON_DEMAND:
         import importlib
 

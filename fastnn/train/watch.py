@@ -89,7 +89,7 @@ class GradientWatch:
         largest = max((norm for norm in norms.values() if math.isfinite(norm)), default=0.0)
         for layer, norm in norms.items():
             if not norm <= EXPLODING:
-                kind, text = "explodes", f"is {norm:.3g}, above {EXPLODING:g}; a smaller learning rate or clipping may help"
+                kind, text = "explodes", f"is {norm:.3g}, above {EXPLODING:g}; try a smaller learning rate, or clipping"
             elif norm <= VANISHING * largest:
                 kind, text = "vanishes", f"is {norm:.3g}, beside {largest:.3g} in the layer where it is largest"
             else:
