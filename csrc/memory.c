@@ -25,9 +25,10 @@ enum {
     ALWAYS_KEPT = 16 << 20    /* bytes kept however little was in use */
 };
 
-/* Sits in the 64 bytes before the block. */
+/* Sits in the 64 bytes before the block. Free blocks are in their class's list, latest first, and in the list of all by age. */
 typedef struct header {
     struct header *next;
+    struct header *older, *newer;
     void *base;
     size_t bytes; /* of the whole mapping */
     int size_class;
@@ -35,6 +36,7 @@ typedef struct header {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static header *free_lists[NUM_CLASSES];
+static header *oldest, *newest;
 static fnn_memory_stats stats;
 static unsigned next_skew;
 
@@ -76,22 +78,41 @@ static header *map_block(int c) {
 
 static void *payload_of(header *h) { return (char *)h + ALIGNMENT; }
 
-static void trim_locked(void) {
-    for (int c = 0; c < NUM_CLASSES; c++)
-        for (header *h = free_lists[c], *next; h; h = next) {
-            next = h->next;
-            stats.cached -= (int64_t)class_bytes(c);
-            free(h->base);
-            free_lists[c] = next;
-        }
+static void keep_locked(header *h) {
+    h->next = free_lists[h->size_class];
+    free_lists[h->size_class] = h;
+    h->older = newest, h->newer = NULL;
+    *(newest ? &newest->newer : &oldest) = h;
+    newest = h;
+    stats.cached += (int64_t)class_bytes(h->size_class);
 }
+
+/* Takes a free block out of both lists. */
+static void unlist_locked(header *h) {
+    header **at = &free_lists[h->size_class];
+    while (*at != h) at = &(*at)->next;
+    *at = h->next;
+    *(h->older ? &h->older->newer : &oldest) = h->newer;
+    *(h->newer ? &h->newer->older : &newest) = h->older;
+    stats.cached -= (int64_t)class_bytes(h->size_class);
+}
+
+/* Gives the system back the blocks that were free for longest, until at most `bytes` are kept. */
+static void shrink_locked(int64_t bytes) {
+    while (oldest && stats.cached > bytes) {
+        header *h = oldest;
+        unlist_locked(h);
+        free(h->base);
+    }
+}
+
+static void trim_locked(void) { shrink_locked(0); }
 
 /* A block of a class: a cached one, or a new one. */
 static header *take_locked(int c) {
     header *h = free_lists[c];
     if (h) {
-        free_lists[c] = h->next;
-        stats.cached -= (int64_t)class_bytes(c);
+        unlist_locked(h);
     } else {
         if (!fits(class_bytes(c) + (size_t)stats.cached)) trim_locked();
         h = map_block(c);
@@ -121,14 +142,9 @@ void fnn_free(void *block) {
     stats.in_use -= bytes;
     ASAN_POISON_MEMORY_REGION(block, (size_t)bytes);
     /* A step's sizes do not all live at one time, so its cache grows past its peak (kept at the peak, LeNet-5's step called the
-     * system 4 times); twice the peak bounds it, and sizes that are gone for good go back to the system. */
-    if (stats.in_use + stats.cached + bytes > 2 * stats.peak + ALWAYS_KEPT) {
-        free(h->base);
-    } else {
-        h->next = free_lists[h->size_class];
-        free_lists[h->size_class] = h;
-        stats.cached += bytes;
-    }
+     * system 4 times); twice the peak bounds it, and sizes that are gone for good go back to the system first. */
+    keep_locked(h);
+    shrink_locked(2 * stats.peak + ALWAYS_KEPT - stats.in_use);
     pthread_mutex_unlock(&lock);
 }
 

@@ -15,8 +15,9 @@ def run(code: str, *, timeout: float = 120, check: bool = True, **environment: s
     """Runs `code`, which finds the fastnn under test and this folder's modules; fails after `timeout` seconds."""
     path = [str(Path(fastnn.__file__).parents[1]), str(Path(__file__).parent)]
     settings = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **environment}
+    # Python looks for modules in its folder first: in the repository's it would find the sources instead of what is installed.
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=settings, timeout=timeout,
-                            capture_output=True, text=True)
+                            cwd=Path(__file__).parent, capture_output=True, text=True)
     assert not check or result.returncode == 0, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
     return result
 

@@ -416,6 +416,9 @@ def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float 
         If `padding` has an odd length, names more axes than there are, crops more than there is, or mirrors or wraps more
         than there is.
     """
+    if not isinstance(padding, (tuple, list)):
+        raise TypeError(f"pad: padding is {padding!r}, but must be a tuple of integers")
+    padding = [integer("pad", "padding", n) for n in padding]
     if mode in ("reflect", "replicate", "circular"):
         from .resample import pad_by  # stands on this module
 
