@@ -14,6 +14,7 @@ import collections
 import os
 import sys
 import types
+import weakref
 
 
 cdef extern from "Python.h":

@@ -78,8 +78,8 @@ cdef class Program:
     """
 
     cdef fnn_program *handle
-    cdef list storages      # by number; after end() those in the arena are forgotten
-    cdef dict numbers       # id(storage) -> number
+    cdef list storages      # by number: (storage, or a weak reference to what a launch made; input); what is in the arena is forgotten
+    cdef dict numbers       # storage.serial -> number
     cdef list guards        # (leaf tensor, its storage) as the launches met them
     cdef set guarded
     cdef dict gradients     # id(leaf) -> [leaf, grad before, whether it was set first, grad after]
@@ -117,7 +117,7 @@ cdef class Program:
         self.first_serial = next_serial
         for value in inputs:
             t = value
-            if id(t.storage) in self.numbers and self.base_of(t.storage) != <char *>t.desc.data:
+            if t.storage.serial in self.numbers and self.base_of(t.storage) != <char *>t.desc.data:
                 self.obstacle = "two inputs are different views of one storage"
             self.inputs.append(self.number(t.storage, t))
         fnn_recording = <void *>self
@@ -128,20 +128,22 @@ cdef class Program:
         self.owner = owner
         return outer
 
-    cdef int number(self, Storage storage, TensorBase as_input=None) except -1:
-        found = self.numbers.get(id(storage))
+    cdef int number(self, Storage storage, TensorBase as_input=None, bint is_made=False) except -1:
+        """The storage's number. What a launch makes is not kept alive: its memory serves again, as in an eager step."""
+        found = self.numbers.get(storage.serial)
         if found is not None:
             return found
         cdef int number = fnn_program_add_storage(self.handle, storage.nbytes)
         if number < 0:
             raise MemoryError()
-        self.numbers[id(storage)] = number
-        self.storages.append((storage, None if as_input is None else alias(as_input)))
+        self.numbers[storage.serial] = number
+        kept = weakref.ref(storage) if is_made and storage.serial >= self.first_serial else storage
+        self.storages.append((kept, None if as_input is None else alias(as_input)))
         return number
 
     cdef char *base_of(self, Storage storage):
         """Where offsets into the storage count from: for an input, which may be a slice, from its first element."""
-        as_input = self.storages[self.numbers[id(storage)]][1]
+        as_input = self.storages[self.numbers[storage.serial]][1]
         return storage.start if as_input is None else <char *>(<TensorBase>as_input).desc.data
 
     cdef int note_launch(self, Op op, fnn_call *call, tuple inputs, tuple results) except -1:
@@ -159,7 +161,7 @@ cdef class Program:
                 continue
             t = value
             slot = k if k < len(results) else FNN_MAX_ARGS + k - len(results)
-            numbers[slot] = self.number(t.storage)
+            numbers[slot] = self.number(t.storage, None, k < len(results))
             bases[slot] = self.base_of(t.storage)
             if t.storage.serial < self.first_serial and t.node is None and id(t) not in self.guarded:
                 self.guarded.add(id(t))
@@ -197,7 +199,7 @@ cdef class Program:
         returned = {}
         for value in outputs:
             t = value
-            number = self.numbers.get(id(t.storage), -1)
+            number = self.numbers.get(t.storage.serial, -1)
             if number >= 0 and t.storage.serial >= self.first_serial:
                 returned[number] = t.storage
             self.outputs.append((number if number in returned else -1, alias(t)))
@@ -216,9 +218,10 @@ cdef class Program:
 
     cdef bint settle(self, int number, bint is_returned) except -1:
         """Gives storage `number` its kind, and forgets it if it can go into the arena."""
-        cdef Storage storage = self.storages[number][0]
-        cdef bint is_input = self.storages[number][1] is not None
-        cdef bint is_old = storage.serial < self.first_serial
+        kept, as_input = self.storages[number]
+        cdef bint is_made = isinstance(kept, weakref.ref)
+        cdef Storage storage = kept() if is_made else kept
+        cdef bint is_input = as_input is not None
         if is_input or is_returned:
             fnn_program_set_kind(self.handle, number, FNN_BOUND, NULL)
             if is_returned and fnn_program_is_read_first(self.handle, number):
@@ -226,14 +229,15 @@ cdef class Program:
                 return False
             self.storages[number] = None
             return True
-        is_constant = not is_old and fnn_program_is_read_first(self.handle, number)
-        if is_constant and fnn_program_is_written(self.handle, number):
+        is_written = fnn_program_is_written(self.handle, number)
+        is_old = not is_made and storage.serial < self.first_serial
+        if not is_old and fnn_program_is_read_first(self.handle, number) and is_written:
             self.obstacle = "a tensor that Python made within the step is changed in place"
             return False
-        # References: the pair in self.storages, and ours here.
-        if is_old or is_constant or Py_REFCNT(storage) > 2:
+        if storage is not None:  # older than the step, a constant, or made by it and still in somebody's hands
+            self.storages[number] = storage, as_input
             fnn_program_set_kind(self.handle, number, FNN_FIXED, storage.start)
-            if fnn_program_is_written(self.handle, number):
+            if is_written:
                 self.written.append(storage)
             return True
         fnn_program_set_kind(self.handle, number, FNN_TEMPORARY, NULL)
@@ -254,7 +258,7 @@ cdef class Program:
             if before is None:
                 if not is_set and t._grad is not None:
                     return f"a parameter of shape {t.shape} already has a gradient"
-            elif id((<TensorBase>before).storage) in self.numbers and (
+            elif (<TensorBase>before).storage.serial in self.numbers and (
                     t._grad is None or (<TensorBase>t._grad).storage is not (<TensorBase>before).storage):
                 return f"the gradient of a parameter of shape {t.shape} was replaced"
         return None

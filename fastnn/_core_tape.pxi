@@ -168,8 +168,7 @@ cdef int accumulate(TensorBase leaf, TensorBase g, bint is_ours) except -1:
         launch.add(leaf._grad, g, out=leaf._grad)
         return 0
     cdef Storage storage = g.storage
-    # References: g's and ours here; while recording, the program's too.
-    cdef bint is_seen = Py_REFCNT(storage) > 2 + (fnn_recording != NULL)
+    cdef bint is_seen = Py_REFCNT(storage) > 2  # g's reference and ours here
     if not is_ours or is_seen or not (fnn_is_contiguous(&g.desc) or fnn_is_channels_last(&g.desc)):
         g = launch.contiguous(g)
     leaf._grad = g

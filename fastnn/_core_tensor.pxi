@@ -58,6 +58,7 @@ cdef class Storage:
     cdef Py_buffer *foreign
     cdef readonly bint writable
     cdef readonly long long version  # counts writes in place; saved tensors are checked against it
+    cdef object __weakref__
     cdef long long serial            # counts storages: what is older than a recording outlives its step
 
     def __cinit__(self):

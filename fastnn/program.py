@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["CapturedProgram", "capture"]
 
 MAX_PROGRAMS = 8      # per captured function: one for each set of shapes and settings in use
+LARGE_ARENA = 1 << 25  # bytes
 MAX_RECAPTURES = 16   # in a row without a replay in between; then the step runs eagerly
 MAX_VERIFIED_BYTES = 1 << 28
 
@@ -144,6 +145,8 @@ class CapturedProgram:
     def _ready(self, program: Program) -> Program:
         """The program with its arena; all programs of one function share one, as large as the largest needs."""
         if self._arena is None or self._arena[1] < program.arena_bytes:
+            if program.arena_bytes >= LARGE_ARENA:
+                _core.trim_memory()  # it takes the place of what eager runs have left in the cache
             self._arena = (_core.new_arena(program.arena_bytes), program.arena_bytes)
         program.set_arena(self._arena[0])
         return program
