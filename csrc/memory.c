@@ -27,12 +27,14 @@ enum {
 
 /* Sits in the 64 bytes before the block. Free blocks are in their class's list, latest first, and in the list of all by age. */
 typedef struct header {
-    struct header *next;
-    struct header *older, *newer;
+    struct header *next, *previous; /* of the class */
+    struct header *older, *newer;   /* of all */
     void *base;
     size_t bytes; /* of the whole mapping */
     int size_class;
 } header;
+
+_Static_assert(sizeof(header) <= ALIGNMENT, "the header must fit before the block");
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static header *free_lists[NUM_CLASSES];
@@ -79,8 +81,10 @@ static header *map_block(int c) {
 static void *payload_of(header *h) { return (char *)h + ALIGNMENT; }
 
 static void keep_locked(header *h) {
-    h->next = free_lists[h->size_class];
-    free_lists[h->size_class] = h;
+    header **list = &free_lists[h->size_class];
+    h->next = *list, h->previous = NULL;
+    if (*list) (*list)->previous = h;
+    *list = h;
     h->older = newest, h->newer = NULL;
     *(newest ? &newest->newer : &oldest) = h;
     newest = h;
@@ -89,9 +93,8 @@ static void keep_locked(header *h) {
 
 /* Takes a free block out of both lists. */
 static void unlist_locked(header *h) {
-    header **at = &free_lists[h->size_class];
-    while (*at != h) at = &(*at)->next;
-    *at = h->next;
+    *(h->previous ? &h->previous->next : &free_lists[h->size_class]) = h->next;
+    if (h->next) h->next->previous = h->previous;
     *(h->older ? &h->older->newer : &oldest) = h->newer;
     *(h->newer ? &h->newer->older : &newest) = h->older;
     stats.cached -= (int64_t)class_bytes(h->size_class);

@@ -189,7 +189,7 @@ cdef class Program:
         fnn_recording = NULL
         self.owner = None
 
-    def end(self, outputs, arena_bytes=0):
+    def end(self, outputs):
         """Decides where each storage lives, and plans; `outputs` are the tensors the step returned. False if it cannot be replayed."""
         cdef TensorBase t
         cdef Storage storage
