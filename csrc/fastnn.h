@@ -94,6 +94,7 @@ typedef struct {
     void (*workspace)(const fnn_call *call, fnn_workspace *ws); /* NULL: needs none */
     double (*cost)(const fnn_call *call);                       /* predicted single-thread nanoseconds; NULL: from bytes */
     int (*run)(fnn_call *call);
+    const char *(*algorithm)(const fnn_call *call);             /* which way run takes, for reports; NULL: "direct" */
 } fnn_driver;
 
 enum { FNN_ELEMENTWISE = 1, FNN_RANDOM = 2 };
@@ -136,6 +137,7 @@ unsigned fnn_scalar_inputs(int op); /* bit k: input k is a ":scalar" */
 int fnn_infer(fnn_call *call);
 int fnn_check_outputs(fnn_call *call, fnn_tensor *const *given); /* after infer: caller's outputs fit, overlap only as allowed */
 double fnn_cost(const fnn_call *call);
+const char *fnn_algorithm(const fnn_call *call); /* of an inferred call */
 fnn_workspace fnn_workspace_of(const fnn_call *call); /* rounded: both parts can follow one another in one block */
 int fnn_run(fnn_call *call);
 

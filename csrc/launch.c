@@ -210,6 +210,11 @@ double fnn_cost(const fnn_call *call) {
     return arithmetic > memory ? arithmetic : memory;
 }
 
+const char *fnn_algorithm(const fnn_call *call) {
+    const fnn_driver *driver = fnn_ops[call->op].driver;
+    return driver->algorithm ? driver->algorithm(call) : "direct";
+}
+
 fnn_workspace fnn_workspace_of(const fnn_call *call) {
     const fnn_driver *driver = fnn_ops[call->op].driver;
     fnn_workspace ws = {0, 0, 0};

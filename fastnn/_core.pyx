@@ -63,6 +63,7 @@ cdef extern from "fastnn.h" nogil:
     int fnn_infer(fnn_call *)
     int fnn_check_outputs(fnn_call *, fnn_tensor **)
     double fnn_cost(const fnn_call *)
+    const char *fnn_algorithm(const fnn_call *)
     int fnn_run(fnn_call *)
     int fnn_parallel_init()
     int fnn_get_num_threads()

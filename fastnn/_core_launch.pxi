@@ -132,6 +132,24 @@ cdef class Op:
             (<TensorBase>results[k]).storage.version += 1
         return 0
 
+    def algorithm(self, *inputs, **attributes):
+        """The way a call of these inputs and attributes would be computed, for reports; nothing is."""
+        cdef fnn_call call
+        cdef fnn_tensor[12] inferred
+        cdef int k, status
+        memset(&call, 0, sizeof(fnn_call))
+        memset(inferred, 0, sizeof(inferred))
+        call.op = self.index
+        self.take_inputs(&call, inputs)
+        self.pack(&call, attributes)
+        for k in range(self.num_outputs):
+            inferred[k].rank = -1
+            call.outputs[k] = &inferred[k]
+        status = fnn_infer(&call)
+        if status != FNN_OK:
+            raise_status(status, &call)
+        return fnn_algorithm(&call).decode()
+
     def __call__(self, *inputs, out=None, **attributes):
         cdef fnn_call call
         cdef int status

@@ -215,6 +215,17 @@ def test_special_values_stay_where_they_belong():
         np.testing.assert_array_equal(z, y)
 
 
+def test_the_way_of_a_product_can_be_asked_for():
+    _core.set_isa("scalar")
+    x, weight = fastnn.zeros(64, 512), fastnn.zeros(32, 512)
+    assert launch.linear_forward.algorithm(x[:2], weight, None) == "inner products"
+    assert launch.linear_forward.algorithm(x, weight) == "blocks"
+    assert launch.matmul.algorithm(x, weight.transpose(0, 1)) == "blocks"
+    assert launch.add.algorithm(x, x) == "direct"
+    with pytest.raises(ValueError, match="shapes .* do not match"):
+        launch.matmul.algorithm(x, weight)
+
+
 def test_errors_say_what_is_allowed():
     z = fastnn.zeros
     message = r"linear_forward: argument 'x' has shape \(2, 3\), but its last axis must be in_features = 4"

@@ -427,6 +427,10 @@ static void dot_workspace(const fnn_gemm *g, fnn_workspace *ws) {
 
 /* ---- the interface ---- */
 
+const char *fnn_gemm_algorithm(const fnn_gemm *g) {
+    return uses_dot(g) ? "inner products" : fnn_gemm_amx_suits(g) ? "bfloat16 parts" : "blocks";
+}
+
 void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     if (batches(g) * g->M * g->N == 0) return;
     if (uses_dot(g)) {

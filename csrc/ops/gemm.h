@@ -30,6 +30,8 @@ typedef struct {
 
 /* The bytes fnn_gemm_run works in. */
 void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws);
+/* How it is computed: "inner products", "bfloat16 parts" or "blocks". */
+const char *fnn_gemm_algorithm(const fnn_gemm *g);
 /* Predicted single-thread nanoseconds. */
 double fnn_gemm_cost(const fnn_gemm *g);
 /* shared: at least as many bytes as the workspace says, 64-byte aligned. */

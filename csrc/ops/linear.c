@@ -29,6 +29,13 @@ static double cost_of(const fnn_call *call, setup_function *setup) {
     return fnn_gemm_cost(&t.g) + 0.5 * (double)t.staging.bytes;
 }
 
+static const char *algorithm_of(const fnn_call *call, setup_function *setup) {
+    task t = {.staging = {.call = NULL}};
+    setup(call, &t);
+    t.g.precision = call->precision;
+    return fnn_gemm_algorithm(&t.g);
+}
+
 static void workspace_of(const fnn_call *call, fnn_workspace *ws, setup_function *setup) {
     task t = {.staging = {.call = NULL}};
     setup(call, &t);
@@ -50,8 +57,12 @@ static int run_of(fnn_call *call, setup_function *setup) {
     static double name##_cost(const fnn_call *call) { return cost_of(call, name##_setup); }                             \
     static void name##_workspace(const fnn_call *call, fnn_workspace *ws) { workspace_of(call, ws, name##_setup); }     \
     static int name##_run(fnn_call *call) { return run_of(call, name##_setup); }                                        \
-    const fnn_driver fnn_linear_##name = {                                                                              \
-        .infer = name##_infer, .workspace = name##_workspace, .cost = name##_cost, .run = name##_run};
+    static const char *name##_algorithm(const fnn_call *call) { return algorithm_of(call, name##_setup); }              \
+    const fnn_driver fnn_linear_##name = {.infer = name##_infer,                                                        \
+                                          .workspace = name##_workspace,                                                \
+                                          .cost = name##_cost,                                                          \
+                                          .run = name##_run,                                                            \
+                                          .algorithm = name##_algorithm};
 
 static int check_weight(fnn_call *call, const fnn_tensor *weight) {
     if (weight->rank == 2) return FNN_OK;

@@ -70,6 +70,14 @@ static double cost(const fnn_call *call) {
     return fnn_gemm_cost(&g) + 0.5 * (double)s.bytes;
 }
 
+static const char *algorithm(const fnn_call *call) {
+    fnn_gemm g = {.dot = 0};
+    fnn_staging s = {.call = NULL};
+    fnn_tensor y;
+    setup(call, &g, &s, &y);
+    return fnn_gemm_algorithm(&g);
+}
+
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
     fnn_gemm g = {.dot = 0};
     fnn_staging s = {.call = NULL};
@@ -90,4 +98,5 @@ static int run(fnn_call *call) {
     return FNN_OK;
 }
 
-const fnn_driver fnn_matmul = {.infer = infer, .workspace = workspace, .cost = cost, .run = run};
+const fnn_driver fnn_matmul = {
+    .infer = infer, .workspace = workspace, .cost = cost, .run = run, .algorithm = algorithm};
