@@ -4,7 +4,8 @@ Each target (csrc/targets/<isa>_<type>.c) gets its own flags and object file. Th
 program whether it knows a target's flags and OpenMP; what it lacks is left out, with a message. An object is compiled again
 only when its source, a header that it includes, its flags or this file changed.
 
-Environment: FASTNN_SANITIZE=address,undefined builds with these sanitizers; FASTNN_WERROR=1 makes warnings errors.
+Environment: FASTNN_SANITIZE=address,undefined builds with these sanitizers; FASTNN_WERROR=1 makes warnings errors;
+FASTNN_AMX=emulated computes the AMX level's instructions on AVX-512, to test that level on any CPU that has those.
 """
 
 import os
@@ -25,6 +26,7 @@ TARGETS = {"scalar": []}
 if IS_X86:
     AVX512 = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
     TARGETS |= {"avx2": ["-march=x86-64-v3"], "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-bf16"]}
+EMULATED = "-DFNN_AMX_EMULATED"
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
 
 
@@ -48,12 +50,15 @@ class build_kernels(build_ext):
             links.append(f"-fsanitize={sanitizers}")
         if os.environ.get("FASTNN_WERROR", "0") != "0":
             flags.append("-Werror")
+        if (amx := os.environ.get("FASTNN_AMX", "")) not in ("", "emulated"):
+            raise SystemExit(f"fastnn: FASTNN_AMX is {amx!r}, but must be 'emulated' or not set")
         if not self.accepts([]):
             raise SystemExit(f"fastnn: the C compiler {self.compiler.compiler_so[0]!r} does not work; on Debian: apt-get install gcc")
         openmp = ["-fopenmp"] if self.accepts(["-fopenmp"], OPENMP_PROBE, link=True) else []
         if not openmp:
             print("fastnn: this compiler has no OpenMP: the engine will run on one thread")
-        targets = {isa: march for isa, march in TARGETS.items() if not march or self.accepts(march)}
+        wanted = TARGETS | ({"amx": [*AVX512, EMULATED]} if amx and IS_X86 else {})
+        targets = {isa: march for isa, march in wanted.items() if not march or self.accepts(march)}
         for isa in TARGETS.keys() - targets.keys():
             print(f"fastnn: this compiler does not know {' '.join(TARGETS[isa])}: built without the {isa} kernels")
 
@@ -62,7 +67,7 @@ class build_kernels(build_ext):
                 if (isa, t) != ("amx", "f64")]  # its matrix units are for float32 only
         # Cython's generated code is not ours to lint; it needs no optimiser either.
         plain = [f for f in flags if f not in ("-Wall", "-Wextra", "-Werror", "-O3")] + ["-O2", "-w"]
-        have = [f"-DFNN_HAVE_{isa.upper()}" for isa in targets]
+        have = [f"-DFNN_HAVE_{isa.upper()}" for isa in targets] + ([EMULATED] if amx else [])
         for source in ext.sources:
             jobs.append((source, plain if "_core" in source else flags + openmp + have))
         with ThreadPoolExecutor(self.parallel or os.cpu_count() or 1) as pool:

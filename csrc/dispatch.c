@@ -41,6 +41,12 @@ static int active = FNN_ISA_SCALAR;
 static char reason[200] = "not initialised";
 static char refused[100]; /* why the system does not let this process use AMX */
 
+#ifdef FNN_AMX_EMULATED
+enum { AMX_IS_EMULATED = 1 }; /* for tests: runs only when asked for */
+#else
+enum { AMX_IS_EMULATED = 0 };
+#endif
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #ifdef __linux__
@@ -86,9 +92,9 @@ static int machine_has(int isa) {
     int f = b7 >> 16 & 1, dq = b7 >> 17 & 1, cd = b7 >> 28 & 1, bw = b7 >> 30 & 1, vl = b7 >> 31 & 1;
     int v4 = v3 && f && dq && cd && bw && vl && (state & 0xE6) == 0xE6;
     if (isa == FNN_ISA_AVX512) return v4;
+    if (isa != FNN_ISA_AMX) return 0;
     int amx_bf16 = d7 >> 22 & 1, amx_tile = d7 >> 24 & 1;
-    if (isa == FNN_ISA_AMX) return v4 && amx_bf16 && amx_tile && (state & 0x60000) == 0x60000 && amx_permitted();
-    return 0;
+    return v4 && (AMX_IS_EMULATED || (amx_bf16 && amx_tile && (state & 0x60000) == 0x60000 && amx_permitted()));
 }
 #else
 static int machine_has(int isa) { return isa == FNN_ISA_SCALAR; }
@@ -129,7 +135,7 @@ int fnn_dispatch_init(void) {
         return 0;
     }
     for (int isa = 0; isa < FNN_NUM_ISAS; isa++)
-        if (fnn_isa_available(isa)) active = isa;
+        if (fnn_isa_available(isa) && !(isa == FNN_ISA_AMX && AMX_IS_EMULATED)) active = isa;
     int unbuilt = -1;
     for (int isa = active + 1; isa < FNN_NUM_ISAS; isa++)
         if (machine_has(isa) && !tables[isa][0]) unbuilt = isa;

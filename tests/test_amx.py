@@ -12,7 +12,7 @@ from fastnn import _core, testing
 from fastnn._core import launch
 
 PRECISIONS = ("highest", "high", "medium")
-needs_amx = pytest.mark.skipif("amx" not in _core.available_isas(), reason="no AMX here, or the system refuses it")
+needs_amx = pytest.mark.skipif("amx" not in _core.available_isas(), reason="no AMX here, or the system refuses it; FASTNN_AMX=emulated builds one on AVX-512")
 SHAPES = [(256, 256, 256), (257, 300, 333), (400, 161, 1000), (160, 1024, 95)]  # all large enough for the matrix units
 
 

@@ -12,27 +12,7 @@
  * they run along k or across it. */
 enum { AMX_TILE = FNN_AMX_TILE, AMX_STEP = FNN_AMX_STEP, AMX_TILE_BYTES = FNN_AMX_TILE_BYTES };
 
-/* GCC 12's tile intrinsics do not say which memory they read; these do. */
-#define AMX_ROW "r"((ptrdiff_t)64)
-#define AMX_LOAD(tile, from) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), AMX_ROW : "memory")
-#define AMX_STORE(tile, to) __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), AMX_ROW : "memory")
-#define AMX_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile ::: "memory")
-#define AMX_MULTIPLY(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::: "memory")
-
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} amx_config;
-
-/* amx_begin: all eight tiles are 16 rows of 64 bytes, on this thread. amx_end: no tiles: the system need not save
- * them. */
-static void amx_begin_kernel(void) {
-    amx_config config = {.palette = 1};
-    for (int t = 0; t < 8; t++) config.row_bytes[t] = 64, config.rows[t] = 16;
-    __asm__ volatile("ldtilecfg %0" ::"m"(config) : "memory");
-}
-static void amx_end_kernel(void) { __asm__ volatile("tilerelease" ::: "memory"); }
+#include "amx_tiles.h"
 
 /* ---- splitting ---- */
 
