@@ -1,4 +1,4 @@
-"""float32 products on bfloat16 matrix units: accuracy beside multiply-adds, what is not finite, bits, programs, setting."""
+"""float32 products on bfloat16 matrix units: accuracy beside multiply-adds, what is not finite, bits, programs."""
 
 import os
 import subprocess
@@ -12,7 +12,9 @@ from fastnn import _core, testing
 from fastnn._core import launch
 
 PRECISIONS = ("highest", "high", "medium")
-needs_amx = pytest.mark.skipif("amx" not in _core.available_isas(), reason="no AMX here, or the system refuses it; FASTNN_AMX=emulated builds one on AVX-512")
+needs_amx = pytest.mark.skipif(
+    "amx" not in _core.available_isas(),
+    reason="no AMX here, or the system refuses it; a build with FASTNN_AMX=emulated needs AVX-512 only")
 SHAPES = [(256, 256, 256), (257, 300, 333), (400, 161, 1000), (160, 1024, 95)]  # all large enough for the matrix units
 
 

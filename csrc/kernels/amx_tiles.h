@@ -1,6 +1,6 @@
 /* amx_tiles.h: the instructions on tiles that gemm_amx.h is written in: the matrix units' own, or, in a build with
- * FNN_AMX_EMULATED, what Intel's manual says that they compute (SDM volume 2, TDPBF16PS), on AVX-512: the same bits some
- * thirty times slower, so that the AMX level can be tested where there is none. */
+ * FNN_AMX_EMULATED, what Intel's manual says that they compute (SDM volume 2, TDPBF16PS), on AVX-512: slow, so that the
+ * AMX level can be tested where there is none. */
 #ifndef FNN_AMX_EMULATED
 
 /* GCC 12's tile intrinsics do not say which memory they read; these do. */
