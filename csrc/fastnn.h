@@ -68,6 +68,7 @@ typedef struct fnn_call {
     int workers;                        /* at most so many threads take part, even if more are allowed meanwhile */
     int flush;                          /* flush denormals: set for float32 calls */
     int precision;                      /* of float32 products: the setting when the call was inferred */
+    int algorithm;                      /* of convolutions: likewise */
     int activation;                     /* an fnn_activation behind the result; programs set it (see fusion.c) */
     const struct fnn_call *follower;    /* an elementwise call to be run on out[0] part by part, see fnn_follow */
     char message[FNN_MESSAGE_SIZE];     /* why a status is not FNN_OK */
@@ -83,6 +84,11 @@ const char *fnn_shape_text(const fnn_tensor *t);
 typedef enum { FNN_HIGHEST, FNN_HIGH, FNN_MEDIUM } fnn_precision;
 void fnn_set_matmul_precision(int precision);
 int fnn_matmul_precision(void);
+
+/* How float32 convolutions are computed: Winograd's way where it is predicted to be faster; never; wherever it can. */
+typedef enum { FNN_CONV_AUTO, FNN_CONV_DIRECT, FNN_CONV_WINOGRAD } fnn_conv_algorithm;
+void fnn_set_conv_algorithm(int algorithm);
+int fnn_get_conv_algorithm(void);
 
 /* ---- operators -------------------------------------------------------------------------------------------------- */
 
@@ -201,6 +207,9 @@ typedef struct {
     const void *residual; /* same layout as C, or NULL */
     int activation;
 } fnn_epilogue;
+
+/* Tiles of F(4x4, 3x3) convolutions: 4 x 4 outputs, 6 x 6 inputs, and as many products of channels. */
+enum { FNN_WINOGRAD_OUTPUTS = 4, FNN_WINOGRAD_PATCH = 6, FNN_WINOGRAD_PLANES = 36 };
 
 /* What a recurrent layer's step computes. */
 typedef enum { FNN_RNN_TANH, FNN_RNN_RELU, FNN_LSTM, FNN_GRU } fnn_recurrent_mode;

@@ -110,9 +110,14 @@ static int precision = FNN_HIGHEST;
 void fnn_set_matmul_precision(int value) { precision = value; }
 int fnn_matmul_precision(void) { return precision; }
 
+static int algorithm = FNN_CONV_AUTO;
+void fnn_set_conv_algorithm(int value) { algorithm = value; }
+int fnn_get_conv_algorithm(void) { return algorithm; }
+
 int fnn_infer(fnn_call *call) {
     call->flush = 0;
     call->precision = precision;
+    call->algorithm = algorithm;
     int status = check_inputs(call);
     return status ? status : fnn_ops[call->op].driver->infer(call);
 }

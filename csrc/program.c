@@ -81,6 +81,7 @@ int fnn_program_add_call(fnn_program *program, const fnn_call *call, const int *
     r->call.attr = call->attr;
     r->call.flush = call->flush;
     r->call.precision = call->precision;
+    r->call.algorithm = call->algorithm;
     for (int k = 0; k < MAX_OPERANDS; k++) {
         const fnn_tensor *t = argument_of(call, k);
         r->operands[k].storage = t ? storages[k] : -1;

@@ -82,6 +82,8 @@ cdef extern from "fastnn.h" nogil:
     int fnn_set_isa(const char *)
     void fnn_set_matmul_precision(int)
     int fnn_matmul_precision()
+    void fnn_set_conv_algorithm(int)
+    int fnn_get_conv_algorithm()
     const char *fnn_isa_name()
     const char *fnn_isa_reason()
     int fnn_isa_available(int)

@@ -107,6 +107,49 @@ def get_float32_matmul_precision():
     return PRECISIONS[fnn_matmul_precision()]
 
 
+CONV_ALGORITHMS = ("auto", "direct", "winograd")
+
+
+def set_conv_algorithm(algorithm):
+    """Chooses how float32 convolutions with 3 x 3 windows are computed, forward and backward.
+
+    Convolutions with stride 1, dilation 1 and one group can take tiles of 4 x 4 outputs through Winograd's transforms,
+    which needs a quarter of the multiplications. All others, and all in float64, are sums of products throughout.
+    A call in which an infinity or NaN turns up is computed directly.
+
+    Parameters
+    ----------
+    algorithm : {"auto", "direct", "winograd"}
+        "auto" (default): Winograd's way where it is predicted to be faster, from shapes and instruction set alone; the
+        root of its mean square error is at most 6 times that of the direct sum, on normally distributed numbers about 2
+        times. "direct": never. "winograd": wherever it is possible.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+
+    References
+    ----------
+    A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
+    """
+    if algorithm not in CONV_ALGORITHMS:
+        raise ValueError(f"set_conv_algorithm: algorithm is {algorithm!r}, but must be 'auto', 'direct' or 'winograd'")
+    bump_settings()
+    fnn_set_conv_algorithm(CONV_ALGORITHMS.index(algorithm))
+
+
+def get_conv_algorithm():
+    """How float32 convolutions with 3 x 3 windows are computed.
+
+    Returns
+    -------
+    str
+        "auto", "direct" or "winograd".
+    """
+    return CONV_ALGORITHMS[fnn_get_conv_algorithm()]
+
+
 def kernel_names():
     """The micro-kernels each instruction set provides."""
     return tuple([fnn_kernel_name(k).decode() for k in range(fnn_num_kernels())])

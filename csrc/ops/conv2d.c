@@ -1,5 +1,6 @@
 /* conv2d.c: checks, sizes and drivers of the three passes of a 2-D convolution. */
 #include "conv2d.h"
+#include "conv2d_winograd.h"
 
 /* ---- attributes and shapes ---- */
 
@@ -276,6 +277,7 @@ static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
     plan_forward(call, &d, &w, &c);
     ws->shared = bias_bytes(call) + fnn_correlate_bytes(&c) + fnn_conv_weight_bytes(&w);
     ws->scratch = c.scratch_bytes;
+    fnn_winograd_workspace(call, &d, FNN_CONV_FORWARD, ws);
 }
 
 int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
@@ -284,6 +286,7 @@ int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
     fnn_correlation c;
     int status = forward_dims(call, &d);
     if (status || fnn_numel(call->out[0]) == 0) return status;
+    if (fnn_winograd_correlate(call, &d, FNN_CONV_FORWARD, epilogue)) return FNN_OK;
     plan_forward(call, &d, &w, &c);
     char *memory = call->shared;
     fnn_epilogue finish = epilogue ? *epilogue : (fnn_epilogue){0};
@@ -343,6 +346,7 @@ static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
         if (c.scratch_bytes > ws->scratch) ws->scratch = c.scratch_bytes;
     }
     ws->shared += fnn_conv_weight_bytes(&w);
+    fnn_winograd_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
 }
 
 /* All phases of the input grid; the weights are packed once for all. */
@@ -352,6 +356,7 @@ static int backward_input_run(fnn_call *call) {
     fnn_correlation first;
     int status = backward_input_dims(call, &d);
     if (status || fnn_numel(call->out[0]) == 0) return status;
+    if (fnn_winograd_correlate(call, &d, FNN_CONV_BACKWARD_INPUT, NULL)) return FNN_OK;
     ptrdiff_t *order = call->shared;
     order_by_phase(&d, 0, order);
     order_by_phase(&d, 1, order + d.r);
@@ -388,12 +393,13 @@ static void backward_weight_workspace(const fnn_call *call, fnn_workspace *ws) {
     fnn_conv_dims d;
     backward_weight_dims(&copy, &d);
     fnn_conv_weight_gradient_workspace(call, &d, ws);
+    fnn_winograd_workspace(call, &d, FNN_CONV_BACKWARD_WEIGHT, ws);
 }
 
 static int backward_weight_run(fnn_call *call) {
     fnn_conv_dims d;
     int status = backward_weight_dims(call, &d);
-    if (!status) fnn_conv_weight_gradient(call, &d);
+    if (!status && !fnn_winograd_gradient(call, &d)) fnn_conv_weight_gradient(call, &d);
     return status;
 }
 

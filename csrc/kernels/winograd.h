@@ -1,0 +1,231 @@
+/* winograd.h: the transforms of F(4x4, 3x3) convolutions (Winograd 1980; Lavin and Gray, "Fast Algorithms for
+ * Convolutional Neural Networks", 2016): 4 x 4 outputs from 6 x 6 inputs by 36 products instead of 144.
+ *
+ * The polynomials are evaluated at 0, +-5/8, +-3/2 and infinity, in this order. These points and their squares and
+ * products are exact in binary, so that only the weights' transform rounds constants; measured on normal numbers their
+ * error is half that of the common points 0, +-1, +-2. With B, G and A as in Lavin and Gray:
+ *     V = B'dB   U = GgG'   Y = A'MA   and their adjoints   dM = A dY A'   dg = G' dU G.
+ * Lanes are channels. A transform works along one axis of a tile, then along the other. */
+
+#define POINT_A 0.625
+#define POINT_B 1.5
+#define POINT_A2 (POINT_A * POINT_A)
+#define POINT_B2 (POINT_B * POINT_B)
+/* One over the products of distances to the other points. */
+#define WEIGHT_0 (1 / (POINT_A2 * POINT_B2))
+#define WEIGHT_A (1 / (2 * POINT_A2 * (POINT_A2 - POINT_B2)))
+#define WEIGHT_B (1 / (2 * POINT_B2 * (POINT_B2 - POINT_A2)))
+
+enum { PATCH = FNN_WINOGRAD_PATCH, OUTPUTS = FNN_WINOGRAD_OUTPUTS, TAPS = 3 };
+
+/* B': 6 to 6. */
+INLINE void transform_input(const vec *d, vec *v) {
+    const vec a = constant(POINT_A), b = constant(POINT_B), a2 = constant(POINT_A2), b2 = constant(POINT_B2);
+    const vec sum = constant(POINT_A2 + POINT_B2), product = constant(POINT_A2 * POINT_B2);
+    const vec even_a = vec_fnma(b2, d[2], d[4]), odd_a = vec_fnma(b2, d[1], d[3]);
+    const vec even_b = vec_fnma(a2, d[2], d[4]), odd_b = vec_fnma(a2, d[1], d[3]);
+    v[0] = vec_fma(product, d[0], vec_fnma(sum, d[2], d[4]));
+    v[1] = vec_fma(a, odd_a, even_a);
+    v[2] = vec_fnma(a, odd_a, even_a);
+    v[3] = vec_fma(b, odd_b, even_b);
+    v[4] = vec_fnma(b, odd_b, even_b);
+    v[5] = vec_fma(product, d[1], vec_fnma(sum, d[3], d[5]));
+}
+
+/* A': 6 to 4. */
+INLINE void transform_output(const vec *m, vec *y) {
+    const vec sum_a = vec_add(m[1], m[2]), odd_a = vec_sub(m[1], m[2]);
+    const vec sum_b = vec_add(m[3], m[4]), odd_b = vec_sub(m[3], m[4]);
+    y[0] = vec_add(vec_add(m[0], sum_a), sum_b);
+    y[1] = vec_fma(constant(POINT_B), odd_b, vec_mul(constant(POINT_A), odd_a));
+    y[2] = vec_fma(constant(POINT_B2), sum_b, vec_mul(constant(POINT_A2), sum_a));
+    y[3] = vec_fma(constant(POINT_B * POINT_B2), odd_b, vec_fma(constant(POINT_A * POINT_A2), odd_a, m[5]));
+}
+
+/* A: 4 to 6. */
+INLINE void transform_output_gradient(const vec *y, vec *m) {
+    const vec a = constant(POINT_A), b = constant(POINT_B), a2 = constant(POINT_A2), b2 = constant(POINT_B2);
+    const vec even_a = vec_fma(a2, y[2], y[0]), odd_a = vec_fma(a2, y[3], y[1]);
+    const vec even_b = vec_fma(b2, y[2], y[0]), odd_b = vec_fma(b2, y[3], y[1]);
+    m[0] = y[0];
+    m[1] = vec_fma(a, odd_a, even_a);
+    m[2] = vec_fnma(a, odd_a, even_a);
+    m[3] = vec_fma(b, odd_b, even_b);
+    m[4] = vec_fnma(b, odd_b, even_b);
+    m[5] = y[3];
+}
+
+/* G: 3 to 6. */
+INLINE void transform_weight(const vec *g, vec *u) {
+    const vec even_a = vec_mul(constant(WEIGHT_A), vec_fma(constant(POINT_A2), g[2], g[0]));
+    const vec even_b = vec_mul(constant(WEIGHT_B), vec_fma(constant(POINT_B2), g[2], g[0]));
+    const vec a = constant(POINT_A * WEIGHT_A), b = constant(POINT_B * WEIGHT_B);
+    u[0] = vec_mul(constant(WEIGHT_0), g[0]);
+    u[1] = vec_fma(a, g[1], even_a);
+    u[2] = vec_fnma(a, g[1], even_a);
+    u[3] = vec_fma(b, g[1], even_b);
+    u[4] = vec_fnma(b, g[1], even_b);
+    u[5] = g[2];
+}
+
+/* G': 6 to 3. */
+INLINE void transform_weight_gradient(const vec *u, vec *g) {
+    const vec sum_a = vec_mul(constant(WEIGHT_A), vec_add(u[1], u[2]));
+    const vec sum_b = vec_mul(constant(WEIGHT_B), vec_add(u[3], u[4]));
+    const vec odd_a = vec_sub(u[1], u[2]), odd_b = vec_sub(u[3], u[4]);
+    g[0] = vec_add(vec_fma(constant(WEIGHT_0), u[0], sum_a), sum_b);
+    g[1] = vec_fma(constant(POINT_B * WEIGHT_B), odd_b, vec_mul(constant(POINT_A * WEIGHT_A), odd_a));
+    g[2] = vec_fma(constant(POINT_B2), sum_b, vec_fma(constant(POINT_A2), sum_a, u[5]));
+}
+
+/* winograd_input: v = B'dB for one tile: 36 planes, `plane` elements apart, of `channels` values each, from 36 input
+ * pixels (row by row) with neighbouring channels. v's last vector is written whole. */
+static void winograd_input_kernel(ptrdiff_t channels, const void *const *pixel, void *to, ptrdiff_t plane) {
+    for (ptrdiff_t j = 0; j < channels; j += LANES) {
+        const ptrdiff_t n = channels - j;
+        real *v = (real *)to + j;
+        vec half[PATCH][PATCH];
+#pragma GCC unroll 6
+        for (int i = 0; i < PATCH; i++) {
+            vec d[PATCH];
+#pragma GCC unroll 6
+            for (int q = 0; q < PATCH; q++) d[q] = load_lanes((const real *)pixel[i * PATCH + q] + j, n);
+            transform_input(d, half[i]);
+        }
+#pragma GCC unroll 6
+        for (int q = 0; q < PATCH; q++) {
+            vec d[PATCH], all[PATCH];
+#pragma GCC unroll 6
+            for (int i = 0; i < PATCH; i++) d[i] = half[i][q];
+            transform_input(d, all);
+#pragma GCC unroll 6
+            for (int i = 0; i < PATCH; i++) vec_store(v + (i * PATCH + q) * plane, all[i]);
+        }
+    }
+}
+
+/* winograd_output_gradient: dm = A dY A' for one tile, as winograd_input, from 16 pixels of dy. */
+static void winograd_output_gradient_kernel(ptrdiff_t channels, const void *const *pixel, void *to, ptrdiff_t plane) {
+    for (ptrdiff_t j = 0; j < channels; j += LANES) {
+        const ptrdiff_t n = channels - j;
+        real *v = (real *)to + j;
+        vec half[OUTPUTS][PATCH];
+#pragma GCC unroll 4
+        for (int i = 0; i < OUTPUTS; i++) {
+            vec y[OUTPUTS];
+#pragma GCC unroll 4
+            for (int q = 0; q < OUTPUTS; q++) y[q] = load_lanes((const real *)pixel[i * OUTPUTS + q] + j, n);
+            transform_output_gradient(y, half[i]);
+        }
+#pragma GCC unroll 6
+        for (int q = 0; q < PATCH; q++) {
+            vec y[OUTPUTS], all[PATCH];
+#pragma GCC unroll 4
+            for (int i = 0; i < OUTPUTS; i++) y[i] = half[i][q];
+            transform_output_gradient(y, all);
+#pragma GCC unroll 6
+            for (int i = 0; i < PATCH; i++) vec_store(v + (i * PATCH + q) * plane, all[i]);
+        }
+    }
+}
+
+/* winograd_output: y = activation(A'MA + bias + residual) for rows x cols of one tile's 4 x 4 pixels; m: 36 planes;
+ * residual lies as y does; *bad becomes 1 if an element of A'MA is not finite. */
+static void winograd_output_kernel(ptrdiff_t channels, const void *m, ptrdiff_t plane, ptrdiff_t rows, ptrdiff_t cols,
+                                   void *to, ptrdiff_t y_row, ptrdiff_t y_col, const void *bias, const void *residual,
+                                   int activation, int *bad) {
+    vec not_finite = vec_zero();
+    for (ptrdiff_t j = 0; j < channels; j += LANES) {
+        const ptrdiff_t n = channels - j;
+        vec half[OUTPUTS][PATCH];
+#pragma GCC unroll 6
+        for (int q = 0; q < PATCH; q++) {
+            vec column[PATCH], y[OUTPUTS];
+#pragma GCC unroll 6
+            for (int i = 0; i < PATCH; i++) column[i] = load_lanes((const real *)m + (i * PATCH + q) * plane + j, n);
+            transform_output(column, y);
+#pragma GCC unroll 4
+            for (int i = 0; i < OUTPUTS; i++) half[i][q] = y[i];
+        }
+        const vec add = bias ? load_lanes((const real *)bias + j, n) : vec_zero();
+        for (ptrdiff_t i = 0; i < rows; i++) {
+            vec y[OUTPUTS];
+            transform_output(half[i], y);
+#pragma GCC unroll 4
+            for (int q = 0; q < OUTPUTS; q++) {
+                if (q >= cols) break;
+                const ptrdiff_t at = i * y_row + q * y_col + j;
+                not_finite = vec_fma(y[q], vec_zero(), not_finite);
+                if (bias) y[q] = vec_add(y[q], add);
+                if (residual) y[q] = vec_add(y[q], load_lanes((const real *)residual + at, n));
+                if (activation == FNN_ACT_RELU) y[q] = relu_forward_formula(y[q], NULL);
+                store_lanes((real *)to + at, y[q], n);
+            }
+        }
+    }
+    if (mask_any(vec_unordered(not_finite, not_finite))) *bad = 1;
+}
+
+/* winograd_weight: u = GgG' of n elements: 36 planes from 9, both `..._plane` elements apart. */
+static void winograd_weight_kernel(ptrdiff_t n, const void *from, ptrdiff_t g_plane, void *to, ptrdiff_t u_plane) {
+    for (ptrdiff_t j = 0; j < n; j += LANES) {
+        const real *g = (const real *)from + j;
+        real *u = (real *)to + j;
+        vec half[TAPS][PATCH];
+#pragma GCC unroll 3
+        for (int i = 0; i < TAPS; i++) {
+            vec row[TAPS];
+#pragma GCC unroll 3
+            for (int q = 0; q < TAPS; q++) row[q] = load_lanes(g + (i * TAPS + q) * g_plane, n - j);
+            transform_weight(row, half[i]);
+        }
+#pragma GCC unroll 6
+        for (int q = 0; q < PATCH; q++) {
+            vec column[TAPS], all[PATCH];
+#pragma GCC unroll 3
+            for (int i = 0; i < TAPS; i++) column[i] = half[i][q];
+            transform_weight(column, all);
+#pragma GCC unroll 6
+            for (int i = 0; i < PATCH; i++) store_lanes(u + (i * PATCH + q) * u_plane, all[i], n - j);
+        }
+    }
+}
+
+/* winograd_weight_gradient: dg = G' dU G of n elements: 9 planes from 36; *bad becomes 1 if one is not finite. */
+static void winograd_weight_gradient_kernel(ptrdiff_t n, const void *from, ptrdiff_t u_plane, void *to,
+                                            ptrdiff_t g_plane, int *bad) {
+    vec not_finite = vec_zero();
+    for (ptrdiff_t j = 0; j < n; j += LANES) {
+        const real *u = (const real *)from + j;
+        real *g = (real *)to + j;
+        vec half[TAPS][PATCH];
+#pragma GCC unroll 6
+        for (int q = 0; q < PATCH; q++) {
+            vec column[PATCH], all[TAPS];
+#pragma GCC unroll 6
+            for (int i = 0; i < PATCH; i++) column[i] = load_lanes(u + (i * PATCH + q) * u_plane, n - j);
+            transform_weight_gradient(column, all);
+#pragma GCC unroll 3
+            for (int i = 0; i < TAPS; i++) half[i][q] = all[i];
+        }
+#pragma GCC unroll 3
+        for (int i = 0; i < TAPS; i++) {
+            vec row[TAPS];
+            transform_weight_gradient(half[i], row);
+#pragma GCC unroll 3
+            for (int q = 0; q < TAPS; q++) {
+                not_finite = vec_fma(row[q], vec_zero(), not_finite);
+                store_lanes(g + (i * TAPS + q) * g_plane, row[q], n - j);
+            }
+        }
+    }
+    if (mask_any(vec_unordered(not_finite, not_finite))) *bad = 1;
+}
+
+#undef POINT_A
+#undef POINT_B
+#undef POINT_A2
+#undef POINT_B2
+#undef WEIGHT_0
+#undef WEIGHT_A
+#undef WEIGHT_B

@@ -1,0 +1,338 @@
+/* conv2d_winograd.c: forward and backward_input of 3x3 convolutions as F(4x4, 3x3): y = A'[(GgG') . (B'dB)]A.
+ *
+ * The weights are transformed once for all, into 36 matrices U (depth x width). A chunk takes a block of tiles of all
+ * channels to V, 36 matrices (tiles x depth), multiplies them with one panel group of U after the other, and takes the
+ * products M of each group back to pixels, where bias, residual, activation and the calls that follow meet them in
+ * cache. So nothing transformed but U is ever in memory. backward_input is the same with the weights turned round.
+ *
+ * An infinity or NaN would spread over its tile. It always reaches one of the tile's outputs that it belongs to, so
+ * outputs that are all finite are right; otherwise the call is computed directly. */
+#include "conv2d_winograd.h"
+
+#include <string.h>
+
+enum {
+    PLANES = FNN_WINOGRAD_PLANES,
+    OUTPUTS = FNN_WINOGRAD_OUTPUTS,
+    PIXELS = FNN_WINOGRAD_PIXELS,
+    PANEL = FNN_WINOGRAD_PANEL,
+    PLACES = 9,
+    FLOAT = 4,
+    MOST_TILES = 56,
+    LEAST_TILES = 28,
+    V_BYTES = 384 << 10,  /* of a block of tiles, unless that is fewer than LEAST_TILES */
+    GROUP = 2,            /* panels multiplied before their products are taken back */
+    PACK_DEPTH = 64,      /* channels whose weights are transformed together */
+    CHUNKS = 16,
+    LEAST_CHANNELS = 16,  /* with fewer, transforms outweigh products */
+    LEAST_WIDTH = 128     /* of a chunk where the width is split: each split transforms the input anew */
+};
+
+/* ---- tiles ---- */
+
+static ptrdiff_t even_share(ptrdiff_t extent, ptrdiff_t most) {
+    return fnn_ceil_div(extent, fnn_ceil_div(extent, fnn_max(most, 1)));
+}
+
+/* Whole rows of tiles if possible, whole images if small. */
+fnn_tiling fnn_tiling_of(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width, ptrdiff_t most) {
+    fnn_tiling t = {.images = images, .rows = fnn_ceil_div(height, OUTPUTS), .cols = fnn_ceil_div(width, OUTPUTS)};
+    t.block_cols = even_share(t.cols, most);
+    t.block_rows = t.block_cols < t.cols ? 1 : even_share(t.rows, most / t.cols);
+    t.block_images = t.block_rows < t.rows || t.block_cols < t.cols ? 1 : even_share(images, most / (t.rows * t.cols));
+    t.image_blocks = fnn_ceil_div(images, t.block_images);
+    t.row_blocks = fnn_ceil_div(t.rows, t.block_rows);
+    t.col_blocks = fnn_ceil_div(t.cols, t.block_cols);
+    t.size = t.block_images * t.block_rows * t.block_cols;
+    t.blocks = t.image_blocks * t.row_blocks * t.col_blocks;
+    return t;
+}
+
+fnn_tile_block fnn_tile_block_of(const fnn_tiling *t, ptrdiff_t block) {
+    fnn_tile_block b = {.col = block % t->col_blocks * t->block_cols,
+                        .row = block / t->col_blocks % t->row_blocks * t->block_rows,
+                        .image = block / t->col_blocks / t->row_blocks * t->block_images};
+    b.cols = fnn_min(t->block_cols, t->cols - b.col);
+    b.rows = fnn_min(t->block_rows, t->rows - b.row);
+    b.images = fnn_min(t->block_images, t->images - b.image);
+    b.tiles = b.images * b.rows * b.cols;
+    return b;
+}
+
+void fnn_tile_pixels(const fnn_tile_source *s, ptrdiff_t image, ptrdiff_t row, ptrdiff_t col, int size,
+                     ptrdiff_t channel, const void **pixel) {
+    const float *at = (const float *)s->image.data + image * s->image.n + row * s->image.h + col * s->image.w + channel;
+    for (int i = 0; i < size; i++, at += s->image.h)
+        for (int j = 0; j < size; j++) {
+            const int inside = row + i >= 0 && row + i < s->h && col + j >= 0 && col + j < s->w;
+            pixel[i * size + j] = inside ? (const void *)(at + j * s->image.w) : s->zeros;
+        }
+}
+
+fnn_tensor fnn_channels_last_of(fnn_staging *s, const fnn_tensor *t, int fill) {
+    if (t->stride[1] == 1 || t->shape[1] == 1) return *t;
+    fnn_tensor map;
+    fnn_set_shape(&map, t->dtype, 4, t->shape);
+    map.data = s->call ? s->at + s->bytes : NULL;
+    s->bytes += fnn_whole_lines((size_t)(fnn_numel(t) * FLOAT));
+    if (fill && s->call) fnn_finish(s->call, &map, t);
+    return map;
+}
+
+/* ---- the plan ---- */
+
+typedef struct {
+    const fnn_call *call;
+    const fnn_kernels *K;
+    ptrdiff_t depth, width; /* channels read, written */
+    ptrdiff_t first_row, first_col; /* of the input that the first tile reads */
+    ptrdiff_t height, breadth;      /* of the map written */
+    fnn_tile_source src;
+    fnn_image dst;
+    fnn_tensor weight;
+    int turned; /* backward_input: weights turned round, their two channel axes exchanged */
+    const fnn_epilogue *epilogue;
+    fnn_tiling tiling;
+    ptrdiff_t panels, splits;
+    ptrdiff_t pitch, v_plane, m_pitch, m_plane, u_plane, u_panel, g_plane; /* in elements */
+    size_t u_bytes, v_bytes, scratch;
+    char *u;
+    const fnn_call *leader; /* whose followers take finished rows; NULL: they run later */
+    int *bad;
+} plan;
+
+static void plan_blocks(plan *p, ptrdiff_t images) {
+    ptrdiff_t most = fnn_min(fnn_max(V_BYTES / (PLANES * FLOAT * p->depth), LEAST_TILES), MOST_TILES);
+    p->tiling = fnn_tiling_of(images, p->height, p->breadth, most);
+    for (p->splits = 1; p->tiling.blocks * p->splits < CHUNKS && p->width / (2 * p->splits) >= LEAST_WIDTH;)
+        p->splits *= 2;
+}
+
+static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
+    const int turned = pass == FNN_CONV_BACKWARD_INPUT;
+    *p = (plan){.call = call,
+                .K = fnn_kernels_of(FNN_FLOAT32),
+                .depth = turned ? d->k : d->c,
+                .width = turned ? d->c : d->k,
+                .first_row = turned ? d->padding[0] - 2 : -d->padding[0],
+                .first_col = turned ? d->padding[2] - 2 : -d->padding[2],
+                .height = turned ? d->h : d->oh,
+                .breadth = turned ? d->w : d->ow,
+                .src = {.h = turned ? d->oh : d->h, .w = turned ? d->ow : d->w},
+                .weight = *call->in[1],
+                .turned = turned};
+    plan_blocks(p, d->n);
+    p->panels = fnn_ceil_div(p->width, PANEL);
+    p->pitch = p->depth % 256 ? fnn_round_up(p->depth, 16) : fnn_odd_lines(p->depth);
+    p->v_plane = fnn_odd_lines(p->tiling.size * p->pitch);
+    p->m_pitch = fnn_min(GROUP, p->panels) * PANEL;
+    p->m_plane = fnn_odd_lines(p->tiling.size * p->m_pitch);
+    p->u_plane = fnn_odd_lines(p->depth * PANEL);
+    p->u_panel = PLANES * p->u_plane;
+    p->g_plane = fnn_odd_lines(PACK_DEPTH * PANEL);
+    p->u_bytes = (size_t)(p->panels * p->u_panel * FLOAT);
+    p->v_bytes = (size_t)(PLANES * p->v_plane * FLOAT);
+    p->scratch = p->v_bytes + (size_t)(PLANES * p->m_plane * FLOAT);
+    const size_t packing = (size_t)(PLACES * p->g_plane * FLOAT);
+    if (p->scratch < packing) p->scratch = packing;
+}
+
+/* ---- weights ---- */
+
+/* `cols` columns (channels written) from `first` on, `count` rows (channels read) from `from` on, as [place][row][col]. */
+static void gather_weights(const plan *p, ptrdiff_t first, ptrdiff_t cols, ptrdiff_t from, ptrdiff_t count, float *g) {
+    const ptrdiff_t *stride = p->weight.stride;
+    const ptrdiff_t width_stride = stride[p->turned ? 1 : 0], depth_stride = stride[p->turned ? 0 : 1];
+    const float *data = (const float *)p->weight.data + first * width_stride + from * depth_stride;
+    ptrdiff_t slot[PLACES];
+    for (int t = 0; t < PLACES; t++) slot[t] = (p->turned ? PLACES - 1 - t : t) * p->g_plane;
+    const int dense = stride[3] == 1 && stride[2] == 3;
+    if (dense && depth_stride == PLACES)
+        p->K->conv_pack(PLACES, count, cols, data, 1, width_stride, g, slot, PANEL);
+    else if (dense)
+        for (ptrdiff_t i = 0; i < count; i++)
+            p->K->conv_pack(PLACES, 1, cols, data + i * depth_stride, 1, width_stride, g + i * PANEL, slot, 0);
+    else
+        for (int t = 0; t < PLACES; t++)
+            p->K->conv_pack(1, count, cols, data + t / 3 * stride[2] + t % 3 * stride[3], depth_stride, width_stride,
+                            g + slot[t], NULL, PANEL);
+}
+
+static void transform_weights(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const ptrdiff_t parts = fnn_ceil_div(p->depth, PACK_DEPTH), panel = chunk / parts;
+    const ptrdiff_t from = chunk % parts * PACK_DEPTH, count = fnn_min(PACK_DEPTH, p->depth - from);
+    const ptrdiff_t cols = fnn_min(PANEL, p->width - panel * PANEL);
+    if (cols < PANEL) memset(scratch, 0, (size_t)(PLACES * p->g_plane * FLOAT));
+    gather_weights(p, panel * PANEL, cols, from, count, scratch);
+    p->K->winograd_weight(count * PANEL, scratch, p->g_plane,
+                          (float *)p->u + panel * p->u_panel + from * PANEL, p->u_plane);
+}
+
+/* ---- a chunk ---- */
+
+static void transform_tiles(const plan *p, const fnn_tile_block *b, float *v) {
+    const void *pixel[PIXELS];
+    for (ptrdiff_t t = 0, image, row, col; t < b->tiles; t++) {
+        fnn_tile_at(b, t, &image, &row, &col);
+        fnn_tile_pixels(&p->src, image, row * OUTPUTS + p->first_row, col * OUTPUTS + p->first_col, FNN_WINOGRAD_PATCH,
+                        0, pixel);
+        p->K->winograd_input(p->depth, pixel, v + t * p->pitch, p->v_plane);
+    }
+}
+
+/* M of panels first .. end - 1. */
+static void multiply(const plan *p, ptrdiff_t tiles, ptrdiff_t first, ptrdiff_t end, const float *v, float *m) {
+    for (ptrdiff_t plane = 0; plane < PLANES; plane++)
+        for (ptrdiff_t panel = first; panel < end; panel++)
+            p->K->gemm_tile(tiles, fnn_min(PANEL, p->width - panel * PANEL), 1, p->depth, v + plane * p->v_plane, NULL,
+                            p->pitch, 1, (const float *)p->u + panel * p->u_panel + plane * p->u_plane, NULL, PANEL,
+                            m + plane * p->m_plane + (panel - first) * PANEL, p->m_pitch, 0);
+}
+
+/* Channels from `first` on of the block's pixels. */
+static void finish_tiles(const plan *p, const fnn_tile_block *b, ptrdiff_t first, ptrdiff_t channels, const float *m,
+                         int *bad) {
+    const fnn_epilogue none = {0}, *e = p->epilogue ? p->epilogue : &none;
+    for (ptrdiff_t t = 0, image, row, col; t < b->tiles; t++) {
+        fnn_tile_at(b, t, &image, &row, &col);
+        const ptrdiff_t at = image * p->dst.n + row * OUTPUTS * p->dst.h + col * OUTPUTS * p->dst.w + first;
+        p->K->winograd_output(channels, m + t * p->m_pitch, p->m_plane, fnn_min(OUTPUTS, p->height - row * OUTPUTS),
+                              fnn_min(OUTPUTS, p->breadth - col * OUTPUTS), (float *)p->dst.data + at, p->dst.h,
+                              p->dst.w, e->bias ? (const float *)e->bias + first : NULL,
+                              e->residual ? (const float *)e->residual + at : NULL, e->activation, bad);
+    }
+}
+
+/* Calls behind this one take the rows of a block that has all their channels. */
+static void follow_rows(const plan *p, const fnn_tile_block *b) {
+    const ptrdiff_t row_end = fnn_min((b->row + b->rows) * OUTPUTS, p->height), col = b->col * OUTPUTS;
+    const ptrdiff_t cols = fnn_min((b->col + b->cols) * OUTPUTS, p->breadth) - col;
+    for (ptrdiff_t i = b->image; i < b->image + b->images; i++)
+        for (ptrdiff_t row = b->row * OUTPUTS; row < row_end; row++)
+            fnn_follow(p->leader, i * p->dst.n + row * p->dst.h + col * p->dst.w, cols * p->dst.w);
+}
+
+/* Neighbouring chunks share their part of U. */
+static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const fnn_tile_block b = fnn_tile_block_of(&p->tiling, chunk % p->tiling.blocks);
+    const ptrdiff_t split = chunk / p->tiling.blocks, end = p->panels * (split + 1) / p->splits;
+    float *v = scratch, *m = (float *)((char *)scratch + p->v_bytes);
+    int bad = 0;
+    transform_tiles(p, &b, v);
+    for (ptrdiff_t panel = p->panels * split / p->splits; panel < end; panel += GROUP) {
+        const ptrdiff_t stop = fnn_min(panel + GROUP, end), first = panel * PANEL;
+        multiply(p, b.tiles, panel, stop, v, m);
+        finish_tiles(p, &b, first, fnn_min(stop * PANEL, p->width) - first, m, &bad);
+    }
+    if (bad) __atomic_store_n(p->bad, 1, __ATOMIC_RELAXED);
+    else if (p->leader) follow_rows(p, &b);
+}
+
+/* ---- what it costs, and whether it suits ---- */
+
+static int is_possible(const fnn_call *call, const fnn_conv_dims *d) {
+    return call->in[0]->dtype == FNN_FLOAT32 && d->r == 3 && d->s == 3 && d->groups == 1 && d->stride[0] == 1 &&
+           d->stride[1] == 1 && d->dilation[0] == 1 && d->dilation[1] == 1 && d->n * d->oh * d->ow * d->h * d->w > 0;
+}
+
+/* In multiply-adds, a lane's worth of them at a time: the products; the transforms of a tile's channels; those of the
+ * weights, whose results go to memory (weight gradients: whose sums come from cache). Measured on one Zen 4 core with
+ * `bench/bench_conv.py` on all layers of vgg16 and resnet18 and on maps of 2 to 14 pixels. */
+static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
+    const int turned = pass == FNN_CONV_BACKWARD_INPUT;
+    const ptrdiff_t lanes = fnn_kernels_of(FNN_FLOAT32)->lanes;
+    const ptrdiff_t rows = fnn_ceil_div(turned ? d->h : d->oh, OUTPUTS), cols = fnn_ceil_div(turned ? d->w : d->ow, OUTPUTS);
+    const double tiles = (double)(d->n * rows * cols), c = (double)fnn_round_up(d->c, lanes), k = (double)fnn_round_up(d->k, lanes);
+    const double weights = pass == FNN_CONV_BACKWARD_WEIGHT ? 0.6 : 1.7;
+    return PLANES * tiles * c * k + 190 * tiles * (c + k) + weights * (double)lanes * PLANES * c * k;
+}
+
+double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass) { return 0.02 * work_of(d, pass); }
+
+int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
+    if (call->algorithm == FNN_CONV_DIRECT || !is_possible(call, d)) return 0;
+    if (call->algorithm == FNN_CONV_WINOGRAD) return 1;
+    const double direct = (double)(d->n * d->oh * d->ow) * (double)(d->c * d->k * PLACES);
+    return d->c >= LEAST_CHANNELS && d->k >= LEAST_CHANNELS && 1.1 * work_of(d, pass) < direct;
+}
+
+/* ---- the interface ---- */
+
+static size_t zeros_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->depth * FLOAT)); }
+static size_t bias_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->width * FLOAT)); }
+
+/* shared: [U][zeros][bias][staged maps] */
+void fnn_winograd_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws) {
+    plan p;
+    fnn_staging staging = {.call = NULL};
+    if (!fnn_winograd_suits(call, d, pass)) return;
+    if (pass == FNN_CONV_BACKWARD_WEIGHT) {
+        fnn_winograd_gradient_workspace(call, d, ws);
+        return;
+    }
+    make_plan(&p, call, d, pass);
+    fnn_channels_last_of(&staging, call->in[0], 1);
+    fnn_channels_last_of(&staging, call->out[0], 0);
+    const size_t shared = p.u_bytes + zeros_bytes(&p) + bias_bytes(&p) + staging.bytes;
+    if (ws->shared < shared) ws->shared = shared;
+    if (ws->scratch < p.scratch) ws->scratch = p.scratch;
+}
+
+static int overlap(const fnn_tensor *a, const fnn_tensor *b) {
+    ptrdiff_t a_low, a_high, b_low, b_high;
+    const ptrdiff_t a_size = (ptrdiff_t)fnn_itemsize(a->dtype), b_size = (ptrdiff_t)fnn_itemsize(b->dtype);
+    fnn_bounds(a, &a_low, &a_high);
+    fnn_bounds(b, &b_low, &b_high);
+    const char *p = a->data, *q = b->data;
+    return p + a_low * a_size < q + (b_high + 1) * b_size && q + b_low * b_size < p + (a_high + 1) * a_size;
+}
+
+/* Whether the calls behind this one could run a second time: none writes what it, one before it, or this call reads,
+ * but for the result, which the second time writes anew. */
+static int can_repeat_followers(const fnn_call *call) {
+    for (const fnn_call *f = call->follower; f; f = f->follower)
+        for (int k = 0; k < FNN_MAX_ARGS; k++)
+            for (const fnn_call *g = call; f->out[k]; g = g->follower) {
+                for (int j = 0; j < FNN_MAX_ARGS; j++)
+                    if (g->in[j] && g->in[j]->data != call->out[0]->data && overlap(f->out[k], g->in[j])) return 0;
+                if (g == f) break;
+            }
+    return 1;
+}
+
+static const void *dense_bias(const plan *p, void *copy) {
+    const fnn_tensor *bias = p->turned ? NULL : p->call->in[2];
+    if (bias) p->K->conv_pack(1, p->width, 1, bias->data, bias->stride[0], 1, copy, NULL, 1);
+    return bias ? copy : NULL;
+}
+
+int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass,
+                           const fnn_epilogue *epilogue) {
+    plan p;
+    int bad = 0;
+    if (!fnn_winograd_suits(call, d, pass)) return 0;
+    make_plan(&p, call, d, pass);
+    p.u = call->shared;
+    char *zeros = p.u + p.u_bytes, *bias = zeros + zeros_bytes(&p);
+    p.src.zeros = memset(zeros, 0, zeros_bytes(&p));
+    fnn_epilogue finish = epilogue ? *epilogue : (fnn_epilogue){0};
+    finish.bias = dense_bias(&p, bias);
+    p.epilogue = &finish;
+    p.bad = &bad;
+    fnn_staging staging = {.call = call, .at = bias + bias_bytes(&p)};
+    const fnn_tensor x = fnn_channels_last_of(&staging, call->in[0], 1);
+    const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);
+    p.src.image = fnn_image_of(&x);
+    p.dst = fnn_image_of(&y);
+    const int by_rows = call->follower && p.splits == 1 && y.data == call->out[0]->data && can_repeat_followers(call);
+    if (by_rows) p.leader = call;
+    fnn_parallel_for(call, p.panels * fnn_ceil_div(p.depth, PACK_DEPTH), (double)(p.panels * p.u_panel) * 0.3,
+                     transform_weights, &p);
+    fnn_parallel_for(call, p.tiling.blocks * p.splits, fnn_winograd_cost(d, pass), run_chunk, &p);
+    if (bad) return 0;
+    fnn_finish(call, call->out[0], &y);
+    if (!by_rows) fnn_follow_all(call);
+    return 1;
+}

@@ -1,0 +1,72 @@
+/* conv2d_winograd.h: F(4x4, 3x3) convolutions (kernels/winograd.h), for conv2d.c. */
+#ifndef FNN_CONV2D_WINOGRAD_H
+#define FNN_CONV2D_WINOGRAD_H
+#include "conv2d.h"
+#include "gemm.h"
+
+typedef enum { FNN_CONV_FORWARD, FNN_CONV_BACKWARD_INPUT, FNN_CONV_BACKWARD_WEIGHT } fnn_conv_pass;
+
+/* Whether this pass of a convolution goes this way: by shape, instruction set and setting. */
+int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
+/* Predicted single-thread nanoseconds. */
+double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass);
+/* Enlarges *ws, which the direct way needs, should a result be infinite or NaN. Nothing where it does not suit. */
+void fnn_winograd_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws);
+/* 1: done. 0: it does not suit, or a result is not finite: the call must be computed directly; what follows it has not
+ * run, or only in ways that can be repeated. */
+int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass,
+                           const fnn_epilogue *epilogue);
+int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d);
+
+/* ---- what the passes share ---- */
+
+enum {
+    FNN_WINOGRAD_PANEL = 32, /* columns of a panel of U, or of dM: a whole number of register tiles on every ISA */
+    FNN_WINOGRAD_PIXELS = FNN_WINOGRAD_PATCH * FNN_WINOGRAD_PATCH
+};
+
+/* How the tiles of a map are shared out, in blocks of at most `size` tiles. */
+typedef struct {
+    ptrdiff_t images, rows, cols; /* tiles */
+    ptrdiff_t block_images, block_rows, block_cols, image_blocks, row_blocks, col_blocks;
+    ptrdiff_t size, blocks;
+} fnn_tiling;
+
+fnn_tiling fnn_tiling_of(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width, ptrdiff_t most);
+
+/* One block of tiles. */
+typedef struct {
+    ptrdiff_t image, row, col, images, rows, cols, tiles;
+} fnn_tile_block;
+
+fnn_tile_block fnn_tile_block_of(const fnn_tiling *t, ptrdiff_t block);
+
+/* Where tile `index` of a block is, in tiles. */
+static inline void fnn_tile_at(const fnn_tile_block *b, ptrdiff_t index, ptrdiff_t *image, ptrdiff_t *row,
+                               ptrdiff_t *col) {
+    *col = b->col + index % b->cols;
+    *row = b->row + index / b->cols % b->rows;
+    *image = b->image + index / b->cols / b->rows;
+}
+
+/* A map to take tiles from; what lies outside is read from `zeros`, one for each channel. */
+typedef struct {
+    fnn_image image;
+    ptrdiff_t h, w;
+    const char *zeros;
+} fnn_tile_source;
+
+/* The pixels of size x size from (row, col) on, channels from `channel` on. */
+void fnn_tile_pixels(const fnn_tile_source *s, ptrdiff_t image, ptrdiff_t row, ptrdiff_t col, int size,
+                     ptrdiff_t channel, const void **pixel);
+
+/* A map with neighbouring channels: `t` itself, or room for one in N, H, W, C order, with `fill` a copy of `t`. */
+fnn_tensor fnn_channels_last_of(fnn_staging *s, const fnn_tensor *t, int fill);
+
+/* Elements, rounded up to an odd number of cache lines: planes so far apart do not share cache sets. */
+static inline ptrdiff_t fnn_odd_lines(ptrdiff_t elements) { return 16 * (fnn_ceil_div(elements, 16) | 1); }
+
+/* conv2d_winograd_weight.c */
+void fnn_winograd_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
+
+#endif

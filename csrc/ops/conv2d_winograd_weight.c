@@ -1,0 +1,192 @@
+/* conv2d_winograd_weight.c: dweight of 3x3 convolutions as F(4x4, 3x3): dg = G'[sum over tiles of (B'dB) (A dY A')]G.
+ *
+ * A chunk has a box of the gradient (`chunk_c` x `chunk_k` channels) and one part of the tiles. Block of tiles by block
+ * it transforms its channels of x to V and of dy to dM, and adds V'dM to 36 sums dU, which stay in its core's cache;
+ * only at the end are these taken back to 3 x 3. The parts are as many as shapes say and are added in order. */
+#include "conv2d_winograd.h"
+
+#include <string.h>
+
+enum {
+    PLANES = FNN_WINOGRAD_PLANES,
+    OUTPUTS = FNN_WINOGRAD_OUTPUTS,
+    PATCH = FNN_WINOGRAD_PATCH,
+    PIXELS = FNN_WINOGRAD_PIXELS,
+    PANEL = FNN_WINOGRAD_PANEL,
+    PLACES = 9,
+    FLOAT = 4,
+    MOST_TILES = 32,
+    MOST_CHANNELS = 64,     /* of a box, each way */
+    PARTS_BYTES = 8 << 20,  /* all parts together */
+    PART_TILES = 64,        /* at least: taking sums back costs what a few tiles do */
+    CHUNKS = 16
+};
+
+typedef struct {
+    const fnn_call *call;
+    const fnn_kernels *K;
+    ptrdiff_t c, k, first_row, first_col;
+    fnn_tile_source x, dy;
+    fnn_tensor dw;
+    fnn_tiling tiling;
+    ptrdiff_t chunk_c, chunk_k, c_chunks, k_chunks, parts;
+    ptrdiff_t panels, part_size;                              /* packed gradient: [panel][place][c][PANEL] */
+    ptrdiff_t v_plane, m_panel, m_plane, u_panel, u_plane;    /* in elements */
+    size_t v_bytes, m_bytes, scratch, parts_bytes, zeros_bytes;
+    float *packed;
+    int *bad;
+} gradient;
+
+/* Channels in equal boxes of whole `unit`s. */
+static ptrdiff_t box_of(ptrdiff_t channels, ptrdiff_t unit) {
+    return fnn_round_up(fnn_ceil_div(channels, fnn_ceil_div(channels, MOST_CHANNELS)), unit);
+}
+
+static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims *d) {
+    *p = (gradient){.call = call,
+                    .K = fnn_kernels_of(FNN_FLOAT32),
+                    .c = d->c,
+                    .k = d->k,
+                    .first_row = -d->padding[0],
+                    .first_col = -d->padding[2],
+                    .x = {.h = d->h, .w = d->w},
+                    .dy = {.h = d->oh, .w = d->ow},
+                    .dw = *call->out[0],
+                    .tiling = fnn_tiling_of(d->n, d->oh, d->ow, MOST_TILES)};
+    p->chunk_c = box_of(p->c, 16);
+    p->chunk_k = box_of(p->k, PANEL);
+    p->c_chunks = fnn_ceil_div(p->c, p->chunk_c);
+    p->k_chunks = fnn_ceil_div(p->k, p->chunk_k);
+    p->panels = fnn_ceil_div(p->k, PANEL);
+    p->part_size = p->panels * PLACES * p->c * PANEL;
+    const ptrdiff_t tiles = p->tiling.images * p->tiling.rows * p->tiling.cols, boxes = p->c_chunks * p->k_chunks;
+    p->parts = fnn_min(fnn_min(PARTS_BYTES / (p->part_size * FLOAT), tiles / PART_TILES), fnn_ceil_div(CHUNKS, boxes));
+    p->parts = fnn_max(fnn_min(p->parts, p->tiling.blocks), 1);
+    p->v_plane = fnn_odd_lines(p->tiling.size * p->chunk_c);
+    p->m_panel = p->tiling.size * PANEL;
+    p->m_plane = fnn_odd_lines(p->chunk_k / PANEL * p->m_panel);
+    p->u_panel = p->chunk_c * PANEL;
+    p->u_plane = fnn_odd_lines(p->chunk_k / PANEL * p->u_panel);
+    p->v_bytes = (size_t)(PLANES * p->v_plane * FLOAT);
+    p->m_bytes = (size_t)(PLANES * p->m_plane * FLOAT);
+    p->scratch = p->v_bytes + p->m_bytes + (size_t)(PLANES * p->u_plane * FLOAT);
+    const size_t dense = (size_t)(PANEL * p->c * PLACES * FLOAT); /* a panel of the result, when dweight is strided */
+    if (p->scratch < dense) p->scratch = dense;
+    p->parts_bytes = fnn_whole_lines((size_t)(p->parts * p->part_size * FLOAT));
+    p->zeros_bytes = fnn_whole_lines((size_t)(fnn_max(p->c, p->k) * FLOAT));
+}
+
+/* ---- a chunk ---- */
+
+typedef struct {
+    ptrdiff_t first_c, c, first_k, k; /* the box: channels of x, of dy */
+    float *v, *m, *u;
+} target;
+
+static void transform_tiles(const gradient *p, const target *t, const fnn_tile_block *b) {
+    const void *pixel[PIXELS];
+    for (ptrdiff_t i = 0, image, row, col; i < b->tiles; i++) {
+        fnn_tile_at(b, i, &image, &row, &col);
+        row *= OUTPUTS, col *= OUTPUTS;
+        fnn_tile_pixels(&p->x, image, row + p->first_row, col + p->first_col, PATCH, t->first_c, pixel);
+        p->K->winograd_input(t->c, pixel, t->v + i * p->chunk_c, p->v_plane);
+        for (ptrdiff_t k = 0; k < t->k; k += PANEL) {
+            fnn_tile_pixels(&p->dy, image, row, col, OUTPUTS, t->first_k + k, pixel);
+            p->K->winograd_output_gradient(fnn_min(PANEL, t->k - k), pixel,
+                                           t->m + k / PANEL * p->m_panel + i * PANEL, p->m_plane);
+        }
+    }
+}
+
+static void add_products(const gradient *p, const target *t, ptrdiff_t tiles, int accumulate) {
+    for (ptrdiff_t plane = 0; plane < PLANES; plane++)
+        for (ptrdiff_t k = 0; k < t->k; k += PANEL)
+            p->K->gemm_tile(t->c, fnn_min(PANEL, t->k - k), 1, tiles, t->v + plane * p->v_plane, NULL, 1, p->chunk_c,
+                            t->m + plane * p->m_plane + k / PANEL * p->m_panel, NULL, PANEL,
+                            t->u + plane * p->u_plane + k / PANEL * p->u_panel, PANEL, accumulate);
+}
+
+/* The sums, taken back, to their part. */
+static void store_part(const gradient *p, const target *t, float *part) {
+    int bad = 0;
+    for (ptrdiff_t k = 0; k < t->k; k += PANEL) {
+        float *panel = part + ((t->first_k + k) / PANEL * PLACES * p->c + t->first_c) * PANEL, *u = t->u + k / PANEL * p->u_panel;
+        const ptrdiff_t cols = fnn_min(PANEL, t->k - k);
+        if (cols == PANEL)
+            p->K->winograd_weight_gradient(t->c * PANEL, u, p->u_plane, panel, p->c * PANEL, &bad);
+        else
+            for (ptrdiff_t c = 0; c < t->c; c++)
+                p->K->winograd_weight_gradient(cols, u + c * PANEL, p->u_plane, panel + c * PANEL, p->c * PANEL, &bad);
+    }
+    if (bad) __atomic_store_n(p->bad, 1, __ATOMIC_RELAXED);
+}
+
+static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
+    const gradient *p = context;
+    const ptrdiff_t boxes = p->c_chunks * p->k_chunks, box = chunk % boxes, part = chunk / boxes;
+    target t = {.first_c = box % p->c_chunks * p->chunk_c, .first_k = box / p->c_chunks * p->chunk_k, .v = scratch};
+    t.c = fnn_min(p->chunk_c, p->c - t.first_c);
+    t.k = fnn_min(p->chunk_k, p->k - t.first_k);
+    t.m = (float *)((char *)scratch + p->v_bytes);
+    t.u = (float *)((char *)t.m + p->m_bytes);
+    const ptrdiff_t begin = p->tiling.blocks * part / p->parts, end = p->tiling.blocks * (part + 1) / p->parts;
+    for (ptrdiff_t i = begin; i < end; i++) {
+        const fnn_tile_block b = fnn_tile_block_of(&p->tiling, i);
+        transform_tiles(p, &t, &b);
+        add_products(p, &t, b.tiles, i > begin);
+    }
+    store_part(p, &t, p->packed + part * p->part_size);
+}
+
+/* ---- the sum of the parts, as (k, c, 3, 3) ---- */
+
+static void combine_panel(void *context, ptrdiff_t panel, void *scratch) {
+    const gradient *p = context;
+    const fnn_tensor *dw = &p->dw;
+    const ptrdiff_t first = panel * PANEL, cols = fnn_min(PANEL, p->k - first), row = p->c * PLACES;
+    ptrdiff_t slot[PLACES];
+    for (int t = 0; t < PLACES; t++) slot[t] = t * p->c * PANEL;
+    float *dst = (float *)dw->data + first * dw->stride[0];
+    const int dense = dw->stride[3] == 1 && dw->stride[2] == 3 && (p->c == 1 || dw->stride[1] == PLACES);
+    p->K->conv_combine(PLACES, p->c, cols, p->parts, p->packed + panel * PLACES * p->c * PANEL, p->part_size, slot,
+                       PANEL, dense ? dst : scratch, dense ? dw->stride[0] : row);
+    if (p->call->follower) fnn_follow(p->call, first * row, cols * row); /* only a dense gradient is followed */
+    for (ptrdiff_t j = 0; j < cols && !dense; j++)
+        for (ptrdiff_t c = 0; c < p->c; c++)
+            p->K->conv_scatter(3, 3, (float *)scratch + j * row + c * PLACES, 3,
+                               dst + j * dw->stride[0] + c * dw->stride[1], dw->stride[2], dw->stride[3]);
+}
+
+/* ---- the interface ---- */
+
+/* shared: [parts][zeros][staged maps] */
+void fnn_winograd_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws) {
+    gradient p;
+    fnn_staging staging = {.call = NULL};
+    plan_gradient(&p, call, d);
+    fnn_channels_last_of(&staging, call->in[0], 1);
+    fnn_channels_last_of(&staging, call->in[1], 1);
+    const size_t shared = p.parts_bytes + p.zeros_bytes + staging.bytes;
+    if (ws->shared < shared) ws->shared = shared;
+    if (ws->scratch < p.scratch) ws->scratch = p.scratch;
+}
+
+int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d) {
+    gradient p;
+    int bad = 0;
+    if (!fnn_winograd_suits(call, d, FNN_CONV_BACKWARD_WEIGHT)) return 0;
+    plan_gradient(&p, call, d);
+    p.bad = &bad;
+    p.packed = call->shared;
+    char *zeros = (char *)call->shared + p.parts_bytes;
+    p.x.zeros = p.dy.zeros = memset(zeros, 0, p.zeros_bytes);
+    fnn_staging staging = {.call = call, .at = zeros + p.zeros_bytes};
+    const fnn_tensor dy = fnn_channels_last_of(&staging, call->in[0], 1);
+    const fnn_tensor x = fnn_channels_last_of(&staging, call->in[1], 1);
+    p.dy.image = fnn_image_of(&dy);
+    p.x.image = fnn_image_of(&x);
+    fnn_parallel_for(call, p.parts * p.c_chunks * p.k_chunks, fnn_winograd_cost(d, FNN_CONV_BACKWARD_WEIGHT), run_chunk, &p);
+    if (bad) return 0;
+    fnn_parallel_for(call, p.panels, (double)(p.parts * p.part_size), combine_panel, &p);
+    return 1;
+}

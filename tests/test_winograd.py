@@ -1,0 +1,258 @@
+"""Convolutions through Winograd's transforms: against float64 and the direct sums, exact repetition, what is not finite."""
+
+import numpy as np
+import pytest
+from test_conv import Case, lay_out
+
+import fastnn
+import fastnn.functional as F
+from fastnn import _core, nn, optim
+from fastnn._core import launch
+from fastnn.testing.checks import forced_threads
+
+ISAS = _core.available_isas()
+ALGORITHMS = ("auto", "direct", "winograd")
+NAMES = ("y", "dx", "dweight")
+
+
+@pytest.fixture(autouse=True)
+def restore_settings():
+    isa = _core.get_isa()
+    yield
+    _core.set_isa(isa)
+    fastnn.set_conv_algorithm("auto")
+
+
+def case_of(seed, **fixed):
+    """A convolution that Winograd's way can take."""
+    rng = np.random.default_rng(seed)
+    sizes = {"groups": 1, "r": 3, "s": 3, "stride": (1, 1), "dilation": (1, 1), "h": int(rng.integers(1, 27)),
+             "w": int(rng.integers(1, 27)), "padding": tuple(int(v) for v in rng.integers(0, 3, 4))}
+    return Case(seed, **(sizes | fixed))
+
+
+def run(case, algorithm, layout="nhwc"):
+    fastnn.set_conv_algorithm(algorithm)
+    return case.run(layout)
+
+
+def errors(case, results):
+    """Root of the mean square error of y, dx, dweight, and of their values."""
+    wanted = case.passes(case.x, case.weight, case.b, case.dy)
+    return [(np.sqrt(np.mean((got - want) ** 2)), np.sqrt(np.mean(want**2))) for got, want in zip(results, wanted)]
+
+
+def bits(results):
+    return [r.tobytes() for r in results]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("block", range(4))
+def test_random_convolutions_match_float64(isa, block):
+    _core.set_isa(isa)
+    for seed in range(block * 8, block * 8 + 8):
+        case = case_of(seed)
+        for name, (error, size) in zip(NAMES, errors(case, run(case, "winograd", ("nhwc", "nchw", "strided")[seed % 3]))):
+            assert error <= 4e-6 * size + 1e-30, f"{name} of {case}: relative error {error / size:.1e}"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n, c, k, h, w", [(2, 16, 32, 14, 14), (1, 64, 48, 33, 31), (3, 70, 33, 7, 7), (2, 128, 64, 13, 9)])
+def test_the_error_is_at_most_six_times_that_of_direct_sums(isa, n, c, k, h, w):
+    _core.set_isa(isa)
+    case = case_of(n + c, n=n, c=c, k=k, h=h, w=w, padding=(1, 1, 1, 1), bias=False)
+    direct, winograd = (errors(case, run(case, a)) for a in ("direct", "winograd"))
+    for name, (least, _), (error, _) in zip(NAMES, direct, winograd):
+        assert least < error <= 6 * least, f"{name} of {case} on {isa}: {error / least:.1f} times direct's error"
+
+
+@pytest.mark.parametrize("sizes", [
+    dict(n=3, c=64, k=64, h=30, w=30),                                  # blocks of rows
+    dict(n=1, c=40, k=33, h=6, w=400),                                  # blocks of columns
+    dict(n=83, c=20, k=24, h=7, w=7),                                   # blocks of images
+    dict(n=2, c=96, k=520, h=9, w=9),                                   # the width split
+    dict(n=9, c=130, k=70, h=15, w=14, padding=(0, 2, 1, 0)),           # several boxes and parts of the gradient
+    dict(n=2, c=256, k=32, h=5, w=6, padding=(3, 3, 4, 4)),             # rows a page apart; windows of padding alone
+])
+def test_blocks_parts_threads_and_layouts(sizes):
+    case = case_of(3, **sizes)
+    with forced_threads(1):
+        first = run(case, "winograd")
+    for name, (error, size) in zip(NAMES, errors(case, first)):
+        assert error <= 4e-6 * size, f"{name} of {case}"
+    for threads, layout in ((2, "nchw"), (3, "nhwc"), (8, "strided")):
+        with forced_threads(threads):
+            again = run(case, "winograd", layout)
+        assert bits(again) == bits(first), f"{case}, {threads} threads, {layout}"
+
+
+def test_gradients_are_adjoints():
+    case = case_of(5, n=2, c=48, k=40, h=13, w=18, padding=(1, 0, 2, 1), bias=False)
+    y, dx, dweight = (a.astype(np.float64) for a in run(case, "winograd"))
+    products = [(y * case.dy).sum(), (dx * case.x).sum(), (dweight * case.weight).sum()]
+    scale = np.sqrt((y**2).sum() * (case.dy.astype(np.float64) ** 2).sum())
+    assert np.ptp(products) < 1e-6 * scale
+
+
+def test_the_setting_decides():
+    case = case_of(0, n=2, c=64, k=64, h=28, w=28, padding=(1, 1, 1, 1))
+    results = {a: bits(run(case, a)) for a in ALGORITHMS}
+    assert results["auto"] == results["winograd"]
+    assert all(a != b for a, b in zip(results["direct"], results["winograd"]))
+    few = case_of(0, n=2, c=3, k=8, h=28, w=28, padding=(1, 1, 1, 1))
+    results = {a: bits(run(few, a)) for a in ALGORITHMS}
+    assert results["auto"] == results["direct"] != results["winograd"]
+
+
+@pytest.mark.parametrize("other", [dict(stride=(1, 2)), dict(dilation=(2, 1)), dict(groups=2), dict(r=1), dict(s=5),
+                                   dict(dtype=np.float64)])
+def test_other_convolutions_are_direct(other):
+    case = case_of(0, n=2, c=32, k=32, h=20, w=20, padding=(1, 1, 2, 2), **other)
+    assert bits(run(case, "winograd")) == bits(run(case, "direct"))
+
+
+def test_setting_errors():
+    for algorithm in ALGORITHMS:
+        fastnn.set_conv_algorithm(algorithm)
+        assert fastnn.get_conv_algorithm() == algorithm
+    for wrong in ("fft", None, 1):
+        with pytest.raises(ValueError, match="must be 'auto', 'direct' or 'winograd'"):
+            fastnn.set_conv_algorithm(wrong)
+    assert fastnn.get_conv_algorithm() == "winograd"
+
+
+# ---- what is not finite ----
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
+@pytest.mark.parametrize("which", ["x", "weight", "dy"])
+def test_a_value_that_is_not_finite_makes_the_call_direct(isa, value, which):
+    """3e38 is finite, but its transform is not."""
+    _core.set_isa(isa)
+    case = case_of(1, n=2, c=20, k=35, h=10, w=9, padding=(1, 1, 1, 1), bias=True)
+    array = getattr(case, which)
+    array[tuple(s - 1 for s in array.shape)] = value
+    if which == "x":
+        array[0, 3, 4, 4] = value
+    with np.errstate(all="ignore"):
+        direct, winograd = bits(run(case, "direct")), bits(run(case, "winograd"))
+    touched = {"x": (0, 2), "weight": (0, 1), "dy": (1, 2)}[which]
+    for k in touched:
+        assert winograd[k] == direct[k], f"{NAMES[k]} with {value} in {which}"
+
+
+def test_values_that_no_window_reads_do_not_matter():
+    case = case_of(1, n=1, c=16, k=16, h=11, w=10, padding=(0, 0, 0, 0), bias=False)
+    clean = bits(run(case, "winograd"))[0]
+    big = np.full((1, 16, 13, 12), np.nan, np.float32)
+    big[:, :, :11, :10] = case.x
+    inner = lay_out(big, "nhwc")[:, :, :11, :10]
+    fastnn.set_conv_algorithm("winograd")
+    y = launch.conv2d_forward(inner, fastnn.tensor(case.weight), None, **case.attributes)
+    assert y.numpy().tobytes() == clean
+
+
+# ---- programs ----
+
+
+def network(seed=0):
+    fastnn.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 20, 3, padding=1), nn.ReLU(),
+                         nn.Conv2d(20, 18, 3), nn.BatchNorm2d(18), nn.ReLU(), nn.Conv2d(18, 40, 3, padding=2), nn.ReLU(),
+                         nn.Flatten(), nn.Linear(40 * 15 * 14, 3))
+
+
+def train(captured, images, steps=5):
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def step(x):
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    program = fastnn.capture(step) if captured else step
+    losses = [program(images[k % len(images)]).item() for k in range(steps)]
+    return losses, [p.detach().numpy().tobytes() for p in model.parameters()], program
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_captured_steps_keep_every_bit(threads):
+    fastnn.set_conv_algorithm("winograd")
+    rng = np.random.default_rng(0)
+    images = [fastnn.tensor(rng.standard_normal((4, 3, 15, 14)).astype(np.float32)) for _ in range(3)]
+    with forced_threads(threads):
+        losses, weights, _ = train(False, images)
+        replayed, others, program = train(True, images)
+    assert program.obstacle is None and program.replays == 3
+    assert replayed == losses and others == weights
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_captured_steps_that_turn_direct_write_once(threads):
+    """The third batch overflows in a transform: its calls are made again, with all that runs behind them."""
+    fastnn.set_conv_algorithm("winograd")
+    rng = np.random.default_rng(0)
+    images = [fastnn.tensor(rng.standard_normal((4, 3, 15, 14)).astype(np.float32)) for _ in range(4)]
+    images[2] = fastnn.tensor(np.full((4, 3, 15, 14), 2e37, np.float32))
+    with np.errstate(all="ignore"), forced_threads(threads):
+        losses, weights, _ = train(False, images, 3)
+        replayed, others, program = train(True, images, 3)
+    assert program.obstacle is None and program.replays == 1
+    assert np.array_equal(replayed, losses, equal_nan=True) and others == weights
+
+
+def test_what_runs_behind_a_call_in_place_runs_once():
+    """The sum is written over one of its terms, so a call that is made again must not have added it before."""
+    fastnn.set_conv_algorithm("winograd")
+    rng = np.random.default_rng(1)
+    weight = fastnn.tensor(rng.standard_normal((24, 16, 3, 3)).astype(np.float32))
+    good, bad = (rng.standard_normal((3, 16, 21, 20)).astype(np.float32) for _ in range(2))
+    bad[2, 5, 20, 19] = 3e38
+    start = rng.standard_normal((3, 24, 21, 20)).astype(np.float32)
+
+    def sums(captured):
+        total = lay_out(start, "nhwc")
+
+        def step(x):
+            launch.add(total, launch.conv2d_forward(x, weight, None, stride=(1, 1), padding=(1,) * 4, dilation=(1, 1),
+                                                    groups=1), out=total)
+            return total.sum()
+
+        program = fastnn.capture(step) if captured else step
+        for x in (good, good, good, bad):
+            program(lay_out(x, "nhwc"))
+        if captured:
+            assert program.obstacle is None and program.replays == 2
+        return total.numpy().tobytes()
+
+    with np.errstate(all="ignore"):
+        assert sums(True) == sums(False)
+
+
+def test_a_program_is_captured_anew_when_the_algorithm_changes():
+    case = case_of(0, n=1, c=32, k=32, h=12, w=12, padding=(1, 1, 1, 1), bias=False)
+    x, weight = fastnn.tensor(case.x), fastnn.tensor(case.weight)
+    program = fastnn.capture(lambda x: F.conv2d(x, weight, padding=1))
+    for algorithm in (*ALGORITHMS, *ALGORITHMS):
+        fastnn.set_conv_algorithm(algorithm)
+        expected = F.conv2d(x, weight, padding=1).numpy().tobytes()
+        for _ in range(3):
+            assert program(x).numpy().tobytes() == expected, algorithm
+
+
+def test_transposed_convolutions_take_it_too():
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((2, 32, 14, 13)).astype(np.float32), rng.standard_normal((32, 24, 3, 3)).astype(np.float32)
+    got = {}
+    for algorithm in ("direct", "winograd"):
+        fastnn.set_conv_algorithm(algorithm)
+        a, w = fastnn.tensor(x, requires_grad=True), fastnn.tensor(weight, requires_grad=True)
+        y = F.conv_transpose2d(a, w, padding=1)
+        (y**2).mean().backward()
+        got[algorithm] = [t.numpy() for t in (y.detach(), a.grad, w.grad)]
+    for direct, winograd in zip(*got.values()):
+        assert 0 < abs(direct - winograd).max() < 1e-5 * abs(direct).max()
