@@ -104,8 +104,28 @@ size_t fnn_correlate_bytes(const fnn_correlation *c); /* shared: offsets */
  */
 void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count, void *memory);
 
+/* Gradients of the weights by parts of the pixels: each packed as [group][panel][r][s][c][cols]. */
+typedef struct {
+    const fnn_call *call;
+    const fnn_conv_dims *d;
+    const fnn_kernels *K;
+    int dtype;
+    fnn_tensor dw;
+    ptrdiff_t groups, c, k; /* as the loops see them: depthwise has one group of all channels */
+    ptrdiff_t cols, panels, parts, part_size;
+    ptrdiff_t *slot; /* where in a panel kernel position r * S + s is: fnn_conv_combine's to fill */
+    char *packed;
+} fnn_conv_parts;
+
 /* conv2d_weight.c */
 void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 void fnn_conv_weight_gradient(const fnn_call *call, const fnn_conv_dims *d);
+/* dweight = the sum of the parts; followers run on it. Works in so much scratch of the call. */
+void fnn_conv_combine(fnn_conv_parts *p);
+size_t fnn_conv_combine_scratch(const fnn_conv_parts *p);
+
+/* conv2d_weight_wide.c: channels enough for register tiles that read x and dy where they are */
+void fnn_conv_wide_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
+void fnn_conv_wide_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
 #endif

@@ -1,13 +1,14 @@
 /* conv2d_weight.c: dweight (groups*k, c, r, s) = sum over images and output pixels of x (n, groups*c, h, w) times
- * dy (n, groups*k, oh, ow).
+ * dy (n, groups*k, oh, ow), where an input channel or a few leave register tiles empty (conv2d_weight_wide.c: the
+ * others).
  *
- * For each kernel position it is a matrix product x^T dy that sums over pixels: gemm_tile with x as the k-major A and
- * dy as B. Both are packed, a block of output rows at a time, so that the tile reads them one line after another: x as
- * zero-padded rows of cells, each the channels of one tile at one pixel, dy as panels of output channels. Read where
- * they are, pixels are hundreds of bytes apart and the tile waits: 130 instead of 160 GFLOP/s. With few channels a tile
- * takes all horizontal kernel positions of a pixel (`merged`), which are neighbours in a padded row and need no cells
- * unless there is dilation. With few output channels most lanes would idle: then lanes are neighbouring pixels of planes,
- * and the lanes' sums are added at the end (`narrow`).
+ * For each kernel row it is a matrix product x^T dy that sums over pixels: gemm_tile with x as the k-major A, whose
+ * rows
+ * are all horizontal kernel positions and channels of a pixel, and dy as B. Both are packed, a block of output rows at
+ * a
+ * time: x as zero-padded rows, where the positions are neighbours (with dilation as cells of one tile at one pixel), dy
+ * as panels of output channels. With few output channels most lanes would idle: then lanes are neighbouring pixels of
+ * planes, and the lanes' sums are added at the end (`narrow`).
  *
  * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, each summed one
  * after another into its own copy of the gradient; the copies are added in order. Within a part, chunks share out the
@@ -18,7 +19,8 @@
 
 enum {
     PARTS_BYTES = 8 << 20,    /* all parts together */
-    PART_PIXELS = 128,        /* at least: adding one part costs what a few pixels do, and two threads want even shares */
+    /* at least: adding one part costs what a few pixels do, and two threads want even shares */
+    PART_PIXELS = 128,
     TARGET_BYTES = 640 << 10, /* of the gradient a chunk works on, to stay in the second-level cache */
     BLOCK_PIXELS = 256, /* packed at a time, at least: a tile of the gradient is read and written once for each block */
     NARROW_BYTES = 24 << 10, /* planes packed at a time, to stay in the first-level cache */
@@ -28,23 +30,15 @@ enum {
 };
 
 typedef struct {
-    const fnn_call *call;
-    const fnn_conv_dims *d;
-    const fnn_kernels *K;
-    int dtype;
+    fnn_conv_parts sum;
     fnn_image x, dy;
-    fnn_tensor dw;
-    int depthwise, merged, lines;        /* lines: merged, and read from padded rows */
+    int depthwise, lines;                /* lines: read from padded rows */
     int narrow;                          /* x and dy are packed as planes */
-    int joined, dense_dy;                /* rows follow one another: in x of a 1x1 convolution, in dy */
-    ptrdiff_t groups, c, k;              /* as the loops see them: depthwise has one group of all channels */
-    ptrdiff_t cols, panels, part_size;   /* packed gradient: [group][panel][r][s][c][cols] */
-    ptrdiff_t rows, tiles, height, cell; /* gradient rows of one kernel row (merged: s * c), in tiles of `height` */
-    ptrdiff_t parts, chunk_panels, chunk_tiles, chunk_r, panel_chunks, tile_chunks, r_chunks;
+    int dense_dy;                        /* its rows follow one another */
+    ptrdiff_t rows, tiles, height, cell; /* gradient rows of one kernel row, in tiles of `height` */
+    ptrdiff_t chunk_panels, chunk_tiles, chunk_r, panel_chunks, tile_chunks, r_chunks;
     ptrdiff_t row_step, pitch;        /* packed x: rows between output rows, elements of a row */
     ptrdiff_t block_rows, image_rows; /* output rows of a block, packed rows of its part in one image */
-    ptrdiff_t *slot;
-    char *packed;
     size_t slot_at, dy_at, x_at, line_at, shared, scratch;
 } gradient;
 
@@ -52,14 +46,21 @@ static size_t align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 /* ---- plan ---- */
 
-static ptrdiff_t sums_bytes(const gradient *p) {
-    return p->d->r * p->c * p->k * p->d->s * p->K->lanes * (ptrdiff_t)fnn_itemsize(p->dtype);
+static ptrdiff_t sums_bytes(const fnn_conv_dims *d, const fnn_kernels *K) {
+    return d->r * d->c * d->k * d->s * K->lanes * (ptrdiff_t)fnn_itemsize(K->dtype);
 }
 
-static int wants_narrow(const gradient *p) {
-    const fnn_conv_dims *d = p->d;
-    return !p->depthwise && d->s > 1 && d->stride[1] == 1 && 2 * p->k <= p->K->lanes && 2 * d->ow >= p->K->lanes &&
-           sums_bytes(p) <= NARROW_SUMS;
+static int is_depthwise(const fnn_conv_dims *d) { return d->groups > 1 && d->c == 1 && d->k == 1; }
+
+static int wants_narrow(const fnn_conv_dims *d, const fnn_kernels *K) {
+    return d->s > 1 && d->stride[1] == 1 && 2 * d->k <= K->lanes && 2 * d->ow >= K->lanes &&
+           sums_bytes(d, K) <= NARROW_SUMS;
+}
+
+/* Whether channels fill register tiles without the horizontal kernel positions' help. */
+static int is_wide(const fnn_conv_dims *d, int dtype) {
+    const fnn_kernels *K = fnn_kernels_of(dtype);
+    return !is_depthwise(d) && !wants_narrow(d, K) && (d->s == 1 || d->c >= K->tile_rows);
 }
 
 /* Whether pixels are equally far apart throughout, with neighbouring channels. */
@@ -68,86 +69,78 @@ static int is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) {
 }
 
 static void split_gradient(gradient *p) {
-    const fnn_conv_dims *d = p->d;
-    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), pixels = d->n * d->oh * d->ow, bytes = p->part_size * size;
-    double flops = 2.0 * (double)pixels * (double)(p->groups * p->k * p->c * d->r * d->s);
-    p->parts = fnn_max(
+    const fnn_conv_dims *d = p->sum.d;
+    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->sum.dtype), pixels = d->n * d->oh * d->ow,
+        bytes = p->sum.part_size * size;
+    double flops = 2.0 * (double)pixels * (double)(p->sum.groups * p->sum.k * p->sum.c * d->r * d->s);
+    p->sum.parts = fnn_max(
         fnn_min(fnn_min(PARTS_BYTES / fnn_max(bytes, 1), pixels / PART_PIXELS), fnn_min(CHUNKS, d->n * d->oh)), 1);
-    p->chunk_panels = p->panels, p->chunk_tiles = p->tiles, p->chunk_r = d->r;
+    p->chunk_panels = p->sum.panels, p->chunk_tiles = p->tiles, p->chunk_r = d->r;
     while (!p->depthwise) {
-        ptrdiff_t splits = p->groups * fnn_ceil_div(p->panels, p->chunk_panels) *
+        ptrdiff_t splits = p->sum.groups * fnn_ceil_div(p->sum.panels, p->chunk_panels) *
                            fnn_ceil_div(p->tiles, p->chunk_tiles) * fnn_ceil_div(d->r, p->chunk_r);
-        ptrdiff_t target = p->chunk_panels * p->cols * p->chunk_tiles * p->height * p->chunk_r *
-                           (p->merged ? 1 : d->s) * size;
-        int wanted = p->parts * splits < CHUNKS && flops / (double)(p->parts * splits) > 2 * CHUNK_FLOPS;
+        ptrdiff_t target = p->chunk_panels * p->sum.cols * p->chunk_tiles * p->height * p->chunk_r * size;
+        int wanted = p->sum.parts * splits < CHUNKS && flops / (double)(p->sum.parts * splits) > 2 * CHUNK_FLOPS;
         if (target <= TARGET_BYTES && !wanted) break;
         /* Halve the longer side: a chunk packs its channels of x and of dy for itself. */
-        if (p->chunk_panels > 1 && p->chunk_panels * p->cols >= p->chunk_tiles * p->height)
+        if (p->chunk_panels > 1 && p->chunk_panels * p->sum.cols >= p->chunk_tiles * p->height)
             p->chunk_panels = fnn_ceil_div(p->chunk_panels, 2);
         else if (p->chunk_tiles > 4) p->chunk_tiles = fnn_ceil_div(p->chunk_tiles, 2);
         else if (p->chunk_r > 1) p->chunk_r = fnn_ceil_div(p->chunk_r, 2);
         else if (p->chunk_panels > 1) p->chunk_panels = fnn_ceil_div(p->chunk_panels, 2);
         else break;
     }
-    p->panel_chunks = fnn_ceil_div(p->panels, p->chunk_panels);
+    p->panel_chunks = fnn_ceil_div(p->sum.panels, p->chunk_panels);
     p->tile_chunks = fnn_ceil_div(p->tiles, p->chunk_tiles);
     p->r_chunks = fnn_ceil_div(d->r, p->chunk_r);
 }
 
 static void plan_tiles(gradient *p) {
-    const fnn_conv_dims *d = p->d;
-    p->depthwise = d->groups > 1 && d->c == 1 && d->k == 1;
-    if (p->depthwise) p->groups = 1, p->k = d->groups;
-    p->cols = p->depthwise ? p->k : fnn_min(p->K->tile_cols, fnn_round_up(p->k, 8));
-    p->panels = fnn_ceil_div(p->k, p->cols);
-    p->part_size = p->groups * p->panels * d->r * d->s * p->c * p->cols;
-    p->narrow = wants_narrow(p);
-    p->merged = p->narrow || d->s == 1 || p->c < p->K->tile_rows;
-    p->rows = p->merged ? d->s * p->c : p->c;
-    p->tiles = p->depthwise || p->narrow ? 1 : fnn_ceil_div(p->rows, p->K->tile_rows);
+    const fnn_conv_dims *d = p->sum.d;
+    p->depthwise = is_depthwise(d);
+    if (p->depthwise) p->sum.groups = 1, p->sum.k = d->groups;
+    p->sum.cols = p->depthwise ? p->sum.k : fnn_min(p->sum.K->tile_cols, fnn_round_up(p->sum.k, 8));
+    p->sum.panels = fnn_ceil_div(p->sum.k, p->sum.cols);
+    p->sum.part_size = p->sum.groups * p->sum.panels * d->r * d->s * p->sum.c * p->sum.cols;
+    p->narrow = !p->depthwise && wants_narrow(d, p->sum.K);
+    p->rows = d->s * p->sum.c;
+    p->tiles = p->depthwise || p->narrow ? 1 : fnn_ceil_div(p->rows, p->sum.K->tile_rows);
     p->height = fnn_ceil_div(p->rows, p->tiles);
-    p->lines = p->merged && !p->narrow && d->s > 1 && d->dilation[1] == 1;
-    p->cell = p->narrow ? 1 : p->depthwise ? p->k : p->lines ? p->c : fnn_round_up(p->height, 8);
+    p->lines = !p->depthwise && !p->narrow && d->dilation[1] == 1;
+    p->cell = p->narrow ? 1 : p->depthwise ? p->sum.k : p->lines ? p->sum.c : fnn_round_up(p->height, 8);
 }
 
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
     const fnn_tensor *dy = call->in[0], *x = call->in[1];
     ptrdiff_t size = (ptrdiff_t)fnn_itemsize(x->dtype), window = (d->s - 1) * d->dilation[1] + 1;
-    *p = (gradient){.call = call,
-                    .d = d,
-                    .K = fnn_kernels_of(x->dtype),
-                    .dtype = x->dtype,
+    *p = (gradient){.sum = {.call = call, .d = d, .K = fnn_kernels_of(x->dtype), .dtype = x->dtype, .dw = *call->out[0],
+                            .groups = d->groups, .c = d->c, .k = d->k},
                     .x = fnn_image_of(x),
-                    .dy = fnn_image_of(dy),
-                    .dw = *call->out[0],
-                    .groups = d->groups,
-                    .c = d->c,
-                    .k = d->k};
+                    .dy = fnn_image_of(dy)};
     plan_tiles(p);
     split_gradient(p);
     p->dense_dy = is_dense(&p->dy, d->oh, d->ow);
-    p->joined = !p->depthwise && d->r * d->s == 1 && d->stride[0] * d->stride[1] == 1 && d->oh == d->h &&
-                d->ow == d->w && is_dense(&p->x, d->h, d->w);
-    ptrdiff_t line = ((d->ow - 1) * d->stride[1] + window) * (p->depthwise ? p->k : p->c); /* a padded row of x */
-    int by_output = p->merged && !p->lines && !p->depthwise && !p->narrow; /* a cell for each output column, not for each of x */
+    /* a padded row of x */
+    ptrdiff_t line = ((d->ow - 1) * d->stride[1] + window) * (p->depthwise ? p->sum.k : p->sum.c);
+    int by_output = !p->lines && !p->depthwise && !p->narrow; /* a cell for each output column, not for each of x */
     p->row_step = d->r == 1 ? 1 : d->stride[0];
     p->pitch = by_output ? d->ow * p->cell : ((d->ow - 1) * d->stride[1] + window) * p->cell;
     ptrdiff_t images = fnn_min(fnn_max(BLOCK_PIXELS / (d->oh * d->ow), 1), fnn_max(d->n, 1));
     if (p->narrow) {
-        ptrdiff_t rows = NARROW_BYTES / size / (p->k * d->ow + p->c * p->row_step * p->pitch);
+        ptrdiff_t rows = NARROW_BYTES / size / (p->sum.k * d->ow + p->sum.c * p->row_step * p->pitch);
         p->block_rows = fnn_min(fnn_max(rows, 1), d->oh), images = 1;
     } else {
         p->block_rows = images > 1 ? images * d->oh : fnn_min(fnn_ceil_div(BLOCK_PIXELS, d->ow), d->oh);
     }
     p->image_rows = (fnn_min(p->block_rows, d->oh) - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1;
-    p->slot_at = align((size_t)(p->parts * p->part_size * size));
+    p->slot_at = align((size_t)(p->sum.parts * p->sum.part_size * size));
     p->shared = p->slot_at + align((size_t)(d->r * d->s) * sizeof(ptrdiff_t));
     p->dy_at = align((size_t)(2 * p->block_rows) * sizeof(ptrdiff_t));
-    p->x_at = p->dy_at + align((size_t)(p->block_rows * d->ow * p->chunk_panels * p->cols * size));
-    p->line_at = p->x_at + align((size_t)((p->narrow ? p->c : images) * p->image_rows * p->pitch * size));
+    p->x_at = p->dy_at + align((size_t)(p->block_rows * d->ow * p->chunk_panels * p->sum.cols * size));
+    p->line_at = p->x_at + align((size_t)((p->narrow ? p->sum.c : images) * p->image_rows * p->pitch * size));
     size_t dense = align(
-        (size_t)(p->cols * p->c * d->r * d->s * size)); /* a panel of the result, when dweight is strided */
-    p->scratch = p->line_at + align((size_t)(p->narrow ? sums_bytes(p) : line * size));
+        (size_t)(p->sum.cols * p->sum.c * d->r * d->s * size)); /* a panel of the result, when dweight is strided */
+    p->scratch = p->line_at + align((size_t)(p->narrow ? sums_bytes(d, p->sum.K) : line * size));
     if (p->scratch < dense) p->scratch = dense;
 }
 
@@ -159,36 +152,34 @@ static ptrdiff_t clamp(ptrdiff_t v, ptrdiff_t lo, ptrdiff_t hi) { return fnn_min
  * zeros outside. */
 static void pack_line(const gradient *p, ptrdiff_t n, ptrdiff_t y, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t step,
                       ptrdiff_t pixels, char *dst, ptrdiff_t cell) {
-    const fnn_conv_dims *d = p->d;
-    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), left = d->padding[2],
+    const fnn_conv_dims *d = p->sum.d;
+    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->sum.dtype), left = d->padding[2],
               lo = fnn_min(fnn_ceil_div(left, step), pixels);
     ptrdiff_t hi = fnn_max(fnn_min(fnn_ceil_div(left + d->w, step), pixels), lo);
     if (y < 0 || y >= d->h) lo = hi = pixels;
     memset(dst, 0, (size_t)(lo * cell * size));
     if (hi > lo)
-        p->K->conv_pack(
+        p->sum.K->conv_pack(
             1, hi - lo, channels,
-            fnn_at(p->x.data, n * p->x.n + y * p->x.h + (lo * step - left) * p->x.w + first * p->x.c, p->dtype),
+            fnn_at(p->x.data, n * p->x.n + y * p->x.h + (lo * step - left) * p->x.w + first * p->x.c, p->sum.dtype),
             step * p->x.w, p->x.c, dst + lo * cell * size, NULL, cell);
     memset(dst + hi * cell * size, 0, (size_t)((pixels - hi) * cell * size));
 }
 
-/* One packed row: cells of tile `tile` for every column; for every output column when they hold all horizontal
- * positions. */
+/* One packed row: all channels of every column, or a cell of tile `tile` for every output column. */
 static void pack_row(const gradient *p, ptrdiff_t group, ptrdiff_t tile, ptrdiff_t n, ptrdiff_t y, char *dst,
                      char *line) {
-    const fnn_conv_dims *d = p->d;
+    const fnn_conv_dims *d = p->sum.d;
     ptrdiff_t from = tile * p->height, height = fnn_min(p->height, p->rows - from), pixels = p->pitch / p->cell,
-              c = p->c;
+              c = p->sum.c;
     if (p->lines) pack_line(p, n, y, group * c, c, 1, pixels, dst, c);
-    else if (!p->merged || d->s == 1)
-        pack_line(p, n, y, group * c + from, height, p->merged ? d->stride[1] : 1, pixels, dst, p->cell);
     else {
         pack_line(p, n, y, group * c, c, 1, (d->ow - 1) * d->stride[1] + (d->s - 1) * d->dilation[1] + 1, line, c);
         for (ptrdiff_t q = from, n_q; q < from + height; q += n_q) {
             n_q = fnn_min(c - q % c, from + height - q);
-            p->K->conv_pack(1, d->ow, n_q, fnn_at(line, q / c * d->dilation[1] * c + q % c, p->dtype), d->stride[1] * c,
-                            1, fnn_at(dst, q - from, p->dtype), NULL, p->cell);
+            p->sum.K->conv_pack(1, d->ow, n_q, fnn_at(line, q / c * d->dilation[1] * c + q % c, p->sum.dtype),
+                                d->stride[1] * c,
+                            1, fnn_at(dst, q - from, p->sum.dtype), NULL, p->cell);
         }
     }
 }
@@ -200,56 +191,49 @@ typedef struct {
     char *part;
     ptrdiff_t *a_offset, *b_offset;
     char *dy, *x, *line;
-    int one_run; /* a 1x1 kernel's packed pixels follow one another */
     fnn_prefetch next_x, next_dy; /* of the next block */
     ptrdiff_t quota_x, quota_dy;  /* to ask for before each tile */
 } target;
 
 static char *place_of(const gradient *p, const target *t, ptrdiff_t panel, ptrdiff_t r, ptrdiff_t row) {
-    const fnn_conv_dims *d = p->d;
-    return fnn_at(t->part, (((t->group * p->panels + panel) * d->r + r) * d->s * p->c + row) * p->cols, p->dtype);
+    const fnn_conv_dims *d = p->sum.d;
+    return fnn_at(t->part, (((t->group * p->sum.panels + panel) * d->r + r) * d->s * p->sum.c + row) * p->sum.cols,
+                  p->sum.dtype);
 }
 
 /* Output rows u0 .. u1-1, counted through all images: where their first packed rows are, and dy as
  * [panel][row][ow][cols]. */
 static void pack_dy(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t u1) {
-    const fnn_conv_dims *d = p->d;
-    ptrdiff_t row = d->ow * p->cols;
-    t->one_run = p->joined || (d->r * d->s == 1 && (u0 % d->oh == 0 || u0 / d->oh == (u1 - 1) / d->oh));
+    const fnn_conv_dims *d = p->sum.d;
+    ptrdiff_t row = d->ow * p->sum.cols;
     for (ptrdiff_t u = u0; u < u1; u++) {
         ptrdiff_t image = u / d->oh - u0 / d->oh, first = image ? 0 : u0 % d->oh;
         t->a_offset[u - u0] = (image * p->image_rows + (u % d->oh - first) * p->row_step) * p->pitch;
         t->b_offset[u - u0] = (u - u0) * row;
         if (p->dense_dy && u > u0) continue; /* packed with the first row */
         for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++) {
-            ptrdiff_t from = panel * p->cols, k = t->group * p->k + from;
-            p->K->conv_pack(
-                1, p->dense_dy ? (u1 - u0) * d->ow : d->ow, fnn_min(p->cols, p->k - from),
-                fnn_at(p->dy.data, u / d->oh * p->dy.n + u % d->oh * p->dy.h + k * p->dy.c, p->dtype), p->dy.w, p->dy.c,
-                fnn_at(t->dy, ((panel - t->panel) * p->block_rows + u - u0) * row, p->dtype), NULL, p->cols);
+            ptrdiff_t from = panel * p->sum.cols, k = t->group * p->sum.k + from;
+            p->sum.K->conv_pack(
+                1, p->dense_dy ? (u1 - u0) * d->ow : d->ow, fnn_min(p->sum.cols, p->sum.k - from),
+                fnn_at(p->dy.data, u / d->oh * p->dy.n + u % d->oh * p->dy.h + k * p->dy.c, p->sum.dtype), p->dy.w,
+                    p->dy.c,
+                fnn_at(t->dy, ((panel - t->panel) * p->block_rows + u - u0) * row, p->sum.dtype), NULL, p->sum.cols);
         }
     }
 }
 
 /* The rows of x that output rows u0 .. u1-1 read, for one tile. */
 static void pack_x(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff_t u0, ptrdiff_t u1) {
-    const fnn_conv_dims *d = p->d;
+    const fnn_conv_dims *d = p->sum.d;
     if (p->lines && tile != t->tile) return; /* they serve all tiles */
-    if (p->joined) {
-        ptrdiff_t from = tile * p->height;
-        p->K->conv_pack(1, (u1 - u0) * d->ow, fnn_min(p->height, p->rows - from),
-                        fnn_at(p->x.data, u0 * p->x.h + t->group * p->c + from, p->dtype), p->x.w, 1, t->x, NULL,
-                        p->cell);
-        return;
-    }
     for (ptrdiff_t u = u0, image = 0, rows; u < u1; u += rows, image++) {
         rows = fnn_min(d->oh - u % d->oh, u1 - u);
         ptrdiff_t y = u % d->oh * d->stride[0] - d->padding[0],
                   count = (rows - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1;
         ptrdiff_t step = d->r == 1 ? d->stride[0] : 1;
         for (ptrdiff_t i = 0; i < count; i++) {
-            char *dst = fnn_at(t->x, (image * p->image_rows + i) * p->pitch, p->dtype);
-            if (p->depthwise) pack_line(p, u / d->oh, y + i * step, 0, p->k, 1, p->pitch / p->cell, dst, p->cell);
+            char *dst = fnn_at(t->x, (image * p->image_rows + i) * p->pitch, p->sum.dtype);
+            if (p->depthwise) pack_line(p, u / d->oh, y + i * step, 0, p->sum.k, 1, p->pitch / p->cell, dst, p->cell);
             else pack_row(p, t->group, tile, u / d->oh, y + i * step, dst, t->line);
         }
     }
@@ -257,96 +241,99 @@ static void pack_x(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff_t
 
 /* Plans to ask for what output rows u0 .. u1-1 read. */
 static void plan_prefetch(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t u1) {
-    const fnn_conv_dims *d = p->d;
-    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->dtype), c = p->merged ? 0 : t->tile * p->height, k = t->panel * p->cols;
-    ptrdiff_t c_end = p->merged ? p->c : fnn_min(t->tile_end * p->height, p->c),
-              k_end = fnn_min(t->panel_end * p->cols, p->k);
-    ptrdiff_t calls = (t->tile_end - t->tile) * (t->panel_end - t->panel) * (t->r_end - t->r) * (p->merged ? 1 : d->s);
+    const fnn_conv_dims *d = p->sum.d;
+    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->sum.dtype), k = t->panel * p->sum.cols;
+    ptrdiff_t k_end = fnn_min(t->panel_end * p->sum.cols, p->sum.k);
+    ptrdiff_t calls = (t->tile_end - t->tile) * (t->panel_end - t->panel) * (t->r_end - t->r);
     t->next_x.left = t->next_dy.left = 0;
     if (u0 >= u1) return;
     if (is_dense(&p->x, d->h, d->w)) {
         ptrdiff_t top = d->padding[0], first = u0 / d->oh * d->h + clamp(u0 % d->oh * d->stride[0] - top, 0, d->h);
         ptrdiff_t last = (u1 - 1) / d->oh * d->h +
                          clamp((u1 - 1) % d->oh * d->stride[0] - top + (d->r - 1) * d->dilation[0] + 1, 0, d->h);
-        t->next_x = fnn_prefetch_of(fnn_at(p->x.data, first * p->x.h + t->group * p->c + c, p->dtype),
-                                    (last - first) * d->w, p->x.w * size, (c_end - c) * size);
+        t->next_x = fnn_prefetch_of(fnn_at(p->x.data, first * p->x.h + t->group * p->sum.c, p->sum.dtype),
+                                    (last - first) * d->w, p->x.w * size, p->sum.c * size);
     }
     if (is_dense(&p->dy, d->oh, d->ow))
-        t->next_dy = fnn_prefetch_of(fnn_at(p->dy.data, u0 * p->dy.h + t->group * p->k + k, p->dtype),
+        t->next_dy = fnn_prefetch_of(fnn_at(p->dy.data, u0 * p->dy.h + t->group * p->sum.k + k, p->sum.dtype),
                                      (u1 - u0) * d->ow, p->dy.w * size, (k_end - k) * size);
     t->quota_x = t->next_x.left / calls + 1;
     t->quota_dy = t->next_dy.left / calls + 1;
 }
 
 static void add_tile(const gradient *p, target *t, ptrdiff_t tile, ptrdiff_t rows) {
-    const fnn_conv_dims *d = p->d;
+    const fnn_conv_dims *d = p->sum.d;
     ptrdiff_t from = tile * p->height, height = fnn_min(p->height, p->rows - from);
-    ptrdiff_t batch = t->one_run ? 1 : rows;
-    ptrdiff_t places = p->merged ? 1 : d->s, a_col = p->merged && !p->lines ? p->cell : d->stride[1] * p->cell;
     for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++) {
-        const char *b = fnn_at(t->dy, (panel - t->panel) * p->block_rows * d->ow * p->cols, p->dtype);
-        for (ptrdiff_t r = t->r; r < t->r_end; r++)
-            for (ptrdiff_t s = 0; s < places; s++) {
-                fnn_prefetch_some(&t->next_x, t->quota_x);
-                fnn_prefetch_some(&t->next_dy, t->quota_dy);
-                p->K->gemm_tile(
-                    height, fnn_min(p->cols, p->k - panel * p->cols), batch, rows / batch * d->ow,
-                    fnn_at(t->x, r * d->dilation[0] * p->pitch + s * d->dilation[1] * p->cell + (p->lines ? from : 0),
-                           p->dtype),
-                    t->a_offset, 1, a_col, b, t->b_offset, p->cols, place_of(p, t, panel, r, s * p->c + from), p->cols,
-                    1);
-            }
+        const char *b = fnn_at(t->dy, (panel - t->panel) * p->block_rows * d->ow * p->sum.cols, p->sum.dtype);
+        for (ptrdiff_t r = t->r; r < t->r_end; r++) {
+            fnn_prefetch_some(&t->next_x, t->quota_x);
+            fnn_prefetch_some(&t->next_dy, t->quota_dy);
+            p->sum.K->gemm_tile(height, fnn_min(p->sum.cols, p->sum.k - panel * p->sum.cols), rows, d->ow,
+                                fnn_at(t->x, r * d->dilation[0] * p->pitch + (p->lines ? from : 0), p->sum.dtype),
+                                t->a_offset, 1, p->lines ? d->stride[1] * p->cell : p->cell, b, t->b_offset,
+                                    p->sum.cols,
+                                place_of(p, t, panel, r, from), p->sum.cols, 1);
+        }
     }
 }
 
 static void add_depthwise(const gradient *p, const target *t, ptrdiff_t rows) {
-    const fnn_conv_dims *d = p->d;
+    const fnn_conv_dims *d = p->sum.d;
     for (ptrdiff_t r = 0; r < d->r; r++)
-        p->K->conv_depthwise_gradient(rows, d->ow, p->k, d->s, fnn_at(t->x, r * d->dilation[0] * p->pitch, p->dtype),
+        p->sum.K->conv_depthwise_gradient(rows, d->ow, p->sum.k, d->s, fnn_at(t->x, r * d->dilation[0] * p->pitch,
+                                                                              p->sum.dtype),
                                       t->a_offset, d->stride[1] * p->cell, d->dilation[1] * p->cell, t->dy, t->b_offset,
-                                      p->cols, place_of(p, t, 0, r, 0), p->cols);
+                                      p->sum.cols, place_of(p, t, 0, r, 0), p->sum.cols);
 }
 
-/* Output rows u0 .. u1-1, of one image, as planes: of dy [k][rows][ow], of x [c][packed rows][pitch] with zeros around. */
+/* Output rows u0 .. u1-1, of one image, as planes: of dy [k][rows][ow], of x [c][packed rows][pitch] with zeros
+ * around. */
 static void pack_planes(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t u1) {
-    const fnn_conv_dims *d = p->d;
-    ptrdiff_t rows = u1 - u0, n = u0 / d->oh, size = (ptrdiff_t)fnn_itemsize(p->dtype), left = d->padding[2];
-    const char *dy = fnn_at(p->dy.data, n * p->dy.n + u0 % d->oh * p->dy.h + t->group * p->k * p->dy.c, p->dtype);
+    const fnn_conv_dims *d = p->sum.d;
+    ptrdiff_t rows = u1 - u0, n = u0 / d->oh, size = (ptrdiff_t)fnn_itemsize(p->sum.dtype), left = d->padding[2];
+    const char *dy = fnn_at(p->dy.data, n * p->dy.n + u0 % d->oh * p->dy.h + t->group * p->sum.k * p->dy.c,
+                            p->sum.dtype);
     for (ptrdiff_t i = 0, n_i = p->dense_dy ? rows : 1; i < rows; i += n_i)
-        p->K->conv_pack(1, p->k, n_i * d->ow, fnn_at(dy, i * p->dy.h, p->dtype), p->dy.c, p->dy.w,
-                        fnn_at(t->dy, i * d->ow, p->dtype), NULL, p->block_rows * d->ow);
+        p->sum.K->conv_pack(1, p->sum.k, n_i * d->ow, fnn_at(dy, i * p->dy.h, p->sum.dtype), p->dy.c, p->dy.w,
+                        fnn_at(t->dy, i * d->ow, p->sum.dtype), NULL, p->block_rows * d->ow);
     ptrdiff_t y = u0 % d->oh * d->stride[0] - d->padding[0], step = d->r == 1 ? d->stride[0] : 1;
     ptrdiff_t lo = fnn_min(left, p->pitch), hi = clamp(left + d->w, lo, p->pitch), plane = p->image_rows * p->pitch;
-    memset(t->x, 0, (size_t)(p->c * plane * size));
+    memset(t->x, 0, (size_t)(p->sum.c * plane * size));
     for (ptrdiff_t i = 0, count = (rows - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1; i < count; i++, y += step)
         if (y >= 0 && y < d->h && hi > lo)
-            p->K->conv_pack(1, p->c, hi - lo, fnn_at(p->x.data, n * p->x.n + y * p->x.h + t->group * p->c * p->x.c, p->dtype),
-                            p->x.c, p->x.w, fnn_at(t->x, i * p->pitch + lo, p->dtype), NULL, plane);
+            p->sum.K->conv_pack(1, p->sum.c, hi - lo, fnn_at(p->x.data,
+                                                             n * p->x.n + y * p->x.h + t->group * p->sum.c * p->x.c,
+                                                                 p->sum.dtype),
+                            p->x.c, p->x.w, fnn_at(t->x, i * p->pitch + lo, p->sum.dtype), NULL, plane);
 }
 
 static void add_narrow(const gradient *p, const target *t, ptrdiff_t rows) {
-    const fnn_conv_dims *d = p->d;
+    const fnn_conv_dims *d = p->sum.d;
     for (ptrdiff_t r = t->r; r < t->r_end; r++)
-        for (ptrdiff_t c = 0; c < p->c; c++)
-            p->K->conv_narrow_gradient(rows, d->ow, p->k, d->s,
-                                       fnn_at(t->x, (c * p->image_rows + r * d->dilation[0]) * p->pitch, p->dtype),
+        for (ptrdiff_t c = 0; c < p->sum.c; c++)
+            p->sum.K->conv_narrow_gradient(rows, d->ow, p->sum.k, d->s,
+                                       fnn_at(t->x, (c * p->image_rows + r * d->dilation[0]) * p->pitch, p->sum.dtype),
                                        p->row_step * p->pitch, d->dilation[1], t->dy, d->ow, p->block_rows * d->ow,
-                                       fnn_at(t->line, (r * p->c + c) * p->k * d->s * p->K->lanes, p->dtype));
+                                       fnn_at(t->line, (r * p->sum.c + c) * p->sum.k * d->s * p->sum.K->lanes,
+                                              p->sum.dtype));
 }
 
 /* The lanes' sums of rows r of the kernel: to the part. */
 static void finish_narrow(const gradient *p, const target *t) {
-    const fnn_conv_dims *d = p->d;
+    const fnn_conv_dims *d = p->sum.d;
     for (ptrdiff_t r = t->r; r < t->r_end; r++)
-        for (ptrdiff_t c = 0; c < p->c; c++)
-            p->K->conv_narrow_finish(p->k, d->s, fnn_at(t->line, (r * p->c + c) * p->k * d->s * p->K->lanes, p->dtype),
-                                     place_of(p, t, 0, r, c), p->c * p->cols);
+        for (ptrdiff_t c = 0; c < p->sum.c; c++)
+            p->sum.K->conv_narrow_finish(p->sum.k, d->s, fnn_at(t->line,
+                                                                (r * p->sum.c + c) * p->sum.k * d->s * p->sum.K->lanes,
+                                                                    p->sum.dtype),
+                                     place_of(p, t, 0, r, c), p->sum.c * p->sum.cols);
 }
 
 static void sum_narrow(const gradient *p, target *t, ptrdiff_t u, ptrdiff_t end) {
-    memset(t->line, 0, (size_t)sums_bytes(p));
+    memset(t->line, 0, (size_t)sums_bytes(p->sum.d, p->sum.K));
     for (ptrdiff_t n; u < end; u += n) {
-        n = fnn_min(fnn_min(p->block_rows, end - u), p->d->oh - u % p->d->oh);
+        n = fnn_min(fnn_min(p->block_rows, end - u), p->sum.d->oh - u % p->sum.d->oh);
         pack_planes(p, t, u, u + n);
         add_narrow(p, t, n);
     }
@@ -357,19 +344,17 @@ static void clear_target(const gradient *p, const target *t) {
     ptrdiff_t from = t->tile * p->height, to = fnn_min(t->tile_end * p->height, p->rows);
     for (ptrdiff_t panel = t->panel; panel < t->panel_end; panel++)
         for (ptrdiff_t r = t->r; r < t->r_end; r++)
-            for (ptrdiff_t s = 0; s < (p->merged ? 1 : p->d->s); s++)
-                memset(place_of(p, t, panel, r, s * p->c + from), 0,
-                       (size_t)((to - from) * p->cols) * fnn_itemsize(p->dtype));
+            memset(place_of(p, t, panel, r, from), 0, (size_t)((to - from) * p->sum.cols) * fnn_itemsize(p->sum.dtype));
 }
 
 /* Output rows of the block that starts at row u: blocks end where images do. */
 static ptrdiff_t block_from(const gradient *p, ptrdiff_t u, ptrdiff_t end) {
-    return fnn_min(fnn_min(p->block_rows, end - u), fnn_max(p->block_rows, p->d->oh) - u % p->d->oh);
+    return fnn_min(fnn_min(p->block_rows, end - u), fnn_max(p->block_rows, p->sum.d->oh) - u % p->sum.d->oh);
 }
 
 static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const gradient *p = context;
-    const fnn_conv_dims *d = p->d;
+    const fnn_conv_dims *d = p->sum.d;
     ptrdiff_t rest = chunk, rows = d->n * d->oh;
     target t = {.a_offset = scratch,
                 .b_offset = (ptrdiff_t *)scratch + p->block_rows,
@@ -379,12 +364,12 @@ static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     t.r = rest % p->r_chunks * p->chunk_r, rest /= p->r_chunks;
     t.tile = rest % p->tile_chunks * p->chunk_tiles, rest /= p->tile_chunks;
     t.panel = rest % p->panel_chunks * p->chunk_panels, rest /= p->panel_chunks;
-    t.group = rest % p->groups, rest /= p->groups;
+    t.group = rest % p->sum.groups, rest /= p->sum.groups;
     t.r_end = fnn_min(t.r + p->chunk_r, d->r);
     t.tile_end = fnn_min(t.tile + p->chunk_tiles, p->tiles);
-    t.panel_end = fnn_min(t.panel + p->chunk_panels, p->panels);
-    t.part = fnn_at(p->packed, rest * p->part_size, p->dtype);
-    const ptrdiff_t begin = rows * rest / p->parts, end = rows * (rest + 1) / p->parts;
+    t.panel_end = fnn_min(t.panel + p->chunk_panels, p->sum.panels);
+    t.part = fnn_at(p->sum.packed, rest * p->sum.part_size, p->sum.dtype);
+    const ptrdiff_t begin = rows * rest / p->sum.parts, end = rows * (rest + 1) / p->sum.parts;
     if (p->narrow) {
         sum_narrow(p, &t, begin, end);
         return;
@@ -405,7 +390,7 @@ static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 /* ---- the sum of the parts, as (k, c, r, s) ---- */
 
 static void combine_panel(void *context, ptrdiff_t index, void *scratch) {
-    const gradient *p = context;
+    const fnn_conv_parts *p = context;
     const fnn_conv_dims *d = p->d;
     ptrdiff_t group = index / p->panels, first = index % p->panels * p->cols, cols = fnn_min(p->cols, p->k - first);
     ptrdiff_t places = d->r * d->s, row = p->c * places, k = group * p->k + first;
@@ -425,8 +410,21 @@ static void combine_panel(void *context, ptrdiff_t index, void *scratch) {
                                dw->stride[3]);
 }
 
+size_t fnn_conv_combine_scratch(const fnn_conv_parts *p) {
+    return fnn_whole_lines((size_t)(p->cols * p->c * p->d->r * p->d->s) * fnn_itemsize(p->dtype));
+}
+
+void fnn_conv_combine(fnn_conv_parts *p) {
+    for (ptrdiff_t t = 0; t < p->d->r * p->d->s; t++) p->slot[t] = t * p->c * p->cols;
+    fnn_parallel_for(p->call, p->groups * p->panels, (double)(p->parts * p->part_size), combine_panel, p);
+}
+
 void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws) {
     gradient p;
+    if (is_wide(d, call->in[0]->dtype)) {
+        fnn_conv_wide_gradient_workspace(call, d, ws);
+        return;
+    }
     plan_gradient(call, d, &p);
     ws->shared = p.shared;
     ws->scratch = p.scratch;
@@ -434,11 +432,14 @@ void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dim
 
 void fnn_conv_weight_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     gradient p;
+    if (is_wide(d, call->in[0]->dtype)) {
+        fnn_conv_wide_gradient(call, d);
+        return;
+    }
     plan_gradient(call, d, &p);
-    p.packed = call->shared;
-    p.slot = (ptrdiff_t *)((char *)call->shared + p.slot_at);
-    for (ptrdiff_t t = 0; t < d->r * d->s; t++) p.slot[t] = t * p.c * p.cols;
-    ptrdiff_t chunks = p.parts * p.groups * p.panel_chunks * p.tile_chunks * p.r_chunks;
-    fnn_parallel_for(call, chunks, fnn_conv_cost(d, p.dtype), sum_chunk, &p);
-    fnn_parallel_for(call, p.groups * p.panels, (double)(p.parts * p.part_size), combine_panel, &p);
+    p.sum.packed = call->shared;
+    p.sum.slot = (ptrdiff_t *)((char *)call->shared + p.slot_at);
+    ptrdiff_t chunks = p.sum.parts * p.sum.groups * p.panel_chunks * p.tile_chunks * p.r_chunks;
+    fnn_parallel_for(call, chunks, fnn_conv_cost(d, p.sum.dtype), sum_chunk, &p);
+    fnn_conv_combine(&p.sum);
 }
