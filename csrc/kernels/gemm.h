@@ -49,7 +49,10 @@ INLINE void tile_step(vec acc[TILE_ROWS][WIDEST], const char *const base[TILE_BA
         const char *p = order == A_ALONG_ROWS ? base[0] + i * (ptrdiff_t)sizeof(real) : base[i / 3] + i % 3 * a_row;
         const vec av = vec_set1(*(const real *)(p + at));
 #pragma GCC unroll 8
-        for (int v = 0; v < vecs; v++) acc[i][v] = vec_fma(av, bv[v], acc[i][v]);
+        for (int v = 0; v < vecs; v++) {
+            if (rows == TILE_ROWS && vecs == TILE_VECS) vec_accumulate(&acc[i][v], av, bv[v]); /* no register is left */
+            else acc[i][v] = vec_fma(av, bv[v], acc[i][v]);
+        }
     }
 }
 

@@ -35,6 +35,7 @@ INLINE vec vec_sub(vec a, vec b) { return V(sub)(a, b); }
 INLINE vec vec_mul(vec a, vec b) { return V(mul)(a, b); }
 INLINE vec vec_div(vec a, vec b) { return V(div)(a, b); }
 INLINE vec vec_fma(vec a, vec b, vec c) { return V(fmadd)(a, b, c); }
+INLINE void vec_accumulate(vec *c, vec a, vec b) { *c = vec_fma(a, b, *c); }
 INLINE vec vec_fnma(vec a, vec b, vec c) { return V(fnmadd)(a, b, c); }
 INLINE vec vec_max(vec a, vec b) { return V(max)(a, b); }
 INLINE vec vec_min(vec a, vec b) { return V(min)(a, b); }

@@ -19,6 +19,7 @@ INLINE vec vec_sub(vec a, vec b) { return a - b; }
 INLINE vec vec_mul(vec a, vec b) { return a * b; }
 INLINE vec vec_div(vec a, vec b) { return a / b; }
 INLINE vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
+INLINE void vec_accumulate(vec *c, vec a, vec b) { *c = vec_fma(a, b, *c); }
 INLINE vec vec_fnma(vec a, vec b, vec c) { return c - a * b; }
 INLINE vec vec_max(vec a, vec b) { return a > b ? a : b; }
 INLINE vec vec_min(vec a, vec b) { return a < b ? a : b; }
