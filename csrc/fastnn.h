@@ -146,6 +146,13 @@ double fnn_cost(const fnn_call *call);
 const char *fnn_algorithm(const fnn_call *call); /* of an inferred call */
 fnn_workspace fnn_workspace_of(const fnn_call *call); /* rounded: both parts can follow one another in one block */
 int fnn_run(fnn_call *call);
+/* Elementwise calls of one op, checked and with outputs, as one loop of `ns` predicted nanoseconds; one by one where a call
+ * writes what another touches. What fails leaves its message in calls[0]. */
+int fnn_run_each(fnn_call *calls, int count, double ns);
+
+/* ops/elementwise.c, for fnn_run_each. starts: room for count + 1. */
+size_t fnn_elementwise_scratch(const fnn_call *call);
+void fnn_elementwise_each(const fnn_call *calls, int count, double ns, ptrdiff_t *starts);
 
 /* ---- parallel loops (parallel.c) -------------------------------------------------------------------------------- */
 

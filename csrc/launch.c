@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const fnn_op fnn_ops[FNN_NUM_OPS] = {
@@ -220,14 +221,16 @@ const char *fnn_algorithm(const fnn_call *call) {
     return driver->algorithm ? driver->algorithm(call) : "direct";
 }
 
+/* Odd multiples of a line apart from a page: workers' buffers must not share cache sets. */
+static size_t spread(size_t scratch) { return ((scratch + 4095) & ~(size_t)4095) + 64; }
+
 fnn_workspace fnn_workspace_of(const fnn_call *call) {
     const fnn_driver *driver = fnn_ops[call->op].driver;
     fnn_workspace ws = {0, 0, 0};
     if (driver->workspace) driver->workspace(call, &ws);
     ws.workers = fnn_get_num_threads();
     ws.shared = fnn_whole_lines(ws.shared);
-    /* Odd multiples of a line apart from a page: workers' buffers must not share cache sets. */
-    if (ws.scratch) ws.scratch = ((ws.scratch + 4095) & ~(size_t)4095) + 64;
+    if (ws.scratch) ws.scratch = spread(ws.scratch);
     return ws;
 }
 
@@ -243,6 +246,93 @@ int fnn_run(fnn_call *call) {
     unsigned state = call->flush ? fnn_flush_on() : 0;
     int status = fnn_ops[call->op].driver->run(call);
     if (call->flush) fnn_flush_restore(state);
+    fnn_free(block);
+    return status;
+}
+
+/* ---- several calls as one ---- */
+
+/* What call `call` of several writes. */
+typedef struct {
+    range bytes;
+    int call;
+} write;
+
+static int lower_first(const void *a, const void *b) {
+    const char *p = ((const write *)a)->bytes.low, *q = ((const write *)b)->bytes.low;
+    return (p > q) - (p < q);
+}
+
+/* Whether another call than number `call` writes some of t; the n writes do not overlap and are sorted. */
+static int is_written(const fnn_tensor *t, int call, const write *writes, int n) {
+    const range bytes = bytes_of(t);
+    int low = 0, high = n; /* writes[low - 1] begins below the tensor's end, writes[high] does not */
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (writes[middle].bytes.low < bytes.high) low = middle + 1;
+        else high = middle;
+    }
+    for (int i = low - 1; i >= 0 && writes[i].bytes.high > bytes.low; i--)
+        if (writes[i].call != call) return 1;
+    return 0;
+}
+
+/* Whether no call writes what another touches, so that they may run in any order. writes: room for all outputs. */
+static int are_apart(const fnn_call *calls, int count, write *writes) {
+    int n = 0;
+    for (int k = 0; k < count; k++)
+        for (int j = 0; j < FNN_MAX_ARGS; j++)
+            if (calls[k].out[j] && fnn_numel(calls[k].out[j])) writes[n++] = (write){bytes_of(calls[k].out[j]), k};
+    qsort(writes, (size_t)n, sizeof *writes, lower_first);
+    for (int i = 1; i < n; i++)
+        if (writes[i].bytes.low < writes[i - 1].bytes.high) return 0;
+    for (int k = 0; k < count; k++)
+        for (int j = 0; j < FNN_MAX_ARGS; j++)
+            if (calls[k].in[j] && fnn_numel(calls[k].in[j]) && is_written(calls[k].in[j], k, writes, n)) return 0;
+    return 1;
+}
+
+static int count_outputs(const fnn_call *call) {
+    int n = 0;
+    while (n < FNN_MAX_ARGS && call->out[n]) n++;
+    return n;
+}
+
+static int run_one_by_one(fnn_call *calls, int count) {
+    for (int k = 0; k < count; k++) {
+        int status = fnn_run(&calls[k]);
+        if (status == FNN_OK) continue;
+        if (k) memcpy(calls[0].message, calls[k].message, FNN_MESSAGE_SIZE);
+        return status;
+    }
+    return FNN_OK;
+}
+
+int fnn_run_each(fnn_call *calls, int count, double ns) {
+    size_t scratch = 0, writes = 0;
+    int alike = 1;
+    for (int k = 0; k < count; k++) {
+        size_t bytes = fnn_elementwise_scratch(&calls[k]);
+        if (bytes > scratch) scratch = bytes;
+        writes += (size_t)count_outputs(&calls[k]) * sizeof(write);
+        alike &= calls[k].flush == calls[0].flush;
+    }
+    const int workers = fnn_get_num_threads();
+    const size_t starts = (size_t)(count + 1) * sizeof(ptrdiff_t), lists = fnn_whole_lines(writes > starts ? writes : starts);
+    if (scratch) scratch = spread(scratch);
+    char *block = fnn_alloc(lists + scratch * (size_t)workers);
+    if (!block) return fnn_fail(calls, FNN_MEMORY_ERROR, "no memory for a list of %d calls", count);
+    int status = FNN_OK;
+    if (alike && are_apart(calls, count, (write *)block)) {
+        calls[0].scratch = scratch ? block + lists : NULL;
+        calls[0].scratch_stride = scratch;
+        calls[0].workers = workers;
+        unsigned state = calls[0].flush ? fnn_flush_on() : 0;
+        fnn_elementwise_each(calls, count, ns, (ptrdiff_t *)block);
+        if (calls[0].flush) fnn_flush_restore(state);
+    } else {
+        status = run_one_by_one(calls, count);
+    }
     fnn_free(block);
     return status;
 }

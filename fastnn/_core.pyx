@@ -65,6 +65,7 @@ cdef extern from "fastnn.h" nogil:
     double fnn_cost(const fnn_call *)
     const char *fnn_algorithm(const fnn_call *)
     int fnn_run(fnn_call *)
+    int fnn_run_each(fnn_call *, int, double)
     int fnn_parallel_init()
     int fnn_get_num_threads()
     void fnn_set_num_threads(int)

@@ -150,6 +150,55 @@ cdef class Op:
             raise_status(status, &call)
         return fnn_algorithm(&call).decode()
 
+    def each(self, list inputs not None, list out not None, **attributes):
+        """One launch of many calls of an elementwise op with the same attributes.
+
+        Call k takes the tuple inputs[k] and writes out[k], a tensor or a tuple of them. Nothing is written where one call is
+        refused; where calls share memory that is written, they run in order.
+        """
+        cdef int n = len(inputs), k, status
+        cdef fnn_call *calls
+        cdef double ns = 0
+        cdef list results
+        if not self.elementwise:
+            raise TypeError(f"{self.name}: is not elementwise, so that its calls are launched one by one")
+        if len(out) != n:
+            raise ValueError(f"{self.name}: inputs has {n} calls, out {len(out)}")
+        if n == 0:
+            return
+        results = [value if isinstance(value, tuple) else (value,) for value in out]
+        calls = <fnn_call *>PyMem_Malloc(n * sizeof(fnn_call))
+        if calls == NULL:
+            raise MemoryError()
+        try:
+            for k in range(n):
+                self.prepare(&calls[k], <tuple?>inputs[k], results[k], attributes if k == 0 else None)
+                if k > 0:
+                    calls[k].attr = calls[0].attr
+                ns += fnn_cost(&calls[k])
+            if ns < FNN_GIL_NS:
+                status = fnn_run_each(calls, n, ns)
+            else:
+                with nogil:
+                    status = fnn_run_each(calls, n, ns)
+            if status != FNN_OK:
+                raise_status(status, calls)
+            if fnn_recording != NULL:
+                for k in range(n):
+                    (<Program>fnn_recording).note_launch(self, &calls[k], inputs[k], results[k])
+        finally:
+            PyMem_Free(calls)
+
+    cdef int prepare(self, fnn_call *call, tuple inputs, tuple results, dict attributes) except -1:
+        memset(call, 0, sizeof(fnn_call) - sizeof(call.message))
+        call.message[0] = 0
+        call.op = self.index
+        self.take_inputs(call, inputs)
+        if attributes is not None:
+            self.pack(call, attributes)
+        self.take_outputs(call, results)
+        return 0
+
     def __call__(self, *inputs, out=None, **attributes):
         cdef fnn_call call
         cdef int status

@@ -184,6 +184,66 @@ def test_updates_give_the_same_bits_in_any_layout():
         np.testing.assert_array_equal(x.numpy(), y.numpy())
 
 
+def many_calls(rng, dtype):
+    """Parameters, gradients, two states and step numbers: sizes around chunks and vectors, empty, 0-d, strided."""
+    shapes = [(5,), (), (40000,), (0, 3), (33, 17), (16384,), (2, 3, 4, 5), (1,), (70001,)]
+    sets = [[fastnn.tensor(np.abs(rng.standard_normal(shape)).astype(dtype)) for _ in range(4)] for shape in shapes]
+    wide = fastnn.tensor(np.abs(rng.standard_normal((300, 200))).astype(dtype))
+    sets.append([wide[:, ::2], *(fastnn.tensor(rng.random((300, 100)).astype(dtype)) for _ in range(3))])
+    return sets, [fastnn.tensor(float(k + 1), fastnn.float64) for k in range(len(sets))]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_calls_launched_together_give_the_bits_of_single_ones(isa, dtype):
+    lr, rule = fastnn.tensor(0.1, fastnn.float64), {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1,
+                                                    "decoupled": 0, "maximize": 0}
+    results = []
+    before = _core.get_num_threads()
+    for threads in (0, 1, 2, 3, 8):
+        sets, steps = many_calls(np.random.default_rng(3), dtype)
+        if threads == 0:
+            for (p, g, m, v), step in zip(sets, steps):
+                launch.adam_step(p, g, m, v, lr, step, out=(p, m, v), **rule)
+        else:
+            _core.set_num_threads(threads)
+            _core.set_thread_policy("force")
+            versions = [p.version for p, *_ in sets]
+            launch.adam_step.each([(*tensors, lr, step) for tensors, step in zip(sets, steps)],
+                                  [(p, m, v) for p, g, m, v in sets], **rule)
+            assert threads == 1 or _core.last_workers() == threads
+            assert [p.version for p, *_ in sets] == [version + 1 for version in versions]
+            _core.set_thread_policy("auto")
+            _core.set_num_threads(before)
+        results.append([t.numpy().tobytes() for tensors in sets for t in tensors])
+    assert all(result == results[0] for result in results[1:])
+
+
+def test_calls_launched_together_that_share_memory_run_in_order():
+    y = fastnn.zeros(40000)
+    one = fastnn.ones(40000)
+    launch.add.each([(y, one)] * 5, [y] * 5)  # one tensor five times
+    assert (y.numpy() == 5).all()
+    z = [fastnn.zeros(4), fastnn.zeros(4)]
+    launch.add.each([(z[0], one[:4]), (z[1], z[0])], z)  # the second reads what the first writes
+    assert (z[1].numpy() == 1).all()
+
+
+def test_calls_launched_together_name_what_is_wrong():
+    x = [fastnn.ones(3), fastnn.ones(4)]
+    with pytest.raises(ValueError, match="inputs has 2 calls, out 1"):
+        launch.neg.each([(t,) for t in x], x[:1])
+    with pytest.raises(TypeError, match="matmul: is not elementwise"):
+        launch.matmul.each([(x[0], x[0])], [x[0]])
+    with pytest.raises(ValueError, match="output 'y' is float32 \\(4,\\)"):
+        launch.neg.each([(x[0],), (x[0],)], x)
+    assert (x[0].numpy() == 1).all()  # a call that is refused leaves all as they are
+    with pytest.raises(TypeError, match="argument 'x' is a int"):
+        launch.neg.each([(3,)], x[:1])
+    with pytest.raises(TypeError):
+        launch.neg.each([x[0]], x[:1])
+    launch.neg.each([], [])
+
+
 def test_float64_keeps_denormals_after_a_float32_region_started_the_workers():
     before = _core.get_num_threads()
     _core.set_thread_policy("force")

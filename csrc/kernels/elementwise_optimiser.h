@@ -61,23 +61,24 @@ INLINE vec second_moment(vec v, vec g, vec old, vec fresh) {
     return vec_add(vec_mul(old, v), vec_mul(vec_mul(fresh, g), g));
 }
 
-/* m += (1 - beta1) (g - m); v = beta2 v + (1 - beta2) g^2; w -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps), ck = 1 - betak^step
- * (Kingma and Ba, 2015; decoupled: Loshchilov and Hutter, 2019).  attr: beta1, beta2, eps, weight_decay, decoupled, maximize */
+/* m += (1 - beta1) (g - m); v = beta2 v + (1 - beta2) g^2; w -= lr / c1 * m / (sqrt(v / c2) + eps), ck = 1 - betak^step
+ * (Kingma and Ba, 2015; decoupled: Loshchilov and Hutter, 2019). Multiplied through by sqrt(c2), which leaves one division: in
+ * cache two take a third longer.  attr: beta1, beta2, eps, weight_decay, decoupled, maximize */
 static void adam_step_kernel FNN_ELEMENTWISE_ARGS {
     real *w_out = out[0], *m_out = out[1], *v_out = out[2];
     const real *w_in = in[0], *g_in = in[1], *m_in = in[2], *v_in = in[3];
     const double lr = scalar_input(in, 4), t = scalar_input(in, 5), beta1 = attr[0], beta2 = attr[1];
     const gradient_rule rule = make_gradient_rule(lr, attr[3], attr[4], attr[5]);
-    const vec rate = constant(-lr / (1 - pow(beta1, t))), root = constant(sqrt(1 - pow(beta2, t))), eps = constant(attr[2]);
+    const double root = sqrt(1 - pow(beta2, t));
+    const vec rate = constant(-lr / (1 - pow(beta1, t)) * root), eps = constant(attr[2] * root);
     const vec new1 = constant(1 - beta1), old2 = constant(beta2), new2 = constant(1 - beta2);
     (void)step;
     EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec m = load_lanes(m_in + i, lanes); vec v = load_lanes(v_in + i, lanes);
                vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
                m = first_moment(m, g, new1);
                v = second_moment(v, g, old2, new2);
-               vec divisor = vec_add(vec_div(vec_sqrt(v), root), eps);
                store_lanes(m_out + i, m, lanes); store_lanes(v_out + i, v, lanes);
-               store_lanes(w_out + i, vec_add(w, vec_div(vec_mul(rate, m), divisor)), lanes););
+               store_lanes(w_out + i, vec_add(w, vec_div(vec_mul(rate, m), vec_add(vec_sqrt(v), eps))), lanes););
 }
 
 /* s += g^2; w -= lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)  (Duchi, Hazan and Singer, 2011).
@@ -139,7 +140,7 @@ static void rmsprop_centered_momentum_step_kernel FNN_ELEMENTWISE_ARGS {
     rmsprop(n, out, in, out[2], in[3], out[3], in[4], scalar_input(in, 5), attr);
 }
 
-/* s = rho s + (1 - rho) g^2; d = sqrt(u + eps) / sqrt(s + eps) g; u = rho u + (1 - rho) d^2; w -= lr d  (Zeiler, 2012).
+/* s = rho s + (1 - rho) g^2; d = sqrt((u + eps) / (s + eps)) g; u = rho u + (1 - rho) d^2; w -= lr d  (Zeiler, 2012).
  * attr: rho, eps, weight_decay, maximize */
 static void adadelta_step_kernel FNN_ELEMENTWISE_ARGS {
     real *w_out = out[0], *s_out = out[1], *u_out = out[2];
@@ -151,7 +152,7 @@ static void adadelta_step_kernel FNN_ELEMENTWISE_ARGS {
     EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
                vec u = load_lanes(u_in + i, lanes);
                vec s = vec_add(vec_mul(old, load_lanes(s_in + i, lanes)), vec_mul(vec_mul(fresh, g), g));
-               vec d = vec_mul(vec_div(vec_sqrt(vec_add(u, eps)), vec_sqrt(vec_add(s, eps))), g);
+               vec d = vec_mul(vec_sqrt(vec_div(vec_add(u, eps), vec_add(s, eps))), g);
                store_lanes(s_out + i, s, lanes);
                store_lanes(u_out + i, vec_add(vec_mul(old, u), vec_mul(vec_mul(fresh, d), d)), lanes);
                store_lanes(w_out + i, vec_add(w, vec_mul(rate, d)), lanes););
@@ -168,7 +169,8 @@ static void nadam_product_kernel FNN_ELEMENTWISE_ARGS {
 }
 
 /* Adam whose momentum looks ahead: with mu, mu' the momenta of this step and the next and P the product of all so far,
- * w -= lr ((1 - mu) / (1 - P) g + mu' / (1 - P mu') m) / (sqrt(v / (1 - beta2^t)) + eps)  (Dozat, 2016).
+ * w -= lr ((1 - mu) / (1 - P) g + mu' / (1 - P mu') m) / (sqrt(v / (1 - beta2^t)) + eps)  (Dozat, 2016), multiplied through
+ * as in adam_step.
  * attr: beta1, beta2, eps, weight_decay, decoupled, maximize, momentum_decay */
 static void nadam_step_kernel FNN_ELEMENTWISE_ARGS {
     real *w_out = out[0], *m_out = out[1], *v_out = out[2];
@@ -176,17 +178,17 @@ static void nadam_step_kernel FNN_ELEMENTWISE_ARGS {
     const double lr = scalar_input(in, 4), t = scalar_input(in, 5), product = scalar_input(in, 6);
     const double mu = nadam_momentum(t, attr[0], attr[6]), next = nadam_momentum(t + 1, attr[0], attr[6]);
     const gradient_rule rule = make_gradient_rule(lr, attr[3], attr[4], attr[5]);
-    const vec of_g = constant(-lr * (1 - mu) / (1 - product)), of_m = constant(-lr * next / (1 - product * next));
+    const double root = sqrt(1 - pow(attr[1], t)), rate = -lr * root;
+    const vec of_g = constant(rate * (1 - mu) / (1 - product)), of_m = constant(rate * next / (1 - product * next));
     const vec new1 = constant(1 - attr[0]), old2 = constant(attr[1]), new2 = constant(1 - attr[1]);
-    const vec eps = constant(attr[2]), correction = constant(1 - pow(attr[1], t));
+    const vec eps = constant(attr[2] * root);
     (void)step;
     EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
                vec m = first_moment(load_lanes(m_in + i, lanes), g, new1);
                vec v = second_moment(load_lanes(v_in + i, lanes), g, old2, new2);
-               vec divisor = vec_add(vec_sqrt(vec_div(v, correction)), eps);
+               vec move = vec_add(vec_mul(of_g, g), vec_mul(of_m, m));
                store_lanes(m_out + i, m, lanes); store_lanes(v_out + i, v, lanes);
-               w = vec_add(w, vec_div(vec_mul(of_g, g), divisor));
-               store_lanes(w_out + i, vec_add(w, vec_div(vec_mul(of_m, m), divisor)), lanes););
+               store_lanes(w_out + i, vec_add(w, vec_div(move, vec_add(vec_sqrt(v), eps))), lanes););
 }
 
 /* Adam that divides by sqrt(v) only once enough steps make its variance known: with m' = m / (1 - beta1^t),

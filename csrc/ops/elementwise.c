@@ -6,7 +6,8 @@
 
 enum {
     CHUNK = 16384, /* elements a chunk: 64 KB of float32 per operand */
-    BLOCK = 512    /* elements staged at a time when an operand is strided or streamed */
+    BLOCK = 512,   /* elements staged at a time when an operand is strided or streamed */
+    WHOLE = 64     /* calls that run together begin at multiples of so many elements: chunks cut them between vectors */
 };
 
 /* Bytes of scratch an operand has; a line more than a power of two, so that operands do not share cache sets. */
@@ -136,11 +137,11 @@ static void run_run(const plan *p, char **at, ptrdiff_t n, char *scratch) {
     }
 }
 
-static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
-    const plan *p = context;
+/* Elements from .. to - 1 in the nest's order. */
+static void run_span(const plan *p, ptrdiff_t from, ptrdiff_t to, char *scratch) {
     const fnn_nest *nest = &p->nest;
     int last = nest->rank - 1;
-    ptrdiff_t from = chunk * CHUNK, to = fnn_min(from + CHUNK, nest->size), inner = nest->shape[last];
+    ptrdiff_t inner = nest->shape[last];
     ptrdiff_t rows = last ? nest->shape[last - 1] : 1, row = from / inner % rows;
     char *at[FNN_MAX_ARGS];
     fnn_nest_seek(nest, from, at);
@@ -156,6 +157,11 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
         }
     }
     if (p->any_streamed) p->K->stream_end();
+}
+
+static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    run_span(p, chunk * CHUNK, fnn_min((chunk + 1) * CHUNK, p->nest.size), scratch);
 }
 
 /* From shapes and strides alone: a captured program asks once, and may place operands elsewhere later. */
@@ -201,6 +207,72 @@ void fnn_follow_all(const fnn_call *call) {
     if (!call->follower) return;
     for (const fnn_call *f = call->follower; f; f = f->follower) ns += fnn_cost(f);
     fnn_parallel_for(call, fnn_ceil_div(fnn_numel(call->out[0]), CHUNK), ns, follow_chunk, (void *)call);
+}
+
+/* ---- several calls at once ---- */
+
+/* Calls one behind another, as if their elements were one array: call k's begin at starts[k], on a whole vector. */
+typedef struct {
+    const fnn_call *calls;
+    const ptrdiff_t *starts; /* count + 1 of them */
+    ptrdiff_t count;
+} batch;
+
+/* Whether run_range may be used: operands lie in memory alike, scalars left out and what kernels of two inputs repeat. */
+static int is_dense(const fnn_call *call) {
+    const fnn_tensor *y = call->out[0];
+    if (!fnn_is_contiguous(y) && !fnn_is_channels_last(y)) return 0;
+    for (int k = 1; call->out[k]; k++)
+        if (!fnn_same_layout(call->out[k], y)) return 0;
+    for (int k = 0, inputs = count_inputs(call); k < inputs; k++) {
+        int repeats = inputs == 2 && fnn_numel(call->in[k]) == 1;
+        if (!is_scalar(call, k) && !repeats && !fnn_same_layout(call->in[k], y)) return 0;
+    }
+    return 1;
+}
+
+static void run_elements(const fnn_call *call, ptrdiff_t from, ptrdiff_t to, char *scratch) {
+    plan p;
+    if (is_dense(call)) {
+        run_range(call, from, to - from);
+        return;
+    }
+    make_plan(call, &p);
+    run_span(&p, from, to, scratch);
+}
+
+/* The last call that begins at element `at` or before. */
+static ptrdiff_t call_at(const batch *b, ptrdiff_t at) {
+    ptrdiff_t low = 0, high = b->count;
+    while (high - low > 1) {
+        ptrdiff_t middle = (low + high) / 2;
+        if (b->starts[middle] <= at) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+static void batch_chunk(void *context, ptrdiff_t chunk, void *scratch) {
+    const batch *b = context;
+    ptrdiff_t at = chunk * CHUNK, end = fnn_min(at + CHUNK, b->starts[b->count]);
+    for (ptrdiff_t k = call_at(b, at); at < end; at = b->starts[++k]) {
+        const fnn_call *call = &b->calls[k];
+        ptrdiff_t to = fnn_min(end - b->starts[k], fnn_numel(call->out[0]));
+        if (at - b->starts[k] < to) run_elements(call, at - b->starts[k], to, scratch);
+    }
+}
+
+size_t fnn_elementwise_scratch(const fnn_call *call) {
+    fnn_workspace ws = {0, 0, 0};
+    if (!is_dense(call)) workspace(call, &ws);
+    return ws.scratch;
+}
+
+void fnn_elementwise_each(const fnn_call *calls, int count, double ns, ptrdiff_t *starts) {
+    batch b = {calls, starts, count};
+    starts[0] = 0;
+    for (int k = 0; k < count; k++) starts[k + 1] = starts[k] + fnn_round_up(fnn_numel(calls[k].out[0]), WHOLE);
+    fnn_parallel_for(calls, fnn_ceil_div(starts[count], CHUNK), ns, batch_chunk, &b);
 }
 
 /* The head of a chain is dense like what follows it. */

@@ -53,13 +53,11 @@ class Adam(Optimizer):
         self.require_not_negative(options, "lr", "eps", "weight_decay")
         self.require_betas(options)
 
-    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
-        state = self.memory(p, "exp_avg", "exp_avg_sq")
-        step, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]
-        beta1, beta2 = options["betas"]
-        launch.adam_step(p, p.grad, m, v, lr, step, out=(p, m, v), beta1=beta1, beta2=beta2, eps=options["eps"],
-                         weight_decay=options["weight_decay"], decoupled=options["decoupled_weight_decay"],
-                         maximize=options["maximize"])
+    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
+        names, (beta1, beta2) = ("exp_avg", "exp_avg_sq"), options["betas"]
+        self.apply(launch.adam_step, params, self.memory(params, *names), names, lr, "step", beta1=beta1, beta2=beta2,
+                   eps=options["eps"], weight_decay=options["weight_decay"],
+                   decoupled=options["decoupled_weight_decay"], maximize=options["maximize"])
 
 
 class AdamW(Adam):

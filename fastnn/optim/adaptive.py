@@ -52,14 +52,13 @@ class Adagrad(Optimizer):
     def check(self, options: Mapping[str, Any]) -> None:
         self.require_not_negative(options, "lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")
 
-    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
-        is_first = not self.state[p]
-        state = self.memory(p, "sum")
-        if is_first:
-            state["sum"].fill_(options["initial_accumulator_value"])
-        launch.adagrad_step(p, p.grad, state["sum"], lr, state["step"], out=(p, state["sum"]),
-                            lr_decay=options["lr_decay"],
-                            eps=options["eps"], weight_decay=options["weight_decay"], maximize=options["maximize"])
+    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
+        new = [p for p in params if not self.state[p]]
+        states = self.memory(params, "sum")
+        for p in new:
+            self.state[p]["sum"].fill_(options["initial_accumulator_value"])
+        self.apply(launch.adagrad_step, params, states, ("sum",), lr, "step", lr_decay=options["lr_decay"],
+                   eps=options["eps"], weight_decay=options["weight_decay"], maximize=options["maximize"])
 
 
 class RMSprop(Optimizer):
@@ -109,14 +108,13 @@ class RMSprop(Optimizer):
         self.require_not_negative(options, "lr", "alpha", "eps", "weight_decay", "momentum")
         self.require(options["alpha"] <= 1, "alpha", options["alpha"], "at least 0 and at most 1")
 
-    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
+    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
         centered, momentum = bool(options["centered"]), options["momentum"] > 0
-        state = self.memory(p, "square_avg", *["grad_avg"] * centered, *["momentum_buffer"] * momentum)
-        buffers = [state[name] for name in ("square_avg", *["grad_avg"] * centered, *["momentum_buffer"] * momentum)]
+        names = ("square_avg", *["grad_avg"] * centered, *["momentum_buffer"] * momentum)
         step = getattr(launch, "rmsprop" + "_centered" * centered + "_momentum" * momentum + "_step")
-        step(p, p.grad, *buffers, lr, out=(p, *buffers), alpha=options["alpha"], eps=options["eps"],
-             weight_decay=options["weight_decay"], maximize=options["maximize"],
-             **({"momentum": options["momentum"]} if momentum else {}))
+        self.apply(step, params, self.memory(params, *names), names, lr, alpha=options["alpha"], eps=options["eps"],
+                   weight_decay=options["weight_decay"], maximize=options["maximize"],
+                   **({"momentum": options["momentum"]} if momentum else {}))
 
 
 class Adadelta(Optimizer):
@@ -157,8 +155,7 @@ class Adadelta(Optimizer):
         self.require_not_negative(options, "lr", "rho", "eps", "weight_decay")
         self.require(options["rho"] <= 1, "rho", options["rho"], "at least 0 and at most 1")
 
-    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
-        state = self.memory(p, "square_avg", "acc_delta")
-        s, u = state["square_avg"], state["acc_delta"]
-        launch.adadelta_step(p, p.grad, s, u, lr, out=(p, s, u), rho=options["rho"], eps=options["eps"],
-                             weight_decay=options["weight_decay"], maximize=options["maximize"])
+    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
+        names = ("square_avg", "acc_delta")
+        self.apply(launch.adadelta_step, params, self.memory(params, *names), names, lr, rho=options["rho"],
+                   eps=options["eps"], weight_decay=options["weight_decay"], maximize=options["maximize"])

@@ -59,18 +59,17 @@ class NAdam(Optimizer):
         self.require_not_negative(options, "lr", "eps", "weight_decay", "momentum_decay")
         self.require_betas(options)
 
-    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
-        is_first = not self.state[p]
-        state = self.memory(p, "exp_avg", "exp_avg_sq")
-        if is_first:
-            state["mu_product"] = _core.scalar(1.0, float64)
-        step, product, m, v = state["step"], state["mu_product"], state["exp_avg"], state["exp_avg_sq"]
-        (beta1, beta2), decay = options["betas"], options["momentum_decay"]
-        launch.nadam_product(product, step, out=product, beta1=beta1, decay=decay)
-        launch.nadam_step(p, p.grad, m, v, lr, step, product, out=(p, m, v), beta1=beta1, beta2=beta2,
-                          eps=options["eps"],
-                          weight_decay=options["weight_decay"], decoupled=options["decoupled_weight_decay"],
-                          maximize=options["maximize"], momentum_decay=decay)
+    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
+        names, (beta1, beta2), decay = ("exp_avg", "exp_avg_sq"), options["betas"], options["momentum_decay"]
+        states = self.memory(params, *names)
+        for state in states:
+            if "mu_product" not in state:
+                state["mu_product"] = _core.scalar(1.0, float64)
+        launch.nadam_product.each([(state["mu_product"], state["step"]) for state in states],
+                                  [state["mu_product"] for state in states], beta1=beta1, decay=decay)
+        self.apply(launch.nadam_step, params, states, names, lr, "step", "mu_product", beta1=beta1, beta2=beta2,
+                   eps=options["eps"], weight_decay=options["weight_decay"],
+                   decoupled=options["decoupled_weight_decay"], maximize=options["maximize"], momentum_decay=decay)
 
 
 class RAdam(Optimizer):
@@ -116,14 +115,11 @@ class RAdam(Optimizer):
         self.require_not_negative(options, "lr", "eps", "weight_decay")
         self.require_betas(options)
 
-    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
-        state = self.memory(p, "exp_avg", "exp_avg_sq")
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        beta1, beta2 = options["betas"]
-        launch.radam_step(p, p.grad, m, v, lr, state["step"], out=(p, m, v), beta1=beta1, beta2=beta2,
-                          eps=options["eps"],
-                          weight_decay=options["weight_decay"], decoupled=options["decoupled_weight_decay"],
-                          maximize=options["maximize"])
+    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
+        names, (beta1, beta2) = ("exp_avg", "exp_avg_sq"), options["betas"]
+        self.apply(launch.radam_step, params, self.memory(params, *names), names, lr, "step", beta1=beta1, beta2=beta2,
+                   eps=options["eps"], weight_decay=options["weight_decay"],
+                   decoupled=options["decoupled_weight_decay"], maximize=options["maximize"])
 
 
 class Lion(Optimizer):
@@ -162,8 +158,7 @@ class Lion(Optimizer):
         self.require_not_negative(options, "lr", "weight_decay")
         self.require_betas(options)
 
-    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
-        m = self.memory(p, "exp_avg", counted=False)["exp_avg"]
+    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
         beta1, beta2 = options["betas"]
-        launch.lion_step(p, p.grad, m, lr, out=(p, m), beta1=beta1, beta2=beta2, weight_decay=options["weight_decay"],
-                         maximize=options["maximize"])
+        self.apply(launch.lion_step, params, self.memory(params, "exp_avg", counted=False), ("exp_avg",), lr, beta1=beta1,
+                   beta2=beta2, weight_decay=options["weight_decay"], maximize=options["maximize"])

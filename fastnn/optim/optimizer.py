@@ -64,7 +64,7 @@ class ParamGroup(MutableMapping):
 
 
 class Optimizer:
-    """Base class of optimisers. A subclass defines `check` (of hyper-parameters) and `update` (of one parameter).
+    """Base class of optimisers. A subclass defines `check` (of hyper-parameters) and `update` (of parameters).
 
     Parameters
     ----------
@@ -143,9 +143,9 @@ class Optimizer:
         """Raises ValueError where a hyper-parameter is out of range."""
         raise TypeError(f"{self.name} must define check(options)")
 
-    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
-        """Updates one parameter in place from its gradient; `lr` is 0-d float64."""
-        raise TypeError(f"{self.name} must define update(p, options, lr)")
+    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
+        """Updates a group's parameters in place from their gradients; `lr` is 0-d float64."""
+        raise TypeError(f"{self.name} must define update(params, options, lr)")
 
     def require(self, is_ok: bool, name: str, value: Any, allowed: str) -> None:
         """Raises ValueError, naming a hyper-parameter, what was given and what is allowed, unless `is_ok`."""
@@ -169,13 +169,13 @@ class Optimizer:
             isinstance(b, numbers.Real) and not isinstance(b, bool) and 0 <= b < 1 for b in betas)
         self.require(is_ok, "betas", betas, "two numbers, at least 0 and below 1")
 
-    def memory(self, p: Tensor, *names: str, counted: bool = True) -> dict[str, Tensor]:
-        """State of a parameter: tensors like it, zeros the first time, and "step", which counts this call.
+    def memory(self, params: list[Tensor], *names: str, counted: bool = True) -> list[dict[str, Tensor]]:
+        """State of each parameter: tensors like it, zeros the first time, and "step", which counts this call.
 
         Parameters
         ----------
-        p : Tensor
-            The parameter.
+        params : list of Tensor
+            The parameters.
         *names : str
             Names of the tensors.
         counted : bool
@@ -183,18 +183,46 @@ class Optimizer:
 
         Returns
         -------
-        dict
-            What `state` holds for the parameter.
+        list of dict
+            What `state` holds for the parameters.
         """
-        state = self.state[p]
-        if counted:
-            if "step" not in state:
+        states = [self.state[p] for p in params]
+        for p, state in zip(params, states):
+            if counted and "step" not in state:
                 state["step"] = _core.scalar(0.0, float64)
-            launch.add(state["step"], constant(1.0, float64), out=state["step"])
-        for name in names:
-            if name not in state:
-                state[name] = zeros_for(p)
-        return state
+            for name in names:
+                if name not in state:
+                    state[name] = zeros_for(p)
+        if counted:
+            steps, one = [state["step"] for state in states], constant(1.0, float64)
+            launch.add.each([(step, one) for step in steps], steps)
+        return states
+
+    def apply(self, op: Any, params: list[Tensor], states: list[dict[str, Tensor]], names: tuple[str, ...],
+              *scalars: Tensor | str, **attributes: Any) -> None:
+        """One launch of an op that updates parameters and their state in place.
+
+        Parameters
+        ----------
+        op : callable
+            One of `launch`, of parameter, gradient, the tensors of state, scalars; its outputs are parameter and state.
+        params : list of Tensor
+            The parameters.
+        states : list of dict
+            Theirs, as `memory` gives them.
+        names : tuple of str
+            Which tensors of the state the op takes.
+        *scalars : Tensor or str
+            0-d float64: one for all, or a name in each parameter's state.
+        **attributes
+            The op's.
+        """
+        inputs, outputs = [], []
+        for p, state in zip(params, states):
+            kept = [state[name] for name in names]
+            inputs.append((p, p.grad, *kept, *[state[s] if isinstance(s, str) else s for s in scalars]))
+            outputs.append((p, *kept))
+        op.each(inputs, outputs, **attributes)
 
     # -- use --
 
@@ -230,9 +258,9 @@ class Optimizer:
             for hook in tuple(self._pre_hooks.values()):
                 hook(self, (), {})
             for group in self.param_groups:
-                for p in group.options["params"]:
-                    if p.grad is not None:
-                        self.update(p, group.options, group.lr)
+                params = [p for p in group.options["params"] if p.grad is not None]
+                if params:
+                    self.update(params, group.options, group.lr)
             for hook in tuple(self._post_hooks.values()):
                 hook(self, (), {})
         finally:

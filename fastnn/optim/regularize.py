@@ -91,8 +91,7 @@ def _scale_down(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
     """Multiplies by limit / (norm + 1e-6) where that is below 1, as PyTorch does."""
     factor = launch.div(constant(limit, norm.dtype), launch.add(norm, constant(1e-6, norm.dtype)))
     factor = launch.minimum(factor, constant(1.0, norm.dtype))
-    for g in gradients:
-        launch.mul(g, factor, out=g)
+    launch.mul.each([(g, factor) for g in gradients], gradients)
 
 
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
@@ -166,8 +165,8 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
         If `clip_value` is below 0.
     """
     limit = real("clip_grad_value_: clip_value", clip_value, 0)
-    for g in _gradients(parameters):
-        launch.clip(g, low=-limit, high=limit, out=g)
+    gradients = _gradients(parameters)
+    launch.clip.each([(g,) for g in gradients], gradients, low=-limit, high=limit)
 
 
 # ---- hooks
@@ -270,8 +269,8 @@ class ElasticNet(_Hook):
         self.l1, self.l2 = real("ElasticNet: l1", l1, 0), real("ElasticNet: l2", l2, 0)
 
     def apply(self, optimizer: Optimizer) -> None:
-        for p, _ in self.chosen(optimizer):
-            launch.penalty_gradient(p.grad, p, l1=self.l1, l2=self.l2, out=p.grad)
+        params = [p for p, _ in self.chosen(optimizer)]
+        launch.penalty_gradient.each([(p.grad, p) for p in params], [p.grad for p in params], l1=self.l1, l2=self.l2)
 
 
 class Proximal(_Hook):
@@ -296,8 +295,9 @@ class Proximal(_Hook):
         self.l1, self.l2 = real("Proximal: l1", l1, 0), real("Proximal: l2", l2, 0)
 
     def apply(self, optimizer: Optimizer) -> None:
-        for p, group in self.chosen(optimizer):
-            launch.proximal_step(p, group.lr, strength=self.l1, shrink=self.l2, out=p)
+        chosen = list(self.chosen(optimizer))
+        launch.proximal_step.each([(p, group.lr) for p, group in chosen], [p for p, _ in chosen], strength=self.l1,
+                                  shrink=self.l2)
 
 
 class MaxNorm(_Hook):
@@ -365,8 +365,8 @@ class EMA(_Hook):
         self._steps = _core.scalar(0.0, float64)
 
     def apply(self, optimizer: Any = None) -> None:
-        for average, p in zip(self.averages, self.params):
-            launch.ema_update(average, p.detach(), self._steps, limit=self.decay, warmup=self.warmup, out=average)
+        launch.ema_update.each([(average, p.detach(), self._steps) for average, p in zip(self.averages, self.params)],
+                               self.averages, limit=self.decay, warmup=self.warmup)
         launch.add(self._steps, constant(1.0, float64), out=self._steps)
 
     @contextmanager

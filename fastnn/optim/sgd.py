@@ -59,15 +59,17 @@ class SGD(Optimizer):
             raise ValueError(f"{self.name}: nesterov needs momentum above 0 and dampening 0, not momentum "
                              f"{options['momentum']} and dampening {options['dampening']}")
 
-    def update(self, p: Tensor, options: Mapping[str, Any], lr: Tensor) -> None:
+    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
         rule = {"weight_decay": options["weight_decay"], "decoupled": options["decoupled"], "maximize": options["maximize"]}
+        states = [self.state[p] for p in params]
         if options["momentum"] == 0:
-            launch.sgd_step(p, p.grad, lr, out=p, **rule)
+            self.apply(launch.sgd_step, params, states, (), lr, **rule)
             return
-        state = self.state[p]
-        m = state.get("momentum_buffer")
-        is_first = m is None
-        if is_first:
-            m = state["momentum_buffer"] = zeros_for(p)
-        launch.sgd_momentum_step(p, p.grad, m, lr, out=(p, m), momentum=options["momentum"], dampening=options["dampening"],
-                                 nesterov=options["nesterov"], first=is_first, **rule)
+        rule |= {"momentum": options["momentum"], "dampening": options["dampening"], "nesterov": options["nesterov"]}
+        is_new = [state.get("momentum_buffer") is None for state in states]
+        for first in set(is_new):
+            chosen = [k for k, new in enumerate(is_new) if new == first]
+            for k in chosen if first else ():
+                states[k]["momentum_buffer"] = zeros_for(params[k])
+            self.apply(launch.sgd_momentum_step, [params[k] for k in chosen], [states[k] for k in chosen],
+                       ("momentum_buffer",), lr, first=first, **rule)
