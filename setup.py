@@ -9,8 +9,8 @@ FASTNN_AMX=emulated computes the AMX level's instructions on AVX-512, to test th
 """
 
 import os
-import platform
 import shlex
+import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
@@ -21,11 +21,13 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 FLAGS = ["-std=c11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
-IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
-TARGETS = {"scalar": []}
-if IS_X86:
-    AVX512 = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
-    TARGETS |= {"avx2": ["-march=x86-64-v3"], "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-bf16"]}
+AVX512 = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
+# The instruction sets of each architecture, with their flags. GCC's first pass of scheduling moves loads up until
+# 32 registers do not hold what is live: without it the largest register tile keeps its sums in registers.
+TARGETS = {
+    "x86_64": {"avx2": ["-march=x86-64-v3"], "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-bf16"]},
+    "aarch64": {"neon": ["-fno-schedule-insns"]},
+}
 EMULATED = "-DFNN_AMX_EMULATED"
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
 
@@ -57,10 +59,12 @@ class build_kernels(build_ext):
         openmp = ["-fopenmp"] if self.accepts(["-fopenmp"], OPENMP_PROBE, link=True) else []
         if not openmp:
             print("fastnn: this compiler has no OpenMP: the engine will run on one thread")
-        wanted = TARGETS | ({"amx": [*AVX512, EMULATED]} if amx and IS_X86 else {})
-        targets = {isa: march for isa, march in wanted.items() if not march or self.accepts(march)}
-        for isa in TARGETS.keys() - targets.keys():
-            print(f"fastnn: this compiler does not know {' '.join(TARGETS[isa])}: built without the {isa} kernels")
+        wanted = dict(TARGETS.get(self.architecture(), {}))
+        if amx and "amx" in wanted:
+            wanted["amx"] = [*AVX512, EMULATED]
+        targets = {"scalar": []} | {isa: march for isa, march in wanted.items() if self.accepts(march)}
+        for isa in wanted.keys() - targets.keys():
+            print(f"fastnn: this compiler does not know {' '.join(wanted[isa])}: built without the {isa} kernels")
 
         # The longest first, so that no core waits for one at the end.
         jobs = [(f"csrc/targets/{isa}_{t}.c", flags + march) for isa, march in targets.items() for t in ("f32", "f64")
@@ -74,6 +78,12 @@ class build_kernels(build_ext):
             objects = list(pool.map(lambda job: self.compile(ext, *job), jobs))
         library = self.get_ext_fullpath(ext.name)
         self.compiler.link_shared_object(objects, library, extra_postargs=openmp + links, build_temp=self.build_temp)
+
+    def architecture(self):
+        """What the compiler compiles for, which is not this machine's architecture where it is a cross compiler."""
+        answer = subprocess.run([*self.compiler.compiler_so, "-dumpmachine"], capture_output=True, text=True).stdout
+        name = answer.partition("-")[0]
+        return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
 
     def accepts(self, flags, program="int main(void) { return 0; }", link=False):
         """Whether the compiler takes these flags, found by compiling."""

@@ -20,6 +20,9 @@ TARGET(avx512)
 extern const fnn_amx_kernels fnn_amx_kernels_f32;
 #endif
 #endif
+#ifdef FNN_HAVE_NEON
+TARGET(neon)
+#endif
 #undef TARGET
 
 #define BOTH(isa) {&fnn_kernels_##isa##_f32, &fnn_kernels_##isa##_f64}
@@ -33,6 +36,9 @@ static const fnn_kernels *const tables[FNN_NUM_ISAS][2] = {
 #ifdef FNN_HAVE_AMX
     [FNN_ISA_AMX] = BOTH(avx512), /* and fnn_amx_kernels_f32 */
 #endif
+#endif
+#ifdef FNN_HAVE_NEON
+    [FNN_ISA_NEON] = BOTH(neon),
 #endif
 };
 
@@ -96,6 +102,9 @@ static int machine_has(int isa) {
     int amx_bf16 = d7 >> 22 & 1, amx_tile = d7 >> 24 & 1;
     return v4 && (AMX_IS_EMULATED || (amx_bf16 && amx_tile && (state & 0x60000) == 0x60000 && amx_permitted()));
 }
+#elif defined(__aarch64__)
+/* Every CPU of the architecture has Advanced SIMD, as its calling convention needs it. */
+static int machine_has(int isa) { return isa == FNN_ISA_SCALAR || isa == FNN_ISA_NEON; }
 #else
 static int machine_has(int isa) { return isa == FNN_ISA_SCALAR; }
 #endif

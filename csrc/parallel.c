@@ -115,7 +115,7 @@ static inline void relax(int spins) {
 #if defined(__x86_64__)
     _mm_pause();
 #elif defined(__aarch64__)
-    __asm__ volatile("yield");
+    __asm__ volatile("isb"); /* waits as x86's pause does; most cores take `yield` for nothing to do */
 #endif
 }
 

@@ -22,28 +22,28 @@ class Launch:
     given_output: tuple | None  # (shape, dtype), when the caller gave one
 
 
-class _Recorder:
+class Recorder:
     """Stands in for an op, notes every call and passes it on."""
 
     def __init__(self, op, log):
-        self._op, self._log = op, log
+        self.op, self.log = op, log
 
     def __getattr__(self, name):
-        return getattr(self._op, name)
+        return getattr(self.op, name)
 
     def __call__(self, *inputs, out=None, **attributes):
         described = [(t.shape, t.dtype.name) if isinstance(t, TensorBase) else None for t in inputs]
         given = (out.shape, out.dtype.name) if isinstance(out, TensorBase) else None
-        self._log.append(Launch(self._op.name, described, attributes, given))
-        return self._op(*inputs, out=out, **attributes)
+        self.log.append(Launch(self.op.name, described, attributes, given))
+        return self.op(*inputs, out=out, **attributes)
 
 
-def recorded(action) -> list[Launch]:
-    """What `action()` launches."""
-    log: list[Launch] = []
+def recorded(action, recorder=Recorder) -> list:
+    """What `action()` launches, as `recorder` notes it."""
+    log: list = []
     originals = dict(vars(launch))
     for name, op in originals.items():
-        setattr(launch, name, _Recorder(op, log))
+        setattr(launch, name, recorder(op, log))
     try:
         action()
     finally:

@@ -26,7 +26,7 @@ static void conv_planes_out_kernel(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t c
 
 /* ---- weight gradients ---- */
 
-#if defined(VEC_AVX512)
+#if REGISTERS == 32
 enum { NARROW_CHANNELS = 4, NARROW_TAPS = 5 };
 #else
 enum { NARROW_CHANNELS = 2, NARROW_TAPS = 4 };
@@ -73,7 +73,7 @@ typedef void narrow_function(const narrow_plan *p, const real *x, const real *dy
 
 #define NARROW_2(X, taps) X(1, taps) X(2, taps)
 #define NARROW_4(X, taps) NARROW_2(X, taps) X(3, taps) X(4, taps)
-#if defined(VEC_AVX512)
+#if REGISTERS == 32
 #define NARROW(X) NARROW_4(X, 1) NARROW_4(X, 2) NARROW_4(X, 3) NARROW_4(X, 4) NARROW_4(X, 5)
 #else
 #define NARROW(X) NARROW_2(X, 1) NARROW_2(X, 2) NARROW_2(X, 3) NARROW_2(X, 4)

@@ -4,16 +4,19 @@
  * old value. Every tile shape computes the same chain, so a result depends neither on tiling, packing, blocking of k nor position.
  *
  * A tile is TILE_ROWS x TILE_VECS vectors of accumulators, which leaves registers for one row of B and for broadcasts of A:
- * 14 x 2 of 32 registers and 6 x 2 of 16, the shapes with the fewest loads per multiply-add (BLIS uses the like). Few live
+ * 14 x 2 of 32 registers and 6 x 2 of 16, the shapes with the fewest loads per multiply-add (BLIS uses the like); 6 x 4 of 32 short
+ * ones: 10 loads for 24 multiply-adds, where 8 x 3 takes 11, and columns that widths of layers are multiples of. Few live
  * accumulators are bound by latency: rows are therefore shared out evenly, 15 as 8 + 7, and very few of them make wider tiles,
  * which also read longer runs of B. */
 
 #if defined(VEC_AVX512)
-enum { TILE_ROWS = 14, TILE_VECS = 2, WIDE_ROWS = 6, TILE_MASKED = 1 }; /* a masked load costs what a plain one does */
+enum { TILE_ROWS = 14, TILE_VECS = 2, WIDE_ROWS = 6, WIDE_VECS = 4, TILE_MASKED = 1 }; /* a masked load costs what a plain one does */
+#elif defined(VEC_NEON)
+enum { TILE_ROWS = 6, TILE_VECS = 4, WIDE_ROWS = 2, WIDE_VECS = 8, TILE_MASKED = 0 };
 #elif defined(VEC_AVX2)
-enum { TILE_ROWS = 6, TILE_VECS = 2, WIDE_ROWS = 2, TILE_MASKED = 0 };
+enum { TILE_ROWS = 6, TILE_VECS = 2, WIDE_ROWS = 2, WIDE_VECS = 4, TILE_MASKED = 0 };
 #else
-enum { TILE_ROWS = 4, TILE_VECS = 2, WIDE_ROWS = 2, TILE_MASKED = 0 };
+enum { TILE_ROWS = 4, TILE_VECS = 2, WIDE_ROWS = 2, WIDE_VECS = 4, TILE_MASKED = 0 };
 #endif
 enum { TILE_COLS = TILE_VECS * LANES, TILE_BASES = (TILE_ROWS + 2) / 3, WIDEST = 8 };
 
@@ -105,12 +108,16 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
 #define TILE_ORDERS(X, rows, vecs, masked) X(rows, vecs, masked, 0) X(rows, vecs, masked, 1) X(rows, vecs, masked, 2)
 #if defined(VEC_AVX512)
 #define TILE_KINDS(X, rows, vecs) TILE_ORDERS(X, rows, vecs, 1)
-#elif defined(VEC_AVX2)
+#elif defined(VEC_AVX2) || defined(VEC_NEON)
 #define TILE_KINDS(X, rows, vecs) TILE_ORDERS(X, rows, vecs, 0) TILE_ORDERS(X, rows, vecs, 1)
 #else
 #define TILE_KINDS(X, rows, vecs) TILE_ORDERS(X, rows, vecs, 0)
 #endif
+#if defined(VEC_NEON)
+#define TILE_WIDTHS(X, rows) TILE_KINDS(X, rows, 1) TILE_KINDS(X, rows, 2) TILE_KINDS(X, rows, 3) TILE_KINDS(X, rows, 4)
+#else
 #define TILE_WIDTHS(X, rows) TILE_KINDS(X, rows, 1) TILE_KINDS(X, rows, 2)
+#endif
 #define TILES_4(X) TILE_WIDTHS(X, 1) TILE_WIDTHS(X, 2) TILE_WIDTHS(X, 3) TILE_WIDTHS(X, 4)
 #define TILES_6(X) TILES_4(X) TILE_WIDTHS(X, 5) TILE_WIDTHS(X, 6)
 #define TILES_14(X)                                                                                                     \
@@ -118,7 +125,7 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
     TILE_WIDTHS(X, 12) TILE_WIDTHS(X, 13) TILE_WIDTHS(X, 14)
 #if defined(VEC_AVX512)
 #define TILES TILES_14
-#elif defined(VEC_AVX2)
+#elif defined(VEC_AVX2) || defined(VEC_NEON)
 #define TILES TILES_6
 #else
 #define TILES TILES_4
@@ -133,9 +140,11 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
 TILES(TILE_DEFINE)
 static tile_function *const tiles[TILE_ROWS][TILE_VECS][2][3] = {TILES(TILE_ENTRY)};
 
-/* Wider tiles of whole vectors. */
+/* Wider tiles of whole vectors: 8 in one row, WIDE_VECS in several. */
 #define TILES_WIDE_2(X) TILE_ORDERS(X, 1, 8, 0) TILE_ORDERS(X, 2, 4, 0)
-#if defined(VEC_AVX512)
+#if defined(VEC_NEON)
+#define TILES_WIDE(X) TILE_ORDERS(X, 1, 8, 0) TILE_ORDERS(X, 2, 8, 0)
+#elif defined(VEC_AVX512)
 #define TILES_WIDE(X)                                                                                                   \
     TILES_WIDE_2(X) TILE_ORDERS(X, 3, 4, 0) TILE_ORDERS(X, 4, 4, 0) TILE_ORDERS(X, 5, 4, 0) TILE_ORDERS(X, 6, 4, 0)
 #else
@@ -150,7 +159,7 @@ static tile_function *const wide_tiles[WIDE_ROWS][3] = {TILES_WIDE(TILE_WIDE_ENT
 static void gemm_tile_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
                              const ptrdiff_t *a_offset, ptrdiff_t a_row, ptrdiff_t a_col, const void *b,
                              const ptrdiff_t *b_offset, ptrdiff_t b_row, void *c, ptrdiff_t c_row, int accumulate) {
-    const ptrdiff_t size = sizeof(real), wide = rows == 1 ? 8 * LANES : 4 * LANES;
+    const ptrdiff_t size = sizeof(real), wide = (rows == 1 ? 8 : WIDE_VECS) * LANES;
     const int order = a_col == 1 ? A_ALONG_K : a_row == 1 ? A_ALONG_ROWS : A_STRIDED;
     tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = a_row * size,
                    .a_col = a_col * size, .b_row = b_row * size, .c_row = c_row * size, .last = LANES, .accumulate = accumulate};
@@ -232,7 +241,7 @@ static void gemm_pack_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *from, p
 /* ---- inner products: for few rows of C, when both operands are contiguous along k and packing would cost more than the sum ----
  * An element is the sum over lanes, in vec_sum's tree, of one chain per lane; the block's shape does not change it. */
 
-#if defined(VEC_AVX512)
+#if REGISTERS == 32
 enum { DOT_ROWS = 4 };
 #else
 enum { DOT_ROWS = 2 };
@@ -240,6 +249,8 @@ enum { DOT_ROWS = 2 };
 
 #if defined(__x86_64__)
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
+#elif defined(__aarch64__)
+#define IN_REGISTER(v) __asm__("" : "+w"(v))
 #else
 #define IN_REGISTER(v)
 #endif
@@ -293,7 +304,7 @@ static void gemm_dot_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, con
             if (n == 8) DOT(1, 8);
             else if (m == 1) n == 4 ? DOT(1, 4) : DOT(1, 1);
             else if (m == 2) n == 4 ? DOT(2, 4) : DOT(2, 1);
-#if defined(VEC_AVX512)
+#if REGISTERS == 32
             else if (m == 3) n == 4 ? DOT(3, 4) : DOT(3, 1);
             else n == 4 ? DOT(4, 4) : DOT(4, 1);
 #endif

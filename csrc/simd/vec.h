@@ -1,6 +1,6 @@
 /* vec.h: one vocabulary of vectors for every ISA and both types. A target defines VEC_<ISA> and REAL64 (0 or 1) first.
  *
- *   real, vec, mask, ivec (integers as wide as real), LANES
+ *   real, vec, mask, ivec (integers as wide as real), LANES, REGISTERS (how many vectors there are)
  *   vec_load vec_store (any alignment)   vec_load_n vec_store_n (first n lanes, 0 <= n <= LANES; others read as 0)
  *   vec_stream ivec_stream_i32 (p, v): stores that bypass the caches; p must be a multiple of what is stored. Before others may
  *   read what was streamed, the writer calls vec_stream_end()
@@ -47,6 +47,8 @@ typedef int32_t ireal;
 #include "vec_avx512.h"
 #elif defined(VEC_AVX2)
 #include "vec_avx2.h"
+#elif defined(VEC_NEON)
+#include "vec_neon.h"
 #elif defined(VEC_SCALAR)
 #include "vec_scalar.h"
 #else

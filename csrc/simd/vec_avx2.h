@@ -1,6 +1,7 @@
 /* vec_avx2.h: 8 floats or 4 doubles (x86-64-v3: AVX2, FMA). A mask is a vector of all-ones and all-zeros lanes. */
 #include <immintrin.h>
 
+#define REGISTERS 16
 #if REAL64
 #define LANES 4
 #define V(op) _mm256_##op##_pd
@@ -152,10 +153,10 @@ INLINE __m128i load_bytes(const void *p, ptrdiff_t n) {
     return _mm_loadl_epi64((const __m128i *)buffer);
 }
 #if REAL64
-INLINE __m128i mask_first_i32(ptrdiff_t n) { return _mm_cmpgt_epi32(_mm_set1_epi32((int)n), _mm_setr_epi32(0, 1, 2, 3)); }
+INLINE __m128i first_lanes_i32(ptrdiff_t n) { return _mm_cmpgt_epi32(_mm_set1_epi32((int)n), _mm_setr_epi32(0, 1, 2, 3)); }
 INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(load_bytes(p, n))); }
-INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_pd(_mm_maskload_epi32(p, mask_first_i32(n))); }
-INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm_maskstore_epi32(p, mask_first_i32(n), _mm256_cvtpd_epi32(v)); }
+INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_pd(_mm_maskload_epi32(p, first_lanes_i32(n))); }
+INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm_maskstore_epi32(p, first_lanes_i32(n), _mm256_cvtpd_epi32(v)); }
 INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
     return AS_REAL(_mm256_cmpgt_epi64(_mm256_cvtepu8_epi64(load_bytes(p, n)), _mm256_setzero_si256()));
 }
@@ -169,12 +170,12 @@ INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
 #endif
 #if REAL64
 INLINE mask ivec_eq(ivec a, ivec b) { return AS_REAL(_mm256_cmpeq_epi64(a, b)); }
-INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_epi64(_mm_maskload_epi32(p, mask_first_i32(n))); }
+INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_epi64(_mm_maskload_epi32(p, first_lanes_i32(n))); }
 INLINE __m128i low_halves(ivec i) {
     return _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(i, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)));
 }
 INLINE void ivec_stream_i32(int32_t *p, ivec i) { _mm_stream_si128((__m128i *)p, low_halves(i)); }
-INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { _mm_maskstore_epi32(p, mask_first_i32(n), low_halves(i)); }
+INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { _mm_maskstore_epi32(p, first_lanes_i32(n), low_halves(i)); }
 #else
 INLINE mask ivec_eq(ivec a, ivec b) { return AS_REAL(_mm256_cmpeq_epi32(a, b)); }
 INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_maskload_epi32(p, first_lanes(n)); }

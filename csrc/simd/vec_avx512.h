@@ -1,6 +1,7 @@
 /* vec_avx512.h: 16 floats or 8 doubles (x86-64-v4: F, BW, CD, DQ, VL). */
 #include <immintrin.h>
 
+#define REGISTERS 32
 #if REAL64
 #define LANES 8
 #define V(op) _mm512_##op##_pd

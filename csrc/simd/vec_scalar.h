@@ -1,4 +1,5 @@
 /* vec_scalar.h: one lane, plain C: the reference every other ISA is checked against. */
+#define REGISTERS 16
 #define LANES 1
 typedef real vec;
 typedef ireal ivec;
