@@ -190,6 +190,12 @@ typedef struct {
 void *fnn_alloc(size_t bytes); /* 64-byte aligned, from a size-class cache; NULL when out of memory */
 void fnn_free(void *block);
 void fnn_memory_trim(void);
+/* From hold to release, what is given back is kept apart and its contents stay: calls that were put off may still work there.
+ * New large blocks take no huge pages, or their headers would make 2 MB of each resident. */
+void fnn_memory_hold(void);
+void fnn_memory_release(void);
+int fnn_memory_holds_much(void);            /* a quarter of the machine's memory */
+void fnn_memory_outlives_hold(void *block); /* it may have huge pages after all */
 void fnn_memory_get_stats(fnn_memory_stats *stats);
 void fnn_memory_reset_peak(void);
 void fnn_memory_lock(void);    /* around fork */

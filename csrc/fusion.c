@@ -180,16 +180,26 @@ static int can_move_up(const fnn_program *program, int r, int next) {
     return 1;
 }
 
-/* Where only f reads the head's result, f's result takes its place: one buffer less goes through the caches. */
-static void write_in_place(fnn_program *program, record *head, record *f) {
-    const int s = head->operands[0].storage;
-    if (head->follower || program->storages[s].kind != FNN_TEMPORARY || count_users(program, s) != 2 || f->call.out[1]) return;
-    if (touches(head, f->operands[0].storage)) return;
+static void replace(record *r, int s, const operand *by) {
+    for (int k = 0; k < MAX_OPERANDS; k++)
+        if (r->operands[k].storage == s) r->operands[k] = *by;
+}
+
+/* Where the chain's last result is wanted by f and nobody else, f's result takes its place: one buffer less goes through the
+ * caches and into the arena. */
+static void write_in_place(fnn_program *program, record *head, const record *last, record *f) {
+    const int s = last->operands[0].storage;
+    int members = 0;
+    for (const record *q = head; q; q = q->follower) {
+        if (touches(q, f->operands[0].storage)) return;
+        members += touches(q, s);
+    }
+    if (!touches(f, s) || program->storages[s].kind != FNN_TEMPORARY || count_users(program, s) != members + 1) return;
+    if (f->call.out[1] || f->operands[0].tensor.dtype != last->operands[0].tensor.dtype) return;
     for (int k = FNN_MAX_ARGS; k < MAX_OPERANDS; k++)
         if (f->operands[k].storage == f->operands[0].storage) return; /* f works in place on something else */
-    for (int k = FNN_MAX_ARGS; k < MAX_OPERANDS; k++)
-        if (f->operands[k].storage == s) f->operands[k] = f->operands[0];
-    head->operands[0] = f->operands[0];
+    replace(f, s, &f->operands[0]);
+    for (record *q = head; q; q = q->follower) replace(q, s, &f->operands[0]);
 }
 
 /* A dense elementwise call moves behind the call that makes its input, and runs on each part of the result while it is in cache:
@@ -205,7 +215,7 @@ static int elementwise_behind(fnn_program *program, int r) {
         record *f = program->records[next];
         if (!(fnn_ops[f->call.op].flags & FNN_ELEMENTWISE) || f->call.flush != head->call.flush) continue;
         if (!lies_like(f, made) || !fits_chain(program, r, f) || !can_move_up(program, r, next)) continue;
-        write_in_place(program, head, f);
+        write_in_place(program, head, last, f);
         last->follower = detach(program, next--);
         last->call.follower = &last->follower->call;
         last = last->follower;

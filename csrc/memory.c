@@ -39,6 +39,9 @@ _Static_assert(sizeof(header) <= ALIGNMENT, "the header must fit before the bloc
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static header *free_lists[NUM_CLASSES];
 static header *oldest, *newest;
+static header *held; /* given back while somebody holds memory, see fnn_memory_hold */
+static size_t held_bytes;
+static int holders;
 static fnn_memory_stats stats;
 static unsigned next_skew;
 
@@ -68,7 +71,7 @@ static header *map_block(int c) {
     if (bytes >= HUGE_PAGE) {
         bytes = (bytes + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1);
         if (posix_memalign((void **)&base, HUGE_PAGE, bytes)) return NULL;
-        madvise(base, bytes, MADV_HUGEPAGE);
+        if (!holders) madvise(base, bytes, MADV_HUGEPAGE); /* the header alone would make 2 MB resident */
     } else if (posix_memalign((void **)&base, ALIGNMENT, bytes)) {
         return NULL;
     }
@@ -143,12 +146,52 @@ void fnn_free(void *block) {
     int64_t bytes = (int64_t)class_bytes(h->size_class);
     pthread_mutex_lock(&lock);
     stats.in_use -= bytes;
+    if (holders) {
+        h->next = held, held = h;
+        held_bytes += (size_t)bytes;
+        pthread_mutex_unlock(&lock);
+        return;
+    }
     ASAN_POISON_MEMORY_REGION(block, (size_t)bytes);
     /* A step's sizes do not all live at one time, so its cache grows past its peak (kept at the peak, LeNet-5's step called the
      * system 4 times); twice the peak bounds it, and sizes that are gone for good go back to the system first. */
     keep_locked(h);
     shrink_locked(2 * stats.peak + ALWAYS_KEPT - stats.in_use);
     pthread_mutex_unlock(&lock);
+}
+
+void fnn_memory_hold(void) {
+    pthread_mutex_lock(&lock);
+    holders++;
+    pthread_mutex_unlock(&lock);
+}
+
+static void allow_huge_pages(header *h) {
+    if (h->bytes >= HUGE_PAGE) madvise(h->base, h->bytes, MADV_HUGEPAGE);
+}
+
+void fnn_memory_release(void) {
+    pthread_mutex_lock(&lock);
+    if (--holders == 0) {
+        for (header *h = held, *next; h; h = next) {
+            next = h->next;
+            allow_huge_pages(h);
+            ASAN_POISON_MEMORY_REGION(payload_of(h), class_bytes(h->size_class));
+            keep_locked(h);
+        }
+        held = NULL, held_bytes = 0;
+        shrink_locked(2 * stats.peak + ALWAYS_KEPT - stats.in_use);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+void fnn_memory_outlives_hold(void *block) { allow_huge_pages((header *)((char *)block - ALIGNMENT)); }
+
+int fnn_memory_holds_much(void) {
+    pthread_mutex_lock(&lock);
+    int much = held_bytes > machine_bytes() / 4;
+    pthread_mutex_unlock(&lock);
+    return much;
 }
 
 void fnn_memory_trim(void) {

@@ -142,6 +142,19 @@ static int defer_writes(fnn_program *program) {
     return FNN_OK;
 }
 
+/* Moves calls that fill what the step made and keeps (an optimiser's new state) to the front: nothing is lost when the step fails,
+ * and what then writes there may run behind the call that makes its other input. */
+static void hoist_fills(fnn_program *program) {
+    for (int r = 1; r < program->num_records; r++) {
+        record *fill = program->records[r];
+        int moves = fill->call.op == FNN_OP_fill && program->storages[fill->operands[0].storage].kind == FNN_BOUND;
+        for (int q = 0; q < r && moves; q++) moves = !fnn_depends_on(fill, program->records[q]);
+        if (!moves) continue;
+        memmove(program->records + 1, program->records, (size_t)r * sizeof *program->records);
+        program->records[0] = fill;
+    }
+}
+
 static void find_lifetimes(fnn_program *program) {
     for (int s = 0; s < program->num_storages; s++) program->storages[s].first = -1;
     for (int r = 0; r < program->num_records; r++)
@@ -219,8 +232,9 @@ static int lay_out(fnn_program *program) {
     return FNN_OK;
 }
 
-int fnn_program_plan(fnn_program *program) {
+int fnn_program_plan(fnn_program *program, int once) {
     if (defer_writes(program)) return FNN_MEMORY_ERROR;
+    if (once) hoist_fills(program);
     fnn_fuse(program);
     find_lifetimes(program);
     size_workspaces(program);
@@ -374,6 +388,24 @@ int fnn_program_run_many(fnn_program *program, int moving, char *base, ptrdiff_t
 int fnn_program_run(fnn_program *program, const char **message) {
     ptrdiff_t done;
     return fnn_program_run_many(program, -1, NULL, 0, 1, 0, &done, message);
+}
+
+int fnn_program_run_unplanned(fnn_program *program, const char **message) {
+    int status = FNN_OK;
+    for (int r = 0; r < program->num_records && !status; r++) {
+        program->failed = r;
+        status = fnn_run(&program->records[r]->call);
+    }
+    if (status) *message = program->records[program->failed]->call.message;
+    return status;
+}
+
+int fnn_program_was_written(const fnn_program *program, int s) {
+    for (int r = 0; r < program->failed; r++)
+        EACH_OF_CHAIN(q, program, r)
+            for (int k = 0; k < FNN_MAX_ARGS; k++)
+                if (q->operands[k].storage == s) return 1;
+    return 0;
 }
 
 int fnn_program_time(fnn_program *program, double *seconds, int *workers, const char **message) {

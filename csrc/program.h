@@ -25,7 +25,11 @@ int fnn_program_add_call(fnn_program *program, const fnn_call *call, const int *
 void fnn_program_set_kind(fnn_program *program, int storage, fnn_storage_kind kind, char *base);
 int fnn_program_is_written(const fnn_program *program, int storage);
 int fnn_program_is_read_first(const fnn_program *program, int storage); /* read before any call of the step writes it */
-int fnn_program_plan(fnn_program *program);
+int fnn_program_plan(fnn_program *program, int once); /* once: it is run a single time */
+/* Instead of a plan: runs the calls one by one, where they were recorded. */
+int fnn_program_run_unplanned(fnn_program *program, const char **message);
+/* After a failure: whether a call before the one that failed wrote the storage. */
+int fnn_program_was_written(const fnn_program *program, int storage);
 int fnn_program_count_random(fnn_program *program, int64_t *counter, int64_t launches); /* a replay adds `launches` to *counter */
 size_t fnn_program_arena_bytes(const fnn_program *program);
 void fnn_program_set_arena(fnn_program *program, char *arena);

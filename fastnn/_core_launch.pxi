@@ -156,7 +156,7 @@ cdef class Op:
         Call k takes the tuple inputs[k] and writes out[k], a tensor or a tuple of them. Nothing is written where one call is
         refused; where calls share memory that is written, they run in order.
         """
-        cdef int n = len(inputs), k, status
+        cdef int n = len(inputs), k, later = 0, status
         cdef fnn_call *calls
         cdef double ns = 0
         cdef list results
@@ -176,15 +176,20 @@ cdef class Op:
                 if k > 0:
                     calls[k].attr = calls[0].attr
                 ns += fnn_cost(&calls[k])
+            if fnn_recording != NULL:
+                while later < n and (<Program>fnn_recording).put_off(self, &calls[later], inputs[later], results[later]):
+                    later += 1
+            if later == n:
+                return
             if ns < FNN_GIL_NS:
-                status = fnn_run_each(calls, n, ns)
+                status = fnn_run_each(calls + later, n - later, ns)
             else:
                 with nogil:
-                    status = fnn_run_each(calls, n, ns)
+                    status = fnn_run_each(calls + later, n - later, ns)
             if status != FNN_OK:
                 raise_status(status, calls)
             if fnn_recording != NULL:
-                for k in range(n):
+                for k in range(later, n):
                     (<Program>fnn_recording).note_launch(self, &calls[k], inputs[k], results[k])
         finally:
             PyMem_Free(calls)
@@ -215,6 +220,8 @@ cdef class Op:
             self.take_outputs(&call, results)
         if self.generator >= 0 and not (<TensorBase>inputs[self.generator]).storage.writable:
             raise ValueError(f"{self.name}: argument 'generator' is read-only memory, but its counter moves on")
+        if fnn_recording != NULL and (<Program>fnn_recording).put_off(self, &call, inputs, results):
+            return results[0] if self.num_outputs == 1 else results
         if fnn_cost(&call) < FNN_GIL_NS:
             status = fnn_run(&call)
         else:

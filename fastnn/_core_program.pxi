@@ -21,8 +21,9 @@ def settings_version():
     return settings, toggles
 
 
-cdef int forbid(str reason) except -1:
-    """While recording: what just happened cannot be replayed. Keeps the first such reason, with the caller's file and line."""
+cdef int forbid(str reason, bint meets_memory=True) except -1:
+    """While recording: what is about to happen cannot be replayed. Keeps the first such reason, with the caller's file and line;
+    launches put off until now run before Python meets the memory."""
     cdef Program program = <Program>fnn_recording
     if program.obstacle is None:
         package = os.path.dirname(__file__)
@@ -31,6 +32,8 @@ cdef int forbid(str reason) except -1:
             frame = frame.f_back
         where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "fastnn"
         program.obstacle = f"{reason} ({where})"
+    if meets_memory:
+        program.catch_up()
     return 0
 
 
@@ -90,6 +93,8 @@ cdef class Program:
     cdef Storage arena
     cdef long long first_serial
     cdef bint running
+    cdef public bint is_put_off  # launches are only recorded, to run when the step has ended
+    cdef bint holds_memory
     cdef object owner       # while recording: the module at work, and its path
     cdef public object layer
     cdef list layers        # per recorded launch: its layer's path
@@ -104,12 +109,18 @@ cdef class Program:
         self.layer, self.layers = "", []
 
     def __dealloc__(self):
+        if self.holds_memory:
+            fnn_memory_release()
         fnn_program_free(self.handle)
 
     # -- recording --
 
-    def begin(self, inputs):
-        """Starts recording this thread's launches; `inputs` are the tensors that differ from call to call."""
+    def begin(self, inputs, bint put_off=False):
+        """Starts recording this thread's launches; `inputs` are the tensors that differ from call to call.
+
+        With `put_off` they do not run until the step has ended and is planned (`run_recorded`), or until Python wants to see what
+        they make: so a step's first calls take no more memory than its replays.
+        """
         global fnn_recording
         cdef TensorBase t
         if fnn_recording != NULL:
@@ -120,6 +131,9 @@ cdef class Program:
             if t.storage.serial in self.numbers and self.base_of(t.storage) != <char *>t.desc.data:
                 self.obstacle = "two inputs are different views of one storage"
             self.inputs.append(self.number(t.storage, t))
+        self.is_put_off = self.holds_memory = put_off
+        if put_off:
+            fnn_memory_hold()
         fnn_recording = <void *>self
 
     cdef tuple enter(self, owner):
@@ -168,14 +182,32 @@ cdef class Program:
                 self.guards.append((t, t.storage))
         if op.generator >= 0:
             number = numbers[FNN_MAX_ARGS + op.generator]
-            if <char *>call.inputs[op.generator].data != self.base_of((<TensorBase>inputs[op.generator]).storage):
-                forbid("a generator's state is part of a larger tensor")
+            self.check_generator(op, call, inputs)
             call.attr.i[<int>op.packer["ordinal"][1]] = self.random_counts.get(number, 0)
             self.random_counts[number] = self.random_counts.get(number, 0) + 1
         if fnn_program_add_call(self.handle, call, numbers, bases) != FNN_OK:
             raise MemoryError()
         call.attr = attr
         self.layers.append(self.layer)
+        return 0
+
+    cdef bint put_off(self, Op op, fnn_call *call, tuple inputs, tuple results) except -1:
+        """Whether the launch is left for later; then it is noted."""
+        if not self.is_put_off:
+            return False
+        if op.generator >= 0:
+            self.check_generator(op, call, inputs)
+        if fnn_memory_holds_much():
+            self.catch_up()
+        if self.is_put_off:
+            self.note_launch(op, call, inputs, results)
+        return self.is_put_off
+
+    cdef int check_generator(self, Op op, fnn_call *call, tuple inputs) except -1:
+        cdef Storage storage = (<TensorBase>inputs[op.generator]).storage
+        cdef char *base = self.base_of(storage) if storage.serial in self.numbers else storage.start
+        if <char *>call.inputs[op.generator].data != base:
+            forbid("a generator's state is part of a larger tensor")
         return 0
 
     cdef int note_gradient(self, TensorBase leaf, bint is_set) except -1:
@@ -189,12 +221,79 @@ cdef class Program:
         fnn_recording = NULL
         self.owner = None
 
-    def end(self, outputs):
-        """Decides where each storage lives, and plans; `outputs` are the tensors the step returned. False if it cannot be replayed."""
+    cdef int let_go(self) except -1:
+        """What the step has given back may be used again."""
+        if self.holds_memory:
+            self.holds_memory = False
+            fnn_memory_release()
+        return 0
+
+    def catch_up(self):
+        """Runs what was put off, where it was recorded; from then on launches run as they come."""
+        cdef const char *message = NULL
+        cdef Storage storage
+        cdef int status
+        if not self.is_put_off:
+            return
+        self.is_put_off = False
+        with nogil:
+            status = fnn_program_run_unplanned(self.handle, &message)
+        if status == FNN_OK:
+            for number, count in self.random_counts.items():
+                storage = self.storages[number][0]
+                (<int64_t *>storage.start)[1] += count
+        self.let_go()
+        if status != FNN_OK:
+            self.fail(status, message)
+
+    cdef int fail(self, int status, const char *message) except -1:
+        """Raises the error of launches that were put off. The step did not happen: gradients are those before it, and what it left
+        half made (an optimiser's new state) is zero."""
+        cdef Storage storage
+        cdef int number
+        for number in range(len(self.storages)):
+            if self.storages[number] is None:
+                continue
+            kept = self.storages[number][0]
+            storage = kept() if isinstance(kept, weakref.ref) else kept
+            if storage is not None and storage.serial >= self.first_serial and storage.foreign == NULL and (
+                    fnn_program_is_written(self.handle, number) and not fnn_program_was_written(self.handle, number)):
+                memset(storage.start, 0, storage.nbytes)
+        for leaf, before, is_set, after in self.gradients.values():
+            (<TensorBase>leaf)._grad = before
+        raise EXCEPTIONS[status](message.decode("utf-8", "replace"))
+
+    def run_recorded(self, inputs, outputs):
+        """Runs the planned step on the very tensors it was recorded with."""
+        cdef const char *message = NULL
+        cdef Storage storage
+        cdef int k, status, number
+        self.is_put_off = False
+        for number in range(len(self.storages)):
+            if self.storages[number] is not None:
+                storage = self.storages[number][0]
+                fnn_program_bind(self.handle, number, storage.start)
+        for k in range(len(self.outputs)):
+            number, _ = self.outputs[k]
+            if number >= 0:
+                storage = (<TensorBase>outputs[k]).storage
+                fnn_program_bind(self.handle, number, storage.start)
+        for k in range(len(self.inputs)):
+            fnn_program_bind(self.handle, self.inputs[k], <char *>(<TensorBase?>inputs[k]).desc.data)
+        with nogil:
+            status = fnn_program_run(self.handle, &message)
+        if status != FNN_OK:
+            self.fail(status, message)
+
+    def end(self, outputs, bint once=False):
+        """Decides where each storage lives, and plans; `outputs` are the tensors the step returned. False if it cannot be replayed.
+
+        With `once` the plan is for `run_recorded` alone, for which nothing is in the way.
+        """
         cdef TensorBase t
         cdef Storage storage
         cdef int number
-        if self.obstacle is not None:
+        if self.obstacle is not None and not once:
             return False
         returned = {}
         for value in outputs:
@@ -206,17 +305,18 @@ cdef class Program:
         for entry in self.gradients.values():
             entry[3] = (<TensorBase>entry[0])._grad
         for number in range(len(self.storages)):
-            if not self.settle(number, number in returned):
+            if not self.settle(number, number in returned, once):
                 return False
+        self.let_go()
         for number, count in self.random_counts.items():
             storage = self.storages[number][0]
             if fnn_program_count_random(self.handle, <int64_t *>storage.start + 1, count) != FNN_OK:
                 raise MemoryError("capture: no memory for the plan")
-        if fnn_program_plan(self.handle) != FNN_OK:
+        if fnn_program_plan(self.handle, once) != FNN_OK:
             raise MemoryError("capture: no memory for the plan")
         return True
 
-    cdef bint settle(self, int number, bint is_returned) except -1:
+    cdef bint settle(self, int number, bint is_returned, bint once) except -1:
         """Gives storage `number` its kind, and forgets it if it can go into the arena."""
         kept, as_input = self.storages[number]
         cdef bint is_made = isinstance(kept, weakref.ref)
@@ -224,19 +324,23 @@ cdef class Program:
         cdef bint is_input = as_input is not None
         if is_input or is_returned:
             fnn_program_set_kind(self.handle, number, FNN_BOUND, NULL)
-            if is_returned and fnn_program_is_read_first(self.handle, number):
+            if is_returned and fnn_program_is_read_first(self.handle, number) and not once:
                 self.obstacle = "an output of the step was made by Python"
                 return False
-            self.storages[number] = None
+            if is_made and self.holds_memory:
+                fnn_memory_outlives_hold(storage.start)
+            self.storages[number] = (storage, as_input) if once else None
             return True
         is_written = fnn_program_is_written(self.handle, number)
         is_old = not is_made and storage.serial < self.first_serial
-        if not is_old and fnn_program_is_read_first(self.handle, number) and is_written:
+        if not is_old and fnn_program_is_read_first(self.handle, number) and is_written and not once:
             self.obstacle = "a tensor that Python made within the step is changed in place"
             return False
         if storage is not None:  # older than the step, a constant, or made by it and still in somebody's hands
             self.storages[number] = storage, as_input
-            fnn_program_set_kind(self.handle, number, FNN_FIXED, storage.start)
+            if is_made and self.holds_memory:
+                fnn_memory_outlives_hold(storage.start)
+            fnn_program_set_kind(self.handle, number, FNN_BOUND if is_made and once else FNN_FIXED, storage.start)
             if is_written:
                 self.written.append(storage)
             return True

@@ -227,7 +227,7 @@ cdef class TensorBase:
         if self.node is not None:
             raise RuntimeError("set_data: only leaf tensors can be given other memory")
         if fnn_recording != NULL:
-            forbid("a tensor is given other memory")
+            forbid("a tensor is given other memory", False)
         self.desc = other.desc
         self.storage = other.storage
         self._grad = None

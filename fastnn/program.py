@@ -27,9 +27,10 @@ MAX_VERIFIED_BYTES = 1 << 28
 def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
     """Makes a function whose calls replay the launches of `step` in C.
 
-    Call 1 runs `step` as it is (lazy shapes and optimiser state come to be); call 2 is recorded; later calls with tensors of the same
+    Call 1 takes `step` as it is (lazy shapes and optimiser state come to be); call 2 is recorded; later calls with tensors of the same
     shapes, dtypes and strides are replayed: threads stay awake from launch to launch, temporaries live in one planned arena, and
-    Python is not entered. Results have the same bits as eager ones. Other shapes or settings are recorded anew.
+    Python is not entered. Results have the same bits as eager ones. Other shapes or settings are recorded anew. Calls 1 and 2, too,
+    put their launches off until `step` returns or reads a value, then plan them: they take no more memory than replays.
 
     What varies from call to call must be tensors: arguments, or memory the step reads (parameters, learning rates, generators).
     Python numbers, and random numbers drawn by Python, are frozen as they were when the step was recorded.
@@ -96,30 +97,48 @@ class CapturedProgram:
                 return self._give_up(found[0].mismatch(), inputs)
         if not self._warm:  # the very first call: what is lazy comes to be
             self._warm.add(key)
-            return self.step(*inputs)
+            return self.step(*inputs) if self._verify else self._run_once(inputs)
         return self._record(key, inputs)
 
-    def _record(self, key: tuple, inputs: tuple) -> Any:
+    def _trace(self, inputs: tuple) -> tuple[Program, list, Any]:
+        """Takes the step while a program records it; its launches are put off, unless results are to be compared with eager ones."""
         program = Program()
-        version = _core.settings_version()
-        program.begin([v for v in inputs if isinstance(v, TensorBase)])
+        program.begin(_tensors(inputs), not self._verify)
         try:
             results = self.step(*inputs)
+        except BaseException:
+            program.catch_up()  # all that came before the error has been done, as without a program
+            raise
         finally:
             program.stop()
-        tensors, template = _flatten(results)
-        if not program.end(tensors):
-            return self._give_up(program.obstacle, None, results)
+        return program, _flatten(results)[0], results
+
+    def _run_once(self, inputs: tuple) -> Any:
+        program, tensors, results = self._trace(inputs)
+        if program.is_put_off:
+            program.end(tensors, once=True)
+            self._ready(program).run_recorded(_tensors(inputs), tensors)
+        return results
+
+    def _record(self, key: tuple, inputs: tuple) -> Any:
+        version = _core.settings_version()
+        program, tensors, results = self._trace(inputs)
         if _core.settings_version() != version:
+            program.catch_up()
             return self._give_up("the step itself changes settings (train or eval mode, threads, parameters)", None, results)
-        self._programs[key] = (program, template)
+        if not program.end(tensors):
+            program.catch_up()
+            return self._give_up(program.obstacle, None, results)
+        if program.is_put_off:
+            self._ready(program).run_recorded(_tensors(inputs), tensors)
+        self._programs[key] = (program, _flatten(results)[1])
         while len(self._programs) > MAX_PROGRAMS:
             self._programs.popitem(last=False)
         return results
 
     def _replay(self, program: Program, template: Any, inputs: tuple) -> Any:
         self._ready(program)
-        tensors = [v for v in inputs if isinstance(v, TensorBase)]
+        tensors = _tensors(inputs)
         self._recaptures = 0
         if self._verify and program.written_bytes <= MAX_VERIFIED_BYTES:
             return self._replay_verified(program, template, tensors, inputs)
@@ -145,6 +164,7 @@ class CapturedProgram:
     def _ready(self, program: Program) -> Program:
         """The program with its arena; all programs of one function share one, as large as the largest needs."""
         if self._arena is None or self._arena[1] < program.arena_bytes:
+            self._arena = None
             if program.arena_bytes >= LARGE_ARENA:
                 _core.trim_memory()  # it takes the place of what eager runs have left in the cache
             self._arena = (_core.new_arena(program.arena_bytes), program.arena_bytes)
@@ -218,7 +238,7 @@ class CapturedProgram:
         for _ in range(4):  # lazy state, the recording, and gradients that only then are there to stay
             found = self._programs.get(_key(inputs))
             if found is not None and found[0].mismatch() is None:
-                return self._ready(found[0]), [v for v in inputs if isinstance(v, TensorBase)]
+                return self._ready(found[0]), _tensors(inputs)
             if self.obstacle is None:
                 self(*inputs)
         raise ValueError(f"the step cannot be captured: {self.obstacle or 'what it works on changes every time'}")
@@ -240,6 +260,11 @@ def _bits(outputs: list, state: tuple) -> list:
     """All that a step leaves behind, as bytes: its outputs, lasting memory and gradients, in a fixed order."""
     gradients = [gradient for _, gradient in state[1] if gradient is not None]
     return [np.array(memoryview(t)).tobytes() for t in (*outputs, *gradients)] + [content for _, content in state[0]]
+
+
+def _tensors(inputs: tuple) -> list:
+    """The inputs that are tensors."""
+    return [v for v in inputs if isinstance(v, TensorBase)]
 
 
 def _key(inputs: tuple) -> tuple:

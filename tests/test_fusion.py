@@ -133,3 +133,37 @@ def test_an_update_in_place_keeps_what_it_reads():
     for k in range(5):
         program(fastnn.full(6, float(k)))
     np.testing.assert_array_equal(w.numpy(), np.full(6, 1 - 0.5 * 10, np.float32))
+
+
+def test_comparisons_behind_sums_keep_their_own_memory():
+    """A bool has a quarter of a float32's bytes: it cannot take its place."""
+    x = fastnn.tensor(np.random.default_rng(5).standard_normal(30_000), dtype=fastnn.float32)
+
+    def step(x):
+        above = (x + x) > 1.0
+        return above, fastnn.where(above, x * 2.0, x) + 1.0
+
+    expected = [t.numpy().copy() for t in step(x)]
+    program = capture(step)
+    for _ in range(4):
+        for actual, wanted in zip(program(x), expected):
+            np.testing.assert_array_equal(actual.numpy(), wanted)
+    assert "add > gt" in program.summary()
+
+
+def test_a_chain_of_elementwise_calls_needs_one_buffer():
+    x = fastnn.tensor(np.linspace(-2, 2, 1 << 16), dtype=fastnn.float32)
+
+    def step(x):
+        y = x
+        for k in range(8):
+            y = F.relu(y + x) * 0.5
+        return y.sum()
+
+    expected = step(x).item()
+    program = capture(step)
+    for _ in range(4):
+        assert program(x).item() == expected
+    planned, _ = program.prepared(x)
+    assert planned.fusions()["elementwise_behind"] > 10
+    assert planned.arena_bytes < 2 * x.nbytes

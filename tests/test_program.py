@@ -1,5 +1,8 @@
 """Captured programs: replays equal eager runs bit by bit, and whatever cannot be replayed is noticed."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -176,3 +179,127 @@ def test_a_program_wants_the_inputs_it_was_recorded_with():
             program.run(wrong)
     with pytest.raises(ValueError, match="runs is 0"):
         program.run_some(x, 0)
+
+
+def classifier(seed):
+    """A step of a small network with dropout and an optimiser that has state, its inputs, and what it leaves behind."""
+    fastnn.manual_seed(seed)
+    model = fastnn.nn.Sequential(fastnn.nn.Linear(6, 16), fastnn.nn.ReLU(), fastnn.nn.Dropout(0.3), fastnn.nn.Linear(16, 4))
+    optimizer = fastnn.optim.Adam(model.parameters(), lr=0.1)
+
+    def step(x, y):
+        loss = fastnn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    def left():
+        state = [t.numpy().copy() for values in optimizer.state.values() for t in values.values()]
+        return [p.detach().numpy().copy() for p in model.parameters()] + state
+
+    x = fastnn.tensor(np.random.default_rng(seed).standard_normal((8, 6)), dtype=fastnn.float32)
+    return step, (x, fastnn.tensor(np.arange(8) % 4)), left
+
+
+def assert_same(actual, wanted):
+    assert len(actual) == len(wanted)
+    for a, w in zip(actual, wanted):
+        np.testing.assert_array_equal(a, w)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 5])
+def test_first_calls_leave_what_eager_ones_leave(calls):
+    eager, inputs, wanted = classifier(0)
+    expected = [eager(*inputs).item() for _ in range(calls)]
+    wanted = wanted()
+    step, inputs, left = classifier(0)
+    program = capture(step)
+    assert [program(*inputs).item() for _ in range(calls)] == expected
+    assert_same(left(), wanted)
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_call_that_fails_leaves_everything_as_it_was(failing):
+    step, inputs, wanted = classifier(1)
+    program = capture(step)
+    for _ in range(4):
+        program(*inputs)
+    step, inputs, left = classifier(1)
+    program = capture(step)
+    wrong = fastnn.tensor(np.full(8, 4))
+    for call in range(5):
+        if call != failing:
+            program(*inputs)
+            continue
+        with pytest.raises(IndexError, match="cross_entropy_forward: target"):
+            program(inputs[0], wrong)
+    parameters, state = left()[:4], left()[4:]
+    assert_same(parameters, wanted()[:4])
+    moments = [a for a in state if a.ndim]
+    assert_same(moments, [a for a in wanted()[4:] if a.ndim])
+
+
+def test_values_read_or_written_within_the_first_calls_are_up_to_date():
+    def run(make):
+        step, inputs, left = classifier(2)
+        seen = []
+        scale = fastnn.tensor([1.0, 2.0])
+
+        def curious(x, y):
+            loss = step(x, y)
+            seen.append(loss.item())
+            doubled = launch.mul(scale, scale)
+            scale.numpy()[:] = 3.0
+            seen.append(step(x, y).item() + doubled.numpy().sum())
+            return loss
+
+        function = make(curious)
+        for _ in range(3):
+            function(*inputs)
+        return seen, left()
+
+    expected, wanted = run(lambda step: step)
+    with pytest.warns(RuntimeWarning, match="reads a tensor's value"):
+        seen, left = run(capture)
+    assert seen == expected
+    assert_same(left, wanted)
+
+
+def test_what_came_before_an_error_of_the_step_has_happened():
+    total = fastnn.zeros(3)
+
+    def step(x):
+        launch.add(total, x, out=total)
+        return launch.add(total, fastnn.ones(4))
+
+    program = capture(step)
+    for call in range(1, 4):
+        with pytest.raises(ValueError, match="add"):
+            program(fastnn.ones(3))
+        assert total.tolist() == [float(call)] * 3
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_first_calls_take_no_more_memory_than_replays():
+    """Each of 24 results has 8 MB; the plan needs two of them at a time. Eagerly all are alive until backward."""
+    script = """
+import fastnn, re
+from fastnn._core import launch
+x = fastnn.ones(1 << 21)
+def resident(name):
+    return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
+def step(x):
+    made = [x]
+    for k in range(24):
+        made.append(launch.add(made[-1], x))
+    return launch.sum(made[-1], axes=1, keepdim=0, divisor=1.0)
+program = fastnn.capture(step)
+program(fastnn.ones(4)), program(fastnn.ones(4))
+level = resident("VmRSS")
+for _ in range(3):
+    assert program(x).item() == 25 * 2**21
+print(resident("VmHWM") - level)
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 60, f"{done.stdout} MB more"
