@@ -6,8 +6,14 @@ level Keras's (`fastnn.train.Trainer`).
 
 from typing import TYPE_CHECKING
 
-from ._core import (get_conv_algorithm, get_float32_matmul_precision, get_num_threads, memory_stats, set_conv_algorithm,
-                    set_float32_matmul_precision, set_num_threads)
+try:
+    from ._core import (get_conv_algorithm, get_float32_matmul_precision, get_num_threads, memory_stats,
+                        set_conv_algorithm, set_float32_matmul_precision, set_num_threads)
+except ImportError as _error:
+    from .startup import refuse as _refuse
+
+    _refuse(_error)
+    raise
 from .tensor import Function, Tensor, enable_grad, no_grad  # before the function `tensor` takes the module's name
 from .ops.create import (arange, as_tensor, empty, eye, float32, float64, from_numpy, full, full_like, int32, int64,
                          linspace, ones, ones_like, tensor, uint8, zeros, zeros_like)

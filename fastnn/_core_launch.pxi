@@ -156,8 +156,10 @@ cdef class Op:
         Call k takes the tuple inputs[k] and writes out[k], a tensor or a tuple of them. Nothing is written where one call is
         refused; where calls share memory that is written, they run in order.
         """
+        global fnn_busy
         cdef int n = len(inputs), k, later = 0, status
         cdef fnn_call *calls
+        cdef fnn_tensor *own = NULL
         cdef double ns = 0
         cdef list results
         if not self.elementwise:
@@ -184,14 +186,21 @@ cdef class Op:
             if ns < FNN_GIL_NS:
                 status = fnn_run_each(calls + later, n - later, ns)
             else:
+                own = <fnn_tensor *>PyMem_Malloc(n * 24 * sizeof(fnn_tensor))
+                if own == NULL:
+                    raise MemoryError()
+                held = [self.hold(&calls[k], own + 24 * k, inputs[k], results[k]) for k in range(n)]
+                fnn_busy += 1
                 with nogil:
                     status = fnn_run_each(calls + later, n - later, ns)
+                fnn_busy -= 1
             if status != FNN_OK:
                 raise_status(status, calls)
             if fnn_recording != NULL:
                 for k in range(later, n):
                     (<Program>fnn_recording).note_launch(self, &calls[k], inputs[k], results[k])
         finally:
+            PyMem_Free(own)
             PyMem_Free(calls)
 
     cdef int prepare(self, fnn_call *call, tuple inputs, tuple results, dict attributes) except -1:
@@ -204,8 +213,25 @@ cdef class Op:
         self.take_outputs(call, results)
         return 0
 
+    cdef list hold(self, fnn_call *call, fnn_tensor *own, tuple inputs, tuple results):
+        """Gives the call descriptions and memory that stay while other threads give its tensors other memory (`set_data`)."""
+        cdef int k
+        cdef list storages = []
+        for k in range(len(inputs)):
+            if call.inputs[k] != NULL:
+                own[k] = call.inputs[k][0]
+                call.inputs[k] = &own[k]
+                storages.append((<TensorBase>inputs[k]).storage)
+        for k in range(self.num_outputs):
+            own[12 + k] = call.outputs[k][0]
+            call.outputs[k] = &own[12 + k]
+            storages.append((<TensorBase>results[k]).storage)
+        return storages
+
     def __call__(self, *inputs, out=None, **attributes):
+        global fnn_busy
         cdef fnn_call call
+        cdef fnn_tensor[24] own
         cdef int status
         cdef tuple results
         memset(&call, 0, sizeof(fnn_call) - sizeof(call.message))
@@ -225,8 +251,11 @@ cdef class Op:
         if fnn_cost(&call) < FNN_GIL_NS:
             status = fnn_run(&call)
         else:
+            held = self.hold(&call, own, inputs, results)
+            fnn_busy += 1
             with nogil:
                 status = fnn_run(&call)
+            fnn_busy -= 1
         if status != FNN_OK:
             raise_status(status, &call)
         if fnn_recording != NULL:

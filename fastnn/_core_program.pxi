@@ -439,6 +439,7 @@ cdef class Program:
         return self.replay(inputs, &seconds[0], &workers[0]), list(seconds[:n]), list(workers[:n])
 
     cdef list replay(self, inputs, double *seconds, int *workers):
+        global fnn_busy
         cdef const char *message = NULL
         cdef int k, status
         if self.running:
@@ -448,7 +449,9 @@ cdef class Program:
         for k in range(len(self.inputs)):
             fnn_program_bind(self.handle, self.inputs[k], <char *>(<TensorBase?>inputs[k]).desc.data)
         results = self.make_outputs()
+        held = [(<TensorBase>value).storage for value in inputs]  # another thread may give the tensors other memory
         self.running = True
+        fnn_busy += 1
         try:
             with nogil:
                 if seconds:
@@ -457,6 +460,7 @@ cdef class Program:
                     status = fnn_program_run(self.handle, &message)
         finally:
             self.running = False
+            fnn_busy -= 1
         if status != FNN_OK:
             raise EXCEPTIONS[status](message.decode("utf-8", "replace"))
         self.settle_after()
@@ -467,6 +471,7 @@ cdef class Program:
 
         Returns how many of the `runs` stretches are done; `first` is the number of the first one in messages.
         """
+        global fnn_busy
         cdef const char *message = NULL
         if self.running:
             raise RuntimeError("capture: this program is already running")
@@ -475,12 +480,15 @@ cdef class Program:
         cdef int status, number = self.inputs[0]
         cdef Py_ssize_t done = 0, step = moving.nbytes // runs
         outputs = self.make_outputs()  # every run writes them; nobody reads them
+        held = moving.storage
         self.running = True
+        fnn_busy += 1
         try:
             with nogil:
                 status = fnn_program_run_many(self.handle, number, <char *>moving.desc.data, step, runs, 0.05, &done, &message)
         finally:
             self.running = False
+            fnn_busy -= 1
         self.settle_after()
         if status != FNN_OK:
             raise EXCEPTIONS[status](f"batch {first + done}: " + message.decode("utf-8", "replace"))

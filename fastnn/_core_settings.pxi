@@ -49,9 +49,12 @@ def get_isa():
 
 
 def set_isa(name):
-    """Chooses the instruction set whose kernels run: one of `available_isas()`."""
+    """Chooses the instruction set whose kernels run: one of `available_isas()`. Refused while another thread computes: what a call
+    has planned is for its own instruction set."""
     if not isinstance(name, str) or name not in available_isas():
         raise ValueError(f"set_isa: name is {name!r}, but this machine and build have {', '.join(available_isas())}")
+    if fnn_busy:
+        raise RuntimeError("set_isa: another thread computes; set it before, or when that has ended")
     bump_settings()
     fnn_set_isa(name.encode())
 

@@ -1,10 +1,15 @@
 """What `import fastnn` costs and brings, and what it says when the environment asks for the impossible."""
 
+import os
 import statistics
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from programs import output, run
 
+import fastnn
 from fastnn import _core
 
 # The processor's time: other processes on the machine do not count.
@@ -44,6 +49,15 @@ def test_unsupported_isa_is_an_import_error(isa):
     result = run("import fastnn", check=False, FASTNN_ISA=isa)
     assert result.returncode == 1
     assert f"ImportError: FASTNN_ISA is '{isa}', but this machine and build have scalar" in result.stderr
+
+
+@pytest.mark.parametrize("name, value", [("FASTNN_ISA", "sse9"), ("FASTNN_NUM_THREADS", "many")])
+def test_command_says_in_one_line_what_keeps_it_from_starting(name, value):
+    result = subprocess.run([sys.executable, "-m", "fastnn", "info"], capture_output=True, text=True,
+                            cwd=Path(__file__).parent,  # as in programs.py
+                            env={**os.environ, "PYTHONPATH": str(Path(fastnn.__file__).parents[1]), name: value})
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith(f"fastnn: error: {name} is '{value}', but") and result.stderr.count("\n") == 1
 
 
 def test_empty_isa_means_none_was_given():

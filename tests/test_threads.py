@@ -164,3 +164,37 @@ def test_replays_too_short_to_share_stay_on_one_thread():
     with fastnn.num_threads(2):
         assert [one.threads for one in fastnn.profile(lambda x: x @ x.T, x).launches] == [1]
         assert [one.threads for one in fastnn.profile(lambda x: x @ x.T, large).launches] == [2]
+
+
+def test_settings_and_memory_do_not_change_under_a_running_call():
+    """Another thread may give a tensor other memory, which the call does not see; another instruction set it may not choose."""
+    rng = np.random.default_rng(0)
+    a, b = (fastnn.from_numpy(rng.standard_normal((1500, 1500)).astype(np.float32)) for _ in range(2))
+    expected = (a @ b).numpy().copy()
+    here, results, refused = _core.get_isa(), [], []
+    ended = threading.Event()
+
+    def multiply():
+        for _ in range(4):
+            taken = fastnn.from_numpy(a.numpy().copy())
+            inputs.append(taken)
+            results.append((taken @ b).numpy())
+        ended.set()
+
+    inputs: list = []
+    worker = threading.Thread(target=multiply)
+    worker.start()
+    while not ended.is_set():
+        for taken in inputs:
+            taken.set_data(fastnn.zeros(1500, 1500))
+        inputs.clear()
+        try:
+            _core.set_isa(here)
+        except RuntimeError as error:
+            refused.append(str(error))
+    worker.join()
+    assert refused and "another thread computes" in refused[0]
+    _core.set_isa(here)
+    whole = [np.array_equal(result, expected) for result in results]
+    nothing = [not result.any() for result in results]  # the other memory came before the call
+    assert all(w or n for w, n in zip(whole, nothing))
