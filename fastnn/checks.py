@@ -8,15 +8,21 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+
+_MOST = 2**63 - 1  # what the engine's sizes and attributes can hold
+
 
 def _index(value: Any) -> int | None:
-    """`value` as an int if it is an integer, NumPy's included; bools are not."""
-    if isinstance(value, bool):
+    """`value` as an int if it is an integer that fits 64 bits, NumPy's included; bools are not."""
+    if isinstance(value, (bool, np.bool_)):
         return None
     try:
-        return operator.index(value)
+        number = operator.index(value)
     except TypeError:
         return None
+    return number if -_MOST <= number <= _MOST else None
 
 
 def integer(name: str, argument: str, value: Any) -> int:
@@ -41,9 +47,9 @@ def integer(name: str, argument: str, value: Any) -> int:
     TypeError
         If it is not an integer.
     """
-    number = value if type(value) is int else _index(value)
+    number = value if type(value) is int and -_MOST <= value <= _MOST else _index(value)
     if number is None:
-        raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer")
+        raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer{_size(value)}")
     return number
 
 
@@ -71,7 +77,7 @@ def whole(name: str, value: Any, least: int) -> int:
     """
     number = _index(value)
     if number is None or number < least:
-        raise ValueError(f"{name} is {value!r}, but must be an integer of at least {least}")
+        raise ValueError(f"{name} is {value!r}, but must be an integer of at least {least}{_size(value)}")
     return number
 
 
@@ -107,6 +113,8 @@ def pair(name: str, argument: str, value: int | Sequence[int], least: int | None
         two = tuple(_index(v) for v in (value if isinstance(value, (tuple, list)) else (value, value)))
         if len(two) != 2 or None in two:
             raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer or a pair of integers")
+    if max(two) > _MOST:
+        raise ValueError(f"{name}: {argument} is {value!r}, but must be at most 2**63 - 1")
     if least is not None and min(two) < least:
         raise ValueError(f"{name}: {argument} is {value!r}, but must be at least {least}")
     return two
@@ -164,6 +172,11 @@ def positive(name: str, value: Any) -> float:
     if not _is_real(value) or value <= 0:
         raise ValueError(f"{name} is {value!r}, but must be a number above 0")
     return float(value)
+
+
+def _size(value: Any) -> str:
+    """For messages: what is wrong with an integer that is one."""
+    return ", below 2**63" if isinstance(value, int) and value > _MOST else ""
 
 
 def _is_real(value: Any) -> bool:

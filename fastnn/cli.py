@@ -312,10 +312,10 @@ def _introduce(options: argparse.Namespace, model: Any, train: Any, test: Any, r
     from . import _core
     from .summary import summary
 
-    shape = (1, *train.arrays[0].shape[1:])
+    shape, threads = (1, *train.arrays[0].shape[1:]), _core.get_num_threads()
     print(summary(model, shape), file=report)
     print(f"{options.model} on {options.data}: {len(train):,} training and {len(test):,} test samples of shape "
-          f"{shape[1:]}; {_core.get_isa()}, {_core.get_num_threads()} threads", file=report)
+          f"{shape[1:]}; {_core.get_isa()}, {threads} thread{'s' if threads > 1 else ''}", file=report)
     report.flush()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..checks import real, whole
 from ..ops.attention import attend, attend_with_weights, project_in
 from ..ops.create import empty, zeros
 from ..ops.linear import linear
@@ -66,10 +67,12 @@ class MultiheadAttention(Module):
                  batch_first: bool = False, query_network: Module | None = None, key_network: Module | None = None,
                  value_network: Module | None = None):
         super().__init__()
-        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
+        title = "MultiheadAttention"
+        embed_dim = whole(f"{title}: embed_dim", embed_dim, 1)
+        if embed_dim % whole(f"{title}: num_heads", num_heads, 1):
             raise ValueError(f"MultiheadAttention: num_heads is {num_heads!r}, but must be at least 1 and divide "
                              f"embed_dim, {embed_dim!r}")
-        if not 0 <= dropout < 1:
+        if real(f"{title}: dropout", dropout, 0, 1) == 1:
             raise ValueError(f"MultiheadAttention: dropout is {dropout!r}, but must be a probability of at least 0 "
                              "and below 1")
         networks = (query_network, key_network, value_network)
@@ -77,7 +80,8 @@ class MultiheadAttention(Module):
             raise ValueError("MultiheadAttention: query_network, key_network and value_network must be given all or "
                              "none")
         self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, batch_first
-        self.kdim, self.vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
+        self.kdim = embed_dim if kdim is None else whole(f"{title}: kdim", kdim, 1)
+        self.vdim = embed_dim if vdim is None else whole(f"{title}: vdim", vdim, 1)
         self.add_zero_attn = add_zero_attn
         self._has_networks = all(networks)
         if self._has_networks:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ..checks import integer
 from ..ops.math import add
 from ..ops.shape import cat, pad, slice_view
 from ..tensor import Tensor
@@ -59,7 +60,12 @@ class ModuleList(Module):
 
     def __init__(self, modules: Iterable[Module] = ()):
         super().__init__()
-        self.extend(modules)
+        if not isinstance(modules, Iterable) or isinstance(modules, str):
+            raise TypeError(f"ModuleList: modules is {modules!r}, but must be an iterable of Modules")
+        for module in modules:
+            if not isinstance(module, Module):
+                raise TypeError(f"ModuleList: one of modules is {module!r}, but each must be a Module")
+            self.append(module)
 
     def append(self, module: Module) -> ModuleList:
         """Adds a module at the end; returns the list."""
@@ -94,6 +100,8 @@ class ModuleDict(Module):
 
     def __init__(self, modules: Mapping[str, Module] | None = None):
         super().__init__()
+        if modules is not None and not isinstance(modules, (Mapping, ModuleDict)):
+            raise TypeError(f"ModuleDict: modules is {modules!r}, but must be a mapping of names to Modules")
         for name, module in (modules or {}).items():
             self[name] = module
 
@@ -138,7 +146,7 @@ class Concat(Module):
 
     def __init__(self, *modules: Module, dim: int = 1):
         super().__init__()
-        self.dim = dim
+        self.dim = integer("Concat", "dim", dim)
         for k, module in enumerate(modules):
             self.add_module(str(k), module)
 

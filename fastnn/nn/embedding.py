@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from ..checks import integer, positive, real, whole
 from ..ops.create import empty, tensor
 from ..ops.dropout import dropout
 from ..ops.embedding import embedding
@@ -46,13 +47,16 @@ class Embedding(Module):
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,
                  max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False):
         super().__init__()
+        num_embeddings = whole("Embedding: num_embeddings", num_embeddings, 1)
         if padding_idx is not None:
-            if not -num_embeddings <= padding_idx < num_embeddings:
+            if not -num_embeddings <= integer("Embedding", "padding_idx", padding_idx) < num_embeddings:
                 raise ValueError(f"Embedding: padding_idx is {padding_idx!r}, but must be a row of {num_embeddings}")
             padding_idx %= num_embeddings
-        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-        self.max_norm, self.norm_type, self.scale_grad_by_freq = max_norm, norm_type, scale_grad_by_freq
-        self.weight = Parameter(empty(num_embeddings, embedding_dim))
+        self.num_embeddings, self.padding_idx = num_embeddings, padding_idx
+        self.embedding_dim = whole("Embedding: embedding_dim", embedding_dim, 1)
+        self.max_norm = None if max_norm is None else positive("Embedding: max_norm", max_norm)
+        self.norm_type, self.scale_grad_by_freq = positive("Embedding: norm_type", norm_type), scale_grad_by_freq
+        self.weight = Parameter(empty(self.num_embeddings, self.embedding_dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -118,10 +122,9 @@ class SinusoidalPositionalEncoding(Module):
 
     def __init__(self, d_model: int, dropout: float = 0.0, max_len: int = 5000, batch_first: bool = True):
         super().__init__()
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"SinusoidalPositionalEncoding: dropout is {dropout!r}, but must be a probability "
-                             "between 0 and 1")
-        self.d_model, self.dropout, self.max_len, self.batch_first = d_model, dropout, max_len, batch_first
+        title = type(self).__name__
+        self.d_model, self.max_len = whole(f"{title}: d_model", d_model, 1), whole(f"{title}: max_len", max_len, 1)
+        self.dropout, self.batch_first = real(f"{title}: dropout", dropout, 0, 1), batch_first
 
     def forward(self, x: Tensor) -> Tensor:
         length = _positions(type(self).__name__, x, self.batch_first, self.d_model, self.max_len)
@@ -158,7 +161,7 @@ class LearnedPositionalEncoding(SinusoidalPositionalEncoding):
 
     def __init__(self, d_model: int, dropout: float = 0.0, max_len: int = 512, batch_first: bool = True):
         super().__init__(d_model, dropout, max_len, batch_first)
-        self.weight = Parameter(empty(max_len, d_model))
+        self.weight = Parameter(empty(self.max_len, self.d_model))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

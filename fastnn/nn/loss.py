@@ -11,6 +11,14 @@ from ..tensor import Tensor
 from .module import Module
 
 
+def _constant(title: str, argument: str, value: Any) -> Tensor:
+    """What a loss keeps of an argument that holds numbers."""
+    try:
+        return as_tensor(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{title}: {argument} is {value!r}, but must be a tensor or an array of numbers") from error
+
+
 class _Loss(Module):
     """A loss with a reduction and constant tensors that move with the module."""
 
@@ -19,7 +27,7 @@ class _Loss(Module):
         loss._reduction(type(self).__name__, reduction)
         self.reduction = reduction
         for name, value in constants.items():
-            self.register_buffer(name, None if value is None else as_tensor(value))
+            self.register_buffer(name, None if value is None else _constant(type(self).__name__, name, value))
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"

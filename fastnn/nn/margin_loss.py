@@ -126,7 +126,7 @@ class MultiMarginLoss(_Loss):
 
     def __init__(self, p: int = 1, margin: float = 1.0, weight: Any = None, reduction: str = "mean"):
         super().__init__(reduction, weight=weight)
-        if p not in (1, 2):
+        if p not in (1, 2) or isinstance(p, bool):
             raise ValueError(f"MultiMarginLoss: p is {p!r}, but must be 1 or 2")
         self.p = p
         self.margin = real("MultiMarginLoss: margin", margin)

@@ -162,6 +162,8 @@ class LazyBatchNorm2d(_LazyBatchNorm, BatchNorm2d):
 class _LastAxes(Module):
     """What layer and RMS normalisation share: the shape that is normalised, eps, and parameters of that shape."""
 
+    _eps_may_be_none = False
+
     def __init__(self, normalized_shape: int | Sequence[int], eps: float | None, elementwise_affine: bool,
                  names: tuple[str, ...]):
         super().__init__()
@@ -170,7 +172,7 @@ class _LastAxes(Module):
         if not given:
             raise ValueError(f"{title}: normalized_shape is {normalized_shape!r}, but must name at least one axis")
         self.normalized_shape = shape = tuple(whole(f"{title}: normalized_shape", n, 0) for n in given)
-        self.eps = eps
+        self.eps = None if eps is None and self._eps_may_be_none else real(f"{title}: eps", eps, 0)
         self.elementwise_affine = elementwise_affine
         for name in names:
             self.register_parameter(name, Parameter(empty(*shape)))
@@ -245,6 +247,8 @@ class RMSNorm(_LastAxes):
     B. Zhang and R. Sennrich, "Root mean square layer normalization", NeurIPS 2019.
     """
 
+    _eps_may_be_none = True
+
     def __init__(self, normalized_shape: int | Sequence[int], eps: float | None = None,
                  elementwise_affine: bool = True):
         super().__init__(normalized_shape, eps, elementwise_affine, ("weight",) if elementwise_affine else ())
@@ -281,11 +285,12 @@ class GroupNorm(Module):
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
         super().__init__()
-        if num_groups < 1 or num_channels % num_groups:
+        num_channels = whole("GroupNorm: num_channels", num_channels, 1)
+        if num_channels % whole("GroupNorm: num_groups", num_groups, 1):
             raise ValueError(f"GroupNorm: num_groups is {num_groups!r}, but must be at least 1 and divide "
                              f"num_channels, {num_channels!r}")
         self.num_groups, self.num_channels = num_groups, num_channels
-        self.eps = eps
+        self.eps = real("GroupNorm: eps", eps, 0)
         self.affine = affine
         for name in ("weight", "bias"):
             self.register_parameter(name, Parameter(empty(num_channels)) if affine else None)
@@ -382,9 +387,9 @@ class LocalResponseNorm(Module):
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
         super().__init__()
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"LocalResponseNorm: size is {size!r}, but must be an integer of at least 1")
-        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+        self.size = whole("LocalResponseNorm: size", size, 1)
+        self.alpha, self.beta, self.k = (real(f"LocalResponseNorm: {name}", value) for name, value in
+                                         (("alpha", alpha), ("beta", beta), ("k", k)))
 
     def forward(self, x: Tensor) -> Tensor:
         return local_response_norm(x, self.size, self.alpha, self.beta, self.k)

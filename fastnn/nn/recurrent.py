@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from ..checks import real, whole
 from ..ops.create import empty
 from ..ops.dropout import dropout
 from ..ops.index import _as_index
@@ -94,10 +95,8 @@ class _Recurrent(Module):
         super().__init__()
         name = type(self).__name__
         for argument, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: {argument} is {value!r}, but must be an integer of at least 1")
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"{name}: dropout is {dropout!r}, but must be a probability between 0 and 1")
+            whole(f"{name}: {argument}", value, 1)
+        dropout = real(f"{name}: dropout", dropout, 0, 1)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, dropout, bidirectional
         for layer in range(num_layers):
@@ -294,9 +293,7 @@ class _Cell(Module):
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
         super().__init__()
         for argument, value in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{type(self).__name__}: {argument} is {value!r}, but must be an integer of at "
-                                 "least 1")
+            whole(f"{type(self).__name__}: {argument}", value, 1)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         rows = self._gates * hidden_size
         self.weight_ih, self.weight_hh = Parameter(empty(rows, input_size)), Parameter(empty(rows, hidden_size))

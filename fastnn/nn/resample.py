@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..checks import pair
+from ..checks import integer, pair, real
 from ..ops.conv import single
-from ..ops.resample import bed_of_nails2d, interpolate, max_unpool1d, max_unpool2d
+from ..ops.resample import INTERPOLATION_MODES, bed_of_nails2d, check_extents, interpolate, max_unpool1d, max_unpool2d
 from ..ops.shape import pad
 from ..tensor import Tensor
 from .module import Module
@@ -36,8 +36,13 @@ class Upsample(Module):
     def __init__(self, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None,
                  mode: str = "nearest", align_corners: bool | None = None, recompute_scale_factor: bool | None = None):
         super().__init__()
-        if (size is None) == (scale_factor is None):
-            raise ValueError(f"{type(self).__name__}: exactly one of size and scale_factor must be given")
+        check_extents(type(self).__name__, size, scale_factor)
+        if mode not in INTERPOLATION_MODES:
+            raise ValueError(f"{type(self).__name__}: mode is {mode!r}, but must be one of "
+                             f"{', '.join(INTERPOLATION_MODES)}")
+        for name, value in (("align_corners", align_corners), ("recompute_scale_factor", recompute_scale_factor)):
+            if value not in (None, True, False):
+                raise ValueError(f"{type(self).__name__}: {name} is {value!r}, but must be True, False or None")
         self.size, self.scale_factor, self.mode = size, scale_factor, mode
         self.align_corners, self.recompute_scale_factor = align_corners, recompute_scale_factor
 
@@ -120,8 +125,10 @@ class MaxUnpool2d(Module):
     def __init__(self, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
                  padding: int | Sequence[int] = 0):
         super().__init__()
-        self.kernel_size, self.padding = kernel_size, padding
-        self.stride = kernel_size if stride is None else stride
+        stride = kernel_size if stride is None else stride
+        for name, value, least in (("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0)):
+            pair(type(self).__name__, name, value, least)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         return self._unpool(x, indices, self.kernel_size, self.stride, self.padding, output_size)
@@ -165,11 +172,11 @@ class _Pad(Module):
     def __init__(self, padding: int | Sequence[int]):
         super().__init__()
         count = 2 * self._axes
-        sides = (padding,) * count if isinstance(padding, int) else tuple(padding)
-        if len(sides) != count or not all(isinstance(n, int) for n in sides):
+        given = padding if isinstance(padding, (tuple, list)) else (padding,) * count
+        if len(given) != count:
             raise ValueError(f"{type(self).__name__}: padding is {padding!r}, but must be an integer or {count} "
                              "integers")
-        self.padding = sides
+        self.padding = tuple(integer(type(self).__name__, "padding", n) for n in given)
 
     def forward(self, x: Tensor) -> Tensor:
         return pad(x, self.padding, self._mode, self.value)
@@ -208,7 +215,7 @@ CircularPad2d = _pad_layer("CircularPad2d", 2, "circular", "its other side, as o
 class _ConstantPad(_Pad):
     def __init__(self, padding: int | Sequence[int], value: float):
         super().__init__(padding)
-        self.value = float(value)
+        self.value = real(f"{type(self).__name__}: value", value)
 
     def extra_repr(self) -> str:
         return f"{self.padding}, value={self.value}"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..checks import real, whole
 from ..ops.activation import activation as activation_of
 from ..ops.activation import relu
 from ..ops.create import tensor
@@ -46,9 +47,16 @@ def causal_mask(length: int, dtype: str = "float32") -> Tensor:
 class _Layer(Module):
     """What encoder and decoder layers share: the two linear layers, dropout, norms, and where the norms stand."""
 
-    def __init__(self, d_model: int, dim_feedforward: int, dropout: float, activation: str | Callable[[Tensor], Tensor],
-                 layer_norm_eps: float, norm_first: bool, bias: bool, sublayers: int):
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int, dropout: float,
+                 activation: str | Callable[[Tensor], Tensor], layer_norm_eps: float, norm_first: bool, bias: bool,
+                 sublayers: int):
         super().__init__()
+        title = type(self).__name__
+        for name, value in (("d_model", d_model), ("dim_feedforward", dim_feedforward)):
+            whole(f"{title}: {name}", value, 1)
+        real(f"{title}: dropout", dropout, 0, 1), real(f"{title}: layer_norm_eps", layer_norm_eps, 0)
+        if d_model % whole(f"{title}: nhead", nhead, 1):
+            raise ValueError(f"{title}: nhead is {nhead!r}, but must divide d_model, {d_model!r}")
         self.linear1 = Linear(d_model, dim_feedforward, bias)
         self.dropout = Dropout(dropout)
         self.linear2 = Linear(dim_feedforward, d_model, bias)
@@ -106,7 +114,7 @@ class TransformerEncoderLayer(_Layer):
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
                  activation: str | Callable[[Tensor], Tensor] = relu, layer_norm_eps: float = 1e-5,
                  batch_first: bool = False, norm_first: bool = False, bias: bool = True):
-        super().__init__(d_model, dim_feedforward, dropout, activation, layer_norm_eps, norm_first, bias, 2)
+        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, norm_first, bias, 2)
         self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
 
     def forward(self, src: Tensor, src_mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None,
@@ -150,7 +158,7 @@ class TransformerDecoderLayer(_Layer):
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
                  activation: str | Callable[[Tensor], Tensor] = relu, layer_norm_eps: float = 1e-5,
                  batch_first: bool = False, norm_first: bool = False, bias: bool = True):
-        super().__init__(d_model, dim_feedforward, dropout, activation, layer_norm_eps, norm_first, bias, 3)
+        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, norm_first, bias, 3)
         self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
         self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
 
@@ -170,8 +178,9 @@ class _Stack(Module):
 
     def __init__(self, layer: Module, num_layers: int, norm: Module | None):
         super().__init__()
-        if num_layers < 0:
-            raise ValueError(f"{type(self).__name__}: num_layers is {num_layers!r}, but must be at least 0")
+        whole(f"{type(self).__name__}: num_layers", num_layers, 0)
+        if norm is not None and not isinstance(norm, Module):
+            raise TypeError(f"{type(self).__name__}: norm is {norm!r}, but must be a Module or None")
         self.layers = ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
         self.num_layers = num_layers
         self.norm = norm
@@ -265,6 +274,8 @@ class Transformer(Module):
                  dim_feedforward: int = 2048, dropout: float = 0.1, activation: str | Callable[[Tensor], Tensor] = relu,
                  layer_norm_eps: float = 1e-5, batch_first: bool = False, norm_first: bool = False, bias: bool = True):
         super().__init__()
+        whole("Transformer: num_encoder_layers", num_encoder_layers, 0)
+        whole("Transformer: num_decoder_layers", num_decoder_layers, 0)
         options = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias)
         self.encoder = TransformerEncoder(TransformerEncoderLayer(*options), num_encoder_layers,
                                           LayerNorm(d_model, layer_norm_eps, bias=bias))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checks import integer, real
 from ..ops.dropout import dropout
 from ..ops.math import div, mul, sqrt, square
 from ..ops.reduce import sum as sum_over
@@ -50,7 +51,7 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
     if weight is None:
         raise ValueError(f"weight_norm: name is {name!r}, but must be a parameter of {type(module).__name__}: "
                          f"{', '.join(module._parameters)}")
-    if dim is not None and not -weight.ndim <= dim < weight.ndim:
+    if dim is not None and not -weight.ndim <= integer("weight_norm", "dim", dim) < weight.ndim:
         raise ValueError(f"weight_norm: dim is {dim}, but {name} has {weight.ndim} axes")
     axis = None if dim is None else dim % weight.ndim
     with no_grad():
@@ -115,8 +116,7 @@ class DropConnect(Module):
 
     def __init__(self, module: Module, p: float = 0.5, name: str = "weight"):
         super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"DropConnect: p is {p!r}, but must be a probability between 0 and 1")
+        p = real("DropConnect: p", p, 0, 1)
         if module._parameters.get(name) is None:
             raise ValueError(f"DropConnect: name is {name!r}, but must be a parameter of {type(module).__name__}")
         self.module, self.p, self.name = module, p, name

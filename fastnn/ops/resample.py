@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core import launch, record
-from ..checks import pair
+from ..checks import pair, positive, whole
 from .conv import single
 from .create import as_tensor, tensor
 from .pool import adaptive_avg_pool2d
@@ -94,7 +94,7 @@ def _cubic(n: int, out: int, ratio: float, align_corners: bool) -> Table:
     return np.clip(first[:, None] + np.arange(-1, 3), 0, n - 1), np.where(distance <= 1, near, far)
 
 
-_MODES = {"nearest": 2, "nearest-exact": 2, "linear": 1, "bilinear": 2, "bicubic": 2, "area": 2}
+INTERPOLATION_MODES = {"nearest": 2, "nearest-exact": 2, "linear": 1, "bilinear": 2, "bicubic": 2, "area": 2}
 
 
 def interpolate(x: Tensor, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None,
@@ -134,12 +134,11 @@ def interpolate(x: Tensor, size: int | Sequence[int] | None = None, scale_factor
     """
     axes = x.ndim - 2
     smooth = mode in ("linear", "bilinear", "bicubic")
-    if mode not in _MODES or axes not in (1, 2) or (smooth and _MODES[mode] != axes):
+    if mode not in INTERPOLATION_MODES or axes not in (1, 2) or (smooth and INTERPOLATION_MODES[mode] != axes):
         raise ValueError(f"interpolate: mode is {mode!r} for x {x.shape}, but must be 'nearest', 'nearest-exact', "
                          "'area', "
                          "'linear' (N, C, L), 'bilinear' or 'bicubic' (N, C, H, W)")
-    if (size is None) == (scale_factor is None):
-        raise ValueError("interpolate: exactly one of size and scale_factor must be given")
+    check_extents("interpolate", size, scale_factor)
     if align_corners is not None and not smooth:
         raise ValueError(f"interpolate: align_corners is {align_corners}, which mode {mode!r} has no use for")
     extents, ratios = _extents(x.shape[2:], size, scale_factor, recompute_scale_factor)
@@ -150,6 +149,18 @@ def interpolate(x: Tensor, size: int | Sequence[int] | None = None, scale_factor
         rules = [_rule(mode, n, out, ratio, bool(align_corners)) for n, out, ratio in zip(x.shape[2:], extents, ratios)]
         y = resample(maps, *([(_picked_rows, 1)] if axes == 1 else []), *rules)
     return reshape(y, (*y.shape[:2], y.shape[3])) if axes == 1 else y
+
+
+def check_extents(name: str, size: int | Sequence[int] | None, scale_factor: float | Sequence[float] | None) -> None:
+    """Refuses what cannot be a size or a factor of one."""
+    if (size is None) == (scale_factor is None):
+        raise ValueError(f"{name}: exactly one of size and scale_factor must be given")
+    argument, given = ("size", size) if scale_factor is None else ("scale_factor", scale_factor)
+    for value in given if isinstance(given, (tuple, list)) else (given,):
+        if scale_factor is None:
+            whole(f"{name}: {argument}", value, 1)
+        else:
+            positive(f"{name}: {argument}", value)
 
 
 def _picked_rows(n: int) -> Table:

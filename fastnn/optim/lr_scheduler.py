@@ -214,7 +214,9 @@ class MultiStepLR(LRScheduler):
 
 
 def _milestones(name: str, milestones: Sequence[int]) -> list[int]:
-    numbers = [whole(f"{name}: a milestone", m, 0) for m in milestones]
+    if not isinstance(milestones, Sequence) or isinstance(milestones, str):
+        raise TypeError(f"{name}: milestones are {milestones!r}, but must be a sequence of integers")
+    numbers = [whole(f"{name}: one of the milestones", m, 0) for m in milestones]
     if numbers != sorted(numbers):
         raise ValueError(f"{name}: milestones are {numbers}, but must be increasing")
     return numbers
