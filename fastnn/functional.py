@@ -5,6 +5,7 @@ from .ops.attention import *
 from .ops.augment import *
 from .ops.conv import *
 from .ops.conv_transpose import *
+from .ops.distance import *
 from .ops.dropout import *
 from .ops.einsum import *
 from .ops.embedding import *
@@ -19,6 +20,7 @@ from .ops.penalty import *
 from .ops.pool import *
 from .ops.pool1d import *
 from .ops.probability_loss import *
+from .ops.rearrange import *
 from .ops.recurrent import *
 from .ops.reduce import *
 from .ops.resample import *

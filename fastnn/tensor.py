@@ -206,6 +206,10 @@ class Tensor(TensorBase):
     squeeze = _shape.squeeze
     expand = _shape.expand
     split = _shape.split
+    chunk = _shape.chunk
+    narrow = _shape.narrow
+    unbind = _shape.unbind
+    t = _shape.t
     contiguous = _shape.contiguous
     clone = _shape.clone
     to = _shape.to
@@ -303,6 +307,7 @@ class Tensor(TensorBase):
     square = _math.square
     clip = _math.clip
     clamp = _math.clip
+    masked_fill = _math.masked_fill
     maximum = _math.maximum
     minimum = _math.minimum
     relu = relu
@@ -319,6 +324,9 @@ class Tensor(TensorBase):
     amin = _reduce.amin
     argmax = _reduce.argmax
     argmin = _reduce.argmin
+    any = _reduce.any
+    all = _reduce.all
+    logsumexp = _reduce.logsumexp
     var = _reduce.var
     std = _reduce.std
     softmax = _softmax.softmax

@@ -9,6 +9,7 @@ from .batch_statistics import recompute_batch_norm
 from .container import Concat, ModuleDict, ModuleList, Residual, Sequential
 from .conv import Conv1d, Conv2d, LazyConv2d
 from .conv_transpose import ConvTranspose1d, ConvTranspose2d
+from .distance import CosineEmbeddingLoss, CosineSimilarity, PairwiseDistance, TripletMarginLoss
 from .dropout import Dropout, Dropout1d, Dropout2d, GaussianNoise
 from .embedding import Embedding, LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
@@ -23,6 +24,7 @@ from .norm import (BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, Instance
 from .penalty import ActivityRegularization
 from .pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d
 from .pool1d import AdaptiveAvgPool1d, AdaptiveMaxPool1d, AvgPool1d, GlobalAvgPool1d, GlobalMaxPool1d, MaxPool1d
+from .rearrange import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from .recurrent import (GRU, GRUCell, LSTM, LSTMCell, PackedSequence, RNN, RNNCell, pack_padded_sequence,
                         pad_packed_sequence)
 from .resample import (BedOfNails2d, CircularPad1d, CircularPad2d, ConstantPad1d, ConstantPad2d, MaxUnpool1d,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 __all__ = ["abs", "add", "clamp", "clip", "div", "eq", "exp", "floor_divide", "ge", "gt", "le", "log", "logical_and", "logical_not",
-           "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "pow", "remainder", "sqrt", "square", "sub",
+           "logical_or", "logical_xor", "lt", "masked_fill", "maximum", "minimum", "mul", "ne", "neg", "pow", "remainder", "sqrt", "square", "sub",
            "where"]
 
 _KINDS = ("add", "sub", "mul", "floor_divide", "remainder", "minimum", "maximum", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor")
@@ -510,6 +510,13 @@ def logical_xor(a: Tensor, b: Tensor) -> Tensor:
 def logical_not(x: Tensor) -> Tensor:
     """Whether x is 0: bool, the shape of `x`."""
     return eq(as_tensor(x), 0)
+
+
+def masked_fill(x: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
+    """`value`, a number or a 0-d tensor, where the bool `mask` holds, `x` elsewhere; shapes broadcast together."""
+    if getattr(value, "ndim", 0):
+        raise ValueError(f"masked_fill: value has shape {value.shape}, but must be one number")
+    return to(where(mask, value, x), x.dtype)
 
 
 def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from .. import _core
 from .._core import launch, record
 from .create import float64, int64
-from .math import constant
+from .math import constant, eq, ne
 from .shape import _axis, expand, permute, reshape, squeeze, to
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["amax", "amin", "argmax", "argmin", "logsumexp", "max", "mean", "min", "std", "sum", "var"]
+__all__ = ["all", "amax", "amin", "any", "argmax", "argmin", "logsumexp", "max", "mean", "min", "std", "sum", "var"]
 
 Dim = int | Sequence[int] | None
 
@@ -98,6 +98,16 @@ def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None)
         return to(launch.sum(to(x, float64), axes=_mask(axes), keepdim=keepdim, divisor=1.0), int64)
     y = launch.sum(x, axes=_mask(axes), keepdim=keepdim, divisor=1.0)
     return record(_sum_backward, (x,), y, context=(x.shape, axes))
+
+
+def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Whether there is an element that is not 0, over axes, as for `sum`: bool. NaN is not 0."""
+    return ne(sum(ne(x, 0), dim, keepdim), 0)
+
+
+def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Whether no element is 0, over axes, as for `sum`: bool. True where there is nothing."""
+    return eq(sum(eq(x, 0), dim, keepdim), 0)
 
 
 def _sum_backward(node, dy):

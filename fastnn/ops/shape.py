@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import DType, TensorBase, as_dtype, launch, record
-from ..checks import integer
+from ..checks import integer, whole
 from .create import fill
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["broadcast_to", "cat", "clone", "concat", "contiguous", "expand", "flatten", "movedim", "pad", "permute",
-           "reshape", "slice_view", "split", "squeeze", "stack", "to", "transpose", "unflatten", "unsqueeze"]
+__all__ = ["broadcast_to", "cat", "chunk", "clone", "concat", "contiguous", "expand", "flatten", "movedim", "narrow", "pad", "permute",
+           "reshape", "slice_view", "split", "squeeze", "stack", "t", "to", "transpose", "unbind", "unflatten",
+           "unsqueeze"]
 
 
 def _axis(name: str, dim: int, rank: int) -> int:
@@ -68,6 +69,13 @@ def transpose(x: Tensor, dim0: int = -2, dim1: int = -1) -> Tensor:
     order = list(range(x.ndim))
     order[dim0], order[dim1] = dim1, dim0
     return permute(x, *order)
+
+
+def t(x: Tensor) -> Tensor:
+    """The transpose of a matrix, a view; vectors and single numbers as they are."""
+    if x.ndim > 2:
+        raise ValueError(f"t: x has shape {x.shape}, but must have at most 2 axes")
+    return transpose(x, 0, 1) if x.ndim == 2 else x
 
 
 def movedim(x: Tensor, source: int, destination: int) -> Tensor:
@@ -301,6 +309,28 @@ def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) 
         parts.append(slice_view(x, (slice(None),) * dim + (slice(start, start + n),)))
         start += n
     return tuple(parts)
+
+
+def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Cuts `x` along `dim` into at most so many views of one size, but for the last, which may be shorter."""
+    dim, chunks = _axis("chunk", dim, x.ndim), whole("chunk: chunks", chunks, 1)
+    return split(x, max(-(-x.shape[dim] // chunks), 1), dim) if x.shape[dim] else (x,)
+
+
+def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """The view of `length` places along `dim`, from `start` on; a negative `start` counts from the end."""
+    dim, length = _axis("narrow", dim, x.ndim), whole("narrow: length", length, 0)
+    start = integer("narrow", "start", start)
+    first = start + (x.shape[dim] if start < 0 else 0)
+    if not 0 <= first <= x.shape[dim] - length:
+        raise IndexError(f"narrow: start is {start} and length {length}, but dim {dim} has {x.shape[dim]} places")
+    return slice_view(x, (slice(None),) * dim + (slice(first, first + length),))
+
+
+def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """The views of each place along `dim`, without that axis."""
+    dim = _axis("unbind", dim, x.ndim)
+    return tuple(slice_view(x, (slice(None),) * dim + (k,)) for k in range(x.shape[dim]))
 
 
 # ---- copies -----------------------------------------------------------------------------------------------------------

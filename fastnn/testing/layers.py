@@ -67,6 +67,7 @@ def _sequence(layer: Any, x: Tensor) -> Tensor:
 _IMAGES = (2, 4, 6, 7)
 _LABELS = np.array([2, 0, 4])
 _TARGETS = np.linspace(0, 1, 15).reshape(3, 5)
+_OTHERS = np.cos(np.arange(15.0)).reshape(3, 5)
 _SIGNS = np.where(np.arange(15) % 4 < 2, 1.0, -1.0).reshape(3, 5)
 
 
@@ -310,6 +311,17 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(lambda: _First(nn.LSTMCell(4, 3)), (2, 4),
               lambda layer, x: F.lstm(x.reshape(1, 2, 4), None, None, *_weights(layer.layer))[1]),
     LayerSpec(lambda: nn.GRUCell(4, 3), (2, 4), lambda layer, x: F.gru(x.reshape(1, 2, 4), None, *_weights(layer))[1]),
+    LayerSpec(lambda: nn.PixelShuffle(2), _IMAGES, lambda layer, x: F.pixel_shuffle(x, 2)),
+    LayerSpec(lambda: nn.PixelUnshuffle(3), (2, 4, 6, 3), lambda layer, x: F.pixel_unshuffle(x, 3)),
+    LayerSpec(lambda: nn.ChannelShuffle(2), _IMAGES, lambda layer, x: F.channel_shuffle(x, 2)),
+    LayerSpec(lambda: _Loss(nn.CosineSimilarity(), _OTHERS), (3, 5),
+              lambda layer, x: F.cosine_similarity(x, tensor(_OTHERS, x.dtype))),
+    LayerSpec(lambda: _Loss(nn.PairwiseDistance(1.0, keepdim=True), _OTHERS), (3, 5),
+              lambda layer, x: F.pairwise_distance(x, tensor(_OTHERS, x.dtype), 1.0, keepdim=True)),
+    _loss(lambda: nn.CosineEmbeddingLoss(0.1, "sum"), F.cosine_embedding_loss, _OTHERS, np.array([1.0, -1.0, 1.0]),
+          margin=0.1, reduction="sum"),
+    _loss(lambda: nn.TripletMarginLoss(50.0, swap=True), F.triplet_margin_loss, _OTHERS, _TARGETS, margin=50.0,
+          swap=True),
     LayerSpec(lambda: nn.ActivityRegularization(0.1, 0.2), (5, 6), lambda layer, x: x, differentiable=False),
     LayerSpec(lambda: nn.Dropout(0.4), (5, 30), lambda layer, x: F.dropout(x, 0.4)),
     LayerSpec(lambda: nn.Dropout(0.4, inverted=False).eval(), (5, 30),

@@ -86,6 +86,10 @@ register(OpSpec("clip", math.clip, lambda x, min=None, max=None: np.clip(x, min,
                 bytes=lambda shape: 8 * int(np.prod(shape)),
                 benchmarks=lambda rng: [Sample((_normal(rng, (1024, 1024)),), {"min": -0.6, "max": 0.9})],
                 peer="clamp"))
+register(OpSpec("masked_fill", lambda x, mask: math.masked_fill(x, mask, -2.5), lambda x, mask: np.where(mask, -2.5, x),
+                lambda rng: [Sample((_normal(rng, a), rng.random(m) < 0.5))
+                             for a, m in (((37,), (37,)), ((4, 1, 5), (3, 1)), ((2, 3, 5, 4), (5, 1)))],
+                gradients=(0,), exact=True))
 register(OpSpec("where", math.where, np.where,
                 lambda rng: [Sample((rng.random(c) < 0.5, _normal(rng, a), np.asarray(_normal(rng, b))))
                              for c, a, b in (((37,), (37,), (37,)), ((4, 1, 5), (3, 1), (1,)),

@@ -45,6 +45,15 @@ for _name, _function in (("amax", np.max), ("amin", np.min)):
     register(OpSpec(_name, getattr(reduce, _name), _numpy(_function), _samples(_DIMS, _apart), gradients=(0,),
                     exact=True, bytes=_bytes, benchmarks=_benchmarks))
 
+
+def _with_zeros(rng, shape):
+    return rng.standard_normal(shape) * (rng.random(shape) < 0.6)
+
+
+for _name, _function in (("any", np.any), ("all", np.all)):
+    register(OpSpec(_name, getattr(reduce, _name), _numpy(_function), _samples(_DIMS + _EMPTY, _with_zeros),
+                    exact=True))
+
 _ONE_DIM = tuple((o, s) for o, s in _DIMS if isinstance(o["dim"], int)) + _EMPTY[1:]
 for _name, _function in (("argmax", np.argmax), ("argmin", np.argmin)):
     register(OpSpec(_name, getattr(reduce, _name), _numpy(_function), _samples(_ONE_DIM, _apart)))

@@ -36,6 +36,12 @@ _moved("expand", lambda x, shape: np.broadcast_to(x, shape), [{"shape": (4, 3, 5
 _moved("split", lambda x, split_size_or_sections, dim: tuple(np.split(x, [2], dim)),
        [{"split_size_or_sections": (2, 3), "dim": 1}],
        ((2, 5), (3, 5, 2)))
+_moved("chunk", lambda x, chunks, dim: tuple(np.array_split(x, [2, 4], dim)), [{"chunks": 3, "dim": 1}],
+       ((2, 5), (3, 6, 2)))
+_moved("narrow", lambda x, dim, start, length: x[:, start:][:, :length], [{"dim": 1, "start": 1, "length": 2}],
+       ((2, 5), (3, 3, 2), (0, 4)))
+_moved("unbind", lambda x, dim: tuple(np.moveaxis(x, dim, 0)), [{"dim": -1}], ((2, 5), (3, 3, 2)))
+_moved("t", lambda x: x.T, [{}], ((2, 5), (3,), (0, 4)))
 _moved("contiguous", lambda x: x, [{}])
 _moved("clone", lambda x: x, [{}])
 _moved("pad",

@@ -1,0 +1,209 @@
+"""Norms, distances and similarities of vectors along an axis, and losses of them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..checks import integer, positive, real
+from .create import as_tensor
+from .loss import _check_same_shape, _constant_argument
+from .margin_loss import _reduced
+from .math import abs, add, div, maximum, minimum, mul, ne, neg, pow, sqrt, square, sub
+from .activation import relu
+from .reduce import amax, sum
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["cosine_embedding_loss", "cosine_similarity", "normalize", "pairwise_distance", "triplet_margin_loss"]
+
+_TINY = 1e-37  # under a root: keeps the gradient of a zero vector's norm finite
+
+
+def _norm(x: Tensor, p: float, dim: int, keepdim: bool, least: float = 0.0) -> Tensor:
+    """(sum |x|^p)^(1/p) along an axis, at least `least`."""
+    if p == math.inf:
+        return maximum(amax(abs(x), dim, keepdim), least)
+    if p == 1:
+        return maximum(sum(abs(x), dim, keepdim), least)
+    if p == 2:
+        return sqrt(maximum(sum(square(x), dim, keepdim), max(least**2, _TINY)))
+    return pow(maximum(sum(pow(abs(x), p), dim, keepdim), max(least**p, _TINY)), 1 / p)
+
+
+def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """Divides vectors by their norm.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    p : float
+        Which norm, above 0; ``math.inf``: the greatest magnitude.
+    dim : int
+        The axis along which vectors lie.
+    eps : float
+        Least divisor, above 0.
+
+    Returns
+    -------
+    Tensor
+        Shape of `x`.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+    IndexError
+        If there is no such axis.
+    """
+    p, eps = _order("normalize", p), positive("normalize: eps", eps)
+    return div(x, _norm(x, p, integer("normalize", "dim", dim), True, eps))
+
+
+def _order(name: str, p: float) -> float:
+    """Which norm: above 0, infinity included."""
+    return math.inf if isinstance(p, float) and p == math.inf else positive(f"{name}: p", p)
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """The cosine of the angle between vectors.
+
+    Parameters
+    ----------
+    x1, x2 : Tensor
+        Shapes that broadcast.
+    dim : int
+        The axis along which vectors lie, of the common shape.
+    eps : float
+        Least norm to divide by, above 0.
+
+    Returns
+    -------
+    Tensor
+        The common shape without that axis.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not broadcast, or `eps` is out of range.
+    IndexError
+        If there is no such axis.
+    """
+    dim, eps = integer("cosine_similarity", "dim", dim), positive("cosine_similarity: eps", eps)
+    if dim >= 0 and x1.ndim != x2.ndim:  # axes of the common shape, from the end
+        dim -= max(x1.ndim, x2.ndim)
+    norms = [_norm(x, 2, dim, True, eps) for x in (x1, x2)]
+    return sum(mul(div(x1, norms[0]), div(x2, norms[1])), dim)
+
+
+def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+    """The norm of x1 - x2 + eps along the last axis.
+
+    Parameters
+    ----------
+    x1, x2 : Tensor
+        Shapes that broadcast.
+    p : float
+        Which norm, above 0; ``math.inf``: the greatest magnitude.
+    eps : float
+        Added to every difference, so that equal vectors have a gradient.
+    keepdim : bool
+        Whether the last axis stays, with one element.
+
+    Returns
+    -------
+    Tensor
+        The common shape without its last axis.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not broadcast, or an option is out of range.
+    """
+    p, eps = _order("pairwise_distance", p), real("pairwise_distance: eps", eps, 0)
+    return _norm(add(sub(x1, x2), eps), p, -1, keepdim)
+
+
+def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Any, margin: float = 0.0,
+                          reduction: str = "mean") -> Tensor:
+    """1 - cos(input1, input2) for pairs that belong together (target 1), max(0, cos - margin) for others (-1).
+
+    Parameters
+    ----------
+    input1, input2 : Tensor
+        (N, D), or (D,) for one pair.
+    target : Tensor or array_like
+        (N,), or 0-d: 1 or -1; takes no gradient.
+    margin : float
+        Cosine up to which strangers are far enough, -1 to 1.
+    reduction : str
+        "mean", "sum" or "none".
+
+    Returns
+    -------
+    Tensor
+        0-d, or of target's shape with reduction "none".
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or an option is out of range.
+    """
+    name = "cosine_embedding_loss"
+    _check_same_shape(name, input1, input2)
+    if input1.ndim not in (1, 2):
+        raise ValueError(f"{name}: input1 has shape {input1.shape}, but must be (N, D) or (D,)")
+    margin = real(f"{name}: margin", margin, -1, 1)
+    a, b = (add(sum(square(t), -1), 1e-12) for t in (input1, input2))
+    cosine = div(sum(mul(input1, input2), -1), sqrt(mul(a, b)))
+    target = _constant_argument(name, "target", target, cosine)
+    _check_same_shape(name, cosine, target)
+    together = ne(target, as_tensor(-1.0, cosine.dtype)).to(cosine.dtype)
+    apart = ne(target, as_tensor(1.0, cosine.dtype)).to(cosine.dtype)
+    return _reduced(name, add(mul(sub(1.0, cosine), together), mul(relu(sub(cosine, margin)), apart)), reduction)
+
+
+def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2.0,
+                        eps: float = 1e-6, swap: bool = False, reduction: str = "mean") -> Tensor:
+    """max(0, d(anchor, positive) - d(anchor, negative) + margin), d as in `pairwise_distance`.
+
+    Parameters
+    ----------
+    anchor, positive, negative : Tensor
+        (N, D), or (D,) for one triplet: what is compared, what should be near it, and what far from it.
+    margin : float
+        By how much farther, above 0.
+    p, eps : float
+        Of the distance.
+    swap : bool
+        Whether the negative counts by its distance from the positive where that is less.
+    reduction : str
+        "mean", "sum" or "none".
+
+    Returns
+    -------
+    Tensor
+        0-d, or (N,) with reduction "none".
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    References
+    ----------
+    V. Balntas et al., "Learning shallow convolutional feature descriptors with triplet losses", BMVC 2016.
+    """
+    name = "triplet_margin_loss"
+    for other in (positive, negative):
+        _check_same_shape(name, anchor, other)
+    margin = _above_0(f"{name}: margin", margin)
+    near, far = pairwise_distance(anchor, positive, p, eps), pairwise_distance(anchor, negative, p, eps)
+    if swap:
+        far = minimum(far, pairwise_distance(positive, negative, p, eps))
+    return _reduced(name, relu(add(add(near, neg(far)), margin)), reduction)
+
+
+_above_0 = positive  # the function, where an argument has its name
