@@ -269,8 +269,9 @@ static void stage(const fnn_correlation *c, const block_range *b, ptrdiff_t imag
         int inside = row >= 0 && row < c->h.in;
         if (c->narrow) {
             if (inside) plane_row(c, input_row(c, image, group, row), col, pixels, dst);
-        } else if (!inside) memset(dst, 0, (size_t)row_bytes);
-        else if (c->spread) spread_row(c, input_row(c, image, group, row), dst);
+        } else if (!inside) {
+            if (c->spread) memset(dst, 0, (size_t)row_bytes); /* else nobody reads it: see rows_that_meet */
+        } else if (c->spread) spread_row(c, input_row(c, image, group, row), dst);
         else stage_row(c, input_row(c, image, group, row), col, pixels, dst);
     }
 }
@@ -293,16 +294,29 @@ static void finish_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t col
     if (out != dst) c->K->conv_scatter(pixels, cols, out, out_row, dst, c->dst.w, c->dst.c);
 }
 
-/* `pixels` output pixels that follow one another at dst, a panel of channels wide. */
-static void compute_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t cols, const char *a, ptrdiff_t a_row,
-                        const char *panel, char *dst, const char *bias, char *scratch) {
+/* The kernel rows that meet the input from output row `row`: the others would add zeros. */
+static void rows_that_meet(const fnn_axis *h, ptrdiff_t row, ptrdiff_t *t, ptrdiff_t *t_end) {
+    *t = *t_end = 0;
+    for (ptrdiff_t tap = h->taps - 1; tap >= 0; tap--) {
+        const ptrdiff_t at = row * h->step + h->first + tap * h->gap;
+        if (at < 0 || at >= h->in) continue;
+        if (*t_end == 0) *t_end = tap + 1;
+        *t = tap;
+    }
+}
+
+/* `pixels` output pixels that follow one another at dst, a panel of channels wide, from kernel rows t .. t_end - 1. */
+static void compute_run(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, ptrdiff_t pixels, ptrdiff_t cols,
+                        const char *a, ptrdiff_t a_row, const char *panel, char *dst, const char *bias, char *scratch) {
     char *out = c->tile_at < 0 ? dst : scratch + c->tile_at;
-    ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->weight->cols;
+    const ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->weight->cols, inner = c->batch / c->h.taps;
+    const ptrdiff_t batch = (t_end - t) * inner;
+    const ptrdiff_t *a_offset = c->a_offset + t * inner, *b_offset = c->b_offset + t * inner;
     if (c->depthwise)
-        c->K->conv_depthwise(pixels, cols, c->batch, a, c->a_offset, a_row, panel, c->b_offset, out, out_row);
+        c->K->conv_depthwise(pixels, cols, batch, a, a_offset, a_row, panel, b_offset, out, out_row);
     else
-        c->K->gemm_tile(pixels, cols, c->batch, c->run, a, c->a_offset, a_row, 1, panel, c->b_offset, c->weight->cols,
-                        out, out_row, 0);
+        c->K->gemm_tile(pixels, cols, batch, c->run, a, a_offset, a_row, 1, panel, b_offset, c->weight->cols, out,
+                        out_row, 0);
     finish_run(c, pixels, cols, out, out_row, dst, bias);
 }
 
@@ -332,17 +346,6 @@ static void store_narrow(const fnn_correlation *c, ptrdiff_t rows, ptrdiff_t col
                               whole ? bias : NULL, activation, out, c->dst.h, out_col);
         if (!whole) finish_run(c, cols, c->width, out, out_col, to, bias);
         else if (out != to) c->K->conv_scatter(cols, c->width, out, out_col, to, c->dst.w, c->dst.c);
-    }
-}
-
-/* The kernel rows that meet the input from output row `row`. */
-static void rows_that_meet(const fnn_axis *h, ptrdiff_t row, ptrdiff_t *t, ptrdiff_t *t_end) {
-    *t = *t_end = 0;
-    for (ptrdiff_t tap = h->taps - 1; tap >= 0; tap--) {
-        const ptrdiff_t at = row * h->step + h->first + tap * h->gap;
-        if (at < 0 || at >= h->in) continue;
-        if (*t_end == 0) *t_end = tap + 1;
-        *t = tap;
     }
 }
 
@@ -378,16 +381,18 @@ static void compute_panel(const fnn_correlation *c, const block_range *b, ptrdif
     char *dst = fnn_at(c->dst.data, image * c->dst.n + b->row * c->dst.h + b->col * c->dst.w + channel * c->dst.c,
                        c->dtype);
     const char *bias = c->epilogue && c->epilogue->bias ? fnn_at(c->epilogue->bias, channel, c->dtype) : NULL;
-    if (c->spread) compute_run(c, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
+    if (c->spread) compute_run(c, 0, c->h.taps, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
     else if (c->linear) compute_linear(c, b, panel, channel, bias, scratch);
     else
         for (ptrdiff_t i = 0; i < b->rows; i++) {
             const char *from = fnn_at(a, i * c->h.step * c->row_pitch, c->dtype);
             char *to = fnn_at(dst, i * c->dst.h, c->dtype);
+            ptrdiff_t t, t_end;
+            rows_that_meet(&c->h, b->row + i, &t, &t_end);
             if (c->narrow) {
-                multiply_narrow(c, 0, c->h.taps, b->cols, from, panel, scratch + c->product_at, b->cols);
+                multiply_narrow(c, t, t_end, b->cols, from, panel, scratch + c->product_at, b->cols);
                 store_narrow(c, 1, b->cols, scratch + c->product_at, b->cols, to, bias, scratch);
-            } else compute_run(c, b->cols, cols, from, c->w.step * c->pitch, panel, to, bias, scratch);
+            } else compute_run(c, t, t_end, b->cols, cols, from, c->w.step * c->pitch, panel, to, bias, scratch);
         }
 }
 
