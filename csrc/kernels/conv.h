@@ -1,4 +1,4 @@
-/* conv.h: what convolutions do to elements besides gemm_tile: packing, scattering, the depthwise loops. */
+/* conv.h: what convolutions do to elements besides gemm_tile: packing and scattering. */
 
 /* n elements from p to q. */
 INLINE void copy_run(ptrdiff_t n, const real *restrict p, real *restrict q) {
@@ -94,75 +94,5 @@ static void conv_clear_kernel(ptrdiff_t rows, ptrdiff_t cols, void *to, ptrdiff_
         if (dst_col == 1) memset(q, 0, (size_t)cols * sizeof(real));
         else
             for (ptrdiff_t j = 0; j < cols; j++) q[j * dst_col] = 0;
-    }
-}
-
-/* ---- depthwise: every channel is a convolution of its own; lanes are channels ---- */
-
-enum { DEPTHWISE_PIXELS = 8, DEPTHWISE_TAPS = 3 };
-
-INLINE void depthwise_block(int pixels, ptrdiff_t lanes, ptrdiff_t taps, const real *a, const ptrdiff_t *a_offset,
-                            ptrdiff_t a_row, const real *w, const ptrdiff_t *w_offset, real *y, ptrdiff_t y_row) {
-    vec acc[DEPTHWISE_PIXELS];
-    for (int p = 0; p < pixels; p++) acc[p] = vec_zero();
-    for (ptrdiff_t t = 0; t < taps; t++) {
-        const vec weight = vec_load_n(w + w_offset[t], lanes);
-        for (int p = 0; p < pixels; p++)
-            acc[p] = vec_fma(vec_load_n(a + a_offset[t] + p * a_row, lanes), weight, acc[p]);
-    }
-    for (int p = 0; p < pixels; p++) vec_store_n(y + p * y_row, acc[p], lanes);
-}
-
-/* conv_depthwise: y (pixels x channels) = sum over taps of x at a_offset[t] + pixel * a_row times w (channels) at
- * w_offset[t]. */
-static void conv_depthwise_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t taps, const void *a,
-                                  const ptrdiff_t *a_offset, ptrdiff_t a_row, const void *w, const ptrdiff_t *w_offset,
-                                  void *y, ptrdiff_t y_row) {
-    for (ptrdiff_t j = 0; j < channels; j += LANES) {
-        const ptrdiff_t lanes = channels - j < LANES ? channels - j : LANES;
-        const real *from = (const real *)a + j, *weight = (const real *)w + j;
-        real *to = (real *)y + j;
-        ptrdiff_t p = 0;
-        for (; p + DEPTHWISE_PIXELS <= pixels; p += DEPTHWISE_PIXELS)
-            depthwise_block(DEPTHWISE_PIXELS, lanes, taps, from + p * a_row, a_offset, a_row, weight, w_offset,
-                            to + p * y_row, y_row);
-        for (; p < pixels; p++)
-            depthwise_block(1, lanes, taps, from + p * a_row, a_offset, a_row, weight, w_offset, to + p * y_row, y_row);
-    }
-}
-
-INLINE void depthwise_gradient_block(int taps, ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t lanes, const real *x,
-                                     const ptrdiff_t *x_offset, ptrdiff_t x_col, ptrdiff_t x_tap, const real *dy,
-                                     const ptrdiff_t *dy_offset, ptrdiff_t dy_col, real *dw, ptrdiff_t dw_tap) {
-    vec sum[DEPTHWISE_TAPS];
-    for (int t = 0; t < taps; t++) sum[t] = vec_load_n(dw + t * dw_tap, lanes);
-    for (ptrdiff_t i = 0; i < rows; i++) {
-        const real *p = x + x_offset[i], *q = dy + dy_offset[i];
-        for (ptrdiff_t j = 0; j < pixels; j++, p += x_col, q += dy_col) {
-            const vec g = vec_load_n(q, lanes);
-            for (int t = 0; t < taps; t++) sum[t] = vec_fma(vec_load_n(p + t * x_tap, lanes), g, sum[t]);
-        }
-    }
-    for (int t = 0; t < taps; t++) vec_store_n(dw + t * dw_tap, sum[t], lanes);
-}
-
-/* conv_depthwise_gradient: dw (taps x channels) += for each tap the sum over rows and pixels of x (at x_offset[row] +
- * pixel * x_col
- * + tap * x_tap) times dy (at dy_offset[row] + pixel * dy_col), both with neighbouring channels. */
-static void conv_depthwise_gradient_kernel(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t taps,
-                                           const void *x, const ptrdiff_t *x_offset, ptrdiff_t x_col, ptrdiff_t x_tap,
-                                           const void *dy, const ptrdiff_t *dy_offset, ptrdiff_t dy_col, void *dw,
-                                           ptrdiff_t dw_tap) {
-    for (ptrdiff_t j = 0; j < channels; j += LANES) {
-        const ptrdiff_t lanes = channels - j < LANES ? channels - j : LANES;
-        const real *a = (const real *)x + j, *g = (const real *)dy + j;
-        real *to = (real *)dw + j;
-        ptrdiff_t t = 0;
-        for (; t + DEPTHWISE_TAPS <= taps; t += DEPTHWISE_TAPS)
-            depthwise_gradient_block(DEPTHWISE_TAPS, rows, pixels, lanes, a + t * x_tap, x_offset, x_col, x_tap, g,
-                                     dy_offset, dy_col, to + t * dw_tap, dw_tap);
-        for (; t < taps; t++)
-            depthwise_gradient_block(1, rows, pixels, lanes, a + t * x_tap, x_offset, x_col, x_tap, g, dy_offset,
-                                     dy_col, to + t * dw_tap, dw_tap);
     }
 }

@@ -126,8 +126,8 @@ static void plan_layout(fnn_correlation *c) {
     int aliases = c->src.w * c->w.step * size % PAGE == 0;
     c->narrow = wants_narrow(c);
     c->spread = wants_spread(c);
-    c->staged = c->narrow || c->spread || needs_padding(&c->h) || needs_padding(&c->w) ||
-                (c->depth > 1 && c->src.c != 1) || (aliases && !c->depthwise);
+    c->staged = c->narrow || c->spread || (c->depth > 1 && c->src.c != 1) ||
+                (!c->depthwise && (aliases || needs_padding(&c->h) || needs_padding(&c->w)));
     ptrdiff_t run = c->spread ? c->w.taps * c->depth : c->depth;
     c->pitch = !c->staged ? c->src.w : c->narrow ? 1 : run * size % PAGE ? run : run + 64 / size;
     c->merged = !c->depthwise && !c->narrow && (c->spread || (c->w.gap == 1 && c->pitch == c->depth) || c->w.taps == 1);
@@ -270,7 +270,7 @@ static void stage(const fnn_correlation *c, const block_range *b, ptrdiff_t imag
         if (c->narrow) {
             if (inside) plane_row(c, input_row(c, image, group, row), col, pixels, dst);
         } else if (!inside) {
-            if (c->spread) memset(dst, 0, (size_t)row_bytes); /* else nobody reads it: see rows_that_meet */
+            if (c->spread) memset(dst, 0, (size_t)row_bytes); /* else nobody reads it: see taps_that_meet */
         } else if (c->spread) spread_row(c, input_row(c, image, group, row), dst);
         else stage_row(c, input_row(c, image, group, row), col, pixels, dst);
     }
@@ -294,26 +294,47 @@ static void finish_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t col
     if (out != dst) c->K->conv_scatter(pixels, cols, out, out_row, dst, c->dst.w, c->dst.c);
 }
 
-/* The kernel rows that meet the input from output row `row`: the others would add zeros. */
-static void rows_that_meet(const fnn_axis *h, ptrdiff_t row, ptrdiff_t *t, ptrdiff_t *t_end) {
+/* The kernel rows (columns) that meet the input from output row (column) `at`: the others would add zeros. */
+static void taps_that_meet(const fnn_axis *a, ptrdiff_t at, ptrdiff_t *t, ptrdiff_t *t_end) {
     *t = *t_end = 0;
-    for (ptrdiff_t tap = h->taps - 1; tap >= 0; tap--) {
-        const ptrdiff_t at = row * h->step + h->first + tap * h->gap;
-        if (at < 0 || at >= h->in) continue;
+    for (ptrdiff_t tap = a->taps - 1; tap >= 0; tap--) {
+        const ptrdiff_t from = at * a->step + a->first + tap * a->gap;
+        if (from < 0 || from >= a->in) continue;
         if (*t_end == 0) *t_end = tap + 1;
         *t = tap;
     }
 }
 
+/* Depthwise: output pixels from column `col` on, to `out`. Those whose windows reach over an edge go one by one, with
+ * the kernel columns that meet the input. */
+static void compute_depthwise(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, ptrdiff_t col, ptrdiff_t pixels,
+                              const char *a, ptrdiff_t a_pixel, const char *panel, char *out, ptrdiff_t out_row) {
+    const fnn_conv_weight *w = c->weight;
+    const ptrdiff_t a_r = c->h.gap * c->row_pitch, a_s = c->w.gap * c->pitch, end = col + pixels;
+    ptrdiff_t lo, hi, any;
+    valid_range(&c->w, c->w.first, col, end, &lo, &any);
+    valid_range(&c->w, c->w.first + (c->w.taps - 1) * c->w.gap, col, end, &any, &hi);
+    for (ptrdiff_t j = col, n; j < end; j += n) {
+        ptrdiff_t s = 0, s_end = c->w.taps;
+        n = j >= lo && j < hi ? hi - j : 1;
+        if (j < lo || j >= hi) taps_that_meet(&c->w, j, &s, &s_end);
+        c->K->conv_depthwise(n, w->cols, t_end - t, s_end - s,
+                             fnn_at(a, t * a_r + s * a_s + (j - col) * a_pixel, c->dtype), a_r, a_s, a_pixel,
+                             fnn_at(panel, ((c->h.slot + t) * w->s + c->w.slot + s) * w->cols, c->dtype), w->s * w->cols,
+                             w->cols, fnn_at(out, (j - col) * out_row, c->dtype), out_row);
+    }
+}
+
 /* `pixels` output pixels that follow one another at dst, a panel of channels wide, from kernel rows t .. t_end - 1. */
-static void compute_run(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, ptrdiff_t pixels, ptrdiff_t cols,
-                        const char *a, ptrdiff_t a_row, const char *panel, char *dst, const char *bias, char *scratch) {
+static void compute_run(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, ptrdiff_t col, ptrdiff_t pixels,
+                        ptrdiff_t cols, const char *a, ptrdiff_t a_row, const char *panel, char *dst, const char *bias,
+                        char *scratch) {
     char *out = c->tile_at < 0 ? dst : scratch + c->tile_at;
     const ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->weight->cols, inner = c->batch / c->h.taps;
     const ptrdiff_t batch = (t_end - t) * inner;
     const ptrdiff_t *a_offset = c->a_offset + t * inner, *b_offset = c->b_offset + t * inner;
     if (c->depthwise)
-        c->K->conv_depthwise(pixels, cols, batch, a, a_offset, a_row, panel, b_offset, out, out_row);
+        compute_depthwise(c, t, t_end, col, pixels, a, a_row, panel, out, out_row);
     else
         c->K->gemm_tile(pixels, cols, batch, c->run, a, a_offset, a_row, 1, panel, b_offset, c->weight->cols, out,
                         out_row, 0);
@@ -356,10 +377,10 @@ static void compute_linear(const fnn_correlation *c, const block_range *b, const
     const ptrdiff_t image_pitch = c->row_pitch / c->block_images, pitch = c->row_pitch * c->block_rows;
     char *product = scratch + c->product_at;
     for (ptrdiff_t row = 0, n, t, t_end; row < b->rows; row += n) {
-        rows_that_meet(&c->h, b->row + row, &t, &t_end);
+        taps_that_meet(&c->h, b->row + row, &t, &t_end);
         for (n = 1; row + n < b->rows; n++) {
             ptrdiff_t next, next_end;
-            rows_that_meet(&c->h, b->row + row + n, &next, &next_end);
+            taps_that_meet(&c->h, b->row + row + n, &next, &next_end);
             if (next != t || next_end != t_end) break;
         }
         multiply_narrow(c, t, t_end, (n - 1) * c->row_pitch + (b->images - 1) * image_pitch + b->cols,
@@ -381,18 +402,18 @@ static void compute_panel(const fnn_correlation *c, const block_range *b, ptrdif
     char *dst = fnn_at(c->dst.data, image * c->dst.n + b->row * c->dst.h + b->col * c->dst.w + channel * c->dst.c,
                        c->dtype);
     const char *bias = c->epilogue && c->epilogue->bias ? fnn_at(c->epilogue->bias, channel, c->dtype) : NULL;
-    if (c->spread) compute_run(c, 0, c->h.taps, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
+    if (c->spread) compute_run(c, 0, c->h.taps, 0, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
     else if (c->linear) compute_linear(c, b, panel, channel, bias, scratch);
     else
         for (ptrdiff_t i = 0; i < b->rows; i++) {
             const char *from = fnn_at(a, i * c->h.step * c->row_pitch, c->dtype);
             char *to = fnn_at(dst, i * c->dst.h, c->dtype);
             ptrdiff_t t, t_end;
-            rows_that_meet(&c->h, b->row + i, &t, &t_end);
+            taps_that_meet(&c->h, b->row + i, &t, &t_end);
             if (c->narrow) {
                 multiply_narrow(c, t, t_end, b->cols, from, panel, scratch + c->product_at, b->cols);
                 store_narrow(c, 1, b->cols, scratch + c->product_at, b->cols, to, bias, scratch);
-            } else compute_run(c, t, t_end, b->cols, cols, from, c->w.step * c->pitch, panel, to, bias, scratch);
+            } else compute_run(c, t, t_end, b->col, b->cols, cols, from, c->w.step * c->pitch, panel, to, bias, scratch);
         }
 }
 

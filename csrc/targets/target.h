@@ -14,6 +14,7 @@
 #include "../kernels/pool.h"
 #include "../kernels/conv.h"
 #include "../kernels/conv_narrow.h"
+#include "../kernels/conv_depthwise.h"
 #include "../kernels/winograd.h"
 #include "../kernels/softmax.h"
 #include "../kernels/cross_entropy.h"
