@@ -53,6 +53,8 @@ typedef struct {
     /* planned */
     int staged;                 /* input rows are copied into padded scratch first */
     int spread;                 /* scratch holds [row][output column][tap][channel]: runs of pixels cross rows */
+    int streamed;               /* depthwise: results are written past the caches */
+    ptrdiff_t ahead;            /* depthwise: input rows to ask for while one row of outputs is computed */
     int merged;                 /* horizontal taps and channels are one run */
     int narrow;                 /* few output channels: scratch holds planes, and pixels are the columns of tiles */
     int linear;                 /* narrow: runs cross rows */

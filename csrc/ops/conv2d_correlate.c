@@ -10,6 +10,7 @@
  * With few output channels most lanes would idle: then pixels are the columns, channels the rows (`narrow`), the input
  * is staged as planes, and the product is transposed on its way out. */
 #include "conv2d.h"
+#include "stage.h"
 
 #include <string.h>
 
@@ -311,6 +312,7 @@ static void compute_depthwise(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t
                               const char *a, ptrdiff_t a_pixel, const char *panel, char *out, ptrdiff_t out_row) {
     const fnn_conv_weight *w = c->weight;
     const ptrdiff_t a_r = c->h.gap * c->row_pitch, a_s = c->w.gap * c->pitch, end = col + pixels;
+    const ptrdiff_t next = reach(&c->h, 1) * c->row_pitch - t * a_r; /* what the next row of outputs reads besides */
     ptrdiff_t lo, hi, any;
     valid_range(&c->w, c->w.first, col, end, &lo, &any);
     valid_range(&c->w, c->w.first + (c->w.taps - 1) * c->w.gap, col, end, &any, &hi);
@@ -321,7 +323,8 @@ static void compute_depthwise(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t
         c->K->conv_depthwise(n, w->cols, t_end - t, s_end - s,
                              fnn_at(a, t * a_r + s * a_s + (j - col) * a_pixel, c->dtype), a_r, a_s, a_pixel,
                              fnn_at(panel, ((c->h.slot + t) * w->s + c->w.slot + s) * w->cols, c->dtype), w->s * w->cols,
-                             w->cols, fnn_at(out, (j - col) * out_row, c->dtype), out_row);
+                             w->cols, fnn_at(out, (j - col) * out_row, c->dtype), out_row,
+                             c->ahead, next - s * a_s, c->row_pitch, c->streamed);
     }
 }
 
@@ -444,6 +447,7 @@ static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scrat
         }
         staged = group;
     }
+    if (c->streamed) c->K->stream_end();
     if (c->leader) follow_rows(c, &b);
 }
 
@@ -474,6 +478,14 @@ typedef struct {
     ptrdiff_t count;
 } correlations;
 
+/* Whether depthwise results are too large for the caches, nobody takes them from there, and pixels are whole lines. */
+static int wants_stream(const fnn_call *call, const fnn_correlation *c) {
+    const ptrdiff_t line = 64 / size_of(c->dtype);
+    return c->depthwise && c->tile_at < 0 && !call->follower && !c->epilogue &&
+           fnn_may_stream(c->dst.data, fnn_numel(call->out[0]), c->width, c->dtype) && c->dst.w % line == 0 &&
+           c->dst.h % line == 0 && c->dst.n % line == 0;
+}
+
 static ptrdiff_t chunks_of(const fnn_correlation *c) {
     if (c->images * c->h.out * c->w.out == 0) return 0;
     return c->batch ? count_chunks(c) : c->images;
@@ -499,6 +511,8 @@ void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count,
     for (ptrdiff_t i = 0; i < count; i++) {
         fnn_correlation *c = &list[i];
         fill_offsets(c, memory);
+        c->streamed = wants_stream(call, c);
+        c->ahead = count == 1 && !c->staged && c->pitch > 0 ? c->h.step : 0;
         memory = (char *)memory + fnn_correlate_bytes(c);
         chunks = fnn_max(chunks, chunks_of(c));
         ns += (double)(c->images * c->h.out * c->w.out) * (c->flops / 100 + 0.1 * (double)(c->groups * c->width));
