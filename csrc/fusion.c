@@ -37,7 +37,7 @@ static int same_view(const operand *a, const operand *b) {
 }
 
 /* product -> ReLU, where nobody else wants the product: the ReLU is applied to each finished tile. Saves one pass over the result
- * (about 7 % of a LeNet-5 step at batch 256). */
+ * (without it a LeNet-5 step takes 2 % longer at batch 256, 1 % at batch 64, both on two Zen 4 cores, as below). */
 static int activation_into_product(fnn_program *program, int r) {
     record *product = program->records[r];
     int op = product->call.op, s = product->operands[0].storage;
@@ -81,7 +81,8 @@ static void move_up(fnn_program *program, int from, int to) {
 }
 
 /* max pooling's gradient -> ReLU's: a gradient goes to the position of its window's maximum, where the map holds that maximum, so
- * ReLU's mask can be taken from the small pooled map before, and the large map is not read again (4 % of a LeNet-5 step). */
+ * ReLU's mask can be taken from the small pooled map before, and the large map is not read again (without it a LeNet-5
+ * step takes 2.5 % longer at batch 64, 1.7 % at batch 256). */
 static int relu_gradient_before_pooling(fnn_program *program, int r) {
     enum { X = FNN_MAX_ARGS };
     record *relu = program->records[r];
@@ -204,7 +205,8 @@ static void write_in_place(fnn_program *program, record *head, const record *las
 
 /* A dense elementwise call moves behind the call that makes its input, and runs on each part of the result while it is in cache:
  * updates behind weight gradients, ReLU and residual sums behind batch normalisation, ReLU's gradient behind pooling's. Every
- * element goes through the same kernels in the same order (17 % of a step of an MLP 784-256-10 at batch 64). */
+ * element goes through the same kernels in the same order. Most is gained where weights are the traffic: without it a step of an
+ * MLP 784-256-10 takes 26 % longer at batch 4, 8 % at batch 64; one of ResNet-20 at batch 32 3.5 %, of LeNet-5 1 %. */
 static int elementwise_behind(fnn_program *program, int r) {
     record *head = program->records[r], *last = head;
     const fnn_tensor *made = &head->operands[0].tensor;

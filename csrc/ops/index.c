@@ -10,6 +10,7 @@
 
 enum {
     CHUNK = 16384, /* elements copied by a chunk */
+    AHEAD_BYTES = 4096, /* index_select fetches so far ahead, about, or the next run */
     PIECE = 1024,  /* elements of a run that one chunk of index_add owns */
     CHUNKS = 16    /* index_add cuts the axis too when runs give fewer chunks than this */
 };
@@ -118,6 +119,19 @@ static void copy_elements(char *to, ptrdiff_t to_step, const char *from, ptrdiff
 #undef COPY
 }
 
+/* Runs j .. j + n - 1. Rows of a data set in random order come from memory, and each is too short for the CPU to fetch ahead: while
+ * one is copied the next ones are on their way (batches of 200 rows on two Zen 4 cores: 784 bytes 21.7 us before, 16.8 now, 256 bytes
+ * 10.7 and 8.8; rows of 3 KB and more gain nothing). */
+static void copy_runs(const plan *p, char *const *at, ptrdiff_t j, ptrdiff_t n) {
+    const ptrdiff_t bytes = p->run * (ptrdiff_t)p->size, from = p->step[0] * (ptrdiff_t)p->size;
+    const ptrdiff_t ahead = fnn_max(AHEAD_BYTES / bytes, 1);
+    for (ptrdiff_t i = j; i < j + n; i++) {
+        if (i + ahead < j + n)
+            for (ptrdiff_t b = 0; b < bytes; b += 64) __builtin_prefetch(at[1] + p->index[i + ahead] * from + b);
+        memcpy(at[0] + i * p->step[1] * (ptrdiff_t)p->size, at[1] + p->index[i] * from, (size_t)bytes);
+    }
+}
+
 /* Units (slice position, index), the index varying fastest; chunk: some CHUNK elements of them. */
 static void run_select(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
@@ -132,9 +146,7 @@ static void run_select(void *context, ptrdiff_t chunk, void *scratch) {
         if (p->run == 1)
             copy_elements(y, p->step[1], at[1], p->step[0], p->index + j, n, p->size);
         else
-            for (ptrdiff_t i = j; i < j + n; i++)
-                memcpy(at[0] + i * p->step[1] * width, at[1] + p->index[i] * p->step[0] * width,
-                       (size_t)p->run * p->size);
+            copy_runs(p, at, j, n);
         from += n;
     }
 }
