@@ -230,14 +230,17 @@ cdef class Program:
 
     def catch_up(self):
         """Runs what was put off, where it was recorded; from then on launches run as they come."""
+        global fnn_busy
         cdef const char *message = NULL
         cdef Storage storage
         cdef int status
         if not self.is_put_off:
             return
         self.is_put_off = False
+        fnn_busy += 1
         with nogil:
             status = fnn_program_run_unplanned(self.handle, &message)
+        fnn_busy -= 1
         if status == FNN_OK:
             for number, count in self.random_counts.items():
                 storage = self.storages[number][0]
@@ -265,6 +268,7 @@ cdef class Program:
 
     def run_recorded(self, inputs, outputs):
         """Runs the planned step on the very tensors it was recorded with."""
+        global fnn_busy
         cdef const char *message = NULL
         cdef Storage storage
         cdef int k, status, number
@@ -280,8 +284,10 @@ cdef class Program:
                 fnn_program_bind(self.handle, number, storage.start)
         for k in range(len(self.inputs)):
             fnn_program_bind(self.handle, self.inputs[k], <char *>(<TensorBase?>inputs[k]).desc.data)
+        fnn_busy += 1
         with nogil:
             status = fnn_program_run(self.handle, &message)
+        fnn_busy -= 1
         if status != FNN_OK:
             self.fail(status, message)
 

@@ -80,7 +80,7 @@ def gradient_norms(history: Any, path: str | os.PathLike, title: str = "") -> No
         axes.set_xlabel("epoch")
         axes.set_ylabel(name.replace("_", " "))
         axes.grid(True, linewidth=0.4, alpha=0.6)
-    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(title="layer", frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     if title:
         figure.suptitle(title)
     with atomic_path(path) as temporary:

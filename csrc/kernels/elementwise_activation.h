@@ -1,7 +1,8 @@
 /* elementwise_activation.h: activations and their gradients: of a backward formula's inputs, a is dy. */
 
 UNARY(relu_forward, vec_max(vec_zero(), x)) /* NaN stays: vec_max gives its second argument where unordered */
-BINARY(relu_backward, vec_select(vec_lt(vec_zero(), b), a, vec_zero()))
+/* Where y is NaN, dy goes through, as in PyTorch. */
+BINARY(relu_backward, vec_select(vec_le(b, vec_zero()), vec_zero(), a))
 
 UNARY(leaky_relu_forward, vec_select(vec_lt(vec_zero(), x), x, vec_mul(x, constant(p[0]))))
 BINARY(leaky_relu_backward, vec_select(vec_lt(vec_zero(), b), a, vec_mul(a, constant(p[0]))))

@@ -104,7 +104,7 @@ INLINE void gru_back(ptrdiff_t n, const real *gates, const real *before, const r
 INLINE void plain_back(int rectified, ptrdiff_t n, const real *gates, real *dh, real *dx) {
     for (ptrdiff_t j = 0, left; (left = n - j) > 0; j += LANES) {
         const vec y = load_lanes(gates + j, left), d = load_lanes(dh + j, left);
-        store_lanes(dx + j, rectified ? vec_select(vec_lt(vec_zero(), y), d, vec_zero()) : through_tanh(y, d), left);
+        store_lanes(dx + j, rectified ? vec_select(vec_le(y, vec_zero()), vec_zero(), d) : through_tanh(y, d), left);
         store_lanes(dh + j, vec_zero(), left);
     }
 }

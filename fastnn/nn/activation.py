@@ -12,10 +12,10 @@ from ..ops.create import full, zeros
 from ..tensor import Tensor
 from .module import Module, Parameter
 
-__all__ = ["Activation", "CELU", "ELU", "GELU", "GLU", "Gaussian", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh",
-           "LeakyReLU", "LogSigmoid", "LogSoftmax", "Maxout", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU",
-           "Sigmoid", "Sign", "Softmax", "Softmin", "Softplus", "Softshrink", "Softsign", "Step", "Tanh", "Tanhshrink",
-           "Threshold"]
+__all__ = ["Activation", "CELU", "ELU", "GELU", "GLU", "Gaussian", "Hardshrink", "Hardsigmoid", "Hardswish",
+           "Hardtanh", "LeakyReLU", "LogSigmoid", "LogSoftmax", "Maxout", "Mish", "PReLU", "ReLU", "ReLU6", "SELU",
+           "SiLU", "Sigmoid", "Sign", "Softmax", "Softmax2d", "Softmin", "Softplus", "Softshrink", "Softsign", "Step",
+           "Tanh", "Tanhshrink", "Threshold"]
 
 
 class _Activation(Module):
@@ -35,8 +35,22 @@ class _Activation(Module):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
 
 
-class ReLU(Module):
-    """max(x, 0), any shape; see `fastnn.functional.relu`."""
+class _InPlace(Module):
+    """An activation without options but PyTorch's `inplace`, which changes nothing."""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = bool(inplace)
+
+
+class ReLU(_InPlace):
+    """max(x, 0), any shape; see `fastnn.functional.relu`.
+
+    Parameters
+    ----------
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.relu(x)
@@ -49,10 +63,13 @@ class LeakyReLU(_Activation):
     ----------
     negative_slope : float
         Slope below 0.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def __init__(self, negative_slope: float = 0.01):
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False):
         super().__init__(negative_slope=real("LeakyReLU: negative_slope", negative_slope))
+        self.inplace = bool(inplace)
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.leaky_relu(x, self.negative_slope)
@@ -109,6 +126,15 @@ class Softmax(_Activation):
         return softmax.softmax(x, self.dim)
 
 
+class Softmax2d(Module):
+    """`Softmax` over the channels of (N, C, H, W) or (C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim not in (3, 4):
+            raise ValueError(f"Softmax2d: x has shape {x.shape}, but must be (N, C, H, W) or (C, H, W)")
+        return softmax.softmax(x, -3)
+
+
 class LogSoftmax(Softmax):
     """The logarithm of `Softmax`; see `fastnn.functional.log_softmax`.
 
@@ -142,18 +168,27 @@ class ELU(_Activation):
     ----------
     alpha : float
         Minus the limit far below 0.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def __init__(self, alpha: float = 1.0):
+    def __init__(self, alpha: float = 1.0, inplace: bool = False):
         super().__init__(alpha=alpha)
+        self.inplace = bool(inplace)
         self._try()
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.elu(x, self.alpha)
 
 
-class SELU(Module):
-    """The self-normalising ELU, any shape; see `fastnn.functional.selu`."""
+class SELU(_InPlace):
+    """The self-normalising ELU, any shape; see `fastnn.functional.selu`.
+
+    Parameters
+    ----------
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.selu(x)
@@ -166,10 +201,13 @@ class CELU(_Activation):
     ----------
     alpha : float
         Minus the limit far below 0; above 0.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def __init__(self, alpha: float = 1.0):
+    def __init__(self, alpha: float = 1.0, inplace: bool = False):
         super().__init__(alpha=alpha)
+        self.inplace = bool(inplace)
         self._try()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,15 +231,27 @@ class GELU(_Activation):
         return activation.gelu(x, self.approximate)
 
 
-class SiLU(Module):
-    """x sigmoid(x), also known as swish, any shape; see `fastnn.functional.silu`."""
+class SiLU(_InPlace):
+    """x sigmoid(x), also known as swish, any shape; see `fastnn.functional.silu`.
+
+    Parameters
+    ----------
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.silu(x)
 
 
-class Mish(Module):
-    """x tanh(log(1 + exp(x))), any shape; see `fastnn.functional.mish`."""
+class Mish(_InPlace):
+    """x tanh(log(1 + exp(x))), any shape; see `fastnn.functional.mish`.
+
+    Parameters
+    ----------
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.mish(x)
@@ -263,8 +313,14 @@ class GLU(_Activation):
         return activation.glu(x, self.dim)
 
 
-class ReLU6(Module):
-    """min(max(x, 0), 6), any shape; see `fastnn.functional.relu6`."""
+class ReLU6(_InPlace):
+    """min(max(x, 0), 6), any shape; see `fastnn.functional.relu6`.
+
+    Parameters
+    ----------
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.relu6(x)
@@ -279,25 +335,40 @@ class Hardtanh(_Activation):
         The lower bound.
     max_val : float
         The upper bound.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0):
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
         super().__init__(min_val=min_val, max_val=max_val)
+        self.inplace = bool(inplace)
         self._try()
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.hardtanh(x, self.min_val, self.max_val)
 
 
-class Hardsigmoid(Module):
-    """min(max(x + 3, 0), 6) / 6, any shape; see `fastnn.functional.hardsigmoid`."""
+class Hardsigmoid(_InPlace):
+    """min(max(x + 3, 0), 6) / 6, any shape; see `fastnn.functional.hardsigmoid`.
+
+    Parameters
+    ----------
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.hardsigmoid(x)
 
 
-class Hardswish(Module):
-    """x min(max(x + 3, 0), 6) / 6, any shape; see `fastnn.functional.hardswish`."""
+class Hardswish(_InPlace):
+    """x min(max(x + 3, 0), 6) / 6, any shape; see `fastnn.functional.hardswish`.
+
+    Parameters
+    ----------
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.hardswish(x)
@@ -346,10 +417,13 @@ class Threshold(_Activation):
         The bound.
     value : float
         What stands below it.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def __init__(self, threshold: float, value: float):
+    def __init__(self, threshold: float, value: float, inplace: bool = False):
         super().__init__(threshold=threshold, value=value)
+        self.inplace = bool(inplace)
         self._try()
 
     def forward(self, x: Tensor) -> Tensor:

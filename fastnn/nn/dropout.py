@@ -20,6 +20,8 @@ class Dropout(Module):
     ----------
     p : float
         Probability of dropping an element, between 0 and 1.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     inverted : bool
         Whether elements that stay are divided by 1 - p in training (the usual form), or all are multiplied by 1 - p in
         inference.
@@ -30,8 +32,9 @@ class Dropout(Module):
         If `p` is not between 0 and 1.
     """
 
-    def __init__(self, p: float = 0.5, inverted: bool = True):
+    def __init__(self, p: float = 0.5, inplace: bool = False, inverted: bool = True):
         super().__init__()
+        self.inplace = bool(inplace)
         self.p = real("Dropout: p", p, 0, 1)
         self.inverted = inverted
 
@@ -47,8 +50,8 @@ class _ChannelDropout(Dropout):
 
     _rank: int
 
-    def __init__(self, p: float = 0.5):
-        super().__init__(p)
+    def __init__(self, p: float = 0.5, inplace: bool = False):
+        super().__init__(p, inplace)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim not in (self._rank - 1, self._rank):
@@ -70,6 +73,8 @@ class Dropout1d(_ChannelDropout):
     ----------
     p : float
         Probability of dropping a channel, between 0 and 1.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     References
     ----------
@@ -87,6 +92,8 @@ class Dropout2d(_ChannelDropout):
     ----------
     p : float
         Probability of dropping a channel, between 0 and 1.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     References
     ----------

@@ -36,7 +36,8 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inverted: bool = T
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `x`. A dropped element is 0 even where `x` is NaN or infinite; PyTorch multiplies by the mask,
+        which leaves NaN there.
 
     Raises
     ------

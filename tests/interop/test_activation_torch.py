@@ -61,3 +61,22 @@ def test_layers_have_the_same_defaults(name):
     y, z = ours(fastnn.tensor(x)), theirs(torch.tensor(x))
     np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-5, atol=1e-6)
     ours.load_state_dict({key: value.numpy() for key, value in theirs.state_dict().items()})
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "silu", "gelu", "softplus", "tanh", "sigmoid"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_at_nan_are_as_pytorch_has_them(name, dtype):
+    x = np.array([np.nan, -1.0, np.nan, 2.0, 0.25] * 5, dtype)
+    both(getattr(F, name), getattr(torch.nn.functional, name), [x], dtype, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("name, arguments", [
+    ("ReLU", ()), ("ReLU6", ()), ("LeakyReLU", (0.2,)), ("ELU", (0.5,)), ("SELU", ()), ("CELU", (0.5,)), ("SiLU", ()),
+    ("Mish", ()), ("Hardtanh", (-2.0, 1.0)), ("Hardswish", ()), ("Hardsigmoid", ()), ("Threshold", (0.5, 2.0)),
+    ("Dropout", (0.0,)), ("Dropout1d", (0.0,)), ("Dropout2d", (0.0,))])
+def test_inplace_gives_the_same_and_leaves_the_input(name, arguments):
+    x = np.random.default_rng(0).normal(0, 3, (2, 6, 8)).astype(np.float32)
+    ours, theirs = getattr(nn, name)(*arguments, inplace=True), getattr(torch.nn, name)(*arguments, inplace=True)
+    given = fastnn.tensor(x)
+    np.testing.assert_allclose(ours(given).numpy(), theirs(torch.tensor(x)).numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(given.numpy(), x)
