@@ -14,6 +14,7 @@ from .ops.linear import *
 from .ops.loss import *
 from .ops.margin_loss import *
 from .ops.local_response import *
+from .ops.lp_pool import *
 from .ops.math import *
 from .ops.norm import *
 from .ops.penalty import *

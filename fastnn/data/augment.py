@@ -28,8 +28,11 @@ class Augment:
     """Random changes of batches of images, each image its own: a `DataLoader`'s ``transform``.
 
     In this order: colours, geometry with normalisation (one pass), noise, holes. All are launches on the engine, drawn
-    from fastnn's generator: the same seed gives the same images with any number of threads, and captured steps
-    contain them.
+    from fastnn's generator: the same seed gives the same images with any number of threads, eagerly and captured.
+
+    Where `Trainer` replays its steps, gathering and changing a batch are the first launches of its step: all threads
+    work on them, right behind the update of the batch before, and Python is not entered between. Nothing is prepared
+    by threads of its own: they would take from the step what they give.
 
     Parameters
     ----------

@@ -15,84 +15,11 @@ from typing import Any
 
 from ..checks import positive, real, whole
 from .optimizer import Optimizer
+from .schedule import LRScheduler, _between, _optimizer
 
 __all__ = ["AdaptiveLR", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "ExponentialLR",
-           "InverseScalingLR",
-           "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "OneCycleLR", "ReduceLROnPlateau", "SequentialLR",
-           "StepLR"]
-
-
-class LRScheduler:
-    """Base class of schedules that follow from the step number. A subclass defines `rate`.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-        Whose rates to set; those it has now, or had when the first schedule took it, are the base rates.
-
-    Attributes
-    ----------
-    last_epoch : int
-        Number of the present step, from 0.
-    base_lrs : list of float
-        For each parameter group.
-
-    Raises
-    ------
-    TypeError
-        If `optimizer` is no Optimizer.
-    """
-
-    def __init__(self, optimizer: Optimizer):
-        self.optimizer = _optimizer(self, optimizer)
-        self.last_epoch = 0
-        for group in optimizer.param_groups:
-            if "initial_lr" not in group:
-                group["initial_lr"] = group["lr"]
-        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-        self._write()
-
-    def rate(self, base: float, t: int) -> float:
-        """The rate at step `t`, from 0, of a group whose base rate is `base`."""
-        raise TypeError(f"{type(self).__name__} must define rate(base, t)")
-
-    def step(self) -> None:
-        """Goes to the next step and sets its rates."""
-        self.last_epoch += 1
-        self._write()
-
-    def _write(self) -> None:
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs):
-            group["lr"] = self.rate(base, self.last_epoch)
-
-    def get_last_lr(self) -> list[float]:
-        """The present rate of each parameter group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on: numbers only."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, (int, float, list))}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave, and sets the rates."""
-        for name, value in state_dict.items():
-            if name in vars(self):
-                setattr(self, name, value)
-        self._write()
-
-
-def _optimizer(schedule: object, optimizer: Any) -> Optimizer:
-    if not isinstance(optimizer, Optimizer):
-        name = type(schedule).__name__
-        raise TypeError(f"{name}: optimizer is a {type(optimizer).__name__}, but must be an Optimizer")
-    return optimizer
-
-
-def _between(name: str, value: Any) -> float:
-    """`value` above 0 and at most 1."""
-    if positive(name, value) > 1:
-        raise ValueError(f"{name} is {value!r}, but must be above 0 and at most 1")
-    return float(value)
+           "CyclicLR", "InverseScalingLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR",
+           "OneCycleLR", "PolynomialLR", "ReduceLROnPlateau", "SequentialLR", "StepLR"]
 
 
 class LambdaLR(LRScheduler):
@@ -114,6 +41,95 @@ class LambdaLR(LRScheduler):
 
     def rate(self, base: float, t: int) -> float:
         return base * self.lr_lambda(t)
+
+
+class MultiplicativeLR(LRScheduler):
+    """At every step the rate before it times a function of the step.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose rates to set.
+    lr_lambda : callable
+        ``lr_lambda(t)`` gives the factor that leads to step t, from 1.
+    """
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float]):
+        if not callable(lr_lambda):
+            raise TypeError(f"MultiplicativeLR: lr_lambda is {lr_lambda!r}, but must be a function of the step number")
+        self.lr_lambda = lr_lambda
+        super().__init__(optimizer)
+
+    def rate(self, base: float, t: int) -> float:
+        return base * math.prod(self.lr_lambda(k) for k in range(1, t + 1))
+
+
+class PolynomialLR(LRScheduler):
+    """The base rate times (1 - t / total_iters)^power, 0 from `total_iters` on.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose rates to set.
+    total_iters : int
+        At least 1.
+    power : float
+        Of the polynomial, at least 0.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0):
+        self.total_iters = whole("PolynomialLR: total_iters", total_iters, 1)
+        self.power = real("PolynomialLR: power", power, 0)
+        super().__init__(optimizer)
+
+    def rate(self, base: float, t: int) -> float:
+        return base * (1 - min(t, self.total_iters) / self.total_iters) ** self.power
+
+
+class CyclicLR(LRScheduler):
+    """Up from `base_lr` to `max_lr` in `step_size_up` steps, down again in `step_size_down`, over and over; the
+    momentum stays as it is.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose rates to set; the base rates are `base_lr` then.
+    base_lr : float
+        The lowest rate.
+    max_lr : float
+        The highest one.
+    step_size_up : int
+        At least 1.
+    step_size_down : int, optional
+        As `step_size_up` by default.
+    mode : str
+        "triangular"; "triangular2": the height halves with every cycle; "exp_range": it is multiplied by `gamma` at
+        every step.
+    gamma : float
+        Above 0 and at most 1, for "exp_range".
+
+    References
+    ----------
+    L. N. Smith, "Cyclical learning rates for training neural networks", WACV 2017.
+    """
+
+    def __init__(self, optimizer: Optimizer, base_lr: float, max_lr: float, step_size_up: int = 2000,
+                 step_size_down: int | None = None, mode: str = "triangular", gamma: float = 1.0):
+        if mode not in ("triangular", "triangular2", "exp_range"):
+            raise ValueError(f"CyclicLR: mode is {mode!r}, but must be 'triangular', 'triangular2' or 'exp_range'")
+        self.mode, self.base_lr = mode, real("CyclicLR: base_lr", base_lr, 0)
+        self.max_lr, self.gamma = real("CyclicLR: max_lr", max_lr, 0), _between("CyclicLR: gamma", gamma)
+        self.step_size_up = whole("CyclicLR: step_size_up", step_size_up, 1)
+        self.step_size_down = (self.step_size_up if step_size_down is None
+                               else whole("CyclicLR: step_size_down", step_size_down, 1))
+        super().__init__(optimizer)
+
+    def rate(self, base: float, t: int) -> float:
+        cycle, place = divmod(t, self.step_size_up + self.step_size_down)
+        up = place <= self.step_size_up
+        height = place / self.step_size_up if up else 1 - (place - self.step_size_up) / self.step_size_down
+        shrunk = {"triangular": 1.0, "triangular2": 0.5**cycle, "exp_range": self.gamma**t}[self.mode]
+        return self.base_lr + (self.max_lr - self.base_lr) * height * shrunk
 
 
 class ConstantLR(LRScheduler):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ops import pool
+from ..ops import lp_pool, pool
 from .spec import OpSpec, Sample, register
 
 
@@ -123,3 +123,26 @@ register(OpSpec("global_avg_pool2d", pool.global_avg_pool2d, lambda x: x.mean((2
 register(OpSpec("global_max_pool2d", pool.global_max_pool2d, lambda x: x.max((2, 3), keepdims=True), _samples(({},)),
                 gradients=(0,),
                 exact=True, peer="adaptive_max_pool2d"))
+
+
+def _lp_reference(x, norm_type, kernel_size, stride, axes=2):
+    """Windows that fit."""
+    windows = np.lib.stride_tricks.sliding_window_view(x, (kernel_size,) * axes, tuple(range(-axes, 0)))
+    taken = windows[(..., *[slice(None, None, stride)] * axes, *[slice(None)] * axes)]
+    return (taken**norm_type).sum(tuple(range(-axes, 0))) ** (1 / norm_type)
+
+
+def _positive(*cases):
+    """Values above 0, of which every power has a root."""
+    return lambda rng: [Sample((rng.uniform(0.2, 2, shape),), options) for shape, options in cases]
+
+
+register(OpSpec("lp_pool2d", lp_pool.lp_pool2d, _lp_reference,
+                _positive(((2, 3, 7, 8), {"norm_type": 2.0, "kernel_size": 3, "stride": 2}),
+                          ((3, 5, 6), {"norm_type": 3.0, "kernel_size": 2, "stride": 1}),
+                          ((2, 19, 4, 4), {"norm_type": 1.0, "kernel_size": 4, "stride": 4})),
+                gradients=(0,), tolerance=16))
+register(OpSpec("lp_pool1d", lp_pool.lp_pool1d, lambda x, **options: _lp_reference(x, axes=1, **options),
+                _positive(((2, 3, 17), {"norm_type": 2.0, "kernel_size": 3, "stride": 2}),
+                          ((3, 9), {"norm_type": 3.0, "kernel_size": 2, "stride": 1})),
+                gradients=(0,), tolerance=16))

@@ -171,3 +171,23 @@ def test_weight_norm(dim):
     for name, p in theirs.named_parameters():
         np.testing.assert_allclose(dict(ours.named_parameters())[name].grad.numpy(), p.grad.numpy(), rtol=1e-8,
                                    atol=1e-9)
+
+
+@pytest.mark.parametrize("p, kernel, stride, ceil_mode",
+                         list(itertools.product((2, 4, 1.0, float("inf")), (2, 3), (None, 2), (False, True))))
+def test_pooling_by_norms(p, kernel, stride, ceil_mode):
+    same(lambda x: F.lp_pool2d(x, p, kernel, stride, ceil_mode),
+         lambda x: TF.lp_pool2d(x, p, kernel, stride, ceil_mode),
+         (2, 3, 7, 8))
+    same(lambda x: F.lp_pool1d(x, p, kernel, stride, ceil_mode),
+         lambda x: TF.lp_pool1d(x, p, kernel, stride, ceil_mode),
+         (2, 3, 9))
+    same(nn.LPPool2d(p, (kernel, 1), stride, ceil_mode), torch.nn.LPPool2d(p, (kernel, 1), stride, ceil_mode),
+         (2, 3, 7, 8))
+
+
+def test_softmax_of_channels():
+    for shape in ((2, 3, 4, 5), (3, 4, 5)):
+        same(nn.Softmax2d(), torch.nn.Softmax2d(), shape)
+    with pytest.raises(ValueError, match="Softmax2d: x has shape"):
+        nn.Softmax2d()(fastnn.zeros(2, 3))

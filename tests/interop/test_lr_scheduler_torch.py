@@ -19,6 +19,10 @@ CASES = [
     ("OneCycleLR", dict(max_lr=0.7, total_steps=21, anneal_strategy="linear")),
     ("OneCycleLR", dict(max_lr=0.7, total_steps=20, pct_start=0.4, three_phase=True, div_factor=10.0,
                         final_div_factor=100.0)),
+    ("MultiplicativeLR", dict(lr_lambda=lambda t: 1 - 1 / (2 + t))), ("PolynomialLR", dict()),
+    ("PolynomialLR", dict(total_iters=8, power=2.5)), ("CyclicLR", dict(base_lr=0.1, max_lr=0.7, step_size_up=4)),
+    ("CyclicLR", dict(base_lr=0.2, max_lr=0.7, step_size_up=3, step_size_down=2, mode="triangular2")),
+    ("CyclicLR", dict(base_lr=0.2, max_lr=0.7, step_size_up=3, step_size_down=5, mode="exp_range", gamma=0.9)),
     ("LambdaLR", dict(lr_lambda=lambda t: 1 / (1 + t)))]
 
 
@@ -33,7 +37,7 @@ def optimizers():
 @pytest.mark.parametrize("name, options", CASES)
 def test_rates(name, options):
     ours, theirs = optimizers()
-    extra = {"cycle_momentum": False} if name == "OneCycleLR" else {}
+    extra = {"cycle_momentum": False} if name in ("OneCycleLR", "CyclicLR") else {}
     a = getattr(lr_scheduler, name)(ours, **options)
     b = getattr(torch.optim.lr_scheduler, name)(theirs, **options, **extra)
     for _ in range(19):
