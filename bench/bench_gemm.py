@@ -15,7 +15,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 # PyTorch brings an OpenMP runtime of its own. By default the waiting threads of one would spin for 12 ms on the other's
 # cores.
@@ -28,51 +28,16 @@ from timing import calls_for, conditions, in_turns, use_threads  # noqa: E402
 
 import fastnn  # noqa: E402
 from fastnn import _core  # noqa: E402
-from fastnn._core import launch  # noqa: E402
+from fastnn.testing import cases  # noqa: E402
+from fastnn.testing.shapes import LAYERS, SQUARES, Product  # noqa: E402
 
 torch = pytest.importorskip("torch")
 
 
-class Product(NamedTuple):
-    """One product: which pass, rows (or batch), inputs, outputs."""
-
-    which: str
-    batch: int
-    inputs: int
-    outputs: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.which}-{self.batch}x{self.inputs}x{self.outputs}"
-
-    @property
-    def flops(self) -> float:
-        return 2.0 * self.batch * self.inputs * self.outputs
-
-
-SQUARES = [Product("square", n, n, n) for n in (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)]
-LAYERS = [Product(which, batch, *sizes) for batch in (4, 64, 200) for sizes in ((784, 256), (256, 10), (784, 50))
-          for which in ("forward", "backward_input", "backward_weight")]
-
-
-def pair(product: Product) -> list[Callable[[], Any]]:
-    """The same product by fastnn and by PyTorch, each into memory of its own that it has used before."""
-    which, batch, inputs, outputs = product
-    rng = np.random.default_rng(0)
-    shapes = ((batch, inputs), (outputs, inputs), (outputs,), (batch, outputs))
-    x, weight, bias, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
-    fx, fw, fb, fdy = map(fastnn.tensor, (x, weight, bias, dy))
-    medium = fastnn.get_float32_matmul_precision() == "medium"
-    dtype = torch.bfloat16 if medium else torch.float32
-    tx, tw, tb, tdy = (torch.from_numpy(a).to(dtype, copy=True) for a in (x, weight, bias, dy))
-    shape = {"backward_input": (batch, inputs), "backward_weight": (outputs, inputs)}.get(which, (batch, outputs))
-    y, ty = fastnn.zeros(shape), torch.zeros(shape, dtype=tx.dtype)
-    return {
-        "square": [lambda: launch.matmul(fx, fw, out=y), lambda: torch.mm(tx, tw, out=ty)],
-        "forward": [lambda: launch.linear_forward(fx, fw, fb, out=y), lambda: torch.addmm(tb, tx, tw.t(), out=ty)],
-        "backward_input": [lambda: launch.linear_backward_input(fdy, fw, out=y), lambda: torch.mm(tdy, tw, out=ty)],
-        "backward_weight": [lambda: launch.linear_backward_weight(fdy, fx, out=y),
-                            lambda: torch.mm(tdy.t(), tx, out=ty)]}[which]
+def pair(shape: Product) -> list[Callable[[], Any]]:
+    """The same product by fastnn and by PyTorch."""
+    case = cases.product(shape)
+    return [case.ours, *case.peers(torch)]
 
 
 TOLERANCE = {"highest": 1e-5, "high": 1e-4, "medium": 2e-2}

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from peak import copy_bandwidth  # noqa: E402
-from timing import conditions, in_turns, use_threads  # noqa: E402
+from timing import conditions, copy_bandwidth, in_turns, use_threads  # noqa: E402
 
-import fastnn  # noqa: E402
 from fastnn.testing import check_forward, specs  # noqa: E402
+from fastnn.testing.cases import operation  # noqa: E402
 
 torch = pytest.importorskip("torch")
 CASES = [pytest.param(spec, sample, id=f"{spec.name}-{k}") for spec in specs().values() if spec.benchmarks
@@ -29,22 +28,15 @@ def test_op(benchmark: Any, request: pytest.FixtureRequest, spec: Any, sample: A
     threads = request.config.getoption("--threads")
     use_threads(threads)
     check_forward(spec, sample, "float32")
-    arrays = [a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype == np.float64 else a for a in sample.inputs]
-    ours = [fastnn.tensor(a) if isinstance(a, np.ndarray) else a for a in arrays]
-    functions = [lambda: spec.function(*ours, **sample.options)]
-    peer = getattr(torch.nn.functional, spec.peer or spec.name, None) or getattr(torch, spec.peer or spec.name, None)
-    if peer is not None and not sample.options:
-        theirs = [torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in arrays]
-        functions.append(lambda: peer(*theirs))
+    case = operation(spec, sample)
+    functions = [case.ours, *case.peers(torch)]
     turns = in_turns(functions, 0.3)
-    shapes = [np.shape(a) for a in arrays]
     benchmark.extra_info |= conditions()
     if len(functions) > 1:
         benchmark.extra_info["ratio"] = turns.ratio
-    if spec.flops:
-        benchmark.extra_info["gflops"] = spec.flops(*shapes, **sample.options) / turns.seconds[0] / 1e9
-    if spec.bytes:
-        size = spec.bytes(*shapes, **sample.options)
-        benchmark.extra_info["gigabytes_per_second"] = size / turns.seconds[0] / 1e9
-        benchmark.extra_info["copy_gigabytes_per_second"] = copy_bandwidth(size, threads)
+    if case.flops:
+        benchmark.extra_info["gflops"] = case.flops / turns.seconds[0] / 1e9
+    if case.bytes:
+        benchmark.extra_info["gigabytes_per_second"] = case.bytes / turns.seconds[0] / 1e9
+        benchmark.extra_info["copy_gigabytes_per_second"] = copy_bandwidth(int(case.bytes), threads)
     benchmark.pedantic(functions[0], rounds=5, warmup_rounds=1)

@@ -11,6 +11,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What to measure."""
-    parser.addoption("--networks", default="lenet5", help="names in shapes.py, separated by commas")
+    parser.addoption("--networks", default="lenet5", help="names in fastnn.testing.shapes, separated by commas")
     parser.addoption("--compiled", action="store_true", help="PyTorch's steps compete through torch.compile, too")
     parser.addoption("--threads", type=int, default=2, help="for fastnn and its peer")

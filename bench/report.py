@@ -56,7 +56,7 @@ def table(benchmarks: list[dict]) -> str:
         lines.append(f"Geometric mean over {title}: {mean:.2f} (least {min(ratios):.2f}, most {max(ratios):.2f}, "
                      f"{len(ratios)} cases).")
     lines += ["", "The peer is PyTorch, for scikit-learn's recipe scikit-learn. The share is that of the machine's "
-              "measured multiply-adds or, for operations bound by memory, of its copy bandwidth (bench/peak.py)."]
+              "measured multiply-adds or, for operations bound by memory, of its copy bandwidth (fastnn.testing.peak)."]
     return "\n".join(lines)
 
 

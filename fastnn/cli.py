@@ -1,4 +1,4 @@
-"""The command ``fastnn`` (also ``python -m fastnn``): train a named network, apply it, look at files and machine.
+"""The command ``fastnn`` (also ``python -m fastnn``): train a named network, apply it, look at files, time the machine.
 
 Exit status: 0 on success, 1 when something failed, 2 for wrong usage. Errors are one line on stderr;
 with ``--json`` stdout carries one JSON document and progress goes to stderr.
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options = _parser().parse_args(arguments)
+        options.is_program = arguments is None
     except SystemExit as stop:  # argparse has printed usage or help
         return int(stop.code or 0)
     try:
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     command(_inspect, "say what a file holds").add_argument("file", metavar="FILE", help="safetensors, .npy or IDX")
     command(_info, "say what runs here and why")
     command(_doctor, "try what training relies on")
+    _add_bench(command(_bench, "time named layers, products and operations here"))
     return parser
 
 
@@ -105,6 +107,22 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="folder for weights, history and learning curve "
                         "(default: runs/MODEL)")
     parser.add_argument("--force", action="store_true", help="overwrite files in --out")
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    """Options of ``fastnn bench``."""
+    from .bench import DEFAULT
+
+    parser.add_argument("--layers", metavar="NAMES", default=",".join(DEFAULT),
+                        help="networks (lenet5, alexnet, vgg16, googlenet, resnet18, resnet50, mobilenetv2), gemm, "
+                             "ops or stream (operations on data larger than the caches), separated by commas "
+                             "(default: %(default)s)")
+    parser.add_argument("--only", metavar="TEXT", default="", help="cases whose names contain this")
+    parser.add_argument("--threads", type=_number(int, 1), help="number of threads (default: as 'fastnn info' says)")
+    parser.add_argument("--seconds", type=_number(float, 0), default=0.2, help="for each case (default: %(default)s)")
+    parser.add_argument("--megabytes", type=_number(int, 1), default=64,
+                        help="how large the data of 'stream' is (default: %(default)s)")
+    parser.add_argument("--peers", action="store_true", help="time PyTorch beside, in turns")
 
 
 def _number(kind: Callable[[str], Any], least: float) -> Callable[[str], Any]:
@@ -145,6 +163,32 @@ def _doctor(options: argparse.Namespace) -> int:
         for subject, state, text in findings:
             print(f"{state:5} {subject + ':':17}{text}")
     return 0 if healthy else 1
+
+
+def _bench(options: argparse.Namespace) -> int:
+    """Time named layers, products and operations: GFLOP/s or, where memory bounds them, GB/s of the bytes that cannot
+    but be moved; the share of what this machine can do at best (multiply-adds in registers, copying as many bytes), and
+    the way the engine takes. With --peers also PyTorch's speed, and its time / fastnn's."""
+    from . import bench, set_num_threads
+
+    groups = bench.groups_of(options.layers)
+    torch = bench.torch_or_explain() if options.peers else None
+    if options.peers and options.is_program:
+        bench.start_anew_for_peers()
+    if options.threads is not None:
+        set_num_threads(options.threads)
+        if torch is not None:
+            torch.set_num_threads(options.threads)
+    rows, report = [], sys.stderr if options.json else sys.stdout
+    print(bench.header(options.peers), file=report, flush=True)
+    for row in bench.measure(groups, seconds=options.seconds, nbytes=options.megabytes << 20, torch=torch,
+                             only=options.only):
+        rows.append(row)
+        print(bench.line(row, options.peers), file=report, flush=True)
+    print(bench.summary(rows), file=report)
+    if options.json:
+        print(json.dumps([row._asdict() for row in rows], indent=2))
+    return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -368,3 +368,71 @@ def test_cifar10_trains_resnet20_on_augmented_images(capsys, tmp_path):
 def test_train_refuses_what_does_not_go_together(capsys, words, message):
     assert main(["train", *words]) == 1
     assert message in capsys.readouterr().err
+
+
+QUICK = ["--seconds", "0", "--threads", "1"]
+
+
+@pytest.fixture
+def same_threads():
+    before = fastnn.get_num_threads()
+    yield
+    fastnn.set_num_threads(before)
+
+
+def test_bench_prints_speed_share_and_way(capsys, same_threads):
+    assert main(["bench", "--layers", "lenet5,gemm", "--only", "forward", *QUICK]) == 0
+    head, *rows, last = capsys.readouterr().out.splitlines()
+    assert head.split() == ["group", "case", "ms", "speed", "of", "best", "way"]
+    assert [row.split()[:3] for row in rows[:2]] == [["lenet5", "conv1", "forward"], ["lenet5", "conv2", "forward"]]
+    assert rows[2].split()[:2] == ["gemm", "forward-4x784x256"] and "inner products" in rows[2]
+    assert all("GFLOP/s" in row for row in rows)
+    assert last == f"{fastnn._core.get_isa()}, 1 threads"
+
+
+def test_bench_as_json(capsys, same_threads):
+    assert main(["bench", "--layers", "ops, stream", "--only", "relu", "--megabytes", "1", "--json", *QUICK]) == 0
+    out, err = capsys.readouterr()
+    rows = json.loads(out)
+    assert {row["group"] for row in rows} == {"ops", "stream"} and "relu forward" in err
+    for row in rows:
+        assert row["milliseconds"] > 0 and row["rate"] > 0 and row["threads"] == 1 and row["ratio"] is None
+        assert row["unit"] == "GB/s" and row["share"] > 0 and row["isa"] == fastnn._core.get_isa()
+
+
+def test_every_benchmark_case_runs(same_threads):
+    from fastnn.testing.cases import GROUPS, cases_of
+
+    fastnn.set_num_threads(1)
+    for group in GROUPS:
+        names = [name for name, _ in cases_of(group, 1 << 20)]
+        assert names and len(set(names)) == len(names)
+    for _, make in cases_of("stream", 1 << 20):
+        case = make()
+        case.ours()
+        assert case.bytes > 900_000
+
+
+def test_bench_refuses_unknown_layers(capsys):
+    assert main(["bench", "--layers", "lenet5,lenet6"]) == 1
+    err = capsys.readouterr().err
+    assert "--layers: 'lenet6' is unknown; there are lenet5, alexnet, " in err and "gemm, ops, stream" in err
+    assert main(["bench", "--layers", ","]) == 1 and "names nothing" in capsys.readouterr().err
+    assert main(["bench", "--only", "no such case", "--layers", "lenet5"]) == 0
+    assert "no case has such a name" in capsys.readouterr().out
+    assert main(["bench", "--seconds", "-1"]) == 2
+
+
+def test_bench_without_pytorch_says_how_to_get_it(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["bench", "--peers", *QUICK]) == 1
+    assert "--peers needs PyTorch, which is not installed: pip install torch" in capsys.readouterr().err
+
+
+def test_bench_ends_cleanly_on_interrupt():
+    process = subprocess.Popen([sys.executable, "-m", "fastnn", "bench", "--layers", "vgg16"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()  # the header: it is at work
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and err == "fastnn: interrupted\n"

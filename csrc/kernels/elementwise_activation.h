@@ -40,11 +40,12 @@ INLINE vec within(vec x, real limit) { return vec_min(vec_set1(limit), vec_max(v
  * 1 - w above and w below, w = q - u exp(-u^2 / 2) / sqrt(2 pi)  (Hendrycks and Gimpel, 2016). */
 INLINE vec gelu(vec x) {
     vec u = bell_range(x);
-    return vec_fnma(u, vec_normal_tail(u, bell_in_range(u)), vec_max(vec_zero(), x));
+    return vec_fnma(u, normal_of(u).tail, vec_max(vec_zero(), x));
 }
 INLINE vec gelu_slope(vec x) {
-    vec u = bell_range(x), bell = bell_in_range(u);
-    vec w = vec_fnma(vec_mul(u, constant(0.3989422804014327)), bell, vec_normal_tail(u, bell));
+    vec u = bell_range(x);
+    normal of = normal_of(u);
+    vec w = vec_fnma(vec_mul(u, constant(0.3989422804014327)), of.bell, of.tail);
     return vec_select(vec_lt(x, vec_zero()), w, vec_sub(vec_set1(1), w));
 }
 UNARY(gelu_forward, gelu(x))

@@ -1,7 +1,7 @@
 /* vec_math.h: elementary functions on vectors, one text for all ISAs and both types, without branches.
  *
  *   vec_exp vec_expm1 vec_log vec_log1p vec_tanh vec_sigmoid vec_pow   vec_exp_sum(hi, lo) = exp(hi + lo)   vec_sincos_turns
- *   vec_bell(x) = exp(-x^2 / 2)   vec_normal_tail(u, bell): half of erfc(u / sqrt 2)
+ *   vec_bell(x) = exp(-x^2 / 2)   normal_of(u): half of erfc(u / sqrt 2), and the bell
  *
  * Largest errors in units in the last place, float32 and float64 alike, scalar included: exp 1.1, log 0.9, log1p 0.9, tanh 1.9,
  * sigmoid 1.9, pow 1.3, sin and cos 1.8 (sweeps as in tests/test_elementwise.py, of some 10^6 arguments each).
@@ -57,9 +57,10 @@ static const real exp_coefficients[] = {0.5f, 0.166665435f, 0.0416662805f, 0.008
 static const real log_coefficients[] = {0.400001526f, 0.285470873f, 0.234197423f};
 static const real sin_coefficients[] = {1.57079637f, -0.64596343f, 0.0796800256f, -0.00460162573f};
 static const real cos_coefficients[] = {1, -1.23370051f, 0.253669232f, -0.0208602864f, 0.000904015673f};
-#define NORMAL_SHIFT 4
-static const real normal_coefficients[] = {0.75528514f,    -0.60789657f,   0.3871369f,    -0.18652348f,   0.060403768f,
-                                           -0.007525006f,  -0.0035120915f, 0.0015695877f, 0.00017838755f, -0.00013242388f};
+static const real normal_numerator[] = {0.49999991f, 0.3529217f, 0.114342064f, 0.015822437f};
+static const real normal_denominator[] = {1, 1.50371706f, 0.9285688f, 0.2863310f, 0.039668646f};
+static const real half_exp_coefficients[] = {1.00000012f,   -0.49999985f,   0.124997228f, /* exp(-r / 2), |r| <= ln 2 */
+                                             -0.02083447f, 0.00261972682f, -0.000259300607f};
 #endif
 
 /* coefficient[0] + coefficient[1] x + ..., Horner's rule; the loop is unrolled, the count being constant. */
@@ -145,15 +146,37 @@ INLINE vec bell_range(vec x) { return vec_min(vec_set1(BELL_MAX), vec_abs(x)); }
 
 INLINE vec vec_bell(vec x) { return bell_in_range(bell_range(x)); }
 
-/* What the normal distribution holds above u >= 0: with k = NORMAL_SHIFT and r = 1 / (u + k), it is bell r P(1 - 2 k r),
- * where bell = bell_in_range(u) (the substitution is Shepherd and Laframboise's, Mathematics of Computation 36, 1981).
- * GELU, u times this, errs by at most 9 units in the last place, far out too, where 1 - erf would have no digit left.
- * A quotient by a reciprocal's estimate and Newton steps was slower on AVX-512: the division overlaps the rest. */
-INLINE vec vec_normal_tail(vec u, vec bell) {
-    vec r = vec_div(vec_set1(1), vec_add(u, vec_set1(NORMAL_SHIFT)));
+/* What the normal distribution holds above u, and exp(-u^2 / 2), 0 <= u <= BELL_MAX, for GELU. Both have digits left far out,
+ * where 1 - erf has none. */
+typedef struct {
+    vec tail, bell;
+} normal;
+
+#if REAL64
+/* With k = NORMAL_SHIFT and r = 1 / (u + k) the tail is bell r P(1 - 2 k r)  (the substitution is Shepherd and Laframboise's,
+ * Mathematics of Computation 36, 1981). GELU, u times this, errs by at most 9 units in the last place. */
+INLINE normal normal_of(vec u) {
+    vec bell = bell_in_range(u), r = vec_div(vec_set1(1), vec_add(u, vec_set1(NORMAL_SHIFT)));
     vec t = vec_fnma(r, vec_set1(2 * NORMAL_SHIFT), vec_set1(1));
-    return vec_mul(vec_mul(bell, r), POLYNOMIAL(normal_coefficients, t));
+    return (normal){vec_mul(vec_mul(bell, r), POLYNOMIAL(normal_coefficients, t)), bell};
 }
+#else
+/* The tail is bell P(u) / Q(u). Everything is as short as GELU beside a copy of its data needs: the exponential's argument keeps
+ * the factor of -1/2, its polynomial is added up in pairs, and the rounding error of u^2 stays. */
+INLINE normal normal_of(vec u) {
+    const real *p = normal_numerator, *q = normal_denominator, *c = half_exp_coefficients;
+    const vec magic = vec_set1(0x1.8p23f);
+    vec square = vec_mul(u, u), n = vec_sub(vec_fma(square, vec_set1(-0.7213475204444817f), magic), magic);
+    vec r = vec_fma(n, vec_set1(2 * LN2_LO), vec_fma(n, vec_set1(2 * LN2_HI), square));
+    vec low = vec_fma(r, vec_set1(c[1]), vec_set1(c[0])), middle = vec_fma(r, vec_set1(c[3]), vec_set1(c[2]));
+    vec high = vec_fma(r, vec_set1(c[5]), vec_set1(c[4])), r2 = vec_mul(r, r);
+    vec bell = vec_scale(vec_fma(r2, vec_fma(r2, high, middle), low), n);
+    vec above = vec_fma(vec_fma(vec_fma(u, vec_set1(p[3]), vec_set1(p[2])), u, vec_set1(p[1])), u, vec_set1(p[0]));
+    vec below = vec_fma(vec_fma(vec_fma(u, vec_set1(q[4]), vec_set1(q[3])), u, vec_set1(q[2])), u, vec_set1(q[1]));
+    below = vec_fma(below, u, vec_set1(q[0]));
+    return (normal){vec_mul(bell, vec_div(above, below)), bell};
+}
+#endif
 
 /* ---- logarithms ----
  * x = 2^k (1 + f), sqrt(1/2) <= 1 + f < sqrt(2); with s = f / (2 + f), z = s^2:

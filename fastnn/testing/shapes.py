@@ -1,4 +1,4 @@
-"""Every distinct convolution of the named networks, by name: what benchmarks and tuning measure."""
+"""Every distinct convolution of the named networks, and matrix products, by name: what benchmarks measure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,17 @@ class Conv(NamedTuple):
         return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
 
     def flops(self, batch: int) -> float:
-        """Floating-point operations of each of the three passes."""
+        """Floating-point operations of each of the three passes.
+
+        Parameters
+        ----------
+        batch : int
+            Images.
+
+        Returns
+        -------
+        float
+        """
         return 2.0 * batch * self.filters * self.out_size**2 * self.channels // self.groups * self.kernel**2
 
 
@@ -118,3 +128,27 @@ def _distinct(layers: Iterator[Conv]) -> list[Conv]:
 CONVOLUTIONS = {name: _distinct(layers()) for name, layers in {
     "lenet5": _lenet5, "alexnet": _alexnet, "vgg16": _vgg16, "googlenet": _googlenet, "resnet18": _resnet18,
     "resnet50": _resnet50, "mobilenetv2": _mobilenetv2}.items()}
+
+
+class Product(NamedTuple):
+    """One matrix product: "square", or one of a linear layer's passes; rows (or batch), inputs, outputs."""
+
+    which: str
+    batch: int
+    inputs: int
+    outputs: int
+
+    @property
+    def name(self) -> str:
+        """Such as "forward-64x784x256"."""
+        return f"{self.which}-{self.batch}x{self.inputs}x{self.outputs}"
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations."""
+        return 2.0 * self.batch * self.inputs * self.outputs
+
+
+SQUARES = [Product("square", n, n, n) for n in (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)]
+LAYERS = [Product(which, batch, *sizes) for batch in (4, 64, 200) for sizes in ((784, 256), (256, 10), (784, 50))
+          for which in ("forward", "backward_input", "backward_weight")]

@@ -1,6 +1,6 @@
 """What this machine can do at best: fused multiply-adds in registers, and copying memory. Reports give shares of it.
 
-    python bench/peak.py [--threads 2]
+    python -m fastnn.testing.peak [--threads 2]
 
 The multiply-adds run in a small C program, compiled for this very CPU: as many independent chains of the widest vectors
 as hide their latency, on every thread, without memory.
@@ -15,13 +15,17 @@ import shlex
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-import fastnn
-from fastnn import _core
-from fastnn._core import launch
+from .. import _core
+from .._core import launch
+from ..ops.create import zeros
+from ..random import rand
+from ..threads import num_threads
 
 PROGRAM = r"""
 #include <omp.h>
@@ -69,7 +73,17 @@ int main(void) {
 
 @functools.cache
 def gflops(threads: int) -> float | None:
-    """Most float32 operations a second, in 1e9, on `threads` threads; None without a compiler to measure it with."""
+    """Most float32 operations a second, in 1e9; None without a compiler to measure it with.
+
+    Parameters
+    ----------
+    threads : int
+        How many.
+
+    Returns
+    -------
+    float or None
+    """
     with tempfile.TemporaryDirectory() as folder:
         program = str(Path(folder, "peak"))
         Path(folder, "peak.c").write_text(PROGRAM)
@@ -86,21 +100,50 @@ def gflops(threads: int) -> float | None:
 
 @functools.cache
 def copy_bandwidth(nbytes: int, threads: int) -> float:
-    """1e9 bytes a second read and written by the faster of memcpy and our copy, for `nbytes` in all."""
-    n = max(nbytes // 8, 1)
-    source, target = fastnn.rand(n), fastnn.zeros(n)
-    from_, to = source.numpy(), target.numpy()
+    """1e9 bytes a second read and written by the faster of memcpy and our copy.
+
+    Parameters
+    ----------
+    nbytes : int
+        In all.
+    threads : int
+        For our copy.
+
+    Returns
+    -------
+    float
+    """
     best = float("inf")
-    with fastnn.num_threads(threads):
+    with num_threads(threads):
+        ways = copies(nbytes)
         for _ in range(15):
-            for copy in (lambda: np.copyto(to, from_), lambda: launch.copy(source, dtype=-1, out=target)):
+            for copy in ways:
                 start = time.perf_counter()
                 copy()
                 best = min(best, time.perf_counter() - start)
-    return 8 * n / best / 1e9
+    return max(nbytes, 8) / best / 1e9
+
+
+def copies(nbytes: int) -> list[Callable[[], Any]]:
+    """Two ways of copying on as many threads as are set: memcpy, and fastnn's, which may pass the caches by.
+
+    Parameters
+    ----------
+    nbytes : int
+        Read and written in all.
+
+    Returns
+    -------
+    list of callable
+    """
+    n = max(nbytes // 8, 1)
+    source, target = rand(n), zeros(n)
+    from_, to = source.numpy(), target.numpy()
+    return [lambda: np.copyto(to, from_), lambda: launch.copy(source, dtype=-1, out=target)]
 
 
 def main() -> None:
+    """Prints both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=_core.get_num_threads())
     threads = parser.parse_args().threads
