@@ -197,11 +197,30 @@ cdef class Program:
             return False
         if op.generator >= 0:
             self.check_generator(op, call, inputs)
-        if fnn_memory_holds_much():
+        if fnn_memory_holds_much() or self.meets_python(op, inputs, results):
             self.catch_up()
         if self.is_put_off:
             self.note_launch(op, call, inputs, results)
         return self.is_put_off
+
+    cdef bint meets_python(self, Op op, tuple inputs, tuple results):
+        """Whether putting the launch off could be noticed: it writes what Python sees through an array, reads an array that the step
+        made, which Python may change afterwards, or reads a generator's state, which counts the launches before."""
+        cdef Storage storage
+        cdef int k
+        for value in results:
+            if value is not None:
+                storage = (<TensorBase>value).storage
+                if storage.foreign != NULL or storage.exports > 0:
+                    return True
+        for k in range(len(inputs)):
+            if inputs[k] is not None:
+                storage = (<TensorBase>inputs[k]).storage
+                if storage.foreign != NULL and storage.serial >= self.first_serial:
+                    return True
+                if k != op.generator and self.numbers.get(storage.serial, -1) in self.random_counts:
+                    return True
+        return False
 
     cdef int check_generator(self, Op op, fnn_call *call, tuple inputs) except -1:
         cdef Storage storage = (<TensorBase>inputs[op.generator]).storage

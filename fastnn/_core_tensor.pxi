@@ -60,6 +60,7 @@ cdef class Storage:
     cdef readonly long long version  # counts writes in place; saved tensors are checked against it
     cdef object __weakref__
     cdef long long serial            # counts storages: what is older than a recording outlives its step
+    cdef int exports                 # buffers (NumPy views) through which Python sees it now
 
     def __cinit__(self):
         global next_serial
@@ -305,6 +306,7 @@ cdef class TensorBase:
             layout[d] = self.desc.stride[d] * <Py_ssize_t>fnn_itemsize(self.desc.dtype)
             layout[FNN_MAX_RANK + d] = self.desc.shape[d]
         Py_INCREF(self.storage)
+        self.storage.exports += 1
         layout[2 * FNN_MAX_RANK] = <Py_ssize_t><void *>self.storage
         buffer.buf = self.desc.data
         buffer.obj = self
@@ -319,7 +321,9 @@ cdef class TensorBase:
         buffer.internal = layout
 
     def __releasebuffer__(self, Py_buffer *buffer):
-        Py_DECREF(<object><void *>(<Py_ssize_t *>buffer.internal)[2 * FNN_MAX_RANK])
+        cdef Storage storage = <Storage><void *>(<Py_ssize_t *>buffer.internal)[2 * FNN_MAX_RANK]
+        storage.exports -= 1
+        Py_DECREF(storage)
         PyMem_Free(buffer.internal)
 
 

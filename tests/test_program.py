@@ -303,3 +303,26 @@ print(resident("VmHWM") - level)
 """
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert int(done.stdout) < 60, f"{done.stdout} MB more"
+
+
+def test_first_calls_show_python_what_eager_ones_do():
+    weight, buffer = fastnn.ones(3), np.ones(3, np.float32)
+    view, seen = weight.numpy(), []
+
+    def step(x):
+        launch.add(weight, x, out=weight)  # in place, under a NumPy view
+        seen.append(view.copy())
+        own = fastnn.from_numpy(buffer) * x
+        buffer[:] = 7  # after its use
+        fastnn.rand(1)
+        before = fastnn.random.default_generator.get_state()
+        buffer[:] = 1
+        return own, before
+
+    fastnn.manual_seed(3)
+    captured, x = fastnn.capture(step), fastnn.tensor(np.full(3, 2, np.float32))
+    for call in range(2):
+        own, before = captured(x)
+        np.testing.assert_array_equal(seen[-1], np.full(3, 3 + 2 * call))
+        np.testing.assert_array_equal(own.numpy(), np.full(3, 2))
+        assert before.tolist() == fastnn.random.default_generator.get_state().tolist()
