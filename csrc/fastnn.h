@@ -137,7 +137,7 @@ extern const fnn_driver fnn_elementwise;
 void fnn_follow(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n);
 void fnn_follow_all(const fnn_call *call);
 
-/* launch.c: the one door. infer: checks what is common to all ops, then the op's own infer. run: workspace, MXCSR, driver. */
+/* launch.c: the one door. infer: checks what is common to all ops, then the op's own infer. run: workspace, denormals, driver. */
 void fnn_launch_init(void); /* once, at import */
 unsigned fnn_scalar_inputs(int op); /* bit k: input k is a ":scalar" */
 int fnn_infer(fnn_call *call);
@@ -178,7 +178,7 @@ void fnn_set_thread_policy(int force);   /* 1: every loop of two chunks or more 
 int fnn_last_workers(void);              /* how many threads took part in the last parallel region */
 void fnn_forget_workers(void);           /* one, until the next region */
 int fnn_has_openmp(void);
-unsigned fnn_flush_on(void);             /* sets FTZ|DAZ, returns the previous control word */
+unsigned fnn_flush_on(void);             /* sets FTZ and DAZ, on AArch64 FZ; returns the previous control word */
 void fnn_flush_restore(unsigned state);
 
 /* ---- memory (memory.c) ------------------------------------------------------------------------------------------ */
