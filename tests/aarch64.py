@@ -76,13 +76,20 @@ class _Keeper(launches.Recorder):
         return self.op(*inputs, out=out, **attributes)
 
 
+def bytes_of(array):
+    """All bytes from an array's lowest to its highest, and where among them its first element lies."""
+    if array.size == 0:
+        return b"", 0
+    reach = [(n - 1) * step for n, step in zip(array.shape, array.strides)]
+    below, above = -sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
+    return ctypes.string_at(array.ctypes.data - below, below + above + array.itemsize), below
+
+
 def array_of(tensor):
-    """A copy of a tensor, with its strides where they are no copy's."""
+    """A copy of a tensor, with its strides."""
     view = np.asarray(memoryview(tensor.detach()))
-    low, high = np.lib.array_utils.byte_bounds(view) if view.size else (0, 0)
-    raw = np.frombuffer(ctypes.string_at(low, high - low), np.uint8)
-    first = view.__array_interface__["data"][0] - low if view.size else 0
-    return np.ndarray(view.shape, view.dtype, raw, first, view.strides) if view.size else np.array(view)
+    raw, first = bytes_of(view)
+    return np.ndarray(view.shape, view.dtype, raw, first, view.strides) if raw else np.array(view)
 
 
 # ---- which launches ----
@@ -197,9 +204,9 @@ class Writer:
         if array is None:
             return
         self.shape(array)
-        low, high = np.lib.array_utils.byte_bounds(array) if array.size else (0, 0)
-        self.integers(array.__array_interface__["data"][0] - low if array.size else 0, high - low)
-        self.bytes(ctypes.string_at(low, high - low))
+        raw, first = bytes_of(array)
+        self.integers(first, len(raw))
+        self.bytes(raw)
 
     def output(self, given, expected, scalar, vector):
         self.shape(np.array(scalar, order="C"))
