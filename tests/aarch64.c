@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SHOWN = 20, TEAM = 2 };
+enum { MAX_SHOWN = 20, TEAM = 2, GUARD = 64, GUARD_BYTE = 0xa5 };
 
 /* What a case asks of the bits: nothing; scalar x86's at the scalar level; AVX2's at the NEON level. */
 enum { SCALAR_BITS = 1, VECTOR_BITS = 2 };
@@ -143,12 +143,14 @@ typedef struct {
     int status;
 } attempt;
 
-/* Results start as NaN and as integers that no op gives, so that elements left out are seen; given ones as they are. */
+/* Results start as NaN and as integers that no op gives, so that elements left out are seen; given ones as they are.
+ * Behind them is a guard, which nothing may touch. */
 static void *new_result(fnn_tensor *t, const char *given) {
     ptrdiff_t low, high;
     fnn_bounds(t, &low, &high);
     const size_t size = fnn_itemsize(t->dtype), bytes = (size_t)(high - low + 1) * size;
-    char *block = fnn_alloc(bytes);
+    char *block = fnn_alloc(bytes + GUARD);
+    memset(block + bytes, GUARD_BYTE, GUARD);
     if (given) memcpy(block, given, bytes);
     else memset(block, 0xff, bytes);
     t->data = block - low * (ptrdiff_t)size;
@@ -171,8 +173,22 @@ static void run(void *context) {
     if (a->status) fail(c, "%s", call.message);
 }
 
+static void check_guard(const test_case *c, int k, const fnn_tensor *t) {
+    ptrdiff_t low, high;
+    fnn_bounds(t, &low, &high);
+    const unsigned char *guard = fnn_at(t->data, high + 1, t->dtype);
+    for (int i = 0; i < GUARD; i++)
+        if (guard[i] != GUARD_BYTE) {
+            fail(c, "output %d %s %s: written %d bytes beyond", k, fnn_dtype_name(t->dtype), fnn_shape_text(t), i + 1);
+            return;
+        }
+}
+
 static void finish(attempt *a) {
-    for (int k = 0; k < a->c->outputs; k++) fnn_free(a->blocks[k]);
+    for (int k = 0; k < a->c->outputs; k++) {
+        if (a->blocks[k]) check_guard(a->c, k, &a->out[k]);
+        fnn_free(a->blocks[k]);
+    }
 }
 
 /* ---- comparing ---- */
