@@ -69,6 +69,18 @@ void fnn_tile_pixels(const fnn_tile_source *s, ptrdiff_t image, ptrdiff_t row, p
         }
 }
 
+fnn_ahead fnn_ahead_of(const fnn_tile_source *s, const fnn_tiling *t, const fnn_tile_block *b, ptrdiff_t row, ptrdiff_t row_end,
+                       ptrdiff_t first, ptrdiff_t channels, ptrdiff_t calls) {
+    const fnn_image *map = &s->image;
+    if (b->cols < t->cols || map->h != s->w * map->w || (b->images > 1 && map->n != s->h * map->h)) return (fnn_ahead){0};
+    row = fnn_min(fnn_max(row, 0), s->h);
+    row_end = fnn_min(fnn_max(row_end, row), s->h);
+    const float *at = (const float *)map->data + b->image * map->n + row * map->h + first;
+    const ptrdiff_t pixels = ((b->images - 1) * s->h + row_end - row) * s->w;
+    const fnn_prefetch lines = fnn_prefetch_of(at, pixels, map->w * FLOAT, channels * FLOAT);
+    return (fnn_ahead){lines, fnn_ceil_div(lines.left, calls)};
+}
+
 fnn_tensor fnn_channels_last_of(fnn_staging *s, const fnn_tensor *t, int fill) {
     if (t->stride[1] == 1 || t->shape[1] == 1) return *t;
     fnn_tensor map;
@@ -86,9 +98,7 @@ typedef struct {
     const fnn_kernels *K;
     ptrdiff_t depth, width; /* channels read, written */
     ptrdiff_t first_row, first_col; /* of the input that the first tile reads */
-    ptrdiff_t height, breadth;      /* of the map written */
-    fnn_tile_source src;
-    fnn_image dst;
+    fnn_tile_source src, dst;
     fnn_tensor weight;
     int turned; /* backward_input: weights turned round, their two channel axes exchanged */
     const fnn_epilogue *epilogue;
@@ -103,7 +113,7 @@ typedef struct {
 
 static void plan_blocks(plan *p, ptrdiff_t images) {
     ptrdiff_t most = fnn_min(fnn_max(V_BYTES / (PLANES * FLOAT * p->depth), LEAST_TILES), MOST_TILES);
-    p->tiling = fnn_tiling_of(images, p->height, p->breadth, most);
+    p->tiling = fnn_tiling_of(images, p->dst.h, p->dst.w, most);
     for (p->splits = 1; p->tiling.blocks * p->splits < CHUNKS && p->width / (2 * p->splits) >= LEAST_WIDTH;)
         p->splits *= 2;
 }
@@ -116,9 +126,8 @@ static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn
                 .width = turned ? d->c : d->k,
                 .first_row = turned ? d->padding[0] - 2 : -d->padding[0],
                 .first_col = turned ? d->padding[2] - 2 : -d->padding[2],
-                .height = turned ? d->h : d->oh,
-                .breadth = turned ? d->w : d->ow,
                 .src = {.h = turned ? d->oh : d->h, .w = turned ? d->ow : d->w},
+                .dst = {.h = turned ? d->h : d->oh, .w = turned ? d->w : d->ow},
                 .weight = *call->in[1],
                 .turned = turned};
     plan_blocks(p, d->n);
@@ -182,12 +191,24 @@ static void transform_tiles(const plan *p, const fnn_tile_block *b, float *v) {
 }
 
 /* M of panels first .. end - 1. */
-static void multiply(const plan *p, ptrdiff_t tiles, ptrdiff_t first, ptrdiff_t end, const float *v, float *m) {
+static void multiply(const plan *p, ptrdiff_t tiles, ptrdiff_t first, ptrdiff_t end, const float *v, float *m, fnn_ahead *next,
+                     fnn_ahead *result) {
     for (ptrdiff_t plane = 0; plane < PLANES; plane++)
-        for (ptrdiff_t panel = first; panel < end; panel++)
+        for (ptrdiff_t panel = first; panel < end; panel++) {
+            fnn_ask_ahead(next);
+            fnn_ask_ahead(result);
             p->K->gemm_tile(tiles, fnn_min(PANEL, p->width - panel * PANEL), 1, p->depth, v + plane * p->v_plane, NULL,
                             p->pitch, 1, (const float *)p->u + panel * p->u_panel + plane * p->u_plane, NULL, PANEL,
                             m + plane * p->m_plane + (panel - first) * PANEL, p->m_pitch, 0);
+        }
+}
+
+/* What the next chunk reads, which the same worker takes. */
+static fnn_ahead ahead_of_next(const plan *p, ptrdiff_t chunk, ptrdiff_t calls) {
+    if (chunk + 1 >= p->tiling.blocks * p->splits) return (fnn_ahead){0};
+    const fnn_tile_block b = fnn_tile_block_of(&p->tiling, (chunk + 1) % p->tiling.blocks);
+    const ptrdiff_t row = b.row * OUTPUTS + p->first_row;
+    return fnn_ahead_of(&p->src, &p->tiling, &b, row, row + b.rows * OUTPUTS + 2, 0, p->depth, calls);
 }
 
 /* Channels from `first` on of the block's pixels. */
@@ -196,21 +217,21 @@ static void finish_tiles(const plan *p, const fnn_tile_block *b, ptrdiff_t first
     const fnn_epilogue none = {0}, *e = p->epilogue ? p->epilogue : &none;
     for (ptrdiff_t t = 0, image, row, col; t < b->tiles; t++) {
         fnn_tile_at(b, t, &image, &row, &col);
-        const ptrdiff_t at = image * p->dst.n + row * OUTPUTS * p->dst.h + col * OUTPUTS * p->dst.w + first;
-        p->K->winograd_output(channels, m + t * p->m_pitch, p->m_plane, fnn_min(OUTPUTS, p->height - row * OUTPUTS),
-                              fnn_min(OUTPUTS, p->breadth - col * OUTPUTS), (float *)p->dst.data + at, p->dst.h,
-                              p->dst.w, e->bias ? (const float *)e->bias + first : NULL,
+        const ptrdiff_t at = image * p->dst.image.n + row * OUTPUTS * p->dst.image.h + col * OUTPUTS * p->dst.image.w + first;
+        p->K->winograd_output(channels, m + t * p->m_pitch, p->m_plane, fnn_min(OUTPUTS, p->dst.h - row * OUTPUTS),
+                              fnn_min(OUTPUTS, p->dst.w - col * OUTPUTS), (float *)p->dst.image.data + at, p->dst.image.h,
+                              p->dst.image.w, e->bias ? (const float *)e->bias + first : NULL,
                               e->residual ? (const float *)e->residual + at : NULL, e->activation, bad);
     }
 }
 
 /* Calls behind this one take the rows of a block that has all their channels. */
 static void follow_rows(const plan *p, const fnn_tile_block *b) {
-    const ptrdiff_t row_end = fnn_min((b->row + b->rows) * OUTPUTS, p->height), col = b->col * OUTPUTS;
-    const ptrdiff_t cols = fnn_min((b->col + b->cols) * OUTPUTS, p->breadth) - col;
+    const ptrdiff_t row_end = fnn_min((b->row + b->rows) * OUTPUTS, p->dst.h), col = b->col * OUTPUTS;
+    const ptrdiff_t cols = fnn_min((b->col + b->cols) * OUTPUTS, p->dst.w) - col;
     for (ptrdiff_t i = b->image; i < b->image + b->images; i++)
         for (ptrdiff_t row = b->row * OUTPUTS; row < row_end; row++)
-            fnn_follow(p->leader, i * p->dst.n + row * p->dst.h + col * p->dst.w, cols * p->dst.w);
+            fnn_follow(p->leader, i * p->dst.image.n + row * p->dst.image.h + col * p->dst.image.w, cols * p->dst.image.w);
 }
 
 /* Neighbouring chunks share their part of U. */
@@ -220,11 +241,16 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const ptrdiff_t split = chunk / p->tiling.blocks, end = p->panels * (split + 1) / p->splits;
     float *v = scratch, *m = (float *)((char *)scratch + p->v_bytes);
     int bad = 0;
+    ptrdiff_t panel = p->panels * split / p->splits;
+    fnn_ahead next = ahead_of_next(p, chunk, PLANES * (end - panel));
     transform_tiles(p, &b, v);
-    for (ptrdiff_t panel = p->panels * split / p->splits; panel < end; panel += GROUP) {
-        const ptrdiff_t stop = fnn_min(panel + GROUP, end), first = panel * PANEL;
-        multiply(p, b.tiles, panel, stop, v, m);
-        finish_tiles(p, &b, first, fnn_min(stop * PANEL, p->width) - first, m, &bad);
+    for (ptrdiff_t stop; panel < end; panel = stop) {
+        stop = fnn_min(panel + GROUP, end);
+        const ptrdiff_t first = panel * PANEL, channels = fnn_min(stop * PANEL, p->width) - first;
+        fnn_ahead result = fnn_ahead_of(&p->dst, &p->tiling, &b, b.row * OUTPUTS, (b.row + b.rows) * OUTPUTS, first, channels,
+                                        PLANES * (stop - panel));
+        multiply(p, b.tiles, panel, stop, v, m, &next, &result);
+        finish_tiles(p, &b, first, channels, m, &bad);
     }
     if (bad) __atomic_store_n(p->bad, 1, __ATOMIC_RELAXED);
     else if (p->leader) follow_rows(p, &b);
@@ -325,7 +351,7 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     const fnn_tensor x = fnn_channels_last_of(&staging, call->in[0], 1);
     const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);
     p.src.image = fnn_image_of(&x);
-    p.dst = fnn_image_of(&y);
+    p.dst.image = fnn_image_of(&y);
     const int by_rows = call->follower && p.splits == 1 && y.data == call->out[0]->data && can_repeat_followers(call);
     if (by_rows) p.leader = call;
     fnn_parallel_for(call, p.panels * fnn_ceil_div(p.depth, PACK_DEPTH), (double)(p.panels * p.u_panel) * 0.3,

@@ -49,7 +49,7 @@ static inline void fnn_tile_at(const fnn_tile_block *b, ptrdiff_t index, ptrdiff
     *image = b->image + index / b->cols / b->rows;
 }
 
-/* A map to take tiles from; what lies outside is read from `zeros`, one for each channel. */
+/* A map of tiles; what lies outside is read from `zeros`, one for each channel. */
 typedef struct {
     fnn_image image;
     ptrdiff_t h, w;
@@ -59,6 +59,19 @@ typedef struct {
 /* The pixels of size x size from (row, col) on, channels from `channel` on. */
 void fnn_tile_pixels(const fnn_tile_source *s, ptrdiff_t image, ptrdiff_t row, ptrdiff_t col, int size,
                      ptrdiff_t channel, const void **pixel);
+
+/* Memory to be asked for while something else is computed, a share before each of `calls` products: what rows row ..
+ * row_end - 1 hold in channels first .. first + channels - 1, of images image .. image + images - 1. Nothing where the
+ * block has not whole rows, or pixels are not equally far apart. */
+typedef struct {
+    fnn_prefetch lines;
+    ptrdiff_t share;
+} fnn_ahead;
+
+fnn_ahead fnn_ahead_of(const fnn_tile_source *s, const fnn_tiling *t, const fnn_tile_block *b, ptrdiff_t row, ptrdiff_t row_end,
+                       ptrdiff_t first, ptrdiff_t channels, ptrdiff_t calls);
+
+static inline void fnn_ask_ahead(fnn_ahead *a) { fnn_prefetch_some(&a->lines, a->share); }
 
 /* A map with neighbouring channels: `t` itself, or room for one in N, H, W, C order, with `fill` a copy of `t`. */
 fnn_tensor fnn_channels_last_of(fnn_staging *s, const fnn_tensor *t, int fill);

@@ -81,6 +81,7 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
 typedef struct {
     ptrdiff_t first_c, c, first_k, k; /* the box: channels of x, of dy */
     float *v, *m, *u;
+    fnn_ahead next_x, next_dy;
 } target;
 
 static void transform_tiles(const gradient *p, const target *t, const fnn_tile_block *b) {
@@ -98,12 +99,23 @@ static void transform_tiles(const gradient *p, const target *t, const fnn_tile_b
     }
 }
 
-static void add_products(const gradient *p, const target *t, ptrdiff_t tiles, int accumulate) {
+/* Plans to ask for what a block reads. */
+static void plan_ahead(const gradient *p, target *t, ptrdiff_t block) {
+    const fnn_tile_block b = fnn_tile_block_of(&p->tiling, block);
+    const ptrdiff_t calls = PLANES * fnn_ceil_div(t->k, PANEL), top = b.row * OUTPUTS, bottom = top + b.rows * OUTPUTS;
+    t->next_x = fnn_ahead_of(&p->x, &p->tiling, &b, top + p->first_row, bottom + p->first_row + 2, t->first_c, t->c, calls);
+    t->next_dy = fnn_ahead_of(&p->dy, &p->tiling, &b, top, bottom, t->first_k, t->k, calls);
+}
+
+static void add_products(const gradient *p, target *t, ptrdiff_t tiles, int accumulate) {
     for (ptrdiff_t plane = 0; plane < PLANES; plane++)
-        for (ptrdiff_t k = 0; k < t->k; k += PANEL)
+        for (ptrdiff_t k = 0; k < t->k; k += PANEL) {
+            fnn_ask_ahead(&t->next_x);
+            fnn_ask_ahead(&t->next_dy);
             p->K->gemm_tile(t->c, fnn_min(PANEL, t->k - k), 1, tiles, t->v + plane * p->v_plane, NULL, 1, p->chunk_c,
                             t->m + plane * p->m_plane + k / PANEL * p->m_panel, NULL, PANEL,
                             t->u + plane * p->u_plane + k / PANEL * p->u_panel, PANEL, accumulate);
+        }
 }
 
 /* The sums, taken back, to their part. */
@@ -133,6 +145,7 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     for (ptrdiff_t i = begin; i < end; i++) {
         const fnn_tile_block b = fnn_tile_block_of(&p->tiling, i);
         transform_tiles(p, &t, &b);
+        if (i + 1 < end) plan_ahead(p, &t, i + 1);
         add_products(p, &t, b.tiles, i > begin);
     }
     store_part(p, &t, p->packed + part * p->part_size);
