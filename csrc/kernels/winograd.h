@@ -18,18 +18,21 @@
 
 enum { PATCH = FNN_WINOGRAD_PATCH, OUTPUTS = FNN_WINOGRAD_OUTPUTS, TAPS = 3 };
 
-/* B': 6 to 6. */
-INLINE void transform_input(const vec *d, vec *v) {
-    const vec a = constant(POINT_A), b = constant(POINT_B), a2 = constant(POINT_A2), b2 = constant(POINT_B2);
-    const vec sum = constant(POINT_A2 + POINT_B2), product = constant(POINT_A2 * POINT_B2);
-    const vec even_a = vec_fnma(b2, d[2], d[4]), odd_a = vec_fnma(b2, d[1], d[3]);
-    const vec even_b = vec_fnma(a2, d[2], d[4]), odd_b = vec_fnma(a2, d[1], d[3]);
-    v[0] = vec_fma(product, d[0], vec_fnma(sum, d[2], d[4]));
-    v[1] = vec_fma(a, odd_a, even_a);
-    v[2] = vec_fnma(a, odd_a, even_a);
-    v[3] = vec_fma(b, odd_b, even_b);
-    v[4] = vec_fnma(b, odd_b, even_b);
-    v[5] = vec_fma(product, d[1], vec_fnma(sum, d[3], d[5]));
+/* B': 6 to 6, the first three of them and the last three, which share nothing. */
+INLINE void transform_input_low(const vec *d, vec *v) {
+    const vec a = constant(POINT_A), b2 = constant(POINT_B2);
+    const vec even = vec_fnma(b2, d[2], d[4]), odd = vec_fnma(b2, d[1], d[3]);
+    v[0] = vec_fma(constant(POINT_A2 * POINT_B2), d[0], vec_fnma(constant(POINT_A2 + POINT_B2), d[2], d[4]));
+    v[1] = vec_fma(a, odd, even);
+    v[2] = vec_fnma(a, odd, even);
+}
+
+INLINE void transform_input_high(const vec *d, vec *v) {
+    const vec b = constant(POINT_B), a2 = constant(POINT_A2);
+    const vec even = vec_fnma(a2, d[2], d[4]), odd = vec_fnma(a2, d[1], d[3]);
+    v[0] = vec_fma(b, odd, even);
+    v[1] = vec_fnma(b, odd, even);
+    v[2] = vec_fma(constant(POINT_A2 * POINT_B2), d[1], vec_fnma(constant(POINT_A2 + POINT_B2), d[3], d[5]));
 }
 
 /* A': 6 to 4. */
@@ -78,29 +81,36 @@ INLINE void transform_weight_gradient(const vec *u, vec *g) {
     g[2] = vec_fma(constant(POINT_B2), sum_b, vec_fma(constant(POINT_A2), sum_a, u[5]));
 }
 
+/* Three columns of V: those of transform_input_high or low. So many fit into AVX-512's registers: with all six, storing
+ * what is half done costs as much as the arithmetic. */
+INLINE void input_columns(ptrdiff_t n, const void *const *pixel, ptrdiff_t j, real *v, ptrdiff_t plane, int high) {
+    vec half[PATCH][3];
+#pragma GCC unroll 6
+    for (int i = 0; i < PATCH; i++) {
+        vec d[PATCH];
+#pragma GCC unroll 6
+        for (int q = high; q < PATCH - 1 + high; q++) d[q] = load_lanes((const real *)pixel[i * PATCH + q] + j, n);
+        if (high) transform_input_high(d, half[i]);
+        else transform_input_low(d, half[i]);
+    }
+#pragma GCC unroll 3
+    for (int q = 0; q < 3; q++) {
+        vec d[PATCH], all[PATCH];
+#pragma GCC unroll 6
+        for (int i = 0; i < PATCH; i++) d[i] = half[i][q];
+        transform_input_low(d, all);
+        transform_input_high(d, all + 3);
+#pragma GCC unroll 6
+        for (int i = 0; i < PATCH; i++) vec_store(v + (i * PATCH + 3 * high + q) * plane, all[i]);
+    }
+}
+
 /* winograd_input: v = B'dB for one tile: 36 planes, `plane` elements apart, of `channels` values each, from 36 input
  * pixels (row by row) with neighbouring channels. v's last vector is written whole. */
 static void winograd_input_kernel(ptrdiff_t channels, const void *const *pixel, void *to, ptrdiff_t plane) {
     for (ptrdiff_t j = 0; j < channels; j += LANES) {
-        const ptrdiff_t n = channels - j;
-        real *v = (real *)to + j;
-        vec half[PATCH][PATCH];
-#pragma GCC unroll 6
-        for (int i = 0; i < PATCH; i++) {
-            vec d[PATCH];
-#pragma GCC unroll 6
-            for (int q = 0; q < PATCH; q++) d[q] = load_lanes((const real *)pixel[i * PATCH + q] + j, n);
-            transform_input(d, half[i]);
-        }
-#pragma GCC unroll 6
-        for (int q = 0; q < PATCH; q++) {
-            vec d[PATCH], all[PATCH];
-#pragma GCC unroll 6
-            for (int i = 0; i < PATCH; i++) d[i] = half[i][q];
-            transform_input(d, all);
-#pragma GCC unroll 6
-            for (int i = 0; i < PATCH; i++) vec_store(v + (i * PATCH + q) * plane, all[i]);
-        }
+        input_columns(channels - j, pixel, j, (real *)to + j, plane, 0);
+        input_columns(channels - j, pixel, j, (real *)to + j, plane, 1);
     }
 }
 
@@ -148,7 +158,9 @@ static void winograd_output_kernel(ptrdiff_t channels, const void *m, ptrdiff_t 
             for (int i = 0; i < OUTPUTS; i++) half[i][q] = y[i];
         }
         const vec add = bias ? load_lanes((const real *)bias + j, n) : vec_zero();
-        for (ptrdiff_t i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int i = 0; i < OUTPUTS; i++) {
+            if (i >= rows) break;
             vec y[OUTPUTS];
             transform_output(half[i], y);
 #pragma GCC unroll 4

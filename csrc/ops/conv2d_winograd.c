@@ -18,8 +18,8 @@ enum {
     PANEL = FNN_WINOGRAD_PANEL,
     PLACES = 9,
     FLOAT = 4,
-    MOST_TILES = 56,
-    LEAST_TILES = 28,
+    MOST_TILES = 64,
+    LEAST_TILES = 32,
     V_BYTES = 384 << 10,  /* of a block of tiles, unless that is fewer than LEAST_TILES */
     GROUP = 2,            /* panels multiplied before their products are taken back */
     PACK_DEPTH = 64,      /* channels whose weights are transformed together */
@@ -69,10 +69,11 @@ void fnn_tile_pixels(const fnn_tile_source *s, ptrdiff_t image, ptrdiff_t row, p
         }
 }
 
-fnn_ahead fnn_ahead_of(const fnn_tile_source *s, const fnn_tiling *t, const fnn_tile_block *b, ptrdiff_t row, ptrdiff_t row_end,
-                       ptrdiff_t first, ptrdiff_t channels, ptrdiff_t calls) {
+fnn_ahead fnn_ahead_of(const fnn_tile_source *s, const fnn_tiling *t, const fnn_tile_block *b, ptrdiff_t row,
+                       ptrdiff_t row_end, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t calls) {
     const fnn_image *map = &s->image;
-    if (b->cols < t->cols || map->h != s->w * map->w || (b->images > 1 && map->n != s->h * map->h)) return (fnn_ahead){0};
+    if (b->cols < t->cols || map->h != s->w * map->w) return (fnn_ahead){0};
+    if (b->images > 1 && map->n != s->h * map->h) return (fnn_ahead){0};
     row = fnn_min(fnn_max(row, 0), s->h);
     row_end = fnn_min(fnn_max(row_end, row), s->h);
     const float *at = (const float *)map->data + b->image * map->n + row * map->h + first;
@@ -148,7 +149,8 @@ static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn
 
 /* ---- weights ---- */
 
-/* `cols` columns (channels written) from `first` on, `count` rows (channels read) from `from` on, as [place][row][col]. */
+/* `cols` columns (channels written) from `first` on, `count` rows (channels read) from `from` on, as
+ * [place][row][col]. */
 static void gather_weights(const plan *p, ptrdiff_t first, ptrdiff_t cols, ptrdiff_t from, ptrdiff_t count, float *g) {
     const ptrdiff_t *stride = p->weight.stride;
     const ptrdiff_t width_stride = stride[p->turned ? 1 : 0], depth_stride = stride[p->turned ? 0 : 1];
@@ -191,8 +193,8 @@ static void transform_tiles(const plan *p, const fnn_tile_block *b, float *v) {
 }
 
 /* M of panels first .. end - 1. */
-static void multiply(const plan *p, ptrdiff_t tiles, ptrdiff_t first, ptrdiff_t end, const float *v, float *m, fnn_ahead *next,
-                     fnn_ahead *result) {
+static void multiply(const plan *p, ptrdiff_t tiles, ptrdiff_t first, ptrdiff_t end, const float *v, float *m,
+                     fnn_ahead *next, fnn_ahead *result) {
     for (ptrdiff_t plane = 0; plane < PLANES; plane++)
         for (ptrdiff_t panel = first; panel < end; panel++) {
             fnn_ask_ahead(next);
@@ -214,24 +216,26 @@ static fnn_ahead ahead_of_next(const plan *p, ptrdiff_t chunk, ptrdiff_t calls) 
 /* Channels from `first` on of the block's pixels. */
 static void finish_tiles(const plan *p, const fnn_tile_block *b, ptrdiff_t first, ptrdiff_t channels, const float *m,
                          int *bad) {
-    const fnn_epilogue none = {0}, *e = p->epilogue ? p->epilogue : &none;
+    const fnn_epilogue *e = p->epilogue;
+    const fnn_image *y = &p->dst.image;
     for (ptrdiff_t t = 0, image, row, col; t < b->tiles; t++) {
         fnn_tile_at(b, t, &image, &row, &col);
-        const ptrdiff_t at = image * p->dst.image.n + row * OUTPUTS * p->dst.image.h + col * OUTPUTS * p->dst.image.w + first;
+        const ptrdiff_t at = image * y->n + row * OUTPUTS * y->h + col * OUTPUTS * y->w + first;
         p->K->winograd_output(channels, m + t * p->m_pitch, p->m_plane, fnn_min(OUTPUTS, p->dst.h - row * OUTPUTS),
-                              fnn_min(OUTPUTS, p->dst.w - col * OUTPUTS), (float *)p->dst.image.data + at, p->dst.image.h,
-                              p->dst.image.w, e->bias ? (const float *)e->bias + first : NULL,
+                              fnn_min(OUTPUTS, p->dst.w - col * OUTPUTS), (float *)y->data + at, y->h, y->w,
+                              e->bias ? (const float *)e->bias + first : NULL,
                               e->residual ? (const float *)e->residual + at : NULL, e->activation, bad);
     }
 }
 
 /* Calls behind this one take the rows of a block that has all their channels. */
 static void follow_rows(const plan *p, const fnn_tile_block *b) {
+    const fnn_image *y = &p->dst.image;
     const ptrdiff_t row_end = fnn_min((b->row + b->rows) * OUTPUTS, p->dst.h), col = b->col * OUTPUTS;
     const ptrdiff_t cols = fnn_min((b->col + b->cols) * OUTPUTS, p->dst.w) - col;
     for (ptrdiff_t i = b->image; i < b->image + b->images; i++)
         for (ptrdiff_t row = b->row * OUTPUTS; row < row_end; row++)
-            fnn_follow(p->leader, i * p->dst.image.n + row * p->dst.image.h + col * p->dst.image.w, cols * p->dst.image.w);
+            fnn_follow(p->leader, i * y->n + row * y->h + col * y->w, cols * y->w);
 }
 
 /* Neighbouring chunks share their part of U. */
@@ -247,8 +251,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     for (ptrdiff_t stop; panel < end; panel = stop) {
         stop = fnn_min(panel + GROUP, end);
         const ptrdiff_t first = panel * PANEL, channels = fnn_min(stop * PANEL, p->width) - first;
-        fnn_ahead result = fnn_ahead_of(&p->dst, &p->tiling, &b, b.row * OUTPUTS, (b.row + b.rows) * OUTPUTS, first, channels,
-                                        PLANES * (stop - panel));
+        fnn_ahead result = fnn_ahead_of(&p->dst, &p->tiling, &b, b.row * OUTPUTS, (b.row + b.rows) * OUTPUTS, first,
+                                        channels, PLANES * (stop - panel));
         multiply(p, b.tiles, panel, stop, v, m, &next, &result);
         finish_tiles(p, &b, first, channels, m, &bad);
     }
@@ -269,8 +273,10 @@ static int is_possible(const fnn_call *call, const fnn_conv_dims *d) {
 static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     const int turned = pass == FNN_CONV_BACKWARD_INPUT;
     const ptrdiff_t lanes = fnn_kernels_of(FNN_FLOAT32)->lanes;
-    const ptrdiff_t rows = fnn_ceil_div(turned ? d->h : d->oh, OUTPUTS), cols = fnn_ceil_div(turned ? d->w : d->ow, OUTPUTS);
-    const double tiles = (double)(d->n * rows * cols), c = (double)fnn_round_up(d->c, lanes), k = (double)fnn_round_up(d->k, lanes);
+    const ptrdiff_t rows = fnn_ceil_div(turned ? d->h : d->oh, OUTPUTS);
+    const ptrdiff_t cols = fnn_ceil_div(turned ? d->w : d->ow, OUTPUTS);
+    const double tiles = (double)(d->n * rows * cols);
+    const double c = (double)fnn_round_up(d->c, lanes), k = (double)fnn_round_up(d->k, lanes);
     const double weights = pass == FNN_CONV_BACKWARD_WEIGHT ? 0.6 : 1.7;
     return PLANES * tiles * c * k + 190 * tiles * (c + k) + weights * (double)lanes * PLANES * c * k;
 }

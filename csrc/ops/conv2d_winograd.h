@@ -68,8 +68,8 @@ typedef struct {
     ptrdiff_t share;
 } fnn_ahead;
 
-fnn_ahead fnn_ahead_of(const fnn_tile_source *s, const fnn_tiling *t, const fnn_tile_block *b, ptrdiff_t row, ptrdiff_t row_end,
-                       ptrdiff_t first, ptrdiff_t channels, ptrdiff_t calls);
+fnn_ahead fnn_ahead_of(const fnn_tile_source *s, const fnn_tiling *t, const fnn_tile_block *b, ptrdiff_t row,
+                       ptrdiff_t row_end, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t calls);
 
 static inline void fnn_ask_ahead(fnn_ahead *a) { fnn_prefetch_some(&a->lines, a->share); }
 

@@ -103,7 +103,8 @@ static void transform_tiles(const gradient *p, const target *t, const fnn_tile_b
 static void plan_ahead(const gradient *p, target *t, ptrdiff_t block) {
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, block);
     const ptrdiff_t calls = PLANES * fnn_ceil_div(t->k, PANEL), top = b.row * OUTPUTS, bottom = top + b.rows * OUTPUTS;
-    t->next_x = fnn_ahead_of(&p->x, &p->tiling, &b, top + p->first_row, bottom + p->first_row + 2, t->first_c, t->c, calls);
+    t->next_x = fnn_ahead_of(&p->x, &p->tiling, &b, top + p->first_row, bottom + p->first_row + 2, t->first_c, t->c,
+                             calls);
     t->next_dy = fnn_ahead_of(&p->dy, &p->tiling, &b, top, bottom, t->first_k, t->k, calls);
 }
 
@@ -122,7 +123,8 @@ static void add_products(const gradient *p, target *t, ptrdiff_t tiles, int accu
 static void store_part(const gradient *p, const target *t, float *part) {
     int bad = 0;
     for (ptrdiff_t k = 0; k < t->k; k += PANEL) {
-        float *panel = part + ((t->first_k + k) / PANEL * PLACES * p->c + t->first_c) * PANEL, *u = t->u + k / PANEL * p->u_panel;
+        const float *u = t->u + k / PANEL * p->u_panel;
+        float *panel = part + ((t->first_k + k) / PANEL * PLACES * p->c + t->first_c) * PANEL;
         const ptrdiff_t cols = fnn_min(PANEL, t->k - k);
         if (cols == PANEL)
             p->K->winograd_weight_gradient(t->c * PANEL, u, p->u_plane, panel, p->c * PANEL, &bad);
@@ -198,7 +200,8 @@ int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     const fnn_tensor x = fnn_channels_last_of(&staging, call->in[1], 1);
     p.dy.image = fnn_image_of(&dy);
     p.x.image = fnn_image_of(&x);
-    fnn_parallel_for(call, p.parts * p.c_chunks * p.k_chunks, fnn_winograd_cost(d, FNN_CONV_BACKWARD_WEIGHT), run_chunk, &p);
+    fnn_parallel_for(call, p.parts * p.c_chunks * p.k_chunks, fnn_winograd_cost(d, FNN_CONV_BACKWARD_WEIGHT), run_chunk,
+                     &p);
     if (bad) return 0;
     fnn_parallel_for(call, p.panels, (double)(p.parts * p.part_size), combine_panel, &p);
     return 1;
