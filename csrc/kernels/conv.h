@@ -87,12 +87,15 @@ static void conv_combine_kernel(ptrdiff_t inner, ptrdiff_t outer, ptrdiff_t cols
     }
 }
 
-/* conv_clear: dst (rows x cols) = 0. */
-static void conv_clear_kernel(ptrdiff_t rows, ptrdiff_t cols, void *to, ptrdiff_t dst_row, ptrdiff_t dst_col) {
+/* conv_fill: rows of dst (rows x cols) = row; NULL: 0. */
+static void conv_fill_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *row, void *to, ptrdiff_t dst_row,
+                             ptrdiff_t dst_col) {
+    const real *from = row;
     for (ptrdiff_t i = 0; i < rows; i++) {
         real *q = (real *)to + i * dst_row;
-        if (dst_col == 1) memset(q, 0, (size_t)cols * sizeof(real));
+        if (dst_col == 1 && from) memcpy(q, from, (size_t)cols * sizeof(real));
+        else if (dst_col == 1) memset(q, 0, (size_t)cols * sizeof(real));
         else
-            for (ptrdiff_t j = 0; j < cols; j++) q[j * dst_col] = 0;
+            for (ptrdiff_t j = 0; j < cols; j++) q[j * dst_col] = from ? from[j] : 0;
     }
 }

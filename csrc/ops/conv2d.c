@@ -106,6 +106,10 @@ static int backward_input_dims(fnn_call *call, fnn_conv_dims *d) {
         (status = read_attributes(call, call->attr.i + 2, d)) ||
         (status = check_channels(call, d, weight->shape[1] * d->groups, weight->shape[0], weight->shape[1])))
         return status;
+    const fnn_tensor *bias = call->in[2];
+    if (bias && (bias->rank != 1 || bias->shape[0] != d->c * d->groups))
+        return fnn_fail(call, FNN_VALUE_ERROR, "'bias' has shape %s, but must have shape (%td,), one for each channel",
+                        fnn_shape_text(bias), d->c * d->groups);
     d->n = dy->shape[0], d->h = call->attr.i[0], d->w = call->attr.i[1], d->r = weight->shape[2],
     d->s = weight->shape[3];
     if (d->h < 0 || d->w < 0)
@@ -268,6 +272,14 @@ static size_t bias_bytes(const fnn_call *call) {
     return bias ? (size_t)fnn_round_up(bias->shape[0] * (ptrdiff_t)fnn_itemsize(bias->dtype), 64) : 0;
 }
 
+/* The bias as a row of its own, if there is one. */
+static fnn_epilogue take_bias(const fnn_call *call, char *memory) {
+    const fnn_tensor *bias = call->in[2];
+    if (!bias) return (fnn_epilogue){0};
+    fnn_kernels_of(bias->dtype)->conv_pack(1, bias->shape[0], 1, bias->data, bias->stride[0], 1, memory, NULL, 1);
+    return (fnn_epilogue){.bias = memory};
+}
+
 static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
     fnn_call copy = *call;
     fnn_conv_dims d;
@@ -290,12 +302,8 @@ int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
     plan_forward(call, &d, &w, &c);
     char *memory = call->shared;
     fnn_epilogue finish = epilogue ? *epilogue : (fnn_epilogue){0};
-    const fnn_tensor *bias = call->in[2];
-    if (bias) {
-        w.K->conv_pack(1, bias->shape[0], 1, bias->data, bias->stride[0], 1, memory, NULL, 1);
-        finish.bias = memory;
-        memory += bias_bytes(call);
-    }
+    if (call->in[2]) finish.bias = take_bias(call, memory).bias;
+    memory += bias_bytes(call);
     if (finish.bias || finish.residual || finish.activation) c.epilogue = &finish;
     fnn_conv_weight_pack(call, &w, memory + fnn_correlate_bytes(&c), NULL, NULL);
     fnn_correlate(call, &c, 1, memory);
@@ -309,7 +317,8 @@ static int forward_run(fnn_call *call) {
 const fnn_driver fnn_conv2d_forward = {
     .infer = forward_infer, .workspace = forward_workspace, .cost = forward_cost, .run = forward_run};
 
-/* ---- conv2d_backward_input: dx (n, groups*c, h, w) <- dy (n, groups*k, oh, ow), weight (groups*k, c, r, s) ---- */
+/* ---- conv2d_backward_input: dx (n, groups*c, h, w) <- dy (n, groups*k, oh, ow), weight (groups*k, c, r, s),
+ * bias? (groups*c), which a transposed convolution adds ---- */
 
 static int backward_input_infer(fnn_call *call) {
     fnn_conv_dims d;
@@ -331,7 +340,7 @@ static size_t phases_bytes(const fnn_conv_dims *d) {
     return (size_t)fnn_round_up(count_phases(d) * (ptrdiff_t)sizeof(fnn_correlation), 64);
 }
 
-/* shared: [orders][packed weights][phases][their offsets] */
+/* shared: [orders][bias][packed weights][phases][their offsets] */
 static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     fnn_call copy = *call;
     fnn_conv_dims d;
@@ -339,7 +348,7 @@ static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     fnn_correlation c;
     if (fnn_numel(call->out[0]) == 0) return;
     backward_input_dims(&copy, &d);
-    ws->shared = order_bytes(&d) + phases_bytes(&d);
+    ws->shared = order_bytes(&d) + bias_bytes(call) + phases_bytes(&d);
     for (ptrdiff_t i = 0, wide = fnn_min(d.stride[1], d.w), n = count_phases(&d); i < n; i++) {
         plan_phase(call, &d, i / wide, i % wide, &w, &c);
         ws->shared += fnn_correlate_bytes(&c);
@@ -361,13 +370,16 @@ static int backward_input_run(fnn_call *call) {
     order_by_phase(&d, 0, order);
     order_by_phase(&d, 1, order + d.r);
     plan_common(call->in[1], &d, 1, &w, &first);
-    char *packed = (char *)call->shared + order_bytes(&d), *after = packed + fnn_conv_weight_bytes(&w);
+    char *row = (char *)call->shared + order_bytes(&d), *packed = row + bias_bytes(call);
+    const fnn_epilogue finish = take_bias(call, row);
+    char *after = packed + fnn_conv_weight_bytes(&w);
     fnn_correlation *phases = (fnn_correlation *)after;
     fnn_conv_weight_pack(call, &w, packed, order, order + d.r);
     ptrdiff_t wide = fnn_min(d.stride[1], d.w), count = count_phases(&d);
     for (ptrdiff_t i = 0; i < count; i++) {
         plan_phase(call, &d, i / wide, i % wide, &same, &phases[i]);
         phases[i].weight = &w;
+        if (finish.bias) phases[i].epilogue = &finish;
     }
     fnn_correlate(call, phases, count, after + phases_bytes(&d));
     return FNN_OK;

@@ -451,11 +451,11 @@ static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scrat
     if (c->leader) follow_rows(c, &b);
 }
 
-/* No tap reaches these outputs: a phase of backward_input that the kernel never touched. */
-static void clear_image(const fnn_correlation *c, ptrdiff_t image) {
+/* No tap reaches these outputs, a phase of backward_input that the kernel never touched: the bias, or zeros. */
+static void fill_image(const fnn_correlation *c, ptrdiff_t image) {
     for (ptrdiff_t i = 0; i < c->h.out; i++)
-        c->K->conv_clear(c->w.out, c->groups * c->width, fnn_at(c->dst.data, image * c->dst.n + i * c->dst.h, c->dtype),
-                         c->dst.w, c->dst.c);
+        c->K->conv_fill(c->w.out, c->groups * c->width, c->epilogue ? c->epilogue->bias : NULL,
+                        fnn_at(c->dst.data, image * c->dst.n + i * c->dst.h, c->dtype), c->dst.w, c->dst.c);
 }
 
 /* Tables of where gemm_tile's operands start, from `memory` on. */
@@ -498,7 +498,7 @@ static void correlate_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t index = chunk / all->count;
     if (index >= chunks_of(c)) return;
     if (c->batch) compute_chunk(c, index, scratch);
-    else clear_image(c, index);
+    else fill_image(c, index);
 }
 
 void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count, void *memory) {

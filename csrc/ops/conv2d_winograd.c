@@ -335,7 +335,7 @@ static int can_repeat_followers(const fnn_call *call) {
 }
 
 static const void *dense_bias(const plan *p, void *copy) {
-    const fnn_tensor *bias = p->turned ? NULL : p->call->in[2];
+    const fnn_tensor *bias = p->call->in[2];
     if (bias) p->K->conv_pack(1, p->width, 1, bias->data, bias->stride[0], 1, copy, NULL, 1);
     return bias ? copy : NULL;
 }

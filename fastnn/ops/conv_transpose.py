@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .._core import launch, record
 from ..checks import pair
 from .conv import flat, sequence, sides, single
-from .shape import pad, reshape, unsqueeze
+from .shape import pad, unsqueeze
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -74,11 +74,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     if min(size) < 1:
         raise ValueError(f"{name}: the result would be {size[0]} x {size[1]}: padding {padding!r} cuts off all of it")
     options = {"stride": stride, "padding": edges, "dilation": dilation, "groups": groups}
-    y = launch.conv2d_backward_input(x, weight, input=size, **options)
-    if bias is not None:
-        if bias.shape != (y.shape[1],):
-            raise ValueError(f"{name}: bias has shape {bias.shape}, but must be ({y.shape[1]},)")
-        launch.add(y, reshape(bias.detach(), (1, -1, 1, 1)), out=y)
+    y = launch.conv2d_backward_input(x, weight, bias, input=size, **options)
     return record(_conv_transpose2d_backward, (x, weight, bias), y, (x, weight), options)
 
 
