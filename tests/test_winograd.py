@@ -68,6 +68,16 @@ def test_the_error_is_at_most_six_times_that_of_direct_sums(isa, n, c, k, h, w):
         assert least < error <= 6 * least, f"{name} of {case} on {isa}: {error / least:.1f} times direct's error"
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n, size", [(1, 4), (2, 4), (1, 7), (9, 4), (2, 7)])
+def test_auto_keeps_that_bound_on_small_maps(isa, n, size):
+    _core.set_isa(isa)
+    case = case_of(n, n=n, c=256, k=128, h=size, w=size, padding=(1, 1, 1, 1), bias=False)
+    direct, auto = (errors(case, run(case, a)) for a in ("direct", "auto"))
+    for name, (least, _), (error, _) in zip(NAMES, direct, auto):
+        assert error <= 6 * least, f"{name} of {case} on {isa}: {error / least:.1f} times direct's error"
+
+
 @pytest.mark.parametrize("sizes", [
     dict(n=3, c=64, k=64, h=30, w=30),                                  # blocks of rows
     dict(n=1, c=40, k=33, h=6, w=400),                                  # blocks of columns

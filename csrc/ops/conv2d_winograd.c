@@ -25,6 +25,7 @@ enum {
     PACK_DEPTH = 64,      /* channels whose weights are transformed together */
     CHUNKS = 16,
     LEAST_CHANNELS = 16,  /* with fewer, transforms outweigh products */
+    LEAST_TILES_OF_GRADIENT = 8, /* a direct sum over fewer pixels errs so little that this way errs six times as much */
     LEAST_WIDTH = 128     /* of a chunk where the width is split: each split transforms the input anew */
 };
 
@@ -268,8 +269,8 @@ static int is_possible(const fnn_call *call, const fnn_conv_dims *d) {
 }
 
 /* In multiply-adds, a lane's worth of them at a time: the products; the transforms of a tile's channels; those of the
- * weights, whose results go to memory (weight gradients: whose sums come from cache). Measured on one Zen 4 core with
- * `bench/bench_conv.py` on all layers of vgg16 and resnet18 and on maps of 2 to 14 pixels. */
+ * weights, whose results go to memory (weight gradients: whose sums come from cache). Measured on one Zen 4 core, both
+ * ways forced by set_conv_algorithm, on some of the layers of vgg16 and resnet18 and on maps of 2 to 14 pixels. */
 static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     const int turned = pass == FNN_CONV_BACKWARD_INPUT;
     const ptrdiff_t lanes = fnn_kernels_of(FNN_FLOAT32)->lanes;
@@ -286,6 +287,8 @@ double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass) { return 0.
 int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
     if (call->algorithm == FNN_CONV_DIRECT || !is_possible(call, d)) return 0;
     if (call->algorithm == FNN_CONV_WINOGRAD) return 1;
+    const ptrdiff_t tiles = d->n * fnn_ceil_div(d->oh, OUTPUTS) * fnn_ceil_div(d->ow, OUTPUTS);
+    if (pass == FNN_CONV_BACKWARD_WEIGHT && tiles < LEAST_TILES_OF_GRADIENT) return 0;
     const double direct = (double)(d->n * d->oh * d->ow) * (double)(d->c * d->k * PLACES);
     return d->c >= LEAST_CHANNELS && d->k >= LEAST_CHANNELS && 1.1 * work_of(d, pass) < direct;
 }
