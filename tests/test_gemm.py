@@ -93,7 +93,7 @@ def test_linear_and_its_gradients(isa, dtype):
 def test_deep_products_cross_blocks_of_k(isa):
     _core.set_isa(isa)
     rng = np.random.default_rng(2)
-    for m, n, k in ((33, 70, 1000), (300, 40, 769), (15, 600, 385), (5, 3, 5000)):
+    for m, n, k in ((33, 70, 2100), (300, 40, 1025), (15, 600, 1030), (700, 90, 1100), (5, 3, 5000)):
         a, b = random(rng, (m, k), np.float32), random(rng, (k, n), np.float32)
         y = launch.matmul(laid_out(a, "C"), laid_out(b, "C")).numpy()
         check(y, a, b)
@@ -131,6 +131,33 @@ def test_a_packed_operand_larger_than_its_buffer_comes_in_slabs():
         check(whole[:, cols], a, b[:, cols])
         np.testing.assert_array_equal(whole[:40, cols],
                                       launch.matmul(laid_out(a[:40], "C"), laid_out(b[:, cols], "C")).numpy())
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_that_share_cache_sets_are_copied(isa, dtype):
+    _core.set_isa(isa)
+    rng = np.random.default_rng(10)
+    for m, n, k in ((30, 150, 1024), (140, 300, 300), (9, 200, 700)):
+        a, b = random(rng, (m, k), dtype), random(rng, (k, n), dtype)
+        wide = fastnn.zeros(m, 2048, dtype=a.dtype)
+        wide[:, :k] = a
+        y = launch.matmul(wide[:, :k], laid_out(b, "C")).numpy()
+        check(y, a, b)
+        np.testing.assert_array_equal(y, launch.matmul(laid_out(a, "C"), laid_out(b, "F")).numpy())
+        both = launch.matmul(wide[:, :k].reshape(1, m, k), laid_out(np.stack([b, -b]), "C")).numpy()
+        np.testing.assert_array_equal(both, np.stack([y, -y]))
+
+
+def test_copied_rows_larger_than_their_buffer_come_in_slabs():
+    _core.set_isa([isa for isa in _core.available_isas() if isa != "amx"][-1])
+    rng = np.random.default_rng(11)
+    a, b = (rng.standard_normal(shape, dtype=np.float32) for shape in ((8300, 1024), (1024, 140)))
+    for order in "CF":
+        whole = launch.matmul(laid_out(a, order), laid_out(b, "C")).numpy()
+        for rows in (slice(0, 9), slice(4140, 4170), slice(8290, 8300)):
+            check(whole[rows], a[rows], b)
+            np.testing.assert_array_equal(whole[rows], launch.matmul(laid_out(a[rows], "C"), laid_out(b, "C")).numpy())
 
 
 def test_batch_axes_broadcast_and_merge():

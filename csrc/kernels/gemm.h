@@ -225,7 +225,10 @@ static void gemm_pack_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *from, p
             const ptrdiff_t n = cols - j < wide ? cols - j : wide;
             const real *p = x + i * from_row + j;
             ptrdiff_t q = 0;
-            for (; q + LANES <= n; q += LANES) vec_store(y + q, vec_load(p + q));
+            for (; q + LANES <= n; q += LANES) {
+                __builtin_prefetch(p + q + 2 * from_row);
+                vec_store(y + q, vec_load(p + q));
+            }
             if (q < n) vec_store_n(y + q, vec_load_n(p + q, n - q), n - q);
         }
     }

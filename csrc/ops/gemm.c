@@ -1,30 +1,36 @@
 /* gemm.c: the one matrix product behind linear layers and matmul.
  *
- * C is cut into a grid of row blocks and column blocks, one chunk each, sized by shape alone. A chunk walks k in blocks; in each
- * it takes as many rows of A as the first-level cache holds and multiplies them with one panel of B after the other, so that
- * the chunk's part of B stays in its core's second-level cache (the loops of Goto and van de Geijn, ACM TOMS 34(3), 2008, with
- * B in the place of A). Panels are as wide as the register tile. With one row block every chunk packs its own panels and finds
- * them in cache; with several, a parallel loop packs B once for all, a slab of columns at a time. */
+ * C is cut into a grid of row blocks and column blocks, one chunk each, sized by shape alone. For a block of k, a chunk takes
+ * some rows of A and multiplies them with one panel of B after the other, so that both stay in its core's second-level cache
+ * (the loops of Goto and van de Geijn, ACM TOMS 34(3), 2008; blocks of k are longer, as a sum costs more to take up again than
+ * operands cost to read from that cache). Panels are as wide as the register tile. With one row block every chunk packs its own
+ * panels and finds them in cache; with several, a parallel loop packs B once for all, a block of k and a slab of columns at a
+ * time, and the chunks follow: neighbours share their columns. Rows of A that cannot be read where they are come the same way,
+ * in slabs of rows. */
 #include "gemm.h"
 #include "gemm_amx.h"
 
 #include <string.h>
 
 enum {
-    ROW_BLOCK = 512,       /* most rows of C in a chunk */
-    LEAST_ROWS = 56,       /* fewest, where M needs several row blocks */
-    LEAST_PANELS = 4,      /* fewest, where A is copied */
-    PANEL_BLOCK = 16,      /* most panels of B in a chunk: with DEPTH_BLOCK, 0.8 MB */
-    DEPTH_BLOCK = 384,     /* longest block of k for float32, half of it for float64 */
-    NEAR_BYTES = 22528,    /* rows of A kept in the first-level cache */
-    CLOSE_BYTES = 131072,  /* an operand of so few pages is read where it is, whatever its order */
-    SLAB_BYTES = 32 << 20, /* most that is packed at a time */
-    PACK_PANELS = 8,       /* packed together: long runs of B's rows */
-    FEW_ROWS = 16,         /* inner products: most rows of C, where packing B would cost more, ... */
-    FEW_ROWS_DEPTH = 128,  /* ... and least K, or the sums across lanes do */
-    FEW_COLUMNS = 8,       /* or most columns, where lanes of a tile would be idle, ... */
+    ROW_BLOCK = 512,         /* most rows of C in a chunk */
+    LEAST_ROWS = 56,         /* fewest, where M needs several row blocks */
+    LEAST_PANELS = 4,        /* fewest, where A is copied */
+    DEPTH_BYTES = 4096,      /* longest block of k: so much of a row of A (a quarter of it: 5 % slower at 1024 and more) */
+    BLOCK_BYTES = 512 << 10, /* most of B in a chunk: half of a second-level cache */
+    NEAR_BYTES = 128 << 10,  /* of A at a time: a small part of that cache */
+    CLOSE_BYTES = 128 << 10, /* A of so few pages is read where it is, whatever its order, ... */
+    TIGHT_BYTES = 22528,     /* and so is B, if it stays in the first-level cache */
+    ALIAS_BYTES = 4096,      /* rows so far apart, or a multiple, are in the same sets of a first-level cache, ... */
+    ALIAS_ROWS = 8,          /* which hold so many */
+    SLAB_BYTES = 32 << 20,   /* most of an operand that is packed at a time */
+    PACK_PANELS = 8,         /* packed together: long runs of B's rows, ... */
+    PACK_ROWS = 96,          /* ... so many */
+    FEW_ROWS = 16,           /* inner products: most rows of C, where packing B would cost more, ... */
+    FEW_ROWS_DEPTH = 128,    /* ... and least K, or the sums across lanes do */
+    FEW_COLUMNS = 8,         /* or most columns, where lanes of a tile would be idle, ... */
     FEW_COLUMNS_DEPTH = 32,
-    FEW_CHUNKS = 8,        /* enough for most machines: B is not packed twice for more */
+    FEW_CHUNKS = 8,          /* enough for most machines: B is not packed twice for more */
     MAX_CHUNKS = 48
 };
 static const double CHUNK_NS = 12000;
@@ -61,36 +67,41 @@ typedef struct {
     const fnn_kernels *K;
     ptrdiff_t size; /* of an element */
     ptrdiff_t batches, row_blocks, col_blocks;
-    ptrdiff_t all_panels, slabs; /* of B */
-    ptrdiff_t first, panels;     /* of a slab: the widest one, then the present one */
-    ptrdiff_t depth;             /* of a k block */
-    ptrdiff_t near_rows;         /* of A at a time */
-    int a_in_place;
-    packing packs;
-    char *shared;
+    ptrdiff_t all_panels, col_slabs, row_slabs;
+    ptrdiff_t first, panels; /* of a slab of B: the widest one, then the present one */
+    ptrdiff_t top, rows;     /* of a slab of A, likewise */
+    ptrdiff_t depth;         /* of a k block */
+    ptrdiff_t from, to;      /* of k, at present */
+    ptrdiff_t near_rows;     /* of A at a time */
+    packing packs_a, packs_b;
+    char *shared_a, *shared_b;
 } plan;
 
 static ptrdiff_t begin(ptrdiff_t extent, ptrdiff_t parts, ptrdiff_t part) { return extent * part / parts; }
 
 /* B is read where it is when few rows use it, or its rows are near each other. */
-static packing choose_packing(const plan *p) {
+static packing choose_b(const plan *p) {
     const fnn_matrix *b = &p->g->b;
-    ptrdiff_t rows = fnn_ceil_div(p->g->M, p->row_blocks), step = fnn_max(b->row, -b->row);
-    int close = p->depth * step * p->size <= NEAR_BYTES || (step == p->g->N && p->g->N <= p->K->tile_cols);
+    ptrdiff_t rows = fnn_ceil_div(p->rows, p->row_blocks), step = fnn_max(b->row, -b->row);
+    int close = p->depth * step * p->size <= TIGHT_BYTES || (step == p->g->N && p->g->N <= p->K->tile_cols);
     if ((b->col == 1 || p->g->N == 1) && (close || rows <= 3 * p->K->tile_rows)) return IN_PLACE;
-    return p->row_blocks == 1 || p->batches > 1 ? BY_CHUNK : SHARED;
+    return (p->row_blocks == 1 && p->row_slabs == 1) || p->batches > 1 ? BY_CHUNK : SHARED;
 }
 
-/* Rows of A are read where they are if contiguous (also when their stride puts them into the same cache sets: copying costs 4 %
- * of a 1024 x 1024 product, not copying nothing), or when all of them are near. Others are copied. */
-static int reads_a_in_place(const plan *p) {
+/* Rows of A are read where they are if contiguous or near. Rows of a tile that share cache sets are copied where enough panels
+ * use them (14 rows 4096 bytes apart: 88 in place of 113 GFLOP/s). */
+static packing choose_a(const plan *p) {
     const fnn_matrix *a = &p->g->a;
-    return a->col == 1 || (a->row == 1 && p->depth * fnn_max(a->col, -a->col) * p->size <= CLOSE_BYTES);
+    int alias = a->row * p->size % ALIAS_BYTES == 0 && fnn_min(p->g->M, p->K->tile_rows) > ALIAS_ROWS &&
+                p->g->K * p->size >= ALIAS_BYTES / 4 && p->all_panels >= LEAST_PANELS;
+    if (a->col == 1 && !alias) return IN_PLACE;
+    if (a->row == 1 && p->depth * fnn_max(a->col, -a->col) * p->size <= CLOSE_BYTES) return IN_PLACE;
+    return p->batches > 1 ? BY_CHUNK : SHARED;
 }
 
 /* Calls that follow take whole rows: they are one run of memory, and the same thread's share in every step. 0: too few rows. */
-static int split_rows(plan *p) {
-    const ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->slabs), most = p->g->M / (2 * p->K->tile_rows);
+static int split_rows(plan *p, ptrdiff_t wanted) {
+    const ptrdiff_t most = p->rows / (2 * p->K->tile_rows);
     p->col_blocks = 1;
     for (p->row_blocks = 1; p->row_blocks < wanted && 2 * p->row_blocks <= most;) p->row_blocks *= 2;
     return p->row_blocks >= fnn_min(wanted, FEW_CHUNKS / 2);
@@ -100,19 +111,27 @@ static int split_rows(plan *p) {
  * and B is packed once: rows are split first, so that a row of A, read or copied, serves many panels. Column blocks are counted in
  * panels each: five blocks of eight panels would leave one of two threads with 60 % of them. */
 static void choose_grid(plan *p) {
-    ptrdiff_t wide = fnn_min(PANEL_BLOCK, fnn_max(p->panels, 1)); /* panels in a block */
-    if (p->g->leader && split_rows(p)) return;
-    p->row_blocks = fnn_ceil_div(p->g->M, ROW_BLOCK);
+    const ptrdiff_t most = fnn_max(BLOCK_BYTES / (p->depth * p->K->tile_cols * p->size), 1);
+    const ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->row_slabs * p->col_slabs);
+    ptrdiff_t wide = fnn_min(most, fnn_max(p->panels, 1)); /* panels in a block */
+    if (p->g->leader && split_rows(p, wanted)) return;
+    p->row_blocks = fnn_ceil_div(p->rows, ROW_BLOCK);
     p->col_blocks = fnn_ceil_div(p->panels, wide);
     const int tall = p->row_blocks > 1;
-    const ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->slabs), shortest = tall ? LEAST_ROWS : 2 * p->K->tile_rows;
-    const ptrdiff_t narrowest = p->a_in_place ? 1 : LEAST_PANELS;
+    const ptrdiff_t shortest = tall ? LEAST_ROWS : 2 * p->K->tile_rows;
+    const ptrdiff_t narrowest = p->packs_a == BY_CHUNK ? LEAST_PANELS : 1;
     for (ptrdiff_t chunks; (chunks = p->batches * p->row_blocks * p->col_blocks) < wanted;) {
-        int rows = p->g->M / p->row_blocks >= 2 * shortest, cols = wide > narrowest;
+        int rows = p->rows / p->row_blocks >= 2 * shortest, cols = wide > narrowest;
         if (rows && (tall || (!cols && chunks < FEW_CHUNKS))) p->row_blocks++;
         else if (cols) p->col_blocks = fnn_ceil_div(p->panels, --wide);
         else break;
     }
+}
+
+/* Elements from one copied row of A to the next: an odd number of cache lines, which spreads rows over the sets. */
+static ptrdiff_t copied_row(const plan *p) {
+    const ptrdiff_t line = 64 / p->size;
+    return (fnn_ceil_div(p->depth, line) | 1) * line;
 }
 
 static void make_plan(plan *p, const fnn_gemm *g) {
@@ -121,27 +140,25 @@ static void make_plan(plan *p, const fnn_gemm *g) {
     p->K = fnn_kernels_of(g->dtype);
     p->size = (ptrdiff_t)fnn_itemsize(g->dtype);
     p->batches = batches(g);
+    const ptrdiff_t longest = DEPTH_BYTES / p->size, parts = fnn_max(fnn_ceil_div(g->K, longest), 1);
+    p->depth = fnn_max(fnn_round_up(fnn_ceil_div(g->K, parts), 4), 4);
     p->all_panels = fnn_ceil_div(g->N, p->K->tile_cols);
-    p->slabs = fnn_min(fnn_max(fnn_ceil_div(g->K * g->N * p->size, SLAB_BYTES), 1), p->all_panels);
-    p->panels = fnn_ceil_div(p->all_panels, p->slabs);
-    ptrdiff_t longest = DEPTH_BLOCK * 4 / p->size;
-    p->depth = fnn_round_up(fnn_ceil_div(g->K, fnn_max(fnn_ceil_div(g->K, longest), 1)), 4);
-    p->a_in_place = reads_a_in_place(p);
+    p->col_slabs = fnn_min(fnn_ceil_div(p->depth * g->N * p->size, SLAB_BYTES), p->all_panels);
+    p->panels = fnn_ceil_div(p->all_panels, p->col_slabs);
+    p->packs_a = choose_a(p);
+    p->row_slabs = p->packs_a == SHARED ? fnn_min(fnn_ceil_div(copied_row(p) * g->M * p->size, SLAB_BYTES), g->M) : 1;
+    p->rows = fnn_ceil_div(g->M, p->row_slabs);
     choose_grid(p);
-    ptrdiff_t fit = NEAR_BYTES / (p->size * fnn_max(p->depth, 1)) / p->K->tile_rows * p->K->tile_rows;
-    p->near_rows = fnn_min(fnn_max(fit, p->K->tile_rows), fnn_ceil_div(g->M, p->row_blocks));
-    p->packs = choose_packing(p);
+    ptrdiff_t fit = NEAR_BYTES / (p->size * p->depth) / p->K->tile_rows * p->K->tile_rows;
+    p->near_rows = fnn_min(fnn_max(fit, p->K->tile_rows), fnn_ceil_div(p->rows, p->row_blocks));
+    p->packs_b = choose_b(p);
 }
 
-/* Either way round, see copy_rows: whole lots of rows, and one k more. */
-static size_t copy_bytes(const plan *p) {
-    if (p->a_in_place) return 0;
-    return (size_t)fnn_round_up((fnn_ceil_div(p->g->M, p->row_blocks) + p->near_rows) * (p->depth + 1) * p->size, 64);
-}
+static size_t copy_bytes(const plan *p, ptrdiff_t rows) { return (size_t)(rows * copied_row(p) * p->size); }
 
-/* Panels lie k block by k block: where the one at k and `panel` begins. */
-static char *packed_at(const plan *p, ptrdiff_t k, ptrdiff_t depth, ptrdiff_t panel) {
-    return p->shared + (k * p->panels + panel * depth) * p->K->tile_cols * p->size;
+/* Where the slab's panel of a k block begins. */
+static char *packed_at(const plan *p, ptrdiff_t depth, ptrdiff_t panel) {
+    return p->shared_b + panel * depth * p->K->tile_cols * p->size;
 }
 
 /* ---- one chunk ---- */
@@ -171,22 +188,20 @@ static void seek(const plan *p, ptrdiff_t index, block *w) {
     w->c = (char *)g->c.data + c * p->size;
 }
 
-/* What the tile reads: `step` elements from one lot of rows to the next. */
+/* Rows of A at k, and how far apart. */
 typedef struct {
     const char *data;
-    ptrdiff_t row, col, step;
+    ptrdiff_t row, col;
 } view;
 
-/* The block's rows of A at k, in scratch: row by row, or, if that is how they lie, k by k in lots of `near`. */
-static view copy_rows(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth, ptrdiff_t near) {
+static view rows_of(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth) {
     const fnn_matrix *a = &p->g->a;
     const char *from = w->a + (w->row * a->row + k * a->col) * p->size;
-    if (a->row == 1) {
-        p->K->gemm_pack(depth, w->rows, from, a->col, 1, w->copy, near, near * depth);
-        return (view){w->copy, 1, near, near * depth};
-    }
-    p->K->gemm_pack(w->rows, depth, from, a->row, a->col, w->copy, depth + 1, 0);
-    return (view){w->copy, depth + 1, 1, near * (depth + 1)};
+    if (p->packs_a == IN_PLACE) return (view){from, a->row, a->col};
+    const ptrdiff_t step = copied_row(p);
+    if (p->packs_a == SHARED) return (view){p->shared_a + (w->row - p->top) * step * p->size, step, 1};
+    p->K->gemm_pack(w->rows, depth, from, a->row, a->col, w->copy, step, 0);
+    return (view){w->copy, step, 1};
 }
 
 static void epilogue(const plan *p, const block *w, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t cols) {
@@ -214,17 +229,16 @@ static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth
     const char *b = w->b + (k * g->b.row + w->col * g->b.col) * p->size;
     ptrdiff_t b_row = wide, panel = wide * depth; /* from one row, one panel to the next */
     ptrdiff_t across = wide;                      /* columns at a time */
-    if (p->packs == BY_CHUNK) {
+    if (p->packs_b == BY_CHUNK) {
         p->K->gemm_pack(depth, w->cols, b, g->b.row, g->b.col, w->packed, wide, panel);
         b = w->packed;
-    } else if (p->packs == SHARED) {
-        b = packed_at(p, k, depth, w->col / wide - p->first);
+    } else if (p->packs_b == SHARED) {
+        b = packed_at(p, depth, w->col / wide - p->first);
     } else {
         b_row = g->b.row, across = w->cols;
     }
-    view a = {w->a + (w->row * g->a.row + k * g->a.col) * p->size, g->a.row, g->a.col, near * g->a.row};
-    if (!p->a_in_place) a = copy_rows(p, w, k, depth, near);
-    for (ptrdiff_t i = 0; i < w->rows; i += near, a.data += a.step * p->size) {
+    view a = rows_of(p, w, k, depth);
+    for (ptrdiff_t i = 0; i < w->rows; i += near, a.data += near * a.row * p->size) {
         ptrdiff_t n = fnn_min(near, w->rows - i), row = w->row + i;
         for (ptrdiff_t j = 0; j < w->cols; j += across) {
             ptrdiff_t cols = fnn_min(across, w->cols - j);
@@ -243,55 +257,84 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t r = chunk % p->row_blocks, s = chunk / p->row_blocks % p->col_blocks;
     block w;
     seek(p, chunk / p->row_blocks / p->col_blocks, &w);
-    w.row = begin(g->M, p->row_blocks, r);
-    w.rows = begin(g->M, p->row_blocks, r + 1) - w.row;
+    w.row = p->top + begin(p->rows, p->row_blocks, r);
+    w.rows = p->top + begin(p->rows, p->row_blocks, r + 1) - w.row;
     w.col = (p->first + begin(p->panels, p->col_blocks, s)) * p->K->tile_cols;
     w.cols = fnn_min((p->first + begin(p->panels, p->col_blocks, s + 1)) * p->K->tile_cols, g->N) - w.col;
     w.copy = scratch;
-    w.packed = (char *)scratch + copy_bytes(p);
-    ptrdiff_t k = 0;
+    w.packed = (char *)scratch + (p->packs_a == BY_CHUNK ? copy_bytes(p, fnn_ceil_div(p->rows, p->row_blocks)) : 0);
+    ptrdiff_t k = p->from;
     do {
-        ptrdiff_t depth = fnn_min(p->depth, g->K - k);
+        ptrdiff_t depth = fnn_min(p->depth, p->to - k);
         multiply(p, &w, k, depth);
         k += depth;
-    } while (k < g->K);
+    } while (k < p->to);
 }
 
-/* PACK_PANELS panels of B at one k block. */
-static void run_pack(void *context, ptrdiff_t chunk, void *scratch) {
+/* PACK_ROWS rows of PACK_PANELS panels of B. */
+static void run_pack_b(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_matrix *b = &p->g->b;
-    const ptrdiff_t wide = p->K->tile_cols, groups = fnn_ceil_div(p->panels, PACK_PANELS);
-    ptrdiff_t panel = chunk % groups * PACK_PANELS, k = chunk / groups * p->depth, depth = fnn_min(p->depth, p->g->K - k);
+    const ptrdiff_t wide = p->K->tile_cols, groups = fnn_ceil_div(p->panels, PACK_PANELS), depth = p->to - p->from;
+    ptrdiff_t panel = chunk % groups * PACK_PANELS, k = chunk / groups * PACK_ROWS;
     ptrdiff_t col = (p->first + panel) * wide, end = fnn_min((p->first + fnn_min(panel + PACK_PANELS, p->panels)) * wide, p->g->N);
     (void)scratch;
-    p->K->gemm_pack(depth, end - col, (char *)b->data + (k * b->row + col * b->col) * p->size, b->row, b->col,
-                    packed_at(p, k, depth, panel), wide, wide * depth);
+    p->K->gemm_pack(fnn_min(PACK_ROWS, depth - k), end - col, (char *)b->data + ((p->from + k) * b->row + col * b->col) * p->size,
+                    b->row, b->col, packed_at(p, depth, panel) + k * wide * p->size, wide, wide * depth);
 }
 
-/* C by slabs of columns, as many as SLAB_BYTES of packed B ask for. */
+/* PACK_ROWS rows of A. */
+static void run_pack_a(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const fnn_matrix *a = &p->g->a;
+    const ptrdiff_t row = chunk * PACK_ROWS, step = copied_row(p);
+    (void)scratch;
+    p->K->gemm_pack(fnn_min(PACK_ROWS, p->rows - row), p->to - p->from,
+                    (char *)a->data + ((p->top + row) * a->row + p->from * a->col) * p->size, a->row, a->col,
+                    p->shared_a + row * step * p->size, step, 0);
+}
+
+/* The slabs' product over k in [from, to), and what of B is packed for all. */
+static void run_block(const fnn_call *call, plan *p) {
+    const ptrdiff_t depth = p->to - p->from, wide = p->K->tile_cols;
+    const double share = (double)depth / (double)(fnn_max(p->g->K, 1) * p->col_slabs * p->row_slabs);
+    if (p->packs_b == SHARED)
+        fnn_parallel_for(call, fnn_ceil_div(p->panels, PACK_PANELS) * fnn_ceil_div(depth, PACK_ROWS),
+                         0.5 * (double)(p->panels * wide * depth), run_pack_b, p);
+    for (ptrdiff_t r = 0; r < p->row_slabs; r++) {
+        p->top = begin(p->g->M, p->row_slabs, r);
+        p->rows = begin(p->g->M, p->row_slabs, r + 1) - p->top;
+        if (p->packs_a == SHARED)
+            fnn_parallel_for(call, fnn_ceil_div(p->rows, PACK_ROWS), 0.5 * (double)(p->rows * depth), run_pack_a, p);
+        fnn_parallel_for(call, p->batches * p->row_blocks * p->col_blocks, share * fnn_gemm_cost(p->g), run_chunk, p);
+    }
+}
+
+/* C by slabs of columns and rows, as many as SLAB_BYTES of packed operands ask for. Nothing packed for all: all of k at once. */
 static void run_tiles(const fnn_call *call, const fnn_gemm *g, char *shared) {
     plan p;
     make_plan(&p, g);
-    const double ns = fnn_gemm_cost(g) / (double)p.slabs;
-    p.shared = shared;
-    for (ptrdiff_t s = 0; s < p.slabs; s++) {
-        p.first = begin(p.all_panels, p.slabs, s);
-        p.panels = begin(p.all_panels, p.slabs, s + 1) - p.first;
-        if (p.packs == SHARED)
-            fnn_parallel_for(call, fnn_ceil_div(p.panels, PACK_PANELS) * fnn_ceil_div(g->K, p.depth),
-                             0.5 * (double)(p.panels * p.K->tile_cols * g->K), run_pack, &p);
-        fnn_parallel_for(call, p.batches * p.row_blocks * p.col_blocks, ns, run_chunk, &p);
+    const ptrdiff_t depth = p.packs_a == SHARED || p.packs_b == SHARED ? p.depth : fnn_max(g->K, 1);
+    p.shared_a = shared;
+    p.shared_b = shared + (p.packs_a == SHARED ? copy_bytes(&p, p.rows) : 0);
+    for (ptrdiff_t s = 0; s < p.col_slabs; s++) {
+        p.first = begin(p.all_panels, p.col_slabs, s);
+        p.panels = begin(p.all_panels, p.col_slabs, s + 1) - p.first;
+        for (p.from = 0; p.from < fnn_max(g->K, 1); p.from += depth) {
+            p.to = fnn_min(p.from + depth, g->K);
+            run_block(call, &p);
+        }
     }
 }
 
 static void tiles_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     plan p;
     make_plan(&p, g);
-    const ptrdiff_t panel = p.K->tile_cols * p.size;
-    size_t scratch = copy_bytes(&p);
-    if (p.packs == SHARED) ws->shared += (size_t)(panel * p.panels * g->K);
-    if (p.packs == BY_CHUNK) scratch += (size_t)(panel * p.depth * fnn_ceil_div(p.panels, p.col_blocks));
+    const ptrdiff_t panel = p.K->tile_cols * p.size * p.depth;
+    size_t scratch = p.packs_a == BY_CHUNK ? copy_bytes(&p, fnn_ceil_div(p.rows, p.row_blocks)) : 0;
+    if (p.packs_a == SHARED) ws->shared += copy_bytes(&p, p.rows);
+    if (p.packs_b == SHARED) ws->shared += (size_t)(panel * p.panels);
+    if (p.packs_b == BY_CHUNK) scratch += (size_t)(panel * fnn_ceil_div(p.panels, p.col_blocks));
     if (ws->scratch < scratch) ws->scratch = scratch;
 }
 
