@@ -21,6 +21,11 @@ def settings_version():
     return settings, toggles
 
 
+def is_put_off():
+    """Whether this thread's launches are only recorded, to run when the step has ended."""
+    return fnn_recording != NULL and (<Program>fnn_recording).is_put_off
+
+
 cdef int forbid(str reason, bint meets_memory=True) except -1:
     """While recording: what is about to happen cannot be replayed. Keeps the first such reason, with the caller's file and line;
     launches put off until now run before Python meets the memory."""
@@ -211,12 +216,12 @@ cdef class Program:
         for value in results:
             if value is not None:
                 storage = (<TensorBase>value).storage
-                if storage.foreign != NULL or storage.exports > 0:
+                if storage.is_shared or storage.exports > 0:
                     return True
         for k in range(len(inputs)):
             if inputs[k] is not None:
                 storage = (<TensorBase>inputs[k]).storage
-                if storage.foreign != NULL and storage.serial >= self.first_serial:
+                if storage.is_shared and storage.serial >= self.first_serial:
                     return True
                 if k != op.generator and self.numbers.get(storage.serial, -1) in self.random_counts:
                     return True

@@ -56,6 +56,7 @@ cdef class Storage:
     cdef char *start
     cdef size_t nbytes
     cdef Py_buffer *foreign
+    cdef bint is_shared              # foreign, and Python may have it under another name
     cdef readonly bint writable
     cdef readonly long long version  # counts writes in place; saved tensors are checked against it
     cdef object __weakref__
@@ -392,8 +393,9 @@ def scalar(value, dtype):
     return t
 
 
-def from_buffer(array):
-    """A tensor on the memory of `array`: a NumPy array of a supported dtype, native byte order, aligned."""
+def from_buffer(array, bint is_shared=True):
+    """A tensor on the memory of `array`: a NumPy array of a supported dtype, native byte order, aligned; `is_shared`: others may
+    have it too."""
     cdef TensorBase t = new_tensor()
     cdef Storage storage = Storage.__new__(Storage)
     cdef Py_buffer *view
@@ -414,6 +416,7 @@ def from_buffer(array):
         PyMem_Free(view)
         raise
     storage.foreign = view
+    storage.is_shared = is_shared
     storage.writable = not view.readonly
     t.desc.dtype = code
     t.desc.rank = view.ndim

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import _core
+import fastnn.functional as F
+from fastnn import _core, nn, optim
 from fastnn._core import launch, record
 from fastnn.program import capture
 
@@ -326,3 +327,24 @@ def test_first_calls_show_python_what_eager_ones_do():
         np.testing.assert_array_equal(seen[-1], np.full(3, 3 + 2 * call))
         np.testing.assert_array_equal(own.numpy(), np.full(3, 2))
         assert before.tolist() == fastnn.random.default_generator.get_state().tolist()
+
+
+def test_a_networks_first_call_is_put_off():
+    """Nothing in a usual step meets memory that Python sees: its first call has the plan of one made once."""
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.LazyLinear(2)]
+    model = nn.Sequential(*layers)
+    optimizer = optim.Adam(model.parameters())
+    put_off = []
+
+    def step(x, y):
+        loss = F.cross_entropy(model(x) + 1, y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        put_off.append(_core.is_put_off())
+        return loss
+
+    captured = capture(step)
+    x, y = fastnn.from_numpy(np.zeros((2, 3, 8, 8), np.float32)), fastnn.from_numpy(np.zeros(2, np.int64))
+    captured(x, y), captured(x, y)
+    assert put_off == [True, True]

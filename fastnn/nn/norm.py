@@ -8,8 +8,8 @@ from .._core import launch
 from ..checks import real, whole
 from ..ops.create import empty, float64, int64, zeros
 from ..ops.local_response import local_response_norm
-from ..ops.math import add
-from ..ops.norm import batch_norm, constant, group_norm, instance_norm, layer_norm, rms_norm
+from ..ops.math import add, constant
+from ..ops.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from ..ops.shape import reshape
 from ..tensor import Tensor, no_grad
 from .module import Module, Parameter, check_input
@@ -54,11 +54,11 @@ class _BatchNorm(Module):
 
     def _count_batch(self) -> float | Tensor:
         """Counts one more batch; returns the momentum of this one. All in tensors: a captured step counts on."""
-        count = add(self.num_batches_tracked, constant(1, "int64"))
+        count = add(self.num_batches_tracked, constant(1, int64))
         launch.copy(count, dtype=-1, out=self.num_batches_tracked)
         if self.momentum is not None:
             return self.momentum
-        return launch.div(constant(1.0), launch.copy(count, dtype=float64.code))
+        return launch.div(constant(1.0, float64), launch.copy(count, dtype=float64.code))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim not in self._ranks or x.shape[1] != self.num_features:

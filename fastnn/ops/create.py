@@ -45,7 +45,7 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False) -
     if isinstance(data, TensorBase):
         result = launch.copy(data.detach(), dtype=-1 if dtype is None else as_dtype(dtype).code)
     else:
-        result = _wrap(_array(np.array, data, order="C"), data, dtype, copy=False)
+        result = _wrap(_array(np.array, data, order="C"), data, dtype, is_shared=False)
     result.requires_grad = requires_grad
     return result
 
@@ -58,8 +58,8 @@ def _array(make: Callable, data: Any, **options: Any) -> np.ndarray:
         raise TypeError(f"tensor: the data are not an array: {error}") from None
 
 
-def _wrap(array: np.ndarray, data: Any, dtype: DType | None, copy: bool) -> Tensor:
-    """A tensor on `array`'s memory, or on a converted copy of it."""
+def _wrap(array: np.ndarray, data: Any, dtype: DType | None, is_shared: bool) -> Tensor:
+    """A tensor on `array`'s memory, or on a converted copy of it; `is_shared`: others may have the array too."""
     if array.dtype == object or array.dtype.kind in "USVMmc":
         raise TypeError(f"tensor: elements of type {array.dtype} are not supported: they must be numbers "
                         f"({', '.join(_core.DTYPE_NAMES)})")
@@ -76,7 +76,7 @@ def _wrap(array: np.ndarray, data: Any, dtype: DType | None, copy: bool) -> Tens
     array = np.require(array, dtype=wanted, requirements=["A"])
     if any(step % array.itemsize for step in array.strides):
         array = np.ascontiguousarray(array)
-    return _core.from_buffer(array.copy() if copy else array)
+    return _core.from_buffer(array, is_shared)
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
@@ -103,7 +103,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
         raise TypeError(f"from_numpy: array is a {type(array).__name__}, but must be a numpy.ndarray")
     if array.dtype.name not in _core.DTYPE_NAMES:
         raise TypeError(f"from_numpy: array has dtype {array.dtype}, but must be one of {', '.join(_core.DTYPE_NAMES)}")
-    return _wrap(array, array, None, copy=False)
+    return _wrap(array, array, None, is_shared=True)
 
 
 def as_tensor(data: Any, dtype: DType | None = None) -> Tensor:
@@ -126,7 +126,7 @@ def as_tensor(data: Any, dtype: DType | None = None) -> Tensor:
         return launch.copy(data, dtype=as_dtype(dtype).code)
     if hasattr(data, "__dlpack__") and not isinstance(data, np.ndarray):
         data = np.from_dlpack(data)
-    return _wrap(_array(np.asarray, data), data, dtype, copy=False)
+    return _wrap(_array(np.asarray, data), data, dtype, is_shared=True)
 
 
 def extents_of(shape: tuple) -> Sequence[int]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._core import TensorBase, launch, record
-from .create import tensor
+from .create import float64
+from .math import constant
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
-
-
-@functools.lru_cache(maxsize=64)
-def constant(value: float, dtype: str = "float64") -> Tensor:
-    """A 0-d tensor that nobody writes to: what a Python number becomes for ops that read numbers from memory."""
-    return tensor(value, dtype)
 
 
 def batch_norm(x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
@@ -66,7 +60,7 @@ def batch_norm(x: Tensor, running_mean: Tensor | None, running_var: Tensor | Non
         return record(_inference_backward, (x, weight, bias), y, saved=saved, context=eps)
     y, mean, var, rstd = launch.batch_norm_forward(x, weight, bias, eps=eps)
     if running_mean is not None or running_var is not None:
-        rate = momentum if isinstance(momentum, TensorBase) else constant(float(momentum))
+        rate = momentum if isinstance(momentum, TensorBase) else constant(float(momentum), float64)
         count = x.numel() // x.shape[1] if x.shape[1] else 2
         if running_mean is not None:
             launch.running_update(running_mean, mean, rate, scale=1.0, out=running_mean)
@@ -81,8 +75,7 @@ def _batch_norm_backward(node, dy):
 
 def _inference_backward(node, dy):
     x, mean, var, weight = node.saved
-    dtype = x.dtype.name
-    rstd = launch.div(constant(1.0, dtype), launch.sqrt(launch.add(var, constant(node.context, dtype))))
+    rstd = launch.div(constant(1.0, x.dtype), launch.sqrt(launch.add(var, constant(node.context, x.dtype))))
     return launch.batch_norm_backward(dy, x, mean, rstd, weight, training=False)
 
 
@@ -259,7 +252,7 @@ def instance_norm(x: Tensor, running_mean: Tensor | None = None, running_var: Te
     if x.ndim < 3 or (count := x.numel() // max(x.shape[0] * x.shape[1], 1)) < 2:
         raise ValueError(f"instance_norm: x has shape {x.shape}, but must be (N, C, ...) with more than one position")
     y, mean, var, rstd = launch.group_norm_forward(x, weight, bias, groups=x.shape[1], eps=eps)
-    rate = momentum if isinstance(momentum, TensorBase) else constant(float(momentum))
+    rate = momentum if isinstance(momentum, TensorBase) else constant(float(momentum), float64)
     for running, new, scale in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
         if running is not None:
             average = launch.sum(new, axes=1, keepdim=0, divisor=float(x.shape[0]))
