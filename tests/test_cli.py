@@ -429,7 +429,7 @@ def test_bench_without_pytorch_says_how_to_get_it(capsys, monkeypatch):
     assert "--peers needs PyTorch, which is not installed: pip install torch" in capsys.readouterr().err
 
 
-def test_bench_ends_cleanly_on_interrupt():
+def test_bench_ends_cleanly_on_interrupt(ctrl_c):
     process = subprocess.Popen([sys.executable, "-m", "fastnn", "bench", "--layers", "vgg16"], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     process.stdout.readline()  # the header: it is at work
