@@ -187,13 +187,13 @@ def test_replays_too_short_to_share_stay_on_one_thread():
 def test_settings_and_memory_do_not_change_under_a_running_call():
     """Another thread may give a tensor other memory, which the call does not see; another instruction set it may not choose."""
     rng = np.random.default_rng(0)
-    a, b = (fastnn.from_numpy(rng.standard_normal((1500, 1500)).astype(np.float32)) for _ in range(2))
+    a, b = (fastnn.from_numpy(rng.standard_normal((600, 600)).astype(np.float32)) for _ in range(2))
     expected = (a @ b).numpy().copy()
     here, results, refused = _core.get_isa(), [], []
     ended = threading.Event()
 
     def multiply():
-        for _ in range(4):
+        for _ in range(10):
             taken = fastnn.from_numpy(a.numpy().copy())
             inputs.append(taken)
             results.append((taken @ b).numpy())
@@ -204,7 +204,7 @@ def test_settings_and_memory_do_not_change_under_a_running_call():
     worker.start()
     while not ended.is_set():
         for taken in inputs:
-            taken.set_data(fastnn.zeros(1500, 1500))
+            taken.set_data(fastnn.zeros(600, 600))
         inputs.clear()
         try:
             _core.set_isa(here)
