@@ -36,7 +36,7 @@ def calls(n: int) -> dict[str, tuple[Callable[[], object], int]]:
     x, y, z, w, out = (fastnn.rand(n) for _ in range(5))
     m, v, mask = fastnn.zeros(n), fastnn.zeros(n), fastnn.full((n,), 1, dtype=fastnn.bool)
     state, order = fastnn.tensor([1, 2]), _core.empty((n,), fastnn.int64)
-    lr, step = fastnn.tensor(1e-3, fastnn.float64), fastnn.tensor(3.0, fastnn.float64)
+    lr, beta, step = (fastnn.tensor(value, fastnn.float64) for value in (1e-3, 0.9, 3.0))
     decay = {"weight_decay": 0.01, "maximize": 0}
     return {
         "relu": (lambda: launch.relu_forward(x, out=out), 8),
@@ -58,9 +58,9 @@ def calls(n: int) -> dict[str, tuple[Callable[[], object], int]]:
         "where": (lambda: launch.where(mask, x, y, out=out), 13),
         "bce forward": (lambda: launch.bce_with_logits_forward(x, y, z, out=out), 16),
         "bce backward": (lambda: launch.bce_with_logits_backward(w, x, y, z, out=out), 20),
-        "sgd, momentum": (lambda: launch.sgd_momentum_step(w, y, m, lr, momentum=0.9, dampening=0, nesterov=0,
+        "sgd, momentum": (lambda: launch.sgd_momentum_step(w, y, m, lr, beta, dampening=0, nesterov=0,
                                                            decoupled=0, first=0, **decay, out=(w, m)), 20),
-        "adam": (lambda: launch.adam_step(w, y, m, v, lr, step, beta1=0.9, beta2=0.999, eps=1e-8, decoupled=1, **decay,
+        "adam": (lambda: launch.adam_step(w, y, m, v, lr, beta, step, beta2=0.999, eps=1e-8, decoupled=1, **decay,
                                           out=(w, m, v)), 28),
         "uniform": (lambda: launch.uniform(state, low=0.0, high=1.0, ordinal=0, out=out), 4),
         "normal": (lambda: launch.normal(state, mean=0.0, std=1.0, ordinal=0, out=out), 4),

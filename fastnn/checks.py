@@ -174,6 +174,11 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def are_numbers(values: Any, count: int) -> bool:
+    """Whether `values` is a tuple or list of `count` finite real numbers."""
+    return isinstance(values, (tuple, list)) and len(values) == count and all(map(_is_real, values))
+
+
 def _size(value: Any) -> str:
     """For messages: what is wrong with an integer that is one."""
     return ", below 2**63" if isinstance(value, int) and value > _MOST else ""

@@ -155,17 +155,15 @@ def test_bce_with_logits_does_not_overflow(isa):
 def test_updates_are_the_same_bits_on_every_isa():
     rng = np.random.default_rng(9)
     values = [rng.normal(size=1003).astype(np.float32) for _ in range(3)] + [rng.random(1003).astype(np.float32)]
-    lr, step = fastnn.tensor(0.01, fastnn.float64), fastnn.tensor(3.0, fastnn.float64)
+    lr, momentum, step = (fastnn.tensor(value, fastnn.float64) for value in (0.01, 0.9, 3.0))
     results = []
     for isa in ISAS:
         _core.set_isa(isa)
         p, g, m, v = (fastnn.tensor(a) for a in values)
-        launch.sgd_momentum_step(p, g, m, lr, momentum=0.9, dampening=0.1, nesterov=1, weight_decay=0.01, decoupled=0,
-                                 maximize=0,
-                                 first=0, out=(p, m))
-        launch.adam_step(p, g, m, v, lr, step, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, decoupled=1,
-                         maximize=1,
-                         out=(p, m, v))
+        launch.sgd_momentum_step(p, g, m, lr, momentum, dampening=0.1, nesterov=1, weight_decay=0.01, decoupled=0,
+                                 maximize=0, first=0, out=(p, m))
+        launch.adam_step(p, g, m, v, lr, momentum, step, beta2=0.999, eps=1e-8, weight_decay=0.01, decoupled=1,
+                         maximize=1, out=(p, m, v))
         results.append([t.numpy().tobytes() for t in (p, m, v)])
     assert all(r == results[0] for r in results)
 
@@ -173,13 +171,13 @@ def test_updates_are_the_same_bits_on_every_isa():
 def test_updates_give_the_same_bits_in_any_layout():
     rng = np.random.default_rng(10)
     a = [rng.random((6, 50)).astype(np.float32) for _ in range(4)]
-    lr, step = fastnn.tensor(0.01, fastnn.float64), fastnn.tensor(3.0, fastnn.float64)
-    rule = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, decoupled=0, maximize=0)
+    lr, momentum, step = (fastnn.tensor(value, fastnn.float64) for value in (0.01, 0.9, 3.0))
+    rule = dict(beta2=0.999, eps=1e-8, weight_decay=0.01, decoupled=0, maximize=0)
     plain = [fastnn.tensor(x) for x in a]
-    launch.adam_step(*plain, lr, step, **rule, out=(plain[0], *plain[2:]))
+    launch.adam_step(*plain, lr, momentum, step, **rule, out=(plain[0], *plain[2:]))
     strided = [fastnn.tensor(np.ascontiguousarray(x.T)).T for x in a[:2]]
     strided += [fastnn.tensor(np.repeat(x, 2, 1))[:, ::2] for x in a[2:]]
-    launch.adam_step(*strided, lr, step, **rule, out=(strided[0], *strided[2:]))
+    launch.adam_step(*strided, lr, momentum, step, **rule, out=(strided[0], *strided[2:]))
     for x, y in zip(plain, strided):
         np.testing.assert_array_equal(x.numpy(), y.numpy())
 
@@ -195,20 +193,20 @@ def many_calls(rng, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_calls_launched_together_give_the_bits_of_single_ones(isa, dtype):
-    lr, rule = fastnn.tensor(0.1, fastnn.float64), {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1,
-                                                    "decoupled": 0, "maximize": 0}
+    lr, momentum = fastnn.tensor(0.1, fastnn.float64), fastnn.tensor(0.9, fastnn.float64)
+    rule = {"beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1, "decoupled": 0, "maximize": 0}
     results = []
     before = _core.get_num_threads()
     for threads in (0, 1, 2, 3, 8):
         sets, steps = many_calls(np.random.default_rng(3), dtype)
         if threads == 0:
             for (p, g, m, v), step in zip(sets, steps):
-                launch.adam_step(p, g, m, v, lr, step, out=(p, m, v), **rule)
+                launch.adam_step(p, g, m, v, lr, momentum, step, out=(p, m, v), **rule)
         else:
             _core.set_num_threads(threads)
             _core.set_thread_policy("force")
             versions = [p.version for p, *_ in sets]
-            launch.adam_step.each([(*tensors, lr, step) for tensors, step in zip(sets, steps)],
+            launch.adam_step.each([(*tensors, lr, momentum, step) for tensors, step in zip(sets, steps)],
                                   [(p, m, v) for p, g, m, v in sets], **rule)
             assert threads == 1 or _core.last_workers() == threads
             assert [p.version for p, *_ in sets] == [version + 1 for version in versions]

@@ -31,7 +31,7 @@ def layers():
 
 
 def with_parameters(kind):
-    return lambda **options: kind([nn.Parameter(fastnn.zeros(3))], **options)
+    return lambda **options: kind([nn.Parameter(fastnn.zeros(3, 3))], **options)
 
 
 def on_optimizer(kind):

@@ -35,7 +35,8 @@ def sgd(p, g, s, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False, ma
     return p - lr * g
 
 
-def adam(p, g, s, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, maximize=False, decoupled_weight_decay=False):
+def adam(p, g, s, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, maximize=False, decoupled_weight_decay=False,
+         amsgrad=False):
     g = -g if maximize else g
     if decoupled_weight_decay:
         p = p * (1 - lr * weight_decay)
@@ -44,7 +45,8 @@ def adam(p, g, s, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, maximiz
     s["t"] = s.get("t", 0) + 1
     s["m"] = betas[0] * s.get("m", 0) + (1 - betas[0]) * g
     s["v"] = betas[1] * s.get("v", 0) + (1 - betas[1]) * g * g
-    root = np.sqrt(s["v"] / (1 - betas[1] ** s["t"]))
+    s["x"] = np.maximum(s.get("x", 0), s["v"])
+    root = np.sqrt(s["x" if amsgrad else "v"] / (1 - betas[1] ** s["t"]))
     return p - lr * (s["m"] / (1 - betas[0] ** s["t"])) / (root + eps)
 
 
@@ -64,7 +66,8 @@ CASES = [
     (optim.SGD, sgd, dict(lr=0.1, momentum=0.5, weight_decay=0.1, decoupled=True)),
     (optim.Adam, adam, dict()),
     (optim.Adam, adam, dict(lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, maximize=True)),
-    (optim.AdamW, adam, dict(lr=0.01, weight_decay=0.1))]
+    (optim.AdamW, adam, dict(lr=0.01, weight_decay=0.1)),
+    (optim.AdamW, adam, dict(lr=0.01, betas=(0.5, 0.6), weight_decay=0.1, amsgrad=True))]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -116,13 +119,19 @@ def test_the_learning_rate_is_memory():
     np.testing.assert_array_equal(p.detach().numpy(), before - np.float32(0.25))
 
 
-def test_other_hyperparameters_make_programs_record_anew():
-    optimiser = optim.SGD(parameters(), lr=0.5, momentum=0.9)
-    version = _core.settings_version()
-    optimiser.param_groups[0]["lr"] = 0.1
-    assert _core.settings_version() == version
-    optimiser.param_groups[0]["momentum"] = 0.5
-    assert _core.settings_version() > version
+@pytest.mark.parametrize("make, kept, changed", [
+    (lambda p: optim.SGD(p, momentum=0.9), dict(lr=0.1, momentum=0.5), dict(momentum=0.0, nesterov=True)),
+    (lambda p: optim.AdamW(p), dict(lr=0.1, betas=(0.5, 0.999)), dict(betas=(0.9, 0.99), weight_decay=0.5))])
+def test_rates_and_momenta_are_memory_and_what_else_changes_makes_programs_record_anew(make, kept, changed):
+    group = make(parameters()).param_groups[0]
+    for options, anew in ((kept, False), (changed, True)):
+        for name, value in options.items():
+            before, version = group[name], _core.settings_version()
+            group[name] = value
+            assert (_core.settings_version() > version) == anew and group[name] == value, name
+            group[name] = before
+    group.update(kept)
+    assert group.momentum.item() == 0.5
 
 
 def test_groups_have_their_own_hyperparameters():
@@ -134,6 +143,16 @@ def test_groups_have_their_own_hyperparameters():
     optimiser.step()
     np.testing.assert_array_equal(a.detach().numpy(), before[0])
     np.testing.assert_array_equal(b.detach().numpy(), before[1] - 1)
+
+
+def test_parameters_may_have_names():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1, bias=False))
+    optimiser = optim.SGD(model.named_parameters(), lr=0.1)
+    names = [name for name, _ in model.named_parameters()]
+    assert optimiser.param_groups[0]["params"] == list(model.parameters())
+    assert optimiser.state_dict()["param_groups"][0]["param_names"] == names == ["0.weight", "0.bias", "1.weight"]
+    grouped = optim.SGD([{"params": model[0].named_parameters(), "lr": 1.0}, {"params": model[1].parameters()}], lr=0.1)
+    assert [group.get("param_names") for group in grouped.param_groups] == [["weight", "bias"], None]
 
 
 def test_parameters_without_gradient_stay_and_are_not_counted():
@@ -167,7 +186,10 @@ def test_zero_grad_and_closure():
 
 
 @pytest.mark.parametrize("kind, options", [(optim.SGD, dict(lr=0.1, momentum=0.9)), (optim.AdamW, dict(lr=0.1)),
-                                           (optim.SGD, dict(lr=0.1))])
+                                           (optim.SGD, dict(lr=0.1)), (optim.Adam, dict(lr=0.1, amsgrad=True)),
+                                           (optim.ASGD, dict(lr=0.1, t0=2)), (optim.Adamax, dict(lr=0.1)),
+                                           (optim.Rprop, dict(lr=0.1)), (optim.Adafactor, dict(lr=0.1)),
+                                           (optim.Muon, dict(lr=0.1))])
 def test_training_goes_on_from_a_saved_state(kind, options):
     params = parameters()
     optimiser = kind(params, **options)
@@ -216,29 +238,67 @@ def test_a_captured_step_sees_the_learning_rate_change():
     assert run(True) == run(False)
 
 
-@pytest.mark.parametrize("kind, options", [
-    (optim.SGD, dict(momentum=0.9, nesterov=True)), (optim.Adam, {}), (optim.AdamW, {}),
-    (optim.Adagrad, dict(lr_decay=0.1)),
-    (optim.RMSprop, {}), (optim.RMSprop, dict(momentum=0.9, centered=True)), (optim.Adadelta, {}), (optim.NAdam, {}),
-    (optim.RAdam, dict(betas=(0.9, 0.7))), (optim.Lion, dict(weight_decay=0.1))], ids=str)
-def test_captured_steps_of_every_optimiser_equal_eager_ones(kind, options):
-    rows = np.random.default_rng(1).standard_normal((9, 4)).astype(np.float32)
+EVERY = [
+    (optim.SGD, dict(momentum=0.9, nesterov=True)), (optim.ASGD, dict(t0=3, lambd=0.1)), (optim.Adam, {}),
+    (optim.Adam, dict(amsgrad=True)), (optim.AdamW, {}), (optim.AdamW, dict(amsgrad=True)), (optim.Adamax, {}),
+    (optim.Adagrad, dict(lr_decay=0.1)), (optim.RMSprop, {}), (optim.RMSprop, dict(momentum=0.9)),
+    (optim.RMSprop, dict(momentum=0.9, centered=True)), (optim.Adadelta, {}), (optim.NAdam, {}),
+    (optim.RAdam, dict(betas=(0.9, 0.7))), (optim.Lion, dict(weight_decay=0.1)), (optim.Rprop, {}),
+    (optim.Adafactor, dict(weight_decay=0.1)), (optim.Adafactor, dict(eps=(1e-3, 1e-2), maximize=True)),
+    (optim.Muon, {}), (optim.Muon, dict(nesterov=False, adjust_lr_fn="match_rms_adamw"))]
+
+
+def captured_and_eager(kind, options, schedule=lambda optimiser: None):
+    """What nine steps leave of parameters and state, captured and eager, and the program."""
+    rows = np.random.default_rng(1).standard_normal((9, 4, 3)).astype(np.float32)
 
     def run(wrap):
-        p = nn.Parameter(np.ones(4, np.float32))
-        optimiser = kind([p], lr=0.05, **options)
+        params = [nn.Parameter(np.ones(shape, np.float32)) for shape in ((4, 3), (3,), (2, 1, 3))]
+        params = params[:1] if kind is optim.Muon else params
+        optimiser = kind(params, lr=0.05, **options)
+        schedule_of_it = schedule(optimiser)
 
         def step(x):
-            math.mul(math.mul(x, p), p).backward(x)
+            y = x
+            for p in params + params:
+                y = math.mul(y, p)
+            y.backward(fastnn.ones_like(y))
             optimiser.step()
             optimiser.zero_grad()
 
         step = wrap(step)
         for row in rows:
             step(fastnn.tensor(row))
-        return p.detach().numpy().tobytes(), [float(v.numpy().sum()) for v in optimiser.state[p].values()]
+            if schedule_of_it:
+                schedule_of_it.step()
+        left = [value.numpy().tobytes() for p in params for value in (p.detach(), *optimiser.state[p].values())]
+        return left, step
 
-    assert run(fastnn.program.capture) == run(lambda step: step)
+    captured, program = run(fastnn.program.capture)
+    return captured, run(lambda step: step)[0], program
+
+
+def test_every_optimiser_is_asked():
+    kinds = {kind for kind in vars(optim).values() if isinstance(kind, type) and issubclass(kind, optim.Optimizer)}
+    by_closures = {optim.LBFGS, optim.RandomSearch, optim.RandomLocalSearch}
+    assert {kind for kind, _ in EVERY} == kinds - by_closures - {optim.Optimizer}
+
+
+@pytest.mark.parametrize("kind, options", EVERY, ids=str)
+def test_captured_steps_of_every_optimiser_equal_eager_ones(kind, options):
+    captured, eager, program = captured_and_eager(kind, options)
+    assert captured == eager and program.replays == 7
+
+
+def test_muon_makes_matrices_orthogonal():
+    """Polynomials that converge: all singular values come to 1, whichever side is longer."""
+    from fastnn.optim.muon import orthogonalized
+
+    for shape in ((6, 3), (3, 6), (4, 4)):
+        u = np.random.default_rng(0).standard_normal(shape)
+        left, _, right = np.linalg.svd(u, full_matrices=False)
+        x = orthogonalized(fastnn.tensor(u), (1.875, -1.25, 0.375), 30, 1e-7).numpy()
+        np.testing.assert_allclose(x, left @ right, atol=1e-10)
 
 
 @pytest.mark.parametrize("make, error, message", [
@@ -267,6 +327,17 @@ def test_captured_steps_of_every_optimiser_equal_eager_ones(kind, options):
      "RAdam: betas is 0.9, but must be two numbers, at least 0 and below 1"),
     (lambda p: optim.Lion([p], betas=(-0.1, 0.9)), ValueError, "Lion: betas is"),
     (lambda p: optim.AdamW([p], weight_decay=-1), ValueError, "AdamW: weight_decay is -1"),
+    (lambda p: optim.Adamax([p], betas=(0.9, 2.0)), ValueError, r"Adamax: betas is \(0.9, 2.0\)"),
+    (lambda p: optim.ASGD([p], lambd=-1), ValueError, "ASGD: lambd is -1, but must be a number of at least 0"),
+    (lambda p: optim.Rprop([p], etas=(1.2, 0.5)), ValueError, r"Rprop: etas is \(1.2, 0.5\), but must be two numbers"),
+    (lambda p: optim.Rprop([p], step_sizes=(2, 1)), ValueError, r"step_sizes is \(2, 1\), but must be two numbers"),
+    (lambda p: optim.Adafactor([p], beta2_decay=0.5), ValueError, "beta2_decay is 0.5, but must be a number of at most 0"),
+    (lambda p: optim.Adafactor([p], eps=1e-3), ValueError, "eps is 0.001, but must be two numbers, or None and a number"),
+    (lambda p: optim.Adafactor([p], eps=(None, -1)), ValueError, "one of eps is -1"),
+    (lambda p: optim.Adafactor([p], d=0.5), ValueError, "d is 0.5, but must be a number of at least 1"),
+    (lambda p: optim.Muon([p, fastnn.ones(3, requires_grad=True)]), ValueError, r"shape \(3,\), but must be a matrix"),
+    (lambda p: optim.Muon([p], ns_steps=100), ValueError, "ns_steps is 100, but must be below 100"),
+    (lambda p: optim.Muon([p], adjust_lr_fn="mine"), ValueError, "adjust_lr_fn is 'mine', but must be None, 'original'"),
     (lambda p: optim.SGD([p]).load_state_dict({"state": {}, "param_groups": [{"params": [0, 1]}]}), ValueError,
      r"groups have \[2\]"),
     (lambda p: optim.SGD([p]).load_state_dict({"state": {0: {"momentum_buffer": np.zeros(3)}},

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._core import launch
 from ..tensor import Tensor
-from .optimizer import Optimizer
+from .optimizer import Optimizer, ParamGroup
 
 
 class Adagrad(Optimizer):
@@ -52,7 +52,7 @@ class Adagrad(Optimizer):
     def check(self, options: Mapping[str, Any]) -> None:
         self.require_not_negative(options, "lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")
 
-    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
+    def update(self, params: list[Tensor], options: ParamGroup, lr: Tensor) -> None:
         new = [p for p in params if not self.state[p]]
         states = self.memory(params, "sum")
         for p in new:
@@ -99,8 +99,8 @@ class RMSprop(Optimizer):
     """
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1e-2, alpha: float = 0.99,
-                 eps: float = 1e-8,
-                 weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False, *, maximize: bool = False):
+                 eps: float = 1e-8, weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False, *,
+                 maximize: bool = False):
         super().__init__(params, dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum,
                                       centered=centered, maximize=maximize))
 
@@ -108,13 +108,13 @@ class RMSprop(Optimizer):
         self.require_not_negative(options, "lr", "alpha", "eps", "weight_decay", "momentum")
         self.require(options["alpha"] <= 1, "alpha", options["alpha"], "at least 0 and at most 1")
 
-    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
+    def update(self, params: list[Tensor], options: ParamGroup, lr: Tensor) -> None:
         centered, momentum = bool(options["centered"]), options["momentum"] > 0
         names = ("square_avg", *["grad_avg"] * centered, *["momentum_buffer"] * momentum)
         step = getattr(launch, "rmsprop" + "_centered" * centered + "_momentum" * momentum + "_step")
-        self.apply(step, params, self.memory(params, *names), names, lr, alpha=options["alpha"], eps=options["eps"],
-                   weight_decay=options["weight_decay"], maximize=options["maximize"],
-                   **({"momentum": options["momentum"]} if momentum else {}))
+        self.apply(step, params, self.memory(params, *names), names, lr, *[options.momentum] * momentum,
+                   alpha=options["alpha"], eps=options["eps"], weight_decay=options["weight_decay"],
+                   maximize=options["maximize"])
 
 
 class Adadelta(Optimizer):
@@ -155,7 +155,7 @@ class Adadelta(Optimizer):
         self.require_not_negative(options, "lr", "rho", "eps", "weight_decay")
         self.require(options["rho"] <= 1, "rho", options["rho"], "at least 0 and at most 1")
 
-    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
+    def update(self, params: list[Tensor], options: ParamGroup, lr: Tensor) -> None:
         names = ("square_avg", "acc_delta")
         self.apply(launch.adadelta_step, params, self.memory(params, *names), names, lr, rho=options["rho"],
                    eps=options["eps"], weight_decay=options["weight_decay"], maximize=options["maximize"])

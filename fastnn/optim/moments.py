@@ -9,7 +9,7 @@ from .. import _core
 from .._core import launch
 from ..ops.create import float64
 from ..tensor import Tensor
-from .optimizer import Optimizer
+from .optimizer import Optimizer, ParamGroup
 
 
 class NAdam(Optimizer):
@@ -55,20 +55,22 @@ class NAdam(Optimizer):
                                       momentum_decay=momentum_decay,
                                       decoupled_weight_decay=decoupled_weight_decay, maximize=maximize))
 
+    numbers = ("step", "mu_product")
+
     def check(self, options: Mapping[str, Any]) -> None:
         self.require_not_negative(options, "lr", "eps", "weight_decay", "momentum_decay")
         self.require_betas(options)
 
-    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
-        names, (beta1, beta2), decay = ("exp_avg", "exp_avg_sq"), options["betas"], options["momentum_decay"]
+    def update(self, params: list[Tensor], options: ParamGroup, lr: Tensor) -> None:
+        names, decay = ("exp_avg", "exp_avg_sq"), options["momentum_decay"]
         states = self.memory(params, *names)
         for state in states:
             if "mu_product" not in state:
                 state["mu_product"] = _core.scalar(1.0, float64)
-        launch.nadam_product.each([(state["mu_product"], state["step"]) for state in states],
-                                  [state["mu_product"] for state in states], beta1=beta1, decay=decay)
-        self.apply(launch.nadam_step, params, states, names, lr, "step", "mu_product", beta1=beta1, beta2=beta2,
-                   eps=options["eps"], weight_decay=options["weight_decay"],
+        launch.nadam_product.each([(state["mu_product"], state["step"], options.momentum) for state in states],
+                                  [state["mu_product"] for state in states], decay=decay)
+        self.apply(launch.nadam_step, params, states, names, lr, options.momentum, "step", "mu_product",
+                   beta2=options["betas"][1], eps=options["eps"], weight_decay=options["weight_decay"],
                    decoupled=options["decoupled_weight_decay"], maximize=options["maximize"], momentum_decay=decay)
 
 
@@ -115,10 +117,10 @@ class RAdam(Optimizer):
         self.require_not_negative(options, "lr", "eps", "weight_decay")
         self.require_betas(options)
 
-    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
-        names, (beta1, beta2) = ("exp_avg", "exp_avg_sq"), options["betas"]
-        self.apply(launch.radam_step, params, self.memory(params, *names), names, lr, "step", beta1=beta1, beta2=beta2,
-                   eps=options["eps"], weight_decay=options["weight_decay"],
+    def update(self, params: list[Tensor], options: ParamGroup, lr: Tensor) -> None:
+        names = ("exp_avg", "exp_avg_sq")
+        self.apply(launch.radam_step, params, self.memory(params, *names), names, lr, options.momentum, "step",
+                   beta2=options["betas"][1], eps=options["eps"], weight_decay=options["weight_decay"],
                    decoupled=options["decoupled_weight_decay"], maximize=options["maximize"])
 
 
@@ -158,7 +160,7 @@ class Lion(Optimizer):
         self.require_not_negative(options, "lr", "weight_decay")
         self.require_betas(options)
 
-    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
-        beta1, beta2 = options["betas"]
-        self.apply(launch.lion_step, params, self.memory(params, "exp_avg", counted=False), ("exp_avg",), lr, beta1=beta1,
-                   beta2=beta2, weight_decay=options["weight_decay"], maximize=options["maximize"])
+    def update(self, params: list[Tensor], options: ParamGroup, lr: Tensor) -> None:
+        self.apply(launch.lion_step, params, self.memory(params, "exp_avg", counted=False), ("exp_avg",), lr,
+                   options.momentum, beta2=options["betas"][1], weight_decay=options["weight_decay"],
+                   maximize=options["maximize"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from .. import _core
 from .._core import TensorBase, launch
-from ..checks import real
+from ..checks import are_numbers, real
 from ..nn.module import RemovableHandle
 from ..ops.create import as_tensor, float64
 from ..ops.math import constant
@@ -22,8 +21,9 @@ class ParamGroup(MutableMapping):
     """Parameters that share hyper-parameters: ``group["lr"]``, ``group["params"]``.
 
     The learning rate lives in a 0-d float64 tensor, `lr`, that updates read from memory: so a captured program sees it
-    change; a tensor that the user gave stays his, and writing to it changes the rate. Other hyper-parameters are
-    constants of a captured program; setting one makes programs record anew.
+    change; a tensor that the user gave stays his, and writing to it changes the rate. So does the momentum, or the first
+    of the betas, in `momentum`, for schedules that cycle it. Other hyper-parameters are constants of a captured program;
+    setting one makes programs record anew.
 
     Parameters
     ----------
@@ -35,6 +35,20 @@ class ParamGroup(MutableMapping):
         self.options = dict(options)
         lr = self.options.pop("lr")
         self.lr = lr.detach() if isinstance(lr, TensorBase) else _core.scalar(float(lr), float64)
+        self.momentum = _core.scalar(self._momentum(), float64)
+
+    def _momentum(self) -> float:
+        """The momentum or the first of the betas; 0 where there are none."""
+        return float(self.options["betas"][0] if "betas" in self.options else self.options.get("momentum", 0.0))
+
+    def _is_kept(self, name: str, value: Any) -> bool:
+        """Whether captured programs may go on when a hyper-parameter becomes `value`: their constants stay."""
+        if name not in self.options:
+            return False
+        before = self.options[name]
+        if name == "momentum":  # whether there is one decides which launch is made
+            return (before == 0) == (value == 0)
+        return before is value or name == "betas" and tuple(before[1:]) == tuple(value[1:])
 
     def __getitem__(self, name: str) -> Any:
         return self.lr.item() if name == "lr" else self.options[name]
@@ -42,9 +56,12 @@ class ParamGroup(MutableMapping):
     def __setitem__(self, name: str, value: Any) -> None:
         if name == "lr":
             self.lr.set_item(float(value))
-        elif name not in self.options or self.options[name] is not value:
+        else:
+            if not self._is_kept(name, value):
+                _core.bump_settings()
             self.options[name] = value
-            _core.bump_settings()
+            if name in ("momentum", "betas"):
+                self.momentum.set_item(self._momentum())
 
     def __delitem__(self, name: str) -> None:
         if name in ("lr", "params"):
@@ -68,8 +85,9 @@ class Optimizer:
 
     Parameters
     ----------
-    params : iterable of Tensor, or iterable of dict
-        What to optimise; dicts have "params" and hyper-parameters of their own.
+    params : iterable of Tensor, of (name, Tensor), or of dict
+        What to optimise, such as ``model.parameters()`` or ``model.named_parameters()``; dicts have "params" and
+        hyper-parameters of their own.
     defaults : dict
         Hyper-parameters of groups that do not give their own.
 
@@ -87,6 +105,8 @@ class Optimizer:
     ValueError
         If there is no parameter, one appears twice, or a hyper-parameter is out of range.
     """
+
+    numbers = ("step",)  # 0-d float64 in a parameter's state
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict], defaults: dict[str, Any]):
         self.name = type(self).__name__
@@ -111,7 +131,8 @@ class Optimizer:
         Parameters
         ----------
         group : dict
-            "params": a tensor or an iterable of them; hyper-parameters that differ from the defaults.
+            "params": a tensor or an iterable of them, or of pairs of name and tensor; hyper-parameters that differ from
+            the defaults; "initial_lr", the base rate of schedules that go on.
 
         Raises
         ------
@@ -120,10 +141,11 @@ class Optimizer:
         """
         if not isinstance(group, Mapping) or "params" not in group:
             raise TypeError(f"{self.name}: a parameter group is {group!r}, but must be a dict with the key 'params'")
-        unknown = set(group) - set(self.defaults) - {"params"}
+        unknown = set(group) - set(self.defaults) - {"params", "param_names", "initial_lr"}
         if unknown:
             raise ValueError(f"{self.name}: unknown hyper-parameters {sorted(unknown)}; there are {sorted(self.defaults)}")
-        params = [group["params"]] if isinstance(group["params"], TensorBase) else list(group["params"])
+        given = group["params"]
+        params, names = self._split([given] if isinstance(given, TensorBase) else list(given))
         known = {id(p) for g in self.param_groups for p in g["params"]}
         for p in params:
             if not isinstance(p, TensorBase):
@@ -133,9 +155,16 @@ class Optimizer:
             if id(p) in known:
                 raise ValueError(f"{self.name}: a parameter of shape {p.shape} appears twice")
             known.add(id(p))
-        options = {**self.defaults, **group, "params": params}
+        options = {**self.defaults, **group, "params": params, **names}
         self.check(options)
         self.param_groups.append(ParamGroup(options))
+
+    @staticmethod
+    def _split(params: list) -> tuple[list, dict[str, list[str]]]:
+        """Parameters, and under "param_names" their names where they have some."""
+        if params and all(isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) for p in params):
+            return [p for _, p in params], {"param_names": [name for name, _ in params]}
+        return params, {}
 
     # -- for subclasses --
 
@@ -143,8 +172,8 @@ class Optimizer:
         """Raises ValueError where a hyper-parameter is out of range."""
         raise TypeError(f"{self.name} must define check(options)")
 
-    def update(self, params: list[Tensor], options: Mapping[str, Any], lr: Tensor) -> None:
-        """Updates a group's parameters in place from their gradients; `lr` is 0-d float64."""
+    def update(self, params: list[Tensor], options: ParamGroup, lr: Tensor) -> None:
+        """Updates a group's parameters in place from their gradients; `lr`, as ``options.momentum``, is 0-d float64."""
         raise TypeError(f"{self.name} must define update(params, options, lr)")
 
     def require(self, is_ok: bool, name: str, value: Any, allowed: str) -> None:
@@ -165,9 +194,12 @@ class Optimizer:
     def require_betas(self, options: Mapping[str, Any]) -> None:
         """Raises ValueError unless "betas" are two numbers, at least 0 and below 1."""
         betas = options["betas"]
-        is_ok = isinstance(betas, (tuple, list)) and len(betas) == 2 and all(
-            isinstance(b, numbers.Real) and not isinstance(b, bool) and 0 <= b < 1 for b in betas)
-        self.require(is_ok, "betas", betas, "two numbers, at least 0 and below 1")
+        self.require(are_numbers(betas, 2) and all(0 <= b < 1 for b in betas), "betas", betas,
+                     "two numbers, at least 0 and below 1")
+
+    def state_shape(self, name: str, p: Tensor) -> tuple[int, ...]:
+        """Shape of the tensor `name` in the state of a parameter: as the parameter's unless a subclass says otherwise."""
+        return p.shape
 
     def memory(self, params: list[Tensor], *names: str, counted: bool = True) -> list[dict[str, Tensor]]:
         """State of each parameter: tensors like it, zeros the first time, and "step", which counts this call.
@@ -192,7 +224,8 @@ class Optimizer:
                 state["step"] = _core.scalar(0.0, float64)
             for name in names:
                 if name not in state:
-                    state[name] = zeros_for(p)
+                    shape = self.state_shape(name, p)
+                    state[name] = zeros_for(p) if shape == p.shape else _core.empty(shape, p.dtype).zero_()
         if counted:
             steps, one = [state["step"] for state in states], constant(1.0, float64)
             launch.add.each([(step, one) for step in steps], steps)
@@ -260,7 +293,7 @@ class Optimizer:
             for group in self.param_groups:
                 params = [p for p in group.options["params"] if p.grad is not None]
                 if params:
-                    self.update(params, group.options, group.lr)
+                    self.update(params, group, group.lr)
             for hook in tuple(self._post_hooks.values()):
                 hook(self, (), {})
         finally:
@@ -345,7 +378,7 @@ class Optimizer:
             self.state[p] = {name: _stored(self.state[p].get(name), value) for name, value in values.items()}
         for group, other in zip(self.param_groups, saved):
             for name, value in other.items():
-                if name == "lr" or name in group.options and name != "params":
+                if name in ("lr", "initial_lr") or name in group.options and name != "params":
                     group[name] = tuple(value) if isinstance(value, list) else value
 
     def _taken(self, p: Tensor, values: Mapping[str, Any]) -> dict[str, Tensor | None]:
@@ -355,10 +388,11 @@ class Optimizer:
             if value is not None:
                 is_tensor = isinstance(value, TensorBase) or hasattr(value, "__dlpack__")
                 value = as_tensor(value if is_tensor else np.asarray(value))
-                is_step = value.numel() == 1 and name in ("step", "mu_product")
-                if not is_step and value.shape != p.shape:
+                is_number = name in self.numbers and value.numel() == 1
+                shape = () if is_number else self.state_shape(name, p)
+                if not is_number and value.shape != shape:
                     raise ValueError(f"load_state_dict: '{name}' is {value.shape}, the parameter {p.shape}")
-                value = value.detach().to(float64 if is_step else p.dtype).reshape(() if is_step else p.shape)
+                value = value.detach().to(float64 if is_number else p.dtype).reshape(shape)
             result[name] = value
         return result
 
@@ -376,6 +410,11 @@ def _stored(old: Tensor | None, value: Tensor | None) -> Tensor | None:
     return old.copy_(value)
 
 
+def empty_for(p: Tensor) -> Tensor:
+    """A tensor of the shape, type and order of a parameter, not yet written."""
+    return _core.empty(p.shape, p.dtype, contiguous=not p.is_channels_last())
+
+
 def zeros_for(p: Tensor) -> Tensor:
     """Zeros of the shape, type and order of a parameter."""
-    return _core.empty(p.shape, p.dtype, contiguous=not p.is_channels_last()).zero_()
+    return empty_for(p).zero_()

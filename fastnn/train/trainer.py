@@ -35,9 +35,13 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "adagrad": optim.Adagrad,
     "rmsprop": optim.RMSprop,
     "adadelta": optim.Adadelta,
+    "adafactor": optim.Adafactor,
+    "adamax": optim.Adamax,
+    "asgd": optim.ASGD,
     "nadam": optim.NAdam,
     "radam": optim.RAdam,
     "lion": optim.Lion,
+    "rprop": optim.Rprop,
 }
 _EVALUATION_BATCH = 256  # large enough that the cost of a call does not matter, small enough for the caches
 _LEAST_BATCHES = 16  # fewer evaluated batches are over before recording and verifying a program has paid

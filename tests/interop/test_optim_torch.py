@@ -24,7 +24,25 @@ CASES = [
     ("NAdam", dict()), ("NAdam", dict(lr=0.01, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.1, momentum_decay=0.1)),
     ("NAdam", dict(weight_decay=0.1, decoupled_weight_decay=True)), ("RAdam", dict(lr=0.01)),
     ("RAdam", dict(lr=0.01, betas=(0.8, 0.9), eps=1e-4, weight_decay=0.1)),
-    ("RAdam", dict(lr=0.01, weight_decay=0.1, decoupled_weight_decay=True, maximize=True))]
+    ("RAdam", dict(lr=0.01, weight_decay=0.1, decoupled_weight_decay=True, maximize=True)),
+    ("NAdam", dict(weight_decay=0.1, maximize=True)), ("Adam", dict(lr=0.01, betas=(0.5, 0.5), amsgrad=True)),
+    ("Adam", dict(lr=0.01, amsgrad=True, weight_decay=0.1, maximize=True)),
+    ("Adam", dict(lr=0.01, weight_decay=0.1, decoupled_weight_decay=True)),
+    ("AdamW", dict(lr=0.01, betas=(0.5, 0.5), amsgrad=True, maximize=True)), ("Adamax", dict()),
+    ("Adamax", dict(lr=0.05, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.1, maximize=True)), ("ASGD", dict()),
+    ("ASGD", dict(lr=0.1, lambd=0.2, alpha=0.5, t0=3, weight_decay=0.1, maximize=True)), ("Rprop", dict()),
+    ("Rprop", dict(lr=0.1, etas=(0.3, 1.5), step_sizes=(0.05, 0.2), maximize=True)), ("Adafactor", dict()),
+    ("Adafactor", dict(lr=0.5, beta2_decay=-0.3, eps=(0.5, 0.1), d=1.5, weight_decay=0.1, maximize=True))]
+
+
+@pytest.fixture(autouse=True)
+def numbers_in_full(request):
+    """PyTorch's step-wise numbers in float64 where the parameters are."""
+    before = torch.get_default_dtype()
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("dtype") is np.float64:
+        torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 def both(name, options, dtype, rng):
@@ -63,3 +81,27 @@ def test_state_dicts_go_across(name, options):
     fresh = getattr(optim, name)(ours, lr=5.0)
     fresh.load_state_dict(their_optimiser.state_dict())
     steps(3, rng, np.float32, ours, theirs, fresh, their_optimiser)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [dict(), dict(lr=0.1, momentum=0.5, nesterov=False, weight_decay=0.3),
+                                     dict(ns_coefficients=(1.5, -0.5, 0.0), ns_steps=3, eps=10.0),
+                                     dict(lr=0.1, adjust_lr_fn="match_rms_adamw"), dict(adjust_lr_fn="original")])
+def test_muon(options, dtype, monkeypatch):
+    """PyTorch's with its products in the parameters' type, as ours are."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda self: self.clone())
+    rng = np.random.default_rng(3)
+    values = [rng.standard_normal(s).astype(dtype) for s in ((33, 17), (5, 20), (6, 6))]
+    ours, theirs = [nn.Parameter(v.copy()) for v in values], [torch.nn.Parameter(torch.tensor(v)) for v in values]
+    our_optimiser, their_optimiser = optim.Muon(ours, **options), torch.optim.Muon(theirs, **options)
+    for count in (3, 3):  # the second time from PyTorch's state
+        for _ in range(count):
+            for p, q in zip(ours, theirs):
+                g = rng.standard_normal(p.shape).astype(dtype)
+                p.grad, q.grad = fastnn.tensor(g), torch.tensor(g)
+            our_optimiser.step()
+            their_optimiser.step()
+        for p, q in zip(ours, theirs):
+            np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=0, atol=100 * np.finfo(dtype).eps)
+        our_optimiser = optim.Muon(ours)
+        our_optimiser.load_state_dict(their_optimiser.state_dict())
