@@ -17,11 +17,13 @@ NEEDED = {
     "num_layers": 1, "size": 3, "output_size": 2, "padding": 1, "threshold": 0.5, "value": 0.25, "pieces": 2, "dim": 1,
     "groups": 2, "unflattened_size": (2, 2), "name": "relu", "scale_factor": 2, "lr": 0.1, "step_size": 2,
     "milestones": [2, 4], "gamma": 0.5, "lr_lambda": lambda step: 1.0, "T_max": 5, "T_0": 5, "max_lr": 0.1,
-    "total_steps": 10, "upscale_factor": 2, "downscale_factor": 2, "norm_type": 2.0, "base_lr": 0.01,
+    "upscale_factor": 2, "downscale_factor": 2, "norm_type": 2.0, "base_lr": 0.01,
 }
 MODULES = {"module": lambda: nn.Linear(3, 3), "encoder_layer": lambda: nn.TransformerEncoderLayer(8, 2, 8),
            "decoder_layer": lambda: nn.TransformerDecoderLayer(8, 2, 8)}
-ONE_OF_TWO = {"Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d"}  # a size or a factor
+# A size or a factor; a number of steps or two.
+ONE_OF_TWO = {**dict.fromkeys(("Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d"), {"scale_factor": 1.5}),
+              "lr_scheduler.OneCycleLR": {"total_steps": 10}}
 WRONG = [-1, 0, -0.5, 1e300, math.nan, math.inf, "no such", None, True, 10**30, (1, 2, 3, 4, 5, 6, 7), object()]
 
 
@@ -43,7 +45,7 @@ MAKERS |= {f"optim.{name}": (kind, with_parameters(kind)) for name, kind in vars
            if inspect.isclass(kind) and issubclass(kind, optim.Optimizer) and kind is not optim.Optimizer}
 MAKERS |= {f"lr_scheduler.{name}": (kind, on_optimizer(kind)) for name, kind in vars(lr_scheduler).items()
            if inspect.isclass(kind) and issubclass(kind, lr_scheduler.LRScheduler)
-           and name not in ("LRScheduler", "SequentialLR")}  # which takes schedules, tested by themselves
+           and name not in ("LRScheduler", "SequentialLR", "ChainedScheduler")}  # which take schedules, tested elsewhere
 
 
 def arguments_of(name, kind):
@@ -52,7 +54,7 @@ def arguments_of(name, kind):
              if v.kind not in (v.VAR_POSITIONAL, v.VAR_KEYWORD) and p not in ("params", "optimizer")}
     needed = [p for p, v in asked.items() if v.default is v.empty]
     given = {p: MODULES[p]() if p in MODULES else NEEDED[p] for p in needed}
-    return asked, given | ({"scale_factor": 1.5} if name in ONE_OF_TWO else {})
+    return asked, given | ONE_OF_TWO.get(name, {})
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")

@@ -62,20 +62,43 @@ def test_a_captured_step_follows_the_schedule():
     assert moves == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
 
 
-def test_a_schedule_goes_on_where_it_was():
-    def chain():
-        optimizer = sgd()
-        warm = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=3)
-        return lr_scheduler.SequentialLR(optimizer, [warm, lr_scheduler.CosineAnnealingLR(optimizer, 5)], [3])
+def one_after_another(optimizer):
+    warm = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=3)
+    return lr_scheduler.SequentialLR(optimizer, [warm, lr_scheduler.CosineAnnealingLR(optimizer, 5)], [3])
 
-    first, second = chain(), chain()
+
+@pytest.mark.parametrize("make", [
+    one_after_another, lambda o: lr_scheduler.OneCycleLR(o, 0.5, 9), lambda o: lr_scheduler.CyclicLR(o, 0.1, 0.5, 3),
+    lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.StepLR(o, 2), lr_scheduler.ConstantLR(o)])])
+def test_a_schedule_goes_on_where_it_was(make):
+    first, second = make(sgd()), make(sgd())
     for _ in range(5):
         first.step()
     second.load_state_dict(first.state_dict())
     for _ in range(3):
         assert second.get_last_lr() == first.get_last_lr()
+        assert second.optimizer.param_groups[0]["momentum"] == first.optimizer.param_groups[0]["momentum"]
         first.step()
         second.step()
+
+
+def test_a_sequence_has_the_momentum_of_its_part():
+    optimizer = sgd()
+    parts = [lr_scheduler.OneCycleLR(optimizer, 0.5, 4, anneal_strategy="linear", pct_start=0.5),
+             lr_scheduler.ConstantLR(optimizer, 1.0)]
+    schedule, momenta = lr_scheduler.SequentialLR(optimizer, parts, [4]), []
+    for _ in range(6):
+        momenta.append(optimizer.param_groups[0]["momentum"])
+        schedule.step()
+    assert momenta == pytest.approx([0.95, 0.85, 0.9, 0.95, 0.95, 0.95])
+
+
+def test_a_trainer_does_not_show_figures_to_schedules_that_may_be_given_a_step():
+    x, y = blobs(50)
+    trainer = make(lr=0.4)
+    trainer.fit(x, y, epochs=3, verbose=0, callbacks=[
+        LearningRateSchedule(lambda optimizer: lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 4))])
+    assert trainer.learning_rate == pytest.approx(0.2 * (1 + np.cos(0.75 * np.pi)))
 
 
 @pytest.mark.parametrize("every, expected", [("epoch", [0.4, 0.2, 0.1]), ("batch", [0.1, 0.025, 0.00625])])
@@ -123,6 +146,24 @@ def test_a_trainer_stops_when_the_rate_is_exhausted():
     (lambda o: lr_scheduler.OneCycleLR(o, 0.1, 9, anneal_strategy="up"), ValueError, "must be 'cos' or 'linear'"),
     (lambda o: lr_scheduler.SequentialLR(o, [lr_scheduler.StepLR(o, 1)], [3]), ValueError,
      "1 schedulers and 1 milestones"),
+    (lambda o: lr_scheduler.SequentialLR(o, [lr_scheduler.StepLR(sgd(), 1)], []), ValueError,
+     "SequentialLR: .* is not a schedule of this optimizer by step number"),
+    (lambda o: lr_scheduler.ChainedScheduler([]), ValueError, r"ChainedScheduler: schedulers is \[\], but must be a seq"),
+    (lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.StepLR(o, 1), lr_scheduler.StepLR(sgd(), 1)]), ValueError,
+     "is not a schedule of this optimizer"),
+    (lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.ReduceLROnPlateau(o)], o), ValueError, "by step number"),
+    (lambda o: lr_scheduler.StepLR(o, 1, last_epoch=3), ValueError,
+     "StepLR: last_epoch is 3, but must be -1 where a parameter group has no 'initial_lr'"),
+    (lambda o: lr_scheduler.StepLR(o, 1, last_epoch=-2), ValueError, "last_epoch is -2, but must be an integer of at lea"),
+    (lambda o: lr_scheduler.OneCycleLR(o, 0.1), ValueError, "needs total_steps, or epochs and steps_per_epoch"),
+    (lambda o: lr_scheduler.OneCycleLR(o, [0.1, 0.2], 9), ValueError,
+     r"max_lr is \[0.1, 0.2\], but must be one value, or 1: one for each parameter group"),
+    (lambda o: lr_scheduler.OneCycleLR(optim.Adagrad([nn.Parameter(np.zeros(3))]), 0.1, 9), ValueError,
+     "cycle_momentum is True, but must be False for Adagrad, which has neither momentum nor betas"),
+    (lambda o: lr_scheduler.CyclicLR(o, 0.1, 0.2, max_momentum=1), ValueError,
+     "max_momentum is 1, but must be at least 0 and below 1"),
+    (lambda o: lr_scheduler.CyclicLR(o, 0.1, 0.2, scale_mode="step"), ValueError, "must be 'cycle' or 'iterations'"),
+    (lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 5).step(-1), ValueError, "epoch is -1"),
     (lambda o: lr_scheduler.LambdaLR(o, 0.5), TypeError, "lr_lambda is 0.5, but must be a function"),
     (lambda o: lr_scheduler.ReduceLROnPlateau(o, "low"), ValueError, "mode is 'low', but must be 'min' or 'max'"),
     (lambda o: lr_scheduler.ReduceLROnPlateau(o, factor=1.0), ValueError,

@@ -290,6 +290,20 @@ def test_captured_steps_of_every_optimiser_equal_eager_ones(kind, options):
     assert captured == eager and program.replays == 7
 
 
+@pytest.mark.parametrize("kind, options", [(kind, options) for kind, options in EVERY
+                                           if options.get("momentum") or {"betas", "momentum"} & set(
+                                               kind([nn.Parameter(np.ones((1, 1)))]).defaults) and kind is not optim.SGD
+                                           and kind is not optim.RMSprop], ids=str)
+def test_captured_steps_follow_a_cycle_of_momentum(kind, options):
+    """Without being recorded anew: the momentum is memory, as the rate is."""
+    def schedule(optimiser):
+        return optim.lr_scheduler.OneCycleLR(optimiser, 0.1, 9)
+
+    captured, eager, program = captured_and_eager(kind, options, schedule)
+    assert captured == eager and program.replays == 7
+    assert eager != captured_and_eager(kind, options)[1]
+
+
 def test_muon_makes_matrices_orthogonal():
     """Polynomials that converge: all singular values come to 1, whichever side is longer."""
     from fastnn.optim.muon import orthogonalized

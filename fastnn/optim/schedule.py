@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..checks import positive
-from .optimizer import Optimizer
+from ..checks import positive, whole
+from .optimizer import Optimizer, ParamGroup
 
 
 class LRScheduler:
-    """Base class of schedules that follow from the step number. A subclass defines `rate`.
+    """Base class of schedules that follow from the step number.
+
+    A subclass defines `rate`, or `rates` where groups differ in more than their base rates, and `momenta` where it sets the
+    momentum too.
 
     Parameters
     ----------
     optimizer : Optimizer
         Whose rates to set; those it has now, or had when the first schedule took it, are the base rates.
+    last_epoch : int
+        The step before the first; above -1 to go on with an optimiser whose groups have their "initial_lr", as those have
+        that a schedule once took, or a state dict made of such.
 
     Attributes
     ----------
@@ -27,13 +35,18 @@ class LRScheduler:
     ------
     TypeError
         If `optimizer` is no Optimizer.
+    ValueError
+        If `last_epoch` is below -1, or above and a group has no "initial_lr".
     """
 
-    def __init__(self, optimizer: Optimizer):
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
         self.optimizer = _optimizer(self, optimizer)
-        self.last_epoch = 0
+        self.last_epoch = whole(f"{type(self).__name__}: last_epoch", last_epoch, -1) + 1
         for group in optimizer.param_groups:
             if "initial_lr" not in group:
+                if self.last_epoch > 0:
+                    raise ValueError(f"{type(self).__name__}: last_epoch is {last_epoch}, but must be -1 where a parameter "
+                                     "group has no 'initial_lr'")
                 group["initial_lr"] = group["lr"]
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self._write()
@@ -42,14 +55,25 @@ class LRScheduler:
         """The rate at step `t`, from 0, of a group whose base rate is `base`."""
         raise TypeError(f"{type(self).__name__} must define rate(base, t)")
 
+    def rates(self, bases: list[float], t: int) -> list[float]:
+        """The rate of each parameter group at step `t`, given their base rates."""
+        return [self.rate(base, t) for base in bases]
+
+    def momenta(self, t: int) -> list[float] | None:
+        """The momentum of each parameter group at step `t`; None: it stays as it is."""
+        return None
+
     def step(self) -> None:
         """Goes to the next step and sets its rates."""
         self.last_epoch += 1
         self._write()
 
     def _write(self) -> None:
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs):
-            group["lr"] = self.rate(base, self.last_epoch)
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, self.rates(self.base_lrs, self.last_epoch)):
+            group["lr"] = rate
+        for group, momentum in zip(groups, self.momenta(self.last_epoch) or ()):
+            _set_momentum(group, momentum)
 
     def get_last_lr(self) -> list[float]:
         """The present rate of each parameter group."""
@@ -72,6 +96,43 @@ def _optimizer(schedule: object, optimizer: Any) -> Optimizer:
         name = type(schedule).__name__
         raise TypeError(f"{name}: optimizer is a {type(optimizer).__name__}, but must be an Optimizer")
     return optimizer
+
+
+def _set_momentum(group: ParamGroup, value: float) -> None:
+    """Sets the momentum, or the first of the betas."""
+    if "betas" in group:
+        group["betas"] = (value, *group["betas"][1:])
+    else:
+        group["momentum"] = value
+
+
+def _each(name: str, value: Any, optimizer: Optimizer, check: Callable[[str, Any], Any]) -> list:
+    """A checked value for each parameter group, of one for all or a sequence of them."""
+    count = len(optimizer.param_groups)
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * count
+    if len(values) != count:
+        raise ValueError(f"{name} is {value!r}, but must be one value, or {count}: one for each parameter group")
+    return [check(name, v) for v in values]
+
+
+def _function(name: str, value: Any) -> Callable[[int], float]:
+    if not callable(value):
+        raise TypeError(f"{name} is {value!r}, but must be a function of the step number")
+    return value
+
+
+def _cosine(high: float, low: float, part: float) -> float:
+    """From `high` at part 0 to `low` at 1 along half a cosine."""
+    return low + (high - low) * (1 + math.cos(math.pi * part)) / 2
+
+
+def _milestones(name: str, milestones: Sequence[int]) -> list[int]:
+    if not isinstance(milestones, Sequence) or isinstance(milestones, str):
+        raise TypeError(f"{name}: milestones are {milestones!r}, but must be a sequence of integers")
+    numbers = [whole(f"{name}: one of the milestones", m, 0) for m in milestones]
+    if numbers != sorted(numbers):
+        raise ValueError(f"{name}: milestones are {numbers}, but must be increasing")
+    return numbers
 
 
 def _between(name: str, value: Any) -> float:

@@ -46,7 +46,8 @@ class LearningRateSchedule(Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         if not hasattr(self.schedule, "step"):
             self.schedule = self.schedule(self.trainer.optimizer)
-        self._looks = bool(inspect.signature(self.schedule.step).parameters)
+        needed = [p for p in inspect.signature(self.schedule.step).parameters.values() if p.default is p.empty]
+        self._looks = bool(needed)
         if self._looks and self.monitor not in self.trainer.log_names:
             raise ValueError(f"LearningRateSchedule: monitor is {self.monitor!r}, "
                              f"expected one of {', '.join(self.trainer.log_names)}")

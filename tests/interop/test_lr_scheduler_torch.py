@@ -23,25 +23,93 @@ CASES = [
     ("PolynomialLR", dict(total_iters=8, power=2.5)), ("CyclicLR", dict(base_lr=0.1, max_lr=0.7, step_size_up=4)),
     ("CyclicLR", dict(base_lr=0.2, max_lr=0.7, step_size_up=3, step_size_down=2, mode="triangular2")),
     ("CyclicLR", dict(base_lr=0.2, max_lr=0.7, step_size_up=3, step_size_down=5, mode="exp_range", gamma=0.9)),
-    ("LambdaLR", dict(lr_lambda=lambda t: 1 / (1 + t)))]
+    ("LambdaLR", dict(lr_lambda=lambda t: 1 / (1 + t))),
+    ("LambdaLR", dict(lr_lambda=[lambda t: 1 / (1 + t), lambda t: 0.9**t])),
+    ("MultiplicativeLR", dict(lr_lambda=[lambda t: 0.9, lambda t: 1 - 1 / (2 + t)])),
+    ("OneCycleLR", dict(max_lr=[0.7, 0.1], epochs=5, steps_per_epoch=4, base_momentum=[0.5, 0.6],
+                        max_momentum=[0.8, 0.9], anneal_strategy="linear")),
+    ("OneCycleLR", dict(max_lr=0.7, total_steps=20, cycle_momentum=False)),
+    ("CyclicLR", dict(base_lr=[0.1, 0.2], max_lr=[0.7, 0.5], step_size_up=4, base_momentum=[0.5, 0.6],
+                      max_momentum=[0.8, 0.95])),
+    ("CyclicLR", dict(base_lr=0.1, max_lr=0.7, step_size_up=3, cycle_momentum=False)),
+    ("CyclicLR", dict(base_lr=0.1, max_lr=0.7, step_size_up=3, scale_fn=lambda k: 1 / k)),
+    ("CyclicLR", dict(base_lr=0.1, max_lr=0.7, step_size_up=3, scale_fn=lambda t: 0.9**t, scale_mode="iterations"))]
 
 
-def optimizers():
+def optimizers(kind="SGD", **options):
     values = np.ones(3, np.float32)
-    return (optim.SGD([{"params": [nn.Parameter(values)]}, {"params": [nn.Parameter(values)], "lr": 0.5}], lr=0.1),
-            torch.optim.SGD([{"params": [torch.tensor(values)]}, {"params": [torch.tensor(values)], "lr": 0.5}],
-                            lr=0.1))
+    groups = [[{"params": [make(values)]}, {"params": [make(values)], "lr": 0.5}] for make in (nn.Parameter, torch.tensor)]
+    return getattr(optim, kind)(groups[0], lr=0.1, **options), getattr(torch.optim, kind)(groups[1], lr=0.1, **options)
+
+
+def assert_equal_groups(ours, theirs):
+    """Rates and momenta."""
+    for name in ("lr", "momentum", "betas"):
+        if name in theirs.param_groups[0]:
+            np.testing.assert_allclose([group[name] for group in ours.param_groups],
+                                       [group[name] for group in theirs.param_groups], rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+@pytest.mark.parametrize("name, options", CASES)
+def test_rates_and_momenta(name, options, kind):
+    ours, theirs = optimizers(kind)
+    a = getattr(lr_scheduler, name)(ours, **options)
+    b = getattr(torch.optim.lr_scheduler, name)(theirs, **options)
+    for _ in range(19):
+        np.testing.assert_allclose(a.get_last_lr(), b.get_last_lr(), rtol=1e-9, atol=1e-15)
+        assert_equal_groups(ours, theirs)
+        a.step()
+        b.step()
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
 @pytest.mark.parametrize("name, options", CASES)
-def test_rates(name, options):
+def test_going_on_from_a_step(name, options):
+    """A new schedule on a new optimiser, which has its state from PyTorch's after five steps."""
+    _, theirs = optimizers()
+    b = getattr(torch.optim.lr_scheduler, name)(theirs, **options)
+    for _ in range(5):
+        b.step()
+    ours, _ = optimizers()
+    ours.load_state_dict(theirs.state_dict())
+    a = getattr(lr_scheduler, name)(ours, **options, last_epoch=4)
+    for _ in range(9):
+        assert a.last_epoch == b.last_epoch
+        assert_equal_groups(ours, theirs)
+        a.step()
+        b.step()
+
+
+@pytest.mark.parametrize("options", [dict(T_0=3), dict(T_0=2, T_mult=3, eta_min=0.01)])
+def test_warm_restarts_between_steps(options):
     ours, theirs = optimizers()
-    extra = {"cycle_momentum": False} if name in ("OneCycleLR", "CyclicLR") else {}
-    a = getattr(lr_scheduler, name)(ours, **options)
-    b = getattr(torch.optim.lr_scheduler, name)(theirs, **options, **extra)
-    for _ in range(19):
-        np.testing.assert_allclose(a.get_last_lr(), b.get_last_lr(), rtol=1e-9, atol=1e-15)
+    a = lr_scheduler.CosineAnnealingWarmRestarts(ours, **options)
+    b = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(theirs, **options)
+    for epoch in (0.25, 0.5, 1, 2.75, 7.9, 20, None, None, 3, None):
+        a.step(epoch)
+        b.step(epoch)
+        assert_equal_groups(ours, theirs)
+
+
+CHAINS = [
+    lambda module, o: [module.ConstantLR(o, 0.1, total_iters=4), module.ExponentialLR(o, 0.9)],
+    lambda module, o: [module.CosineAnnealingLR(o, 18), module.LinearLR(o, 0.2, total_iters=5),
+                       module.MultiStepLR(o, [3, 7], 0.5)],
+    lambda module, o: [module.PolynomialLR(o, 30, 2.0), module.MultiplicativeLR(o, lambda t: 0.95), module.StepLR(o, 4)],
+    lambda module, o: [module.CyclicLR(o, 0.1, 0.7, 3)],
+    lambda module, o: [module.OneCycleLR(o, 0.7, 20), module.LinearLR(o, 1.0, 1.0)]]
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
+@pytest.mark.parametrize("parts", CHAINS)
+def test_several_at_once(parts):
+    ours, theirs = optimizers()
+    a = lr_scheduler.ChainedScheduler(parts(lr_scheduler, ours), optimizer=ours)
+    b = torch.optim.lr_scheduler.ChainedScheduler(parts(torch.optim.lr_scheduler, theirs), optimizer=theirs)
+    for _ in range(15):
+        assert_equal_groups(ours, theirs)
         a.step()
         b.step()
 
@@ -63,7 +131,7 @@ def test_one_after_another():
 @pytest.mark.parametrize("options", [dict(), dict(mode="max", factor=0.5, patience=1, threshold_mode="abs",
                                                   threshold=0.1),
                                      dict(patience=0, cooldown=3, min_lr=0.02, factor=0.3),
-                                     dict(patience=2, threshold=0.2)])
+                                     dict(patience=2, threshold=0.2), dict(patience=1, min_lr=[0.03, 0.2])])
 def test_plateaus(options):
     ours, theirs = optimizers()
     a = lr_scheduler.ReduceLROnPlateau(ours, **options)
