@@ -17,7 +17,7 @@ NEEDED = {
     "num_layers": 1, "size": 3, "output_size": 2, "padding": 1, "threshold": 0.5, "value": 0.25, "pieces": 2, "dim": 1,
     "groups": 2, "unflattened_size": (2, 2), "name": "relu", "scale_factor": 2, "lr": 0.1, "step_size": 2,
     "milestones": [2, 4], "gamma": 0.5, "lr_lambda": lambda step: 1.0, "T_max": 5, "T_0": 5, "max_lr": 0.1,
-    "upscale_factor": 2, "downscale_factor": 2, "norm_type": 2.0, "base_lr": 0.01,
+    "upscale_factor": 2, "downscale_factor": 2, "norm_type": 2.0, "base_lr": 0.01, "swa_lr": 0.1,
 }
 MODULES = {"module": lambda: nn.Linear(3, 3), "encoder_layer": lambda: nn.TransformerEncoderLayer(8, 2, 8),
            "decoder_layer": lambda: nn.TransformerDecoderLayer(8, 2, 8)}
@@ -46,6 +46,7 @@ MAKERS |= {f"optim.{name}": (kind, with_parameters(kind)) for name, kind in vars
 MAKERS |= {f"lr_scheduler.{name}": (kind, on_optimizer(kind)) for name, kind in vars(lr_scheduler).items()
            if inspect.isclass(kind) and issubclass(kind, lr_scheduler.LRScheduler)
            and name not in ("LRScheduler", "SequentialLR", "ChainedScheduler")}  # which take schedules, tested elsewhere
+MAKERS["swa_utils.SWALR"] = (optim.swa_utils.SWALR, on_optimizer(optim.swa_utils.SWALR))
 
 
 def arguments_of(name, kind):

@@ -69,6 +69,7 @@ def one_after_another(optimizer):
 
 @pytest.mark.parametrize("make", [
     one_after_another, lambda o: lr_scheduler.OneCycleLR(o, 0.5, 9), lambda o: lr_scheduler.CyclicLR(o, 0.1, 0.5, 3),
+    lambda o: optim.swa_utils.SWALR(o, 0.05),
     lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.StepLR(o, 2), lr_scheduler.ConstantLR(o)])])
 def test_a_schedule_goes_on_where_it_was(make):
     first, second = make(sgd()), make(sgd())

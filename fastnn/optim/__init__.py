@@ -1,6 +1,6 @@
 """Optimisers, with PyTorch's names, signatures and formulas."""
 
-from . import lr_scheduler
+from . import lr_scheduler, swa_utils
 from .adafactor import Adafactor
 from .adam import Adam, Adamax, AdamW
 from .adaptive import Adadelta, Adagrad, RMSprop
@@ -17,4 +17,4 @@ from .sgd import ASGD, SGD
 __all__ = ["ASGD", "EMA", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "ClipGradNorm",
            "ClipGradValue", "ElasticNet", "Lion", "MaxNorm", "Muon", "NAdam", "Optimizer", "ParamGroup", "Proximal", "RAdam",
            "RMSprop", "RandomLocalSearch", "RandomSearch", "Rprop", "clip_each_grad_norm_", "clip_grad_norm_",
-           "clip_grad_value_", "get_total_norm", "lr_scheduler"]
+           "clip_grad_value_", "get_total_norm", "lr_scheduler", "swa_utils"]
