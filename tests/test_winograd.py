@@ -116,6 +116,17 @@ def test_the_setting_decides():
     assert results["auto"] == results["direct"] != results["winograd"]
 
 
+@pytest.mark.parametrize("algorithm, way", [("auto", "winograd"), ("direct", "direct")])
+def test_reports_can_ask_which_way_a_pass_goes(algorithm, way):
+    fastnn.set_conv_algorithm(algorithm)
+    x, weight = fastnn.zeros(2, 64, 28, 28), fastnn.zeros(64, 64, 3, 3)
+    options = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}
+    assert launch.conv2d_forward.algorithm(x, weight, **options) == way
+    assert launch.conv2d_backward_input.algorithm(x, weight, input=(28, 28), **options) == way
+    assert launch.conv2d_backward_weight.algorithm(x, x, kernel=(3, 3), **options) == way
+    assert launch.conv2d_forward.algorithm(x, weight, **options | {"stride": (2, 2)}) == "direct"
+
+
 @pytest.mark.parametrize("other", [dict(stride=(1, 2)), dict(dilation=(2, 1)), dict(groups=2), dict(r=1), dict(s=5),
                                    dict(dtype=np.float64)])
 def test_other_convolutions_are_direct(other):

@@ -160,6 +160,22 @@ static double backward_weight_cost(const fnn_call *call) {
     return backward_weight_dims(&copy, &d) ? 0 : fnn_conv_cost(&d, call->in[0]->dtype);
 }
 
+/* ---- which way, for reports ---- */
+
+static const char *way(const fnn_call *call, int (*dims)(fnn_call *, fnn_conv_dims *), fnn_conv_pass pass) {
+    fnn_call copy = *call;
+    fnn_conv_dims d;
+    return !dims(&copy, &d) && fnn_winograd_suits(call, &d, pass) ? "winograd" : "direct";
+}
+
+static const char *forward_way(const fnn_call *call) { return way(call, forward_dims, FNN_CONV_FORWARD); }
+static const char *backward_input_way(const fnn_call *call) {
+    return way(call, backward_input_dims, FNN_CONV_BACKWARD_INPUT);
+}
+static const char *backward_weight_way(const fnn_call *call) {
+    return way(call, backward_weight_dims, FNN_CONV_BACKWARD_WEIGHT);
+}
+
 /* ---- forward and backward_input: plans ---- */
 
 static int is_depthwise(const fnn_conv_dims *d) { return d->groups > 1 && d->c == 1 && d->k == 1; }
@@ -314,8 +330,11 @@ static int forward_run(fnn_call *call) {
     return fnn_conv2d_forward_fused(call, &(fnn_epilogue){.activation = call->activation});
 }
 
-const fnn_driver fnn_conv2d_forward = {
-    .infer = forward_infer, .workspace = forward_workspace, .cost = forward_cost, .run = forward_run};
+const fnn_driver fnn_conv2d_forward = {.infer = forward_infer,
+                                       .workspace = forward_workspace,
+                                       .cost = forward_cost,
+                                       .run = forward_run,
+                                       .algorithm = forward_way};
 
 /* ---- conv2d_backward_input: dx (n, groups*c, h, w) <- dy (n, groups*k, oh, ow), weight (groups*k, c, r, s),
  * bias? (groups*c), which a transposed convolution adds ---- */
@@ -388,7 +407,8 @@ static int backward_input_run(fnn_call *call) {
 const fnn_driver fnn_conv2d_backward_input = {.infer = backward_input_infer,
                                               .workspace = backward_input_workspace,
                                               .cost = backward_input_cost,
-                                              .run = backward_input_run};
+                                              .run = backward_input_run,
+                                              .algorithm = backward_input_way};
 
 /* ---- conv2d_backward_weight: dweight (groups*k, c, r, s) <- dy (n, groups*k, oh, ow), x (n, groups*c, h, w) ---- */
 
@@ -418,4 +438,5 @@ static int backward_weight_run(fnn_call *call) {
 const fnn_driver fnn_conv2d_backward_weight = {.infer = backward_weight_infer,
                                                .workspace = backward_weight_workspace,
                                                .cost = backward_weight_cost,
-                                               .run = backward_weight_run};
+                                               .run = backward_weight_run,
+                                               .algorithm = backward_weight_way};

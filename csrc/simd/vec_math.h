@@ -162,12 +162,14 @@ INLINE normal normal_of(vec u) {
 }
 #else
 /* The tail is bell P(u) / Q(u). Everything is as short as GELU beside a copy of its data needs: the exponential's argument keeps
- * the factor of -1/2, its polynomial is added up in pairs, and the rounding error of u^2 stays. */
+ * the factor of -1/2, and its polynomial is added up in pairs. The rounding error of u^2 goes into the exponential: far out it
+ * would cost up to 120 units in the last place. (34 remain there, of the quotient; 9 within six deviations.) */
 INLINE normal normal_of(vec u) {
     const real *p = normal_numerator, *q = normal_denominator, *c = half_exp_coefficients;
     const vec magic = vec_set1(0x1.8p23f);
     vec square = vec_mul(u, u), n = vec_sub(vec_fma(square, vec_set1(-0.7213475204444817f), magic), magic);
-    vec r = vec_fma(n, vec_set1(2 * LN2_LO), vec_fma(n, vec_set1(2 * LN2_HI), square));
+    vec lost = vec_product_error(u, u, square);
+    vec r = vec_add(vec_fma(n, vec_set1(2 * LN2_LO), lost), vec_fma(n, vec_set1(2 * LN2_HI), square));
     vec low = vec_fma(r, vec_set1(c[1]), vec_set1(c[0])), middle = vec_fma(r, vec_set1(c[3]), vec_set1(c[2]));
     vec high = vec_fma(r, vec_set1(c[5]), vec_set1(c[4])), r2 = vec_mul(r, r);
     vec bell = vec_scale(vec_fma(r2, vec_fma(r2, high, middle), low), n);
