@@ -34,7 +34,18 @@ INLINE void vec_store(real *p, vec v) { V(storeu)(p, v); }
 INLINE void vec_stream(real *p, vec v) { V(stream)(p, v); }
 INLINE void vec_stream_end(void) { _mm_sfence(); }
 INLINE vec vec_load_n(const real *p, ptrdiff_t n) { return V(maskload)(p, first_lanes(n)); }
-INLINE void vec_store_n(real *p, vec v, ptrdiff_t n) { V(maskstore)(p, first_lanes(n), v); }
+
+/* The first n of v's eight words, in pieces: a masked store takes AMD's cores 18 cycles, two plain ones take 2. */
+INLINE void store_words(void *p, __m256i v, ptrdiff_t n) {
+    char *q = p;
+    __m128i part = _mm256_castsi256_si128(v);
+    if (n >= 8) _mm256_storeu_si256(p, v);
+    if (n >= 8 || n <= 0) return;
+    if (n & 4) _mm_storeu_si128((__m128i *)q, part), part = _mm256_extracti128_si256(v, 1), q += 16;
+    if (n & 2) _mm_storel_epi64((__m128i *)q, part), part = _mm_unpackhi_epi64(part, part), q += 8;
+    if (n & 1) _mm_storeu_si32(q, part);
+}
+INLINE void vec_store_n(real *p, vec v, ptrdiff_t n) { store_words(p, AS_INT(v), n * (ptrdiff_t)(sizeof(real) / 4)); }
 INLINE vec vec_set1(real a) { return V(set1)(a); }
 #if REAL64
 INLINE vec vec_zero(void) { return _mm256_setzero_pd(); }
@@ -156,14 +167,15 @@ INLINE __m128i load_bytes(const void *p, ptrdiff_t n) {
 INLINE __m128i first_lanes_i32(ptrdiff_t n) { return _mm_cmpgt_epi32(_mm_set1_epi32((int)n), _mm_setr_epi32(0, 1, 2, 3)); }
 INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(load_bytes(p, n))); }
 INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_pd(_mm_maskload_epi32(p, first_lanes_i32(n))); }
-INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm_maskstore_epi32(p, first_lanes_i32(n), _mm256_cvtpd_epi32(v)); }
+INLINE void store_half(int32_t *p, __m128i v, ptrdiff_t n) { store_words(p, _mm256_zextsi128_si256(v), fnn_min(n, 4)); }
+INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { store_half(p, _mm256_cvtpd_epi32(v), n); }
 INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
     return AS_REAL(_mm256_cmpgt_epi64(_mm256_cvtepu8_epi64(load_bytes(p, n)), _mm256_setzero_si256()));
 }
 #else
 INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_bytes(p, n))); }
 INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_ps(_mm256_maskload_epi32(p, first_lanes(n))); }
-INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm256_maskstore_epi32(p, first_lanes(n), _mm256_cvtps_epi32(v)); }
+INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { store_words(p, _mm256_cvtps_epi32(v), n); }
 INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
     return AS_REAL(_mm256_cmpgt_epi32(_mm256_cvtepu8_epi32(load_bytes(p, n)), _mm256_setzero_si256()));
 }
@@ -175,12 +187,12 @@ INLINE __m128i low_halves(ivec i) {
     return _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(i, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)));
 }
 INLINE void ivec_stream_i32(int32_t *p, ivec i) { _mm_stream_si128((__m128i *)p, low_halves(i)); }
-INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { _mm_maskstore_epi32(p, first_lanes_i32(n), low_halves(i)); }
+INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { store_half(p, low_halves(i), n); }
 #else
 INLINE mask ivec_eq(ivec a, ivec b) { return AS_REAL(_mm256_cmpeq_epi32(a, b)); }
 INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_maskload_epi32(p, first_lanes(n)); }
 INLINE void ivec_stream_i32(int32_t *p, ivec i) { _mm256_stream_si256((__m256i *)p, i); }
-INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { _mm256_maskstore_epi32(p, first_lanes(n), i); }
+INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { store_words(p, i, n); }
 #endif
 INLINE ivec ivec_select(mask m, ivec a, ivec b) { return AS_INT(V(blendv)(AS_REAL(b), AS_REAL(a), m)); }
 /* Lanes of all ones shrink to bytes by signed saturation. */
