@@ -5,8 +5,10 @@ import pytest
 
 import fastnn
 import fastnn.functional as F
-from fastnn import _core
+from fastnn import _core, nn
 from fastnn._core import launch
+from fastnn.program import capture
+from fastnn.testing.checks import forced_threads
 
 ISAS = _core.available_isas()
 
@@ -222,6 +224,46 @@ def test_large_and_odd_geometries(sizes):
     _core.set_num_threads(3)
     for name, a, b in zip(("y", "dx", "dweight"), first, case.run("nchw")):
         np.testing.assert_array_equal(a, b, err_msg=f"{name} of {case}")
+
+
+def few_channels(seed, dtype=np.float32):
+    """Many small images of few channels, whose lanes are images: whole blocks of them and a rest."""
+    rng = np.random.default_rng(seed)
+    sizes = {name: int(rng.integers(low, high)) for name, low, high in
+             (("n", 16, 70), ("groups", 1, 3), ("c", 1, 9), ("k", 1, 9), ("h", 1, 13), ("w", 1, 13), ("r", 1, 6), ("s", 2, 6))}
+    return Case(seed, dtype, **sizes)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_few_channels_of_many_images(isa, dtype):
+    _core.set_isa(isa)
+    for seed in range(5000, 5024):
+        case = few_channels(seed, dtype)
+        check(case, case.run(("nhwc", "nchw", "strided")[seed % 3]))
+
+
+@pytest.mark.parametrize("seed", range(5100, 5108))
+def test_threads_and_layouts_do_not_change_a_bit_of_few_channels(seed):
+    case = few_channels(seed)
+    with forced_threads(1):
+        first = case.run("nhwc")
+    for threads, layout in ((1, "strided"), (2, "nhwc"), (3, "nchw")):
+        with forced_threads(threads):
+            for name, a, b in zip(("y", "dx", "dweight"), first, case.run(layout)):
+                np.testing.assert_array_equal(a, b, err_msg=f"{name} of {case}, {threads} threads, {layout}")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_relu_behind_few_channels_of_many_images_changes_no_bit(bias):
+    fastnn.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1, bias=bias), nn.ReLU(), nn.Conv2d(6, 3, 3, bias=bias), nn.ReLU())
+    x = fastnn.randn(37, 2, 9, 9)
+    expected = model(x).detach().numpy()
+    program = capture(lambda x: model(x).detach())
+    for _ in range(3):
+        np.testing.assert_array_equal(program(x).numpy(), expected)
+    assert "conv2d_forward+relu" in program.summary()
 
 
 def test_results_are_channels_last_and_gradients_of_weights_c_ordered():

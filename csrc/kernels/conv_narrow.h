@@ -1,4 +1,5 @@
-/* conv_narrow.h: convolutions with so few output channels that lanes are neighbouring pixels: planes and back, weight gradients. */
+/* conv_narrow.h: convolutions with so few output channels that lanes are neighbouring pixels, or images: the way back, weight
+ * gradients. */
 
 /* conv_planes_out: dst (rows x pixels x channels, at most LANES channels; pixels dst_col apart, rows dst_row) =
  * activation(planes (channels x rows x pixels; rows `row` apart) + bias (channels)), each step rounded; NULL: none. Applied to whole
@@ -24,12 +25,63 @@ static void conv_planes_out_kernel(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t c
         }
 }
 
+/* y (pixels x channels x wide) = activation(y + bias (channels)); `wide` is whole vectors. */
+INLINE void images_finish(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t wide, real *y, const real *bias, const int relu) {
+    for (ptrdiff_t i = 0; i < pixels; i++)
+        for (ptrdiff_t k = 0; k < channels; k++, y += wide) {
+            const vec add = vec_set1(bias[k]);
+            for (ptrdiff_t image = 0; image < wide; image += LANES) {
+                const vec v = vec_add(vec_load(y + image), add);
+                vec_store(y + image, relu ? relu_forward_formula(v, NULL) : v);
+            }
+        }
+}
+
+/* dst (images x rows, contiguous along the rows) = y (rows x images, rows `wide`, whole vectors, apart). */
+INLINE void images_transpose(ptrdiff_t rows, ptrdiff_t images, const real *y, ptrdiff_t wide, real *dst, ptrdiff_t dst_image) {
+    for (ptrdiff_t i = 0; i < rows; i += LANES)
+        for (ptrdiff_t image = 0; image < images; image += LANES) {
+            const ptrdiff_t height = rows - i, width = images - image;
+            const real *p = y + i * wide + image;
+            real *q = dst + image * dst_image + i;
+            vec block[LANES];
+            if (height >= LANES && width >= LANES) {
+#pragma GCC unroll 16
+                for (int v = 0; v < LANES; v++) block[v] = vec_load(p + v * wide);
+                vec_transpose(block);
+#pragma GCC unroll 16
+                for (int v = 0; v < LANES; v++) vec_store(q + v * dst_image, block[v]);
+                continue;
+            }
+            for (ptrdiff_t v = 0; v < LANES; v++) block[v] = v < height ? vec_load(p + v * wide) : vec_zero();
+            vec_transpose(block);
+            for (ptrdiff_t v = 0; v < LANES && v < width; v++)
+                vec_store_n(q + v * dst_image, block[v], height < LANES ? height : LANES);
+        }
+}
+
+/* conv_images_out: dst (images x pixels x channels; images dst_image apart, pixels dst_pixel) = activation(product (pixels x
+ * channels x images, rows `wide`, whole vectors, apart; used up) + bias (channels)), each step rounded; NULL: none. Where pixels
+ * follow one another it is the transpose of one matrix, whatever the number of channels. */
+static void conv_images_out_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t images, void *product, ptrdiff_t wide,
+                                   const void *bias, int activation, void *dst, ptrdiff_t dst_image, ptrdiff_t dst_pixel) {
+    const int dense = dst_pixel == channels;
+    const ptrdiff_t runs = dense ? 1 : pixels, rows = dense ? pixels * channels : channels;
+    if (bias && activation == FNN_ACT_RELU) images_finish(pixels, channels, wide, product, bias, 1);
+    else if (bias) images_finish(pixels, channels, wide, product, bias, 0);
+    else if (activation == FNN_ACT_RELU)
+        for (real *p = product, *end = p + pixels * channels * wide; p < end; p += LANES)
+            vec_store(p, relu_forward_formula(vec_load(p), NULL));
+    for (ptrdiff_t i = 0; i < runs; i++)
+        images_transpose(rows, images, (const real *)product + i * rows * wide, wide, (real *)dst + i * dst_pixel, dst_image);
+}
+
 /* ---- weight gradients ---- */
 
 #if REGISTERS == 32
 enum { NARROW_CHANNELS = 4, NARROW_TAPS = 5 };
 #else
-enum { NARROW_CHANNELS = 2, NARROW_TAPS = 4 };
+enum { NARROW_CHANNELS = 2, NARROW_TAPS = 5 };
 #endif
 
 typedef struct {
@@ -76,7 +128,7 @@ typedef void narrow_function(const narrow_plan *p, const real *x, const real *dy
 #if REGISTERS == 32
 #define NARROW(X) NARROW_4(X, 1) NARROW_4(X, 2) NARROW_4(X, 3) NARROW_4(X, 4) NARROW_4(X, 5)
 #else
-#define NARROW(X) NARROW_2(X, 1) NARROW_2(X, 2) NARROW_2(X, 3) NARROW_2(X, 4)
+#define NARROW(X) NARROW_2(X, 1) NARROW_2(X, 2) NARROW_2(X, 3) NARROW_2(X, 4) NARROW_2(X, 5)
 #endif
 #define NARROW_DEFINE(channels, taps)                                                                                   \
     static void narrow_##channels##_##taps(const narrow_plan *p, const real *x, const real *dy, real *sums, ptrdiff_t next) { \

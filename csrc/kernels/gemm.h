@@ -154,34 +154,54 @@ static tile_function *const tiles[TILE_ROWS][TILE_VECS][2][3] = {TILES(TILE_ENTR
 TILES_WIDE(TILE_DEFINE)
 static tile_function *const wide_tiles[WIDE_ROWS][3] = {TILES_WIDE(TILE_WIDE_ENTRY)};
 
+/* rows x cols of C, by as few tiles as possible. */
+INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a, const char *b, char *c, int order) {
+    const ptrdiff_t size = sizeof(real), wide = (rows == 1 ? 8 : WIDE_VECS) * LANES;
+    for (ptrdiff_t j = 0, width; j < cols; j += width) {
+        const char *from = a;
+        char *to = c + j * size;
+        t->b = b + j * size;
+        width = wide;
+        if (rows <= WIDE_ROWS && cols - j >= wide) {
+            wide_tiles[rows - 1][order](t, from, to);
+            continue;
+        }
+        width = cols - j < TILE_COLS ? cols - j : TILE_COLS;
+        const int vecs = (int)((width + LANES - 1) / LANES), masked = TILE_MASKED || width % LANES != 0;
+        t->last = width - (vecs - 1) * LANES;
+        for (ptrdiff_t i = 0, n, left = (rows + TILE_ROWS - 1) / TILE_ROWS; left > 0; left--, i += n) {
+            n = (rows - i + left - 1) / left;
+            tiles[n - 1][vecs - 1][masked][order](t, from, to);
+            from += n * t->a_row;
+            to += n * t->c_row;
+        }
+    }
+}
+
+INLINE int order_of(ptrdiff_t a_row, ptrdiff_t a_col) { return a_col == 1 ? A_ALONG_K : a_row == 1 ? A_ALONG_ROWS : A_STRIDED; }
+
 /* C (rows x cols) (+)= sum over t of A_t (rows x depth) times B_t (depth x cols, unit column stride);
  * A_t starts at a + a_offset[t], B_t at b + b_offset[t] (NULL: 0). A tile stays in registers over all t and k. */
 static void gemm_tile_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
                              const ptrdiff_t *a_offset, ptrdiff_t a_row, ptrdiff_t a_col, const void *b,
                              const ptrdiff_t *b_offset, ptrdiff_t b_row, void *c, ptrdiff_t c_row, int accumulate) {
-    const ptrdiff_t size = sizeof(real), wide = (rows == 1 ? 8 : WIDE_VECS) * LANES;
-    const int order = a_col == 1 ? A_ALONG_K : a_row == 1 ? A_ALONG_ROWS : A_STRIDED;
+    const ptrdiff_t size = sizeof(real);
     tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = a_row * size,
                    .a_col = a_col * size, .b_row = b_row * size, .c_row = c_row * size, .last = LANES, .accumulate = accumulate};
-    for (ptrdiff_t j = 0, width; j < cols; j += width) {
-        const char *from = a;
-        char *to = (char *)c + j * size;
-        t.b = (const char *)b + j * size;
-        width = wide;
-        if (rows <= WIDE_ROWS && cols - j >= wide) {
-            wide_tiles[rows - 1][order](&t, from, to);
-            continue;
-        }
-        width = cols - j < TILE_COLS ? cols - j : TILE_COLS;
-        const int vecs = (int)((width + LANES - 1) / LANES), masked = TILE_MASKED || width % LANES != 0;
-        t.last = width - (vecs - 1) * LANES;
-        for (ptrdiff_t i = 0, n, left = (rows + TILE_ROWS - 1) / TILE_ROWS; left > 0; left--, i += n) {
-            n = (rows - i + left - 1) / left;
-            tiles[n - 1][vecs - 1][masked][order](&t, from, to);
-            from += n * t.a_row;
-            to += n * t.c_row;
-        }
-    }
+    tile_all(&t, rows, cols, a, b, c, order_of(a_row, a_col));
+}
+
+/* `count` products with the same A as gemm_tile makes one: of B, and to C, b_step and c_step elements after the one before. */
+static void gemm_tile_series_kernel(ptrdiff_t count, ptrdiff_t b_step, ptrdiff_t c_step, ptrdiff_t rows, ptrdiff_t cols,
+                                    ptrdiff_t batch, ptrdiff_t depth, const void *a, const ptrdiff_t *a_offset, ptrdiff_t a_row,
+                                    ptrdiff_t a_col, const void *b, const ptrdiff_t *b_offset, ptrdiff_t b_row, void *c,
+                                    ptrdiff_t c_row) {
+    const ptrdiff_t size = sizeof(real);
+    tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = a_row * size,
+                   .a_col = a_col * size, .b_row = b_row * size, .c_row = c_row * size, .last = LANES};
+    const int order = order_of(a_row, a_col);
+    for (ptrdiff_t i = 0; i < count; i++)
+        tile_all(&t, rows, cols, a, (const char *)b + i * b_step * size, (char *)c + i * c_step * size, order);
 }
 
 /* C (rows x cols) = activation(C + bias (cols) + residual (rows x cols)), each step rounded; NULL: none. */

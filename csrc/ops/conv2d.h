@@ -40,6 +40,10 @@ typedef struct {
     char *packed;
 } fnn_conv_weight;
 
+/* With few output channels the columns of tiles are not channels but pixels (scratch holds a plane of each channel) or images
+ * (scratch holds [row][column][channel][image]). */
+typedef enum { FNN_NOT_NARROW, FNN_NARROW_PIXELS, FNN_NARROW_IMAGES } fnn_narrow_form;
+
 typedef struct {
     const fnn_kernels *K;
     int dtype;
@@ -56,18 +60,22 @@ typedef struct {
     int streamed;               /* depthwise: results are written past the caches */
     ptrdiff_t ahead;            /* depthwise: input rows to ask for while one row of outputs is computed */
     int merged;                 /* horizontal taps and channels are one run */
-    int narrow;                 /* few output channels: scratch holds planes, and pixels are the columns of tiles */
-    int linear;                 /* narrow: runs cross rows */
+    fnn_narrow_form narrow;
+    int linear;                 /* narrow, pixels: runs cross rows */
     ptrdiff_t pitch, row_pitch; /* elements between input pixels of a row, between rows */
-    ptrdiff_t plane;            /* narrow: elements between channels */
+    ptrdiff_t plane;            /* narrow, pixels: elements between channels */
     ptrdiff_t block_images, block_rows, block_cols, image_blocks, row_blocks, col_blocks, splits;
     ptrdiff_t stage_size;           /* bytes of scratch for one image's rows */
     ptrdiff_t batch, run;           /* gemm_tile's batch and depth */
     ptrdiff_t *a_offset, *b_offset; /* batch of each: input, weights */
-    ptrdiff_t tile_at, product_at;  /* in scratch: a tile that dst cannot take (else -1); narrow: (width x pixels) */
+    ptrdiff_t tile_at, product_at;  /* in scratch: a tile that dst cannot take (else -1); narrow: the product */
     size_t scratch_bytes;
     const fnn_call *leader;         /* whose followers take finished rows; NULL: nobody follows by rows */
 } fnn_correlation;
+
+typedef struct {
+    ptrdiff_t image, images, row, rows, col, cols; /* output pixels */
+} fnn_conv_block;
 
 /* Memory to be asked for a little at a time while something else is computed: a core that waits for one line after
  * another copies 7 GB/s, which is a fifth of a layer's time; asked for before, the lines cost nothing. `left` runs of
@@ -105,6 +113,31 @@ size_t fnn_correlate_bytes(const fnn_correlation *c); /* shared: offsets */
 /* Runs `count` correlations (planned, with the same weights) as one loop; memory: the sum of their fnn_correlate_bytes.
  */
 void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count, void *memory);
+
+/* Input positions from the first to the last that so many outputs read. */
+static inline ptrdiff_t fnn_reach(const fnn_axis *a, ptrdiff_t outputs) {
+    return (outputs - 1) * a->step + (a->taps - 1) * a->gap + 1;
+}
+/* Outputs lo .. hi-1 of the axis find the input position `offset` from theirs inside. */
+void fnn_valid_range(const fnn_axis *a, ptrdiff_t offset, ptrdiff_t from, ptrdiff_t to, ptrdiff_t *lo, ptrdiff_t *hi);
+/* The kernel rows (columns) that meet the input from output row (column) `at`: the others would add zeros. */
+void fnn_taps_that_meet(const fnn_axis *a, ptrdiff_t at, ptrdiff_t *t, ptrdiff_t *t_end);
+char *fnn_conv_input_row(const fnn_correlation *c, ptrdiff_t image, ptrdiff_t group, ptrdiff_t row);
+static inline char *fnn_conv_output(const fnn_correlation *c, ptrdiff_t image, ptrdiff_t row, ptrdiff_t col, ptrdiff_t channel) {
+    return fnn_at(c->dst.data, image * c->dst.n + row * c->dst.h + col * c->dst.w + channel * c->dst.c, c->dtype);
+}
+/* Bias and what else follows the sum, on pixels x cols at out; then to dst where out is only a buffer. */
+void fnn_conv_finish_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t cols, char *out, ptrdiff_t out_row, char *dst,
+                         const char *bias);
+
+/* conv2d_narrow.c */
+fnn_narrow_form fnn_narrow_form_of(const fnn_correlation *c);
+ptrdiff_t fnn_narrow_plan(fnn_correlation *c); /* of planned blocks; returns the product's bytes */
+/* A group's input of a block, for all its images. */
+void fnn_narrow_stage(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t group, char *scratch);
+/* A block's output, from `channel` on, by a panel of weights. */
+void fnn_narrow_compute(const fnn_correlation *c, const fnn_conv_block *b, const char *panel, ptrdiff_t channel, const char *bias,
+                        char *scratch);
 
 /* Gradients of the weights by parts of the pixels: each packed as [group][panel][r][s][c][cols]. */
 typedef struct {

@@ -7,8 +7,7 @@
  * input rows are copied into zero-padded scratch (which also converts any strides) unless they can be read where they
  * are.
  *
- * With few output channels most lanes would idle: then pixels are the columns, channels the rows (`narrow`), the input
- * is staged as planes, and the product is transposed on its way out. */
+ * With few output channels most lanes would idle: conv2d_narrow.c then turns tiles round. */
 #include "conv2d.h"
 #include "stage.h"
 
@@ -74,20 +73,14 @@ void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory
 /* ---- the plan: from shapes, strides of the operands, dtype and ISA; strides decide only how elements are fetched ----
  */
 
-/* Outputs lo .. hi-1 of the axis find their tap inside the input. */
-static void valid_range(const fnn_axis *a, ptrdiff_t offset, ptrdiff_t from, ptrdiff_t to, ptrdiff_t *lo,
-                        ptrdiff_t *hi) {
+void fnn_valid_range(const fnn_axis *a, ptrdiff_t offset, ptrdiff_t from, ptrdiff_t to, ptrdiff_t *lo, ptrdiff_t *hi) {
     ptrdiff_t low = offset >= 0 ? 0 : fnn_ceil_div(-offset, a->step);
     ptrdiff_t high = a->in - 1 - offset < 0 ? 0 : (a->in - 1 - offset) / a->step + 1;
     *lo = fnn_min(fnn_max(low, from), to);
     *hi = fnn_max(fnn_min(high, to), *lo);
 }
 
-static ptrdiff_t reach(const fnn_axis *a, ptrdiff_t outputs) {
-    return (outputs - 1) * a->step + (a->taps - 1) * a->gap + 1;
-}
-
-static int needs_padding(const fnn_axis *a) { return a->first < 0 || a->first + reach(a, a->out) > a->in; }
+static int needs_padding(const fnn_axis *a) { return a->first < 0 || a->first + fnn_reach(a, a->out) > a->in; }
 
 static int is_pointwise(const fnn_axis *a) { return a->taps == 1 && a->step == 1 && a->first == 0 && a->in == a->out; }
 
@@ -112,29 +105,27 @@ static int wants_spread(const fnn_correlation *c) {
     return c->w.out / tiles * fnn_ceil_div(lanes, c->K->lanes) < 8;
 }
 
-static int wants_narrow(const fnn_correlation *c) {
-    return !c->depthwise && 2 * c->width <= c->K->lanes && c->w.step == 1 && c->h.taps * c->w.taps > 1;
-}
-
 /* Bytes of scratch (or of the input itself) that a block of one image reads. */
 static ptrdiff_t stage_bytes(const fnn_correlation *c, ptrdiff_t rows, ptrdiff_t cols) {
-    ptrdiff_t pixels = c->spread ? c->w.out : reach(&c->w, cols);
-    return reach(&c->h, rows) * pixels * (c->narrow ? c->depth : c->pitch) * size_of(c->dtype);
+    const int images = c->narrow == FNN_NARROW_IMAGES;
+    ptrdiff_t pixels = images ? c->w.in : c->spread ? c->w.out : fnn_reach(&c->w, cols);
+    return fnn_reach(&c->h, rows) * pixels * (c->narrow ? c->depth : c->pitch) * size_of(c->dtype);
 }
 
 static void plan_layout(fnn_correlation *c) {
     ptrdiff_t size = size_of(c->dtype);
     int aliases = c->src.w * c->w.step * size % PAGE == 0;
-    c->narrow = wants_narrow(c);
+    c->narrow = fnn_narrow_form_of(c);
     c->spread = wants_spread(c);
     c->staged = c->narrow || c->spread || (c->depth > 1 && c->src.c != 1) ||
                 (!c->depthwise && (aliases || needs_padding(&c->h) || needs_padding(&c->w)));
     ptrdiff_t run = c->spread ? c->w.taps * c->depth : c->depth;
     c->pitch = !c->staged ? c->src.w : c->narrow ? 1 : run * size % PAGE ? run : run + 64 / size;
-    c->merged = !c->depthwise && !c->narrow && (c->spread || (c->w.gap == 1 && c->pitch == c->depth) || c->w.taps == 1);
+    const int merges = c->spread || (c->w.gap == 1 && c->pitch == c->depth) || c->w.taps == 1;
+    c->merged = c->narrow == FNN_NARROW_IMAGES || (!c->depthwise && !c->narrow && merges);
     c->batch = c->merged ? c->h.taps : c->h.taps * c->w.taps;
     c->run = c->depthwise ? 1 : c->merged ? c->w.taps * c->depth : c->depth;
-    if (c->narrow && c->depth < c->w.taps) c->batch = c->h.taps * c->depth, c->run = c->w.taps;
+    if (c->narrow == FNN_NARROW_PIXELS && c->depth < c->w.taps) c->batch = c->h.taps * c->depth, c->run = c->w.taps;
 }
 
 static ptrdiff_t count_chunks(const fnn_correlation *c) {
@@ -144,24 +135,25 @@ static ptrdiff_t count_chunks(const fnn_correlation *c) {
 /* Blocks small enough for the cache and for sharing out; panels are split where pixels do not give enough chunks, or
  * where a chunk would read more of the weights than of the input. */
 static void plan_blocks(fnn_correlation *c) {
-    ptrdiff_t tile = c->K->tile_rows, rows = c->h.out, cols = c->w.out, images = 1,
-              panels = c->groups * c->weight->panels;
+    ptrdiff_t tile = c->K->tile_rows, rows = c->h.out, cols = c->w.out, panels = c->groups * c->weight->panels;
+    const int across = c->narrow == FNN_NARROW_IMAGES;
+    ptrdiff_t images = across ? c->K->tile_cols : 1;
     ptrdiff_t panel_bytes = c->weight->panel_size * size_of(c->dtype);
     double flops = c->flops;
-    while (!c->spread && cols > tile &&
+    while (!c->spread && !across && cols > tile &&
            (stage_bytes(c, 1, cols) > STAGE_BYTES ||
             (rows == 1 && (double)cols * flops > CHUNK_FLOPS && c->images * fnn_ceil_div(c->w.out, cols) < CHUNKS)))
         cols = fnn_round_up(fnn_ceil_div(cols, 2), tile);
     ptrdiff_t limit = fnn_max(STAGE_BYTES, SECOND_LEVEL - panel_bytes);
-    while (rows > 1 && stage_bytes(c, rows, cols) > (rows == c->h.out ? limit : STAGE_BYTES))
+    while (rows > 1 && images * stage_bytes(c, rows, cols) > (rows == c->h.out ? limit : STAGE_BYTES))
         rows = fnn_ceil_div(rows, 2);
     /* Weights beyond the cache are read anew by every chunk: let it have several small images. */
-    if (rows == c->h.out && cols == c->w.out && panels * panel_bytes > SECOND_LEVEL)
+    if (!across && rows == c->h.out && cols == c->w.out && panels * panel_bytes > SECOND_LEVEL)
         while (2 * images <= c->images && 2 * images * stage_bytes(c, rows, cols) <= limit &&
                2 * images * rows * cols <= 16 * tile)
             images *= 2;
     /* Planes of several images side by side make long runs of the rows at the edges, which meet fewer rows of the kernel. */
-    if (c->narrow && c->h.step == 1 && rows == c->h.out && cols == c->w.out)
+    if (c->narrow == FNN_NARROW_PIXELS && c->h.step == 1 && rows == c->h.out && cols == c->w.out)
         while (2 * images * CHUNKS <= c->images && images < SIDE_BY_SIDE && 2 * images * stage_bytes(c, rows, cols) <= STAGE_BYTES)
             images *= 2;
     c->splits = 1;
@@ -179,15 +171,6 @@ static void plan_blocks(fnn_correlation *c) {
     c->block_images = images, c->block_rows = rows, c->block_cols = cols;
 }
 
-/* Planes whose rows follow one another need the zeros between two rows only once: those on the right of one are those on the left
- * of the next. */
-static ptrdiff_t shared_pitch(const fnn_correlation *c) {
-    const ptrdiff_t full = reach(&c->w, c->block_cols), left = fnn_max(-c->w.first, 0);
-    const ptrdiff_t right = fnn_max(c->w.first + full - c->w.in, 0);
-    if (c->block_cols < c->w.out) return full;
-    return fnn_min(fnn_max(c->w.in + fnn_max(left, right), c->w.out), full);
-}
-
 void fnn_correlate_plan(fnn_correlation *c) {
     ptrdiff_t size = size_of(c->dtype);
     c->batch = 0;
@@ -196,18 +179,15 @@ void fnn_correlate_plan(fnn_correlation *c) {
     join_rows(c);
     plan_layout(c);
     plan_blocks(c);
-    ptrdiff_t pixels = c->spread ? c->w.out : reach(&c->w, c->block_cols), product = 0;
+    ptrdiff_t pixels = c->spread ? c->w.out : fnn_reach(&c->w, c->block_cols), product = 0;
     c->row_pitch = !c->staged ? c->src.h : pixels * c->pitch;
-    const ptrdiff_t shared = shared_pitch(c);
-    c->linear = c->narrow && c->h.step == 1 && 2 * shared <= 3 * c->block_cols;
-    if (c->linear) c->row_pitch = c->block_images * shared;
-    c->plane = reach(&c->h, c->block_rows) * (c->linear ? c->row_pitch : pixels) + (c->linear ? pixels - shared : 0);
-    if (c->narrow) product = c->width * (c->linear ? c->block_rows * c->row_pitch : pixels) * size;
+    if (c->narrow) product = fnn_narrow_plan(c);
     c->stage_size = c->staged ? fnn_round_up(stage_bytes(c, c->block_rows, c->block_cols), 64) : 0;
     c->product_at = c->block_images * c->stage_size;
     ptrdiff_t used = c->product_at + fnn_round_up(product, 64);
     c->tile_at = c->dst.c == 1 ? -1 : used;
-    c->scratch_bytes = (size_t)(used + (c->tile_at < 0 ? 0 : c->block_cols * c->weight->cols * size));
+    const ptrdiff_t tile = c->narrow == FNN_NARROW_IMAGES ? c->width * c->block_images : c->weight->cols;
+    c->scratch_bytes = (size_t)(used + (c->tile_at < 0 ? 0 : c->block_cols * tile * size));
 }
 
 size_t fnn_correlate_bytes(const fnn_correlation *c) {
@@ -215,10 +195,6 @@ size_t fnn_correlate_bytes(const fnn_correlation *c) {
 }
 
 /* ---- the work of a chunk ---- */
-
-typedef struct {
-    ptrdiff_t image, images, row, rows, col, cols; /* output pixels */
-} block_range;
 
 /* Input row `row` of a group into a scratch row of `pixels` pixels, the first of them at input column `col`. */
 static void stage_row(const fnn_correlation *c, const char *src, ptrdiff_t col, ptrdiff_t pixels, char *dst) {
@@ -237,7 +213,7 @@ static void spread_row(const fnn_correlation *c, const char *src, char *dst) {
     for (ptrdiff_t t = 0; t < c->w.taps; t++) {
         ptrdiff_t offset = c->w.first + t * c->w.gap;
         char *to = dst + t * c->depth * size;
-        valid_range(&c->w, offset, 0, c->w.out, &lo, &hi);
+        fnn_valid_range(&c->w, offset, 0, c->w.out, &lo, &hi);
         for (ptrdiff_t o = 0; o < lo; o++) memset(to + o * c->pitch * size, 0, (size_t)(c->depth * size));
         if (hi > lo)
             c->K->conv_pack(1, hi - lo, c->depth, fnn_at(src, (lo * c->w.step + offset) * c->src.w, c->dtype),
@@ -246,47 +222,27 @@ static void spread_row(const fnn_correlation *c, const char *src, char *dst) {
     }
 }
 
-/* Input row, pixels from column `col` on, into a row of every channel's plane; scratch is zero where nothing is
- * written. */
-static void plane_row(const fnn_correlation *c, const char *src, ptrdiff_t col, ptrdiff_t pixels, char *dst) {
-    ptrdiff_t lo = fnn_min(fnn_max(-col, 0), pixels), hi = fnn_max(fnn_min(c->w.in - col, pixels), lo);
-    if (hi > lo)
-        c->K->conv_pack(1, c->depth, hi - lo, fnn_at(src, (col + lo) * c->src.w, c->dtype), c->src.c, c->src.w,
-                        fnn_at(dst, lo, c->dtype), NULL, c->plane);
-}
-
-static char *input_row(const fnn_correlation *c, ptrdiff_t image, ptrdiff_t group, ptrdiff_t row) {
+char *fnn_conv_input_row(const fnn_correlation *c, ptrdiff_t image, ptrdiff_t group, ptrdiff_t row) {
     return fnn_at(c->src.data, image * c->src.n + group * c->depth * c->src.c + row * c->src.h, c->dtype);
 }
 
 /* Copies what a block of an image reads of a group's channels. */
-static void stage(const fnn_correlation *c, const block_range *b, ptrdiff_t image, ptrdiff_t group, char *scratch) {
+static void stage(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t image, ptrdiff_t group, char *scratch) {
     ptrdiff_t row = b->row * c->h.step + c->h.first, col = b->col * c->w.step + c->w.first,
-              pixels = reach(&c->w, b->cols);
+              pixels = fnn_reach(&c->w, b->cols);
     ptrdiff_t row_bytes = c->row_pitch * size_of(c->dtype);
-    if (c->narrow && !c->linear) memset(scratch, 0, (size_t)c->stage_size);
-    for (ptrdiff_t i = 0, n = reach(&c->h, b->rows); i < n; i++, row++) {
+    for (ptrdiff_t i = 0, n = fnn_reach(&c->h, b->rows); i < n; i++, row++) {
         char *dst = scratch + i * row_bytes;
         int inside = row >= 0 && row < c->h.in;
-        if (c->narrow) {
-            if (inside) plane_row(c, input_row(c, image, group, row), col, pixels, dst);
-        } else if (!inside) {
-            if (c->spread) memset(dst, 0, (size_t)row_bytes); /* else nobody reads it: see taps_that_meet */
-        } else if (c->spread) spread_row(c, input_row(c, image, group, row), dst);
-        else stage_row(c, input_row(c, image, group, row), col, pixels, dst);
+        if (!inside) {
+            if (c->spread) memset(dst, 0, (size_t)row_bytes); /* else nobody reads it: see fnn_taps_that_meet */
+        } else if (c->spread) spread_row(c, fnn_conv_input_row(c, image, group, row), dst);
+        else stage_row(c, fnn_conv_input_row(c, image, group, row), col, pixels, dst);
     }
 }
 
-/* Narrow and linear: the block's images, each row of one beside the same row of the next. */
-static void stage_side_by_side(const fnn_correlation *c, const block_range *b, ptrdiff_t group, char *scratch) {
-    memset(scratch, 0, (size_t)(c->block_images * c->stage_size));
-    for (ptrdiff_t i = 0; i < b->images; i++)
-        stage(c, b, b->image + i, group, fnn_at(scratch, i * (c->row_pitch / c->block_images), c->dtype));
-}
-
-/* Bias and what else follows the sum, on pixels x cols at out; then to dst where out is only a buffer. */
-static void finish_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t cols, char *out, ptrdiff_t out_row,
-                       char *dst, const char *bias) {
+void fnn_conv_finish_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t cols, char *out, ptrdiff_t out_row, char *dst,
+                         const char *bias) {
     if (c->epilogue) {
         const char *residual = c->epilogue->residual;
         c->K->gemm_epilogue(pixels, cols, out, out_row, bias, residual ? residual + (dst - c->dst.data) : NULL,
@@ -295,8 +251,7 @@ static void finish_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t col
     if (out != dst) c->K->conv_scatter(pixels, cols, out, out_row, dst, c->dst.w, c->dst.c);
 }
 
-/* The kernel rows (columns) that meet the input from output row (column) `at`: the others would add zeros. */
-static void taps_that_meet(const fnn_axis *a, ptrdiff_t at, ptrdiff_t *t, ptrdiff_t *t_end) {
+void fnn_taps_that_meet(const fnn_axis *a, ptrdiff_t at, ptrdiff_t *t, ptrdiff_t *t_end) {
     *t = *t_end = 0;
     for (ptrdiff_t tap = a->taps - 1; tap >= 0; tap--) {
         const ptrdiff_t from = at * a->step + a->first + tap * a->gap;
@@ -312,14 +267,14 @@ static void compute_depthwise(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t
                               const char *a, ptrdiff_t a_pixel, const char *panel, char *out, ptrdiff_t out_row) {
     const fnn_conv_weight *w = c->weight;
     const ptrdiff_t a_r = c->h.gap * c->row_pitch, a_s = c->w.gap * c->pitch, end = col + pixels;
-    const ptrdiff_t next = reach(&c->h, 1) * c->row_pitch - t * a_r; /* what the next row of outputs reads besides */
+    const ptrdiff_t next = fnn_reach(&c->h, 1) * c->row_pitch - t * a_r; /* what the next row of outputs reads besides */
     ptrdiff_t lo, hi, any;
-    valid_range(&c->w, c->w.first, col, end, &lo, &any);
-    valid_range(&c->w, c->w.first + (c->w.taps - 1) * c->w.gap, col, end, &any, &hi);
+    fnn_valid_range(&c->w, c->w.first, col, end, &lo, &any);
+    fnn_valid_range(&c->w, c->w.first + (c->w.taps - 1) * c->w.gap, col, end, &any, &hi);
     for (ptrdiff_t j = col, n; j < end; j += n) {
         ptrdiff_t s = 0, s_end = c->w.taps;
         n = j >= lo && j < hi ? hi - j : 1;
-        if (j < lo || j >= hi) taps_that_meet(&c->w, j, &s, &s_end);
+        if (j < lo || j >= hi) fnn_taps_that_meet(&c->w, j, &s, &s_end);
         c->K->conv_depthwise(n, w->cols, t_end - t, s_end - s,
                              fnn_at(a, t * a_r + s * a_s + (j - col) * a_pixel, c->dtype), a_r, a_s, a_pixel,
                              fnn_at(panel, ((c->h.slot + t) * w->s + c->w.slot + s) * w->cols, c->dtype), w->s * w->cols,
@@ -341,87 +296,33 @@ static void compute_run(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, 
     else
         c->K->gemm_tile(pixels, cols, batch, c->run, a, a_offset, a_row, 1, panel, b_offset, c->weight->cols, out,
                         out_row, 0);
-    finish_run(c, pixels, cols, out, out_row, dst, bias);
+    fnn_conv_finish_run(c, pixels, cols, out, out_row, dst, bias);
 }
 
-/* Narrow: `product` (width x pixels, rows `pitch` apart) from kernel rows t .. t_end - 1; a: where tap (0, 0) of the first pixel is. */
-static void multiply_narrow(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, ptrdiff_t pixels, const char *a,
-                            const char *panel, char *product, ptrdiff_t pitch) {
-    const int by_place = c->depth >= c->w.taps;
-    const ptrdiff_t step = by_place ? c->plane : c->w.gap, weight_step = by_place ? c->weight->cols : c->depth * c->weight->cols;
-    const ptrdiff_t inner = c->batch / c->h.taps;
-    for (ptrdiff_t p = 0, n; p < pixels; p += n) {
-        n = fnn_min(2 * c->K->tile_cols, pixels - p);
-        c->K->gemm_tile(c->width, n, (t_end - t) * inner, c->run, panel, c->b_offset + t * inner, 1, weight_step,
-                        fnn_at(a, p, c->dtype), c->a_offset + t * inner, step, fnn_at(product, p, c->dtype), pitch, 0);
-    }
-}
-
-/* Narrow: `rows` rows of a product, c->row_pitch apart, finished and transposed on their way to dst. */
-static void store_narrow(const fnn_correlation *c, ptrdiff_t rows, ptrdiff_t cols, const char *product, ptrdiff_t pitch, char *dst,
-                         const char *bias, char *scratch) {
-    const int whole = !c->epilogue || !c->epilogue->residual; /* a residual is added pixel by pixel */
-    const int activation = whole && c->epilogue ? c->epilogue->activation : FNN_ACT_NONE;
-    const ptrdiff_t together = c->tile_at < 0 && whole ? rows : 1;
-    for (ptrdiff_t i = 0; i < rows; i += together) {
-        char *to = fnn_at(dst, i * c->dst.h, c->dtype), *out = c->tile_at < 0 ? to : scratch + c->tile_at;
-        ptrdiff_t out_col = c->tile_at < 0 ? c->dst.w : c->weight->cols;
-        c->K->conv_planes_out(together, cols, c->width, fnn_at(product, i * c->row_pitch, c->dtype), pitch, c->row_pitch,
-                              whole ? bias : NULL, activation, out, c->dst.h, out_col);
-        if (!whole) finish_run(c, cols, c->width, out, out_col, to, bias);
-        else if (out != to) c->K->conv_scatter(cols, c->width, out, out_col, to, c->dst.w, c->dst.c);
-    }
-}
-
-/* Narrow and linear: all images of a block at once, their rows side by side, so that runs are long although rows that meet fewer
- * kernel rows go by themselves. */
-static void compute_linear(const fnn_correlation *c, const block_range *b, const char *panel, ptrdiff_t channel, const char *bias,
-                           char *scratch) {
-    const ptrdiff_t image_pitch = c->row_pitch / c->block_images, pitch = c->row_pitch * c->block_rows;
-    char *product = scratch + c->product_at;
-    for (ptrdiff_t row = 0, n, t, t_end; row < b->rows; row += n) {
-        taps_that_meet(&c->h, b->row + row, &t, &t_end);
-        for (n = 1; row + n < b->rows; n++) {
-            ptrdiff_t next, next_end;
-            taps_that_meet(&c->h, b->row + row + n, &next, &next_end);
-            if (next != t || next_end != t_end) break;
-        }
-        multiply_narrow(c, t, t_end, (n - 1) * c->row_pitch + (b->images - 1) * image_pitch + b->cols,
-                        fnn_at(scratch, row * c->row_pitch, c->dtype), panel, product, pitch);
-        for (ptrdiff_t i = 0; i < b->images; i++)
-            store_narrow(c, n, b->cols, fnn_at(product, i * image_pitch, c->dtype), pitch,
-                         fnn_at(c->dst.data, (b->image + i) * c->dst.n + (b->row + row) * c->dst.h + channel * c->dst.c, c->dtype),
-                         bias, scratch);
-    }
-}
-
-/* A panel of output channels for the block of one image; a: where tap (0, 0) of the first output pixel is. */
-static void compute_panel(const fnn_correlation *c, const block_range *b, ptrdiff_t image, ptrdiff_t index,
+/* A panel of output channels for the block of one image, or of all where they are narrow; a: where tap (0, 0) of the first output
+ * pixel is. */
+static void compute_panel(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t image, ptrdiff_t index,
                           const char *a, char *scratch) {
     const fnn_conv_weight *w = c->weight;
     ptrdiff_t group = index / w->panels, first = index % w->panels * w->cols, cols = fnn_min(w->cols, w->width - first);
     ptrdiff_t channel = group * c->width + first;
     const char *panel = fnn_at(w->packed, index * w->panel_size, c->dtype);
-    char *dst = fnn_at(c->dst.data, image * c->dst.n + b->row * c->dst.h + b->col * c->dst.w + channel * c->dst.c,
-                       c->dtype);
+    char *dst = fnn_conv_output(c, image, b->row, b->col, channel);
     const char *bias = c->epilogue && c->epilogue->bias ? fnn_at(c->epilogue->bias, channel, c->dtype) : NULL;
-    if (c->spread) compute_run(c, 0, c->h.taps, 0, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
-    else if (c->linear) compute_linear(c, b, panel, channel, bias, scratch);
+    if (c->narrow) fnn_narrow_compute(c, b, panel, channel, bias, scratch);
+    else if (c->spread) compute_run(c, 0, c->h.taps, 0, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
     else
         for (ptrdiff_t i = 0; i < b->rows; i++) {
             const char *from = fnn_at(a, i * c->h.step * c->row_pitch, c->dtype);
             char *to = fnn_at(dst, i * c->dst.h, c->dtype);
             ptrdiff_t t, t_end;
-            taps_that_meet(&c->h, b->row + i, &t, &t_end);
-            if (c->narrow) {
-                multiply_narrow(c, t, t_end, b->cols, from, panel, scratch + c->product_at, b->cols);
-                store_narrow(c, 1, b->cols, scratch + c->product_at, b->cols, to, bias, scratch);
-            } else compute_run(c, t, t_end, b->col, b->cols, cols, from, c->w.step * c->pitch, panel, to, bias, scratch);
+            fnn_taps_that_meet(&c->h, b->row + i, &t, &t_end);
+            compute_run(c, t, t_end, b->col, b->cols, cols, from, c->w.step * c->pitch, panel, to, bias, scratch);
         }
 }
 
 /* Calls behind this one take the rows of a chunk that has all their channels. */
-static void follow_rows(const fnn_correlation *c, const block_range *b) {
+static void follow_rows(const fnn_correlation *c, const fnn_conv_block *b) {
     for (ptrdiff_t i = b->image; i < b->image + b->images; i++)
         for (ptrdiff_t row = b->row; row < b->row + b->rows; row++)
             fnn_follow(c->leader, i * c->dst.n + row * c->dst.h + b->col * c->dst.w, b->cols * c->dst.w);
@@ -429,20 +330,20 @@ static void follow_rows(const fnn_correlation *c, const block_range *b) {
 
 static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t split = chunk % c->splits, place = chunk / c->splits, panels = c->groups * c->weight->panels, staged = -1;
-    block_range b = {.col = place % c->col_blocks * c->block_cols,
-                     .row = place / c->col_blocks % c->row_blocks * c->block_rows,
-                     .image = place / c->col_blocks / c->row_blocks * c->block_images};
+    fnn_conv_block b = {.col = place % c->col_blocks * c->block_cols,
+                        .row = place / c->col_blocks % c->row_blocks * c->block_rows,
+                        .image = place / c->col_blocks / c->row_blocks * c->block_images};
     b.images = fnn_min(c->block_images, c->images - b.image);
     b.rows = fnn_min(c->block_rows, c->h.out - b.row);
     b.cols = fnn_min(c->block_cols, c->w.out - b.col);
     ptrdiff_t row = b.row * c->h.step + c->h.first, col = b.col * c->w.step + c->w.first;
     for (ptrdiff_t index = panels * split / c->splits, end = panels * (split + 1) / c->splits; index < end; index++) {
         ptrdiff_t group = index / c->weight->panels;
-        if (c->linear && group != staged) stage_side_by_side(c, &b, group, scratch);
-        for (ptrdiff_t i = 0, n = c->linear ? 1 : b.images; i < n; i++) {
+        if (c->narrow && group != staged) fnn_narrow_stage(c, &b, group, scratch);
+        for (ptrdiff_t i = 0, n = c->narrow ? 1 : b.images; i < n; i++) {
             char *copy = (char *)scratch + i * c->stage_size;
-            if (c->staged && !c->linear && group != staged) stage(c, &b, b.image + i, group, copy);
-            const char *direct = fnn_at(input_row(c, b.image + i, group, row), col * c->src.w, c->dtype);
+            if (c->staged && !c->narrow && group != staged) stage(c, &b, b.image + i, group, copy);
+            const char *direct = fnn_at(fnn_conv_input_row(c, b.image + i, group, row), col * c->src.w, c->dtype);
             compute_panel(c, &b, b.image + i, index, c->staged ? copy : direct, scratch);
         }
         staged = group;
@@ -463,7 +364,7 @@ static void fill_offsets(fnn_correlation *c, void *memory) {
     const fnn_conv_weight *w = c->weight;
     c->a_offset = memory;
     c->b_offset = c->a_offset + c->batch;
-    int by_channel = c->narrow && c->depth < c->w.taps; /* narrow, fewer channels than taps in a row */
+    int by_channel = c->narrow == FNN_NARROW_PIXELS && c->depth < c->w.taps; /* fewer channels than taps in a row */
     ptrdiff_t inner = c->merged ? 1 : by_channel ? c->depth : c->w.taps, row = c->h.gap * c->row_pitch;
     ptrdiff_t step = by_channel ? c->plane : c->w.gap * c->pitch;
     for (ptrdiff_t i = 0; i < c->batch; i++) {

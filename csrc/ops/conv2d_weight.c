@@ -8,7 +8,7 @@
  * a
  * time: x as zero-padded rows, where the positions are neighbours (with dilation as cells of one tile at one pixel), dy
  * as panels of output channels. With few output channels most lanes would idle: then lanes are neighbouring pixels of
- * planes, and the lanes' sums are added at the end (`narrow`).
+ * planes, or many small images, and the lanes' sums are added at the end (`narrow`).
  *
  * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, each summed one
  * after another into its own copy of the gradient; the copies are added in order. Within a part, chunks share out the
@@ -25,6 +25,7 @@ enum {
     BLOCK_PIXELS = 256, /* packed at a time, at least: a tile of the gradient is read and written once for each block */
     NARROW_BYTES = 24 << 10, /* planes packed at a time, to stay in the first-level cache */
     NARROW_SUMS = 128 << 10, /* bytes of the lanes' sums, at most */
+    IMAGES_BYTES = 128 << 10, /* packed at a time where lanes are images: a part of the second-level cache */
     CHUNKS = 16,
     CHUNK_FLOPS = 16 << 20
 };
@@ -33,7 +34,9 @@ typedef struct {
     fnn_conv_parts sum;
     fnn_image x, dy;
     int depthwise, lines;                /* lines: read from padded rows */
-    int narrow;                          /* x and dy are packed as planes */
+    int narrow;                          /* lanes are pixels of planes, or images */
+    ptrdiff_t images;                    /* narrow: so many at a time, as lanes of [row][column][channel][image]; 0: pixels */
+    ptrdiff_t units;                     /* output rows, of all images, or of all blocks of images */
     int dense_dy;                        /* its rows follow one another */
     ptrdiff_t rows, tiles, height, cell; /* gradient rows of one kernel row, in tiles of `height` */
     ptrdiff_t chunk_panels, chunk_tiles, chunk_r, panel_chunks, tile_chunks, r_chunks;
@@ -52,9 +55,24 @@ static ptrdiff_t sums_bytes(const fnn_conv_dims *d, const fnn_kernels *K) {
 
 static int is_depthwise(const fnn_conv_dims *d) { return d->groups > 1 && d->c == 1 && d->k == 1; }
 
+/* Columns of x that a row of outputs reads. */
+static ptrdiff_t columns_read(const fnn_conv_dims *d) { return (d->ow - 1) * d->stride[1] + (d->s - 1) * d->dilation[1] + 1; }
+
+/* Bytes of an output row, and of the rows of x that it moves on by, for one image. */
+static ptrdiff_t row_bytes(const fnn_conv_dims *d, const fnn_kernels *K) {
+    const ptrdiff_t step = d->r == 1 ? 1 : d->stride[0];
+    return (d->k * d->ow + d->c * step * columns_read(d)) * (ptrdiff_t)fnn_itemsize(K->dtype);
+}
+
+/* Whether lanes are images: as many as a tile has columns, a few of whose rows fit. */
+static int wants_images(const fnn_conv_dims *d, const fnn_kernels *K) {
+    return d->n >= K->tile_cols && 4 * K->tile_cols * row_bytes(d, K) <= IMAGES_BYTES;
+}
+
 static int wants_narrow(const fnn_conv_dims *d, const fnn_kernels *K) {
-    return d->s > 1 && d->stride[1] == 1 && 2 * d->k <= K->lanes && 2 * d->ow >= K->lanes &&
-           sums_bytes(d, K) <= NARROW_SUMS;
+    const ptrdiff_t most = K->tile_rows < 8 ? K->lanes : K->lanes / 2;
+    return d->s > 1 && d->k <= most && sums_bytes(d, K) <= NARROW_SUMS &&
+           (wants_images(d, K) || (d->stride[1] == 1 && 2 * d->ow >= K->lanes));
 }
 
 /* Whether channels fill register tiles without the horizontal kernel positions' help. */
@@ -74,7 +92,7 @@ static void split_gradient(gradient *p) {
         bytes = p->sum.part_size * size;
     double flops = 2.0 * (double)pixels * (double)(p->sum.groups * p->sum.k * p->sum.c * d->r * d->s);
     p->sum.parts = fnn_max(
-        fnn_min(fnn_min(PARTS_BYTES / fnn_max(bytes, 1), pixels / PART_PIXELS), fnn_min(CHUNKS, d->n * d->oh)), 1);
+        fnn_min(fnn_min(PARTS_BYTES / fnn_max(bytes, 1), pixels / PART_PIXELS), fnn_min(CHUNKS, p->units)), 1);
     p->chunk_panels = p->sum.panels, p->chunk_tiles = p->tiles, p->chunk_r = d->r;
     while (!p->depthwise) {
         ptrdiff_t splits = p->sum.groups * fnn_ceil_div(p->sum.panels, p->chunk_panels) *
@@ -103,16 +121,18 @@ static void plan_tiles(gradient *p) {
     p->sum.panels = fnn_ceil_div(p->sum.k, p->sum.cols);
     p->sum.part_size = p->sum.groups * p->sum.panels * d->r * d->s * p->sum.c * p->sum.cols;
     p->narrow = !p->depthwise && wants_narrow(d, p->sum.K);
+    p->images = p->narrow && wants_images(d, p->sum.K) ? p->sum.K->tile_cols : 0;
+    p->units = (p->images ? fnn_ceil_div(d->n, p->images) : d->n) * d->oh;
     p->rows = d->s * p->sum.c;
     p->tiles = p->depthwise || p->narrow ? 1 : fnn_ceil_div(p->rows, p->sum.K->tile_rows);
     p->height = fnn_ceil_div(p->rows, p->tiles);
     p->lines = !p->depthwise && !p->narrow && d->dilation[1] == 1;
-    p->cell = p->narrow ? 1 : p->depthwise ? p->sum.k : p->lines ? p->sum.c : fnn_round_up(p->height, 8);
+    p->cell = p->images ? p->sum.c * p->images : p->narrow ? 1 : p->depthwise ? p->sum.k : p->lines ? p->sum.c : fnn_round_up(p->height, 8);
 }
 
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
     const fnn_tensor *dy = call->in[0], *x = call->in[1];
-    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(x->dtype), window = (d->s - 1) * d->dilation[1] + 1;
+    ptrdiff_t size = (ptrdiff_t)fnn_itemsize(x->dtype);
     *p = (gradient){.sum = {.call = call, .d = d, .K = fnn_kernels_of(x->dtype), .dtype = x->dtype, .dw = *call->out[0],
                             .groups = d->groups, .c = d->c, .k = d->k},
                     .x = fnn_image_of(x),
@@ -121,13 +141,13 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     split_gradient(p);
     p->dense_dy = is_dense(&p->dy, d->oh, d->ow);
     /* a padded row of x */
-    ptrdiff_t line = ((d->ow - 1) * d->stride[1] + window) * (p->depthwise ? p->sum.k : p->sum.c);
+    ptrdiff_t line = columns_read(d) * (p->depthwise ? p->sum.k : p->sum.c);
     int by_output = !p->lines && !p->depthwise && !p->narrow; /* a cell for each output column, not for each of x */
     p->row_step = d->r == 1 ? 1 : d->stride[0];
-    p->pitch = by_output ? d->ow * p->cell : ((d->ow - 1) * d->stride[1] + window) * p->cell;
+    p->pitch = by_output ? d->ow * p->cell : columns_read(d) * p->cell;
     ptrdiff_t images = fnn_min(fnn_max(BLOCK_PIXELS / (d->oh * d->ow), 1), fnn_max(d->n, 1));
     if (p->narrow) {
-        ptrdiff_t rows = NARROW_BYTES / size / (p->sum.k * d->ow + p->sum.c * p->row_step * p->pitch);
+        ptrdiff_t rows = (p->images ? IMAGES_BYTES / p->images : NARROW_BYTES) / row_bytes(d, p->sum.K);
         p->block_rows = fnn_min(fnn_max(rows, 1), d->oh), images = 1;
     } else {
         p->block_rows = images > 1 ? images * d->oh : fnn_min(fnn_ceil_div(BLOCK_PIXELS, d->ow), d->oh);
@@ -136,8 +156,8 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     p->slot_at = align((size_t)(p->sum.parts * p->sum.part_size * size));
     p->shared = p->slot_at + align((size_t)(d->r * d->s) * sizeof(ptrdiff_t));
     p->dy_at = align((size_t)(2 * p->block_rows) * sizeof(ptrdiff_t));
-    p->x_at = p->dy_at + align((size_t)(p->block_rows * d->ow * p->chunk_panels * p->sum.cols * size));
-    p->line_at = p->x_at + align((size_t)((p->narrow ? p->sum.c : images) * p->image_rows * p->pitch * size));
+    p->x_at = p->dy_at + align((size_t)(p->block_rows * d->ow * p->chunk_panels * p->sum.cols * fnn_max(p->images, 1) * size));
+    p->line_at = p->x_at + align((size_t)((p->images ? 1 : p->narrow ? p->sum.c : images) * p->image_rows * p->pitch * size));
     size_t dense = align(
         (size_t)(p->sum.cols * p->sum.c * d->r * d->s * size)); /* a panel of the result, when dweight is strided */
     p->scratch = p->line_at + align((size_t)(p->narrow ? sums_bytes(d, p->sum.K) : line * size));
@@ -174,7 +194,7 @@ static void pack_row(const gradient *p, ptrdiff_t group, ptrdiff_t tile, ptrdiff
               c = p->sum.c;
     if (p->lines) pack_line(p, n, y, group * c, c, 1, pixels, dst, c);
     else {
-        pack_line(p, n, y, group * c, c, 1, (d->ow - 1) * d->stride[1] + (d->s - 1) * d->dilation[1] + 1, line, c);
+        pack_line(p, n, y, group * c, c, 1, columns_read(d), line, c);
         for (ptrdiff_t q = from, n_q; q < from + height; q += n_q) {
             n_q = fnn_min(c - q % c, from + height - q);
             p->sum.K->conv_pack(1, d->ow, n_q, fnn_at(line, q / c * d->dilation[1] * c + q % c, p->sum.dtype),
@@ -319,6 +339,53 @@ static void add_narrow(const gradient *p, const target *t, ptrdiff_t rows) {
                                               p->sum.dtype));
 }
 
+/* A row of `pixels` pixels of some images, of a group's channels: [pixel][channel][image]. */
+static void pack_images(const gradient *p, const fnn_image *t, const char *src, ptrdiff_t pixels, ptrdiff_t channels,
+                        ptrdiff_t images, char *dst) {
+    const int dense = channels == 1 ? t->w == 1 : t->c == 1 && t->w == channels;
+    const ptrdiff_t runs = dense ? 1 : pixels, run = dense ? pixels * channels : channels;
+    for (ptrdiff_t i = 0; i < runs; i++)
+        p->sum.K->conv_pack(1, run, images, fnn_at(src, i * t->w, p->sum.dtype), dense ? 1 : t->c, t->n,
+                            fnn_at(dst, i * run * p->images, p->sum.dtype), NULL, p->images);
+}
+
+/* Output rows y0 .. y1-1 of images n .. n+images-1, and the rows of x they read, with zeros on both sides. */
+static void pack_image_rows(const gradient *p, const target *t, ptrdiff_t n, ptrdiff_t images, ptrdiff_t y0, ptrdiff_t y1) {
+    const fnn_conv_dims *d = p->sum.d;
+    const int dtype = p->sum.dtype;
+    for (ptrdiff_t y = y0; y < y1; y++)
+        pack_images(p, &p->dy, fnn_at(p->dy.data, n * p->dy.n + y * p->dy.h + t->group * p->sum.k * p->dy.c, dtype), d->ow,
+                    p->sum.k, images, fnn_at(t->dy, (y - y0) * d->ow * p->sum.k * p->images, dtype));
+    const ptrdiff_t columns = columns_read(d), lo = fnn_min(d->padding[2], columns), hi = clamp(lo + d->w, lo, columns);
+    const ptrdiff_t count = (y1 - y0 - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1, step = d->r == 1 ? d->stride[0] : 1;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const ptrdiff_t y = y0 * d->stride[0] - d->padding[0] + i * step;
+        char *dst = fnn_at(t->x, i * p->pitch, dtype);
+        if (y < 0 || y >= d->h) continue; /* add_images leaves it out */
+        memset(dst, 0, (size_t)(lo * p->cell) * fnn_itemsize(dtype));
+        pack_images(p, &p->x, fnn_at(p->x.data, n * p->x.n + y * p->x.h + t->group * p->sum.c * p->x.c, dtype), hi - lo, p->sum.c,
+                    images, fnn_at(dst, lo * p->cell, dtype));
+        memset(fnn_at(dst, hi * p->cell, dtype), 0, (size_t)((columns - hi) * p->cell) * fnn_itemsize(dtype));
+    }
+}
+
+static void add_images(const gradient *p, const target *t, ptrdiff_t images, ptrdiff_t y0, ptrdiff_t y1) {
+    const fnn_conv_dims *d = p->sum.d;
+    const ptrdiff_t pixel = p->sum.k * p->images;
+    for (ptrdiff_t r = t->r; r < t->r_end; r++)
+        for (ptrdiff_t c = 0; c < p->sum.c; c++)
+            for (ptrdiff_t y = y0; y < y1; y++) {
+                const ptrdiff_t row = y * d->stride[0] - d->padding[0] + r * d->dilation[0];
+                if (row < 0 || row >= d->h) continue;
+                p->sum.K->conv_narrow_gradient(
+                    d->ow, images, p->sum.k, d->s,
+                    fnn_at(t->x, ((y - y0) * p->row_step + r * d->dilation[0]) * p->pitch + c * p->images, p->sum.dtype),
+                    d->stride[1] * p->cell, d->dilation[1] * p->cell, fnn_at(t->dy, (y - y0) * d->ow * pixel, p->sum.dtype), pixel,
+                    p->images,
+                    fnn_at(t->line, (r * p->sum.c + c) * p->sum.k * d->s * p->sum.K->lanes, p->sum.dtype));
+            }
+}
+
 /* The lanes' sums of rows r of the kernel: to the part. */
 static void finish_narrow(const gradient *p, const target *t) {
     const fnn_conv_dims *d = p->sum.d;
@@ -333,9 +400,15 @@ static void finish_narrow(const gradient *p, const target *t) {
 static void sum_narrow(const gradient *p, target *t, ptrdiff_t u, ptrdiff_t end) {
     memset(t->line, 0, (size_t)sums_bytes(p->sum.d, p->sum.K));
     for (ptrdiff_t n; u < end; u += n) {
-        n = fnn_min(fnn_min(p->block_rows, end - u), p->sum.d->oh - u % p->sum.d->oh);
-        pack_planes(p, t, u, u + n);
-        add_narrow(p, t, n);
+        const ptrdiff_t y = u % p->sum.d->oh, image = u / p->sum.d->oh * p->images, images = fnn_min(p->images, p->sum.d->n - image);
+        n = fnn_min(fnn_min(p->block_rows, end - u), p->sum.d->oh - y);
+        if (p->images) {
+            pack_image_rows(p, t, image, images, y, y + n);
+            add_images(p, t, images, y, y + n);
+        } else {
+            pack_planes(p, t, u, u + n);
+            add_narrow(p, t, n);
+        }
     }
     finish_narrow(p, t);
 }
@@ -355,7 +428,7 @@ static ptrdiff_t block_from(const gradient *p, ptrdiff_t u, ptrdiff_t end) {
 static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const gradient *p = context;
     const fnn_conv_dims *d = p->sum.d;
-    ptrdiff_t rest = chunk, rows = d->n * d->oh;
+    ptrdiff_t rest = chunk;
     target t = {.a_offset = scratch,
                 .b_offset = (ptrdiff_t *)scratch + p->block_rows,
                 .dy = (char *)scratch + p->dy_at,
@@ -369,7 +442,7 @@ static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     t.tile_end = fnn_min(t.tile + p->chunk_tiles, p->tiles);
     t.panel_end = fnn_min(t.panel + p->chunk_panels, p->sum.panels);
     t.part = fnn_at(p->sum.packed, rest * p->sum.part_size, p->sum.dtype);
-    const ptrdiff_t begin = rows * rest / p->sum.parts, end = rows * (rest + 1) / p->sum.parts;
+    const ptrdiff_t begin = p->units * rest / p->sum.parts, end = p->units * (rest + 1) / p->sum.parts;
     if (p->narrow) {
         sum_narrow(p, &t, begin, end);
         return;
