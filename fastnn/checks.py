@@ -179,6 +179,31 @@ def are_numbers(values: Any, count: int) -> bool:
     return isinstance(values, (tuple, list)) and len(values) == count and all(map(_is_real, values))
 
 
+def is_device(value: Any) -> bool:
+    """Whether `value` names a device, as "cpu", "cuda:0" and PyTorch's device objects do, rather than a type."""
+    name = getattr(value, "type", value)
+    return isinstance(name, str) and name.partition(":")[0] in ("cpu", "cuda", "mps", "xpu", "meta")
+
+
+def check_device(name: str, value: Any) -> None:
+    """Raises where a device is not the CPU, or None.
+
+    Parameters
+    ----------
+    name : str
+        Who asks, in messages.
+    value : object
+        What the user gave.
+
+    Raises
+    ------
+    ValueError
+        If it is another.
+    """
+    if value is not None and str(value).partition(":")[0] != "cpu":
+        raise ValueError(f"{name}: device is {str(value)!r}, but must be 'cpu' or None: fastnn computes on the CPU")
+
+
 def _size(value: Any) -> str:
     """For messages: what is wrong with an integer that is one."""
     return ", below 2**63" if isinstance(value, int) and value > _MOST else ""

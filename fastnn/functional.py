@@ -21,6 +21,7 @@ from .ops.penalty import *
 from .ops.pool import *
 from .ops.pool1d import *
 from .ops.probability_loss import *
+from .ops.random_activation import *
 from .ops.rearrange import *
 from .ops.recurrent import *
 from .ops.reduce import *

@@ -81,7 +81,7 @@ def test_tied_parameters_are_stored_once(tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda t: t.pop("2.bias"), r"missing.*2\.bias"),
+    (lambda t: t.pop("2.bias"), r"Missing.*2\.bias"),
     (lambda t: t.update(extra=np.ones(1)), "extra"),
     (lambda t: t.update({"0.weight": np.zeros((5, 6), np.float32), "2.bias": np.zeros(4, np.float32)}),
      r"\(5, 6\).*\(4,\)"),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import _core
+import fastnn.functional as F
+from fastnn import _core, nn
 from fastnn._core import launch
 from fastnn.testing.checks import forced_threads
 
@@ -121,7 +122,7 @@ def test_normal_statistics(isa):
 
 
 def dropout(x, p, seed=1234):
-    return launch.dropout_forward(x, state(seed), p=p, scale=2.0, ordinal=0)
+    return launch.dropout_forward(x, state(seed), p=p, scale=2.0, shift=-0.0, dropped=0.0, ordinal=0)
 
 
 def test_dropout_keeps_with_its_probability_and_masks_are_reproducible(isa):
@@ -159,6 +160,60 @@ def test_dropout_backward_uses_the_mask(isa):
     np.testing.assert_array_equal(one.numpy(), np.where(mask, dy[0, 0] * np.float32(1.25), 0))
 
 
+def test_dropout_writes_other_numbers_for_what_it_drops(isa):
+    x = np.random.default_rng(4).normal(size=(3, 1001)).astype(np.float32)
+    x[0, :8] = [-0.0, 0.0, np.nan, np.inf, -np.inf, 1e38, -0.0, -0.0]
+    y, mask = launch.dropout_forward(fastnn.tensor(x), state(), p=0.4, scale=1.5, shift=0.25, dropped=-2.0, ordinal=0)
+    np.testing.assert_array_equal(y.numpy(), np.where(mask.numpy(), x * np.float32(1.5) + np.float32(0.25), -2))
+    plain = dropout(fastnn.tensor(x), 0.0)[0].numpy()
+    np.testing.assert_array_equal(plain.view(np.uint32), (x * np.float32(2)).view(np.uint32))  # the signs of zeros too
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
+def test_alpha_dropout_keeps_mean_and_variance(p):
+    n = 400_000
+    x = fastnn.randn(n, generator=fastnn.Generator(1))
+    y = F.alpha_dropout(x, p, generator=fastnn.Generator(2)).numpy()
+    assert abs(y.mean()) < 6 / np.sqrt(n) and abs(y.var() - 1) < 6 * np.sqrt(3 / n)
+    dropped = np.unique(y, return_counts=True)[1].max()  # the one value that comes again and again
+    assert abs(dropped / n - p) < 5 * np.sqrt(p * (1 - p) / n)
+    assert F.alpha_dropout(x, p, training=False) is x and F.alpha_dropout(x, 0.0) is x
+    assert not F.alpha_dropout(x, 1.0).numpy().any()
+
+
+def test_slopes_are_random_in_training_and_the_same_for_any_threads_and_layout():
+    x = np.random.default_rng(2).normal(size=(7, 5, 33, 31)).astype(np.float32)
+    dense, last = fastnn.tensor(x), fastnn.tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    results = []
+    for t in (dense, last):
+        for threads in (1, 3):
+            with forced_threads(threads):
+                t = t.detach().requires_grad_()
+                y = F.rrelu(t, 0.2, 0.6, training=True, generator=fastnn.Generator(7))
+                y.backward(fastnn.full(y.shape, 2.0))
+            results.append((y.detach().numpy(), t.grad.numpy()))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+    y, dx = results[0]
+    slopes = dx[x < 0] / 2
+    assert slopes.min() >= 0.2 and slopes.max() < 0.6 and len(set(slopes.tolist())) > 0.99 * slopes.size
+    assert abs(slopes.mean() - 0.4) < 5 * 0.4 / np.sqrt(12 * slopes.size)
+    np.testing.assert_array_equal(y, np.where(x > 0, x, x * (dx / 2)))
+    np.testing.assert_array_equal(dx[x > 0], 2)
+
+
+@pytest.mark.parametrize("layer", [nn.AlphaDropout(0.4), nn.FeatureAlphaDropout(0.4), nn.RReLU(), nn.Dropout2d(0.4)], ids=str)
+def test_captured_layers_draw_what_eager_ones_draw(layer):
+    def run(capture):
+        fastnn.manual_seed(8)
+        step = fastnn.capture(layer) if capture else layer
+        return np.stack([step(fastnn.full((2, 3, 4, 5), -1.0)).numpy().copy() for _ in range(5)])
+
+    eager, captured = run(False), run(True)
+    np.testing.assert_array_equal(captured, eager)
+    assert (eager[0] != eager[1]).any()
+
+
 def permutation(n, seed):
     return launch.randperm(state(seed), ordinal=0, out=_core.empty((n,), fastnn.int64)).numpy()
 
@@ -194,7 +249,8 @@ def test_errors_name_what_was_given():
     with pytest.raises(TypeError, match="output 'y' is int64"):
         launch.normal(state(), mean=0.0, std=1.0, ordinal=0, out=_core.empty((3,), fastnn.int64))
     with pytest.raises(ValueError, match=r"'generator' has shape \(3,\)"):
-        launch.dropout_forward(fastnn.zeros(3), fastnn.tensor([1, 2, 3]), p=0.5, scale=2.0, ordinal=0)
+        launch.dropout_forward(fastnn.zeros(3), fastnn.tensor([1, 2, 3]), p=0.5, scale=2.0, shift=-0.0, dropped=0.0,
+                               ordinal=0)
 
 
 def test_a_generator_must_be_dense_and_writable():
@@ -211,7 +267,8 @@ def test_a_generator_must_be_dense_and_writable():
 
 def test_a_generator_inside_a_larger_tensor_cannot_be_captured():
     whole = fastnn.tensor([3, 4, 7, 0])
-    step = fastnn.capture(lambda x: launch.dropout_forward(x, whole[2:], p=0.5, scale=2.0, ordinal=0)[0])
+    step = fastnn.capture(lambda x: launch.dropout_forward(x, whole[2:], p=0.5, scale=2.0, shift=-0.0, dropped=0.0,
+                                                           ordinal=0)[0])
     with pytest.warns(RuntimeWarning, match="part of a larger tensor"):
         for _ in range(3):
             step(fastnn.ones(8))
@@ -232,8 +289,9 @@ def test_a_captured_step_draws_the_numbers_that_eager_steps_draw():
         seen = []
 
         def step(x):
-            y, mask = launch.dropout_forward(x, fastnn.random.default_generator.state, p=0.5, scale=2.0, ordinal=0)
-            z, _ = launch.dropout_forward(y, fastnn.random.default_generator.state, p=0.2, scale=1.25, ordinal=0)
+            draws = {"shift": -0.0, "dropped": 0.0, "ordinal": 0}
+            y, mask = launch.dropout_forward(x, fastnn.random.default_generator.state, p=0.5, scale=2.0, **draws)
+            z, _ = launch.dropout_forward(y, fastnn.random.default_generator.state, p=0.2, scale=1.25, **draws)
             return z
 
         step = fastnn.capture(step) if capture else step

@@ -24,7 +24,8 @@ SPECS_OF = {
     "logical_not": "test_math.py", "floor_divide": "test_math.py", "remainder": "test_math.py",
     "einsum": "einsum_one", "put": "test_index.py: ] = ", "activation": "test_math.py",
 }
-NOT_LAYERS = {"Module", "ModuleList", "ModuleDict", "Parameter"}  # test_layers.py has them by name
+# test_layers.py and test_module.py have them by name
+NOT_LAYERS = {"Module", "ModuleList", "ModuleDict", "Parameter", "ParameterList", "ParameterDict"}
 TESTS = Path(__file__).parent
 
 

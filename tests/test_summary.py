@@ -48,10 +48,10 @@ def test_summary_counts_what_trains_and_memory():
 def test_summary_gives_lazy_layers_their_shape_and_changes_nothing_else():
     model = nn.Sequential(nn.Dropout(0.5), nn.LazyLinear(3))
     assert rows(summary(model, (2, 7)))[1] == ["1", "Linear", "(2, 3)", "24"]
-    assert all(module.training for module in model.modules()) and not model[0]._forward_hooks
+    assert all(module.training for module in model.modules()) and not model[0]._hooks
     with pytest.raises(ValueError):
         summary(model, (2, 8))
-    assert all(module.training for module in model.modules()) and not model[0]._forward_hooks
+    assert all(module.training for module in model.modules()) and not model[0]._hooks
 
 
 def test_trainer_prints_it(capsys):

@@ -104,13 +104,13 @@ static void random_normal_kernel(ptrdiff_t n, const fnn_stream *stream, ptrdiff_
     }
 }
 
-/* mask: n bytes, 0 with probability p; y = mask ? scale * x : 0. Both types take one word an element: u = word / 2^32, and an
+/* mask: n bytes, 0 with probability p; y = mask ? scale * x + shift : dropped. Both types take one word an element: u = word / 2^32, and an
  * element stays if u >= p, word >= limit. */
 static void random_dropout_kernel(ptrdiff_t n, const fnn_stream *stream, ptrdiff_t first, uint64_t limit, double scale,
-                                  const void *in, void *out, uint8_t *mask_out) {
+                                  double shift, double dropped, const void *in, void *out, uint8_t *mask_out) {
     real *y = out;
     const real *x = in;
-    const vec factor = constant(scale);
+    const vec factor = constant(scale), added = constant(shift), other = constant(dropped);
     const uint32_t least = limit > 0xffffffff ? 0xffffffff : (uint32_t)limit;
     const uint8_t any = limit <= 0xffffffff;
     uint64_t bits[BITS_SIZE];
@@ -123,8 +123,8 @@ static void random_dropout_kernel(ptrdiff_t n, const fnn_stream *stream, ptrdiff
         for (ptrdiff_t i = 0; i < count; i++) kept[i] = (uint8_t)((word[i] >= least) & any);
         for (ptrdiff_t i = 0; i < count; i += LANES) {
             const ptrdiff_t lanes = count - i < LANES ? count - i : LANES;
-            vec v = vec_mul(load_lanes(x + batch + i, lanes), factor);
-            store_lanes(y + batch + i, vec_select(mask_load_u8(kept + i, lanes), v, vec_zero()), lanes);
+            vec v = vec_add(vec_mul(load_lanes(x + batch + i, lanes), factor), added);
+            store_lanes(y + batch + i, vec_select(mask_load_u8(kept + i, lanes), v, other), lanes);
         }
     }
 }

@@ -13,7 +13,7 @@ typedef struct {
     fnn_stream stream;
     fnn_order y, x, mask;
     const fnn_call *call;
-    double a, b, c;  /* low, high, largest below high; or mean, std; or scale */
+    double a, b, c;  /* low, high, largest below high; or mean, std; or scale, shift, dropped */
     uint64_t limit;
 } plan;
 
@@ -130,7 +130,7 @@ static void run_dropout(void *context, ptrdiff_t chunk, void *scratch) {
     void *x_at = x_dense ? fnn_at(x->data, from, x->dtype) : area + CHUNK * size;
     void *mask_at = mask_dense ? fnn_at(mask->data, from, FNN_BOOL) : area + 2 * CHUNK * size;
     if (!x_dense) fnn_order_gather(&p->x, x->data, size, from, n, x_at);
-    p->K->random_dropout(n, &p->stream, from, p->limit, p->a, x_at, y_at, mask_at);
+    p->K->random_dropout(n, &p->stream, from, p->limit, p->a, p->b, p->c, x_at, y_at, mask_at);
     if (!y_dense) fnn_order_scatter(&p->y, y->data, size, from, n, y_at);
     if (!mask_dense) fnn_order_scatter(&p->mask, mask->data, 1, from, n, mask_at);
 }
@@ -141,7 +141,7 @@ static double dropout_cost(const fnn_call *call) { return 1.5 * (double)fnn_nume
 static int dropout_run(fnn_call *call) {
     plan p = make_plan(call, call->in[1]);
     p.x = canonical_order(call->in[0]), p.mask = canonical_order(call->out[1]);
-    p.limit = (uint64_t)ceil(call->attr.f[0] * 0x1p32), p.a = call->attr.f[1];
+    p.limit = (uint64_t)ceil(call->attr.f[0] * 0x1p32), p.a = call->attr.f[1], p.b = call->attr.f[2], p.c = call->attr.f[3];
     fnn_parallel_for(call, fnn_ceil_div(p.y.size, CHUNK), dropout_cost(call), run_dropout, &p);
     return FNN_OK;
 }

@@ -167,7 +167,7 @@ def load_model(path: str | os.PathLike, model: Any = None, *, strict: bool = Tru
         raise ValueError(f"{shown} does not fit the model: {'; '.join(wrong)}")
     try:
         model.load_state_dict(arrays, strict=strict)
-    except (KeyError, ValueError) as error:
+    except RuntimeError as error:
         raise ValueError(f"{shown} does not fit the model: {error.args[0]}") from error
     return model
 

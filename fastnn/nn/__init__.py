@@ -2,15 +2,15 @@
 
 from . import init
 from .activation import (Activation, CELU, ELU, GELU, GLU, Gaussian, Hardshrink, Hardsigmoid, Hardswish, Hardtanh,
-                        LeakyReLU, LogSigmoid, LogSoftmax, Maxout, Mish, PReLU, ReLU, ReLU6, SELU, SiLU, Sigmoid, Sign,
-                        Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Step, Tanh, Tanhshrink, Threshold)
+                        LeakyReLU, LogSigmoid, LogSoftmax, Maxout, Mish, PReLU, RReLU, ReLU, ReLU6, SELU, SiLU, Sigmoid,
+                        Sign, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Step, Tanh, Tanhshrink, Threshold)
 from .attention import MultiheadAttention
 from .batch_statistics import recompute_batch_norm
 from .container import Concat, ModuleDict, ModuleList, Residual, Sequential
-from .conv import Conv1d, Conv2d, LazyConv2d
-from .conv_transpose import ConvTranspose1d, ConvTranspose2d
+from .conv import Conv1d, Conv2d, LazyConv1d, LazyConv2d
+from .conv_transpose import ConvTranspose1d, ConvTranspose2d, LazyConvTranspose1d, LazyConvTranspose2d
 from .distance import CosineEmbeddingLoss, CosineSimilarity, PairwiseDistance, TripletMarginLoss
-from .dropout import Dropout, Dropout1d, Dropout2d, GaussianNoise
+from .dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, FeatureAlphaDropout, GaussianNoise
 from .embedding import Embedding, LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
 from .local import Fold, LocallyConnected1d, LocallyConnected2d, Unfold
@@ -21,7 +21,8 @@ from .margin_loss import (BCELoss, FocalLoss, HingeEmbeddingLoss, HingeLoss, KLD
                           MultiLabelSoftMarginLoss, MultiMarginLoss, PerceptronLoss, SigmoidFocalLoss, SoftMarginLoss)
 from .module import Module, Parameter
 from .norm import (BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LazyBatchNorm1d,
-                   LazyBatchNorm2d, LocalResponseNorm, RMSNorm)
+                   LazyBatchNorm2d, LazyInstanceNorm1d, LazyInstanceNorm2d, LocalResponseNorm, RMSNorm)
+from .parameter_container import ParameterDict, ParameterList
 from .penalty import ActivityRegularization
 from .pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d
 from .pool1d import AdaptiveAvgPool1d, AdaptiveMaxPool1d, AvgPool1d, GlobalAvgPool1d, GlobalMaxPool1d, MaxPool1d

@@ -9,11 +9,13 @@ from ..checks import integer, real, whole
 
 from ..ops import activation, softmax
 from ..ops.create import full, zeros
+from ..ops.random_activation import rrelu
 from ..tensor import Tensor
 from .module import Module, Parameter
+from .typed import typed
 
 __all__ = ["Activation", "CELU", "ELU", "GELU", "GLU", "Gaussian", "Hardshrink", "Hardsigmoid", "Hardswish",
-           "Hardtanh", "LeakyReLU", "LogSigmoid", "LogSoftmax", "Maxout", "Mish", "PReLU", "ReLU", "ReLU6", "SELU",
+           "Hardtanh", "LeakyReLU", "LogSigmoid", "LogSoftmax", "Maxout", "Mish", "PReLU", "RReLU", "ReLU", "ReLU6", "SELU",
            "SiLU", "Sigmoid", "Sign", "Softmax", "Softmax2d", "Softmin", "Softplus", "Softshrink", "Softsign", "Step",
            "Tanh", "Tanhshrink", "Threshold"]
 
@@ -73,6 +75,29 @@ class LeakyReLU(_Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.leaky_relu(x, self.negative_slope)
+
+
+class RReLU(_Activation):
+    """x where it is positive, elsewhere x times a slope: in training a random one for each element, in evaluation their
+    mean; any shape; see `fastnn.functional.rrelu`.
+
+    Parameters
+    ----------
+    lower, upper : float
+        Slopes are uniform between them.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
+    """
+
+    def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, inplace: bool = False):
+        super().__init__(lower=lower, upper=upper)
+        self.inplace = bool(inplace)
+        self.eval()
+        self._try()
+        self.train()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rrelu(x, self.lower, self.upper, self.training)
 
 
 class Sigmoid(Module):
@@ -430,6 +455,7 @@ class Threshold(_Activation):
         return activation.threshold(x, self.threshold, self.value)
 
 
+@typed
 class PReLU(_Activation):
     """x where it is positive, elsewhere a learned slope times x: (N, C, ...), or any shape with one slope; see
     `fastnn.functional.prelu`.

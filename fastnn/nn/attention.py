@@ -15,10 +15,12 @@ from ..tensor import Tensor, no_grad
 from . import init
 from .linear import Linear
 from .module import Module, Parameter
+from .typed import typed
 
 __all__ = ["MultiheadAttention"]
 
 
+@typed
 class MultiheadAttention(Module):
     """Attention in several heads: out = concat(head_1, ..., head_h) W_o, head_i = softmax(Q_i K_i^T / sqrt(D) + mask)
     V_i.

@@ -13,7 +13,85 @@ from ..tensor import Tensor
 from .module import Module
 
 
-class Sequential(Module):
+class _Row(Module):
+    """What a sequence and a list of modules share: members under the names "0", "1", ..."""
+
+    def _place(self, index: int) -> str:
+        """The name of a member."""
+        index = integer(type(self).__name__, "index", index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{type(self).__name__}: index is {index}, but it has {len(self)} members")
+        return list(self._modules)[index]
+
+    def _renamed(self, modules: Iterable[Module]) -> None:
+        """Holds these modules, under new names."""
+        modules = list(modules)
+        for name in tuple(self._modules):
+            delattr(self, name)
+        for k, module in enumerate(modules):
+            self.add_module(str(k), module)
+
+    def append(self, module: Module) -> _Row:
+        """Adds a module at the end; returns this one."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> _Row:
+        """Adds modules at the end; returns this one."""
+        if not isinstance(modules, Iterable) or isinstance(modules, str):
+            raise TypeError(f"{type(self).__name__}: modules is {modules!r}, but must be an iterable of Modules")
+        for module in list(modules):
+            if not isinstance(module, Module):
+                raise TypeError(f"{type(self).__name__}: one of modules is {module!r}, but each must be a Module")
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> _Row:
+        """Puts a module before the one at `index`, as in a list; returns this one."""
+        modules = list(self)
+        modules.insert(integer(type(self).__name__, "index", index), module)
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__}: module is {module!r}, but must be a Module")
+        self._renamed(modules)
+        return self
+
+    def pop(self, key: int = -1) -> Module:
+        """Removes a module and returns it."""
+        module = self[key]
+        del self[key]
+        return module
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def __getitem__(self, index: int | slice) -> Module:
+        if isinstance(index, slice):
+            return self._part(list(self._modules.items())[index])
+        return self._modules[self._place(index)]
+
+    def _part(self, named: list[tuple[str, Module]]) -> Module:
+        """A container of its own class with some of the members."""
+        raise TypeError(f"{type(self).__name__} has no slices")
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        self.add_module(self._place(index), module)
+
+    def __delitem__(self, index: int | slice) -> None:
+        modules = list(self)
+        del modules[index if isinstance(index, slice) else list(self._modules).index(self._place(index))]
+        self._renamed(modules)
+
+    def __iadd__(self, modules: Iterable[Module]) -> _Row:
+        return self.extend(modules)
+
+    def __add__(self, modules: Iterable[Module]) -> Module:
+        return type(self)().extend(self).extend(modules)
+
+
+class Sequential(_Row):
     """Modules applied one after the other.
 
     Parameters
@@ -33,23 +111,11 @@ class Sequential(Module):
             x = module(x)
         return x
 
-    def append(self, module: Module) -> Sequential:
-        """Adds a module at the end; returns this one."""
-        self.add_module(str(len(self._modules)), module)
-        return self
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
-
-    def __getitem__(self, index: int | slice) -> Module:
-        modules = list(self._modules.items())
-        return Sequential(OrderedDict(modules[index])) if isinstance(index, slice) else modules[index][1]
+    def _part(self, named: list[tuple[str, Module]]) -> Sequential:
+        return Sequential(OrderedDict(named))
 
 
-class ModuleList(Module):
+class ModuleList(_Row):
     """A list of modules, whose parameters are found.
 
     Parameters
@@ -60,33 +126,21 @@ class ModuleList(Module):
 
     def __init__(self, modules: Iterable[Module] = ()):
         super().__init__()
-        if not isinstance(modules, Iterable) or isinstance(modules, str):
-            raise TypeError(f"ModuleList: modules is {modules!r}, but must be an iterable of Modules")
-        for module in modules:
-            if not isinstance(module, Module):
-                raise TypeError(f"ModuleList: one of modules is {module!r}, but each must be a Module")
-            self.append(module)
+        self.extend(modules)
 
-    def append(self, module: Module) -> ModuleList:
-        """Adds a module at the end; returns the list."""
-        self.add_module(str(len(self._modules)), module)
-        return self
+    def _part(self, named: list[tuple[str, Module]]) -> ModuleList:
+        return ModuleList(module for _, module in named)
 
-    def extend(self, modules: Iterable[Module]) -> ModuleList:
-        """Adds modules at the end; returns the list."""
-        for module in modules:
-            self.append(module)
-        return self
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
-
-    def __getitem__(self, index: int | slice) -> Module:
-        modules = list(self._modules.values())
-        return ModuleList(modules[index]) if isinstance(index, slice) else modules[index]
+    def __repr__(self) -> str:
+        """Equal neighbours share a line, as in PyTorch."""
+        runs: list[list[Any]] = []
+        for k, text in enumerate(map(repr, self)):
+            if runs and runs[-1][2] == text:
+                runs[-1][1] = k
+            else:
+                runs.append([k, k, text])
+        lines = [f"({a}): {text}" if a == b else f"({a}-{b}): {b - a + 1} x {text}" for a, b, text in runs]
+        return "ModuleList(" + "".join("\n  " + line.replace("\n", "\n  ") for line in lines) + ("\n)" if lines else ")")
 
 
 class ModuleDict(Module):
@@ -94,22 +148,33 @@ class ModuleDict(Module):
 
     Parameters
     ----------
-    modules : mapping of str to Module
+    modules : mapping of str to Module, or iterable of pairs
         The first members.
     """
 
-    def __init__(self, modules: Mapping[str, Module] | None = None):
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None):
         super().__init__()
-        if modules is not None and not isinstance(modules, (Mapping, ModuleDict)):
-            raise TypeError(f"ModuleDict: modules is {modules!r}, but must be a mapping of names to Modules")
-        for name, module in (modules or {}).items():
+        if modules is not None:
+            self.update(modules)
+
+    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
+        """Adds modules from a mapping or from pairs."""
+        is_mapping = isinstance(modules, (Mapping, ModuleDict))
+        if not is_mapping and (isinstance(modules, (str, Module)) or not isinstance(modules, Iterable)):
+            raise TypeError(f"ModuleDict: modules is {modules!r}, but must be a mapping of names to Modules, or pairs")
+        for name, module in modules.items() if is_mapping else modules:
             self[name] = module
 
     def __getitem__(self, name: str) -> Module:
         return self._modules[name]
 
     def __setitem__(self, name: str, module: Module) -> None:
+        if isinstance(name, str) and (name in self.__dict__ or hasattr(type(self), name)) and name not in self._modules:
+            raise KeyError(f"ModuleDict: a name is {name!r}, which modules have as an attribute")
         self.add_module(name, module)
+
+    def __delitem__(self, name: str) -> None:
+        self.pop(name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._modules
@@ -119,6 +184,17 @@ class ModuleDict(Module):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
+
+    def pop(self, key: str) -> Module:
+        """Removes a module and returns it."""
+        module = self._modules[key]
+        delattr(self, key)
+        return module
+
+    def clear(self) -> None:
+        """Removes all modules."""
+        for name in tuple(self._modules):
+            delattr(self, name)
 
     def keys(self) -> Iterable[str]:
         """The names."""

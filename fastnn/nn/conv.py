@@ -11,7 +11,9 @@ from ..ops.create import empty
 from ..ops.shape import pad
 from ..tensor import Tensor
 from . import init
-from .module import Module, Parameter, check_input
+from .lazy import Lazy
+from .module import Module, Parameter
+from .typed import typed
 
 
 PADDING_MODES = {"zeros": None, "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
@@ -24,7 +26,72 @@ def check_padding_mode(title: str, mode: str) -> str:
     return mode
 
 
-class Conv2d(Module):
+def extents(title: str, argument: str, value: int | Sequence[int], axes: int, least: int) -> tuple[int, ...]:
+    """`value` as a tuple of one number for each of one or two axes."""
+    if axes == 2:
+        return pair(title, argument, value, least)
+    return (whole(f"{title}: {argument}", single(title, argument, value), least),)
+
+
+class _Conv(Module):
+    """What convolutions share; see `Conv2d`."""
+
+    _axes: int
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] = 1,
+                 padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1,
+                 bias: bool = True, padding_mode: str = "zeros"):
+        super().__init__()
+        title = type(self).__name__
+        self.in_channels = whole(f"{title}: in_channels", in_channels, 0 if self._is_lazy else 1)
+        self.out_channels = whole(f"{title}: out_channels", out_channels, 1)
+        self.groups = whole(f"{title}: groups", groups, 1)
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(f"{title}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
+                             f"groups {groups}")
+        for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
+            setattr(self, name, extents(title, name, value, self._axes, 1))
+        self.padding = padding if isinstance(padding, str) else extents(title, "padding", padding, self._axes, 0)
+        self._edges()  # refuses here, not at the first input
+        self.padding_mode = check_padding_mode(title, padding_mode)
+        self.weight = Parameter(empty(self.out_channels, self.in_channels // self.groups, *self.kernel_size))
+        self.register_parameter("bias", Parameter(empty(self.out_channels)) if bias else None)
+        if not self._is_lazy:
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws new first values."""
+        bound = 1 / math.sqrt(math.prod(self.weight.shape[1:]))
+        for parameter in (self.weight, self.bias):
+            if parameter is not None:
+                init.uniform_(parameter, -bound, bound)
+
+    def _edges(self) -> tuple[int, int, int, int]:
+        """What the padding means, above, below, left and right; an error if it cannot be."""
+        filled = [(1,) * (2 - self._axes) + value for value in (self.kernel_size, self.stride, self.dilation)]
+        padding = self.padding if isinstance(self.padding, str) else (0,) * (2 - self._axes) + self.padding
+        return sides(type(self).__name__, padding, *filled)
+
+    def _padded(self, x: Tensor) -> tuple[Tensor, str | tuple[int, ...]]:
+        """The input with its padding, and what is left to the convolution."""
+        mode = PADDING_MODES[self.padding_mode]
+        if mode is None:
+            return x, self.padding
+        top, bottom, left, right = self._edges()
+        return pad(x, (left, right, top, bottom)[:2 * self._axes], mode), (0,) * self._axes
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, usual in (("padding", (0,) * self._axes), ("dilation", (1,) * self._axes), ("groups", 1)):
+            if getattr(self, name) != usual:
+                text += f", {name}={getattr(self, name)}"
+        text += "" if self.bias is not None else ", bias=False"
+        return text if self.padding_mode == "zeros" else text + f", padding_mode={self.padding_mode}"
+
+
+@typed
+class Conv2d(_Conv):
     """Two-dimensional convolution with learned filters.
 
     Parameters
@@ -54,92 +121,16 @@ class Conv2d(Module):
         (out_channels,), at first from the same interval.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
-                 stride: int | Sequence[int] = 1,
-                 padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1,
-                 bias: bool = True, padding_mode: str = "zeros"):
-        super().__init__()
-        title = type(self).__name__
-        self.in_channels = whole(f"{title}: in_channels", in_channels, 0 if self._is_lazy else 1)
-        self.out_channels = whole(f"{title}: out_channels", out_channels, 1)
-        self.groups = whole(f"{title}: groups", groups, 1)
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise ValueError(f"{title}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
-                             f"groups {groups}")
-        self.kernel_size = pair(title, "kernel_size", kernel_size, 1)
-        self.stride = pair(title, "stride", stride, 1)
-        self.dilation = pair(title, "dilation", dilation, 1)
-        sides(title, padding, self.kernel_size, self.stride, self.dilation)  # refuses here, not at the first input
-        self.padding = padding
-        self.padding_mode = check_padding_mode(title, padding_mode)
-        self.weight = Parameter(empty(self.out_channels, self.in_channels // self.groups, *self.kernel_size))
-        self.register_parameter("bias", Parameter(empty(self.out_channels)) if bias else None)
-        if not self._is_lazy:
-            self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws new first values."""
-        fan_in = self.weight.shape[1] * self.weight.shape[2] * self.weight.shape[3]
-        bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
-        init.uniform_(self.weight, -bound, bound)
-        if self.bias is not None:
-            init.uniform_(self.bias, -bound, bound)
+    _axes = 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, H', W')"""
-        edges = self.padding
-        if PADDING_MODES[self.padding_mode]:
-            top, bottom, left, right = sides(type(self).__name__, edges, self.kernel_size, self.stride, self.dilation)
-            x, edges = pad(x, (left, right, top, bottom), PADDING_MODES[self.padding_mode]), 0
+        """(N, in_channels, H, W) -> (N, out_channels, H', W'); or without N"""
+        x, edges = self._padded(x)
         return conv2d(x, self.weight, self.bias, self.stride, edges, self.dilation, self.groups)
 
-    def extra_repr(self) -> str:
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        for name, usual in (("padding", 0), ("dilation", (1, 1)), ("groups", 1), ("padding_mode", "zeros")):
-            if getattr(self, name) != usual:
-                text += f", {name}={getattr(self, name)}"
-        return text if self.bias is not None else text + ", bias=False"
 
-
-class LazyConv2d(Conv2d):
-    """A Conv2d that takes in_channels from its first input; the other parameters are Conv2d's.
-
-    Parameters
-    ----------
-    out_channels : int
-        Channels of the output.
-    kernel_size : int or pair of int
-        Height and width of a filter.
-    **options
-        Conv2d's other parameters.
-    """
-
-    _is_lazy = True
-
-    def __init__(self, out_channels: int, kernel_size: int | Sequence[int], **options):
-        super().__init__(0, out_channels, kernel_size, **options)
-
-    def materialize(self, x: Tensor) -> None:
-        """Becomes a Conv2d for inputs like `x`."""
-        check_input(self, x, (4,), "(N, C, H, W)")
-        self._become(x.shape[1])
-        self.weight.set_data(empty(self.out_channels, self.in_channels // self.groups, *self.kernel_size,
-                                   dtype=self.weight.dtype))
-        self.reset_parameters()
-
-    def loaded(self) -> None:
-        """Becomes a Conv2d with the loaded weight's channels."""
-        self._become(self.weight.shape[1] * self.groups)
-
-    def _become(self, channels: int) -> None:
-        if channels % self.groups:
-            raise ValueError(f"LazyConv2d: the input has {channels} channels, which is no multiple of groups "
-                             f"{self.groups}")
-        self.in_channels = channels
-        self.__class__ = Conv2d
-
-
-class Conv1d(Module):
+@typed
+class Conv1d(_Conv):
     """One-dimensional convolution with learned filters.
 
     Parameters
@@ -169,50 +160,30 @@ class Conv1d(Module):
         (out_channels,), at first from the same interval.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
-                 stride: int | Sequence[int] = 1,
-                 padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1,
-                 bias: bool = True, padding_mode: str = "zeros"):
-        super().__init__()
-        title = type(self).__name__
-        self.in_channels = whole(f"{title}: in_channels", in_channels, 1)
-        self.out_channels = whole(f"{title}: out_channels", out_channels, 1)
-        self.groups = whole(f"{title}: groups", groups, 1)
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise ValueError(f"{title}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
-                             f"groups {groups}")
-        for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
-            setattr(self, name, (whole(f"{title}: {name}", single(title, name, value), 1),))
-        self.padding = padding if isinstance(padding, str) else (
-            whole(f"{title}: padding", single(title, "padding", padding), 0),)
-        self._edges()
-        self.padding_mode = check_padding_mode(title, padding_mode)
-        self.weight = Parameter(empty(self.out_channels, self.in_channels // self.groups, *self.kernel_size))
-        self.register_parameter("bias", Parameter(empty(self.out_channels)) if bias else None)
-        self.reset_parameters()
-
-    def _edges(self) -> tuple[int, int]:
-        """Elements before and behind; an error if the padding cannot be."""
-        both = self.padding if isinstance(self.padding, str) else (0, *self.padding)
-        return sides(type(self).__name__, both, (1, *self.kernel_size), (1, *self.stride), (1, *self.dilation))[2:]
-
-    def reset_parameters(self) -> None:
-        """Draws new first values."""
-        bound = 1 / math.sqrt(self.weight.shape[1] * self.weight.shape[2])
-        for parameter in (self.weight, self.bias):
-            if parameter is not None:
-                init.uniform_(parameter, -bound, bound)
+    _axes = 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, L) -> (N, out_channels, L')"""
-        edges = self.padding
-        if PADDING_MODES[self.padding_mode]:
-            x, edges = pad(x, self._edges(), PADDING_MODES[self.padding_mode]), 0
+        """(N, in_channels, L) -> (N, out_channels, L'); or without N"""
+        x, edges = self._padded(x)
         return conv1d(x, self.weight, self.bias, self.stride, edges, self.dilation, self.groups)
 
-    def extra_repr(self) -> str:
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        for name, usual in (("padding", (0,)), ("dilation", (1,)), ("groups", 1), ("padding_mode", "zeros")):
-            if getattr(self, name) != usual:
-                text += f", {name}={getattr(self, name)}"
-        return text if self.bias is not None else text + ", bias=False"
+
+class _LazyConv(Lazy):
+    """Takes in_channels from the first input."""
+
+    _count, _lazy_axes = "in_channels", {"weight": 1}
+
+    def _share(self) -> int:
+        return self.groups
+
+
+class LazyConv2d(_LazyConv, Conv2d):
+    """A Conv2d that takes in_channels from its first input; the other parameters are Conv2d's."""
+
+    _channel_axis, _lazy_ranks, _lazy_layout = -3, (3, 4), "(N, C, H, W) or (C, H, W)"
+
+
+class LazyConv1d(_LazyConv, Conv1d):
+    """A Conv1d that takes in_channels from its first input; the other parameters are Conv1d's."""
+
+    _channel_axis, _lazy_ranks, _lazy_layout = -2, (2, 3), "(N, C, L) or (C, L)"

@@ -5,18 +5,83 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..checks import pair, whole
-from ..ops.conv import single
+from ..checks import whole
 from ..ops.conv_transpose import conv_transpose1d, conv_transpose2d
 from ..ops.create import empty
 from ..tensor import Tensor
 from . import init
+from .conv import extents
+from .lazy import Lazy
 from .module import Module, Parameter
+from .typed import typed
 
-__all__ = ["ConvTranspose1d", "ConvTranspose2d"]
+__all__ = ["ConvTranspose1d", "ConvTranspose2d", "LazyConvTranspose1d", "LazyConvTranspose2d"]
 
 
-class ConvTranspose2d(Module):
+class _ConvTranspose(Module):
+    """What transposed convolutions share; see `ConvTranspose2d`."""
+
+    _axes: int
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] = 1,
+                 padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1,
+                 bias: bool = True, dilation: int | Sequence[int] = 1, padding_mode: str = "zeros"):
+        super().__init__()
+        title = type(self).__name__
+        self.in_channels = whole(f"{title}: in_channels", in_channels, 0 if self._is_lazy else 1)
+        self.out_channels = whole(f"{title}: out_channels", out_channels, 1)
+        self.groups = whole(f"{title}: groups", groups, 1)
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(f"{title}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
+                             f"groups {groups}")
+        sizes = (("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0),
+                 ("output_padding", output_padding, 0), ("dilation", dilation, 1))
+        for name, value, least in sizes:
+            setattr(self, name, extents(title, name, value, self._axes, least))
+        if any(e >= s and e >= d for e, s, d in zip(self.output_padding, self.stride, self.dilation)):
+            raise ValueError(f"{title}: output_padding is {output_padding!r}, but must be less than stride "
+                             f"{stride!r} or dilation {dilation!r}")
+        if padding_mode != "zeros":
+            raise ValueError(f"{title}: padding_mode is {padding_mode!r}, but must be 'zeros': padding cuts off here")
+        self.padding_mode = padding_mode
+        self.weight = Parameter(empty(self.in_channels, self.out_channels // self.groups, *self.kernel_size))
+        self.register_parameter("bias", Parameter(empty(self.out_channels)) if bias else None)
+        if not self._is_lazy:
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws new first values."""
+        bound = 1 / math.sqrt(self.weight.numel() // self.in_channels)
+        for parameter in (self.weight, self.bias):
+            if parameter is not None:
+                init.uniform_(parameter, -bound, bound)
+
+    def _added(self, x: Tensor, output_size: Sequence[int] | None) -> tuple[int, ...]:
+        """The output_padding that makes the result `output_size`."""
+        if output_size is None:
+            return self.output_padding
+        wanted = tuple(output_size)[-self._axes:]
+        least = [(n - 1) * s - 2 * p + d * (r - 1) + 1 for n, s, p, d, r in
+                 zip(x.shape[-self._axes:], self.stride, self.padding, self.dilation, self.kernel_size)]
+        extra = tuple(w - n for w, n in zip(wanted, least))
+        if len(wanted) != len(least) or any(
+                not 0 <= e < max(s, d) for e, s, d in zip(extra, self.stride, self.dilation)):
+            raise ValueError(f"{type(self).__name__}: output_size is {tuple(output_size)}, but must be at least "
+                             f"{tuple(least)} and less than a stride (or dilation) more")
+        return extra
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        usual = {"padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
+        for name, value in usual.items():
+            if getattr(self, name) not in (value, (value,) * self._axes):
+                text += f", {name}={getattr(self, name)}"
+        return text if self.bias is not None else text + ", bias=False"
+
+
+@typed
+class ConvTranspose2d(_ConvTranspose):
     """Transposed convolution with learned filters; see `fastnn.functional.conv_transpose2d`.
 
     Parameters
@@ -37,6 +102,8 @@ class ConvTranspose2d(Module):
         Whether there is a bias.
     dilation : int or pair of int
         Steps between the elements of a filter.
+    padding_mode : str
+        "zeros"; PyTorch has no other here.
 
     Attributes
     ----------
@@ -51,68 +118,15 @@ class ConvTranspose2d(Module):
     M. D. Zeiler et al., "Deconvolutional networks", CVPR 2010.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
-                 stride: int | Sequence[int] = 1,
-                 padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1,
-                 bias: bool = True, dilation: int | Sequence[int] = 1):
-        super().__init__()
-        title = type(self).__name__
-        self.in_channels = whole(f"{title}: in_channels", in_channels, 1)
-        self.out_channels = whole(f"{title}: out_channels", out_channels, 1)
-        self.groups = whole(f"{title}: groups", groups, 1)
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise ValueError(f"{title}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
-                             f"groups {groups}")
-        sizes = (("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0),
-                 ("output_padding", output_padding, 0), ("dilation", dilation, 1))
-        for name, value, least in sizes:
-            setattr(self, name, self._extents(title, name, value, least))
-        if any(e >= s and e >= d for e, s, d in zip(self.output_padding, self.stride, self.dilation)):
-            raise ValueError(f"{title}: output_padding is {output_padding!r}, but must be less than stride "
-                             f"{stride!r} or dilation {dilation!r}")
-        self.weight = Parameter(empty(self.in_channels, self.out_channels // self.groups, *self.kernel_size))
-        self.register_parameter("bias", Parameter(empty(self.out_channels)) if bias else None)
-        self.reset_parameters()
-
-    @staticmethod
-    def _extents(title: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, ...]:
-        return pair(title, name, value, least)
-
-    def reset_parameters(self) -> None:
-        """Draws new first values."""
-        bound = 1 / math.sqrt(self.weight.numel() // self.in_channels)
-        for parameter in (self.weight, self.bias):
-            if parameter is not None:
-                init.uniform_(parameter, -bound, bound)
-
-    def _added(self, x: Tensor, output_size: Sequence[int] | None) -> tuple[int, ...]:
-        """The output_padding that makes the result `output_size`."""
-        if output_size is None:
-            return self.output_padding
-        wanted = tuple(output_size)[-len(self.stride):]
-        least = [(n - 1) * s - 2 * p + d * (r - 1) + 1 for n, s, p, d, r in
-                 zip(x.shape[2:], self.stride, self.padding, self.dilation, self.kernel_size)]
-        extra = tuple(w - n for w, n in zip(wanted, least))
-        if len(wanted) != len(least) or any(
-                not 0 <= e < max(s, d) for e, s, d in zip(extra, self.stride, self.dilation)):
-            raise ValueError(f"{type(self).__name__}: output_size is {tuple(output_size)}, but must be at least "
-                             f"{tuple(least)} and less than a stride (or dilation) more")
-        return extra
+    _axes = 2
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         return conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding, self._added(x, output_size),
                                 self.groups, self.dilation)
 
-    def extra_repr(self) -> str:
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        usual = {"padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
-        for name, value in usual.items():
-            if getattr(self, name) not in (value, (value,) * len(self.stride)):
-                text += f", {name}={getattr(self, name)}"
-        return text if self.bias is not None else text + ", bias=False"
 
-
-class ConvTranspose1d(ConvTranspose2d):
+@typed
+class ConvTranspose1d(_ConvTranspose):
     """One-dimensional transposed convolution: (N, C, L) -> (N, K, L'); the parameters are ConvTranspose2d's, single
     integers.
 
@@ -134,19 +148,34 @@ class ConvTranspose1d(ConvTranspose2d):
         Whether there is a bias.
     dilation : int
         Steps between the elements of a filter.
+    padding_mode : str
+        "zeros"; PyTorch has no other here.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int],
-                 stride: int | Sequence[int] = 1,
-                 padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1,
-                 bias: bool = True, dilation: int | Sequence[int] = 1):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
-                         dilation)
-
-    @staticmethod
-    def _extents(title: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, ...]:
-        return (whole(f"{title}: {name}", single(title, name, value), least),)
+    _axes = 1
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         return conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding, self._added(x, output_size),
                                 self.groups, self.dilation)
+
+
+class _LazyConvTranspose(Lazy):
+    """Takes in_channels from the first input."""
+
+    _count, _lazy_axes = "in_channels", {"weight": 0}
+
+    def materialize(self, x: Tensor, output_size: Sequence[int] | None = None) -> None:
+        """Becomes a layer for inputs like `x`."""
+        super().materialize(x)
+
+
+class LazyConvTranspose2d(_LazyConvTranspose, ConvTranspose2d):
+    """A ConvTranspose2d that takes in_channels from its first input; the other parameters are ConvTranspose2d's."""
+
+    _channel_axis, _lazy_ranks, _lazy_layout = -3, (3, 4), "(N, C, H, W) or (C, H, W)"
+
+
+class LazyConvTranspose1d(_LazyConvTranspose, ConvTranspose1d):
+    """A ConvTranspose1d that takes in_channels from its first input; the other parameters are ConvTranspose1d's."""
+
+    _channel_axis, _lazy_ranks, _lazy_layout = -2, (2, 3), "(N, C, L) or (C, L)"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..checks import real
-from ..ops.create import ones
-from ..ops.dropout import dropout
+from ..ops.dropout import alpha_dropout, dropout, dropout1d, dropout2d, feature_alpha_dropout
 from ..ops.math import add, mul
 from ..random import randn
 from ..tensor import Tensor
 from .module import Module
 
-__all__ = ["Dropout", "Dropout1d", "Dropout2d", "GaussianNoise"]
+__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "FeatureAlphaDropout", "GaussianNoise"]
 
 
 class Dropout(Module):
@@ -35,37 +36,29 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False, inverted: bool = True):
         super().__init__()
         self.inplace = bool(inplace)
-        self.p = real("Dropout: p", p, 0, 1)
+        self.p = real(f"{type(self).__name__}: p", p, 0, 1)
         self.inverted = inverted
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p, self.training, self.inverted)
 
     def extra_repr(self) -> str:
-        return f"p={self.p}" + ("" if self.inverted else ", inverted=False")
+        return f"p={self.p}, inplace={self.inplace}" + ("" if self.inverted else ", inverted=False")
 
 
-class _ChannelDropout(Dropout):
-    """Sets whole channels to 0: what elements of one map say is alike, so that dropping single ones drops little."""
+class _Variant(Dropout):
+    """What dropout layers share that are always of the inverted form."""
 
-    _rank: int
+    _function: Callable
 
     def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__(p, inplace)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim not in (self._rank - 1, self._rank):
-            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must have {self._rank} axes (or "
-                             f"{self._rank - 1}, "
-                             "without the batch)")
-        if not self.training or self.p == 0:
-            return x
-        spatial = self._rank - 2
-        mask = dropout(ones(*x.shape[:-spatial], *[1] * spatial, dtype=x.dtype), self.p)
-        return mul(x, mask)
+        return type(self)._function(x, self.p, self.training)
 
 
-class Dropout1d(_ChannelDropout):
+class Dropout1d(_Variant):
     """Sets whole channels of (N, C, L), or of (C, L), to 0 with probability `p` in training; others grow by 1 / (1 -
     p).
 
@@ -81,10 +74,10 @@ class Dropout1d(_ChannelDropout):
     J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
     """
 
-    _rank = 3
+    _function = staticmethod(dropout1d)
 
 
-class Dropout2d(_ChannelDropout):
+class Dropout2d(_Variant):
     """Sets whole channels of (N, C, H, W), or of (C, H, W), to 0 with probability `p` in training; others grow by 1 /
     (1 - p).
 
@@ -100,7 +93,43 @@ class Dropout2d(_ChannelDropout):
     J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
     """
 
-    _rank = 4
+    _function = staticmethod(dropout2d)
+
+
+class AlphaDropout(_Variant):
+    """Dropout for networks of `SELU`: keeps mean 0 and variance 1; see `fastnn.functional.alpha_dropout`.
+
+    Parameters
+    ----------
+    p : float
+        Probability of dropping an element, between 0 and 1.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
+
+    References
+    ----------
+    G. Klambauer et al., "Self-normalizing neural networks", NIPS 2017.
+    """
+
+    _function = staticmethod(alpha_dropout)
+
+
+class FeatureAlphaDropout(_Variant):
+    """`AlphaDropout` of whole channels of (N, C, ...); see `fastnn.functional.feature_alpha_dropout`.
+
+    Parameters
+    ----------
+    p : float
+        Probability of dropping a channel, between 0 and 1.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
+
+    References
+    ----------
+    G. Klambauer et al., "Self-normalizing neural networks", NIPS 2017.
+    """
+
+    _function = staticmethod(feature_alpha_dropout)
 
 
 class GaussianNoise(Module):

@@ -16,10 +16,12 @@ from ..ops.shape import slice_view, unsqueeze
 from ..tensor import Tensor, no_grad
 from . import init
 from .module import Module, Parameter
+from .typed import typed
 
 __all__ = ["Embedding", "LearnedPositionalEncoding", "SinusoidalPositionalEncoding"]
 
 
+@typed
 class Embedding(Module):
     """A table of vectors, one for each of a vocabulary; see `fastnn.functional.embedding`.
 

@@ -10,16 +10,28 @@ from ..ops.linear import linear
 from ..ops.shape import flatten, unflatten
 from ..tensor import Tensor
 from . import init
-from .module import Module, Parameter, check_input
+from .lazy import Lazy
+from .module import Module, Parameter
+from .typed import typed
 
 
 class Identity(Module):
-    """Gives its input back."""
+    """Gives its input back.
+
+    Parameters
+    ----------
+    *arguments, **options : object
+        Anything, so that it can stand where another layer stood.
+    """
+
+    def __init__(self, *arguments: object, **options: object):
+        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
+@typed
 class Linear(Module):
     """y = x W^T + b.
 
@@ -62,34 +74,11 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-class LazyLinear(Linear):
-    """A Linear that takes in_features from its first input.
+class LazyLinear(Lazy, Linear):
+    """A Linear that takes in_features from its first input; the other parameters are Linear's."""
 
-    Parameters
-    ----------
-    out_features : int
-        Width of the output's last axis.
-    bias : bool
-        Whether there is a bias.
-    """
-
-    _is_lazy = True
-
-    def __init__(self, out_features: int, bias: bool = True):
-        super().__init__(0, out_features, bias)
-
-    def materialize(self, x: Tensor) -> None:
-        """Becomes a Linear for inputs like `x`."""
-        check_input(self, x, range(1, 9), "(..., in_features)")
-        self.in_features = x.shape[-1]
-        self.weight.set_data(empty(self.out_features, self.in_features, dtype=self.weight.dtype))
-        self.__class__ = Linear
-        self.reset_parameters()
-
-    def loaded(self) -> None:
-        """Becomes a Linear as wide as the loaded weight."""
-        self.in_features = self.weight.shape[1]
-        self.__class__ = Linear
+    _count, _lazy_axes, _channel_axis = "in_features", {"weight": 1}, -1
+    _lazy_ranks, _lazy_layout = range(1, 9), "(..., in_features)"
 
 
 class Flatten(Module):

@@ -6,12 +6,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from .. import _core
 from .._core import TensorBase, launch
-from ..ops.create import as_tensor, empty
+from ..checks import check_device, is_device
+from ..ops.create import as_tensor
 from ..tensor import Tensor, no_grad
+from .hooks import Hook, RemovableHandle, call_hooked
+from .state import IncompatibleKeys, load_state
 
 
 class Parameter(Tensor):
@@ -62,21 +63,6 @@ def check_input(module: Module, x: Any, ranks: Container[int], layout: str) -> N
         raise ValueError(f"{type(module).__name__}: the input has shape {x.shape}, but must be {layout}")
 
 
-class RemovableHandle:
-    """What registering a hook returns; ``remove()`` takes the hook off again."""
-
-    def __init__(self, hooks: dict, hook: Callable):
-        self._hooks = hooks
-        self._key = object()
-        hooks[self._key] = hook
-        _core.bump_settings()
-
-    def remove(self) -> None:
-        """Takes the hook off."""
-        self._hooks.pop(self._key, None)
-        _core.bump_settings()
-
-
 class Module:
     """Base class of layers and networks, with PyTorch's names.
 
@@ -92,7 +78,7 @@ class Module:
     _is_lazy = False  # set while parameters wait for the first input's shape; then `materialize(*inputs)` is called
 
     def __init__(self):
-        self.__dict__.update(training=True, _parameters={}, _buffers={}, _modules={}, _forward_hooks={}, _forward_pre_hooks={})
+        self.__dict__.update(training=True, _parameters={}, _buffers={}, _modules={}, _hooks={}, _not_saved=set())
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Computes the outputs; to be written by the subclass."""
@@ -101,23 +87,16 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         outer = _core.enter_layer(self)
         try:
-            if self._forward_pre_hooks:
-                for hook in tuple(self._forward_pre_hooks.values()):
-                    changed = hook(self, inputs)
-                    if changed is not None:
-                        inputs = changed if isinstance(changed, tuple) else (changed,)
-            if self._is_lazy:
-                self.materialize(*inputs, **options)
-            output = self.forward(*inputs, **options)
-            if self._forward_hooks:
-                for hook in tuple(self._forward_hooks.values()):
-                    changed = hook(self, inputs, output)
-                    if changed is not None:
-                        output = changed
-            return output
+            return call_hooked(self, inputs, options) if self._hooks else self.run_forward(*inputs, **options)
         finally:
             if outer is not None:
                 _core.leave_layer(outer)
+
+    def run_forward(self, *inputs: Any, **options: Any) -> Any:
+        """Forward without hooks; a lazy module takes its shapes from the inputs first."""
+        if self._is_lazy:
+            self.materialize(*inputs, **options)
+        return self.forward(*inputs, **options)
 
     def materialize(self, *inputs: Any, **options: Any) -> None:
         """Gives lazy parameters their shape; lazy layers define it."""
@@ -136,6 +115,8 @@ class Module:
         for registry in (self._parameters, self._buffers, self._modules):
             if registry is not kind:
                 registry.pop(name, None)
+        if kind is not self._buffers:
+            self._not_saved.discard(name)
         if kind is not None:
             kind[name] = value
         object.__setattr__(self, name, value)  # not __dict__: properties, and lazy layers that change their class
@@ -143,6 +124,7 @@ class Module:
     def __delattr__(self, name: str) -> None:
         for registry in (self._parameters, self._buffers, self._modules):
             registry.pop(name, None)
+        self._not_saved.discard(name)
         object.__delattr__(self, name)
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
@@ -152,12 +134,28 @@ class Module:
         self._parameters[name] = parameter
         self.__dict__[name] = parameter
 
-    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
-        """Adds a tensor that is saved with the parameters but not trained (running statistics)."""
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Adds a tensor that is not trained (running statistics).
+
+        Parameters
+        ----------
+        name : str
+            The attribute's name.
+        tensor : Tensor or None
+            The buffer; None reserves the name.
+        persistent : bool
+            Whether it is part of the state dict.
+
+        Raises
+        ------
+        TypeError
+            If `tensor` is neither a tensor nor None.
+        """
         if tensor is not None and not isinstance(tensor, TensorBase):
             raise TypeError(f"register_buffer: '{name}' is a {type(tensor).__name__}, but must be a Tensor or None")
         self._buffers[name] = tensor
         self.__dict__[name] = tensor
+        (self._not_saved.discard if persistent else self._not_saved.add)(name)
 
     def add_module(self, name: str, module: Module) -> None:
         """Adds a sub-module under a name."""
@@ -167,22 +165,38 @@ class Module:
             raise ValueError(f"add_module: name is {name!r}, but must be non-empty and hold no dot")
         setattr(self, name, module)
 
-    # -- walking the tree; what appears twice (tied parameters, shared modules) is met once --
+    def register_module(self, name: str, module: Module) -> None:
+        """Adds a sub-module under a name; another name of `add_module`."""
+        self.add_module(name, module)
 
-    def named_modules(self, prefix: str = "", memo: set | None = None) -> Iterator[tuple[str, Module]]:
-        """This module and all below it, with dotted names."""
+    # -- walking the tree; what appears twice (tied parameters, shared modules) is met once, unless asked otherwise --
+
+    def named_modules(self, memo: set | None = None, prefix: str = "",
+                      remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+        """This module and all below it, with dotted names.
+
+        Parameters
+        ----------
+        memo : set, optional
+            Modules that were met already; those found are added.
+        prefix : str
+            What names begin with.
+        remove_duplicate : bool
+            Whether a module met twice is given once.
+        """
         memo = set() if memo is None else memo
-        if id(self) in memo:
+        if self in memo:
             return
-        memo.add(id(self))
+        if remove_duplicate:
+            memo.add(self)
         yield prefix, self
         for name, module in self._modules.items():
             if module is not None:
-                yield from module.named_modules(f"{prefix}.{name}" if prefix else name, memo)
+                yield from module.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
-    def modules(self) -> Iterator[Module]:
+    def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
         """This module and all below it."""
-        return (module for _, module in self.named_modules())
+        return (module for _, module in self.named_modules(remove_duplicate=remove_duplicate))
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules directly below this one, with their names."""
@@ -192,39 +206,74 @@ class Module:
         """The modules directly below this one."""
         return (module for _, module in self.named_children())
 
-    def _named(self, registry: str, prefix: str, once: bool = True) -> Iterator[tuple[str, Tensor]]:
+    def _named(self, registry: str, prefix: str, recurse: bool, once: bool) -> Iterator[tuple[str, Tensor]]:
         memo: set[int] = set()
-        for path, module in self.named_modules(prefix):
+        modules = self.named_modules(prefix=prefix, remove_duplicate=once) if recurse else [(prefix, self)]
+        for path, module in modules:
             for name, value in getattr(module, registry).items():
                 if value is None or once and id(value) in memo:
                     continue
                 memo.add(id(value))
                 yield f"{path}.{name}" if path else name, value
 
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """All parameters with dotted names; a tied one under its first name only."""
-        return self._named("_parameters", prefix)
+    def named_parameters(self, prefix: str = "", recurse: bool = True,
+                         remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with dotted names.
 
-    def parameters(self) -> Iterator[Parameter]:
-        """All parameters, each once."""
-        return (parameter for _, parameter in self.named_parameters())
+        Parameters
+        ----------
+        prefix : str
+            What names begin with.
+        recurse : bool
+            Whether those of the modules below are among them.
+        remove_duplicate : bool
+            Whether a tied parameter is given under its first name only.
+        """
+        return self._named("_parameters", prefix, recurse, remove_duplicate)
 
-    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """All buffers with dotted names."""
-        return self._named("_buffers", prefix)
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """All parameters, each once; without `recurse` this module's own."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
-    def buffers(self) -> Iterator[Tensor]:
-        """All buffers."""
-        return (buffer for _, buffer in self.named_buffers())
+    def named_buffers(self, prefix: str = "", recurse: bool = True,
+                      remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """All buffers with dotted names; see `named_parameters`."""
+        return self._named("_buffers", prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """All buffers; without `recurse` this module's own."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     def get_submodule(self, target: str) -> Module:
         """The module with a dotted name."""
         module = self
         for name in target.split(".") if target else ():
-            if name not in module._modules:
+            if module._modules.get(name) is None:
                 raise AttributeError(f"{type(module).__name__} has no sub-module '{name}' (of '{target}')")
             module = module._modules[name]
         return module
+
+    def set_submodule(self, target: str, module: Module) -> None:
+        """Puts a module where the one with a dotted name was."""
+        path, _, name = target.rpartition(".")
+        self.get_submodule(target)
+        self.get_submodule(path).add_module(name, module)
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter with a dotted name."""
+        return self._found("_parameters", "parameter", target)
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer with a dotted name."""
+        return self._found("_buffers", "buffer", target)
+
+    def _found(self, registry: str, kind: str, target: str) -> Tensor:
+        path, _, name = target.rpartition(".")
+        module = self.get_submodule(path)
+        value = getattr(module, registry).get(name)
+        if value is None:
+            raise AttributeError(f"{type(module).__name__} has no {kind} '{name}'" + (f" (of '{target}')" if path else ""))
+        return value
 
     def apply(self, function: Callable[[Module], Any]) -> Module:
         """Calls `function` on every module below, then on this one; returns this module."""
@@ -265,15 +314,49 @@ class Module:
             elif parameter.grad is not None:
                 parameter.grad.zero_()
 
-    def to(self, dtype: Any) -> Module:
-        """Makes all parameters and floating buffers `dtype`, float32 or float64; returns the module."""
+    def to(self, *target: Any, dtype: Any = None, device: Any = None) -> Module:
+        """Makes all parameters and floating buffers another type; returns the module.
+
+        Parameters
+        ----------
+        *target : dtype, Tensor or "cpu"
+            What they become: a type, that of a tensor, or, which changes nothing, the CPU's.
+        dtype : dtype, optional
+            float32 or float64.
+        device : None or "cpu"
+            There is no other.
+
+        Raises
+        ------
+        TypeError
+            If the type is no floating one.
+        ValueError
+            If the device is another.
+        """
+        for value in target:
+            if isinstance(value, TensorBase):
+                dtype = value.dtype
+            elif value is None or is_device(value):
+                device = value
+            else:
+                dtype = value
+        check_device("to", device)
+        if dtype is None:
+            return self
         if not _core.as_dtype(dtype).is_floating:
             raise TypeError(f"to: dtype is {dtype!r}, but a module's must be float32 or float64")
+        code = _core.as_dtype(dtype).code
         with no_grad():
             for tensor in (*self.parameters(), *self.buffers()):
-                if tensor.is_floating_point():
-                    tensor.set_data(launch.copy(tensor, dtype=_core.as_dtype(dtype).code))
+                if tensor.dtype.is_floating and tensor.dtype.code != code:
+                    gradient = tensor.grad
+                    tensor.set_data(launch.copy(tensor, dtype=code))
+                    tensor.grad = gradient if gradient is None else launch.copy(gradient, dtype=code)
         return self
+
+    def type(self, dst_type: Any) -> Module:
+        """Makes all parameters and floating buffers another type, float32 or float64; returns the module."""
+        return self.to(dtype=dst_type)
 
     def float(self) -> Module:
         """Makes all parameters and floating buffers float32; returns the module."""
@@ -283,22 +366,47 @@ class Module:
         """Makes all parameters and floating buffers float64; returns the module."""
         return self.to("float64")
 
+    def cpu(self) -> Module:
+        """Returns the module, which is on the CPU."""
+        return self
+
     # -- state --
 
-    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
-        """Parameters and buffers under PyTorch's names, off the tape, sharing memory; a tied parameter appears once."""
-        state = OrderedDict()
-        memo: set[int] = set()
-        for path, module in self.named_modules():
+    def named_state(self, once: bool) -> dict[str, Tensor]:
+        """What is saved, parameters and buffers; what is there under two names once, or under both."""
+        state, memo = OrderedDict(), set()
+        for path, module in self.named_modules(remove_duplicate=once):
             for registry in (module._parameters, module._buffers):
                 for name, value in registry.items():
-                    if value is None or id(value) in memo:
+                    if value is None or name in module._not_saved or once and id(value) in memo:
                         continue
                     memo.add(id(value))
-                    state[f"{prefix}{path}.{name}" if path else f"{prefix}{name}"] = value.detach()
+                    state[f"{path}.{name}" if path else name] = value
         return state
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+    def state_dict(self, destination: dict[str, Tensor] | None = None, prefix: str = "",
+                   keep_vars: bool = False) -> dict[str, Tensor]:
+        """Parameters and buffers under PyTorch's names, sharing memory; a tied parameter appears once.
+
+        Parameters
+        ----------
+        destination : dict, optional
+            Where they are added; by default a new dictionary.
+        prefix : str
+            What names begin with.
+        keep_vars : bool
+            Whether parameters stay on the tape.
+
+        Returns
+        -------
+        dict of str to Tensor
+        """
+        state = OrderedDict() if destination is None else destination
+        for name, value in self.named_state(once=True).items():
+            state[prefix + name] = value if keep_vars else value.detach()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> IncompatibleKeys:
         """Copies values into this module's parameters and buffers, in place; all or nothing.
 
         Parameters
@@ -307,51 +415,110 @@ class Module:
             As `state_dict` gives it; names and layouts are PyTorch's.
         strict : bool
             Whether every name must be on both sides.
+        assign : bool
+            Whether parameters and buffers take over the values' memory and type, instead of copying numbers into their own.
+            They stay the objects that optimisers know.
+
+        Returns
+        -------
+        IncompatibleKeys
+            `missing_keys` and `unexpected_keys`, which only without `strict` can hold names.
 
         Raises
         ------
-        KeyError
-            If names are missing or unknown (when strict); the message lists them.
-        ValueError
-            If a value's shape differs; the message lists all of them.
+        RuntimeError
+            If names are missing or unknown (when strict), or a value's shape differs; the message lists all of them.
+        TypeError
+            If a value is no array.
         """
-        own = {name: value for registry in ("_parameters", "_buffers") for name, value in self._named(registry, "", once=False)}
-        first: dict[int, str] = {}
-        for name, value in own.items():
-            first.setdefault(id(value), name)
-        missing = [name for name, value in own.items() if name not in state_dict and first[id(value)] == name]
-        unknown = [name for name in state_dict if name not in own]
-        if strict and (missing or unknown):
-            raise KeyError(f"load_state_dict: missing {missing}, unknown {unknown} in {type(self).__name__}")
-        pairs = [(own[name], _as_value(name, value)) for name, value in state_dict.items() if name in own]
-        lazy = {id(p) for m in self.modules() if m._is_lazy for p in m._parameters.values()}
-        lazy |= {id(b) for m in self.modules() if m._is_lazy for b in m._buffers.values()}
-        wrong = [f"'{name}' is {tuple(value.shape)}, the model's is {own[name].shape}" for name, value in state_dict.items()
-                 if name in own and tuple(np.shape(value)) != own[name].shape and id(own[name]) not in lazy]
-        if wrong:
-            raise ValueError(f"load_state_dict: shapes differ in {type(self).__name__}: {'; '.join(wrong)}")
-        with no_grad():
-            for target, value in pairs:
-                if target.shape != value.shape:
-                    target.set_data(empty(value.shape, dtype=target.dtype))
-                target.copy_(value)
-        for module in self.modules():
-            if module._is_lazy and all(p is None or p.numel() for p in module._parameters.values()):
-                module.loaded()
+        return load_state(self, state_dict, strict, assign)
 
     def loaded(self) -> None:
         """Called on a lazy module whose parameters came from a state dict; lazy layers define it."""
         raise TypeError(f"{type(self).__name__} has lazy parameters but no loaded()")
 
-    # -- hooks --
+    # -- hooks; they are Python's: a captured step calls them while it is recorded, not in its replays --
 
-    def register_forward_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls ``hook(module, inputs, output)`` after every forward; what it returns, if not None, replaces the output."""
-        return RemovableHandle(self._forward_hooks, hook)
+    def register_forward_hook(self, hook: Callable, prepend: bool = False, with_kwargs: bool = False,
+                              always_call: bool = False) -> RemovableHandle:
+        """Calls ``hook(module, inputs, output)`` after every forward; what it returns, if not None, replaces the output.
 
-    def register_forward_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls ``hook(module, inputs)`` before every forward; what it returns, if not None, replaces the inputs."""
-        return RemovableHandle(self._forward_pre_hooks, hook)
+        Parameters
+        ----------
+        hook : callable
+            The function.
+        prepend : bool
+            Whether it comes before the hooks that are there.
+        with_kwargs : bool
+            Whether it is called as ``hook(module, inputs, keyword_arguments, output)``.
+        always_call : bool
+            Whether it is called, with what output there is, where forward raises.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook off.
+        """
+        return self._hooked(Hook("forward", hook, with_kwargs, always_call), prepend)
+
+    def register_forward_pre_hook(self, hook: Callable, prepend: bool = False, with_kwargs: bool = False) -> RemovableHandle:
+        """Calls ``hook(module, inputs)`` before every forward; what it returns, if not None, replaces the inputs.
+
+        Parameters
+        ----------
+        hook : callable
+            The function.
+        prepend : bool
+            Whether it comes before the hooks that are there.
+        with_kwargs : bool
+            Whether it is called as ``hook(module, inputs, keyword_arguments)``, and returns None or a pair of both.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook off.
+        """
+        return self._hooked(Hook("pre", hook, with_kwargs), prepend)
+
+    def register_full_backward_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """Calls ``hook(module, grad_input, grad_output)`` when backward has the gradients of a call's inputs.
+
+        Parameters
+        ----------
+        hook : callable
+            It is given tuples with an entry for each positional argument and for each output; None stands for what takes no
+            gradient, or got none. What it returns, if not None, replaces `grad_input`.
+        prepend : bool
+            Whether it comes before the hooks that are there.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook off.
+        """
+        return self._hooked(Hook("backward", hook), prepend)
+
+    def register_full_backward_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """Calls ``hook(module, grad_output)`` before backward enters a call; what it returns, if not None, replaces them.
+
+        Parameters
+        ----------
+        hook : callable
+            See `register_full_backward_hook`.
+        prepend : bool
+            Whether it comes before the hooks that are there.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook off.
+        """
+        return self._hooked(Hook("backward_pre", hook), prepend)
+
+    def _hooked(self, hook: Hook, prepend: bool) -> RemovableHandle:
+        if not callable(hook.function):
+            raise TypeError(f"{type(self).__name__}: hook is {hook.function!r}, but must be callable")
+        return RemovableHandle(self._hooks, hook, prepend)
 
     # -- text --
 
@@ -360,15 +527,9 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
+        extra = self.extra_repr().split("\n")
         children = [f"({name}): {module!r}".replace("\n", "\n  ") for name, module in self._modules.items()]
-        if not children:
-            return f"{type(self).__name__}({self.extra_repr()})"
-        lines = ([self.extra_repr()] if self.extra_repr() else []) + children
+        lines = ([] if extra == [""] else extra) + children
+        if not children and len(extra) == 1:
+            return f"{type(self).__name__}({extra[0]})"
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
-
-
-def _as_value(name: str, value: Any) -> Tensor:
-    try:
-        return as_tensor(value if isinstance(value, TensorBase) else np.asarray(value)).detach()
-    except TypeError as error:
-        raise TypeError(f"load_state_dict: '{name}': {error}") from None

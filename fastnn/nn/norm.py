@@ -12,7 +12,17 @@ from ..ops.math import add, constant
 from ..ops.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from ..ops.shape import reshape
 from ..tensor import Tensor, no_grad
-from .module import Module, Parameter, check_input
+from .lazy import Lazy
+from .module import Module, Parameter
+from .typed import typed
+
+
+def _reset(layer: Module) -> None:
+    """Sets weight 1 and bias 0, where they are there."""
+    with no_grad():
+        for name, parameter in layer._parameters.items():
+            if parameter is not None:
+                parameter.copy_(int(name == "weight"))
 
 
 class _BatchNorm(Module):
@@ -22,7 +32,7 @@ class _BatchNorm(Module):
     _layout: str
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True):
+                 track_running_stats: bool = True, bias: bool = True):
         super().__init__()
         title = type(self).__name__
         self.num_features = num_features = whole(f"{title}: num_features", num_features, 0)
@@ -30,8 +40,8 @@ class _BatchNorm(Module):
         self.momentum = None if momentum is None else real(f"{title}: momentum", momentum, 0, 1)
         self.affine = affine
         self.track_running_stats = track_running_stats
-        for name in ("weight", "bias"):
-            self.register_parameter(name, Parameter(empty(num_features)) if affine else None)
+        for name, is_there in (("weight", affine), ("bias", affine and bias)):
+            self.register_parameter(name, Parameter(empty(num_features)) if is_there else None)
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, empty(num_features) if track_running_stats else None)
         self.register_buffer("num_batches_tracked", zeros((), dtype=int64) if track_running_stats else None)
@@ -47,10 +57,7 @@ class _BatchNorm(Module):
     def reset_parameters(self) -> None:
         """Sets weight 1 and bias 0, and forgets all batches."""
         self.reset_running_stats()
-        if self.affine:
-            with no_grad():
-                self.weight.copy_(1)
-                self.bias.copy_(0)
+        _reset(self)
 
     def _count_batch(self) -> float | Tensor:
         """Counts one more batch; returns the momentum of this one. All in tensors: a captured step counts on."""
@@ -73,6 +80,7 @@ class _BatchNorm(Module):
                 f"track_running_stats={self.track_running_stats}")
 
 
+@typed
 class BatchNorm1d(_BatchNorm):
     """Normalises each channel of (N, C) or (N, C, L) over the batch; everything else is as in `BatchNorm2d`."""
 
@@ -80,6 +88,7 @@ class BatchNorm1d(_BatchNorm):
     _layout = "(N, C) or (N, C, L)"
 
 
+@typed
 class BatchNorm2d(_BatchNorm):
     """Normalises each channel of (N, C, H, W) over the batch: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
@@ -99,6 +108,8 @@ class BatchNorm2d(_BatchNorm):
         Whether there are a weight and a bias.
     track_running_stats : bool
         Whether there are running statistics; without, evaluation uses the batch's too.
+    bias : bool
+        Whether there is a bias beside the weight.
 
     Attributes
     ----------
@@ -119,44 +130,22 @@ class BatchNorm2d(_BatchNorm):
     _layout = "(N, C, H, W)"
 
 
-class _LazyBatchNorm(_BatchNorm):
+class _LazyNorm(Lazy):
     """Takes num_features from the first input."""
 
-    _is_lazy = True
-    _becomes: type[_BatchNorm]
-
-    def __init__(self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True):
-        super().__init__(0, eps, momentum, affine, track_running_stats)
-
-    def materialize(self, x: Tensor) -> None:
-        """Becomes a layer for inputs like `x`."""
-        check_input(self, x, self._ranks, self._layout)
-        self.num_features = x.shape[1]
-        for value in (self.weight, self.bias, self.running_mean, self.running_var):
-            if value is not None:
-                value.set_data(empty(self.num_features, dtype=value.dtype))
-        self.__class__ = self._becomes
-        self.reset_parameters()
-
-    def loaded(self) -> None:
-        """Becomes a layer as wide as what was loaded."""
-        widths = [value.numel() for value in (self.weight, self.running_mean) if value is not None]
-        if widths and widths[0]:
-            self.num_features = widths[0]
-            self.__class__ = self._becomes
+    _count, _lazy_axes = "num_features", {"weight": 0, "bias": 0, "running_mean": 0, "running_var": 0}
 
 
-class LazyBatchNorm1d(_LazyBatchNorm, BatchNorm1d):
+class LazyBatchNorm1d(_LazyNorm, BatchNorm1d):
     """A BatchNorm1d that takes num_features from its first input; arguments as there."""
 
-    _becomes = BatchNorm1d
+    _channel_axis, _lazy_ranks, _lazy_layout = 1, BatchNorm1d._ranks, BatchNorm1d._layout
 
 
-class LazyBatchNorm2d(_LazyBatchNorm, BatchNorm2d):
+class LazyBatchNorm2d(_LazyNorm, BatchNorm2d):
     """A BatchNorm2d that takes num_features from its first input; arguments as there."""
 
-    _becomes = BatchNorm2d
+    _channel_axis, _lazy_ranks, _lazy_layout = 1, BatchNorm2d._ranks, BatchNorm2d._layout
 
 
 class _LastAxes(Module):
@@ -180,15 +169,13 @@ class _LastAxes(Module):
 
     def reset_parameters(self) -> None:
         """Sets weight 1 and bias 0."""
-        with no_grad():
-            for name, parameter in self._parameters.items():
-                if parameter is not None:
-                    parameter.copy_(int(name == "weight"))
+        _reset(self)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
+@typed
 class LayerNorm(_LastAxes):
     """Normalises over the last axes, each row by its own mean and variance; see `fastnn.functional.layer_norm`.
 
@@ -225,6 +212,7 @@ class LayerNorm(_LastAxes):
         return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
+@typed
 class RMSNorm(_LastAxes):
     """Divides by the root mean square of the last axes; see `fastnn.functional.rms_norm`.
 
@@ -259,6 +247,7 @@ class RMSNorm(_LastAxes):
         return rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
 
+@typed
 class GroupNorm(Module):
     """Normalises each image's groups of channels; see `fastnn.functional.group_norm`.
 
@@ -272,6 +261,8 @@ class GroupNorm(Module):
         Added to the variance.
     affine : bool
         Whether there are a weight and a bias.
+    bias : bool
+        Whether there is a bias beside the weight.
 
     Attributes
     ----------
@@ -283,7 +274,8 @@ class GroupNorm(Module):
     Y. Wu and K. He, "Group normalization", ECCV 2018.
     """
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True,
+                 bias: bool = True):
         super().__init__()
         num_channels = whole("GroupNorm: num_channels", num_channels, 1)
         if num_channels % whole("GroupNorm: num_groups", num_groups, 1):
@@ -292,16 +284,13 @@ class GroupNorm(Module):
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps = real("GroupNorm: eps", eps, 0)
         self.affine = affine
-        for name in ("weight", "bias"):
-            self.register_parameter(name, Parameter(empty(num_channels)) if affine else None)
+        for name, is_there in (("weight", affine), ("bias", affine and bias)):
+            self.register_parameter(name, Parameter(empty(num_channels)) if is_there else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Sets weight 1 and bias 0."""
-        if self.affine:
-            with no_grad():
-                self.weight.copy_(1)
-                self.bias.copy_(0)
+        _reset(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
@@ -314,8 +303,8 @@ class _InstanceNorm(_BatchNorm):
     """What instance normalisation is for every rank; see `InstanceNorm2d`."""
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
-                 track_running_stats: bool = False):
-        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+                 track_running_stats: bool = False, bias: bool = True):
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         rank = self._ranks[0]
@@ -329,6 +318,7 @@ class _InstanceNorm(_BatchNorm):
                              self.momentum or 0.0, self.eps)
 
 
+@typed
 class InstanceNorm1d(_InstanceNorm):
     """Normalises each channel of each sequence, (N, C, L) or (C, L); everything else is as in `InstanceNorm2d`."""
 
@@ -336,6 +326,7 @@ class InstanceNorm1d(_InstanceNorm):
     _layout = "(N, C, L) or (C, L)"
 
 
+@typed
 class InstanceNorm2d(_InstanceNorm):
     """Normalises each channel of each image, (N, C, H, W) or (C, H, W); see `fastnn.functional.instance_norm`.
 
@@ -351,6 +342,8 @@ class InstanceNorm2d(_InstanceNorm):
         Whether there are a weight and a bias.
     track_running_stats : bool
         Whether there are running statistics, used in evaluation.
+    bias : bool
+        Whether there is a bias beside the weight.
 
     Attributes
     ----------
@@ -367,6 +360,18 @@ class InstanceNorm2d(_InstanceNorm):
 
     _ranks = (4,)
     _layout = "(N, C, H, W) or (C, H, W)"
+
+
+class LazyInstanceNorm1d(_LazyNorm, InstanceNorm1d):
+    """An InstanceNorm1d that takes num_features from its first input; arguments as there."""
+
+    _channel_axis, _lazy_ranks, _lazy_layout = -2, (2, 3), InstanceNorm1d._layout
+
+
+class LazyInstanceNorm2d(_LazyNorm, InstanceNorm2d):
+    """An InstanceNorm2d that takes num_features from its first input; arguments as there."""
+
+    _channel_axis, _lazy_ranks, _lazy_layout = -3, (3, 4), InstanceNorm2d._layout
 
 
 class LocalResponseNorm(Module):

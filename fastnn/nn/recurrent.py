@@ -14,6 +14,7 @@ from ..ops.shape import cat, reshape, slice_view, stack, transpose, unsqueeze
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
+from .typed import typed
 
 __all__ = ["GRU", "GRUCell", "LSTM", "LSTMCell", "PackedSequence", "RNN", "RNNCell", "pack_padded_sequence",
            "pad_packed_sequence"]
@@ -176,6 +177,7 @@ class _Recurrent(Module):
         return text
 
 
+@typed
 class RNN(_Recurrent):
     """Elman's network, in layers: h = tanh(x W_ih^T + b_ih + h W_hh^T + b_hh); see `LSTM` for what is in and out.
 
@@ -214,6 +216,7 @@ class RNN(_Recurrent):
         return rnn(x, *(state or (None,)), *weights, self.nonlinearity, **options)
 
 
+@typed
 class LSTM(_Recurrent):
     """Long short-term memory, in layers: c = f c + i g, h = o tanh(c); see `fastnn.functional.lstm`.
 
@@ -254,6 +257,7 @@ class LSTM(_Recurrent):
         return lstm(x, *(state or (None, None)), *weights, **options)
 
 
+@typed
 class GRU(_Recurrent):
     """Gated recurrent units, in layers: h = (1 - z) n + z h; see `fastnn.functional.gru`, and `LSTM` for what is in
     and out.
@@ -318,6 +322,7 @@ class _Cell(Module):
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
 
 
+@typed
 class RNNCell(_Cell):
     """One step of Elman's network: ``h = cell(x, h)``, (N, I) and (N, H) to (N, H).
 
@@ -343,6 +348,7 @@ class RNNCell(_Cell):
         return self._step(rnn, x, [hx], self.nonlinearity)[0]
 
 
+@typed
 class LSTMCell(_Cell):
     """One step of long short-term memory: ``h, c = cell(x, (h, c))``, (N, I) and (N, H) to (N, H).
 
@@ -360,6 +366,7 @@ class LSTMCell(_Cell):
         return tuple(self._step(lstm, x, [None, None] if hx is None else list(hx)))
 
 
+@typed
 class GRUCell(_Cell):
     """One step of gated recurrent units: ``h = cell(x, h)``, (N, I) and (N, H) to (N, H).
 

@@ -21,6 +21,7 @@ from .dropout import Dropout
 from .linear import Linear
 from .module import Module
 from .norm import LayerNorm
+from .typed import typed
 
 __all__ = ["Transformer", "TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder",
            "TransformerEncoderLayer"]
@@ -82,6 +83,7 @@ class _Layer(Module):
         return norm(add(x, drop(function(x))))
 
 
+@typed
 class TransformerEncoderLayer(_Layer):
     """Self-attention, then two linear layers, each with a shortcut and layer normalisation.
 
@@ -125,6 +127,7 @@ class TransformerEncoderLayer(_Layer):
         return self._sublayer(2, x, self._feed_forward)
 
 
+@typed
 class TransformerDecoderLayer(_Layer):
     """Self-attention, attention to the encoder's output, then two linear layers, each with a shortcut and layer
     normalisation.
@@ -239,6 +242,7 @@ class TransformerDecoder(_Stack):
                          memory_is_causal=memory_is_causal)
 
 
+@typed
 class Transformer(Module):
     """Encoder and decoder of the original transformer, without embeddings and output layer.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .._core import launch, record
 from ..checks import integer, pair
 from .shape import reshape, unsqueeze
+from .unbatched import batch_of_one
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -22,7 +23,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     Parameters
     ----------
     x : Tensor
-        (N, C, H, W).
+        (N, C, H, W), or (C, H, W).
     weight : Tensor
         (K, C / groups, R, S).
     bias : Tensor, optional
@@ -48,6 +49,8 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     TypeError
         If an argument is no integer, or dtypes differ.
     """
+    if x.ndim == 3:
+        return batch_of_one(conv2d, x, weight, bias, stride, padding, dilation, groups)
     stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
     options = {"stride": stride, "dilation": dilation, "groups": groups,
                "padding": sides("conv2d", padding, weight.shape[-2:], stride, dilation)}
@@ -134,8 +137,7 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
         If an argument is no integer, or dtypes differ.
     """
     if x.ndim == 2:
-        y = conv1d(unsqueeze(x, 0), weight, bias, stride, padding, dilation, groups)
-        return reshape(y, y.shape[1:])
+        return batch_of_one(conv1d, x, weight, bias, stride, padding, dilation, groups)
     stride, dilation = single("conv1d", "stride", stride), single("conv1d", "dilation", dilation)
     both = padding if isinstance(padding, str) else (0, single("conv1d", "padding", padding))
     return sequence(conv2d(flat("conv1d", x), unsqueeze(weight, 2), bias, (1, stride), both, (1, dilation), groups))

@@ -9,6 +9,7 @@ from .._core import launch, record
 from ..checks import pair
 from .conv import flat, sequence, sides, single
 from .shape import pad, unsqueeze
+from .unbatched import batch_of_one
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -24,7 +25,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     Parameters
     ----------
     x : Tensor
-        (N, C, H, W).
+        (N, C, H, W), or (C, H, W).
     weight : Tensor
         (C, K / groups, R, S).
     bias : Tensor, optional
@@ -56,6 +57,8 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     ----------
     V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, 2016, chapter 4.
     """
+    if x.ndim == 3:
+        return batch_of_one(conv_transpose2d, x, weight, bias, stride, padding, output_padding, groups, dilation)
     name = "conv_transpose2d"
     stride, dilation = pair(name, "stride", stride, 1), pair(name, "dilation", dilation, 1)
     extra = pair(name, "output_padding", output_padding, 0)
@@ -95,7 +98,7 @@ def conv_transpose1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     Parameters
     ----------
     x : Tensor
-        (N, C, L).
+        (N, C, L), or (C, L).
     weight : Tensor
         (C, K / groups, R).
     bias : Tensor, optional
@@ -123,6 +126,8 @@ def conv_transpose1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     TypeError
         If an argument is no integer, or dtypes differ.
     """
+    if x.ndim == 2:
+        return batch_of_one(conv_transpose1d, x, weight, bias, stride, padding, output_padding, groups, dilation)
     values = [single("conv_transpose1d", argument, value) for argument, value in (
         ("stride", stride), ("padding", padding), ("output_padding", output_padding), ("dilation", dilation))]
     (s, p, e, d) = values

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
 from ..checks import real
 from ..random import Generator, generator_state
-from .math import mul
+from .create import ones, zeros
+from .math import add, mul
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["dropout"]
+__all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "feature_alpha_dropout"]
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, inverted: bool = True,
@@ -54,10 +56,174 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inverted: bool = T
     if not training:
         return x if inverted else mul(x, 1 - p)
     scale = 1 / (1 - p) if inverted and p < 1 else 1.0
-    y, mask = launch.dropout_forward(x, generator_state(generator), p=p, scale=scale, ordinal=0)
+    y, mask = launch.dropout_forward(x, generator_state(generator), p=p, scale=scale, shift=-0.0, dropped=0.0, ordinal=0)
     record(_dropout_backward, (x,), y, saved=(mask,), context=scale)
     return y
 
 
 def _dropout_backward(node, dy):
     return launch.dropout_backward(dy, node.saved[0], scale=node.context)
+
+
+# ---- whole channels --------------------------------------------------------------------------------------------------
+
+
+def dropout1d(x: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+    """Sets whole channels to 0 with probability `p`, in training only; others grow by 1 / (1 - p).
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, L), or (C, L).
+    p : float
+        Probability of dropping a channel, between 0 and 1.
+    training : bool
+        Whether to drop; otherwise the result is `x`.
+    generator : Generator, optional
+        Where random numbers come from; by default `fastnn.manual_seed`'s.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+
+    Raises
+    ------
+    ValueError
+        If `p` is not between 0 and 1, or `x` has another number of axes.
+
+    References
+    ----------
+    J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
+    """
+    return _channel_dropout("dropout1d", 3, x, p, training, generator)
+
+
+def dropout2d(x: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+    """Sets whole channels to 0 with probability `p`, in training only; others grow by 1 / (1 - p).
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, H, W), or (C, H, W).
+    p : float
+        Probability of dropping a channel, between 0 and 1.
+    training : bool
+        Whether to drop; otherwise the result is `x`.
+    generator : Generator, optional
+        Where random numbers come from; by default `fastnn.manual_seed`'s.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+
+    Raises
+    ------
+    ValueError
+        If `p` is not between 0 and 1, or `x` has another number of axes.
+
+    References
+    ----------
+    J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
+    """
+    return _channel_dropout("dropout2d", 4, x, p, training, generator)
+
+
+def _channel_dropout(name: str, rank: int, x: Tensor, p: float, training: bool, generator: Generator | None) -> Tensor:
+    p = real(f"{name}: p", p, 0, 1)
+    if x.ndim not in (rank - 1, rank):
+        raise ValueError(f"{name}: x has shape {x.shape}, but must have {rank} axes (or {rank - 1}, without the batch)")
+    if not training or p == 0:
+        return x
+    spatial = rank - 2
+    return mul(x, dropout(ones(*x.shape[:-spatial], *[1] * spatial, dtype=x.dtype), p, generator=generator))
+
+
+# ---- for self-normalising networks -----------------------------------------------------------------------------------
+
+_SATURATION = 1.7580993408473766  # -SELU(x) for large negative x: its scale times its alpha
+
+
+def _affine(p: float) -> tuple[float, float, float]:
+    """The factor a and the two values that keep mean 0 and variance 1: y = a x + kept, or dropped."""
+    factor = 1 / math.sqrt((_SATURATION**2 * p + 1) * (1 - p))
+    return factor, factor * _SATURATION * p, factor * _SATURATION * (p - 1)
+
+
+def alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+    """Sets each element to SELU's negative limit with probability `p`, and scales and shifts all, in training only.
+
+    What has mean 0 and variance 1 keeps them.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64, any shape.
+    p : float
+        Probability of dropping an element, between 0 and 1; with 1 all become 0.
+    training : bool
+        Whether to drop; otherwise the result is `x`.
+    generator : Generator, optional
+        Where random numbers come from; by default `fastnn.manual_seed`'s.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+
+    Raises
+    ------
+    ValueError
+        If `p` is not between 0 and 1.
+
+    References
+    ----------
+    G. Klambauer et al., "Self-normalizing neural networks", NIPS 2017.
+    """
+    p = real("alpha_dropout: p", p, 0, 1)
+    if p == 0 or not training:
+        return x
+    factor, kept, dropped = _affine(p) if p < 1 else (1.0, 0.0, 0.0)
+    y, mask = launch.dropout_forward(x, generator_state(generator), p=p, scale=factor, shift=kept, dropped=dropped, ordinal=0)
+    return record(_dropout_backward, (x,), y, saved=(mask,), context=factor)
+
+
+def feature_alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+    """`alpha_dropout` of whole channels: each is dropped or kept as one.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, ...).
+    p : float
+        Probability of dropping a channel, between 0 and 1; with 1 all become 0.
+    training : bool
+        Whether to drop; otherwise the result is `x`.
+    generator : Generator, optional
+        Where random numbers come from; by default `fastnn.manual_seed`'s.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+
+    Raises
+    ------
+    ValueError
+        If `p` is not between 0 and 1, or `x` has no channels.
+
+    References
+    ----------
+    G. Klambauer et al., "Self-normalizing neural networks", NIPS 2017.
+    """
+    p = real("feature_alpha_dropout: p", p, 0, 1)
+    if x.ndim < 2:
+        raise ValueError(f"feature_alpha_dropout: x has shape {x.shape}, but must be (N, C, ...)")
+    if p == 0 or not training:
+        return x
+    factor, kept, dropped = _affine(p) if p < 1 else (1.0, 0.0, 0.0)
+    shape = (*x.shape[:2], *[1] * (x.ndim - 2))
+    shift, mask = launch.dropout_forward(zeros(*shape, dtype=x.dtype), generator_state(generator), p=p, scale=1.0, shift=kept,
+                                         dropped=dropped, ordinal=0)
+    return add(mul(x, launch.dropout_backward(ones(*shape, dtype=x.dtype), mask, scale=factor)), shift)

@@ -10,6 +10,7 @@ from .._core import launch, record
 from ..checks import integer, pair
 from .create import int64
 from .shape import reshape
+from .unbatched import batch_of_one
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -32,10 +33,7 @@ def _as_batch(function: Callable, name: str, x: Tensor, *arguments: Any) -> Tens
     """`function` on a batch of one, for an input without a batch axis."""
     if x.ndim != 3:
         raise ValueError(f"{name}: x has shape {x.shape}, but must be (N, C, H, W) or (C, H, W)")
-    result = function(reshape(x, (1, *x.shape)), *arguments)
-    if isinstance(result, tuple):
-        return tuple(reshape(r, r.shape[1:]) for r in result)
-    return reshape(result, result.shape[1:])
+    return batch_of_one(function, x, *arguments)
 
 
 # ---- maximum ---------------------------------------------------------------------------------------------------------

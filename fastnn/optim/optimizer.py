@@ -11,7 +11,7 @@ import numpy as np
 from .. import _core
 from .._core import TensorBase, launch
 from ..checks import are_numbers, real
-from ..nn.module import RemovableHandle
+from ..nn.hooks import RemovableHandle
 from ..ops.create import as_tensor, float64
 from ..ops.math import constant
 from ..tensor import Tensor, enable_grad

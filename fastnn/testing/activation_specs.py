@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ..ops import activation, penalty
+from ..ops.random_activation import rrelu
 from .spec import OpSpec, Sample, register
 
 
@@ -33,7 +34,8 @@ def _samples(options, kinks):
 
 def _activation(name, reference, options=None, flops=1, kinks=(), **more):
     more.setdefault("special_values", True)
-    function = getattr(activation, more.pop("function", name))
+    function = more.pop("function", name)
+    function = getattr(activation, function) if isinstance(function, str) else function
     register(OpSpec(name, function, reference, _samples(options or {}, kinks), gradients=(0,), elementwise=True,
                     flops=lambda shape, **_: flops * int(np.prod(shape)),
                     bytes=lambda shape, **_: 8 * int(np.prod(shape)),
@@ -156,5 +158,7 @@ def _maxout_samples(rng):
             for shape, pieces, dim in cases]
 
 
+_activation("rrelu", lambda x, lower, upper: np.where(x > 0, x, x * (lower + upper) / 2), {"lower": 0.2, "upper": 0.5},
+            kinks=(0,), function=rrelu)  # its random slopes: tests/test_random.py
 register(OpSpec("prelu", activation.prelu, _prelu, _prelu_samples, gradients=(0, 1)))
 register(OpSpec("maxout", activation.maxout, _maxout, _maxout_samples, gradients=(0,), exact=True, peer=""))

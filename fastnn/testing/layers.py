@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import functional as F
 from .. import nn
-from ..ops.create import ones, tensor
+from ..ops.create import tensor
 from ..random import manual_seed, randn
 from ..tensor import Tensor, no_grad
 
@@ -243,8 +243,11 @@ _MORE: tuple[LayerSpec, ...] = (
     _padded(nn.ReplicationPad1d, _ONE, "replicate"), _padded(nn.ReplicationPad2d, _TWO, "replicate"),
     _padded(nn.CircularPad1d, _ONE, "circular"), _padded(nn.CircularPad2d, _TWO, "circular"),
     LayerSpec(lambda: nn.LocalResponseNorm(3, alpha=0.5), _IMAGES, lambda layer, x: F.local_response_norm(x, 3, 0.5)),
-    LayerSpec(lambda: nn.Dropout1d(0.4), _SEQUENCES, lambda layer, x: x * F.dropout(ones(2, 4, 1, dtype=x.dtype), 0.4)),
-    LayerSpec(lambda: nn.Dropout2d(0.4), _IMAGES, lambda layer, x: x * F.dropout(ones(2, 4, 1, 1, dtype=x.dtype), 0.4)),
+    LayerSpec(lambda: nn.Dropout1d(0.4), _SEQUENCES, lambda layer, x: F.dropout1d(x, 0.4)),
+    LayerSpec(lambda: nn.Dropout2d(0.4), _IMAGES, lambda layer, x: F.dropout2d(x, 0.4)),
+    LayerSpec(lambda: nn.AlphaDropout(0.4), (5, 30), lambda layer, x: F.alpha_dropout(x, 0.4)),
+    LayerSpec(lambda: nn.FeatureAlphaDropout(0.4), _IMAGES, lambda layer, x: F.feature_alpha_dropout(x, 0.4)),
+    LayerSpec(lambda: nn.RReLU(0.2, 0.6), (5, 30), lambda layer, x: F.rrelu(x, 0.2, 0.6, True)),
     LayerSpec(lambda: nn.GaussianNoise(0.3), (5, 30), lambda layer, x: x + randn(5, 30, dtype=x.dtype) * 0.3),
     LayerSpec(lambda: nn.DropConnect(nn.Linear(5, 4), 0.4), (3, 5),
               lambda layer, x: F.linear(x, F.dropout(layer.module.weight, 0.4), layer.module.bias)),
@@ -269,6 +272,14 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(lambda: nn.Conv2d(4, 6, (3, 2), stride=2, dilation=(1, 2), groups=2, bias=False), _IMAGES, _conv),
     LayerSpec(lambda: nn.Conv2d(4, 4, 4, padding="same"), _IMAGES, _conv),
     LayerSpec(lambda: nn.LazyConv2d(5, 3), _IMAGES, _conv),
+    LayerSpec(lambda: nn.LazyConv2d(4, 3, 1, "same", groups=2, padding_mode="replicate"), _IMAGES,
+              lambda layer, x: F.conv2d(F.pad(x, (1, 1, 1, 1), "replicate"), layer.weight, layer.bias, groups=2)),
+    LayerSpec(lambda: nn.LazyConv1d(5, 3, 2), _SEQUENCES,
+              lambda layer, x: F.conv1d(x, layer.weight, layer.bias, 2)),
+    LayerSpec(lambda: nn.LazyConvTranspose1d(6, 3, 2), _SEQUENCES,
+              lambda layer, x: F.conv_transpose1d(x, layer.weight, layer.bias, 2)),
+    LayerSpec(lambda: nn.LazyConvTranspose2d(6, 3, groups=2), _IMAGES,
+              lambda layer, x: F.conv_transpose2d(x, layer.weight, layer.bias, groups=2)),
     LayerSpec(lambda: nn.MaxPool2d(2), _IMAGES, lambda layer, x: F.max_pool2d(x, 2)),
     LayerSpec(lambda: nn.AvgPool2d(3, stride=2, padding=1), _IMAGES, lambda layer, x: F.avg_pool2d(x, 3, 2, 1)),
     LayerSpec(lambda: nn.AdaptiveAvgPool2d((2, 3)), _IMAGES, lambda layer, x: F.adaptive_avg_pool2d(x, (2, 3))),
@@ -282,6 +293,9 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(lambda: nn.BatchNorm2d(4).eval(), _IMAGES, _batch_norm),
     LayerSpec(nn.LazyBatchNorm1d, (5, 6), _batch_norm),
     LayerSpec(nn.LazyBatchNorm2d, _IMAGES, _batch_norm),
+    LayerSpec(nn.LazyInstanceNorm1d, (3, 6, 4), lambda layer, x: F.instance_norm(x)),
+    LayerSpec(lambda: nn.LazyInstanceNorm2d(affine=True, bias=False), _IMAGES,
+              lambda layer, x: F.instance_norm(x, None, None, layer.weight)),
     LayerSpec(lambda: nn.LayerNorm(6), (3, 5, 6), lambda layer, x: F.layer_norm(x, 6, layer.weight, layer.bias)),
     LayerSpec(lambda: nn.LayerNorm((5, 6), bias=False), (3, 5, 6),
               lambda layer, x: F.layer_norm(x, (5, 6), layer.weight)),

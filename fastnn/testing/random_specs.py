@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _core
-from ..ops.dropout import dropout
+from ..ops.dropout import alpha_dropout, dropout, dropout1d, dropout2d, feature_alpha_dropout
 from ..random import Generator
 from .spec import OpSpec, Sample, register
 
@@ -36,3 +36,36 @@ register(OpSpec("dropout", _dropout, _reference,
                                                     ((5, 4000), 0.2, False))],
                 gradients=(0,), tolerance=1, bytes=lambda shape: 9 * int(np.prod(shape)),
                 benchmarks=lambda rng: [Sample((rng.standard_normal((1024, 1024)),), {"p": 0.5, "inverted": True})]))
+
+
+def _kept_channels(x, p, batch=2):
+    shape = (*x.shape[:batch], *[1] * (x.ndim - batch))
+    return _kept(shape, p)
+
+
+def _affine(x, p, kept):
+    """y = a (kept ? x : s) + b, of mean 0 and variance 1 for such x; s: SELU's limit."""
+    s = -1.0507009873554805 * 1.6732632423543772
+    a = ((1 - p) * (1 + p * s**2)) ** -0.5
+    return a * np.where(kept, x, s) - a * p * s
+
+
+def _seeded(function):
+    return lambda x, p: function(x, p, generator=Generator(_SEED))
+
+
+_RATES = (0.5, 0.3, 0.1)
+
+
+def _shapes(*shapes):
+    return lambda rng: [Sample((rng.standard_normal(s),), {"p": p}) for s, p in zip(shapes, _RATES)]
+
+
+register(OpSpec("alpha_dropout", _seeded(alpha_dropout), lambda x, p: _affine(x, p, _kept(x.shape, p)),
+                _shapes((37,), (2, 3, 5, 4), (5, 4000)), gradients=(0,), tolerance=8))
+register(OpSpec("feature_alpha_dropout", _seeded(feature_alpha_dropout), lambda x, p: _affine(x, p, _kept_channels(x, p)),
+                _shapes((3, 7), (2, 3, 5, 4), (5, 40, 3)), gradients=(0,), tolerance=8))
+register(OpSpec("dropout1d", _seeded(dropout1d), lambda x, p: x * _kept_channels(x, p, x.ndim - 1) / (1 - p),
+                _shapes((7, 5), (2, 9, 4), (5, 40, 3)), gradients=(0,), tolerance=4))
+register(OpSpec("dropout2d", _seeded(dropout2d), lambda x, p: x * _kept_channels(x, p, x.ndim - 2) / (1 - p),
+                _shapes((7, 5, 2), (2, 3, 5, 4), (5, 40, 3, 3)), gradients=(0,), tolerance=4))
