@@ -194,7 +194,7 @@ def test_csv_logger(tmp_path):
     scripted_run([5], [CSVLogger(path, append=True)])
     rows = list(csv.reader(path.open()))
     assert rows[0] == ["epoch", "loss", "scripted", "val_loss", "val_scripted"]
-    assert [(row[0], row[4]) for row in rows[1:]] == [("0", "3"), ("1", "1"), ("0", "5")]
+    assert [(row[0], row[4]) for row in rows[1:]] == [("1", "3"), ("2", "1"), ("1", "5")]
 
 
 def test_terminate_on_nan(capsys):
@@ -217,7 +217,7 @@ def test_history_to_csv(tmp_path):
     assert history.epoch == [3, 4]
     history.to_csv(tmp_path / "h.csv")
     rows = list(csv.reader((tmp_path / "h.csv").open()))
-    assert rows[0] == ["epoch", "loss", "accuracy"] and [row[0] for row in rows[1:]] == ["3", "4"]
+    assert rows[0] == ["epoch", "loss", "accuracy"] and [row[0] for row in rows[1:]] == ["4", "5"]
     assert [float(row[1]) for row in rows[1:]] == history.history["loss"]  # digit by digit
     with pytest.raises(OSError, match="nowhere"):
         history.to_csv(tmp_path / "nowhere" / "h.csv")

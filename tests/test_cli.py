@@ -59,7 +59,7 @@ def test_default_trains_lenet_on_digits(capsys, tmp_path):
     folder = tmp_path / "runs" / "lenet5"
     assert sorted(os.listdir(folder)) == OUTPUTS
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert f"{float(rows[-1]['val_accuracy']):.4f}" == accuracy
     assert (folder / "learning_curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 

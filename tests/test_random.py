@@ -202,6 +202,28 @@ def test_slopes_are_random_in_training_and_the_same_for_any_threads_and_layout()
     np.testing.assert_array_equal(dx[x > 0], 2)
 
 
+def test_gumbel_softmax_draws_each_class_with_its_probability():
+    logits = np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32))
+    x = fastnn.tensor(np.tile(logits[:, None], (1, 50_000)), requires_grad=True)
+    hard = F.gumbel_softmax(x, 0.5, hard=True, dim=0, generator=fastnn.Generator(3))
+    assert set(np.unique(hard.detach().numpy())) == {0, 1} and (hard.detach().numpy().sum(0) == 1).all()
+    assert np.abs(hard.detach().numpy().mean(1) - np.exp(logits)).max() < 0.01
+    soft = F.gumbel_softmax(x, 0.5, dim=0, generator=fastnn.Generator(3))
+    np.testing.assert_array_equal(soft.detach().numpy().argmax(0), hard.detach().numpy().argmax(0))
+    np.testing.assert_allclose(soft.detach().numpy().sum(0), 1, rtol=1e-6)
+    dy, gradients = np.random.default_rng(1).normal(size=x.shape).astype(np.float32), []
+    for y in (soft, hard):
+        y.backward(fastnn.tensor(dy))
+        gradients.append(x.grad.numpy().copy())
+        x.grad = None
+    np.testing.assert_array_equal(*gradients)
+    expected = soft.detach().numpy()
+    expected = expected * (dy - (expected * dy).sum(0)) / 0.5
+    np.testing.assert_allclose(gradients[0], expected, rtol=1e-3, atol=1e-6)
+    with pytest.raises(ValueError, match="tau is 0"):
+        F.gumbel_softmax(x, 0)
+
+
 @pytest.mark.parametrize("layer", [nn.AlphaDropout(0.4), nn.FeatureAlphaDropout(0.4), nn.RReLU(), nn.Dropout2d(0.4)], ids=str)
 def test_captured_layers_draw_what_eager_ones_draw(layer):
     def run(capture):

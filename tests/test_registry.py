@@ -22,7 +22,7 @@ SPECS_OF = {
     "batch_norm": "batch_norm_training", "clamp": "clip", "broadcast_to": "expand", "concat": "cat",
     "logical_and": "test_math.py", "logical_or": "test_math.py", "logical_xor": "test_math.py",
     "logical_not": "test_math.py", "floor_divide": "test_math.py", "remainder": "test_math.py",
-    "einsum": "einsum_one", "put": "test_index.py: ] = ", "activation": "test_math.py",
+    "einsum": "einsum_one", "put": "test_index.py: ] = ", "activation": "test_math.py", "gumbel_softmax": "test_random.py",
 }
 # test_layers.py and test_module.py have them by name
 NOT_LAYERS = {"Module", "ModuleList", "ModuleDict", "Parameter", "ParameterList", "ParameterDict"}

@@ -9,7 +9,8 @@ from .batch_statistics import recompute_batch_norm
 from .container import Concat, ModuleDict, ModuleList, Residual, Sequential
 from .conv import Conv1d, Conv2d, LazyConv1d, LazyConv2d
 from .conv_transpose import ConvTranspose1d, ConvTranspose2d, LazyConvTranspose1d, LazyConvTranspose2d
-from .distance import CosineEmbeddingLoss, CosineSimilarity, PairwiseDistance, TripletMarginLoss
+from .distance import (CosineEmbeddingLoss, CosineSimilarity, PairwiseDistance, TripletMarginLoss,
+                       TripletMarginWithDistanceLoss)
 from .dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, FeatureAlphaDropout, GaussianNoise
 from .embedding import Embedding, LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten

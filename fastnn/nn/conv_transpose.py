@@ -73,7 +73,7 @@ class _ConvTranspose(Module):
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        usual = {"padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
+        usual = {"padding": 0, "dilation": 1, "output_padding": 0, "groups": 1}
         for name, value in usual.items():
             if getattr(self, name) not in (value, (value,) * self._axes):
                 text += f", {name}={getattr(self, name)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from typing import Any
 
 from ..checks import integer, positive, real
@@ -10,7 +12,8 @@ from ..tensor import Tensor
 from .loss import _Loss
 from .module import Module
 
-__all__ = ["CosineEmbeddingLoss", "CosineSimilarity", "PairwiseDistance", "TripletMarginLoss"]
+__all__ = ["CosineEmbeddingLoss", "CosineSimilarity", "PairwiseDistance", "TripletMarginLoss",
+           "TripletMarginWithDistanceLoss"]
 
 
 class CosineSimilarity(Module):
@@ -79,6 +82,36 @@ class CosineEmbeddingLoss(_Loss):
 
     def forward(self, input1: Tensor, input2: Tensor, target: Any) -> Tensor:
         return distance.cosine_embedding_loss(input1, input2, target, self.margin, self.reduction)
+
+
+class TripletMarginWithDistanceLoss(_Loss):
+    """`TripletMarginLoss` with a distance of one's own; see `fastnn.functional.triplet_margin_with_distance_loss`.
+
+    Parameters
+    ----------
+    distance_function : callable, optional
+        Gives the distances of two tensors; by default `fastnn.functional.pairwise_distance`.
+    margin : float
+        By how much nearer, above 0.
+    swap : bool
+        Whether the negative counts by its distance from the positive where that is less.
+    reduction : str
+        "mean", "sum" or "none".
+    """
+
+    def __init__(self, *, distance_function: Callable[[Tensor, Tensor], Tensor] | None = None, margin: float = 1.0,
+                 swap: bool = False, reduction: str = "mean"):
+        super().__init__(reduction)
+        if distance_function is not None and not callable(distance_function):
+            raise TypeError(f"TripletMarginWithDistanceLoss: distance_function is {distance_function!r}, but must be callable "
+                            "or None")
+        self.margin = positive("TripletMarginWithDistanceLoss: margin", margin)
+        self.distance_function, self.swap = distance_function, bool(swap)
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        return distance.triplet_margin_with_distance_loss(
+            anchor, positive, negative, distance_function=self.distance_function, margin=self.margin, swap=self.swap,
+            reduction=self.reduction)
 
 
 class TripletMarginLoss(_Loss):

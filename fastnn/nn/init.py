@@ -7,11 +7,12 @@ import math
 import numpy as np
 
 from .._core import launch
-from ..random import Generator, generator_state
+from ..checks import positive, real, whole
+from ..random import Generator, generator_state, randperm
 from ..tensor import Tensor
 
-__all__ = ["calculate_gain", "constant_", "kaiming_normal_", "kaiming_uniform_", "lecun_normal_", "lecun_uniform_", "normal_", "ones_",
-           "orthogonal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_"]
+__all__ = ["calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "lecun_normal_",
+           "lecun_uniform_", "normal_", "ones_", "orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_"]
 
 _GAINS = {"linear": 1.0, "identity": 1.0, "conv2d": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 
@@ -224,3 +225,135 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     q = q * np.sign(np.diag(r))  # makes the distribution uniform
     tensor.detach().copy_((gain * (q if rows >= columns else q.T)).reshape(tensor.shape))
     return tensor
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """Fills a matrix with 1 on its diagonal and 0 elsewhere; returns it."""
+    if tensor.ndim != 2:
+        raise ValueError(f"eye_: the tensor has shape {tensor.shape}, but must be a matrix")
+    tensor.detach().copy_(np.eye(*tensor.shape))
+    return tensor
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """Fills filters so that a convolution hands on its first channels unchanged.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        (out, in / groups, ...), one or two axes behind.
+    groups : int
+        Number of groups; divides out.
+
+    Returns
+    -------
+    Tensor
+        The tensor.
+
+    Raises
+    ------
+    ValueError
+        If its shape does not fit.
+    """
+    if tensor.ndim not in (3, 4) or tensor.shape[0] % whole("dirac_: groups", groups, 1):
+        raise ValueError(f"dirac_: the tensor has shape {tensor.shape}, but must be (out, in, ...) of 3 or 4 axes, out a "
+                         f"multiple of groups {groups}")
+    values = np.zeros(tensor.shape)
+    rows = tensor.shape[0] // groups
+    centre = tuple(n // 2 for n in tensor.shape[2:])
+    for group in range(groups):
+        for k in range(min(rows, tensor.shape[1])):
+            values[(group * rows + k, k, *centre)] = 1
+    tensor.detach().copy_(values)
+    return tensor
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
+    """Fills a matrix with normal numbers, of which some in each column are 0.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A matrix.
+    sparsity : float
+        Which part of each column is 0, from 0 to 1; rounded up to whole elements.
+    std : float
+        Standard deviation of the others.
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+        The tensor.
+
+    Raises
+    ------
+    ValueError
+        If it is no matrix or `sparsity` is out of range.
+
+    References
+    ----------
+    J. Martens, "Deep learning via Hessian-free optimization", ICML 2010.
+    """
+    if tensor.ndim != 2:
+        raise ValueError(f"sparse_: the tensor has shape {tensor.shape}, but must be a matrix")
+    rows, columns = tensor.shape
+    zeros = math.ceil(real("sparse_: sparsity", sparsity, 0, 1) * rows)
+    values = normal_(Tensor(np.empty(tensor.shape)), 0.0, std, generator).numpy()
+    for column in range(columns):
+        values[randperm(rows, generator).numpy()[:zeros], column] = 0
+    tensor.detach().copy_(values)
+    return tensor
+
+
+def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
+                  generator: Generator | None = None) -> Tensor:
+    """Fills with normal numbers between two bounds, as if those beyond had been drawn again.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        What to fill.
+    mean, std : float
+        Of the whole normal distribution.
+    a, b : float
+        The bounds, in the numbers' own units.
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+        The tensor.
+
+    Raises
+    ------
+    ValueError
+        If `std` is not above 0, or the bounds are not in order.
+
+    References
+    ----------
+    M. B. Giles, "Approximating the erfinv function", GPU Computing Gems, 2011.
+    """
+    mean, std = real("trunc_normal_: mean", mean), positive("trunc_normal_: std", std)
+    a, b = real("trunc_normal_: a", a), real("trunc_normal_: b", b)
+    if a >= b:
+        raise ValueError(f"trunc_normal_: a is {a} and b {b}, but a must be below b")
+    low, high = (math.erf((bound - mean) / (std * math.sqrt(2))) for bound in (a, b))
+    u = uniform_(Tensor(np.empty(tensor.shape)), low, high, generator).numpy() if high > low else np.full(tensor.shape, low)
+    tensor.detach().copy_(np.clip(mean + std * math.sqrt(2) * _erfinv(u), a, b))
+    return tensor
+
+
+_NEAR = (2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
+         0.246640727, 1.50140941)  # of w - 2.5, where w = -log(1 - x^2) is below 5
+_FAR = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
+        1.00167406, 2.83297682)  # of sqrt(w) - 3
+
+
+def _erfinv(x: np.ndarray) -> np.ndarray:
+    """The inverse of the error function, to seven digits."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        w = -np.log((1 - x) * (1 + x))
+        return x * np.where(w < 5, np.polyval(_NEAR, w - 2.5), np.polyval(_FAR, np.sqrt(w) - 3))

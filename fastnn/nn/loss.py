@@ -154,19 +154,21 @@ class PoissonNLLLoss(_Loss):
     ----------
     log_input : bool
         Whether the predictions are logarithms of the rates.
+    full : bool
+        Whether the term log(target!) is added, by Stirling's formula.
     eps : float
         Keeps the logarithm of a rate away from 0.
     reduction : str
         "mean", "sum" or "none".
     """
 
-    def __init__(self, log_input: bool = True, eps: float = 1e-8, reduction: str = "mean"):
+    def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean"):
         super().__init__(reduction)
-        self.log_input = log_input
+        self.log_input, self.full = log_input, bool(full)
         self.eps = real("PoissonNLLLoss: eps", eps, 0)
 
     def forward(self, x: Tensor, target: Any) -> Tensor:
-        return loss.poisson_nll_loss(x, target, self.log_input, self.eps, self.reduction)
+        return loss.poisson_nll_loss(x, target, self.log_input, self.full, self.eps, self.reduction)
 
 
 class GaussianNLLLoss(_Loss):
@@ -174,18 +176,21 @@ class GaussianNLLLoss(_Loss):
 
     Parameters
     ----------
+    full : bool
+        Whether the constant log(2 pi) / 2 is added.
     eps : float
         The least variance.
     reduction : str
         "mean", "sum" or "none".
     """
 
-    def __init__(self, eps: float = 1e-6, reduction: str = "mean"):
+    def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean"):
         super().__init__(reduction)
+        self.full = bool(full)
         self.eps = positive("GaussianNLLLoss: eps", eps)
 
     def forward(self, x: Tensor, target: Any, var: Any) -> Tensor:
-        return loss.gaussian_nll_loss(x, target, var, self.eps, self.reduction)
+        return loss.gaussian_nll_loss(x, target, var, self.full, self.eps, self.reduction)
 
 
 class NLLLoss(_Loss):

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .._core import launch, record
 from ..checks import integer, positive, real
 from .create import as_tensor
 from .loss import _check_same_shape, _constant_argument
 from .margin_loss import _reduced
-from .math import abs, add, div, maximum, minimum, mul, ne, neg, pow, sqrt, square, sub
+from .index import index_select
+from .math import abs, add, constant, div, maximum, minimum, mul, ne, neg, pow, sqrt, square, sub
 from .activation import relu
 from .reduce import amax, sum
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["cosine_embedding_loss", "cosine_similarity", "normalize", "pairwise_distance", "triplet_margin_loss"]
+__all__ = ["cosine_embedding_loss", "cosine_similarity", "normalize", "pairwise_distance", "pdist",
+           "triplet_margin_loss", "triplet_margin_with_distance_loss"]
 
 _TINY = 1e-37  # under a root: keeps the gradient of a zero vector's norm finite
 
@@ -30,6 +36,15 @@ def _norm(x: Tensor, p: float, dim: int, keepdim: bool, least: float = 0.0) -> T
     if p == 2:
         return sqrt(maximum(sum(square(x), dim, keepdim), max(least**2, _TINY)))
     return pow(maximum(sum(pow(abs(x), p), dim, keepdim), max(least**p, _TINY)), 1 / p)
+
+
+def _raised(x: Tensor, least: float) -> Tensor:
+    """x, but at least `least`; its gradient takes no notice of that."""
+    return record(_raised_backward, (x,), launch.maximum(x, constant(least, x.dtype)))
+
+
+def _raised_backward(node, dy):
+    return dy
 
 
 def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
@@ -77,7 +92,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     dim : int
         The axis along which vectors lie, of the common shape.
     eps : float
-        Least norm to divide by, above 0.
+        Least norm to divide by, above 0. Gradients are as if a norm below it followed its vector, as in PyTorch.
 
     Returns
     -------
@@ -94,7 +109,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     dim, eps = integer("cosine_similarity", "dim", dim), positive("cosine_similarity: eps", eps)
     if dim >= 0 and x1.ndim != x2.ndim:  # axes of the common shape, from the end
         dim -= max(x1.ndim, x2.ndim)
-    norms = [_norm(x, 2, dim, True, eps) for x in (x1, x2)]
+    norms = [_raised(_norm(x, 2, dim, True), eps) for x in (x1, x2)]
     return sum(mul(div(x1, norms[0]), div(x2, norms[1])), dim)
 
 
@@ -124,6 +139,33 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     """
     p, eps = _order("pairwise_distance", p), real("pairwise_distance: eps", eps, 0)
     return _norm(add(sub(x1, x2), eps), p, -1, keepdim)
+
+
+def pdist(x: Tensor, p: float = 2.0) -> Tensor:
+    """The distances of all pairs of rows.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, D).
+    p : float
+        Which norm, above 0; ``math.inf``: the greatest difference.
+
+    Returns
+    -------
+    Tensor
+        (N (N - 1) / 2,): row 0 with rows 1, 2, ..., then row 1 with rows 2, 3, ...
+
+    Raises
+    ------
+    ValueError
+        If `p` is out of range or `x` has another number of axes.
+    """
+    p = _order("pdist", p)
+    if x.ndim != 2:
+        raise ValueError(f"pdist: x has shape {x.shape}, but must be (N, D)")
+    first, second = (as_tensor(rows) for rows in np.triu_indices(x.shape[0], 1))
+    return _norm(sub(index_select(x, 0, first), index_select(x, 0, second)), p, -1, False)
 
 
 def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Any, margin: float = 0.0,
@@ -196,13 +238,54 @@ def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, marg
     ----------
     V. Balntas et al., "Learning shallow convolutional feature descriptors with triplet losses", BMVC 2016.
     """
-    name = "triplet_margin_loss"
+    return _triplets("triplet_margin_loss", anchor, positive, negative, lambda a, b: pairwise_distance(a, b, p, eps), margin,
+                     swap, reduction)
+
+
+def triplet_margin_with_distance_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *,
+                                      distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+                                      margin: float = 1.0, swap: bool = False, reduction: str = "mean") -> Tensor:
+    """`triplet_margin_loss` with a distance of one's own.
+
+    Parameters
+    ----------
+    anchor, positive, negative : Tensor
+        What is compared, what should be near it, and what far from it; of one shape.
+    distance_function : callable, optional
+        Gives the distances of two of them; by default `pairwise_distance`.
+    margin : float
+        By how much farther, above 0.
+    swap : bool
+        Whether the negative counts by its distance from the positive where that is less.
+    reduction : str
+        "mean", "sum" or "none".
+
+    Returns
+    -------
+    Tensor
+        0-d, or of the distances' shape with reduction "none".
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+    TypeError
+        If `distance_function` is not callable.
+    """
+    name = "triplet_margin_with_distance_loss"
+    if distance_function is not None and not callable(distance_function):
+        raise TypeError(f"{name}: distance_function is {distance_function!r}, but must be callable or None")
+    return _triplets(name, anchor, positive, negative, distance_function or pairwise_distance, margin, swap, reduction)
+
+
+def _triplets(name: str, anchor: Tensor, positive: Tensor, negative: Tensor, distance: Callable, margin: float, swap: bool,
+              reduction: str) -> Tensor:
     for other in (positive, negative):
         _check_same_shape(name, anchor, other)
     margin = _above_0(f"{name}: margin", margin)
-    near, far = pairwise_distance(anchor, positive, p, eps), pairwise_distance(anchor, negative, p, eps)
+    near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:
-        far = minimum(far, pairwise_distance(positive, negative, p, eps))
+        far = minimum(far, distance(positive, negative))
     return _reduced(name, relu(add(add(near, neg(far)), margin)), reduction)
 
 

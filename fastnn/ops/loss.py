@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
@@ -347,8 +348,9 @@ def quantile_loss(x: Tensor, target: Any, quantile: float = 0.5, reduction: str 
 # ---- negative log-likelihoods -----------------------------------------------------------------------------------------
 
 
-def poisson_nll_loss(x: Tensor, target: Any, log_input: bool = True, eps: float = 1e-8, reduction: str = "mean") -> Tensor:
-    """Negative log-likelihood of counts under Poisson distributions, without the term log(target!).
+def poisson_nll_loss(x: Tensor, target: Any, log_input: bool = True, full: bool = False, eps: float = 1e-8,
+                     reduction: str = "mean") -> Tensor:
+    """Negative log-likelihood of counts under Poisson distributions.
 
     Parameters
     ----------
@@ -358,6 +360,8 @@ def poisson_nll_loss(x: Tensor, target: Any, log_input: bool = True, eps: float 
         Counts, of x's shape; takes no gradient.
     log_input : bool
         Whether `x` holds logarithms: the loss is exp(x) - target x, otherwise x - target log(x + eps).
+    full : bool
+        Whether the term log(target!) is added, by Stirling's formula, for counts above 1.
     eps : float
         Keeps the logarithm away from 0.
     reduction : str
@@ -382,11 +386,24 @@ def poisson_nll_loss(x: Tensor, target: Any, log_input: bool = True, eps: float 
         shifted = launch.add(x, constant(float(eps), x.dtype))
         loss = launch.sub(x, launch.mul(target, launch.log(shifted)))
         slope = launch.sub(constant(1.0, x.dtype), launch.div(target, shifted))
+    if full:
+        loss = launch.add(loss, _log_factorial(target))
     return _pointwise("poisson_nll_loss", x, target, loss, slope, reduction, None)
 
 
-def gaussian_nll_loss(x: Tensor, target: Any, var: Any, eps: float = 1e-6, reduction: str = "mean") -> Tensor:
-    """Negative log-likelihood under normal distributions, without its constant: (log(v) + (x - target)^2 / v) / 2.
+def _log_factorial(n: Tensor) -> Tensor:
+    """n log(n) - n + log(2 pi n) / 2 where n is above 1, else 0."""
+    one = constant(1.0, n.dtype)
+    at_least_1 = launch.maximum(n, one)
+    log = launch.log(at_least_1)
+    rest = launch.add(launch.mul(constant(0.5, n.dtype), log), constant(0.5 * math.log(2 * math.pi), n.dtype))
+    value = launch.add(launch.sub(launch.mul(at_least_1, log), at_least_1), rest)
+    return launch.where(launch.gt(n, one), value, constant(0.0, n.dtype))
+
+
+def gaussian_nll_loss(x: Tensor, target: Any, var: Any, full: bool = False, eps: float = 1e-6,
+                      reduction: str = "mean") -> Tensor:
+    """Negative log-likelihood under normal distributions: (log(v) + (x - target)^2 / v) / 2.
 
     Parameters
     ----------
@@ -396,6 +413,8 @@ def gaussian_nll_loss(x: Tensor, target: Any, var: Any, eps: float = 1e-6, reduc
         Of x's shape.
     var : Tensor or array_like
         Variances, broadcast to x's shape; v is `var` but at least `eps`. Its gradient is that at v, as in PyTorch.
+    full : bool
+        Whether the constant log(2 pi) / 2 is added.
     eps : float
         The least variance.
     reduction : str
@@ -416,6 +435,8 @@ def gaussian_nll_loss(x: Tensor, target: Any, var: Any, eps: float = 1e-6, reduc
     v = launch.maximum(var, constant(float(eps), x.dtype))
     scaled = launch.div(d, v)
     loss = launch.mul(launch.add(launch.log(v), launch.mul(d, scaled)), constant(0.5, x.dtype))
+    if full:
+        loss = launch.add(loss, constant(0.5 * math.log(2 * math.pi), x.dtype))
     _check_same_shape("gaussian_nll_loss", x, loss)
     value, _ = _reduce(loss, None, code)
     return record(_gaussian_nll_backward, (x, target, var), value, saved=(scaled, v, var), context=code)

@@ -98,7 +98,7 @@ def hardswish(x: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `x`; at -inf the limit 0, where PyTorch has NaN.
 
     References
     ----------

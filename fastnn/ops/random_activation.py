@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING
 
 from .. import _core
 from .._core import launch, record
-from ..checks import real
+from ..checks import positive, real
 from ..random import Generator, generator_state
-from .activation import leaky_relu
+from .activation import leaky_relu, softmax
+from .create import arange
+from .math import add, div
+from .reduce import argmax
+from .shape import _axis, reshape
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["rrelu"]
+__all__ = ["gumbel_softmax", "rrelu"]
 
 
 def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False,
@@ -56,3 +60,53 @@ def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool 
 
 def _rrelu_backward(node, dy):
     return launch.prelu_backward(dy, *node.saved)
+
+
+_LEAST = {"float32": 1e-37, "float64": 1e-300}  # uniform numbers from here on, so that no logarithm is infinite
+
+
+def gumbel_softmax(logits: Tensor, tau: float = 1.0, hard: bool = False, dim: int = -1,
+                   generator: Generator | None = None) -> Tensor:
+    """`softmax` of the logits with Gumbel noise, over a temperature: nearly a draw of one class, with a gradient.
+
+    Parameters
+    ----------
+    logits : Tensor
+        Logarithms of probabilities, each up to a constant.
+    tau : float
+        The temperature, above 0; the nearer to 0, the more like a draw.
+    hard : bool
+        Whether the result is exactly 1 for the class drawn and 0 elsewhere; its gradient is that of the soft one.
+    dim : int
+        The axis of the classes.
+    generator : Generator, optional
+        Where random numbers come from; by default `fastnn.manual_seed`'s.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `logits`.
+
+    Raises
+    ------
+    ValueError
+        If `tau` is not above 0.
+
+    References
+    ----------
+    E. Jang, S. Gu and B. Poole, "Categorical reparameterization with Gumbel-softmax", ICLR 2017.
+    """
+    tau, axis = positive("gumbel_softmax: tau", tau), _axis("gumbel_softmax", dim, logits.ndim)
+    u = launch.uniform(generator_state(generator), low=_LEAST[logits.dtype.name], high=1.0, ordinal=0,
+                       out=_core.empty(logits.shape, logits.dtype))
+    noise = launch.neg(launch.log(launch.neg(launch.log(u))))
+    y = softmax(div(add(logits, noise), tau), axis)
+    if not hard:
+        return y
+    classes = reshape(arange(y.shape[axis]), (-1, *(1,) * (y.ndim - axis - 1)))
+    drawn = launch.copy(classes == argmax(y.detach(), axis, keepdim=True), dtype=y.dtype.code)
+    return record(_straight_through, (y,), drawn)
+
+
+def _straight_through(node, dy):
+    return dy

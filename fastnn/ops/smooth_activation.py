@@ -124,7 +124,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `x`; at -inf the limit 0, where PyTorch has NaN.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def silu(x: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `x`; at -inf the limit 0, where PyTorch has NaN.
 
     References
     ----------
@@ -172,7 +172,7 @@ def mish(x: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `x`; at -inf the limit 0, where PyTorch has NaN.
 
     References
     ----------

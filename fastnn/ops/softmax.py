@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core import launch, record
+from .._core import DType, launch, record
 from .math import neg
-from .shape import _axis
+from .shape import _axis, to
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["log_softmax", "softmax", "softmin"]
 
 
-def softmax(x: Tensor, dim: int = -1) -> Tensor:
+def softmax(x: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
     """exp(x) over its sum along an axis; every row is shifted by its maximum first, so that nothing overflows.
 
     Parameters
@@ -23,12 +23,15 @@ def softmax(x: Tensor, dim: int = -1) -> Tensor:
         Any shape.
     dim : int
         The axis whose elements add up to 1.
+    dtype : dtype, optional
+        What `x` is made before; by default it stays what it is.
 
     Returns
     -------
     Tensor
         Of x's shape; a row whose maximum is not finite gives NaN.
     """
+    x = x if dtype is None else to(x, dtype)
     axis = _axis("softmax", dim, max(x.ndim, 1))
     y = launch.softmax_forward(x, axis=axis)
     return record(_softmax_backward, (x,), y, saved=(y,), context=axis)
@@ -39,12 +42,12 @@ def _softmax_backward(node, dy):
     return launch.softmax_backward(dy, y, axis=node.context)
 
 
-def softmin(x: Tensor, dim: int = -1) -> Tensor:
+def softmin(x: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
     """`softmax` of -x: the smallest gets the most. Parameters as there."""
-    return softmax(neg(x), dim)
+    return softmax(neg(x if dtype is None else to(x, dtype)), dim)
 
 
-def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
+def log_softmax(x: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
     """The logarithm of `softmax`, exact where the softmax itself would vanish.
 
     Parameters
@@ -53,12 +56,15 @@ def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
         Any shape.
     dim : int
         The axis whose exponentials add up to 1.
+    dtype : dtype, optional
+        What `x` is made before; by default it stays what it is.
 
     Returns
     -------
     Tensor
         Of x's shape; a row whose maximum is not finite gives NaN.
     """
+    x = x if dtype is None else to(x, dtype)
     axis = _axis("log_softmax", dim, max(x.ndim, 1))
     y = launch.log_softmax_forward(x, axis=axis)
     return record(_log_softmax_backward, (x,), y, saved=(y,), context=axis)

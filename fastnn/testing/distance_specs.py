@@ -74,6 +74,17 @@ register(OpSpec("pairwise_distance", distance.pairwise_distance,
                 gradients=(0, 1), tolerance=8))
 
 
+def _all_pairs(x, p):
+    i, j = np.triu_indices(len(x), 1)
+    return _norm(x[i] - x[j], p, -1)
+
+
+register(OpSpec("pdist", distance.pdist, _all_pairs,
+                lambda rng: [Sample((rng.permutation(shape[0] * shape[1]).reshape(shape) / 7.0,), {"p": p})
+                             for shape, p in (((5, 3), 2.0), ((9, 17), 1.0), ((4, 6), np.inf), ((1, 3), 2.0), ((30, 2), 3.0))],
+                gradients=(0,), tolerance=8))
+
+
 def _cosine_reference(a, b, target, margin, reduction):
     cosine = (a * b).sum(-1) / np.sqrt(((a * a).sum(-1) + 1e-12) * ((b * b).sum(-1) + 1e-12))
     return _reduced(np.where(target > 0, 1 - cosine, np.maximum(cosine - margin, 0)), reduction, max(target.size, 1))
@@ -111,3 +122,10 @@ def _triplets(rng):
 
 register(OpSpec("triplet_margin_loss", distance.triplet_margin_loss, _triplet_reference,
                 lambda rng: list(_triplets(rng)), gradients=(0, 1, 2), tolerance=8))
+
+
+register(OpSpec("triplet_margin_with_distance_loss",
+                lambda a, n, f, margin, p, swap, reduction: distance.triplet_margin_with_distance_loss(
+                    a, n, f, distance_function=None if p == 2 else lambda u, v: distance.pairwise_distance(u, v, p),
+                    margin=margin, swap=swap, reduction=reduction),
+                _triplet_reference, lambda rng: list(_triplets(rng)), gradients=(0, 1, 2), tolerance=8))

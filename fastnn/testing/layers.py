@@ -339,6 +339,8 @@ LAYERS: tuple[LayerSpec, ...] = (
           margin=0.1, reduction="sum"),
     _loss(lambda: nn.TripletMarginLoss(50.0, swap=True), F.triplet_margin_loss, _OTHERS, _TARGETS, margin=50.0,
           swap=True),
+    _loss(lambda: nn.TripletMarginWithDistanceLoss(margin=50.0, swap=True), F.triplet_margin_with_distance_loss, _OTHERS,
+          _TARGETS, margin=50.0, swap=True),
     LayerSpec(lambda: nn.ActivityRegularization(0.1, 0.2), (5, 6), lambda layer, x: x, differentiable=False),
     LayerSpec(lambda: nn.Dropout(0.4), (5, 30), lambda layer, x: F.dropout(x, 0.4)),
     LayerSpec(lambda: nn.Dropout(0.4, inverted=False).eval(), (5, 30),

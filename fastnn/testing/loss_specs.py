@@ -128,10 +128,11 @@ for _name, _pointwise, _options in (
 register(OpSpec("poisson_nll_loss", lambda x, t, w, **o: loss.poisson_nll_loss(x, t, **o),
                 lambda x, t, w, reduction: _reduced(np.exp(x) - t * x, reduction, x.size), lambda rng: list(_pairs(rng,
                         1)),
-                gradients=(0,)))
+                gradients=(0,)))  # full=True: tests/interop/test_loss_torch.py and test_loss.py
 register(OpSpec("gaussian_nll_loss", loss.gaussian_nll_loss,
-                lambda x, t, v, reduction: _reduced((np.log(v) + (x - t) ** 2 / v) / 2, reduction, x.size),
-                lambda rng: [Sample((x, t, rng.uniform(0.5, 2, x.shape[-1:])), o)
+                lambda x, t, v, full, reduction: _reduced((np.log(v * (2 * np.pi if full else 1)) + (x - t) ** 2 / v) / 2,
+                                                          reduction, x.size),
+                lambda rng: [Sample((x, t, rng.uniform(0.5, 2, x.shape[-1:])), o | {"full": x.shape[0] % 2 == 1})
                              for x, t, o in ((*s.inputs[:2], s.options) for s in _pairs(rng, 1))], gradients=(0, 1, 2)))
 
 

@@ -355,6 +355,8 @@ class ReduceLROnPlateau(_Monitor):
 class CSVLogger(Callback):
     """Append one line an epoch to a CSV file, so that a run can be followed while it trains.
 
+    Epochs are counted from 1, as on the screen.
+
     Parameters
     ----------
     filename : str or path-like
@@ -382,7 +384,7 @@ class CSVLogger(Callback):
             self._writer.writerow(["epoch", *self._keys])
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self._writer.writerow([epoch, *(logs[key] for key in self._keys)])
+        self._writer.writerow([epoch + 1, *(logs[key] for key in self._keys)])
         self._stream.flush()
 
     def on_train_end(self, logs: Logs | None = None) -> None:

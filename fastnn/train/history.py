@@ -59,7 +59,7 @@ class History:
     def to_csv(self, path: str | os.PathLike) -> None:
         """Write one line an epoch, with a header, completely or not at all.
 
-        The columns are ``epoch`` (from 0), then the keys of `history`; results that are not single
+        The columns are ``epoch`` (from 1, as on the screen), then the keys of `history`; results that are not single
         numbers, such as a confusion matrix, are left out.
 
         Parameters
@@ -76,5 +76,5 @@ class History:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["epoch", *keys])
-        writer.writerows(zip(self.epoch, *(self.history[key] for key in keys)))
+        writer.writerows(zip((epoch + 1 for epoch in self.epoch), *(self.history[key] for key in keys)))
         write_atomic(path, text.getvalue())

@@ -61,6 +61,32 @@ def test_cosine_similarity(shapes, dim):
     same(nn.CosineSimilarity(dim, 1e-3), torch.nn.CosineSimilarity(dim, 1e-3), *arrays)
 
 
+def test_cosine_of_vectors_shorter_than_eps():
+    x, y = normal(5, 3), normal(5, 3, seed=1)
+    x[0], x[1], y[1], y[2] = x[0] * 1e-4, 0, y[1] * 1e-5, 0
+    same(lambda *t: F.cosine_similarity(*t, 1, 1e-2), lambda *t: TF.cosine_similarity(*t, 1, 1e-2), x, y)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, math.inf])
+def test_pdist(p):
+    x = normal(6, 4)
+    same(lambda t: F.pdist(t, p), lambda t: TF.pdist(t, p), x)
+    with pytest.raises(ValueError, match=r"pdist: x has shape \(4,\)"):
+        F.pdist(fastnn.ones(4))
+
+
+@pytest.mark.parametrize("reduction, swap", itertools.product(("mean", "sum", "none"), (False, True)))
+def test_triplets_by_a_distance_of_ones_own(reduction, swap):
+    arrays = [normal(5, 7, seed=k) for k in range(3)]
+    options = {"margin": 0.7, "swap": swap, "reduction": reduction}
+    same(nn.TripletMarginWithDistanceLoss(distance_function=lambda a, b: 1 - F.cosine_similarity(a, b), **options),
+         torch.nn.TripletMarginWithDistanceLoss(distance_function=lambda a, b: 1 - TF.cosine_similarity(a, b), **options),
+         *arrays)
+    same(nn.TripletMarginWithDistanceLoss(**options), torch.nn.TripletMarginWithDistanceLoss(**options), *arrays)
+    with pytest.raises(TypeError, match="distance_function is 3"):
+        nn.TripletMarginWithDistanceLoss(distance_function=3)
+
+
 @pytest.mark.parametrize("p, keepdim", list(itertools.product((2.0, 1.0, 3.0, math.inf), (False, True))))
 def test_pairwise_distance(p, keepdim):
     same(nn.PairwiseDistance(p, 1e-3, keepdim), torch.nn.PairwiseDistance(p, 1e-3, keepdim), normal(4, 5),

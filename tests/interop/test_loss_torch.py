@@ -82,13 +82,12 @@ def test_more_losses(reduction):
         both(lambda t, u: loss.smooth_l1_loss(t, u, beta=beta, **options), lambda t, u: F.smooth_l1_loss(t, u,
                 beta=beta, **options),
              [x, target], np.float64)
-    both(lambda t, u, v: loss.gaussian_nll_loss(t, u, v, **options), lambda t, u, v: F.gaussian_nll_loss(t, u, v,
-            **options),
-         [x, target, var], np.float64)
-    for log_input in (True, False):
-        both(lambda t: loss.poisson_nll_loss(t, np.abs(target), log_input, **options),
-             lambda t: F.poisson_nll_loss(t, torch.tensor(np.abs(target)), log_input,
-                                          **options), [np.abs(x)], np.float64)
+    for full in (False, True):
+        both(lambda t, u, v: loss.gaussian_nll_loss(t, u, v, full, **options),
+             lambda t, u, v: F.gaussian_nll_loss(t, u, v, full, **options), [x, target, var], np.float64)
+    for log_input, full in itertools.product((True, False), (True, False)):
+        both(lambda t: loss.poisson_nll_loss(t, np.abs(target), log_input, full, **options),
+             lambda t: F.poisson_nll_loss(t, torch.tensor(np.abs(target)), log_input, full, **options), [np.abs(x)], np.float64)
     labels, weight = rng.integers(0, 7, 6), rng.uniform(0, 2, 7)
     labels[2] = 3
     both(lambda t: loss.nll_loss(t, labels, weight, 3, reduction),
