@@ -92,7 +92,7 @@ class _Recurrent(Module):
     _gates: int
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
-                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False):
+                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0):
         super().__init__()
         name = type(self).__name__
         for argument, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
@@ -100,21 +100,29 @@ class _Recurrent(Module):
         dropout = real(f"{name}: dropout", dropout, 0, 1)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, dropout, bidirectional
+        self.proj_size = proj_size
         for layer in range(num_layers):
-            width = hidden_size * (1 + bidirectional) if layer else input_size
+            width = self._width * (1 + bidirectional) if layer else input_size
             for suffix in self._suffixes(layer):
                 self._make(suffix, width)
         self.reset_parameters()
+
+    @property
+    def _width(self) -> int:
+        """Of a hidden state."""
+        return self.proj_size or self.hidden_size
 
     def _suffixes(self, layer: int) -> tuple[str, ...]:
         return (f"_l{layer}", f"_l{layer}_reverse")[:1 + self.bidirectional]
 
     def _make(self, suffix: str, width: int) -> None:
         rows = self._gates * self.hidden_size
-        for name, shape in (("weight_ih", (rows, width)), ("weight_hh", (rows, self.hidden_size))):
+        for name, shape in (("weight_ih", (rows, width)), ("weight_hh", (rows, self._width))):
             self.register_parameter(name + suffix, Parameter(empty(*shape)))
         for name in ("bias_ih", "bias_hh") if self.bias else ():
             self.register_parameter(name + suffix, Parameter(empty(rows)))
+        if self.proj_size:
+            self.register_parameter("weight_hr" + suffix, Parameter(empty(self.proj_size, self.hidden_size)))
 
     def reset_parameters(self) -> None:
         """Draws new first values, uniform in +-1 / sqrt(hidden_size)."""
@@ -123,7 +131,7 @@ class _Recurrent(Module):
             init.uniform_(parameter, -bound, bound)
 
     def _direction(self, suffix: str) -> list[Tensor | None]:
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")[:5 if self.proj_size else 4]
         return [getattr(self, name + suffix, None) for name in names]
 
     def _run(self, x: Tensor, state: list[Tensor | None], weights: list[Tensor | None], **options: Any) -> tuple:
@@ -133,10 +141,10 @@ class _Recurrent(Module):
     def _states(self, given: tuple[Tensor, ...]) -> list[list[Tensor | None]]:
         """For each layer and direction its first state or states, (N, H) or None."""
         count = self.num_layers * (1 + self.bidirectional)
-        for t in given:
-            if t.ndim != 3 or t.shape[0] != count or t.shape[2] != self.hidden_size:
-                raise ValueError(f"{type(self).__name__}: a state has shape {t.shape}, but must be ({count}, N, "
-                                 f"{self.hidden_size}): layers times directions, batch, hidden_size")
+        for t, width in zip(given, (self._width, self.hidden_size)):
+            if t.ndim != 3 or t.shape[0] != count or t.shape[2] != width:
+                raise ValueError(f"{type(self).__name__}: a state has shape {t.shape}, but must be ({count}, N, {width}): "
+                                 "layers times directions, batch, hidden_size (or proj_size)")
         return [[slice_view(t, (k,)) for t in given] for k in range(count)]
 
     def _layers(self, x: Tensor, given: tuple[Tensor, ...], lengths: Tensor | None, batch_first: bool) -> tuple:
@@ -171,7 +179,7 @@ class _Recurrent(Module):
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
         for name, usual in (("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0),
-                            ("bidirectional", False)):
+                            ("bidirectional", False), ("proj_size", 0)):
             if getattr(self, name) != usual:
                 text += f", {name}={getattr(self, name)}"
         return text
@@ -238,11 +246,15 @@ class LSTM(_Recurrent):
         Probability of dropping an element between layers, in training.
     bidirectional : bool
         Whether each layer also reads the sequences from their ends.
+    proj_size : int
+        P: hidden states are projected to this width, below `hidden_size`; 0: they are not.
 
     Attributes
     ----------
     weight_ih_l0, weight_hh_l0 : Parameter
-        (4 H, I) and (4 H, H); further layers l1, l2, ..., the other direction with "_reverse".
+        (4 H, I) and (4 H, H), or (4 H, P); further layers l1, l2, ..., the other direction with "_reverse".
+    weight_hr_l0 : Parameter
+        (P, H), with `proj_size`.
     bias_ih_l0, bias_hh_l0 : Parameter
         (4 H,).
 
@@ -253,8 +265,14 @@ class LSTM(_Recurrent):
 
     _gates = 4
 
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+                 dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0):
+        if whole("LSTM: proj_size", proj_size, 0) and proj_size >= whole("LSTM: hidden_size", hidden_size, 1):
+            raise ValueError(f"LSTM: proj_size is {proj_size}, but must be below hidden_size, {hidden_size}")
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size)
+
     def _run(self, x, state, weights, **options):
-        return lstm(x, *(state or (None, None)), *weights, **options)
+        return lstm(x, *(state or (None, None)), *weights[:4], weight_hr=weights[4] if self.proj_size else None, **options)
 
 
 @typed
@@ -284,6 +302,10 @@ class GRU(_Recurrent):
     """
 
     _gates = 3
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+                 dropout: float = 0.0, bidirectional: bool = False):
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
 
     def _run(self, x, state, weights, **options):
         return gru(x, *(state or (None,)), *weights, **options)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._core import launch, record
+from .._core import TensorBase, launch, record
+from .create import arange
 from .index import _as_index
-from .shape import permute
+from .linear import linear, matmul
+from .math import eq, mul, sub, where
+from .shape import cat, permute, to, transpose, unsqueeze
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -102,7 +105,7 @@ def rnn(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias
 
 def lstm(x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor,
          bias_ih: Tensor | None = None, bias_hh: Tensor | None = None, lengths: Any = None, reverse: bool = False,
-         batch_first: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+         batch_first: bool = False, weight_hr: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """One layer of long short-term memory: c = f c + i g, h = o tanh(c), with gates i, f, o = sigmoid and g = tanh of
     x W_ih^T + b_ih + h W_hh^T + b_hh, step by step.
 
@@ -122,6 +125,9 @@ def lstm(x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, wei
         Whether each sequence is read from its end.
     batch_first : bool
         Whether the batch is the first axis of `x` and of the result.
+    weight_hr : Tensor, optional
+        (P, H): hidden states are projected, h = o tanh(c) W_hr^T; then `h0` is (N, P), `weight_hh` (4 H, P), and P stands
+        for H in the hidden states below.
 
     Returns
     -------
@@ -138,9 +144,45 @@ def lstm(x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, wei
     References
     ----------
     S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997; with the forget gate of
-    F. A. Gers, J. Schmidhuber and F. Cummins, "Learning to forget", Neural Computation 12(10), 2000.
+    F. A. Gers, J. Schmidhuber and F. Cummins, "Learning to forget", Neural Computation 12(10), 2000; projected as in H. Sak,
+    A. Senior and F. Beaufays, "Long short-term memory recurrent neural network architectures", 2014.
     """
+    if weight_hr is not None:
+        return _projected_lstm(x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse, batch_first, weight_hr)
     return _recurrent("lstm", x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse, batch_first)
+
+
+def _projected_lstm(x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor,
+                    bias_ih: Tensor | None, bias_hh: Tensor | None, lengths: Any, reverse: bool, batch_first: bool,
+                    weight_hr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """An LSTM over r = o tanh(c), before its projection: h W_hh^T = r (W_hh W_hr)^T; all r are projected in one product.
+
+    No r gives `h0`: its share enters the first step as further features of the input, whose weight is W_hh.
+    """
+    if weight_hr.ndim != 2 or weight_hh.ndim != 2 or weight_hh.shape != (4 * weight_hr.shape[1], weight_hr.shape[0]):
+        raise ValueError(f"lstm: weight_hr has shape {weight_hr.shape} and weight_hh {weight_hh.shape}, but must be (P, H) and "
+                         "(4 H, P)")
+    if h0 is not None and x.ndim == 3:
+        if h0.shape != (x.shape[0 if batch_first else 1], weight_hr.shape[0]):
+            raise ValueError(f"lstm: h0 has shape {h0.shape}, but must be (N, {weight_hr.shape[0]})")
+        x = cat((x, _in_first_step(h0, x, lengths, reverse, batch_first)), 2)
+        weight_ih = cat((weight_ih, weight_hh), 1)
+    r, last, c = _recurrent("lstm", x, None, c0, weight_ih, matmul(weight_hh, weight_hr), bias_ih, bias_hh, lengths, reverse,
+                            batch_first)
+    h = linear(last, weight_hr)
+    if h0 is not None and lengths is not None:  # sequences without steps keep their state
+        h = where(unsqueeze(eq(_as_index("lstm", lengths), 0), 1), h0, h)
+    return linear(r, weight_hr), h, c
+
+
+def _in_first_step(h0: Tensor, x: Tensor, lengths: Any, reverse: bool, batch_first: bool) -> Tensor:
+    """h0 at each sequence's first step, 0 at all others: (T, N, P), or (N, T, P)."""
+    axis = 1 if batch_first else 0
+    steps = arange(x.shape[axis])
+    first = sub(_as_index("lstm", lengths), 1) if reverse and lengths is not None else (x.shape[axis] - 1) * bool(reverse)
+    is_first = eq(unsqueeze(steps, 1), first) if isinstance(first, TensorBase) else unsqueeze(eq(steps, first), 1)
+    mask = to(transpose(is_first, 0, 1) if batch_first else is_first, x.dtype)
+    return mul(unsqueeze(mask, 2), unsqueeze(h0, axis))
 
 
 def gru(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None,

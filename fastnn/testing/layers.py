@@ -319,6 +319,8 @@ LAYERS: tuple[LayerSpec, ...] = (
               lambda layer, x: F.rnn(x, None, *_weights(layer.layer, "_l0"))[0]),
     LayerSpec(lambda: _First(nn.LSTM(4, 3, batch_first=True)), (5, 2, 4),
               lambda layer, x: F.lstm(x, None, None, *_weights(layer.layer, "_l0"), batch_first=True)[0]),
+    LayerSpec(lambda: _First(nn.LSTM(4, 3, proj_size=2)), (5, 2, 4),
+              lambda layer, x: F.lstm(x, None, None, *_weights(layer.layer, "_l0"), weight_hr=layer.layer.weight_hr_l0)[0]),
     LayerSpec(lambda: _First(nn.GRU(4, 3, 2, bidirectional=True)), (5, 2, 4), _two_ways),
     LayerSpec(lambda: nn.RNNCell(4, 3), (2, 4),
               lambda layer, x: F.rnn(x.reshape(1, 2, 4), None, *_weights(layer))[1]),

@@ -96,3 +96,30 @@ register(OpSpec("lstm", recurrent.lstm, _reference(_lstm, 2), _samples(4, 2), gr
                 flops=_flops(4), peer="none", benchmarks=lambda rng: [_sample(rng, 4, 2, 50, 64, 256, 256)]))
 register(OpSpec("gru", recurrent.gru, _reference(_gru, 1), _samples(3, 1), gradients=(0, 1, 2, 3, 4, 5), tolerance=16.0,
                 flops=_flops(3)))
+
+
+# ---- projected hidden states ----
+
+
+def _projected(x, h, c, *weights, weight_hr=None, **options):
+    """The reference's loop over states (projected h, c): each step's h is multiplied before the next sees it."""
+    def step(share, pre, h, c):
+        r, c = _lstm(share, pre, h, c)
+        return weight_hr @ r, c
+
+    steps = x.shape[1 if options.get("batch_first") else 0]
+    units, batch = weight_hr.shape[1], x.shape[0 if options.get("batch_first") else 1]
+    return _loop(step, x, h, np.zeros((batch, units)) if c is None else c, *weights, **options) if steps else None
+
+
+def _projected_samples(rng):
+    for sample in _samples(4, 2)(rng)[:5]:
+        x, h, c, w_ih, w_hh, *biases = sample.inputs
+        units, width = w_hh.shape[1], 1 + w_hh.shape[1] // 2
+        w_hr = rng.standard_normal((width, units)) / np.sqrt(units)
+        yield Sample((x, None if h is None else h[:, :width], c, w_ih, w_hh[:, :width], *biases, w_hr), sample.options)
+
+
+register(OpSpec("lstm_projected", lambda *t, **options: recurrent.lstm(*t[:-1], weight_hr=t[-1], **options),
+                lambda *t, **options: _projected(*t[:-1], weight_hr=t[-1], **options), lambda rng: list(_projected_samples(rng)),
+                gradients=(0, 1, 2, 3, 4, 5, 6, 7), tolerance=16.0, peer="none"))

@@ -70,6 +70,27 @@ def test_layers(kind, options, with_state):
     compare(*results, inputs, expected, layers)
 
 
+@pytest.mark.parametrize("options", [{"num_layers": n, "bidirectional": two, "batch_first": first, "bias": bias}
+                                     for n, two, first, bias in itertools.product((1, 2), *[(False, True)] * 3)])
+@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("lengths", [None, (4, 6, 2)])
+def test_projected_states(options, with_state, lengths):
+    layers = loaded(nn.LSTM(5, 4, proj_size=3, **options), torch.nn.LSTM(5, 4, proj_size=3, **options))
+    count, first = options["num_layers"] * (1 + options["bidirectional"]), options["batch_first"]
+    states = [(count, 3, 3), (count, 3, 4)] if with_state else []
+    inputs, expected = tensors(np.random.default_rng(0), (3, 6, 5) if first else (6, 3, 5), *states)
+    state, expected_state = [(tuple(given[1:]),) if with_state else () for given in (inputs, expected)]
+    if lengths is None:
+        results = [flat(layers[0](inputs[0], *state)), flat(layers[1](expected[0], *expected_state))]
+    else:
+        pack = torch.nn.utils.rnn
+        y, last = layers[0](nn.pack_padded_sequence(inputs[0], np.array(lengths), first), *state)
+        z, z_last = layers[1](pack.pack_padded_sequence(expected[0], torch.tensor(lengths), first, enforce_sorted=False),
+                              *expected_state)
+        results = [[nn.pad_packed_sequence(y, first)[0], *last], [pack.pad_packed_sequence(z, first)[0], *z_last]]
+    compare(*results, inputs, expected, layers)
+
+
 def test_relu():
     layers = loaded(nn.RNN(5, 4, nonlinearity="relu"), torch.nn.RNN(5, 4, nonlinearity="relu"))
     inputs, expected = tensors(np.random.default_rng(0), (6, 3, 5))
@@ -122,5 +143,11 @@ def test_errors_name_the_argument():
         nn.LSTM(2, 3, 0)
     with pytest.raises(ValueError, match=r"a state has shape \(2, 1, 3\), but must be \(1, N, 3\)"):
         nn.GRU(2, 3)(fastnn.ones(4, 1, 2), fastnn.ones(2, 1, 3))
+    with pytest.raises(ValueError, match="proj_size is 3, but must be below hidden_size, 3"):
+        nn.LSTM(2, 3, proj_size=3)
+    with pytest.raises(ValueError, match=r"a state has shape \(1, 1, 3\), but must be \(1, N, 2\)"):
+        nn.LSTM(2, 3, proj_size=2)(fastnn.ones(4, 1, 2), (fastnn.ones(1, 1, 3), fastnn.ones(1, 1, 3)))
+    with pytest.raises(ValueError, match=r"weight_hr has shape \(2, 3\) and weight_hh \(12, 3\)"):
+        fastnn.lstm(fastnn.ones(4, 1, 2), None, None, fastnn.ones(12, 2), fastnn.ones(12, 3), weight_hr=fastnn.ones(2, 3))
     with pytest.raises(IndexError, match=r"lengths\[1\] is 5, but must be 0 to 4"):
         nn.GRU(2, 3)(nn.pack_padded_sequence(fastnn.ones(4, 2, 2), [4, 5]))
