@@ -65,7 +65,7 @@ def weights():
     (nn.CrossEntropyLoss, (None, -100, "mean", 2), "label_smoothing is 2"),
     (nn.HuberLoss, ("mean", 0), "delta is 0, but must be a number above 0"),
     (nn.SmoothL1Loss, ("mean", -1), "beta is -1"),
-    (nn.GaussianNLLLoss, ("x",), "eps is 'x'"),
+    (lambda eps: nn.GaussianNLLLoss(eps=eps), ("x",), "eps is 'x'"),
 ])
 def test_layers_refuse(layer, arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):

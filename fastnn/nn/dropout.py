@@ -40,7 +40,7 @@ class Dropout(Module):
         self.inverted = inverted
 
     def forward(self, x: Tensor) -> Tensor:
-        return dropout(x, self.p, self.training, self.inverted)
+        return dropout(x, self.p, self.training, inverted=self.inverted)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}" + ("" if self.inverted else ", inverted=False")

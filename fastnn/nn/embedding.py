@@ -61,6 +61,35 @@ class Embedding(Module):
         self.weight = Parameter(empty(self.num_embeddings, self.embedding_dim))
         self.reset_parameters()
 
+    @classmethod
+    def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None,
+                        max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False) -> Embedding:
+        """A layer of given vectors.
+
+        Parameters
+        ----------
+        embeddings : Tensor
+            (num_embeddings, embedding_dim); the layer shares its memory.
+        freeze : bool
+            Whether the vectors stay as they are.
+        padding_idx, max_norm, norm_type, scale_grad_by_freq : object
+            As for the class.
+
+        Returns
+        -------
+        Embedding
+
+        Raises
+        ------
+        ValueError
+            If `embeddings` is no matrix.
+        """
+        if embeddings.ndim != 2:
+            raise ValueError(f"from_pretrained: embeddings has shape {embeddings.shape}, but must be a matrix")
+        layer = cls(*embeddings.shape, padding_idx, max_norm, norm_type, scale_grad_by_freq)
+        layer.weight = Parameter(embeddings, requires_grad=not freeze)
+        return layer
+
     def reset_parameters(self) -> None:
         """Draws new first values."""
         init.normal_(self.weight)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["IncompatibleKeys", "load_state"]
 
 
+_MAY_BE_MISSING = ("num_batches_tracked",)  # states from before PyTorch 0.4.1 lack it
+
+
 class IncompatibleKeys(NamedTuple):
     """Names that were on one side only.
 
@@ -46,7 +49,8 @@ def load_state(module: Module, state_dict: Mapping[str, Any], strict: bool, assi
     first: dict[int, str] = {}
     for name, value in own.items():
         first.setdefault(id(value), name)
-    keys = IncompatibleKeys([name for name, value in own.items() if name not in state_dict and first[id(value)] == name],
+    keys = IncompatibleKeys([name for name, value in own.items() if name not in state_dict and first[id(value)] == name
+                             and name.rpartition(".")[2] not in _MAY_BE_MISSING],
                             [name for name in state_dict if name not in own])
     values = {name: _as_value(name, value) for name, value in state_dict.items() if name in own}
     _refuse(module, keys if strict else IncompatibleKeys([], []), own, values)

@@ -262,6 +262,8 @@ class Transformer(Module):
         Probability of dropping.
     activation : str or callable
         Between the linear layers.
+    custom_encoder, custom_decoder : Module, optional
+        What stands in for the stacks; called as these are.
     layer_norm_eps : float
         Added to variances.
     batch_first : bool
@@ -278,15 +280,19 @@ class Transformer(Module):
 
     def __init__(self, d_model: int = 512, nhead: int = 8, num_encoder_layers: int = 6, num_decoder_layers: int = 6,
                  dim_feedforward: int = 2048, dropout: float = 0.1, activation: str | Callable[[Tensor], Tensor] = relu,
-                 layer_norm_eps: float = 1e-5, batch_first: bool = False, norm_first: bool = False, bias: bool = True):
+                 custom_encoder: Module | None = None, custom_decoder: Module | None = None, layer_norm_eps: float = 1e-5,
+                 batch_first: bool = False, norm_first: bool = False, bias: bool = True):
         super().__init__()
         whole("Transformer: num_encoder_layers", num_encoder_layers, 0)
         whole("Transformer: num_decoder_layers", num_decoder_layers, 0)
         options = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias)
-        self.encoder = TransformerEncoder(TransformerEncoderLayer(*options), num_encoder_layers,
-                                          LayerNorm(d_model, layer_norm_eps, bias=bias))
-        self.decoder = TransformerDecoder(TransformerDecoderLayer(*options), num_decoder_layers,
-                                          LayerNorm(d_model, layer_norm_eps, bias=bias))
+        for name, custom in (("custom_encoder", custom_encoder), ("custom_decoder", custom_decoder)):
+            if custom is not None and not isinstance(custom, Module):
+                raise TypeError(f"Transformer: {name} is {custom!r}, but must be a Module or None")
+        self.encoder = custom_encoder if custom_encoder is not None else TransformerEncoder(
+            TransformerEncoderLayer(*options), num_encoder_layers, LayerNorm(d_model, layer_norm_eps, bias=bias))
+        self.decoder = custom_decoder if custom_decoder is not None else TransformerDecoder(
+            TransformerDecoderLayer(*options), num_decoder_layers, LayerNorm(d_model, layer_norm_eps, bias=bias))
         self.d_model, self.nhead, self.batch_first = d_model, nhead, batch_first
         for parameter in self.parameters():
             if parameter.ndim > 1:

@@ -36,13 +36,15 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
-def relu(x: Tensor) -> Tensor:
+def relu(x: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0); its derivative at 0 is 0.
 
     Parameters
     ----------
     x : Tensor
         float32 or float64, any shape.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------
@@ -57,7 +59,7 @@ def _relu_backward(node, dy):
     return launch.relu_backward(dy, node.saved[0])
 
 
-def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+def leaky_relu(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where it is positive, elsewhere `negative_slope` x.
 
     Parameters
@@ -66,6 +68,8 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
         float32 or float64, any shape.
     negative_slope : float
         Slope below 0.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "feature_alpha_dropout"]
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True, inverted: bool = True,
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, inverted: bool = True,
             generator: Generator | None = None) -> Tensor:
     """Sets each element to 0 with probability `p`, in training only.
 
@@ -29,6 +29,8 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inverted: bool = T
         Probability of dropping an element, between 0 and 1.
     training : bool
         Whether to drop. Otherwise the result is what dropping gives on average.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     inverted : bool
         Whether elements that stay are divided by 1 - p in training, so that inference changes nothing (the usual form).
         The original form, False, leaves them as they are, and inference multiplies by 1 - p.
@@ -68,7 +70,8 @@ def _dropout_backward(node, dy):
 # ---- whole channels --------------------------------------------------------------------------------------------------
 
 
-def dropout1d(x: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+def dropout1d(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
+              generator: Generator | None = None) -> Tensor:
     """Sets whole channels to 0 with probability `p`, in training only; others grow by 1 / (1 - p).
 
     Parameters
@@ -79,6 +82,8 @@ def dropout1d(x: Tensor, p: float = 0.5, training: bool = True, generator: Gener
         Probability of dropping a channel, between 0 and 1.
     training : bool
         Whether to drop; otherwise the result is `x`.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     generator : Generator, optional
         Where random numbers come from; by default `fastnn.manual_seed`'s.
 
@@ -99,7 +104,8 @@ def dropout1d(x: Tensor, p: float = 0.5, training: bool = True, generator: Gener
     return _channel_dropout("dropout1d", 3, x, p, training, generator)
 
 
-def dropout2d(x: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+def dropout2d(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
+              generator: Generator | None = None) -> Tensor:
     """Sets whole channels to 0 with probability `p`, in training only; others grow by 1 / (1 - p).
 
     Parameters
@@ -110,6 +116,8 @@ def dropout2d(x: Tensor, p: float = 0.5, training: bool = True, generator: Gener
         Probability of dropping a channel, between 0 and 1.
     training : bool
         Whether to drop; otherwise the result is `x`.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     generator : Generator, optional
         Where random numbers come from; by default `fastnn.manual_seed`'s.
 
@@ -151,7 +159,8 @@ def _affine(p: float) -> tuple[float, float, float]:
     return factor, factor * _SATURATION * p, factor * _SATURATION * (p - 1)
 
 
-def alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+def alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
+                  generator: Generator | None = None) -> Tensor:
     """Sets each element to SELU's negative limit with probability `p`, and scales and shifts all, in training only.
 
     What has mean 0 and variance 1 keeps them.
@@ -164,6 +173,8 @@ def alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, generator: G
         Probability of dropping an element, between 0 and 1; with 1 all become 0.
     training : bool
         Whether to drop; otherwise the result is `x`.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     generator : Generator, optional
         Where random numbers come from; by default `fastnn.manual_seed`'s.
 
@@ -189,7 +200,8 @@ def alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, generator: G
     return record(_dropout_backward, (x,), y, saved=(mask,), context=factor)
 
 
-def feature_alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+def feature_alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
+                          generator: Generator | None = None) -> Tensor:
     """`alpha_dropout` of whole channels: each is dropped or kept as one.
 
     Parameters
@@ -200,6 +212,8 @@ def feature_alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, gene
         Probability of dropping a channel, between 0 and 1; with 1 all become 0.
     training : bool
         Whether to drop; otherwise the result is `x`.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     generator : Generator, optional
         Where random numbers come from; by default `fastnn.manual_seed`'s.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["hardshrink", "hardsigmoid", "hardswish", "hardtanh", "maxout", "prelu", "relu6", "softshrink", "threshold"]
 
 
-def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x, but at least `min_val` and at most `max_val`; unlike `clip`'s, its derivative at the bounds is 0.
 
     Parameters
@@ -25,6 +25,8 @@ def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
         float32 or float64, any shape.
     min_val, max_val : float
         The bounds, finite, the first below the second.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------
@@ -51,13 +53,15 @@ def _hardtanh_backward(node, dy):
     return launch.hardtanh_backward(dy, node.saved[0], low=low, high=high)
 
 
-def relu6(x: Tensor) -> Tensor:
+def relu6(x: Tensor, inplace: bool = False) -> Tensor:
     """min(max(x, 0), 6).
 
     Parameters
     ----------
     x : Tensor
         float32 or float64, any shape.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------
@@ -71,13 +75,15 @@ def relu6(x: Tensor) -> Tensor:
     return hardtanh(x, 0.0, 6.0)
 
 
-def hardsigmoid(x: Tensor) -> Tensor:
+def hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
     """min(max(x + 3, 0), 6) / 6.
 
     Parameters
     ----------
     x : Tensor
         float32 or float64, any shape.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------
@@ -87,13 +93,15 @@ def hardsigmoid(x: Tensor) -> Tensor:
     return elementwise("hardsigmoid", x)
 
 
-def hardswish(x: Tensor) -> Tensor:
+def hardswish(x: Tensor, inplace: bool = False) -> Tensor:
     """x min(max(x + 3, 0), 6) / 6.
 
     Parameters
     ----------
     x : Tensor
         float32 or float64, any shape.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------
@@ -156,7 +164,7 @@ def _shrink_backward(node, dy):
     return launch.shrink_backward(dy, node.saved[0], bound=node.context)
 
 
-def threshold(x: Tensor, threshold: float, value: float) -> Tensor:
+def threshold(x: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where it is above the threshold, else `value`.
 
     Parameters
@@ -167,6 +175,8 @@ def threshold(x: Tensor, threshold: float, value: float) -> Tensor:
         Finite.
     value : float
         Finite.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------

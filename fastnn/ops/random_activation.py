@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["gumbel_softmax", "rrelu"]
 
 
-def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False,
+def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False,
           generator: Generator | None = None) -> Tensor:
     """x where it is positive, elsewhere x times a slope that is drawn for each element; in evaluation the mean slope.
 
@@ -32,6 +32,8 @@ def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool 
         Slopes are uniform between them.
     training : bool
         Whether slopes are drawn; otherwise all are (lower + upper) / 2.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
     generator : Generator, optional
         Where random numbers come from; by default `fastnn.manual_seed`'s.
 

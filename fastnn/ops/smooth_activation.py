@@ -41,7 +41,7 @@ def _elementwise_backward(node, dy):
     return getattr(launch, op)(dy, node.saved[0], **options)
 
 
-def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
+def elu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x above 0, alpha (exp(x) - 1) below.
 
     Parameters
@@ -50,6 +50,8 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
         float32 or float64, any shape.
     alpha : float
         Minus the limit far below 0; finite.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------
@@ -67,13 +69,15 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
-def selu(x: Tensor) -> Tensor:
+def selu(x: Tensor, inplace: bool = False) -> Tensor:
     """s x above 0, s alpha (exp(x) - 1) below, alpha = 1.67326..., s = 1.05070...: layers keep mean 0 and variance 1.
 
     Parameters
     ----------
     x : Tensor
         float32 or float64, any shape.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------
@@ -87,7 +91,7 @@ def selu(x: Tensor) -> Tensor:
     return elementwise("elu", x, negative=SELU_ALPHA * SELU_SCALE, positive=SELU_SCALE, rate=1.0)
 
 
-def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
+def celu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x above 0, alpha (exp(x / alpha) - 1) below: an `elu` whose slope is continuous for every alpha.
 
     Parameters
@@ -96,6 +100,8 @@ def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
         float32 or float64, any shape.
     alpha : float
         Minus the limit far below 0; above 0.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------
@@ -140,13 +146,15 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     return elementwise("gelu" if approximate == "none" else "gelu_tanh", x)
 
 
-def silu(x: Tensor) -> Tensor:
+def silu(x: Tensor, inplace: bool = False) -> Tensor:
     """x / (1 + exp(-x)), also known as swish.
 
     Parameters
     ----------
     x : Tensor
         float32 or float64, any shape.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------
@@ -161,13 +169,15 @@ def silu(x: Tensor) -> Tensor:
     return elementwise("silu", x)
 
 
-def mish(x: Tensor) -> Tensor:
+def mish(x: Tensor, inplace: bool = False) -> Tensor:
     """x tanh(log(1 + exp(x))).
 
     Parameters
     ----------
     x : Tensor
         float32 or float64, any shape.
+    inplace : bool
+        Taken for PyTorch's sake: the result has memory of its own.
 
     Returns
     -------
