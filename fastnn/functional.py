@@ -1,6 +1,7 @@
 """The operations under the names users know: ``import fastnn.functional as F``."""
 
 from .ops.activation import *
+from .ops.arrange import *
 from .ops.attention import *
 from .ops.augment import *
 from .ops.conv import *
@@ -8,6 +9,7 @@ from .ops.conv_transpose import *
 from .ops.distance import *
 from .ops.dropout import *
 from .ops.einsum import *
+from .ops.elementary import *
 from .ops.embedding import *
 from .ops.index import *
 from .ops.linear import *
@@ -28,4 +30,5 @@ from .ops.reduce import *
 from .ops.resample import *
 from .ops.shape import *
 from .ops.softmax import *
+from .ops.vector_norm import *
 from .ops.window import *

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _core
 from ._core import TensorBase, launch, record
+from .methods import Methods
 from .ops import index as _index
 from .ops import math as _math
 from .ops import reduce as _reduce
@@ -34,7 +35,7 @@ def _of_bools(sign: str, function: Callable) -> Callable:
     return operator
 
 
-class Tensor(TensorBase):
+class Tensor(TensorBase, Methods):
     """An n-dimensional array with gradients.
 
     Made by `fastnn.tensor`, `fastnn.from_numpy`, `fastnn.zeros` and the like, and by operations on other tensors. Element types:
@@ -334,10 +335,14 @@ class Tensor(TensorBase):
 
     # -- in place --
 
-    def _in_place(self, op: Callable, other: Any) -> Tensor:
-        """self = op(self, other), in this tensor's memory; `other` must broadcast to this shape."""
+    def _refuse_in_place(self) -> None:
+        """Raises where writing would make gradients wrong."""
         if self.requires_grad and _core.is_grad_enabled():
             raise RuntimeError("writing in place to a tensor that requires grad: do it under no_grad()")
+
+    def _in_place(self, op: Callable, other: Any) -> Tensor:
+        """self = op(self, other), in this tensor's memory; `other` must broadcast to this shape."""
+        self._refuse_in_place()
         return self.copy_(op(self.detach(), other))
 
     def add_(self, other: Any) -> Tensor:

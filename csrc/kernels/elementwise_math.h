@@ -13,6 +13,19 @@ UNARY(square, vec_mul(x, x))
 UNARY(sqrt, vec_sqrt(x))
 UNARY(exp, vec_exp(x))
 UNARY(log, vec_log(x))
+/* From 40 on, 1 is less than half a unit of exp(x). */
+UNARY(expm1, vec_copysign(vec_select(vec_lt(x, vec_set1(40)), vec_expm1(vec_min(x, vec_set1(40))), vec_exp(x)), x))
+UNARY(log1p, vec_log1p(x))
+UNARY(round, vec_round(x))
+/* The nearest whole number, or its neighbour; a zero has the sign of x. */
+INLINE vec floor_of(vec x, vec nearest) {
+    return vec_copysign(vec_select(vec_lt(x, nearest), vec_sub(nearest, vec_set1(1)), nearest), x);
+}
+INLINE vec ceil_of(vec x, vec nearest) {
+    return vec_copysign(vec_select(vec_lt(nearest, x), vec_add(nearest, vec_set1(1)), nearest), x);
+}
+UNARY(floor, floor_of(x, vec_round(x)))
+UNARY(ceil, ceil_of(x, vec_round(x)))
 BINARY(pow, vec_pow(a, b))
 
 COMPARE(eq, vec_eq(a, b))

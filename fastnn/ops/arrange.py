@@ -1,0 +1,246 @@
+"""Turning round, repeating and cutting out parts of tensors; products under the names of matrices and vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..checks import integer, whole
+from .create import as_tensor, bool_
+from .index import index_select
+from .linear import matmul
+from .math import add, mul, where
+from .shape import _axis, cat, expand, reshape, slice_view, unsqueeze
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["addmm", "bmm", "dot", "flip", "mm", "mv", "outer", "roll", "select", "tile", "tril", "triu"]
+
+
+def flip(x: Tensor, dims: int | Sequence[int]) -> Tensor:
+    """Turns axes round: the last element comes first.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    dims : int or sequence of int
+        The axes.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+    """
+    for dim in (dims,) if isinstance(dims, int) else dims:
+        axis = _axis("flip", dim, x.ndim)
+        x = index_select(x, axis, as_tensor(np.arange(x.shape[axis])[::-1].copy()))
+    return x
+
+
+def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+    """Moves elements along axes; what leaves at an end comes in at the other.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    shifts : int or sequence of int
+        By how many places, one for each axis.
+    dims : int or sequence of int, optional
+        The axes; by default all elements are one row.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+
+    Raises
+    ------
+    ValueError
+        If there is not one shift for each axis.
+    """
+    if dims is None:
+        return reshape(roll(reshape(x, (-1,)), shifts, 0), x.shape)
+    shifts, dims = ((v,) if isinstance(v, int) else tuple(v) for v in (shifts, dims))
+    if len(shifts) != len(dims):
+        raise ValueError(f"roll: shifts is {shifts} and dims {dims}, but there must be one shift for each axis")
+    for shift, dim in zip(shifts, dims):
+        axis = _axis("roll", dim, x.ndim)
+        first = -integer("roll", "shifts", shift) % max(x.shape[axis], 1)
+        if first:
+            before = (slice(None),) * axis
+            x = cat((slice_view(x, (*before, slice(first, None))), slice_view(x, (*before, slice(None, first)))), axis)
+    return x
+
+
+def tile(x: Tensor, *dims: int) -> Tensor:
+    """Repeats a tensor along its axes.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    *dims : int
+        How often, as numbers or as one tuple; the last for the last axis. Where there are more than axes, new ones come
+        in front.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        If a number is negative.
+    """
+    counts = tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    counts = [whole("tile: dims", n, 0) for n in counts]
+    counts = [1] * (x.ndim - len(counts)) + counts
+    shape = (1,) * (len(counts) - x.ndim) + tuple(x.shape)
+    pairs = [extent for n, size in zip(counts, shape) for extent in ((n, size) if n != 1 else (size,))]
+    single = [extent for n, size in zip(counts, shape) for extent in ((1, size) if n != 1 else (size,))]
+    if len(pairs) > 8:  # too many axes for one view: one after the other
+        for axis, n in enumerate(counts):
+            x = cat([reshape(x, (*[c * s for c, s in zip(counts[:axis], shape)], *shape[axis:]))] * n, axis) if n else x
+    else:
+        x = expand(reshape(x, single), pairs)
+    return reshape(x, [n * size for n, size in zip(counts, shape)])
+
+
+def select(x: Tensor, dim: int, index: int) -> Tensor:
+    """One place along an axis, without that axis: a view.
+
+    Parameters
+    ----------
+    x : Tensor
+        At least one axis.
+    dim : int
+        The axis.
+    index : int
+        The place.
+
+    Returns
+    -------
+    Tensor
+    """
+    return slice_view(x, ((slice(None),) * _axis("select", dim, x.ndim) + (integer("select", "index", index),)))
+
+
+def _triangle(name: str, x: Tensor, diagonal: int, upper: bool) -> Tensor:
+    if x.ndim < 2:
+        raise ValueError(f"{name}: x has shape {x.shape}, but must have at least two axes")
+    diagonal = integer(name, "diagonal", diagonal)
+    below = np.tri(*x.shape[-2:], diagonal - upper, dtype=bool)
+    return where(as_tensor(~below if upper else below, bool_), x, 0)
+
+
+def tril(x: Tensor, diagonal: int = 0) -> Tensor:
+    """The last two axes' lower triangle, 0 above it.
+
+    Parameters
+    ----------
+    x : Tensor
+        At least two axes.
+    diagonal : int
+        The uppermost diagonal that is kept; 1 lies above the main one.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+
+    Raises
+    ------
+    ValueError
+        If `x` has fewer axes.
+    """
+    return _triangle("tril", x, diagonal, False)
+
+
+def triu(x: Tensor, diagonal: int = 0) -> Tensor:
+    """The last two axes' upper triangle, from `diagonal` on, 0 below it; parameters as `tril`."""
+    return _triangle("triu", x, diagonal, True)
+
+
+# ---- products --------------------------------------------------------------------------------------------------------
+
+
+def _product(name: str, a: Tensor, b: Tensor, rank_a: int, rank_b: int) -> Tensor:
+    if a.ndim != rank_a or b.ndim != rank_b:
+        raise ValueError(f"{name}: the factors have shapes {a.shape} and {b.shape}, but must have {rank_a} and {rank_b} axes")
+    return matmul(a, b)
+
+
+def mm(a: Tensor, b: Tensor) -> Tensor:
+    """The product of two matrices.
+
+    Parameters
+    ----------
+    a, b : Tensor
+        (N, K) and (K, M).
+
+    Returns
+    -------
+    Tensor
+        (N, M).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+    """
+    return _product("mm", a, b, 2, 2)
+
+
+def bmm(a: Tensor, b: Tensor) -> Tensor:
+    """The products of two batches of matrices, (B, N, K) and (B, K, M); see `mm`."""
+    if a.ndim == b.ndim == 3 and a.shape[0] != b.shape[0]:
+        raise ValueError(f"bmm: the factors have shapes {a.shape} and {b.shape}, but must be of one batch")
+    return _product("bmm", a, b, 3, 3)
+
+
+def mv(a: Tensor, b: Tensor) -> Tensor:
+    """The product of a matrix, (N, K), and a vector, (K,); see `mm`."""
+    return _product("mv", a, b, 2, 1)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The product of two vectors, (K,), a number; see `mm`."""
+    return _product("dot", a, b, 1, 1)
+
+
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """All products of an element of one vector, (N,), with one of the other, (M,): (N, M); see `mm`."""
+    if a.ndim != 1 or b.ndim != 1:
+        raise ValueError(f"outer: the factors have shapes {a.shape} and {b.shape}, but must have one axis")
+    return mul(unsqueeze(a, 1), b)
+
+
+def addmm(x: Tensor, a: Tensor, b: Tensor, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+    """beta x + alpha a b.
+
+    Parameters
+    ----------
+    x : Tensor
+        Broadcasts to (N, M).
+    a, b : Tensor
+        (N, K) and (K, M).
+    beta, alpha : float
+        Factors; with `beta` 0, `x` is not read.
+
+    Returns
+    -------
+    Tensor
+        (N, M).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+    """
+    product = mul(_product("addmm", a, b, 2, 2), alpha)
+    return product if beta == 0 else add(mul(x, beta), product)
