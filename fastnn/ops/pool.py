@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from .._core import launch, record
 from ..checks import integer, pair
 from .create import int64
-from .shape import reshape
 from .unbatched import batch_of_one
 
 if TYPE_CHECKING:
