@@ -179,6 +179,32 @@ def are_numbers(values: Any, count: int) -> bool:
     return isinstance(values, (tuple, list)) and len(values) == count and all(map(_is_real, values))
 
 
+def named_pairs(owner: str, argument: str, values: Any) -> list[tuple[str, Any]]:
+    """The (name, value) pairs of a mapping, or of an iterable of such pairs.
+
+    Parameters
+    ----------
+    owner, argument : str
+        Who asks and what for, in messages.
+    values : object
+        What the user gave.
+
+    Returns
+    -------
+    list of (str, object)
+        The pairs.
+
+    Raises
+    ------
+    TypeError
+        If `values` is neither a mapping nor pairs.
+    """
+    try:
+        return [(name, value) for name, value in (values.items() if hasattr(values, "items") else values)]
+    except (TypeError, ValueError):
+        raise TypeError(f"{owner}: {argument} is {values!r}, but must be a mapping of names, or pairs of a name and a value") from None
+
+
 def is_device(value: Any) -> bool:
     """Whether `value` names a device, as "cpu", "cuda:0" and PyTorch's device objects do, rather than a type."""
     name = getattr(value, "type", value)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..checks import integer
+from ..checks import integer, named_pairs
 from ..ops.math import add
 from ..ops.shape import cat, pad, slice_view
 from ..tensor import Tensor
@@ -159,10 +159,7 @@ class ModuleDict(Module):
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Adds modules from a mapping or from pairs."""
-        is_mapping = isinstance(modules, (Mapping, ModuleDict))
-        if not is_mapping and (isinstance(modules, (str, Module)) or not isinstance(modules, Iterable)):
-            raise TypeError(f"ModuleDict: modules is {modules!r}, but must be a mapping of names to Modules, or pairs")
-        for name, module in modules.items() if is_mapping else modules:
+        for name, module in named_pairs("ModuleDict", "modules", modules):
             self[name] = module
 
     def __getitem__(self, name: str) -> Module:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .._core import TensorBase
-from ..checks import integer
+from ..checks import integer, named_pairs
 from .module import Module, Parameter
 
 __all__ = ["ParameterDict", "ParameterList"]
@@ -105,9 +105,7 @@ class ParameterDict(Module):
 
     def update(self, values: Any) -> None:
         """Adds members from a mapping or an iterable of pairs."""
-        if not isinstance(values, (Mapping, ParameterDict, Iterable)):
-            raise TypeError(f"ParameterDict: values is a {type(values).__name__}, but must be a mapping or pairs")
-        for name, value in values.items() if hasattr(values, "items") else values:
+        for name, value in named_pairs("ParameterDict", "values", values):
             self[name] = value
 
     def __getitem__(self, name: str) -> Any:
