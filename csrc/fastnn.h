@@ -227,6 +227,19 @@ enum { FNN_WINOGRAD_OUTPUTS = 4, FNN_WINOGRAD_PATCH = 6, FNN_WINOGRAD_PLANES = 3
 /* What a recurrent layer's step computes. */
 typedef enum { FNN_RNN_TANH, FNN_RNN_RELU, FNN_LSTM, FNN_GRU } fnn_recurrent_mode;
 
+/* One sequence of connectionist temporal classification. Steps between elements are counted in elements. */
+typedef struct {
+    ptrdiff_t steps, states;           /* its own: outputs, and 2 labels + 1 */
+    ptrdiff_t all_steps, classes;
+    const int64_t *label;              /* of each state */
+    const void *log_probs;             /* (all_steps, classes) */
+    ptrdiff_t step, class_step;
+    ptrdiff_t alpha_step, alpha_state; /* of log_alpha */
+    ptrdiff_t dx_step, dx_class;       /* of the gradient */
+    double divisor;                    /* of its loss */
+    int zero_infinity;                 /* an impossible target counts as nothing */
+} fnn_ctc;
+
 /* One pooling window along one axis. Its input positions are first, first + step, ... (count of them, those inside the map). */
 typedef struct {
     ptrdiff_t first, count;

@@ -5,6 +5,7 @@ from .ops.attention import *
 from .ops.augment import *
 from .ops.conv import *
 from .ops.conv_transpose import *
+from .ops.ctc_loss import *
 from .ops.distance import *
 from .ops.dropout import *
 from .ops.einsum import *

@@ -18,6 +18,7 @@
 #include "../kernels/winograd.h"
 #include "../kernels/softmax.h"
 #include "../kernels/cross_entropy.h"
+#include "../kernels/ctc_loss.h"
 #include "../kernels/layer_norm.h"
 #include "../kernels/attention.h"
 #include "../kernels/recurrent.h"

@@ -9,6 +9,7 @@ from .batch_statistics import recompute_batch_norm
 from .container import Concat, ModuleDict, ModuleList, Residual, Sequential
 from .conv import Conv1d, Conv2d, LazyConv2d
 from .conv_transpose import ConvTranspose1d, ConvTranspose2d
+from .ctc_loss import CTCLoss
 from .distance import CosineEmbeddingLoss, CosineSimilarity, PairwiseDistance, TripletMarginLoss
 from .dropout import Dropout, Dropout1d, Dropout2d, GaussianNoise
 from .embedding import Embedding, LearnedPositionalEncoding, SinusoidalPositionalEncoding

@@ -364,6 +364,7 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(nn.LogSoftmax, (3, 10), lambda layer, x: F.log_softmax(x, -1)),
     _loss(lambda: nn.CrossEntropyLoss(label_smoothing=0.1), F.cross_entropy, _LABELS, label_smoothing=0.1),
     _loss(nn.NLLLoss, F.nll_loss, _LABELS),
+    _loss(lambda: nn.CTCLoss(2, "sum"), F.ctc_loss, np.array([3, 1]), np.array(3), np.array(2), blank=2, reduction="sum"),
     _loss(lambda: nn.MSELoss("sum"), F.mse_loss, _TARGETS, reduction="sum"),
     _loss(nn.L1Loss, F.l1_loss, _TARGETS),
     _loss(lambda: nn.HuberLoss(delta=0.7), F.huber_loss, _TARGETS, delta=0.7),
