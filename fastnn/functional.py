@@ -10,6 +10,7 @@ from .ops.distance import *
 from .ops.dropout import *
 from .ops.einsum import *
 from .ops.embedding import *
+from .ops.embedding_bag import *
 from .ops.index import *
 from .ops.linear import *
 from .ops.loss import *

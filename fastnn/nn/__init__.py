@@ -13,6 +13,7 @@ from .ctc_loss import CTCLoss
 from .distance import CosineEmbeddingLoss, CosineSimilarity, PairwiseDistance, TripletMarginLoss
 from .dropout import Dropout, Dropout1d, Dropout2d, GaussianNoise
 from .embedding import Embedding, LearnedPositionalEncoding, SinusoidalPositionalEncoding
+from .embedding_bag import EmbeddingBag
 from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
 from .local import Fold, LocallyConnected1d, LocallyConnected2d, Unfold
 from .loss import (BCEWithLogitsLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLoss, L1Loss, MSELoss, NLLLoss,

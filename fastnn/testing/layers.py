@@ -292,6 +292,8 @@ LAYERS: tuple[LayerSpec, ...] = (
               lambda layer, x: F.instance_norm(x, None, None, layer.weight, layer.bias)),
     LayerSpec(lambda: _Tokens(nn.Embedding(5, 4, padding_idx=3)), (2, 3, 4),
               lambda layer, x: x + F.embedding(layer.tokens, layer.embedding.weight)),
+    LayerSpec(lambda: _Tokens(nn.EmbeddingBag(5, 4, mode="sum")), (2, 4),
+              lambda layer, x: x + F.embedding_bag(layer.tokens, layer.embedding.weight, mode="sum")),
     LayerSpec(lambda: nn.SinusoidalPositionalEncoding(6), (2, 3, 6),
               lambda layer, x: x + tensor(_sinusoids(3, 6), x.dtype)),
     LayerSpec(lambda: nn.LearnedPositionalEncoding(6, max_len=4), (2, 3, 6), lambda layer, x: x + layer.weight[:3]),

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 # The modules that hold the entries, by family.
-FAMILIES = ("activation", "attention", "augment", "conv", "conv_transpose", "ctc", "distance", "einsum", "embedding", "index", "linear",
-            "loss", "margin", "math", "norm", "optim", "pool", "random", "recurrent", "reduce", "resample", "shape",
-            "softmax")
+FAMILIES = ("activation", "attention", "augment", "conv", "conv_transpose", "ctc", "distance", "einsum",
+            "embedding", "embedding_bag", "index", "linear", "loss", "margin", "math", "norm", "optim", "pool",
+            "random", "recurrent", "reduce", "resample", "shape", "softmax")
 
 _SPECS: dict[str, OpSpec] = {}
 
