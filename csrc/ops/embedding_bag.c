@@ -205,22 +205,24 @@ const fnn_driver fnn_embedding_bag_forward = {
 
 /* ---- the table's gradient ---- */
 
-/* attributes: rows, mode, include_last, padding, by_frequency */
+/* attributes: mode, include_last, padding, by_frequency. The caller gives dweight: it knows how many rows the table has. */
 static int backward_infer(fnn_call *call) {
     const fnn_tensor *dy = call->in[0], *index = call->in[1], *offsets = call->in[2], *argmax = call->in[4];
-    const int64_t rows = call->attr.i[0], mode = call->attr.i[1];
-    const int include_last = call->attr.i[2] != 0;
+    const fnn_tensor *dtable = call->out[0];
+    const int64_t mode = call->attr.i[0];
+    const int include_last = call->attr.i[1] != 0;
+    if (dtable->rank < 0) return fnn_fail(call, FNN_TYPE_ERROR, "writes into an output that the caller gives");
     int status = check(call, index, offsets, call->in[3], include_last);
     if (!status) status = check_mode(call, mode, call->in[3]);
     if (!status) status = check_gradient(call, dy, bags_of(index, offsets, include_last));
     if (status) return status;
-    if (rows < 0)
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'rows' is %lld, but must be at least 0", (long long)rows);
+    if (dtable->dtype != dy->dtype || dtable->rank != 2 || dtable->shape[1] != dy->shape[1])
+        return fnn_fail(call, FNN_VALUE_ERROR, "output 'dweight' is %s %s, but must be %s (V, %td)", fnn_dtype_name(dtable->dtype),
+                        fnn_shape_text(dtable), fnn_dtype_name(dy->dtype), dy->shape[1]);
     if (mode == BAG_MAX && !(argmax && fnn_same_shape(argmax, dy)))
         return fnn_fail(call, FNN_VALUE_ERROR, "argmax must have dy's shape %s for mode max", fnn_shape_text(dy));
-    if (mode == BAG_MAX && call->attr.i[4])
+    if (mode == BAG_MAX && call->attr.i[3])
         return fnn_fail(call, FNN_VALUE_ERROR, "by_frequency does not go with mode max");
-    fnn_set_shape(call->out[0], dy->dtype, 2, (ptrdiff_t[]){(ptrdiff_t)rows, dy->shape[1]});
     return FNN_OK;
 }
 
@@ -229,7 +231,7 @@ static void backward_workspace(const fnn_call *call, fnn_workspace *ws) {
     const size_t column = fnn_whole_lines((size_t)fnn_numel(index) * fnn_itemsize(dy->dtype));
     ws->shared = bags_bytes(index, dy->shape[0]) + 2 * column + fnn_stage_bytes(dy) + fnn_stage_bytes(call->in[4]) +
                  fnn_stage_bytes(call->out[0]);
-    if (call->attr.i[4]) ws->shared += fnn_whole_lines((size_t)call->attr.i[0] * sizeof(int64_t));
+    if (call->attr.i[3]) ws->shared += fnn_whole_lines((size_t)call->out[0]->shape[0] * sizeof(int64_t));
 }
 
 static double backward_cost(const fnn_call *call) {
@@ -271,20 +273,20 @@ static int check_argmax(fnn_call *call, const plan *p) {
     return FNN_OK;
 }
 
-/* dweight: (rows, D); dy: (B, D); the rest as forward */
+/* dweight: (V, D); dy: (B, D); the rest as forward */
 static int backward_run(fnn_call *call) {
     const fnn_tensor *dy = call->in[0], *dtable = call->out[0];
     char *at = call->shared;
-    plan p = {.K = fnn_kernels_of(dy->dtype), .dtype = dy->dtype, .mode = (int)call->attr.i[1], .rows = dtable->shape[0],
+    plan p = {.K = fnn_kernels_of(dy->dtype), .dtype = dy->dtype, .mode = (int)call->attr.i[0], .rows = dtable->shape[0],
               .d = dy->shape[1]};
-    int status = read_bags(call, &p, call->in[1], call->in[2], call->attr.i[2] != 0, call->attr.i[3], &at);
+    int status = read_bags(call, &p, call->in[1], call->in[2], call->attr.i[1] != 0, call->attr.i[2], &at);
     if (status) return status;
     if (p.mode == BAG_MAX) {
         p.argmax = (int64_t *)fnn_stage_input(call->in[4], &at);
         status = check_argmax(call, &p);
         if (status) return status;
     } else {
-        set_scales(&p, call->in[3], call->attr.i[4] != 0, &at);
+        set_scales(&p, call->in[3], call->attr.i[3] != 0, &at);
     }
     p.dy = fnn_stage_input(dy, &at);
     p.y = fnn_stage_output(dtable, &at);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import _core
 from .._core import launch, record
 from ..checks import integer, positive
 from .create import as_tensor
@@ -85,14 +86,17 @@ def embedding_bag(x: Any, weight: Tensor, offsets: Any = None, max_norm: float |
     is_weighted = per_sample_weights is not None and per_sample_weights.requires_grad
     saved = (index, offsets, per_sample_weights, argmax if mode == "max" else None, weight if is_weighted else None)
     inputs = (weight,) if per_sample_weights is None else (weight, per_sample_weights)
-    return record(_embedding_bag_backward, inputs, y, saved, (rows, _MODES[mode], bool(scale_grad_by_freq), bags))
+    options = {"mode": _MODES[mode], "by_frequency": bool(scale_grad_by_freq)}
+    return record(_embedding_bag_backward, inputs, y, saved, (weight.shape, options, bags))
 
 
 def _embedding_bag_backward(node, dy):
     index, offsets, per_sample_weights, argmax, weight = node.saved
-    rows, mode, by_frequency, bags = node.context
-    dweight = launch.embedding_bag_backward(dy, index, offsets, per_sample_weights, argmax, rows=rows, mode=mode,
-                                            by_frequency=by_frequency, **bags) if node.needs[0] else None
+    shape, options, bags = node.context
+    dweight = None
+    if node.needs[0]:
+        dweight = _core.empty(shape, dy.dtype)
+        launch.embedding_bag_backward(dy, index, offsets, per_sample_weights, argmax, out=dweight, **options, **bags)
     if per_sample_weights is None:
         return dweight
     dfactors = launch.embedding_bag_backward_weights(dy, weight, index, offsets, **bags) if node.needs[1] else None
