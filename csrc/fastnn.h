@@ -277,6 +277,7 @@ typedef struct {
     ptrdiff_t divisor;              /* of averages: the caller's, or 0: the extents' product */
     int stream;
 } fnn_pool_gather;
+
 /* Results from this size on are written past the caches. Measured on a Xeon with 2 MB of L2 a core, nanoseconds a line for writing
  * and reading again, ordinary and streaming stores: 8 MB 7.1 and 12.1, 16 MB 13.8 and 12.4, 32 MB 25.8 and 13.8. */
 enum { FNN_STREAM_BYTES = 16 << 20 };

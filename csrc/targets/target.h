@@ -19,6 +19,7 @@
 #include "../kernels/softmax.h"
 #include "../kernels/cross_entropy.h"
 #include "../kernels/ctc_loss.h"
+#include "../kernels/multilabel_margin.h"
 #include "../kernels/embedding_bag.h"
 #include "../kernels/layer_norm.h"
 #include "../kernels/attention.h"

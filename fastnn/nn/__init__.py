@@ -20,7 +20,8 @@ from .loss import (BCEWithLogitsLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLo
                    PoissonNLLLoss, SmoothL1Loss)
 from .lp_pool import LPPool1d, LPPool2d
 from .margin_loss import (BCELoss, FocalLoss, HingeEmbeddingLoss, HingeLoss, KLDivLoss, MarginRankingLoss,
-                          MultiLabelSoftMarginLoss, MultiMarginLoss, PerceptronLoss, SigmoidFocalLoss, SoftMarginLoss)
+                          MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss, PerceptronLoss,
+                          SigmoidFocalLoss, SoftMarginLoss)
 from .module import Module, Parameter
 from .norm import (BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LazyBatchNorm1d,
                    LazyBatchNorm2d, LocalResponseNorm, RMSNorm)

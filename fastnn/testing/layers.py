@@ -379,6 +379,8 @@ LAYERS: tuple[LayerSpec, ...] = (
     _loss(lambda: nn.HingeEmbeddingLoss(0.7), F.hinge_embedding_loss, _SIGNS, margin=0.7),
     _loss(lambda: nn.MarginRankingLoss(0.1), F.margin_ranking_loss, _TARGETS, _SIGNS, margin=0.1),
     _loss(lambda: nn.MultiMarginLoss(2, 0.7), F.multi_margin_loss, _LABELS, p=2, margin=0.7),
+    _loss(lambda: nn.MultiLabelMarginLoss("sum"), F.multilabel_margin_loss,
+          np.array([[2, 0, -1, 1, 1], [-1, 3, 3, 3, 3], [4, 3, 2, 1, -1]]), reduction="sum"),
     _loss(nn.MultiLabelSoftMarginLoss, F.multilabel_soft_margin_loss, _TARGETS),
     _loss(lambda: nn.FocalLoss(1.5), F.focal_loss, _LABELS, gamma=1.5),
     _loss(lambda: nn.SigmoidFocalLoss(0.3, 1.5), F.sigmoid_focal_loss, _TARGETS, alpha=0.3, gamma=1.5,
