@@ -278,6 +278,15 @@ typedef struct {
     int stream;
 } fnn_pool_gather;
 
+/* An image seen through a grid of places: how pixels are mixed, and what lies outside. */
+typedef enum { FNN_GRID_BILINEAR, FNN_GRID_NEAREST, FNN_GRID_BICUBIC } fnn_grid_mode;
+typedef enum { FNN_GRID_ZEROS, FNN_GRID_BORDER, FNN_GRID_REFLECTION } fnn_grid_padding;
+typedef struct {
+    ptrdiff_t h, w, channels;
+    int mode, padding;
+    int align_corners; /* -1 and 1 are the middles of the outermost pixels, else their outer edges */
+} fnn_grid;
+
 /* Results from this size on are written past the caches. Measured on a Xeon with 2 MB of L2 a core, nanoseconds a line for writing
  * and reading again, ordinary and streaming stores: 8 MB 7.1 and 12.1, 16 MB 13.8 and 12.4, 32 MB 25.8 and 13.8. */
 enum { FNN_STREAM_BYTES = 16 << 20 };

@@ -11,6 +11,7 @@ from .ops.dropout import *
 from .ops.einsum import *
 from .ops.embedding import *
 from .ops.embedding_bag import *
+from .ops.grid_sample import *
 from .ops.index import *
 from .ops.linear import *
 from .ops.loss import *

@@ -25,6 +25,7 @@
 #include "../kernels/attention.h"
 #include "../kernels/recurrent.h"
 #include "../kernels/resample.h"
+#include "../kernels/grid_sample.h"
 #include "../kernels/augment.h"
 
 #define CAT_(isa, type) fnn_kernels_##isa##_##type

@@ -11,7 +11,7 @@ import numpy as np
 
 # The modules that hold the entries, by family.
 FAMILIES = ("activation", "attention", "augment", "conv", "conv_transpose", "ctc", "distance", "einsum",
-            "embedding", "embedding_bag", "index", "linear", "loss", "margin", "math", "norm", "optim", "pool",
+            "embedding", "embedding_bag", "grid", "index", "linear", "loss", "margin", "math", "norm", "optim", "pool",
             "random", "recurrent", "reduce", "resample", "shape", "softmax")
 
 _SPECS: dict[str, OpSpec] = {}
