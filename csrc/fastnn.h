@@ -278,6 +278,13 @@ typedef struct {
     int stream;
 } fnn_pool_gather;
 
+/* A plane pooled over windows at random steps. */
+typedef struct {
+    ptrdiff_t rows, columns;             /* windows */
+    ptrdiff_t kernel[2], width;          /* of a window; of the plane */
+    ptrdiff_t x_row, x_column, y_row, y_column, index_row, index_column; /* elements from one to the next */
+} fnn_fractional;
+
 /* An image seen through a grid of places: how pixels are mixed, and what lies outside. */
 typedef enum { FNN_GRID_BILINEAR, FNN_GRID_NEAREST, FNN_GRID_BICUBIC } fnn_grid_mode;
 typedef enum { FNN_GRID_ZEROS, FNN_GRID_BORDER, FNN_GRID_REFLECTION } fnn_grid_padding;

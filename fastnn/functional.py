@@ -3,6 +3,7 @@
 from .ops.activation import *
 from .ops.attention import *
 from .ops.augment import *
+from .ops.bilinear import *
 from .ops.conv import *
 from .ops.conv_transpose import *
 from .ops.ctc_loss import *
@@ -11,6 +12,7 @@ from .ops.dropout import *
 from .ops.einsum import *
 from .ops.embedding import *
 from .ops.embedding_bag import *
+from .ops.fractional_pool import *
 from .ops.grid_sample import *
 from .ops.index import *
 from .ops.linear import *
@@ -20,6 +22,7 @@ from .ops.local_response import *
 from .ops.lp_pool import *
 from .ops.math import *
 from .ops.norm import *
+from .ops.one_hot import *
 from .ops.penalty import *
 from .ops.pool import *
 from .ops.pool1d import *

@@ -12,6 +12,7 @@
 #include "../kernels/index.h"
 #include "../kernels/batch_norm.h"
 #include "../kernels/pool.h"
+#include "../kernels/fractional_pool.h"
 #include "../kernels/conv.h"
 #include "../kernels/conv_narrow.h"
 #include "../kernels/conv_depthwise.h"

@@ -6,6 +6,7 @@ from .activation import (Activation, CELU, ELU, GELU, GLU, Gaussian, Hardshrink,
                         Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Step, Tanh, Tanhshrink, Threshold)
 from .attention import MultiheadAttention
 from .batch_statistics import recompute_batch_norm
+from .bilinear import Bilinear
 from .container import Concat, ModuleDict, ModuleList, Residual, Sequential
 from .conv import Conv1d, Conv2d, LazyConv2d
 from .conv_transpose import ConvTranspose1d, ConvTranspose2d
@@ -14,6 +15,7 @@ from .distance import CosineEmbeddingLoss, CosineSimilarity, PairwiseDistance, T
 from .dropout import Dropout, Dropout1d, Dropout2d, GaussianNoise
 from .embedding import Embedding, LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from .embedding_bag import EmbeddingBag
+from .fractional_pool import FractionalMaxPool2d
 from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
 from .local import Fold, LocallyConnected1d, LocallyConnected2d, Unfold
 from .loss import (BCEWithLogitsLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLoss, L1Loss, MSELoss, NLLLoss,

@@ -191,3 +191,18 @@ def test_softmax_of_channels():
         same(nn.Softmax2d(), torch.nn.Softmax2d(), shape)
     with pytest.raises(ValueError, match="Softmax2d: x has shape"):
         nn.Softmax2d()(fastnn.zeros(2, 3))
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3), ()])
+def test_bilinear(shape):
+    arrays = (*shape, 5), (*shape, 3), (7, 5, 3)
+    same(F.bilinear, TF.bilinear, *arrays, (7,))
+    same(F.bilinear, TF.bilinear, *arrays)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3), (2, 3, 4)])
+def test_one_hot(shape):
+    labels = np.asarray(np.random.default_rng(0).integers(0, 6, shape))
+    for classes in (-1, 6, 9):
+        expected = TF.one_hot(torch.tensor(labels), classes)
+        np.testing.assert_array_equal(F.one_hot(labels, classes).numpy(), expected.numpy())
