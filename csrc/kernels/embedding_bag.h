@@ -1,21 +1,37 @@
 /* embedding_bag.h: rows of a table added up, averaged or compared bag by bag. Tables and results are dense rows of d elements;
  * an index of -1 names no row. */
 
-/* y (d): the sum of weight (or 1) times row over n indices, over divisor */
-static void bag_sum_kernel(ptrdiff_t n, const int64_t *index, ptrdiff_t d, const void *table, const void *weight_, double divisor,
-                           void *y_) {
-    const real *weight = weight_;
-    const vec by = vec_set1((real)divisor);
-    real *y = y_;
-    for (ptrdiff_t c = 0, left; (left = d - c) > 0; c += LANES) {
-        vec sum = vec_zero();
-        for (ptrdiff_t j = 0; j < n; j++) {
-            if (index[j] < 0) continue;
-            const vec row = load_lanes((const real *)table + index[j] * d + c, left);
-            sum = weight ? vec_fma(vec_set1(weight[j]), row, sum) : vec_add(sum, row);
-        }
-        store_lanes(y + c, divisor == 1 ? sum : vec_div(sum, by), left);
+enum { BAG_VECTORS = 8 /* of a row that are added at a time, in registers */ };
+
+/* The same columns of all rows: `count` vectors, a constant, the last one holding `left` elements. */
+INLINE void bag_sum_columns(ptrdiff_t n, const int64_t *index, ptrdiff_t d, const real *table, const real *weight, vec by,
+                            int divides, int count, ptrdiff_t left, real *y) {
+    vec sum[BAG_VECTORS];
+    for (int k = 0; k < count; k++) sum[k] = vec_zero();
+    for (ptrdiff_t j = 0; j < n; j++) {
+        if (index[j] < 0) continue;
+        const real *row = table + index[j] * d;
+        const vec factor = weight ? vec_set1(weight[j]) : vec_set1(1);
+        if (j + 4 < n && index[j + 4] >= 0)
+            for (int k = 0; k < count; k++) __builtin_prefetch(table + index[j + 4] * d + k * LANES);
+        for (int k = 0; k < count; k++)
+            sum[k] = vec_fma(factor, load_lanes(row + k * LANES, k < count - 1 ? LANES : left), sum[k]);
     }
+    for (int k = 0; k < count; k++)
+        store_lanes(y + k * LANES, divides ? vec_div(sum[k], by) : sum[k], k < count - 1 ? LANES : left);
+}
+
+/* y (d): the sum of weight (or 1) times row over n indices, over divisor */
+static void bag_sum_kernel(ptrdiff_t n, const int64_t *index, ptrdiff_t d, const void *table_, const void *weight_, double divisor,
+                           void *y_) {
+    const vec by = vec_set1((real)divisor);
+    const int divides = divisor != 1;
+    const real *table = table_;
+    real *y = y_;
+    ptrdiff_t c = 0;
+    for (; c + BAG_VECTORS * LANES <= d; c += BAG_VECTORS * LANES)
+        bag_sum_columns(n, index, d, table + c, weight_, by, divides, BAG_VECTORS, LANES, y + c);
+    for (; c < d; c += LANES) bag_sum_columns(n, index, d, table + c, weight_, by, divides, 1, fnn_min(LANES, d - c), y + c);
 }
 
 /* y (d): the greatest elements of the rows, argmax (d): of which row, the first among equals; 0 and -1 without rows. A NaN is
