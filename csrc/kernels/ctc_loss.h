@@ -78,7 +78,8 @@ INLINE void ctc_fill(ptrdiff_t n, real value, real *y, ptrdiff_t step) {
 }
 
 /* The derivative in log_probs[t, c] is minus the probability that the alignment is at label c at step t: alpha, which ends with
- * that step, times what is open after it, over the sum of that product over all states. dx: (all_steps, classes), by its strides; dloss: 1; the rest as forward. */
+ * that step, times what is open after it, over the sum of that product over all states. dx: (all_steps, classes), by its
+ * strides; dloss: 1; the rest as forward. */
 static void ctc_backward_kernel(const fnn_ctc *q, const void *log_alpha, const void *nll_, const void *dloss, void *dx_,
                                 void *room) {
     const ctc_room w = ctc_begin(q, room, 1);

@@ -70,11 +70,12 @@ INLINE void grid_bicubic(const fnn_grid *g, grid_position p, ptrdiff_t size, ptr
     const real a = (real)-0.75;
     const vec first = grid_floor(p.at), t = vec_sub(p.at, first), one = vec_set1(1);
     for (int k = 0; k < 4; k++) {
-        const vec neighbour = vec_add(first, vec_set1((real)(k - 1))), inside = grid_inside(g, (grid_position){neighbour, one}, size).at;
+        const grid_position neighbour = {vec_add(first, vec_set1((real)(k - 1))), one};
         const vec x = k == 0 ? vec_add(one, t) : k == 1 ? t : k == 2 ? vec_sub(one, t) : vec_sub(vec_set1(2), t);
-        const vec weight = k == 0 || k == 3 ? grid_cubic(x, a, -5 * a, 8 * a, -4 * a) : grid_cubic(x, a + 2, -(a + 3), 0, 1);
-        const vec slope = k == 0 || k == 3 ? grid_cubic(x, 0, 3 * a, -10 * a, 8 * a) : grid_cubic(x, 0, 3 * (a + 2), -2 * (a + 3), 0);
-        store_lanes(axis->index[k] + i, grid_index(inside, size), lanes);
+        const int is_far = k == 0 || k == 3;
+        const vec weight = is_far ? grid_cubic(x, a, -5 * a, 8 * a, -4 * a) : grid_cubic(x, a + 2, -(a + 3), 0, 1);
+        const vec slope = is_far ? grid_cubic(x, 0, 3 * a, -10 * a, 8 * a) : grid_cubic(x, 0, 3 * (a + 2), -2 * (a + 3), 0);
+        store_lanes(axis->index[k] + i, grid_index(grid_inside(g, neighbour, size).at, size), lanes);
         store_lanes(axis->weight[k] + i, weight, lanes);
         store_lanes(axis->slope[k] + i, vec_mul(k < 2 ? p.slope : vec_neg(p.slope), slope), lanes);
     }

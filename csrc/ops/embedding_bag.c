@@ -158,8 +158,8 @@ static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
 /* What is picked counts, not what it is picked from. */
 static double forward_cost(const fnn_call *call) {
     const fnn_tensor *table = call->in[0];
-    const double elements = (double)fnn_numel(call->in[1]) * (double)table->shape[1];
-    return elements * (call->attr.i[0] == BAG_MAX ? 1 : 0.06 * (double)fnn_itemsize(table->dtype)) + 2 * (double)fnn_numel(call->in[1]);
+    const double count = (double)fnn_numel(call->in[1]), size = (double)fnn_itemsize(table->dtype);
+    return count * (double)table->shape[1] * (call->attr.i[0] == BAG_MAX ? 1 : 0.06 * size) + 2 * count;
 }
 
 /* Bags a chunk, by the mean number of indices. */

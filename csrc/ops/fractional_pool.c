@@ -14,8 +14,8 @@ static int infer(fnn_call *call) {
     if (x->rank != 4) return fnn_fail(call, FNN_VALUE_ERROR, "x has shape %s, but must be (N, C, H, W)", fnn_shape_text(x));
     for (int d = 0; d < 2; d++)
         if (kernel[d] < 1 || output[d] < 1 || kernel[d] > x->shape[2 + d] || output[d] > x->shape[2 + d] - kernel[d] + 1)
-            return fnn_fail(call, FNN_VALUE_ERROR, "kernel is (%lld, %lld) and output (%lld, %lld), but both must be at least 1, and "
-                            "kernel + output - 1 at most the map's %td x %td", (long long)kernel[0], (long long)kernel[1],
+            return fnn_fail(call, FNN_VALUE_ERROR, "kernel is (%lld, %lld) and output (%lld, %lld), but both must be at least 1, "
+                            "and kernel + output - 1 at most the map's %td x %td", (long long)kernel[0], (long long)kernel[1],
                             (long long)output[0], (long long)output[1], x->shape[2], x->shape[3]);
     if (samples->rank != 3 || samples->shape[0] != x->shape[0] || samples->shape[1] != x->shape[1] || samples->shape[2] != 2)
         return fnn_fail(call, FNN_VALUE_ERROR, "samples has shape %s, but must be (%td, %td, 2)", fnn_shape_text(samples),

@@ -24,7 +24,8 @@ static int check(fnn_call *call, const fnn_tensor *x, const fnn_tensor *grid) {
         return fnn_fail(call, FNN_VALUE_ERROR, "x has shape %s, but must be (N, C, H, W) with at least one pixel",
                         fnn_shape_text(x));
     if (grid->rank != 4 || grid->shape[0] != x->shape[0] || grid->shape[3] != 2)
-        return fnn_fail(call, FNN_VALUE_ERROR, "grid has shape %s, but must be (%td, OH, OW, 2)", fnn_shape_text(grid), x->shape[0]);
+        return fnn_fail(call, FNN_VALUE_ERROR, "grid has shape %s, but must be (%td, OH, OW, 2)", fnn_shape_text(grid),
+                        x->shape[0]);
     const int64_t *i = call->attr.i;
     if (i[0] < FNN_GRID_BILINEAR || i[0] > FNN_GRID_BICUBIC || i[1] < FNN_GRID_ZEROS || i[1] > FNN_GRID_REFLECTION)
         return fnn_fail(call, FNN_VALUE_ERROR, "mode is %lld and padding %lld, but both must be 0, 1 or 2", (long long)i[0],

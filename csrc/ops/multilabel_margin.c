@@ -47,8 +47,9 @@ static int make_plan(fnn_call *call, plan *p, const fnn_tensor *x, const fnn_ten
     for (ptrdiff_t i = 0; i < order.size; i++) {
         if (p->label[i] >= -1 && p->label[i] < p->n) continue;
         if (target->rank == 2) snprintf(where, sizeof where, "%td, ", i / p->n);
-        return fnn_fail(call, FNN_INDEX_ERROR, "target[%s%td] is %lld, but must be a class between 0 and %td, or -1 behind the last",
-                        where, i % p->n, (long long)p->label[i], p->n - 1);
+        return fnn_fail(call, FNN_INDEX_ERROR,
+                        "target[%s%td] is %lld, but must be a class between 0 and %td, or -1 behind the last", where,
+                        i % p->n, (long long)p->label[i], p->n - 1);
     }
     p->x = fnn_stage_input(x, at);
     return FNN_OK;
