@@ -227,6 +227,19 @@ enum { FNN_WINOGRAD_OUTPUTS = 4, FNN_WINOGRAD_PATCH = 6, FNN_WINOGRAD_PLANES = 3
 /* What a recurrent layer's step computes. */
 typedef enum { FNN_RNN_TANH, FNN_RNN_RELU, FNN_LSTM, FNN_GRU } fnn_recurrent_mode;
 
+/* One sequence of connectionist temporal classification. Steps between elements are counted in elements. */
+typedef struct {
+    ptrdiff_t steps, states;           /* its own: outputs, and 2 labels + 1 */
+    ptrdiff_t all_steps, classes;
+    const int64_t *label;              /* of each state */
+    const void *log_probs;             /* (all_steps, classes) */
+    ptrdiff_t step, class_step;
+    ptrdiff_t alpha_step, alpha_state; /* of log_alpha */
+    ptrdiff_t dx_step, dx_class;       /* of the gradient */
+    double divisor;                    /* of its loss */
+    int zero_infinity;                 /* an impossible target counts as nothing */
+} fnn_ctc;
+
 /* One pooling window along one axis. Its input positions are first, first + step, ... (count of them, those inside the map). */
 typedef struct {
     ptrdiff_t first, count;
@@ -264,6 +277,23 @@ typedef struct {
     ptrdiff_t divisor;              /* of averages: the caller's, or 0: the extents' product */
     int stream;
 } fnn_pool_gather;
+
+/* A plane pooled over windows at random steps. */
+typedef struct {
+    ptrdiff_t rows, columns;             /* windows */
+    ptrdiff_t kernel[2], width;          /* of a window; of the plane */
+    ptrdiff_t x_row, x_column, y_row, y_column, index_row, index_column; /* elements from one to the next */
+} fnn_fractional;
+
+/* An image seen through a grid of places: how pixels are mixed, and what lies outside. */
+typedef enum { FNN_GRID_BILINEAR, FNN_GRID_NEAREST, FNN_GRID_BICUBIC } fnn_grid_mode;
+typedef enum { FNN_GRID_ZEROS, FNN_GRID_BORDER, FNN_GRID_REFLECTION } fnn_grid_padding;
+typedef struct {
+    ptrdiff_t h, w, channels;
+    int mode, padding;
+    int align_corners; /* -1 and 1 are the middles of the outermost pixels, else their outer edges */
+} fnn_grid;
+
 /* Results from this size on are written past the caches. Measured on a Xeon with 2 MB of L2 a core, nanoseconds a line for writing
  * and reading again, ordinary and streaming stores: 8 MB 7.1 and 12.1, 16 MB 13.8 and 12.4, 32 MB 25.8 and 13.8. */
 enum { FNN_STREAM_BYTES = 16 << 20 };

@@ -4,13 +4,18 @@ from .ops.activation import *
 from .ops.arrange import *
 from .ops.attention import *
 from .ops.augment import *
+from .ops.bilinear import *
 from .ops.conv import *
 from .ops.conv_transpose import *
+from .ops.ctc_loss import *
 from .ops.distance import *
 from .ops.dropout import *
 from .ops.einsum import *
 from .ops.elementary import *
 from .ops.embedding import *
+from .ops.embedding_bag import *
+from .ops.fractional_pool import *
+from .ops.grid_sample import *
 from .ops.index import *
 from .ops.linear import *
 from .ops.loss import *
@@ -19,6 +24,7 @@ from .ops.local_response import *
 from .ops.lp_pool import *
 from .ops.math import *
 from .ops.norm import *
+from .ops.one_hot import *
 from .ops.penalty import *
 from .ops.pool import *
 from .ops.pool1d import *

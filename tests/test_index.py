@@ -97,3 +97,26 @@ def test_errors_come_before_anything_is_written():
         launch.index_add(fastnn.tensor([0]), fastnn.ones(1, 3), axis=0)
     with pytest.raises(ValueError, match="need"):
         launch.index_add(fastnn.tensor([0]), fastnn.ones(2, 3), axis=0, out=y)
+
+
+def test_one_hot_without_a_number_takes_the_greatest():
+    assert fastnn.one_hot([2, 0]).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert fastnn.one_hot(0).tolist() == [1]
+
+
+@pytest.mark.parametrize("x, classes, error, message", [
+    ([0, 3], 3, IndexError, "index holds 3, but classes must lie between 0 and 2"),
+    ([0, -1], 3, IndexError, "index holds -1"), ([-2], -1, IndexError, "index holds -2"),
+    ([0.0], 3, TypeError, "one_hot: x has dtype float"), ([0], 0, ValueError, "num_classes is 0"),
+    (np.zeros((0, 2), int), -1, ValueError, r"num_classes must be given, as x of shape \(0, 2\)")])
+def test_errors_of_one_hot(x, classes, error, message):
+    with pytest.raises(error, match=message):
+        fastnn.one_hot(x, classes)
+
+
+def test_one_hot_in_a_captured_step():
+    program = fastnn.capture(lambda labels: fastnn.one_hot(labels, 4))
+    for labels in ([0, 1, 2], [3, 3, 0], [1, 0, 2], [2, 2, 2]):
+        assert program(fastnn.tensor(labels)).tolist() == np.eye(4)[labels].tolist()
+    with pytest.raises(IndexError, match="index holds 9"):
+        program(fastnn.tensor([1, 9, 0]))

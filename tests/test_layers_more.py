@@ -84,8 +84,18 @@ def test_captured_resampling_and_padding():
     (lambda: nn.DropConnect(nn.Linear(2, 3), 1.5), "p is 1.5"),
     (lambda: nn.ReflectionPad1d(5)(fastnn.ones(1, 1, 5)), "at most 4 on a side"),
     (lambda: fastnn.interpolate(fastnn.ones(1, 1, 4, 4), 8, mode="linear"), "mode is 'linear'"),
+    (lambda: fastnn.interpolate(fastnn.ones(1, 1, 4, 4), 2, mode="area", antialias=True), "antialias goes with mode 'bilinear'"),
     (lambda: fastnn.max_unpool2d(fastnn.ones(1, 1, 2, 2), fastnn.full((1, 1, 2, 2), 16, "int64"), 2),
      r"indices\[0, 0, 0, 0\] is 16, but must be 0 to 15")])
 def test_wrong_arguments_say_what_is_allowed(make, message):
     with pytest.raises((ValueError, IndexError), match=message):
         make()
+
+
+@pytest.mark.parametrize("x1, x2, message", [((2, 3), (2, 5), r"x2 \(2, 5\)"), ((2, 3), (4, 4), r"x2 \(4, 4\)"),
+                                             ((), (4,), r"x1 \(\)")])
+def test_errors_of_bilinear(x1, x2, message):
+    with pytest.raises(ValueError, match=message):
+        nn.Bilinear(3, 4, 5)(fastnn.zeros(*x1), fastnn.zeros(*x2))
+    with pytest.raises(ValueError, match="Bilinear: out_features is 0"):
+        nn.Bilinear(3, 4, 0)

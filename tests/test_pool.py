@@ -6,7 +6,7 @@ import pytest
 import fastnn
 from fastnn import _core, nn
 from fastnn._core import launch
-from fastnn.ops import pool
+from fastnn.ops import fractional_pool, pool
 from fastnn.testing.checks import forced_threads
 
 
@@ -211,3 +211,43 @@ def test_layers_call_their_functions():
         assert type(layer).__name__ in repr(layer)
     assert repr(nn.MaxPool2d(2)) == "MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)"
     assert len(nn.MaxPool2d(2, return_indices=True)(x)) == 2
+
+
+def test_fractional_windows_share_out_the_map():
+    """Steps of two sizes, the first window at the start and the last at the end, anew in every call."""
+    x = fastnn.tensor(np.arange(40.0).reshape(1, 1, 1, 40))
+    fastnn.manual_seed(3)
+    seen = set()
+    for _ in range(20):
+        y, indices = fractional_pool.fractional_max_pool2d(x, (1, 2), (1, 25), return_indices=True)
+        places = indices.numpy().ravel()
+        assert places[0] == 1 and places[-1] == 39 and set(np.diff(places)) == {1, 2}
+        np.testing.assert_array_equal(y.numpy().ravel(), places)
+        seen.add(places.tobytes())
+    assert len(seen) > 5  # of twelve that there are: a step of 19 / 12 begins anywhere in the cycle
+
+
+def test_a_captured_fractional_pool_draws_like_an_eager_one():
+    layer = nn.FractionalMaxPool2d(2, output_ratio=0.7)
+    program, draws = fastnn.capture(layer), []
+    x = fastnn.tensor(np.random.default_rng(0).standard_normal((2, 5, 20, 20)).astype(np.float32))
+    for call in (layer, program):
+        fastnn.manual_seed(4)
+        draws.append([call(x).numpy().tobytes() for _ in range(4)])
+    assert draws[0] == draws[1] and len(set(draws[0])) == 4
+
+
+@pytest.mark.parametrize("options, message", [
+    ({}, "exactly one of output_size and output_ratio"), ({"output_size": 2, "output_ratio": 0.5}, "exactly one of"),
+    ({"output_ratio": 1.5}, "output_ratio is 1.5, but must be one number or two between 0 and 1"),
+    ({"output_ratio": (0.5, 0.5, 0.5)}, "one number or two"), ({"output_size": 0}, "output_size is 0"),
+    ({"output_size": 5}, r"kernel \+ output - 1 at most the map's 5 x 6"), ({"output_ratio": 0.01}, "at least 1"),
+    ({"output_size": 2, "_random_samples": np.ones((2, 3, 2))}, r"samples\[0, 0, 0\] is not at least 0 and below 1"),
+    ({"output_size": 2, "_random_samples": np.full((2, 3, 2), np.nan)}, "is not at least 0"),
+    ({"output_size": 2, "_random_samples": np.zeros((2, 2, 2))}, r"samples has shape \(2, 2, 2\), but must be \(2, 3, 2\)")])
+def test_errors_of_fractional_pooling(options, message):
+    with pytest.raises(ValueError, match=message):
+        fractional_pool.fractional_max_pool2d(fastnn.zeros(2, 3, 5, 6), 2, **options)
+    if "_random_samples" not in options and set(options) != {"output_size"}:
+        with pytest.raises(ValueError, match="FractionalMaxPool2d|fractional_max_pool2d"):
+            nn.FractionalMaxPool2d(2, **options)(fastnn.zeros(2, 3, 5, 6))

@@ -89,6 +89,11 @@ REDUCE(min, min_of, min_lanes, (real)INFINITY)
 #undef AT_ROW
 #undef AT_ROW_TAIL
 
+/* y: 1, the sum of x (n) over divisor */
+static void divided_sum_kernel(ptrdiff_t n, const void *x, double divisor, void *y) {
+    *(real *)y = sum_row(n, x) / (real)divisor;
+}
+
 /* index: (rows) first + the position of the first element equal to m (rows), or of the first NaN; rows without one keep
  * theirs; x: (rows, n), rows `stride` apart */
 static void find_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, ptrdiff_t stride, const void *m_,

@@ -271,6 +271,10 @@ static int check_indices(fnn_call *call, const fnn_tensor *index, ptrdiff_t exte
 
 /* Moves one position's elements: y[j] = x[i] or y[i] += x[j], i being the j-th index. */
 static void move_row(const gather_plan *p, char *const *at) {
+    if (p->K && p->step[2] == 1) {
+        p->K->scatter_add(p->count, (const int64_t *)at[2], at[1], p->step[1], at[0], p->step[0]);
+        return;
+    }
     for (ptrdiff_t j = 0; j < p->count; j++) {
         int64_t i = ((const int64_t *)at[2])[j * p->step[2]];
         char *to = at[0] + (p->whole == 0 ? i : j) * p->step[0] * (ptrdiff_t)p->size;

@@ -6,20 +6,25 @@ from .activation import (Activation, CELU, ELU, GELU, GLU, Gaussian, Hardshrink,
                         Sign, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Step, Tanh, Tanhshrink, Threshold)
 from .attention import MultiheadAttention
 from .batch_statistics import recompute_batch_norm
+from .bilinear import Bilinear
 from .container import Concat, ModuleDict, ModuleList, Residual, Sequential
 from .conv import Conv1d, Conv2d, LazyConv1d, LazyConv2d
 from .conv_transpose import ConvTranspose1d, ConvTranspose2d, LazyConvTranspose1d, LazyConvTranspose2d
+from .ctc_loss import CTCLoss
 from .distance import (CosineEmbeddingLoss, CosineSimilarity, PairwiseDistance, TripletMarginLoss,
                        TripletMarginWithDistanceLoss)
 from .dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, FeatureAlphaDropout, GaussianNoise
 from .embedding import Embedding, LearnedPositionalEncoding, SinusoidalPositionalEncoding
+from .embedding_bag import EmbeddingBag
+from .fractional_pool import FractionalMaxPool2d
 from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
 from .local import Fold, LocallyConnected1d, LocallyConnected2d, Unfold
 from .loss import (BCEWithLogitsLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLoss, L1Loss, MSELoss, NLLLoss,
                    PoissonNLLLoss, SmoothL1Loss)
 from .lp_pool import LPPool1d, LPPool2d
 from .margin_loss import (BCELoss, FocalLoss, HingeEmbeddingLoss, HingeLoss, KLDivLoss, MarginRankingLoss,
-                          MultiLabelSoftMarginLoss, MultiMarginLoss, PerceptronLoss, SigmoidFocalLoss, SoftMarginLoss)
+                          MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss, PerceptronLoss,
+                          SigmoidFocalLoss, SoftMarginLoss)
 from .module import Module, Parameter
 from .norm import (BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LazyBatchNorm1d,
                    LazyBatchNorm2d, LazyInstanceNorm1d, LazyInstanceNorm2d, LocalResponseNorm, RMSNorm)

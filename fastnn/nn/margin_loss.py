@@ -136,6 +136,23 @@ class MultiMarginLoss(_Loss):
                                              reduction=self.reduction)
 
 
+class MultiLabelMarginLoss(_Loss):
+    """The hinge loss of several labels: (N, C) with labels (N, C), ended by -1; see
+    `fastnn.functional.multilabel_margin_loss`.
+
+    Parameters
+    ----------
+    reduction : str
+        "mean", "sum" or "none".
+    """
+
+    def __init__(self, reduction: str = "mean"):
+        super().__init__(reduction)
+
+    def forward(self, x: Tensor, target: Any) -> Tensor:
+        return margin_loss.multilabel_margin_loss(x, target, reduction=self.reduction)
+
+
 class MultiLabelSoftMarginLoss(_Loss):
     """Binary cross-entropy of outputs with any number of labels: (N, C); see
     `fastnn.functional.multilabel_soft_margin_loss`.

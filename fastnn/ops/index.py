@@ -23,11 +23,11 @@ def _zeros(shape: tuple[int, ...], dtype: Any) -> Tensor:
     return result
 
 
-def _as_index(name: str, index: Any) -> Tensor:
+def _as_index(name: str, index: Any, argument: str = "index") -> Tensor:
     """`index` as an int64 tensor."""
     index = as_tensor(index)
     if index.dtype.is_floating or index.dtype.name == "bool":
-        raise TypeError(f"{name}: index has dtype {index.dtype}, but must hold integers")
+        raise TypeError(f"{name}: {argument} has dtype {index.dtype}, but must hold integers")
     return as_tensor(index, "int64")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
-from .._core import launch
+from .._core import launch, record
 from ..checks import real
 from .activation import relu
 from .create import as_tensor, int64
-from .index import gather
+from .index import _as_index, gather
 from .loss import _check_same_shape, _constant_argument, _reduction, binary_cross_entropy_with_logits
 from .math import mul, neg, square, sub
 from .reduce import mean, sum
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 __all__ = ["hinge_embedding_loss", "hinge_loss", "margin_ranking_loss", "multi_margin_loss",
-           "multilabel_soft_margin_loss", "perceptron_loss", "soft_margin_loss"]
+           "multilabel_margin_loss", "multilabel_soft_margin_loss", "perceptron_loss", "soft_margin_loss"]
 
 
 def _reduced(name: str, loss: Tensor, reduction: str, weight: Tensor | None = None) -> Tensor:
@@ -253,3 +253,38 @@ def multilabel_soft_margin_loss(x: Tensor, target: Any, weight: Any = None, redu
     name = "multilabel_soft_margin_loss"
     _reduction(name, reduction)
     return _reduced(name, mean(binary_cross_entropy_with_logits(x, target, weight, "none"), -1), reduction)
+
+
+def multilabel_margin_loss(x: Tensor, target: Any, reduction: str = "mean") -> Tensor:
+    """The hinge loss of several labels: the sum over labels k and classes i that are none of max(0, 1 - x_k + x_i), over C.
+
+    Parameters
+    ----------
+    x : Tensor
+        Scores, (N, C) or (C,).
+    target : Tensor or array_like
+        Integers of x's shape: a row's labels 0 ... C - 1, then -1; what is behind the first -1 does not count. A label
+        named twice counts twice.
+    reduction : str
+        "mean" (over N), "sum" or "none".
+
+    Returns
+    -------
+    Tensor
+        0-d, or (N,) with reduction "none" of (N, C).
+
+    Raises
+    ------
+    IndexError
+        If a label is neither a class nor -1; it is named with its place.
+    ValueError
+        If shapes differ.
+    """
+    name = "multilabel_margin_loss"
+    target, code = _as_index(name, target, "target"), _reduction(name, reduction)
+    loss = launch.multilabel_margin_forward(x, target, reduction=code)
+    return record(_multilabel_margin_backward, (x,), loss, (x, target), code)
+
+
+def _multilabel_margin_backward(node, dloss):
+    return launch.multilabel_margin_backward(dloss, *node.saved, reduction=node.context)

@@ -94,12 +94,28 @@ def _cubic(n: int, out: int, ratio: float, align_corners: bool) -> Table:
     return np.clip(first[:, None] + np.arange(-1, 3), 0, n - 1), np.where(distance <= 1, near, far)
 
 
+def _smoothed(n: int, out: int, ratio: float, align_corners: bool, mode: str) -> Table:
+    """The kernel as wide as the step between results, where that is over 1: a triangle, or Keys's with a = -1/2."""
+    step = (n - 1) / max(out - 1, 1) * (out > 1) if align_corners else ratio
+    stretch, radius = max(step, 1.0), 1 if mode == "bilinear" else 2
+    centre = step * (np.arange(out) + 0.5)
+    first = np.maximum((centre - radius * stretch + 0.5).astype(np.int64), 0)
+    end = np.minimum((centre + radius * stretch + 0.5).astype(np.int64), n)
+    index = first[:, None] + np.arange((end - first).max())
+    d, a = np.abs((index - centre[:, None] + 0.5) / stretch), -0.5
+    weight = np.maximum(1 - d, 0) if mode == "bilinear" else np.select(
+        [d < 1, d < 2], [((a + 2) * d - (a + 3)) * d**2 + 1, (((d - 5) * d + 8) * d - 4) * a])
+    is_inside = index < end[:, None]
+    weight = np.where(is_inside, weight, 0)
+    return np.where(is_inside, index, -1), weight / weight.sum(1, keepdims=True)
+
+
 INTERPOLATION_MODES = {"nearest": 2, "nearest-exact": 2, "linear": 1, "bilinear": 2, "bicubic": 2, "area": 2}
 
 
 def interpolate(x: Tensor, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None,
                 mode: str = "nearest", align_corners: bool | None = None,
-                recompute_scale_factor: bool | None = None) -> Tensor:
+                recompute_scale_factor: bool | None = None, antialias: bool = False) -> Tensor:
     """Makes sequences or maps of another size.
 
     Parameters
@@ -116,6 +132,9 @@ def interpolate(x: Tensor, size: int | Sequence[int] | None = None, scale_factor
         For linear and cubic modes: whether corner elements, rather than the corners of corner elements, coincide.
     recompute_scale_factor : bool, optional
         Whether positions follow the sizes rather than `scale_factor`.
+    antialias : bool
+        For "bilinear" and "bicubic": whether the kernel is widened to the step between results where these are fewer,
+        so that every element counts (with "bicubic" its a is then -1/2, as in PyTorch and Pillow).
 
     Returns
     -------
@@ -141,12 +160,15 @@ def interpolate(x: Tensor, size: int | Sequence[int] | None = None, scale_factor
     check_extents("interpolate", size, scale_factor)
     if align_corners is not None and not smooth:
         raise ValueError(f"interpolate: align_corners is {align_corners}, which mode {mode!r} has no use for")
+    if antialias and mode not in ("bilinear", "bicubic"):
+        raise ValueError(f"interpolate: antialias goes with mode 'bilinear' or 'bicubic', not {mode!r}")
     extents, ratios = _extents(x.shape[2:], size, scale_factor, recompute_scale_factor)
     maps = unsqueeze(x, 2) if axes == 1 else x
     if mode == "area":
         y = adaptive_avg_pool2d(maps, (1, *extents) if axes == 1 else extents)
     else:
-        rules = [_rule(mode, n, out, ratio, bool(align_corners)) for n, out, ratio in zip(x.shape[2:], extents, ratios)]
+        rules = [_rule(mode, n, out, ratio, bool(align_corners), bool(antialias))
+                 for n, out, ratio in zip(x.shape[2:], extents, ratios)]
         y = resample(maps, *([(_picked_rows, 1)] if axes == 1 else []), *rules)
     return reshape(y, (*y.shape[:2], y.shape[3])) if axes == 1 else y
 
@@ -167,7 +189,9 @@ def _picked_rows(n: int) -> Table:
     return _picked(np.arange(n))
 
 
-def _rule(mode: str, n: int, out: int, ratio: float, align_corners: bool) -> tuple:
+def _rule(mode: str, n: int, out: int, ratio: float, align_corners: bool, antialias: bool) -> tuple:
+    if antialias:
+        return _smoothed, n, out, ratio, align_corners, mode
     if mode.startswith("nearest"):
         return _nearest, n, out, ratio, 0.5 if mode == "nearest-exact" else 0.0
     return _cubic if mode == "bicubic" else _linear, n, out, ratio, align_corners

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ops import index
+from ..ops.one_hot import one_hot
 from .spec import OpSpec, Sample, register
 
 _SHAPES = ((5,), (4, 6), (40, 300), (2, 3, 5), (2, 7, 3, 4), (2, 3, 2, 3, 2))
@@ -57,3 +58,9 @@ def _put_reference(x, value, key):
 register(OpSpec("put", _put, _put_reference,
                 lambda rng: [Sample((s.inputs[0], rng.standard_normal(s.inputs[0][s.options["key"]].shape)), s.options)
                              for s in _take_cases(rng)], exact=True))
+
+
+register(OpSpec("one_hot", lambda x, classes: one_hot(x, classes), lambda x, classes: np.eye(classes, dtype=np.int64)[x],
+                lambda rng: [Sample((np.asarray(rng.integers(0, classes, shape)),), {"classes": classes})
+                             for shape, classes in (((), 3), ((7,), 1), ((4, 5), 6), ((2, 3, 4), 70), ((0, 2), 4),
+                                                    ((20000,), 9))], exact=True))

@@ -1,7 +1,10 @@
-"""OpSpecs of fastnn/ops/linear.py."""
+"""OpSpecs of fastnn/ops/linear.py and bilinear.py."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from ..ops.bilinear import bilinear
 from ..ops.linear import linear, matmul
 from .spec import OpSpec, Sample, register
 
@@ -44,3 +47,15 @@ register(OpSpec("matmul", matmul, lambda a, b: a @ b, _matmul_samples, gradients
                 bytes=lambda a, b: 4 * (_rows(a) * (a[-1] + b[-1]) + a[-1] * b[-1]),
                 benchmarks=lambda rng: [Sample((rng.standard_normal((n, n)), rng.standard_normal((n, n))))
                                         for n in (256, 512, 1024, 2048)]))
+
+
+def _bilinear_samples(rng):
+    for lead, n1, n2, outputs in (((4,), 3, 5, 2), ((2, 3), 1, 17, 9), ((), 4, 4, 3), ((0,), 2, 3, 4), ((70,), 33, 20, 5)):
+        for bias in (rng.standard_normal(outputs), None):
+            yield Sample((rng.standard_normal((*lead, n1)), rng.standard_normal((*lead, n2)),
+                          rng.standard_normal((outputs, n1, n2)), bias))
+
+
+register(OpSpec("bilinear", bilinear, lambda a, b, w, bias: np.einsum("...i,oij,...j->...o", a, w, b) +
+                (0 if bias is None else bias), lambda rng: list(_bilinear_samples(rng)), gradients=(0, 1, 2, 3),
+                tolerance=16))

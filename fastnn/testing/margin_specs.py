@@ -82,6 +82,27 @@ register(OpSpec("multi_margin_loss", lambda x, t, w, **o: margin_loss.multi_marg
                 _multi_margin, lambda rng: list(_labelled(rng)), gradients=(0,)))
 
 
+def _multilabel_margin(x, target, reduction):
+    rows, labels = np.atleast_2d(x), np.atleast_2d(target)
+    losses = np.zeros(len(rows))
+    for n, (row, named) in enumerate(zip(rows, labels)):
+        named = named[:np.argmax(named < 0)] if (named < 0).any() else named
+        others = np.setdiff1d(np.arange(len(row)), named)
+        losses[n] = np.maximum(0, 1 - row[named][:, None] + row[others]).sum() / len(row)
+    return _reduced(losses if x.ndim == 2 else losses[0], reduction, max(losses.size, 1))
+
+
+def _several_labels(rng):
+    for shape in ((4, 5), (6,), (3, 1), (120, 90), (2, 300)):
+        for reduction in ("mean", "sum", "none"):
+            x = rng.permutation(int(np.prod(shape))).reshape(shape) % 40 * 0.3  # differences stay off the margin
+            yield Sample((x, np.asarray(rng.integers(-1, shape[-1], shape))), {"reduction": reduction})
+
+
+register(OpSpec("multilabel_margin_loss", margin_loss.multilabel_margin_loss, _multilabel_margin,
+                lambda rng: list(_several_labels(rng)), gradients=(0,), tolerance=8))
+
+
 def _pairs(draw):
     """x of `draw`, targets between 0 and 1, some of them 0, and weights."""
     def samples(rng):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ops import lp_pool, pool
+from ..ops import fractional_pool, lp_pool, pool
 from .spec import OpSpec, Sample, register
 
 
@@ -146,3 +146,29 @@ register(OpSpec("lp_pool1d", lp_pool.lp_pool1d, lambda x, **options: _lp_referen
                 _positive(((2, 3, 17), {"norm_type": 2.0, "kernel_size": 3, "stride": 2}),
                           ((3, 9), {"norm_type": 3.0, "kernel_size": 2, "stride": 1})),
                 gradients=(0,), tolerance=16))
+
+
+def _starts(u, n, outputs, kernel):
+    a = (n - kernel) / max(outputs - 1, 1)
+    return [int((i + u) * a) - int(u * a) for i in range(outputs - 1)] + [n - kernel]
+
+
+def _fractional_reference(x, samples, kernel_size, output_size):
+    (kh, kw), (rows, columns) = _pair(kernel_size), _pair(output_size)
+    y = np.empty((*x.shape[:2], rows, columns))
+    for n, c in np.ndindex(*x.shape[:2]):
+        for i, h in enumerate(_starts(samples[n, c, 1], x.shape[2], rows, kh)):
+            for j, w in enumerate(_starts(samples[n, c, 0], x.shape[3], columns, kw)):
+                y[n, c, i, j] = x[n, c, h:h + kh, w:w + kw].max()
+    return y
+
+
+def _fractional_samples(rng):
+    for shape, kernel, size in (((2, 3, 7, 9), 2, (4, 5)), ((1, 20, 6, 6), (3, 1), (3, 6)), ((1, 2, 4, 4), 2, 1),
+                                ((0, 3, 5, 5), 2, 2), ((1, 1, 1, 1), 1, 1)):
+        yield Sample((_apart(rng, shape), rng.uniform(0, 1, (*shape[:2], 2))), {"kernel_size": kernel, "output_size": size})
+
+
+register(OpSpec("fractional_max_pool2d", lambda x, u, **options: fractional_pool.fractional_max_pool2d(
+    x, _random_samples=u, **options), _fractional_reference, lambda rng: list(_fractional_samples(rng)), gradients=(0,),
+    exact=True))

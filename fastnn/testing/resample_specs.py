@@ -27,11 +27,24 @@ def _nearest_matrix(n, out, shift=0.0):
     return np.eye(n)[np.minimum(((np.arange(out) + shift) * n / out).astype(int), n - 1)]
 
 
-def _interpolate(x, size, mode="nearest", align_corners=None):
+def _smoothed_matrix(n, out, align_corners, mode):
+    """The kernel stretched to the step, at every element's distance, its sum made 1."""
+    step = (n - 1) / (out - 1) if align_corners else n / out
+    d = np.abs(step * (np.arange(out)[:, None] + 0.5) - np.arange(n) - 0.5) / max(step, 1)
+    if mode == "bilinear":
+        weight = np.maximum(1 - d, 0)
+    else:
+        near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+        weight = np.where(d < 1, near, np.where(d < 2, far, 0))
+    return weight / weight.sum(1, keepdims=True)
+
+
+def _interpolate(x, size, mode="nearest", align_corners=None, antialias=False):
     sizes = size if isinstance(size, tuple) else (size,) * (x.ndim - 2)
     for axis, out in enumerate(sizes, 2):
         n = x.shape[axis]
-        matrix = (_linear_matrix(n, out, align_corners) if mode in ("linear", "bilinear") else
+        matrix = (_smoothed_matrix(n, out, align_corners, mode) if antialias else
+                  _linear_matrix(n, out, align_corners) if mode in ("linear", "bilinear") else
                   _nearest_matrix(n, out, 0.5 if mode == "nearest-exact" else 0.0))
         x = np.moveaxis(np.tensordot(matrix, x, (1, axis)), 0, axis)
     return x
@@ -43,6 +56,11 @@ register(OpSpec("interpolate", resample.interpolate, _interpolate, lambda rng: _
     ((2, 3, 4, 5), {"size": (7, 3), "mode": "bilinear", "align_corners": True}),
     ((2, 3, 5), {"size": 12, "mode": "linear"}),
     ((1, 2, 1, 1), {"size": (3, 2), "mode": "bilinear"})), gradients=(0,), tolerance=8.0))
+register(OpSpec("interpolate_antialias", resample.interpolate, _interpolate, lambda rng: _mode_samples(
+    rng, *((shape, {"size": size, "mode": mode, "antialias": True, "align_corners": corners})
+           for mode in ("bilinear", "bicubic") for corners in (False, True)
+           for shape, size in (((2, 3, 13, 9), (4, 7)), ((1, 17, 8, 30), (9, 4))))), gradients=(0,),
+    tolerance=32.0, peer="interpolate"))  # sums of up to 38 terms along each axis, whose weights are sums too
 
 
 def _nails(x, scale_factor=2):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 # The modules that hold the entries, by family.
-FAMILIES = ("activation", "arrange", "attention", "augment", "conv", "conv_transpose", "distance", "einsum", "elementary",
-            "embedding", "index", "linear", "loss", "margin", "math", "norm", "optim", "pool", "random", "recurrent", "reduce",
-            "resample", "shape", "softmax")
+FAMILIES = ("activation", "arrange", "attention", "augment", "conv", "conv_transpose", "ctc", "distance", "einsum",
+            "elementary", "embedding", "embedding_bag", "grid", "index", "linear", "loss", "margin", "math", "norm", "optim",
+            "pool", "random", "recurrent", "reduce", "resample", "shape", "softmax")
 
 _SPECS: dict[str, OpSpec] = {}
 

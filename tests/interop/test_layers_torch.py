@@ -126,6 +126,15 @@ def test_interpolate(mode, how, align_corners):
          lambda x: TF.interpolate(x, mode=mode, align_corners=align_corners, **how), shape)
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("how", [{"size": (7, 3)}, {"size": 1}, {"scale_factor": 2}, {"scale_factor": (0.3, 1.7)},
+                                 {"scale_factor": 0.37, "recompute_scale_factor": True}])
+def test_interpolation_without_aliases(mode, align_corners, how):
+    how = {"mode": mode, "align_corners": align_corners, "antialias": True, **how}
+    same(lambda x: F.interpolate(x, **how), lambda x: TF.interpolate(x, **how), (2, 3, 15, 16))
+
+
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
 @pytest.mark.parametrize("shape, padding", [((2, 3, 5), (2, 3)), ((3, 5), (4, 0)), ((2, 3, 5, 6), (2, 1, 0, 3)),
                                             ((2, 3, 5, 6), (-1, 2, 1, -2)),
@@ -191,3 +200,18 @@ def test_softmax_of_channels():
         same(nn.Softmax2d(), torch.nn.Softmax2d(), shape)
     with pytest.raises(ValueError, match="Softmax2d: x has shape"):
         nn.Softmax2d()(fastnn.zeros(2, 3))
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3), ()])
+def test_bilinear(shape):
+    arrays = (*shape, 5), (*shape, 3), (7, 5, 3)
+    same(F.bilinear, TF.bilinear, *arrays, (7,))
+    same(F.bilinear, TF.bilinear, *arrays)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3), (2, 3, 4)])
+def test_one_hot(shape):
+    labels = np.asarray(np.random.default_rng(0).integers(0, 6, shape))
+    for classes in (-1, 6, 9):
+        expected = TF.one_hot(torch.tensor(labels), classes)
+        np.testing.assert_array_equal(F.one_hot(labels, classes).numpy(), expected.numpy())

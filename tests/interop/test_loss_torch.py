@@ -137,6 +137,10 @@ def test_losses_of_margins(reduction):
             both(lambda t: fastnn.multi_margin_loss(t, labels, p, weight=w, **options),
                  lambda t: F.multi_margin_loss(t, torch.tensor(labels), p, **options,
                                                weight=None if w is None else torch.tensor(w)), [x], np.float64)
+    several = rng.integers(-1, 7, (6, 7))
+    for rows, scores in ((several, x), (several[1], x[1]), (np.zeros((6, 7), int), x)):
+        both(lambda t: fastnn.multilabel_margin_loss(t, rows, reduction),
+             lambda t: F.multilabel_margin_loss(t, torch.tensor(rows), reduction=reduction), [scores], np.float64)
     both(lambda t: fastnn.multi_margin_loss(t, labels[0], reduction=reduction),
          lambda t: F.multi_margin_loss(t, torch.tensor(labels[0]), reduction=reduction), [x[0]], np.float64)
 

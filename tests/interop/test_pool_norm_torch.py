@@ -7,7 +7,7 @@ import pytest
 
 import fastnn
 from fastnn import nn
-from fastnn.ops import norm, pool
+from fastnn.ops import fractional_pool, norm, pool
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -117,3 +117,17 @@ def test_batch_norm_layers(shape, affine, track, momentum):
         for name, value in theirs.state_dict().items():
             np.testing.assert_allclose(ours.state_dict()[name].numpy(), value.numpy(), rtol=1e-5, atol=1e-6,
                                        err_msg=name)
+
+
+@pytest.mark.parametrize("kernel, options", [
+    (2, {"output_size": (4, 3)}), ((3, 2), {"output_size": (2, 5)}), (2, {"output_ratio": (0.5, 0.7)}), (1, {"output_size": 1})])
+def test_fractional_max_pool2d(kernel, options):
+    samples = np.random.default_rng(1).uniform(0, 1, (2, 6, 2)).astype(np.float32)
+    for images in (slice(None), 0):
+        x = np.round(np.random.default_rng(0).standard_normal((2, 6, 9, 8)) * 4).astype(np.float32)[images]
+        u = samples[images] if images != 0 else samples[:1]
+        for indices in (False, True):
+            both(x, lambda t: fractional_pool.fractional_max_pool2d(t, kernel, **options, return_indices=indices,
+                                                                    _random_samples=u),
+                 lambda t: F.fractional_max_pool2d(t, kernel, **options, return_indices=indices,
+                                                   _random_samples=torch.tensor(u)))

@@ -1,0 +1,50 @@
+"""Products of two vectors through a matrix for each result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .linear import linear
+from .math import add, mul
+from .reduce import sum
+from .shape import reshape, unsqueeze
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["bilinear"]
+
+
+def bilinear(x1: Tensor, x2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y_o = x1^T W_o x2 + b_o.
+
+    Parameters
+    ----------
+    x1, x2 : Tensor
+        (..., I1) and (..., I2), alike but for the last axis.
+    weight : Tensor
+        W, (O, I1, I2).
+    bias : Tensor, optional
+        b, (O,).
+
+    Returns
+    -------
+    Tensor
+        (..., O).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+    """
+    if weight.ndim != 3 or not x1.ndim or x1.shape[:-1] != x2.shape[:-1] or not x2.ndim or \
+            (x1.shape[-1], x2.shape[-1]) != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ValueError(f"bilinear: x1 {x1.shape}, x2 {x2.shape}, weight {weight.shape} and bias "
+                         f"{None if bias is None else bias.shape} must be (..., I1), (..., I2), (O, I1, I2) and (O,)")
+    outputs, n1, n2 = weight.shape
+    # (rows, I2) (O I1, I2)^T: W_o x2 for all o in one product
+    rows = linear(reshape(x2, (-1, n2)), reshape(weight, (outputs * n1, n2)))
+    y = sum(mul(reshape(rows, (-1, outputs, n1)), unsqueeze(reshape(x1, (-1, n1)), 1)), -1)
+    if bias is not None:
+        y = add(y, bias)
+    return reshape(y, (*x1.shape[:-1], outputs))
