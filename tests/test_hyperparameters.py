@@ -21,9 +21,9 @@ NEEDED = {
 }
 MODULES = {"module": lambda: nn.Linear(3, 3), "encoder_layer": lambda: nn.TransformerEncoderLayer(8, 2, 8),
            "decoder_layer": lambda: nn.TransformerDecoderLayer(8, 2, 8)}
-# A size or a factor; a number of steps or two.
+# A size or a factor (a share); a number of steps or two.
 ONE_OF_TWO = {**dict.fromkeys(("Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d"), {"scale_factor": 1.5}),
-              "lr_scheduler.OneCycleLR": {"total_steps": 10}}
+              "lr_scheduler.OneCycleLR": {"total_steps": 10}, "FractionalMaxPool2d": {"output_ratio": 0.5}}
 WRONG = [-1, 0, -0.5, 1e300, math.nan, math.inf, "no such", None, True, 10**30, (1, 2, 3, 4, 5, 6, 7), object()]
 
 

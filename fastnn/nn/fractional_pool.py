@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..checks import pair
+from ..ops.create import as_tensor
 from ..ops.fractional_pool import check_fraction, fractional_max_pool2d
 from ..tensor import Tensor
 from .module import Module
@@ -35,7 +36,18 @@ class FractionalMaxPool2d(Module):
         super().__init__()
         self.kernel_size = pair("FractionalMaxPool2d", "kernel_size", kernel_size, 1)
         self.output_size, self.output_ratio = check_fraction("FractionalMaxPool2d", output_size, output_ratio)
-        self.return_indices, self._random_samples = bool(return_indices), _random_samples
+        self.return_indices = bool(return_indices)
+        self._random_samples = None if _random_samples is None else self._samples(_random_samples)
+
+    @staticmethod
+    def _samples(values: Any) -> Tensor:
+        try:
+            samples = as_tensor(values)
+        except (TypeError, ValueError):
+            samples = None
+        if samples is None or samples.ndim not in (2, 3) or samples.shape[-1] != 2:
+            raise ValueError(f"FractionalMaxPool2d: _random_samples is {values!r}, but must be numbers of shape (N, C, 2) or (C, 2)")
+        return samples
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return fractional_max_pool2d(x, self.kernel_size, self.output_size, self.output_ratio, self.return_indices,
