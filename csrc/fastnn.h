@@ -71,6 +71,7 @@ typedef struct fnn_call {
     int algorithm;                      /* of convolutions: likewise */
     int activation;                     /* an fnn_activation behind the result; programs set it (see fusion.c) */
     const struct fnn_call *follower;    /* an elementwise call to be run on out[0] part by part, see fnn_follow */
+    int passes;                         /* nobody else wants out[0]: it has no memory, see fnn_follow_part */
     char message[FNN_MESSAGE_SIZE];     /* why a status is not FNN_OK */
 } fnn_call;
 
@@ -101,6 +102,7 @@ typedef struct {
     double (*cost)(const fnn_call *call);                       /* predicted single-thread nanoseconds; NULL: from bytes */
     int (*run)(fnn_call *call);
     const char *(*algorithm)(const fnn_call *call);             /* which way run takes, for reports; NULL: "direct" */
+    int (*can_pass)(const fnn_call *call);                      /* whether run can do without memory for out[0]; NULL: no */
 } fnn_driver;
 
 enum { FNN_ELEMENTWISE = 1, FNN_RANDOM = 2 };
@@ -136,6 +138,8 @@ extern const fnn_driver fnn_elementwise;
  * when it is done. Both do nothing where nothing follows. */
 void fnn_follow(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n);
 void fnn_follow_all(const fnn_call *call);
+/* The same where nobody but those calls wants out[0] (call->passes): these elements of it are in the driver's scratch, at `part`. */
+void fnn_follow_part(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, void *part);
 
 /* launch.c: the one door. infer: checks what is common to all ops, then the op's own infer. run: workspace, denormals, driver. */
 void fnn_launch_init(void); /* once, at import */

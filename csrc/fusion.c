@@ -226,6 +226,26 @@ static int elementwise_behind(fnn_program *program, int r) {
     return fused;
 }
 
+/* A result that nobody wants but the calls behind its own, as gradients are that a step uses for its updates and forgets, never gets
+ * memory: its maker hands them one part after another from a small buffer. (VGG-16's first step at batch 4: 1,360 in place of
+ * 1,721 MB; a step of an MLP 784-256-10 at batch 4 takes 7 % longer without, on two Zen 3 cores; at batch 64 no difference.) */
+static int result_passed_on(fnn_program *program, int r) {
+    record *head = program->records[r];
+    const int s = head->operands[0].storage;
+    const fnn_driver *driver = fnn_ops[head->call.op].driver;
+    int members = 0;
+    if (!head->follower || !driver->can_pass || program->storages[s].kind != FNN_TEMPORARY || !driver->can_pass(&head->call)) return 0;
+    for (const record *q = head; q; q = q->follower) {
+        members += touches(q, s);
+        for (int k = 0; k < MAX_OPERANDS; k++)
+            if (q->operands[k].storage == s && !same_view(&q->operands[k], &head->operands[0])) return 0;
+    }
+    if (count_users(program, s) != members) return 0;
+    head->call.passes = 1;
+    program->storages[s].kind = FNN_PASSED;
+    return 1;
+}
+
 void fnn_fuse(fnn_program *program) {
     static int (*const rules[FNN_NUM_FUSIONS])(fnn_program *, int) = {
 #define FUSION(name) name,

@@ -218,9 +218,9 @@ static int lay_out(fnn_program *program) {
     program->eager_bytes = 0;
     for (int s = 0; s < program->num_storages; s++) {
         storage *t = &program->storages[s];
-        if (t->kind != FNN_TEMPORARY || t->first < 0) continue;
-        pieces[n++] = (piece){rounded(t->bytes ? t->bytes : 1), t->first, t->last, &t->offset};
+        if ((t->kind != FNN_TEMPORARY && t->kind != FNN_PASSED) || t->first < 0) continue;
         program->eager_bytes += t->bytes;
+        if (t->kind == FNN_TEMPORARY) pieces[n++] = (piece){rounded(t->bytes ? t->bytes : 1), t->first, t->last, &t->offset};
     }
     for (int r = 0; r < program->num_records; r++) {
         size_t bytes = workspace_bytes(program->records[r]);
@@ -298,7 +298,8 @@ void fnn_program_set_arena(fnn_program *program, char *arena) {
     for (int s = 0; s < program->num_storages; s++) {
         storage *t = &program->storages[s];
         if (t->kind == FNN_TEMPORARY) t->base = arena + t->offset;
-        if (t->kind == FNN_TEMPORARY || t->kind == FNN_FIXED) bind(program, s);
+        if (t->kind == FNN_PASSED) t->base = (char *)t;
+        if (t->kind != FNN_BOUND) bind(program, s);
     }
     for (int r = 0; r < program->num_records; r++) {
         record *current = program->records[r];

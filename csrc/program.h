@@ -8,6 +8,7 @@ typedef enum {
     FNN_BOUND,     /* an input or a returned output: its address is given before each replay */
     FNN_FIXED,     /* alive outside the step (parameters, gradients, statistics, constants): its address never changes */
     FNN_TEMPORARY, /* made and forgotten within the step: it lives in the arena */
+    FNN_PASSED,    /* made and used up within one record, part by part: it has no memory, and its address only tells it apart */
     FNN_UNDECIDED
 } fnn_storage_kind;
 

@@ -167,3 +167,54 @@ def test_a_chain_of_elementwise_calls_needs_one_buffer():
     planned, _ = program.prepared(x)
     assert planned.fusions()["elementwise_behind"] > 10
     assert planned.arena_bytes < 2 * x.nbytes
+
+
+def trained(model, optimizer, batches, sums=False):
+    """Losses (or sums of gradients) and weights of captured steps, and the program."""
+
+    def step(x):
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        result = model.weight.grad.sum() if sums else loss
+        optimizer.step()
+        optimizer.zero_grad()
+        return result
+
+    program = capture(step)
+    return [program(x).item() for x in batches], [p.detach().numpy().copy() for p in model.parameters()], program
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("inputs, outputs", [(5, 7), (300, 41), (1500, 30), (4100, 3)])
+def test_gradients_that_only_updates_want_have_no_memory(inputs, outputs, threads):
+    """Whole rows at a time, and parts of rows."""
+    rng = np.random.default_rng(inputs)
+    batches = [fastnn.tensor(rng.standard_normal((9, inputs)), dtype=fastnn.float32) for _ in range(5)]
+    for options in ({"lr": 1e-4, "momentum": 0.9}, {"lr": 1e-3}):
+        fastnn.manual_seed(0)
+        model = nn.Linear(inputs, outputs)
+        with forced_threads(threads):
+            losses, weights, program = trained(model, optim.SGD(model.parameters(), **options), batches)
+            assert "1 result_passed_on" in program.summary() and program.replays == 3
+        fastnn.manual_seed(0)
+        model = nn.Linear(inputs, outputs)
+        optimizer, expected = optim.SGD(model.parameters(), **options), []
+        for x in batches:
+            loss = (model(x) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            expected.append(loss.item())
+        assert losses == expected
+        for actual, wanted in zip(weights, model.parameters()):
+            np.testing.assert_array_equal(actual, wanted.detach().numpy())
+
+
+@pytest.mark.parametrize("rows, sums", [(9, True), (1100, False)])  # 1100: a sum in two blocks of k
+def test_gradients_that_others_want_or_that_need_several_blocks_keep_their_memory(rows, sums):
+    fastnn.manual_seed(0)
+    model = nn.Linear(40, 30)
+    x = fastnn.tensor(np.random.default_rng(1).standard_normal((rows, 40)), dtype=fastnn.float32)
+    results, _, program = trained(model, optim.SGD(model.parameters(), lr=0.01), [x] * 4, sums)
+    assert "result_passed_on" not in program.summary() and program.replays == 2
+    assert len(set(results)) == 4 and np.isfinite(results).all()

@@ -175,8 +175,13 @@ static void workspace(const fnn_call *call, fnn_workspace *ws) {
 
 /* ---- calls behind others ---- */
 
+/* Where element `begin` of t is: in `part` if t is the leader's result, which has no other memory. */
+static char *element_of(const fnn_tensor *t, ptrdiff_t begin, const fnn_call *leader, char *part) {
+    return leader && t->data == leader->out[0]->data ? part : fnn_at(t->data, begin, t->dtype);
+}
+
 /* Elements begin .. begin + n - 1 of a call whose operands are dense and alike, or one element. */
-static void run_range(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n) {
+static void run_range(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, const fnn_call *leader, char *part) {
     void *out[FNN_MAX_ARGS];
     const void *in[FNN_MAX_ARGS];
     ptrdiff_t step[FNN_MAX_ARGS];
@@ -184,16 +189,20 @@ static void run_range(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n) {
     const char *K = (const char *)fnn_kernels_of(real_dtype(call, inputs));
     void (*kernel) FNN_ELEMENTWISE_ARGS;
     memcpy(&kernel, K + fnn_ops[call->op].kernel, sizeof kernel);
-    for (int k = 0; call->out[k]; k++) out[k] = fnn_at(call->out[k]->data, begin, call->out[k]->dtype);
+    for (int k = 0; call->out[k]; k++) out[k] = element_of(call->out[k], begin, leader, part);
     for (int k = 0; k < inputs; k++) {
         step[k] = fnn_numel(call->in[k]) != 1;
-        in[k] = fnn_at(call->in[k]->data, step[k] * begin, call->in[k]->dtype);
+        in[k] = element_of(call->in[k], step[k] * begin, leader, part);
     }
     kernel(n, out, in, step, call->attr.f);
 }
 
 void fnn_follow(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n) {
-    for (const fnn_call *f = call->follower; f; f = f->follower) run_range(f, begin, n);
+    for (const fnn_call *f = call->follower; f; f = f->follower) run_range(f, begin, n, NULL, NULL);
+}
+
+void fnn_follow_part(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, void *part) {
+    for (const fnn_call *f = call->follower; f; f = f->follower) run_range(f, begin, n, call, part);
 }
 
 static void follow_chunk(void *context, ptrdiff_t chunk, void *scratch) {
@@ -234,7 +243,7 @@ static int is_dense(const fnn_call *call) {
 static void run_elements(const fnn_call *call, ptrdiff_t from, ptrdiff_t to, char *scratch) {
     plan p;
     if (is_dense(call)) {
-        run_range(call, from, to - from);
+        run_range(call, from, to - from, NULL, NULL);
         return;
     }
     make_plan(call, &p);
@@ -278,7 +287,7 @@ void fnn_elementwise_each(const fnn_call *calls, int count, double ns, ptrdiff_t
 /* The head of a chain is dense like what follows it. */
 static void lead_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const fnn_call *call = context;
-    run_range(call, chunk * CHUNK, fnn_min(CHUNK, fnn_numel(call->out[0]) - chunk * CHUNK));
+    run_range(call, chunk * CHUNK, fnn_min(CHUNK, fnn_numel(call->out[0]) - chunk * CHUNK), NULL, NULL);
     follow_chunk(context, chunk, scratch);
 }
 

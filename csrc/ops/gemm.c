@@ -30,6 +30,7 @@ enum {
     FEW_ROWS_DEPTH = 128,    /* ... and least K, or the sums across lanes do */
     FEW_COLUMNS = 8,         /* or most columns, where lanes of a tile would be idle, ... */
     FEW_COLUMNS_DEPTH = 32,
+    PASS_BYTES = 32 << 10,   /* of C that is handed on and forgotten: a first-level cache, so that it is always the same one */
     FEW_CHUNKS = 8,          /* enough for most machines: B is not packed twice for more */
     MAX_CHUNKS = 48
 };
@@ -73,6 +74,7 @@ typedef struct {
     ptrdiff_t depth;         /* of a k block */
     ptrdiff_t from, to;      /* of k, at present */
     ptrdiff_t near_rows;     /* of A at a time */
+    ptrdiff_t pass_cols;     /* of C at a time, where it is handed on; 0: it has its memory */
     packing packs_a, packs_b;
     char *shared_a, *shared_b;
 } plan;
@@ -152,6 +154,10 @@ static void make_plan(plan *p, const fnn_gemm *g) {
     ptrdiff_t fit = NEAR_BYTES / (p->size * p->depth) / p->K->tile_rows * p->K->tile_rows;
     p->near_rows = fnn_min(fnn_max(fit, p->K->tile_rows), fnn_ceil_div(p->rows, p->row_blocks));
     p->packs_b = choose_b(p);
+    if (!g->leader || !g->leader->passes) return;
+    const ptrdiff_t tile = p->K->tile_rows, row = PASS_BYTES / p->size / tile / p->K->tile_cols * p->K->tile_cols;
+    p->pass_cols = fnn_min(fnn_min(row, fnn_ceil_div(p->panels, p->col_blocks) * p->K->tile_cols), g->N);
+    p->near_rows = fnn_min(p->near_rows, fnn_max(PASS_BYTES / (p->pass_cols * p->size) / tile, 1) * tile);
 }
 
 static size_t copy_bytes(const plan *p, ptrdiff_t rows) { return (size_t)(rows * copied_row(p) * p->size); }
@@ -167,7 +173,7 @@ typedef struct {
     const char *a, *b;
     char *c;
     ptrdiff_t row, rows, col, cols; /* the block of C */
-    char *copy, *packed;            /* scratch */
+    char *copy, *packed, *passed;   /* scratch */
 } block;
 
 void fnn_gemm_seek(const fnn_gemm *g, ptrdiff_t index, ptrdiff_t *a, ptrdiff_t *b, ptrdiff_t *c) {
@@ -222,6 +228,13 @@ static void follow_rows(const plan *p, const block *w, ptrdiff_t row, ptrdiff_t 
         for (ptrdiff_t i = row; i < row + rows; i++) fnn_follow(g->leader, i * g->N + w->col, w->cols);
 }
 
+/* Rows x cols of C at (row, col) of the batch position, which only the calls that follow want, and none of its sums is open. */
+static void pass_on(const plan *p, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, char *c) {
+    const ptrdiff_t N = p->g->N, together = cols == N ? rows : 1;
+    for (ptrdiff_t i = 0; i < rows; i += together, c += together * cols * p->size)
+        fnn_follow_part(p->g->leader, (row + i) * N + col, together * cols, c);
+}
+
 /* The block's product over k in [k, k + depth). */
 static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth) {
     const fnn_gemm *g = p->g;
@@ -240,6 +253,17 @@ static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth
     view a = rows_of(p, w, k, depth);
     for (ptrdiff_t i = 0; i < w->rows; i += near, a.data += near * a.row * p->size) {
         ptrdiff_t n = fnn_min(near, w->rows - i), row = w->row + i;
+        for (ptrdiff_t j = 0, cols; j < w->cols && p->pass_cols; j += cols) {
+            cols = fnn_min(p->pass_cols, w->cols - j);
+            for (ptrdiff_t q = 0, n_q; q < cols; q += n_q) {
+                n_q = fnn_min(across, cols - q);
+                const ptrdiff_t at = p->packs_b == IN_PLACE ? j + q : (j + q) / wide * panel;
+                p->K->gemm_tile(n, n_q, 1, depth, a.data, NULL, a.row, a.col, b + at * p->size, NULL, b_row,
+                                w->passed + q * p->size, cols, 0);
+            }
+            pass_on(p, row, n, w->col + j, cols, w->passed);
+        }
+        if (p->pass_cols) continue;
         for (ptrdiff_t j = 0; j < w->cols; j += across) {
             ptrdiff_t cols = fnn_min(across, w->cols - j);
             p->K->gemm_tile(n, cols, 1, depth, a.data, NULL, a.row, a.col, b + j / wide * panel * p->size, NULL, b_row,
@@ -248,6 +272,16 @@ static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth
         }
         if (g->leader && k + depth >= g->K) follow_rows(p, w, row, n);
     }
+}
+
+/* In a chunk's scratch: a copy of A's rows, packed panels of B, then C where it is handed on. */
+static size_t packed_in_scratch(const plan *p) {
+    return p->packs_a == BY_CHUNK ? copy_bytes(p, fnn_ceil_div(p->rows, p->row_blocks)) : 0;
+}
+static size_t passed_at(const plan *p) {
+    const ptrdiff_t panel = p->K->tile_cols * p->size * p->depth;
+    const ptrdiff_t panels = p->packs_b == BY_CHUNK ? fnn_ceil_div(p->panels, p->col_blocks) : 0;
+    return packed_in_scratch(p) + (size_t)(panel * panels);
 }
 
 /* C block: rows x cols at (row, col) of one batch position. */
@@ -262,7 +296,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     w.col = (p->first + begin(p->panels, p->col_blocks, s)) * p->K->tile_cols;
     w.cols = fnn_min((p->first + begin(p->panels, p->col_blocks, s + 1)) * p->K->tile_cols, g->N) - w.col;
     w.copy = scratch;
-    w.packed = (char *)scratch + (p->packs_a == BY_CHUNK ? copy_bytes(p, fnn_ceil_div(p->rows, p->row_blocks)) : 0);
+    w.packed = (char *)scratch + packed_in_scratch(p);
+    w.passed = (char *)scratch + passed_at(p);
     ptrdiff_t k = p->from;
     do {
         ptrdiff_t depth = fnn_min(p->depth, p->to - k);
@@ -331,10 +366,9 @@ static void tiles_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     plan p;
     make_plan(&p, g);
     const ptrdiff_t panel = p.K->tile_cols * p.size * p.depth;
-    size_t scratch = p.packs_a == BY_CHUNK ? copy_bytes(&p, fnn_ceil_div(p.rows, p.row_blocks)) : 0;
+    const size_t scratch = passed_at(&p) + (size_t)(p.pass_cols * p.near_rows * p.size);
     if (p.packs_a == SHARED) ws->shared += copy_bytes(&p, p.rows);
     if (p.packs_b == SHARED) ws->shared += (size_t)(panel * p.panels);
-    if (p.packs_b == BY_CHUNK) scratch += (size_t)(panel * fnn_ceil_div(p.panels, p.col_blocks));
     if (ws->scratch < scratch) ws->scratch = scratch;
 }
 
@@ -469,6 +503,12 @@ static void dot_workspace(const fnn_gemm *g, fnn_workspace *ws) {
 }
 
 /* ---- the interface ---- */
+
+/* Sums are finished by one block of k, so that C need not be taken up again. */
+int fnn_gemm_can_pass(const fnn_gemm *g) {
+    return !uses_dot(g) && !fnn_gemm_amx_suits(g) && batches(g) == 1 && g->K > 0 &&
+           g->K * (ptrdiff_t)fnn_itemsize(g->dtype) <= DEPTH_BYTES;
+}
 
 const char *fnn_gemm_algorithm(const fnn_gemm *g) {
     return uses_dot(g) ? "inner products" : fnn_gemm_amx_suits(g) ? "bfloat16 parts" : "blocks";

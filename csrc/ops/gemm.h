@@ -30,6 +30,8 @@ typedef struct {
 
 /* The bytes fnn_gemm_run works in. */
 void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws);
+/* Whether fnn_gemm_run can do without memory for C, where only the leader's followers want it. */
+int fnn_gemm_can_pass(const fnn_gemm *g);
 /* How it is computed: "inner products", "bfloat16 parts" or "blocks". */
 const char *fnn_gemm_algorithm(const fnn_gemm *g);
 /* Predicted single-thread nanoseconds. */

@@ -53,16 +53,25 @@ static int run_of(fnn_call *call, setup_function *setup) {
     return FNN_OK;
 }
 
+static int can_pass(const fnn_call *call, setup_function *setup) {
+    task t = {.staging = {.call = NULL}};
+    setup(call, &t);
+    t.g.precision = call->precision;
+    return fnn_is_contiguous(call->out[0]) && fnn_gemm_can_pass(&t.g);
+}
+
 #define DRIVER(name)                                                                                                    \
     static double name##_cost(const fnn_call *call) { return cost_of(call, name##_setup); }                             \
     static void name##_workspace(const fnn_call *call, fnn_workspace *ws) { workspace_of(call, ws, name##_setup); }     \
     static int name##_run(fnn_call *call) { return run_of(call, name##_setup); }                                        \
     static const char *name##_algorithm(const fnn_call *call) { return algorithm_of(call, name##_setup); }              \
+    static int name##_can_pass(const fnn_call *call) { return can_pass(call, name##_setup); }                           \
     const fnn_driver fnn_linear_##name = {.infer = name##_infer,                                                        \
                                           .workspace = name##_workspace,                                                \
                                           .cost = name##_cost,                                                          \
                                           .run = name##_run,                                                            \
-                                          .algorithm = name##_algorithm};
+                                          .algorithm = name##_algorithm,                                                \
+                                          .can_pass = name##_can_pass};
 
 static int check_weight(fnn_call *call, const fnn_tensor *weight) {
     if (weight->rank == 2) return FNN_OK;
