@@ -234,7 +234,8 @@ typedef enum { FNN_RNN_TANH, FNN_RNN_RELU, FNN_LSTM, FNN_GRU } fnn_recurrent_mod
 /* One sequence of connectionist temporal classification. Steps between elements are counted in elements. */
 typedef struct {
     ptrdiff_t steps, states;           /* its own: outputs, and 2 labels + 1 */
-    ptrdiff_t all_steps, classes;
+    ptrdiff_t all_steps, all_states;   /* what log_alpha holds for it */
+    ptrdiff_t classes;
     const int64_t *label;              /* of each state */
     const void *log_probs;             /* (all_steps, classes) */
     ptrdiff_t step, class_step;

@@ -56,6 +56,21 @@ def test_a_class_that_cannot_be_has_no_gradient():
     assert np.isfinite(t.grad.numpy()).all() and t.grad.numpy()[1, 0, 1] == 0
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_states_that_are_no_sequences_own_have_probability_0(joined):
+    """Whatever was in that memory before: a result is all written."""
+    targets = np.array([1, 2, 3]) if joined else np.array([[1, 2, 0], [3, 0, 0]])
+    x = fastnn.tensor(np.full((4, 2, 5), -np.log(5)))
+    inputs = [x, fastnn.tensor(targets), fastnn.tensor(np.array([4, 2])), fastnn.tensor(np.array([2, 1]))]
+    junk = fastnn.full((4, 8 if joined else 14), np.nan, dtype="float64")
+    del junk  # its memory is the next to be taken
+    _, _, log_alpha = launch.ctc_loss_forward(*inputs, blank=0, reduction=0, zero_infinity=0)
+    log_alpha, width = log_alpha.numpy(), 5 if joined else 7  # states of the first sequence
+    own = np.zeros(log_alpha.shape, bool)
+    own[:, :5] = own[:2, width : width + 3] = True
+    assert (log_alpha[~own] == -np.inf).all() and np.isfinite(log_alpha[-1, 4])
+
+
 def test_nothing_to_lose():
     x, none = fastnn.zeros(3, 0, 4), np.zeros(0, int)
     assert np.isnan(F.ctc_loss(x, np.zeros((0, 2), int), none, none).item())

@@ -52,7 +52,13 @@ INLINE real ctc_emit(const fnn_ctc *q, const ctc_room *w, ptrdiff_t t, int back)
     return top;
 }
 
-/* nll, loss: 1; log_alpha: (steps, states), by the sequence's strides; room: 4 states + 2 */
+/* y = value for n elements */
+INLINE void ctc_fill(ptrdiff_t n, real value, real *y, ptrdiff_t step) {
+    for (ptrdiff_t i = 0; i < n; i++) y[i * step] = value;
+}
+
+/* nll, loss: 1; log_alpha: (all_steps, all_states), by the sequence's strides: those that are not its own have probability 0;
+ * room: 4 states + 2 */
 static void ctc_forward_kernel(const fnn_ctc *q, void *log_alpha, void *nll_, void *loss_, void *room) {
     const ctc_room w = ctc_begin(q, room, 0);
     const ptrdiff_t n = q->states;
@@ -63,18 +69,16 @@ static void ctc_forward_kernel(const fnn_ctc *q, void *log_alpha, void *nll_, vo
         scale += (double)ctc_emit(q, &w, t, 0);
         real *alpha = (real *)log_alpha + t * q->alpha_step;
         for (ptrdiff_t s = 0; s < n; s++) alpha[s * q->alpha_state] = w.before[s];
+        ctc_fill(q->all_states - n, -(real)INFINITY, alpha + n * q->alpha_state, q->alpha_state);
     }
+    for (ptrdiff_t t = q->steps; t < q->all_steps; t++)
+        ctc_fill(q->all_states, -(real)INFINITY, (real *)log_alpha + t * q->alpha_step, q->alpha_state);
     if (q->steps) { /* it ends in the last label or in the blank after it, in no third state */
         const real never = -(real)INFINITY;
         ctc_step(1, w.before + n - 1, &never, &last);
     }
     *nll = (real)-(scale + (double)last);
     *loss = q->zero_infinity && *nll == (real)INFINITY ? 0 : *nll / (real)q->divisor;
-}
-
-/* y = value for n elements */
-INLINE void ctc_fill(ptrdiff_t n, real value, real *y, ptrdiff_t step) {
-    for (ptrdiff_t i = 0; i < n; i++) y[i * step] = value;
 }
 
 /* The derivative in log_probs[t, c] is minus the probability that the alignment is at label c at step t: alpha, which ends with

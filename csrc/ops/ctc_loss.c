@@ -134,7 +134,9 @@ static void set_workspace(const arguments *a, fnn_workspace *ws) {
 static fnn_ctc sequence_of(const plan *p, ptrdiff_t n, char **scratch) {
     const fnn_tensor *x = p->a.log_probs;
     const extent *e = &p->extents[n];
-    fnn_ctc q = {.steps = e->steps, .states = 2 * e->labels + 1, .all_steps = x->shape[0], .classes = x->shape[2],
+    const ptrdiff_t labels = p->a.targets->rank == 1 ? e->labels : most_labels(p->a.targets); /* it has room for */
+    fnn_ctc q = {.steps = e->steps, .states = 2 * e->labels + 1,
+                 .all_steps = x->shape[0], .all_states = 2 * labels + 1, .classes = x->shape[2],
                  .log_probs = fnn_at(x->data, n * x->stride[1], x->dtype), .step = x->stride[0], .class_step = x->stride[2],
                  .alpha_step = p->log_alpha->stride[0], .alpha_state = p->log_alpha->stride[1],
                  .divisor = p->reduction == REDUCE_MEAN ? (double)fnn_max(e->labels, 1) : 1, .zero_infinity = p->zero_infinity};
@@ -191,7 +193,7 @@ static void run_forward(void *context, ptrdiff_t n, void *scratch) {
     p->K->ctc_forward(&q, alpha_of(p, n), fnn_at(p->nll->data, n * p->nll->stride[0], p->nll->dtype), to, at);
 }
 
-/* loss: () or (N); nll: (N); log_alpha: (T, states of all sequences), unwritten past a sequence's own steps and labels;
+/* loss: () or (N); nll: (N); log_alpha: (T, states of all sequences), -infinity past a sequence's own steps and labels;
  * log_probs: (T, N, C); targets: (N, S) or (all labels); input_lengths, target_lengths: (N) */
 static int forward_run(fnn_call *call) {
     plan p;
