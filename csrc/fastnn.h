@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum { FNN_MAX_RANK = 8, FNN_MAX_ARGS = 12, FNN_MAX_INTS = 24, FNN_MAX_FLOATS = 8, FNN_MESSAGE_SIZE = 512, FNN_MAX_THREADS = 1024 };
 
@@ -303,6 +304,17 @@ typedef struct {
  * and reading again, ordinary and streaming stores: 8 MB 7.1 and 12.1, 16 MB 13.8 and 12.4, 32 MB 25.8 and 13.8. */
 enum { FNN_STREAM_BYTES = 16 << 20 };
 
+enum { FNN_LINE = 64 }; /* bytes of a cache line */
+
+/* A block of a result on its way past the caches, and what is to come into them meanwhile (kernels/stream.h). */
+typedef struct {
+    char *to;
+    const char *from;
+    ptrdiff_t bytes, done; /* of the block, and how many have been moved: `to` + `done` starts a line */
+    int count;
+    const char *ahead[FNN_MAX_ARGS]; /* `count` arrays, of which as many bytes are fetched as are moved */
+} fnn_transfer;
+
 #define FNN_ELEMENTWISE_ARGS                                                                                            \
     (ptrdiff_t n, void *const *out, const void *const *in, const ptrdiff_t *step, const double *attr)
 
@@ -338,6 +350,13 @@ static inline ptrdiff_t fnn_round_up(ptrdiff_t a, ptrdiff_t b) { return fnn_ceil
 static inline ptrdiff_t fnn_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t fnn_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 /* Rounded up to whole cache lines: so that parts of a workspace which follow one another do not share one. */
+/* A transfer that fetches nothing, its first bytes moved as far as the next line. */
+static inline fnn_transfer fnn_transfer_of(void *to, const void *from, ptrdiff_t bytes) {
+    fnn_transfer t = {.to = to, .from = from, .bytes = bytes, .done = fnn_min((ptrdiff_t)(-(uintptr_t)to & (FNN_LINE - 1)), bytes)};
+    memcpy(to, from, (size_t)t.done);
+    return t;
+}
+
 static inline size_t fnn_whole_lines(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 /* The next `bytes` of a workspace, which moves on over them. */
 static inline void *fnn_take(char **workspace, size_t bytes) {

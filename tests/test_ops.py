@@ -5,7 +5,9 @@ import zlib
 import numpy as np
 import pytest
 
+import fastnn
 from fastnn import _core, testing
+from fastnn._core import launch
 
 SPECS = testing.specs()
 
@@ -67,3 +69,22 @@ def test_special_values(spec, isa):
     sample = next(iter(spec.samples(np.random.default_rng(0))))
     testing.check_special_values(spec, sample, "float32")
     testing.check_special_values(spec, sample, "float64")
+
+
+@pytest.mark.parametrize("n", [12, 1000, 1001, 5000])
+def test_large_results_have_the_bits_of_small_ones(n, isa):
+    """Past the caches or not: rows of 17 MB, the first and last of which are made by themselves too."""
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal(((17 << 18) // n + 1, n), dtype=np.float32) * 30
+    dy = rng.standard_normal(x.shape, dtype=np.float32)
+    x[3, 5], x[4], x[5, 1], x[6, 2] = np.nan, -np.inf, np.inf, -200
+    x[7, 1:] = np.linspace(-110, -80, n - 1)
+    for forward, backward in ((launch.softmax_forward, launch.softmax_backward),
+                              (launch.log_softmax_forward, launch.log_softmax_backward),
+                              (launch.relu_forward, launch.relu_backward)):
+        axis = {} if forward is launch.relu_forward else {"axis": 1}
+        for op, arrays in ((forward, [x]), (backward, [dy, forward(fastnn.tensor(x), **axis).numpy()])):
+            whole = op(*map(fastnn.tensor, arrays), **axis).numpy()
+            for part in (slice(0, 50), slice(-50, None)):
+                alone = op(*[fastnn.tensor(a[part]) for a in arrays], **axis).numpy()
+                np.testing.assert_array_equal(whole[part], alone, err_msg=op.name)

@@ -28,11 +28,11 @@ static void label_loss_kernel(ptrdiff_t rows, ptrdiff_t n, const void *logp_, co
     }
 }
 
-/* y = scale exp(x) */
+/* y = scale exp(x), x a log-probability */
 INLINE void scaled_exp(ptrdiff_t n, const real *x, real scale, real *y) {
     const vec factor = vec_set1(scale);
     for (ptrdiff_t i = 0; i < n; i += LANES)
-        store_lanes(y + i, vec_mul(factor, vec_exp(load_lanes(x + i, n - i))), n - i);
+        store_lanes(y + i, vec_mul(factor, vec_exp_down(load_lanes(x + i, n - i))), n - i);
 }
 
 /* y += scale weight; weight NULL: ones */
@@ -104,7 +104,7 @@ static void soft_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *d
         const vec sum = vec_set1(vec_sum(total)), g = vec_set1(dloss[r * step] * given(sample_weight, r));
         for (ptrdiff_t i = 0; i < n; i += LANES) {
             vec q = soft_target(target, weight, i, n - i, keep, share);
-            store_lanes(dx + i, vec_mul(g, vec_sub(vec_mul(vec_exp(load_lanes(logp + i, n - i)), sum), q)), n - i);
+            store_lanes(dx + i, vec_mul(g, vec_sub(vec_mul(vec_exp_down(load_lanes(logp + i, n - i)), sum), q)), n - i);
         }
     }
 }

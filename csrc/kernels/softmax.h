@@ -1,9 +1,33 @@
 /* softmax.h: softmax and its logarithm along dense rows, forward and backward. Every row is shifted by its maximum, so that no
  * exponential overflows; a row without a finite maximum gives NaN, as in PyTorch. */
 
-enum { SHORT_VECTORS = 4 /* a row of at most so many vectors stays in registers */ };
+enum {
+    SHORT_VECTORS = 4,                /* a row of at most so many vectors stays in registers */
+    STREAM_ROW = 16384 / sizeof(real) /* a longer one is not written past the caches: it is read twice, from the nearest of them */
+};
 
-/* exp(x - m) over n elements, kept in y unless y is NULL; returns the sum, four vectors in a tree, the trees in sequence. */
+/* Runs the statements for element i on, `lanes` of them at a time, over a row whose results go to y: up to where y is a multiple
+ * of a vector, whole vectors, the rest. An element does not depend on its place, so that no bit does on y. Meanwhile the same
+ * place of the next row of `ahead` and `beside` (or NULL) is fetched. */
+#define EACH_ALIGNED(y, ahead, beside, ...)                                                                             \
+    do {                                                                                                                \
+        for (ptrdiff_t i = 0, lanes; i < n; i += lanes) {                                                               \
+            const ptrdiff_t behind = (ptrdiff_t)((uintptr_t)((y) + i) % sizeof(vec) / sizeof(real));                    \
+            lanes = fnn_min(n - i, LANES - behind);                                                                     \
+            prefetch((ahead) + i + n);                                                                                  \
+            if (beside) prefetch((beside) + i + n);                                                                     \
+            __VA_ARGS__                                                                                                 \
+        }                                                                                                               \
+    } while (0)
+
+/* To a multiple of a vector, if the vector is whole. */
+INLINE void stream_lanes(real *y, vec v, ptrdiff_t lanes) {
+    if (lanes >= LANES) vec_stream(y, v);
+    else vec_store_n(y, v, lanes);
+}
+
+/* exp(x - m) over n elements, m their maximum, kept in y unless y is NULL; returns the sum, four vectors in a tree, the trees in
+ * sequence. */
 INLINE real exp_sum(ptrdiff_t n, const real *x, real m, real *y) {
     const vec shift = vec_set1(m);
     vec total = vec_zero();
@@ -13,7 +37,7 @@ INLINE real exp_sum(ptrdiff_t n, const real *x, real m, real *y) {
         for (int t = 0; t < 32 && i + 4 * LANES <= n; t++, i += 4 * LANES) {
             vec e[4];
             for (int k = 0; k < 4; k++) {
-                e[k] = vec_exp(vec_sub(vec_load(x + i + k * LANES), shift));
+                e[k] = vec_exp_down(vec_sub(vec_load(x + i + k * LANES), shift));
                 if (y) vec_store(y + i + k * LANES, e[k]);
             }
             part = vec_add(part, vec_add(vec_add(e[0], e[1]), vec_add(e[2], e[3])));
@@ -21,7 +45,7 @@ INLINE real exp_sum(ptrdiff_t n, const real *x, real m, real *y) {
         total = vec_add(total, part);
     }
     for (ptrdiff_t left; (left = n - i) > 0; i += LANES) {
-        vec e = vec_exp(vec_sub(load_lanes(x + i, left), shift));
+        vec e = vec_exp_down(vec_sub(load_lanes(x + i, left), shift));
         if (y) store_lanes(y + i, e, left);
         total = vec_add(total, left < LANES ? vec_select(mask_first(left), e, vec_zero()) : e);
     }
@@ -35,9 +59,17 @@ INLINE real log_of(real a) {
     return lanes[0];
 }
 
-INLINE void softmax_row(ptrdiff_t n, const real *x, real *y, int logarithm) {
-    const real m = max_row(n, x), sum = exp_sum(n, x, m, logarithm ? NULL : y);
+/* made: where exponentials are kept, y itself unless y is streamed. */
+INLINE void softmax_row(ptrdiff_t n, const real *x, real *y, real *made, int logarithm, int stream) {
+    const real m = max_row(n, x), sum = exp_sum(n, x, m, logarithm ? NULL : made);
     const vec shift = vec_set1(m), last = vec_set1(logarithm ? log_of(sum) : sum);
+    if (stream) {
+        EACH_ALIGNED(y, x, (const real *)NULL,
+                     vec v = logarithm ? vec_sub(vec_sub(load_lanes(x + i, lanes), shift), last)
+                                       : vec_div(load_lanes(made + i, lanes), last);
+                     stream_lanes(y + i, v, lanes););
+        return;
+    }
     for (ptrdiff_t i = 0; i < n; i += LANES) {
         ptrdiff_t left = n - i;
         vec v = logarithm ? vec_sub(vec_sub(load_lanes(x + i, left), shift), last)
@@ -56,7 +88,7 @@ INLINE real exp_short(int count, ptrdiff_t left, const real *x, vec *v, vec *e) 
     vec total = vec_zero();
     for (int k = 0; k < count; k++) {
         v[k] = vec_sub(v[k], shift);
-        e[k] = vec_exp(v[k]);
+        e[k] = vec_exp_down(v[k]);
         total = vec_add(total, e[k]);
     }
     return vec_sum(total);
@@ -101,7 +133,7 @@ INLINE void log_softmax_short(int count, ptrdiff_t rows, ptrdiff_t n, const real
     }
 }
 
-INLINE void softmax_all(ptrdiff_t rows, ptrdiff_t n, const real *x, real *y, int logarithm) {
+INLINE void softmax_all(ptrdiff_t rows, ptrdiff_t n, const real *x, real *y, int logarithm, int stream) {
 #define SHORT(count)                                                                                                    \
     case count:                                                                                                         \
         if (logarithm) log_softmax_short(count, rows, n, x, y);                                                         \
@@ -114,21 +146,28 @@ INLINE void softmax_all(ptrdiff_t rows, ptrdiff_t n, const real *x, real *y, int
         SHORT(4);
     }
 #undef SHORT
-    for (ptrdiff_t r = 0; r < rows; r++) softmax_row(n, x + r * n, y + r * n, logarithm);
+    real made[STREAM_ROW];
+    stream &= n <= STREAM_ROW;
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        if (stream) softmax_row(n, x + r * n, y + r * n, made, logarithm, 1);
+        else softmax_row(n, x + r * n, y + r * n, y + r * n, logarithm, 0);
+    }
+    if (stream) vec_stream_end();
 }
 
 /* y = exp(x) / sum of exp(x) along each row; x, y: (rows, n), may be the same memory */
-static void softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y) {
-    softmax_all(rows, n, x, y, 0);
+static void softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y, int stream) {
+    softmax_all(rows, n, x, y, 0, stream);
 }
 
 /* y = x - log(sum of exp(x)) along each row; x, y: (rows, n), may be the same memory */
-static void log_softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y) {
-    softmax_all(rows, n, x, y, 1);
+static void log_softmax_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y, int stream) {
+    softmax_all(rows, n, x, y, 1, stream);
 }
 
 /* y: (rows) logarithms of the sums of exp(x); x: (rows, n). A maximum of +-inf is the answer itself. */
-static void logsumexp_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, void *y_) {
+static void logsumexp_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, void *y_, int stream) {
+    (void)stream;
     for (ptrdiff_t r = 0; r < rows; r++) {
         const real *x = (const real *)x_ + r * n, m = max_row(n, x);
         ((real *)y_)[r] = m - m == 0 ? m + log_of(exp_sum(n, x, m, NULL)) : m;
@@ -154,27 +193,41 @@ INLINE real dot_row(ptrdiff_t n, const real *a, const real *b) {
 }
 
 /* dx = y (dy - sum of dy y along the row); all (rows, n); dx may be dy */
-static void softmax_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dy_, const void *y_, void *dx_) {
+static void softmax_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dy_, const void *y_, void *dx_, int stream) {
     for (ptrdiff_t r = 0; r < rows; r++) {
         const real *dy = (const real *)dy_ + r * n, *y = (const real *)y_ + r * n;
         real *dx = (real *)dx_ + r * n;
         const vec mean = vec_set1(dot_row(n, dy, y));
+        if (stream) {
+            EACH_ALIGNED(dx, dy, y,
+                         vec g = vec_sub(load_lanes(dy + i, lanes), mean);
+                         stream_lanes(dx + i, vec_mul(load_lanes(y + i, lanes), g), lanes););
+            continue;
+        }
         for (ptrdiff_t i = 0; i < n; i += LANES) {
             ptrdiff_t left = n - i;
             store_lanes(dx + i, vec_mul(load_lanes(y + i, left), vec_sub(load_lanes(dy + i, left), mean)), left);
         }
     }
+    if (stream) vec_stream_end();
 }
 
 /* dx = dy - exp(y) (sum of dy along the row); y: the logarithms; all (rows, n); dx may be dy */
-static void log_softmax_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dy_, const void *y_, void *dx_) {
+static void log_softmax_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dy_, const void *y_, void *dx_, int stream) {
     for (ptrdiff_t r = 0; r < rows; r++) {
         const real *dy = (const real *)dy_ + r * n, *y = (const real *)y_ + r * n;
         real *dx = (real *)dx_ + r * n;
         const vec sum = vec_set1(sum_row(n, dy));
+        if (stream) {
+            EACH_ALIGNED(dx, dy, y,
+                         vec p = vec_exp_down(load_lanes(y + i, lanes));
+                         stream_lanes(dx + i, vec_fnma(p, sum, load_lanes(dy + i, lanes)), lanes););
+            continue;
+        }
         for (ptrdiff_t i = 0; i < n; i += LANES) {
             ptrdiff_t left = n - i;
-            store_lanes(dx + i, vec_fnma(vec_exp(load_lanes(y + i, left)), sum, load_lanes(dy + i, left)), left);
+            store_lanes(dx + i, vec_fnma(vec_exp_down(load_lanes(y + i, left)), sum, load_lanes(dy + i, left)), left);
         }
     }
+    if (stream) vec_stream_end();
 }

@@ -56,6 +56,12 @@ static void convert(int to_dtype, void *to, ptrdiff_t to_step, int from_dtype, c
     }
 }
 
+/* Past the caches. */
+static void transfer(const fnn_kernels *K, ptrdiff_t bytes, void *to, const void *from) {
+    fnn_transfer t = fnn_transfer_of(to, from, bytes);
+    K->transfer(&t);
+}
+
 /* ---- copy ---- */
 
 typedef struct {
@@ -79,7 +85,7 @@ static void run_copy(void *context, ptrdiff_t chunk, void *scratch) {
     while (from < to) {
         ptrdiff_t n = fnn_min(nest->shape[last] - from % nest->shape[last], to - from);
         fnn_nest_seek(nest, from, at);
-        if (p->streamed) p->K->stream(n * (ptrdiff_t)nest->itemsize[0], at[0], at[1]);
+        if (p->streamed) transfer(p->K, n * (ptrdiff_t)nest->itemsize[0], at[0], at[1]);
         else convert(p->to, at[0], nest->stride[0][last], p->from, at[1], nest->stride[1][last], n);
         from += n;
     }
@@ -173,7 +179,7 @@ static void stream_value(const fill_plan *p, char *to, ptrdiff_t n) {
     char block[4096];
     ptrdiff_t size = (ptrdiff_t)p->nest.itemsize[0], many = (ptrdiff_t)sizeof block / size;
     convert(p->dtype, block, 1, FNN_FLOAT64, &p->value, 0, many);
-    for (ptrdiff_t i = 0; i < n; i += many) p->K->stream(fnn_min(many, n - i) * size, to + i * size, block);
+    for (ptrdiff_t i = 0; i < n; i += many) transfer(p->K, fnn_min(many, n - i) * size, to + i * size, block);
 }
 
 static void run_fill(void *context, ptrdiff_t chunk, void *scratch) {

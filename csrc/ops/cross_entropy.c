@@ -211,7 +211,7 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->rows - from), n = p->n;
     char *logp = at(p->logp, from * n, p->size);
     const void *samples = read_samples(p, &m, from, rows);
-    K->log_softmax_rows(rows, n, fnn_lines_read(&p->x, from, rows, m.x), logp);
+    K->log_softmax_rows(rows, n, fnn_lines_read(&p->x, from, rows, m.x), logp, 0);
     if (p->has_labels) {
         K->label_loss(rows, n, logp, p->label + from, p->weight, samples, p->smoothing, m.loss, m.applied);
     } else {

@@ -23,6 +23,7 @@ typedef struct {
     void (*kernel) FNN_ELEMENTWISE_ARGS;
     int inputs, outputs;
     int any_staged, any_streamed;
+    int num_ahead, ahead[FNN_MAX_ARGS]; /* operands that are read like a streamed result is written, and so fetched ahead */
     int slot[FNN_MAX_ARGS]; /* which input each operand after the outputs is */
     const void *scalar[FNN_MAX_ARGS];
     char staged[FNN_MAX_ARGS]; /* DIRECT, STRIDED or STREAMED */
@@ -74,6 +75,11 @@ static int is_streamed(const fnn_call *call, const fnn_nest *nest, int k, int in
     return 1;
 }
 
+/* Whether operand k lies in memory as the result does. */
+static int is_alike(const fnn_nest *nest, int k) {
+    return !memcmp(nest->stride[k], nest->stride[0], (size_t)nest->rank * sizeof nest->stride[k][0]);
+}
+
 static void make_plan(const fnn_call *call, plan *p) {
     const fnn_tensor *operand[FNN_MAX_ARGS];
     int inputs = count_inputs(call), operands = p->outputs = count_outputs(call);
@@ -89,7 +95,7 @@ static void make_plan(const fnn_call *call, plan *p) {
     p->attr = call->attr.f;
     p->K = fnn_kernels_of(real_dtype(call, inputs));
     memcpy(&p->kernel, (const char *)p->K + fnn_ops[call->op].kernel, sizeof p->kernel);
-    p->any_staged = p->any_streamed = 0;
+    p->any_staged = p->any_streamed = p->num_ahead = 0;
     for (int k = 0; k < operands; k++) {
         ptrdiff_t step = p->nest.stride[k][p->nest.rank - 1];
         int repeats = step == 0 && k >= p->outputs && inputs == 2; /* kernels of two inputs repeat an element themselves */
@@ -97,7 +103,16 @@ static void make_plan(const fnn_call *call, plan *p) {
         if (step == 1 && k < p->outputs && is_streamed(call, &p->nest, k, inputs)) p->staged[k] = STREAMED;
         p->any_staged |= p->staged[k] != DIRECT;
         p->any_streamed |= p->staged[k] == STREAMED;
+        if (k >= p->outputs && p->nest.itemsize[k] == p->nest.itemsize[0] && is_alike(&p->nest, k)) p->ahead[p->num_ahead++] = k;
     }
+}
+
+/* A block of result k; with the first result the next block's inputs come into the cache. */
+static void write_past(const plan *p, int k, char *const *at, ptrdiff_t bytes, const void *from) {
+    fnn_transfer t = fnn_transfer_of(at[k], from, bytes);
+    t.count = k ? 0 : p->num_ahead;
+    for (int j = 0; j < t.count; j++) t.ahead[j] = at[p->ahead[j]] + bytes;
+    p->K->transfer(&t);
 }
 
 /* n elements along the inner dimension from `at` on, at most BLOCK of them when an operand is staged. */
@@ -123,7 +138,7 @@ static void run_block(const plan *p, char *const *at, ptrdiff_t n, char *scratch
     p->kernel(n, out, in, step, p->attr);
     for (int k = 0; k < p->outputs; k++) {
         if (p->staged[k] == STRIDED) fnn_move_strided(at[k], nest->stride[k][inner], out[k], 1, n, nest->itemsize[k]);
-        if (p->staged[k] == STREAMED) p->K->stream(n * (ptrdiff_t)nest->itemsize[k], at[k], out[k]);
+        if (p->staged[k] == STREAMED) write_past(p, k, at, n * (ptrdiff_t)nest->itemsize[k], out[k]);
     }
 }
 

@@ -145,6 +145,10 @@ void *fnn_lines_place(const fnn_lines *rows, ptrdiff_t from, void *scratch) {
     return rows->is_dense ? row_at(rows, from) : scratch;
 }
 
+int fnn_lines_stream(const fnn_lines *rows) {
+    return rows->is_dense && rows->rows * rows->n * (ptrdiff_t)rows->size >= FNN_STREAM_BYTES;
+}
+
 void fnn_lines_write(const fnn_lines *rows, ptrdiff_t from, ptrdiff_t count, const void *dense) {
     if (!rows->is_dense)
         fnn_order_scatter(&rows->order, rows->data, rows->size, from * rows->n, count * rows->n, dense);

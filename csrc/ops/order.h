@@ -45,6 +45,8 @@ fnn_lines fnn_lines_of(const fnn_tensor *t, int axis); /* rank 0: one row of one
 const void *fnn_lines_read(const fnn_lines *rows, ptrdiff_t from, ptrdiff_t count, void *scratch);
 /* Where to write these rows densely; write() then takes them there, if that is not in place. */
 void *fnn_lines_place(const fnn_lines *rows, ptrdiff_t from, void *scratch);
+/* Whether lines are to be written past the caches: where they lie, and too many for them. */
+int fnn_lines_stream(const fnn_lines *rows);
 void fnn_lines_write(const fnn_lines *rows, ptrdiff_t from, ptrdiff_t count, const void *dense);
 
 #endif

@@ -9,8 +9,9 @@ typedef struct {
     fnn_lines in[2], out;
     int inputs;
     ptrdiff_t n, block; /* of a row; rows a chunk */
-    void (*forward)(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y);
-    void (*backward)(ptrdiff_t rows, ptrdiff_t n, const void *dy, const void *y, void *dx);
+    int stream;         /* results are written past the caches */
+    void (*forward)(ptrdiff_t rows, ptrdiff_t n, const void *x, void *y, int stream);
+    void (*backward)(ptrdiff_t rows, ptrdiff_t n, const void *dy, const void *y, void *dx, int stream);
 } plan;
 
 static int softmax_infer(fnn_call *call) {
@@ -33,6 +34,8 @@ static void make_plan(const fnn_call *call, plan *p) {
     p->out = fnn_lines_of(call->out[0], axis);
     p->n = p->in[0].n;
     p->block = fnn_max(CHUNK / fnn_max(p->n, 1), 1);
+    p->stream = fnn_lines_stream(&p->out);
+    for (int k = 0; k < p->inputs; k++) p->stream &= p->in[k].is_dense && p->in[k].data != p->out.data;
 }
 
 static void softmax_workspace(const fnn_call *call, fnn_workspace *ws) {
@@ -51,8 +54,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     void *second = (char *)scratch + (first_staged ? p->block * n * (ptrdiff_t)p->out.size : 0);
     const void *x = fnn_lines_read(&p->in[0], from, rows, scratch);
     void *y = fnn_lines_place(&p->out, from, scratch);
-    if (p->inputs == 1) p->forward(rows, n, x, y);
-    else p->backward(rows, n, x, fnn_lines_read(&p->in[1], from, rows, second), y);
+    if (p->inputs == 1) p->forward(rows, n, x, y, p->stream);
+    else p->backward(rows, n, x, fnn_lines_read(&p->in[1], from, rows, second), y, p->stream);
     fnn_lines_write(&p->out, from, rows, y);
 }
 

@@ -43,6 +43,9 @@ typedef int32_t ireal;
 
 #define INLINE static inline __attribute__((always_inline, unused))
 
+/* Brings the line at p into the cache; p may lie outside all arrays. */
+INLINE void prefetch(const void *p) { __builtin_prefetch(p); }
+
 #if defined(VEC_AVX512)
 #include "vec_avx512.h"
 #elif defined(VEC_AVX2)
