@@ -10,6 +10,14 @@ enum { POOL_VECTORS = 4 }; /* vectors of channels side by side: whole lines in a
      : stream ? vec_stream((p) + (v) * LANES, value)                                                                   \
               : vec_store((p) + (v) * LANES, value))
 
+/* Of maps too large for the caches lines are fetched so many bytes ahead. */
+enum { POOL_AHEAD = 1024 };
+#define POOL_FETCH(p, v)                                                                                               \
+    do {                                                                                                               \
+        if (stream && (v) * LANES * (ptrdiff_t)sizeof(real) % FNN_LINE == 0)                                           \
+            prefetch((const char *)((p) + (v) * LANES) + POOL_AHEAD);                                                  \
+    } while (0)
+
 /* The channels of a pixel: calls step(vectors, channels in the last vector, first channel). few: one vector will do. */
 #define POOL_CHANNELS(step)                                                                                            \
     do {                                                                                                               \
@@ -50,6 +58,7 @@ INLINE void pool_max_window(const fnn_pool_row *row, int stream, ptrdiff_t rows,
             const real *at = x + r * row->row_step + j * row->column_step;
             const ivec here = ivec_set1((ireal)(position + r * row->position_step + j));
             for (int v = 0; v < vectors; v++) {
+                POOL_FETCH(at, v);
                 const vec value = POOL_LOAD(at, v);
                 const mask take = mask_or(vec_lt(best[v], value), vec_unordered(value, value));
                 best[v] = vec_select(take, value, best[v]);
@@ -116,7 +125,11 @@ INLINE void pool_max_spread(const fnn_pool_gather *row, int stream, ptrdiff_t wi
                             ptrdiff_t n, real *dx, const real *dy, const int32_t *argmax) {
     vec gradient[POOL_VECTORS];
     ivec where[POOL_VECTORS];
-    for (int v = 0; v < vectors; v++) gradient[v] = POOL_LOAD(dy, v), where[v] = ivec_load_i32(argmax + v * LANES, n);
+    for (int v = 0; v < vectors; v++) {
+        POOL_FETCH(dy, v);
+        POOL_FETCH(argmax, v);
+        gradient[v] = POOL_LOAD(dy, v), where[v] = n >= LANES ? ivec_load_i32(argmax + v * LANES, LANES) : ivec_load_i32(argmax, n);
+    }
     for (ptrdiff_t j = 0; j < width; j++, dx += row->pitch) {
         const ivec here = ivec_set1((ireal)(position + j));
         for (int v = 0; v < vectors; v++) {
@@ -218,13 +231,45 @@ INLINE void pool_avg_sum(const fnn_pool_gather *row, int stream, ptrdiff_t num_r
     for (int v = 0; v < vectors; v++) POOL_STORE(dx, v, sum[v]);
 }
 
+/* dx: dy / divisor, for `width` pixels of one window that no other window holds. */
+INLINE void pool_avg_spread(const fnn_pool_gather *row, int stream, ptrdiff_t width, vec share, int vectors, ptrdiff_t n, real *dx,
+                            const real *dy) {
+    vec value[POOL_VECTORS];
+    for (int v = 0; v < vectors; v++) {
+        POOL_FETCH(dy, v);
+        value[v] = vec_fma(POOL_LOAD(dy, v), share, vec_zero());
+    }
+    for (ptrdiff_t j = 0; j < width; j++, dx += row->pitch)
+        for (int v = 0; v < vectors; v++) POOL_STORE(dx, v, value[v]);
+}
+
+INLINE void pool_avg_run(const fnn_pool_gather *row, int few, int stream, ptrdiff_t width, const fnn_pool_link *column, real *dx,
+                         const real *dy) {
+    const ptrdiff_t at = row->rows->output * row->row_pitch + column->output * row->pitch;
+    const ptrdiff_t divisor = row->divisor ? row->divisor : row->rows->extent * column->extent;
+    const vec share = vec_set1((real)(1 / (double)divisor));
+#define STEP(vectors, n, c) pool_avg_spread(row, stream, width, share, vectors, n, dx + c, dy + at + c)
+    POOL_CHANNELS(STEP);
+#undef STEP
+}
+
 INLINE void pool_avg_gather(const fnn_pool_gather *row, int few, int stream, real *dx, const real *dy) {
-    for (ptrdiff_t i = 0; i < row->inputs; i++, dx += row->pitch) {
+    const ptrdiff_t *run = row->runs;
+    for (ptrdiff_t i = 0; i < row->inputs; run++) {
         const fnn_pool_link *columns = row->columns + row->starts[i];
         const ptrdiff_t count = row->starts[i + 1] - row->starts[i];
+        if (row->num_rows == 1 && count == 1) {
+            if (*run == 2) pool_avg_run(row, few, stream, 2, columns, dx, dy);
+            else pool_avg_run(row, few, stream, *run, columns, dx, dy);
+            i += *run;
+            dx += *run * row->pitch;
+            continue;
+        }
+        for (const ptrdiff_t end = i + *run; i < end; i++, dx += row->pitch, columns += count) {
 #define STEP(vectors, n, c) pool_avg_sum(row, stream, row->num_rows, columns, count, vectors, n, dx + c, dy + c)
-        POOL_CHANNELS(STEP);
+            POOL_CHANNELS(STEP);
 #undef STEP
+        }
     }
 }
 
@@ -234,5 +279,6 @@ static void avg_pool_gather_kernel(const fnn_pool_gather *row, void *dx, const v
 
 #undef POOL_LOAD
 #undef POOL_STORE
+#undef POOL_FETCH
 #undef POOL_CHANNELS
 #undef POOL_ROW
