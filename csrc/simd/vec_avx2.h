@@ -157,9 +157,13 @@ INLINE real vec_sum(vec a) { FOLD(add, a); }
 INLINE real vec_hmax(vec a) { FOLD(max, a); }
 INLINE real vec_hmin(vec a) { FOLD(min, a); }
 
-/* AVX2 has no byte masks: short runs go through a small buffer. */
+/* AVX2 has no byte masks: short runs go through a small buffer, by a call of memcpy. */
 INLINE __m128i load_bytes(const void *p, ptrdiff_t n) {
     char buffer[8] = {0};
+    if (n == LANES) {
+        memcpy(buffer, p, LANES);
+        return _mm_loadl_epi64((const __m128i *)buffer);
+    }
     memcpy(buffer, p, (size_t)n);
     return _mm_loadl_epi64((const __m128i *)buffer);
 }
@@ -204,7 +208,8 @@ INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
     __m128i words16 = _mm_packs_epi32(_mm_castps_si128(_mm256_castps256_ps128(m)), _mm_castps_si128(_mm256_extractf128_ps(m, 1)));
 #endif
     uint64_t bytes = (uint64_t)_mm_cvtsi128_si64(_mm_packs_epi16(words16, words16)) & 0x0101010101010101u;
-    memcpy(p, &bytes, (size_t)n);
+    if (n == LANES) memcpy(p, &bytes, LANES);
+    else memcpy(p, &bytes, (size_t)n);
 }
 
 /* 128 bits of every VEC_BLOCK-th row side by side, from where unpacking within 128 bits finishes the transpose: inserting
