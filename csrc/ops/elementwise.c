@@ -107,8 +107,9 @@ static void make_plan(const fnn_call *call, plan *p) {
     }
 }
 
-/* A block of result k; with the first result the next block's inputs come into the cache. */
-static void write_past(const plan *p, int k, char *const *at, ptrdiff_t bytes, const void *from) {
+/* A block of result k; with the first result the next block's inputs come into the cache. Apart, as its memory would slow down
+ * run_block for short rows (a bias of 1024 on 64 rows: 10 %). */
+static __attribute__((noinline)) void write_past(const plan *p, int k, char *const *at, ptrdiff_t bytes, const void *from) {
     fnn_transfer t = fnn_transfer_of(at[k], from, bytes);
     t.count = k ? 0 : p->num_ahead;
     for (int j = 0; j < t.count; j++) t.ahead[j] = at[p->ahead[j]] + bytes;
