@@ -98,7 +98,7 @@ static void ctc_backward_kernel(const fnn_ctc *q, const void *log_alpha, const v
         ctc_emit(q, &w, t, 1);
         const real *alpha = (const real *)log_alpha + t * q->alpha_step;
         for (ptrdiff_t r = 0; r < n; r++) w.emit[r] = alpha[(n - 1 - r) * q->alpha_state] + w.open[r];
-        softmax_row(n, w.emit, w.emit, 0);
+        softmax_row(n, w.emit, w.emit, w.emit, 0, 0);
         for (ptrdiff_t r = 0; r < n; r++) dx[ctc_label(q, r, 1) * q->dx_class] -= g * w.emit[r];
     }
 }
