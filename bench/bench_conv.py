@@ -73,12 +73,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.2, help="for each pass of each layer")
     parser.add_argument("--passes", default=",".join(PASSES))
+    parser.add_argument("--only", default="", help="layers whose name contains this")
     options = parser.parse_args()
     use_threads(options.threads)
     ratios = []
     print(f"{'layer':32} {'pass':16} {'ms':>9} {'GFLOP/s':>8} {'torch':>8} {'ratio':>6}")
     for network in options.networks.split(","):
         for layer in CONVOLUTIONS[network]:
+            if options.only not in layer.name:
+                continue
             for which in options.passes.split(","):
                 m = measure(network, layer, which, options.seconds)
                 ratios.append(m["ratio"])
