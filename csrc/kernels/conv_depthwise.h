@@ -97,40 +97,77 @@ static void conv_depthwise_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_
 
 /* ---- the weights' gradient ---- */
 
-enum { GRADIENT_TAPS = 3 };
+enum { GRADIENT_TAPS = 3 }; /* in each direction: a vector of dy meets nine sums in registers */
 
-INLINE void depthwise_gradient_block(int taps, ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t lanes, const real *x,
-                                     const ptrdiff_t *x_offset, ptrdiff_t x_col, ptrdiff_t x_tap, const real *dy,
-                                     const ptrdiff_t *dy_offset, ptrdiff_t dy_col, real *dw, ptrdiff_t dw_tap) {
-    vec sum[GRADIENT_TAPS];
-    for (int t = 0; t < taps; t++) sum[t] = vec_load_n(dw + t * dw_tap, lanes);
-    for (ptrdiff_t i = 0; i < rows; i++) {
-        const real *p = x + x_offset[i], *q = dy + dy_offset[i];
-        for (ptrdiff_t j = 0; j < pixels; j++, p += x_col, q += dy_col) {
-            const vec g = vec_load_n(q, lanes);
-            for (int t = 0; t < taps; t++) sum[t] = vec_fma(vec_load_n(p + t * x_tap, lanes), g, sum[t]);
+typedef struct {
+    ptrdiff_t rows, pixels, x_row, x_col, x_r, x_s, dy_row, dy_col, dw_r, dw_s;
+} gradient_plan;
+
+/* One vector of channels; n < 0: a whole one, else its first n. */
+INLINE void gradient_block(const gradient_plan *p, int taps_r, int taps_s, const real *x, const real *dy, real *dw, ptrdiff_t n) {
+    vec sum[GRADIENT_TAPS][GRADIENT_TAPS];
+#pragma GCC unroll 3
+    for (int r = 0; r < taps_r; r++)
+#pragma GCC unroll 3
+        for (int s = 0; s < taps_s; s++) {
+            const real *q = dw + r * p->dw_r + s * p->dw_s;
+            sum[r][s] = n < 0 ? vec_load(q) : vec_load_n(q, n);
+        }
+    for (ptrdiff_t i = 0; i < p->rows; i++) {
+        const real *a = x + i * p->x_row, *g = dy + i * p->dy_row;
+        for (ptrdiff_t j = 0; j < p->pixels; j++, a += p->x_col, g += p->dy_col) {
+            const vec v = n < 0 ? vec_load(g) : vec_load_n(g, n);
+#pragma GCC unroll 3
+            for (int r = 0; r < taps_r; r++)
+#pragma GCC unroll 3
+                for (int s = 0; s < taps_s; s++) {
+                    const real *q = a + r * p->x_r + s * p->x_s;
+                    sum[r][s] = vec_fma(n < 0 ? vec_load(q) : vec_load_n(q, n), v, sum[r][s]);
+                }
         }
     }
-    for (int t = 0; t < taps; t++) vec_store_n(dw + t * dw_tap, sum[t], lanes);
+#pragma GCC unroll 3
+    for (int r = 0; r < taps_r; r++)
+#pragma GCC unroll 3
+        for (int s = 0; s < taps_s; s++) {
+            real *q = dw + r * p->dw_r + s * p->dw_s;
+            if (n < 0) vec_store(q, sum[r][s]);
+            else vec_store_n(q, sum[r][s], n);
+        }
 }
 
-/* conv_depthwise_gradient: dw (taps x channels) += for each tap the sum over rows and pixels of x (at x_offset[row] +
- * pixel * x_col
- * + tap * x_tap) times dy (at dy_offset[row] + pixel * dy_col), both with neighbouring channels. */
-static void conv_depthwise_gradient_kernel(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t taps,
-                                           const void *x, const ptrdiff_t *x_offset, ptrdiff_t x_col, ptrdiff_t x_tap,
-                                           const void *dy, const ptrdiff_t *dy_offset, ptrdiff_t dy_col, void *dw,
-                                           ptrdiff_t dw_tap) {
-    for (ptrdiff_t j = 0; j < channels; j += LANES) {
-        const ptrdiff_t lanes = channels - j < LANES ? channels - j : LANES;
-        const real *a = (const real *)x + j, *g = (const real *)dy + j;
-        real *to = (real *)dw + j;
-        ptrdiff_t t = 0;
-        for (; t + GRADIENT_TAPS <= taps; t += GRADIENT_TAPS)
-            depthwise_gradient_block(GRADIENT_TAPS, rows, pixels, lanes, a + t * x_tap, x_offset, x_col, x_tap, g,
-                                     dy_offset, dy_col, to + t * dw_tap, dw_tap);
-        for (; t < taps; t++)
-            depthwise_gradient_block(1, rows, pixels, lanes, a + t * x_tap, x_offset, x_col, x_tap, g, dy_offset,
-                                     dy_col, to + t * dw_tap, dw_tap);
+INLINE void gradient_channels(const gradient_plan *p, int taps_r, int taps_s, ptrdiff_t channels, const real *x, const real *dy,
+                              real *dw) {
+    ptrdiff_t k = 0;
+    for (; k + LANES <= channels; k += LANES) gradient_block(p, taps_r, taps_s, x + k, dy + k, dw + k, -1);
+    if (k < channels) gradient_block(p, taps_r, taps_s, x + k, dy + k, dw + k, channels - k);
+}
+
+typedef void gradient_function(const gradient_plan *p, ptrdiff_t channels, const real *x, const real *dy, real *dw);
+
+#define GRADIENT_3(X, r) X(r, 1) X(r, 2) X(r, 3)
+#define GRADIENT(X) GRADIENT_3(X, 1) GRADIENT_3(X, 2) GRADIENT_3(X, 3)
+#define GRADIENT_DEFINE(r, s)                                                                                             \
+    static void gradient_##r##_##s(const gradient_plan *p, ptrdiff_t channels, const real *x, const real *dy, real *dw) { \
+        gradient_channels(p, r, s, channels, x, dy, dw);                                                                  \
     }
+#define GRADIENT_ENTRY(r, s) [r - 1][s - 1] = gradient_##r##_##s,
+GRADIENT(GRADIENT_DEFINE)
+static gradient_function *const gradient_blocks[GRADIENT_TAPS][GRADIENT_TAPS] = {GRADIENT(GRADIENT_ENTRY)};
+
+/* conv_depthwise_gradient: dw (taps_r x taps_s x channels; taps dw_r and dw_s apart) += for each tap the sum over rows and pixels
+ * of x (at row * x_row + pixel * x_col + r * x_r + s * x_s) times dy (at row * dy_row + pixel * dy_col), with neighbouring
+ * channels. */
+static void conv_depthwise_gradient_kernel(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t taps_r,
+                                           ptrdiff_t taps_s, const void *x, ptrdiff_t x_row, ptrdiff_t x_col, ptrdiff_t x_r,
+                                           ptrdiff_t x_s, const void *dy, ptrdiff_t dy_row, ptrdiff_t dy_col, void *dw,
+                                           ptrdiff_t dw_r, ptrdiff_t dw_s) {
+    const gradient_plan p = {rows, pixels, x_row, x_col, x_r, x_s, dy_row, dy_col, dw_r, dw_s};
+    for (ptrdiff_t r = 0; r < taps_r; r += GRADIENT_TAPS)
+        for (ptrdiff_t s = 0; s < taps_s; s += GRADIENT_TAPS) {
+            const ptrdiff_t n_r = taps_r - r < GRADIENT_TAPS ? taps_r - r : GRADIENT_TAPS;
+            const ptrdiff_t n_s = taps_s - s < GRADIENT_TAPS ? taps_s - s : GRADIENT_TAPS;
+            gradient_blocks[n_r - 1][n_s - 1](&p, channels, (const real *)x + r * x_r + s * x_s, dy,
+                                              (real *)dw + r * dw_r + s * dw_s);
+        }
 }

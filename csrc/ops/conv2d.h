@@ -162,5 +162,13 @@ size_t fnn_conv_combine_scratch(const fnn_conv_parts *p);
 /* conv2d_weight_wide.c: channels enough for register tiles that read x and dy where they are */
 void fnn_conv_wide_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 void fnn_conv_wide_gradient(const fnn_call *call, const fnn_conv_dims *d);
+/* Where a copy of x or dy goes, if channels are not neighbours: `at` is where the workspace ends so far. */
+size_t fnn_conv_plan_copy(const fnn_conv_parts *p, const fnn_image *t, ptrdiff_t per_group, ptrdiff_t h, ptrdiff_t w, size_t *at);
+/* Makes that copy, if it is needed: t becomes it. */
+void fnn_conv_make_channels_last(const fnn_conv_parts *p, fnn_image *t, ptrdiff_t per_group, ptrdiff_t h, ptrdiff_t w, size_t at);
+
+/* conv2d_weight_depthwise.c */
+void fnn_conv_depthwise_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
+void fnn_conv_depthwise_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
 #endif

@@ -1,6 +1,6 @@
 /* conv2d_weight.c: dweight (groups*k, c, r, s) = sum over images and output pixels of x (n, groups*c, h, w) times
  * dy (n, groups*k, oh, ow), where an input channel or a few leave register tiles empty (conv2d_weight_wide.c: the
- * others).
+ * others; conv2d_weight_depthwise.c: channels by themselves).
  *
  * For each kernel row it is a matrix product x^T dy that sums over pixels: gemm_tile with x as the k-major A, whose
  * rows
@@ -33,7 +33,7 @@ enum {
 typedef struct {
     fnn_conv_parts sum;
     fnn_image x, dy;
-    int depthwise, lines;                /* lines: read from padded rows */
+    int lines;                           /* read from padded rows */
     int narrow;                          /* lanes are pixels of planes, or images */
     ptrdiff_t images;                    /* narrow: so many at a time, as lanes of [row][column][channel][image]; 0: pixels */
     ptrdiff_t units;                     /* output rows, of all images, or of all blocks of images */
@@ -78,7 +78,7 @@ static int wants_narrow(const fnn_conv_dims *d, const fnn_kernels *K) {
 /* Whether channels fill register tiles without the horizontal kernel positions' help. */
 static int is_wide(const fnn_conv_dims *d, int dtype) {
     const fnn_kernels *K = fnn_kernels_of(dtype);
-    return !is_depthwise(d) && !wants_narrow(d, K) && (d->s == 1 || d->c >= K->tile_rows);
+    return !wants_narrow(d, K) && (d->s == 1 || d->c >= K->tile_rows);
 }
 
 /* Whether pixels are equally far apart throughout, with neighbouring channels. */
@@ -94,7 +94,7 @@ static void split_gradient(gradient *p) {
     p->sum.parts = fnn_max(
         fnn_min(fnn_min(PARTS_BYTES / fnn_max(bytes, 1), pixels / PART_PIXELS), fnn_min(CHUNKS, p->units)), 1);
     p->chunk_panels = p->sum.panels, p->chunk_tiles = p->tiles, p->chunk_r = d->r;
-    while (!p->depthwise) {
+    for (;;) {
         ptrdiff_t splits = p->sum.groups * fnn_ceil_div(p->sum.panels, p->chunk_panels) *
                            fnn_ceil_div(p->tiles, p->chunk_tiles) * fnn_ceil_div(d->r, p->chunk_r);
         ptrdiff_t target = p->chunk_panels * p->sum.cols * p->chunk_tiles * p->height * p->chunk_r * size;
@@ -115,19 +115,17 @@ static void split_gradient(gradient *p) {
 
 static void plan_tiles(gradient *p) {
     const fnn_conv_dims *d = p->sum.d;
-    p->depthwise = is_depthwise(d);
-    if (p->depthwise) p->sum.groups = 1, p->sum.k = d->groups;
-    p->sum.cols = p->depthwise ? p->sum.k : fnn_min(p->sum.K->tile_cols, fnn_round_up(p->sum.k, 8));
+    p->sum.cols = fnn_min(p->sum.K->tile_cols, fnn_round_up(p->sum.k, 8));
     p->sum.panels = fnn_ceil_div(p->sum.k, p->sum.cols);
     p->sum.part_size = p->sum.groups * p->sum.panels * d->r * d->s * p->sum.c * p->sum.cols;
-    p->narrow = !p->depthwise && wants_narrow(d, p->sum.K);
+    p->narrow = wants_narrow(d, p->sum.K);
     p->images = p->narrow && wants_images(d, p->sum.K) ? p->sum.K->tile_cols : 0;
     p->units = (p->images ? fnn_ceil_div(d->n, p->images) : d->n) * d->oh;
     p->rows = d->s * p->sum.c;
-    p->tiles = p->depthwise || p->narrow ? 1 : fnn_ceil_div(p->rows, p->sum.K->tile_rows);
+    p->tiles = p->narrow ? 1 : fnn_ceil_div(p->rows, p->sum.K->tile_rows);
     p->height = fnn_ceil_div(p->rows, p->tiles);
-    p->lines = !p->depthwise && !p->narrow && d->dilation[1] == 1;
-    p->cell = p->images ? p->sum.c * p->images : p->narrow ? 1 : p->depthwise ? p->sum.k : p->lines ? p->sum.c : fnn_round_up(p->height, 8);
+    p->lines = !p->narrow && d->dilation[1] == 1;
+    p->cell = p->images ? p->sum.c * p->images : p->narrow ? 1 : p->lines ? p->sum.c : fnn_round_up(p->height, 8);
 }
 
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
@@ -141,8 +139,8 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     split_gradient(p);
     p->dense_dy = is_dense(&p->dy, d->oh, d->ow);
     /* a padded row of x */
-    ptrdiff_t line = columns_read(d) * (p->depthwise ? p->sum.k : p->sum.c);
-    int by_output = !p->lines && !p->depthwise && !p->narrow; /* a cell for each output column, not for each of x */
+    ptrdiff_t line = columns_read(d) * p->sum.c;
+    int by_output = !p->lines && !p->narrow; /* a cell for each output column, not for each of x */
     p->row_step = d->r == 1 ? 1 : d->stride[0];
     p->pitch = by_output ? d->ow * p->cell : columns_read(d) * p->cell;
     ptrdiff_t images = fnn_min(fnn_max(BLOCK_PIXELS / (d->oh * d->ow), 1), fnn_max(d->n, 1));
@@ -253,8 +251,7 @@ static void pack_x(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff_t
         ptrdiff_t step = d->r == 1 ? d->stride[0] : 1;
         for (ptrdiff_t i = 0; i < count; i++) {
             char *dst = fnn_at(t->x, (image * p->image_rows + i) * p->pitch, p->sum.dtype);
-            if (p->depthwise) pack_line(p, u / d->oh, y + i * step, 0, p->sum.k, 1, p->pitch / p->cell, dst, p->cell);
-            else pack_row(p, t->group, tile, u / d->oh, y + i * step, dst, t->line);
+            pack_row(p, t->group, tile, u / d->oh, y + i * step, dst, t->line);
         }
     }
 }
@@ -296,15 +293,6 @@ static void add_tile(const gradient *p, target *t, ptrdiff_t tile, ptrdiff_t row
                                 place_of(p, t, panel, r, from), p->sum.cols, 1);
         }
     }
-}
-
-static void add_depthwise(const gradient *p, const target *t, ptrdiff_t rows) {
-    const fnn_conv_dims *d = p->sum.d;
-    for (ptrdiff_t r = 0; r < d->r; r++)
-        p->sum.K->conv_depthwise_gradient(rows, d->ow, p->sum.k, d->s, fnn_at(t->x, r * d->dilation[0] * p->pitch,
-                                                                              p->sum.dtype),
-                                      t->a_offset, d->stride[1] * p->cell, d->dilation[1] * p->cell, t->dy, t->b_offset,
-                                      p->sum.cols, place_of(p, t, 0, r, 0), p->sum.cols);
 }
 
 /* Output rows u0 .. u1-1, of one image, as planes: of dy [k][rows][ow], of x [c][packed rows][pitch] with zeros
@@ -454,8 +442,7 @@ static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
         plan_prefetch(p, &t, u + n, u + n + block_from(p, u + n, end));
         for (ptrdiff_t tile = t.tile; tile < t.tile_end; tile++) {
             pack_x(p, &t, tile, u, u + n);
-            if (p->depthwise) add_depthwise(p, &t, n);
-            else add_tile(p, &t, tile, n);
+            add_tile(p, &t, tile, n);
         }
     }
 }
@@ -494,6 +481,10 @@ void fnn_conv_combine(fnn_conv_parts *p) {
 
 void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws) {
     gradient p;
+    if (is_depthwise(d)) {
+        fnn_conv_depthwise_gradient_workspace(call, d, ws);
+        return;
+    }
     if (is_wide(d, call->in[0]->dtype)) {
         fnn_conv_wide_gradient_workspace(call, d, ws);
         return;
@@ -505,6 +496,10 @@ void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dim
 
 void fnn_conv_weight_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     gradient p;
+    if (is_depthwise(d)) {
+        fnn_conv_depthwise_gradient(call, d);
+        return;
+    }
     if (is_wide(d, call->in[0]->dtype)) {
         fnn_conv_wide_gradient(call, d);
         return;

@@ -70,13 +70,10 @@ static void split(gradient *p) {
 
 static int is_channels_last(const fnn_image *t, ptrdiff_t channels) { return channels == 1 || t->c == 1; }
 
-/* Where a copy of x or dy goes, if it needs one: `at` is where the workspace ends so far. */
-static size_t plan_copy(const gradient *p, fnn_image *t, ptrdiff_t per_group, ptrdiff_t h, ptrdiff_t w, size_t *at) {
-    const fnn_conv_dims *d = p->sum.d;
-    const ptrdiff_t channels = d->groups * per_group;
+size_t fnn_conv_plan_copy(const fnn_conv_parts *p, const fnn_image *t, ptrdiff_t per_group, ptrdiff_t h, ptrdiff_t w, size_t *at) {
     const size_t here = *at;
     if (is_channels_last(t, per_group)) return here;
-    *at += fnn_whole_lines((size_t)(d->n * h * w * channels) * fnn_itemsize(p->sum.dtype));
+    *at += fnn_whole_lines((size_t)(p->d->n * h * w * p->groups * per_group) * fnn_itemsize(p->dtype));
     return here;
 }
 
@@ -100,8 +97,8 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     p->block_rows = fnn_min(fnn_ceil_div(BLOCK_PIXELS, d->ow), fnn_max(d->n * d->oh, 1));
     p->slot_at = fnn_whole_lines((size_t)(p->direct ? 0 : s->parts * s->part_size) * fnn_itemsize(s->dtype));
     p->shared = p->slot_at + fnn_whole_lines((size_t)(d->r * d->s) * sizeof(ptrdiff_t));
-    p->x_at = plan_copy(p, &p->x, d->c, d->h, d->w, &p->shared);
-    p->dy_at = plan_copy(p, &p->dy, d->k, d->oh, d->ow, &p->shared);
+    p->x_at = fnn_conv_plan_copy(s, &p->x, d->c, d->h, d->w, &p->shared);
+    p->dy_at = fnn_conv_plan_copy(s, &p->dy, d->k, d->oh, d->ow, &p->shared);
     const size_t tables = (size_t)((2 * p->block_rows + 1) * d->r) * sizeof(ptrdiff_t);
     p->scratch = fnn_whole_lines(tables);
     if (p->scratch < fnn_conv_combine_scratch(s)) p->scratch = fnn_conv_combine_scratch(s);
@@ -110,7 +107,7 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
 /* ---- operands that are not channels-last ---- */
 
 typedef struct {
-    const gradient *p;
+    const fnn_conv_parts *p;
     fnn_image from, to;
     ptrdiff_t h, w, channels;
 } copying;
@@ -118,19 +115,17 @@ typedef struct {
 static void copy_row(void *context, ptrdiff_t row, void *scratch) {
     (void)scratch;
     const copying *c = context;
-    const int dtype = c->p->sum.dtype;
-    c->p->sum.K->conv_pack(1, c->w, c->channels,
-                           fnn_at(c->from.data, row / c->h * c->from.n + row % c->h * c->from.h, dtype), c->from.w,
-                           c->from.c, fnn_at(c->to.data, row * c->to.h, dtype), NULL, c->to.w);
+    const int dtype = c->p->dtype;
+    c->p->K->conv_pack(1, c->w, c->channels, fnn_at(c->from.data, row / c->h * c->from.n + row % c->h * c->from.h, dtype),
+                       c->from.w, c->from.c, fnn_at(c->to.data, row * c->to.h, dtype), NULL, c->to.w);
 }
 
-static void make_channels_last(const gradient *p, fnn_image *t, ptrdiff_t per_group, ptrdiff_t h, ptrdiff_t w,
-                               size_t at) {
+void fnn_conv_make_channels_last(const fnn_conv_parts *p, fnn_image *t, ptrdiff_t per_group, ptrdiff_t h, ptrdiff_t w,
+                                 size_t at) {
     if (is_channels_last(t, per_group)) return;
-    const ptrdiff_t channels = p->sum.d->groups * per_group, rows = p->sum.d->n * h;
-    copying c = {p, *t, {(char *)p->sum.call->shared + at, h * w * channels, 1, w * channels, channels}, h, w,
-                 channels};
-    fnn_parallel_for(p->sum.call, rows, (double)(rows * w * channels), copy_row, &c);
+    const ptrdiff_t channels = p->groups * per_group, rows = p->d->n * h;
+    copying c = {p, *t, {(char *)p->call->shared + at, h * w * channels, 1, w * channels, channels}, h, w, channels};
+    fnn_parallel_for(p->call, rows, (double)(rows * w * channels), copy_row, &c);
     *t = c.to;
 }
 
@@ -294,8 +289,8 @@ void fnn_conv_wide_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     plan_gradient(call, d, &p);
     p.sum.packed = call->shared;
     p.sum.slot = (ptrdiff_t *)((char *)call->shared + p.slot_at);
-    make_channels_last(&p, &p.x, d->c, d->h, d->w, p.x_at);
-    make_channels_last(&p, &p.dy, d->k, d->oh, d->ow, p.dy_at);
+    fnn_conv_make_channels_last(&p.sum, &p.x, d->c, d->h, d->w, p.x_at);
+    fnn_conv_make_channels_last(&p.sum, &p.dy, d->k, d->oh, d->ow, p.dy_at);
     p.one_run = d->r * d->s == 1 && d->stride[0] * d->stride[1] == 1 && d->oh == d->h && d->ow == d->w &&
                 d->padding[0] + d->padding[2] == 0 && is_dense(&p.x, d->h, d->w) && is_dense(&p.dy, d->oh, d->ow);
     fnn_parallel_for(call, p.chunks, fnn_conv_cost(d, p.sum.dtype), sum_chunk, &p);
