@@ -226,15 +226,17 @@ static int elementwise_behind(fnn_program *program, int r) {
     return fused;
 }
 
-/* A result that nobody wants but the calls behind its own, as gradients are that a step uses for its updates and forgets, never gets
- * memory: its maker hands them one part after another from a small buffer. (VGG-16's first step at batch 4: 1,360 in place of
- * 1,721 MB; a step of an MLP 784-256-10 at batch 4 takes 7 % longer without, on two Zen 3 cores; at batch 64 no difference.) */
+/* A result that nobody wants but the calls behind its own, as gradients are that a step uses for its updates and forgets,
+ * never gets memory: its maker hands them one part after another from a small buffer. (VGG-16's first steps at batch 4: 1,360 in
+ * place of 1,721 MB; a step of an MLP 784-256-10 at batch 4 takes 7 % longer without, on two Zen 3 cores; at batch 64 no
+ * difference.) */
 static int result_passed_on(fnn_program *program, int r) {
     record *head = program->records[r];
     const int s = head->operands[0].storage;
     const fnn_driver *driver = fnn_ops[head->call.op].driver;
     int members = 0;
-    if (!head->follower || !driver->can_pass || program->storages[s].kind != FNN_TEMPORARY || !driver->can_pass(&head->call)) return 0;
+    if (!head->follower || program->storages[s].kind != FNN_TEMPORARY) return 0;
+    if (!driver->can_pass || !driver->can_pass(&head->call)) return 0;
     for (const record *q = head; q; q = q->follower) {
         members += touches(q, s);
         for (int k = 0; k < MAX_OPERANDS; k++)

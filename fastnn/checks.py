@@ -202,7 +202,8 @@ def named_pairs(owner: str, argument: str, values: Any) -> list[tuple[str, Any]]
     try:
         return [(name, value) for name, value in (values.items() if hasattr(values, "items") else values)]
     except (TypeError, ValueError):
-        raise TypeError(f"{owner}: {argument} is {values!r}, but must be a mapping of names, or pairs of a name and a value") from None
+        raise TypeError(f"{owner}: {argument} is {values!r}, but must be a mapping of names, or pairs of a name and a "
+                        "value") from None
 
 
 def is_device(value: Any) -> bool:

@@ -388,7 +388,8 @@ static void finish_narrow(const gradient *p, const target *t) {
 static void sum_narrow(const gradient *p, target *t, ptrdiff_t u, ptrdiff_t end) {
     memset(t->line, 0, (size_t)sums_bytes(p->sum.d, p->sum.K));
     for (ptrdiff_t n; u < end; u += n) {
-        const ptrdiff_t y = u % p->sum.d->oh, image = u / p->sum.d->oh * p->images, images = fnn_min(p->images, p->sum.d->n - image);
+        const ptrdiff_t y = u % p->sum.d->oh, image = u / p->sum.d->oh * p->images;
+        const ptrdiff_t images = fnn_min(p->images, p->sum.d->n - image);
         n = fnn_min(fnn_min(p->block_rows, end - u), p->sum.d->oh - y);
         if (p->images) {
             pack_image_rows(p, t, image, images, y, y + n);

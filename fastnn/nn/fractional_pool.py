@@ -46,7 +46,8 @@ class FractionalMaxPool2d(Module):
         except (TypeError, ValueError):
             samples = None
         if samples is None or samples.ndim not in (2, 3) or samples.shape[-1] != 2:
-            raise ValueError(f"FractionalMaxPool2d: _random_samples is {values!r}, but must be numbers of shape (N, C, 2) or (C, 2)")
+            raise ValueError(f"FractionalMaxPool2d: _random_samples is {values!r}, but must be numbers of shape (N, C, 2) or "
+                             "(C, 2)")
         return samples
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
