@@ -130,6 +130,10 @@ static inline char *fnn_conv_output(const fnn_correlation *c, ptrdiff_t image, p
 void fnn_conv_finish_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t cols, char *out, ptrdiff_t out_row, char *dst,
                          const char *bias);
 
+/* The most output channels that are few: one vector of them is slow as columns where a tile of one vector has fewer accumulators
+ * than hide their latency. */
+static inline ptrdiff_t fnn_few_channels(const fnn_kernels *K) { return K->tile_rows < 8 ? K->lanes : K->lanes / 2; }
+
 /* conv2d_narrow.c */
 fnn_narrow_form fnn_narrow_form_of(const fnn_correlation *c);
 ptrdiff_t fnn_narrow_plan(fnn_correlation *c); /* of planned blocks; returns the product's bytes */

@@ -17,10 +17,8 @@ static ptrdiff_t size_of(const fnn_correlation *c) { return (ptrdiff_t)fnn_items
 
 /* ---- the plan ---- */
 
-/* Channels that fill one vector are slow as columns where a tile of one vector has fewer accumulators than hide their latency. */
 static int few_channels(const fnn_correlation *c) {
-    const ptrdiff_t most = c->K->tile_rows < 8 ? c->K->lanes : c->K->lanes / 2;
-    return !c->depthwise && c->width <= most && c->h.taps * c->w.taps > 1;
+    return !c->depthwise && c->width <= fnn_few_channels(c->K) && c->h.taps * c->w.taps > 1;
 }
 
 static int across_images(const fnn_correlation *c) {

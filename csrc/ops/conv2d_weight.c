@@ -70,8 +70,7 @@ static int wants_images(const fnn_conv_dims *d, const fnn_kernels *K) {
 }
 
 static int wants_narrow(const fnn_conv_dims *d, const fnn_kernels *K) {
-    const ptrdiff_t most = K->tile_rows < 8 ? K->lanes : K->lanes / 2;
-    return d->s > 1 && d->k <= most && sums_bytes(d, K) <= NARROW_SUMS &&
+    return d->s > 1 && d->k <= fnn_few_channels(K) && sums_bytes(d, K) <= NARROW_SUMS &&
            (wants_images(d, K) || (d->stride[1] == 1 && 2 * d->ow >= K->lanes));
 }
 
