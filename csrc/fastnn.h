@@ -251,12 +251,14 @@ typedef struct {
     ptrdiff_t first, count;
     ptrdiff_t position; /* of `first` within the window; in adaptive pooling, within the map */
     ptrdiff_t extent;   /* what it counts for in an average's divisor */
+    ptrdiff_t alike;    /* so many windows from this one on differ in nothing but `first`, from one to the next by `step` */
+    ptrdiff_t step;
 } fnn_pool_window;
 
 /* Forward: one row of windows over channels-last pixels, and the input rows that they share. */
 typedef struct {
     const fnn_pool_window *windows; /* outputs of them */
-    ptrdiff_t outputs;
+    ptrdiff_t outputs, inputs;      /* pixels of a row */
     ptrdiff_t channels, pitch;      /* channels to work on; elements from pixel to pixel */
     ptrdiff_t column_step;          /* elements from column to column of a window */
     ptrdiff_t rows, row_step;       /* input rows; elements from one to the next */
@@ -271,14 +273,21 @@ typedef struct {
     ptrdiff_t output, position, extent; /* which; where in it (adaptive pooling: in the map); as in fnn_pool_window */
 } fnn_pool_link;
 
+/* `runs` runs of `width` input pixels, from pixel `first` on. Each pixel is in `windows` windows; if in one, the pixels of a run
+ * lie side by side in it from the same position on, and the next run is in the next window. */
+typedef struct {
+    ptrdiff_t first, width, runs, windows;
+} fnn_pool_stretch;
+
 /* Backward: one row of input pixels, and the windows that hold them. */
 typedef struct {
-    ptrdiff_t inputs, channels, pitch;
+    ptrdiff_t inputs, outputs, channels, pitch;
     const fnn_pool_link *rows;      /* num_rows output rows reach this input row */
     ptrdiff_t num_rows, row_pitch;  /* elements from one output row to the next */
     const fnn_pool_link *columns;   /* of pixel i: from starts[i] to starts[i + 1] */
     const ptrdiff_t *starts;
-    const ptrdiff_t *runs;          /* the pixels in runs of so many: those of a run lie side by side in one window and no other */
+    const fnn_pool_stretch *stretches; /* all pixels in order */
+    ptrdiff_t num_stretches;
     ptrdiff_t position_step;
     ptrdiff_t divisor;              /* of averages: the caller's, or 0: the extents' product */
     int stream;

@@ -18,12 +18,19 @@ enum { POOL_AHEAD = 1024 };
             prefetch((const char *)((p) + (v) * LANES) + POOL_AHEAD);                                                  \
     } while (0)
 
-/* The channels of a pixel: calls step(vectors, channels in the last vector, first channel). few: one vector will do. */
+/* How many channels a pixel has: at least a vector; fewer; fewer, and those of the pixels behind it may be read and written
+ * along, which are written later: so stores need no mask. */
+enum { POOL_MANY, POOL_FEW, POOL_FEW_AND_NEXT };
+
+/* Of pixels with fewer channels than LANES, how many at the row's end must be read and written by themselves. */
+INLINE ptrdiff_t pool_last(ptrdiff_t channels) { return channels ? (LANES - 1) / channels : 0; }
+
+/* The channels of a pixel: calls step(vectors, channels in the last vector, first channel). */
 #define POOL_CHANNELS(step)                                                                                            \
     do {                                                                                                               \
         ptrdiff_t c = 0;                                                                                               \
-        if (few) {                                                                                                     \
-            step(1, row->channels, c);                                                                                 \
+        if (few != POOL_MANY) {                                                                                        \
+            step(1, few == POOL_FEW ? row->channels : LANES, c);                                                       \
             break;                                                                                                     \
         }                                                                                                              \
         for (; c + POOL_VECTORS * LANES <= row->channels; c += POOL_VECTORS * LANES) step(POOL_VECTORS, LANES, c);     \
@@ -36,14 +43,25 @@ enum { POOL_AHEAD = 1024 };
     do {                                                                                                               \
         const type copy = *row;                                                                                        \
         if (copy.channels < LANES) {                                                                                   \
-            body(&copy, 1, 0, __VA_ARGS__);                                                                            \
+            body(&copy, POOL_FEW, 0, __VA_ARGS__);                                                                     \
         } else if (!copy.stream) {                                                                                     \
-            body(&copy, 0, 0, __VA_ARGS__);                                                                            \
+            body(&copy, POOL_MANY, 0, __VA_ARGS__);                                                                    \
         } else {                                                                                                       \
-            body(&copy, 0, 1, __VA_ARGS__);                                                                            \
+            body(&copy, POOL_MANY, 1, __VA_ARGS__);                                                                    \
             vec_stream_end();                                                                                          \
         }                                                                                                              \
     } while (0)
+
+/* Outputs at the row's begin that may be written, and their windows read, together with what is behind them. */
+INLINE ptrdiff_t pool_outputs_and_next(const fnn_pool_row *row) {
+    const ptrdiff_t last = pool_last(row->channels), end = row->inputs * row->pitch;
+    if (row->channels < row->pitch) return 0;
+    for (ptrdiff_t n = row->outputs - last; n > 0; n--) {
+        const fnn_pool_window *w = &row->windows[n - 1];
+        if (w->first * row->pitch + (w->count - 1) * row->column_step + LANES <= end) return n;
+    }
+    return 0;
+}
 
 /* ---- maximum ---- */
 
@@ -82,17 +100,36 @@ INLINE void pool_max_pixel(const fnn_pool_row *row, int few, int stream, ptrdiff
 #undef STEP
 }
 
-INLINE void pool_max_row(const fnn_pool_row *row, int few, int stream, real *y, int32_t *argmax, const real *x) {
-    for (ptrdiff_t o = 0; o < row->outputs; o++, y += row->pitch) {
-        const fnn_pool_window *w = &row->windows[o];
-        const real *from = x + w->first * row->pitch;
-        const ptrdiff_t position = row->rows && w->count ? row->position + w->position : -1;
-        /* The two common windows are unrolled. */
-        if (row->rows == 2 && w->count == 2) pool_max_pixel(row, few, stream, 2, 2, position, y, argmax, from);
-        else if (row->rows == 3 && w->count == 3) pool_max_pixel(row, few, stream, 3, 3, position, y, argmax, from);
-        else pool_max_pixel(row, few, stream, row->rows, w->count, position, y, argmax, from);
+/* `n` windows like w, side by side. */
+INLINE void pool_max_alike(const fnn_pool_row *row, int few, int stream, ptrdiff_t rows, ptrdiff_t columns,
+                           const fnn_pool_window *w, ptrdiff_t n, ptrdiff_t position, real *y, int32_t *argmax, const real *x) {
+    const ptrdiff_t step = w->step * row->pitch;
+    x += w->first * row->pitch;
+    for (; n > 0; n--, x += step, y += row->pitch) {
+        pool_max_pixel(row, few, stream, rows, columns, position, y, argmax, x);
         if (argmax) argmax += row->pitch;
     }
+}
+
+INLINE void pool_max_outputs(const fnn_pool_row *row, int few, int stream, ptrdiff_t begin, ptrdiff_t end, real *y, int32_t *argmax,
+                             const real *x) {
+    for (ptrdiff_t o = begin, n; o < end; o += n) {
+        const fnn_pool_window *w = &row->windows[o];
+        real *to = y + o * row->pitch;
+        int32_t *where = argmax ? argmax + o * row->pitch : NULL;
+        const ptrdiff_t position = row->rows && w->count ? row->position + w->position : -1;
+        n = fnn_min(w->alike, end - o);
+        /* The two common windows are unrolled. */
+        if (row->rows == 2 && w->count == 2) pool_max_alike(row, few, stream, 2, 2, w, n, position, to, where, x);
+        else if (row->rows == 3 && w->count == 3) pool_max_alike(row, few, stream, 3, 3, w, n, position, to, where, x);
+        else pool_max_alike(row, few, stream, row->rows, w->count, w, n, position, to, where, x);
+    }
+}
+
+INLINE void pool_max_row(const fnn_pool_row *row, int few, int stream, real *y, int32_t *argmax, const real *x) {
+    const ptrdiff_t most = few ? pool_outputs_and_next(row) : 0;
+    if (few) pool_max_outputs(row, POOL_FEW_AND_NEXT, 0, 0, most, y, argmax, x);
+    pool_max_outputs(row, few, stream, most, row->outputs, y, argmax, x);
 }
 
 static void max_pool_row_kernel(const fnn_pool_row *row, void *y, int32_t *argmax, const void *x) {
@@ -120,6 +157,15 @@ INLINE void pool_max_sum(const fnn_pool_gather *row, int stream, ptrdiff_t num_r
     for (int v = 0; v < vectors; v++) POOL_STORE(dx, v, sum[v]);
 }
 
+/* Runs, of pixels from i and windows from o on, that may be written and read together with what is behind them. */
+INLINE ptrdiff_t pool_runs_and_next(const fnn_pool_gather *row, ptrdiff_t i, ptrdiff_t o, ptrdiff_t runs, ptrdiff_t width) {
+    const ptrdiff_t last = pool_last(row->channels);
+    if (row->channels < row->pitch) return 0;
+    ptrdiff_t n = fnn_min(runs, row->outputs - o - last);
+    while (n > 0 && i + n * width + last > row->inputs) n--;
+    return fnn_max(n, 0);
+}
+
 /* dx: dy where argmax names the pixel, for `width` pixels of one window that no other window holds. */
 INLINE void pool_max_spread(const fnn_pool_gather *row, int stream, ptrdiff_t width, ptrdiff_t position, int vectors,
                             ptrdiff_t n, real *dx, const real *dy, const int32_t *argmax) {
@@ -139,32 +185,42 @@ INLINE void pool_max_spread(const fnn_pool_gather *row, int stream, ptrdiff_t wi
     }
 }
 
-INLINE void pool_max_run(const fnn_pool_gather *row, int few, int stream, ptrdiff_t width, const fnn_pool_link *column,
-                         real *dx, const real *dy, const int32_t *argmax) {
-    const ptrdiff_t at = row->rows->output * row->row_pitch + column->output * row->pitch;
-    const ptrdiff_t position = row->rows->position * row->position_step + column->position;
-#define STEP(vectors, n, c)                                                                                            \
-    pool_max_spread(row, stream, width, position, vectors, n, dx + c, dy + at + c, argmax + at + c)
-    POOL_CHANNELS(STEP);
+/* `runs` runs of `width` pixels, side by side like the windows that hold them. */
+INLINE void pool_max_runs(const fnn_pool_gather *row, int few, int stream, ptrdiff_t runs, ptrdiff_t width, ptrdiff_t position,
+                          real *dx, const real *dy, const int32_t *argmax) {
+    for (ptrdiff_t i = 0; i < runs; i++, dx += width * row->pitch, dy += row->pitch, argmax += row->pitch) {
+#define STEP(vectors, n, c) pool_max_spread(row, stream, width, position, vectors, n, dx + c, dy + c, argmax + c)
+        POOL_CHANNELS(STEP);
 #undef STEP
+    }
 }
 
-INLINE void pool_max_gather(const fnn_pool_gather *row, int few, int stream, real *dx, const real *dy,
-                            const int32_t *argmax) {
-    const ptrdiff_t *run = row->runs;
-    for (ptrdiff_t i = 0; i < row->inputs; run++) {
-        const fnn_pool_link *columns = row->columns + row->starts[i];
-        const ptrdiff_t count = row->starts[i + 1] - row->starts[i];
-        if (row->num_rows == 1 && count == 1) {
-            if (*run == 2) pool_max_run(row, few, stream, 2, columns, dx, dy, argmax);
-            else pool_max_run(row, few, stream, *run, columns, dx, dy, argmax);
-            i += *run;
-            dx += *run * row->pitch;
+INLINE void pool_max_window_runs(const fnn_pool_gather *row, int few, int stream, ptrdiff_t i, ptrdiff_t runs,
+                                 ptrdiff_t width, real *dx, const real *dy, const int32_t *argmax) {
+    const fnn_pool_link *column = row->columns + row->starts[i];
+    const ptrdiff_t at = row->rows->output * row->row_pitch + column->output * row->pitch;
+    const ptrdiff_t and_next = few ? pool_runs_and_next(row, i, column->output, runs, width) : 0;
+    const ptrdiff_t position = row->rows->position * row->position_step + column->position;
+    dx += i * row->pitch, dy += at, argmax += at;
+    if (few) {
+        pool_max_runs(row, POOL_FEW_AND_NEXT, 0, and_next, width, position, dx, dy, argmax);
+        dx += and_next * width * row->pitch, dy += and_next * row->pitch, argmax += and_next * row->pitch;
+    }
+    pool_max_runs(row, few, stream, runs - and_next, width, position, dx, dy, argmax);
+}
+
+INLINE void pool_max_gather(const fnn_pool_gather *row, int few, int stream, real *dx, const real *dy, const int32_t *argmax) {
+    for (const fnn_pool_stretch *s = row->stretches; s < row->stretches + row->num_stretches; s++) {
+        if (row->num_rows == 1 && s->windows == 1) {
+            if (s->width == 2) pool_max_window_runs(row, few, stream, s->first, s->runs, 2, dx, dy, argmax);
+            else pool_max_window_runs(row, few, stream, s->first, s->runs, s->width, dx, dy, argmax);
             continue;
         }
-        for (const ptrdiff_t end = i + *run; i < end; i++, dx += row->pitch, columns += count) {
-#define STEP(vectors, n, c)                                                                                            \
-    pool_max_sum(row, stream, row->num_rows, columns, count, vectors, n, dx + c, dy + c, argmax + c)
+        const ptrdiff_t end = s->first + s->runs * s->width;
+        for (ptrdiff_t i = s->first; i < end; i++) {
+            const fnn_pool_link *columns = row->columns + row->starts[i];
+            real *to = dx + i * row->pitch;
+#define STEP(vectors, n, c) pool_max_sum(row, stream, row->num_rows, columns, s->windows, vectors, n, to + c, dy + c, argmax + c)
             POOL_CHANNELS(STEP);
 #undef STEP
         }
@@ -201,14 +257,32 @@ INLINE void pool_avg_pixel(const fnn_pool_row *row, int few, int stream, ptrdiff
 #undef STEP
 }
 
-INLINE void pool_avg_row(const fnn_pool_row *row, int few, int stream, real *y, const real *x) {
-    for (ptrdiff_t o = 0; o < row->outputs; o++, y += row->pitch) {
-        const fnn_pool_window *w = &row->windows[o];
-        const real *from = x + w->first * row->pitch;
-        const vec divisor = vec_set1((real)(row->divisor_given ? row->divisor : row->divisor * w->extent));
-        if (row->rows == 2 && w->count == 2) pool_avg_pixel(row, few, stream, 2, 2, divisor, y, from);
-        else pool_avg_pixel(row, few, stream, row->rows, w->count, divisor, y, from);
+/* `n` windows like w, side by side. */
+INLINE void pool_avg_alike(const fnn_pool_row *row, int few, int stream, ptrdiff_t rows, ptrdiff_t columns,
+                           const fnn_pool_window *w, ptrdiff_t n, vec divisor, real *y, const real *x) {
+    const ptrdiff_t step = w->step * row->pitch;
+    x += w->first * row->pitch;
+    for (; n > 0; n--, x += step, y += row->pitch) {
+        pool_avg_pixel(row, few, stream, rows, columns, divisor, y, x);
     }
+}
+
+INLINE void pool_avg_outputs(const fnn_pool_row *row, int few, int stream, ptrdiff_t begin, ptrdiff_t end, real *y,
+                             const real *x) {
+    for (ptrdiff_t o = begin, n; o < end; o += n) {
+        const fnn_pool_window *w = &row->windows[o];
+        real *to = y + o * row->pitch;
+        const vec divisor = vec_set1((real)(row->divisor_given ? row->divisor : row->divisor * w->extent));
+        n = fnn_min(w->alike, end - o);
+        if (row->rows == 2 && w->count == 2) pool_avg_alike(row, few, stream, 2, 2, w, n, divisor, to, x);
+        else pool_avg_alike(row, few, stream, row->rows, w->count, w, n, divisor, to, x);
+    }
+}
+
+INLINE void pool_avg_row(const fnn_pool_row *row, int few, int stream, real *y, const real *x) {
+    const ptrdiff_t most = few ? pool_outputs_and_next(row) : 0;
+    if (few) pool_avg_outputs(row, POOL_FEW_AND_NEXT, 0, 0, most, y, x);
+    pool_avg_outputs(row, few, stream, most, row->outputs, y, x);
 }
 
 static void avg_pool_row_kernel(const fnn_pool_row *row, void *y, const void *x) {
@@ -243,30 +317,43 @@ INLINE void pool_avg_spread(const fnn_pool_gather *row, int stream, ptrdiff_t wi
         for (int v = 0; v < vectors; v++) POOL_STORE(dx, v, value[v]);
 }
 
-INLINE void pool_avg_run(const fnn_pool_gather *row, int few, int stream, ptrdiff_t width, const fnn_pool_link *column, real *dx,
-                         const real *dy) {
+/* `runs` runs of `width` pixels, side by side like the windows that hold them. */
+INLINE void pool_avg_runs(const fnn_pool_gather *row, int few, int stream, ptrdiff_t runs, ptrdiff_t width, vec share,
+                          real *dx, const real *dy) {
+    for (ptrdiff_t i = 0; i < runs; i++, dx += width * row->pitch, dy += row->pitch) {
+#define STEP(vectors, n, c) pool_avg_spread(row, stream, width, share, vectors, n, dx + c, dy + c)
+        POOL_CHANNELS(STEP);
+#undef STEP
+    }
+}
+
+INLINE void pool_avg_window_runs(const fnn_pool_gather *row, int few, int stream, ptrdiff_t i, ptrdiff_t runs,
+                                 ptrdiff_t width, real *dx, const real *dy) {
+    const fnn_pool_link *column = row->columns + row->starts[i];
     const ptrdiff_t at = row->rows->output * row->row_pitch + column->output * row->pitch;
+    const ptrdiff_t and_next = few ? pool_runs_and_next(row, i, column->output, runs, width) : 0;
     const ptrdiff_t divisor = row->divisor ? row->divisor : row->rows->extent * column->extent;
     const vec share = vec_set1((real)(1 / (double)divisor));
-#define STEP(vectors, n, c) pool_avg_spread(row, stream, width, share, vectors, n, dx + c, dy + at + c)
-    POOL_CHANNELS(STEP);
-#undef STEP
+    dx += i * row->pitch, dy += at;
+    if (few) {
+        pool_avg_runs(row, POOL_FEW_AND_NEXT, 0, and_next, width, share, dx, dy);
+        dx += and_next * width * row->pitch, dy += and_next * row->pitch;
+    }
+    pool_avg_runs(row, few, stream, runs - and_next, width, share, dx, dy);
 }
 
 INLINE void pool_avg_gather(const fnn_pool_gather *row, int few, int stream, real *dx, const real *dy) {
-    const ptrdiff_t *run = row->runs;
-    for (ptrdiff_t i = 0; i < row->inputs; run++) {
-        const fnn_pool_link *columns = row->columns + row->starts[i];
-        const ptrdiff_t count = row->starts[i + 1] - row->starts[i];
-        if (row->num_rows == 1 && count == 1) {
-            if (*run == 2) pool_avg_run(row, few, stream, 2, columns, dx, dy);
-            else pool_avg_run(row, few, stream, *run, columns, dx, dy);
-            i += *run;
-            dx += *run * row->pitch;
+    for (const fnn_pool_stretch *s = row->stretches; s < row->stretches + row->num_stretches; s++) {
+        if (row->num_rows == 1 && s->windows == 1) {
+            if (s->width == 2) pool_avg_window_runs(row, few, stream, s->first, s->runs, 2, dx, dy);
+            else pool_avg_window_runs(row, few, stream, s->first, s->runs, s->width, dx, dy);
             continue;
         }
-        for (const ptrdiff_t end = i + *run; i < end; i++, dx += row->pitch, columns += count) {
-#define STEP(vectors, n, c) pool_avg_sum(row, stream, row->num_rows, columns, count, vectors, n, dx + c, dy + c)
+        const ptrdiff_t end = s->first + s->runs * s->width;
+        for (ptrdiff_t i = s->first; i < end; i++) {
+            const fnn_pool_link *columns = row->columns + row->starts[i];
+            real *to = dx + i * row->pitch;
+#define STEP(vectors, n, c) pool_avg_sum(row, stream, row->num_rows, columns, s->windows, vectors, n, to + c, dy + c)
             POOL_CHANNELS(STEP);
 #undef STEP
         }

@@ -45,7 +45,15 @@ static size_t windows_bytes(const fnn_pool_axis *axis) { return fnn_whole_lines(
 
 static fnn_pool_window *make_windows(const fnn_pool_axis *axis, char **workspace) {
     fnn_pool_window *windows = fnn_take(workspace, windows_bytes(axis));
-    for (ptrdiff_t o = 0; o < axis->output; o++) windows[o] = window_of(axis, o);
+    for (ptrdiff_t o = axis->output - 1; o >= 0; o--) {
+        fnn_pool_window *w = &windows[o], *next = w + 1;
+        *w = window_of(axis, o);
+        w->alike = 1;
+        w->step = o + 1 < axis->output ? next->first - w->first : 0;
+        if (o + 1 == axis->output || w->count != next->count || w->position != next->position) continue;
+        if (w->extent != next->extent) continue;
+        if (next->alike == 1 || next->step == w->step) w->alike = next->alike + 1;
+    }
     return windows;
 }
 
@@ -79,19 +87,40 @@ static void make_links(fnn_pool_plan *plan, int d, const fnn_pool_axis *axis, ch
     plan->starts[d] = starts;
 }
 
-static size_t runs_bytes(const fnn_pool_axis *axis) { return fnn_whole_lines((size_t)axis->input * sizeof(ptrdiff_t)); }
+static size_t stretches_bytes(const fnn_pool_axis *axis) {
+    return fnn_whole_lines((size_t)axis->input * sizeof(fnn_pool_stretch));
+}
 
-static void make_runs(fnn_pool_plan *plan, char **workspace) {
+/* Pixels from i on that lie side by side in one window and in no other; 1 for any other pixel. */
+static ptrdiff_t run_width(const fnn_pool_link *links, const ptrdiff_t *starts, ptrdiff_t i, ptrdiff_t input) {
+    const fnn_pool_link *link = &links[starts[i]];
+    ptrdiff_t n = 1;
+    if (starts[i + 1] - starts[i] != 1) return 1;
+    for (; i + n < input && starts[i + n + 1] - starts[i + n] == 1; n++)
+        if (link[n].output != link->output || link[n].position != link->position + n) break;
+    return n;
+}
+
+/* A run joins the stretch before it if it is as wide and lies in as many windows, and, where that is one, in the next one. */
+static int continues(const fnn_pool_stretch *s, ptrdiff_t width, ptrdiff_t windows, const fnn_pool_link *first,
+                     const fnn_pool_link *link) {
+    if (s->width != width || s->windows != windows) return 0;
+    return windows != 1 || (link->output == first->output + s->runs && link->position == first->position &&
+                            link->extent == first->extent);
+}
+
+static void make_stretches(fnn_pool_plan *plan, char **workspace) {
     const fnn_pool_link *links = plan->links[1];
     const ptrdiff_t *starts = plan->starts[1];
-    ptrdiff_t *run = plan->runs = fnn_take(workspace, runs_bytes(&plan->w));
-    for (ptrdiff_t i = 0, n; i < plan->w.input; i += n, *run++ = n) {
-        const fnn_pool_link *link = &links[starts[i]];
-        for (n = 1; i + n < plan->w.input; n++) {
-            if (starts[i + n] != starts[i] + n || starts[i + n + 1] != starts[i] + n + 1) break;
-            if (link[n].output != link->output || link[n].position != link->position + n) break;
-        }
+    fnn_pool_stretch *s = plan->stretches = fnn_take(workspace, stretches_bytes(&plan->w));
+    ptrdiff_t n = 0;
+    for (ptrdiff_t i = 0, width; i < plan->w.input; i += width) {
+        const ptrdiff_t windows = starts[i + 1] - starts[i];
+        width = run_width(links, starts, i, plan->w.input);
+        if (n && continues(&s[n - 1], width, windows, &links[starts[s[n - 1].first]], &links[starts[i]])) s[n - 1].runs++;
+        else s[n++] = (fnn_pool_stretch){i, width, 1, windows};
     }
+    plan->num_stretches = n;
 }
 
 /* ---- chunks ---- */
@@ -116,6 +145,7 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     fnn_pool_row row = {
         .windows = plan->windows[1],
         .outputs = plan->w.output,
+        .inputs = plan->w.input,
         .channels = fnn_min(plan->block, C - from),
         .pitch = C,
         .column_step = plan->w.dilation * C,
@@ -146,12 +176,14 @@ static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t end = fnn_min(band + plan->band_rows, plan->images * plan->h.input), C = plan->channels;
     fnn_pool_gather row = {
         .inputs = plan->w.input,
+        .outputs = plan->w.output,
         .channels = fnn_min(plan->block, C - from),
         .pitch = C,
         .row_pitch = plan->w.output * C,
         .columns = plan->links[1],
         .starts = plan->starts[1],
-        .runs = plan->runs,
+        .stretches = plan->stretches,
+        .num_stretches = plan->num_stretches,
         .position_step = plan->position_step,
         .divisor = plan->divisor,
         .stream = plan->stream,
@@ -181,7 +213,7 @@ void fnn_pool_forward_workspace(const fnn_call *call, const fnn_pool_plan *plan,
 }
 
 void fnn_pool_backward_workspace(const fnn_call *call, const fnn_pool_plan *plan, fnn_workspace *ws) {
-    ws->shared = links_bytes(&plan->h) + links_bytes(&plan->w) + runs_bytes(&plan->w) + staged_bytes(call);
+    ws->shared = links_bytes(&plan->h) + links_bytes(&plan->w) + stretches_bytes(&plan->w) + staged_bytes(call);
 }
 
 void fnn_pool_forward(fnn_call *call, fnn_pool_plan *plan) {
@@ -206,7 +238,7 @@ void fnn_pool_backward(fnn_call *call, fnn_pool_plan *plan) {
     plan->dtype = call->in[0]->dtype;
     make_links(plan, 0, &plan->h, &workspace);
     make_links(plan, 1, &plan->w, &workspace);
-    make_runs(plan, &workspace);
+    make_stretches(plan, &workspace);
     plan->y = (char *)fnn_stage_input(call->in[0], &workspace);
     plan->argmax = plan->is_max ? (int32_t *)fnn_stage_input(call->in[1], &workspace) : NULL;
     plan->x = fnn_stage_output(call->out[0], &workspace);

@@ -17,7 +17,8 @@ typedef struct {
     fnn_pool_window *windows[2]; /* forward: of the h axis, of the w axis */
     fnn_pool_link *links[2];     /* backward: windows that hold input position i: from starts[i] to starts[i + 1] */
     ptrdiff_t *starts[2];
-    ptrdiff_t *runs;             /* backward, of the w axis: see fnn_pool_gather */
+    fnn_pool_stretch *stretches; /* backward, of the w axis */
+    ptrdiff_t num_stretches;
     ptrdiff_t bands, band_rows; /* chunks: bands of rows (output rows forward, input rows backward) ... */
     ptrdiff_t blocks, block;    /* ... times blocks of channels */
     char *y, *x;                /* channels-last images of the output (dy) and the input (dx) */
