@@ -109,6 +109,14 @@ static int split_rows(plan *p, ptrdiff_t wanted) {
     return p->row_blocks >= fnn_min(wanted, FEW_CHUNKS / 2);
 }
 
+/* Unless so many columns of B are too large to stay near a core: then a block of columns takes all rows. Even shares for even
+ * numbers of threads. */
+static int split_columns(plan *p, ptrdiff_t wanted, ptrdiff_t most) {
+    p->row_blocks = 1;
+    p->col_blocks = fnn_max(fnn_min(wanted, FEW_CHUNKS), fnn_ceil_div(p->panels, most));
+    return p->rows <= ROW_BLOCK && p->panels >= LEAST_PANELS * p->col_blocks;
+}
+
 /* One row block: columns are split first, so that each chunk packs its own, and rows only while that leaves few chunks. Several,
  * and B is packed once: rows are split first, so that a row of A, read or copied, serves many panels. Column blocks are counted in
  * panels each: five blocks of eight panels would leave one of two threads with 60 % of them. */
@@ -116,7 +124,7 @@ static void choose_grid(plan *p) {
     const ptrdiff_t most = fnn_max(BLOCK_BYTES / (p->depth * p->K->tile_cols * p->size), 1);
     const ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->row_slabs * p->col_slabs);
     ptrdiff_t wide = fnn_min(most, fnn_max(p->panels, 1)); /* panels in a block */
-    if (p->g->leader && split_rows(p, wanted)) return;
+    if (p->g->leader && (p->panels > most ? split_columns(p, wanted, most) : split_rows(p, wanted))) return;
     p->row_blocks = fnn_ceil_div(p->rows, ROW_BLOCK);
     p->col_blocks = fnn_ceil_div(p->panels, wide);
     const int tall = p->row_blocks > 1;
