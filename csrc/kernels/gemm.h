@@ -233,12 +233,31 @@ INLINE void pack_across(ptrdiff_t rows, const real *x, ptrdiff_t column, real *y
         for (int q = 0; q < LANES; q++) y[i * wide + q] = x[i + q * column];
 }
 
+/* y (panels of rows x wide) = x (rows x cols, contiguous along them), panels narrower than a vector: it is stored whole where the
+ * row goes on, and the panel's next row covers its end. */
+INLINE void pack_cells(ptrdiff_t rows, ptrdiff_t cols, const real *x, ptrdiff_t x_row, real *y, ptrdiff_t wide, ptrdiff_t panel) {
+    for (ptrdiff_t i = 0; i < rows; i++, x += x_row, y += wide) {
+        ptrdiff_t j = 0;
+        real *q = y;
+        for (; j + LANES <= cols; j += wide, q += panel) vec_store(q, vec_load(x + j));
+        for (; j < cols; j += wide, q += panel) {
+            const ptrdiff_t n = cols - j < wide ? cols - j : wide;
+            vec_store_n(q, vec_load_n(x + j, n), n);
+        }
+    }
+}
+
 /* to = from (rows x cols, any strides), in panels `wide` columns wide: element (i, j) goes to panel j / wide, `panel` elements
  * after the one before, row i, column j % wide. Panels of B: wide = TILE_COLS; a block of A: one panel. Rows are read whole, so
- * that the hardware sees streams; wide is a multiple of LANES or there is one panel. */
+ * that the hardware sees streams; wide is a multiple of LANES, or there is one panel (panel = 0), or rows are contiguous: panels
+ * narrower than a vector then have room for one behind their rows. */
 static void gemm_pack_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *from, ptrdiff_t from_row, ptrdiff_t from_col, void *to,
                              ptrdiff_t wide, ptrdiff_t panel) {
     const real *x = from;
+    if (from_col == 1 && wide < LANES && panel) {
+        pack_cells(rows, cols, x, from_row, to, wide, panel);
+        return;
+    }
     for (ptrdiff_t i = 0; i < rows && from_col == 1; i++) {
         real *y = (real *)to + i * wide;
         for (ptrdiff_t j = 0; j < cols; j += wide, y += panel) {

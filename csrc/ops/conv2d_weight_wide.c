@@ -1,9 +1,10 @@
 /* conv2d_weight_wide.c: dweight (groups*k, c, r, s) of convolutions with enough channels to fill register tiles.
  *
- * For each kernel position it is a product x^T dy that sums over pixels. gemm_tile reads both where they are, pixel by
- * pixel: nothing is packed, and pixels outside the input are left out instead of multiplied by zero. (Packing x into
- * cells of one tile, dy into panels, or both: 70 to 106 instead of 85 to 113 GFLOP/s on one core of a Zen 4.) Operands
- * that are not channels-last are first copied.
+ * For each kernel position it is a product x^T dy that sums over pixels; those outside the input are left out instead of
+ * multiplied by zero. Large register tiles read both operands where they are, pixel by pixel. (Packing x into cells of one
+ * tile, dy into panels, or both: 70 to 106 instead of 85 to 113 GFLOP/s on one core of a Zen 4.) For small ones a chunk
+ * packs both, a block of pixels at a time, into cells of a tile's channels (on two cores of a Zen 3, with AVX2: 76 to 93
+ * GFLOP/s in place, 107 to 128 from cells). Operands that are not channels-last are first copied.
  *
  * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, each summed one
  * after another into its own copy of the gradient; the copies are added in order. Within a part, chunks share out the
@@ -21,8 +22,16 @@ enum {
     /* that all tiles take in turn: a tile of the gradient is read and written once for each block */
     BLOCK_PIXELS = 256,
     CHUNKS = 16,
-    CHUNK_FLOPS = 4 << 20
+    CHUNK_FLOPS = 4 << 20,
+    STEP_HIDES = 16,          /* multiply-adds of a tile's step that hide reading both operands from the second-level cache */
+    CELLS_LEAST = 32,         /* channels on either side for which packing the other costs little */
+    CELLS_PIXELS = 2048       /* of x in a block, at most: a row may be long, and a stride large */
 };
+
+/* How tiles find an operand: elements between the channels of one and the next, between pixels. */
+typedef struct {
+    ptrdiff_t wide /* channels of a tile */, next, pixel;
+} side;
 
 typedef struct {
     fnn_conv_parts sum;
@@ -35,7 +44,12 @@ typedef struct {
     ptrdiff_t height, tiles;   /* rows in tiles */
     ptrdiff_t tile_chunks, panel_chunks, chunks;
     ptrdiff_t block_rows;      /* output rows of a block */
-    size_t x_at, dy_at, slot_at, shared, scratch;
+    int packed;                /* tiles read cells of their channels, else x and dy where they are */
+    ptrdiff_t row_step, pitch; /* packed x: rows between output rows, pixels of a row */
+    ptrdiff_t column_step;     /* places of x between output columns */
+    side x_side, dy_side;
+    size_t x_at, dy_at, slot_at, shared;
+    size_t cells_x, cells_dy, scratch;
 } gradient;
 
 /* ---- plan ---- */
@@ -77,6 +91,40 @@ size_t fnn_conv_plan_copy(const fnn_conv_parts *p, const fnn_image *t, ptrdiff_t
     return here;
 }
 
+/* Rows of x that a block reads, counted as if none were outside. */
+static ptrdiff_t rows_read(const gradient *p) {
+    const fnn_conv_dims *d = p->sum.d;
+    const ptrdiff_t images = (p->block_rows + d->oh - 2) / d->oh + 1;
+    return p->block_rows * p->row_step + images * fnn_max((d->r - 1) * d->dilation[0] + 1 - p->row_step, 0);
+}
+
+/* Whether tiles read cells. A step of a large tile hides that both its operands' lines come from the second-level cache. One of a
+ * small tile does not: its columns are to stay in the first-level cache, where pixels evict each other that are as far apart as
+ * their channels are many. */
+static int wants_cells(const gradient *p) {
+    const fnn_kernels *K = p->sum.K;
+    return K->tile_rows * K->tile_cols / K->lanes < STEP_HIDES && fnn_min(p->rows, p->cols) >= CELLS_LEAST &&
+           rows_read(p) * p->pitch <= CELLS_PIXELS;
+}
+
+/* Cells of one tile: an odd number of lines, so that the tiles of a pixel are in different sets. */
+static ptrdiff_t cells_size(const gradient *p, ptrdiff_t pixels, ptrdiff_t wide) {
+    const ptrdiff_t line = 64 / (ptrdiff_t)fnn_itemsize(p->sum.dtype);
+    return (fnn_ceil_div(pixels * wide + p->sum.K->lanes, line) | 1) * line;
+}
+
+/* Where the cells of a chunk's block are, behind what scratch has so far. */
+static void plan_cells(gradient *p) {
+    const ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->sum.dtype);
+    const ptrdiff_t tiles = fnn_ceil_div(p->tiles, p->tile_chunks), panels = fnn_ceil_div(p->sum.panels, p->panel_chunks);
+    p->x_side.pixel = p->x_side.wide, p->dy_side.pixel = p->dy_side.wide;
+    p->x_side.next = cells_size(p, rows_read(p) * p->pitch, p->x_side.wide);
+    p->dy_side.next = cells_size(p, p->block_rows * p->sum.d->ow, p->dy_side.wide);
+    p->cells_x = p->scratch;
+    p->cells_dy = p->cells_x + (size_t)((p->swapped ? panels : tiles) * p->x_side.next * size);
+    p->scratch = p->cells_dy + (size_t)((p->swapped ? tiles : panels) * p->dy_side.next * size);
+}
+
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
     const fnn_kernels *K = fnn_kernels_of(call->in[0]->dtype);
     *p = (gradient){.sum = {.call = call, .d = d, .K = K, .dtype = call->in[0]->dtype, .dw = *call->out[0],
@@ -91,16 +139,23 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     s->part_size = p->swapped ? d->groups * d->k * d->c : d->groups * s->panels * d->r * d->s * d->c * s->cols;
     p->tiles = fnn_ceil_div(p->rows, K->tile_rows);
     p->height = fnn_ceil_div(p->rows, p->tiles);
+    p->block_rows = fnn_min(fnn_ceil_div(BLOCK_PIXELS, d->ow), fnn_max(d->n * d->oh, 1));
+    p->row_step = d->r == 1 ? 1 : d->stride[0];
+    p->pitch = d->s == 1 ? d->ow : d->w;
+    p->packed = wants_cells(p);
+    p->column_step = p->packed && d->s == 1 ? 1 : d->stride[1];
     split(p);
     p->chunks = s->parts * d->groups * p->tile_chunks * p->panel_chunks;
     p->direct = p->swapped && s->parts == 1 && (d->c == 1 || s->dw.stride[1] == 1);
-    p->block_rows = fnn_min(fnn_ceil_div(BLOCK_PIXELS, d->ow), fnn_max(d->n * d->oh, 1));
     p->slot_at = fnn_whole_lines((size_t)(p->direct ? 0 : s->parts * s->part_size) * fnn_itemsize(s->dtype));
     p->shared = p->slot_at + fnn_whole_lines((size_t)(d->r * d->s) * sizeof(ptrdiff_t));
     p->x_at = fnn_conv_plan_copy(s, &p->x, d->c, d->h, d->w, &p->shared);
     p->dy_at = fnn_conv_plan_copy(s, &p->dy, d->k, d->oh, d->ow, &p->shared);
     const size_t tables = (size_t)((2 * p->block_rows + 1) * d->r) * sizeof(ptrdiff_t);
     p->scratch = fnn_whole_lines(tables);
+    p->x_side.wide = p->x_side.next = p->swapped ? s->cols : p->height;
+    p->dy_side.wide = p->dy_side.next = p->swapped ? p->height : s->cols;
+    if (p->packed) plan_cells(p);
     if (p->scratch < fnn_conv_combine_scratch(s)) p->scratch = fnn_conv_combine_scratch(s);
 }
 
@@ -129,12 +184,24 @@ void fnn_conv_make_channels_last(const fnn_conv_parts *p, fnn_image *t, ptrdiff_
     *t = c.to;
 }
 
+static int is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) { return t->h == w * t->w && t->n == h * t->h; }
+
+/* Whether the pixels of all rows follow one another in both operands. */
+static int is_one_run(const gradient *p) {
+    const fnn_conv_dims *d = p->sum.d;
+    if (d->r * d->s > 1 || d->padding[0] + d->padding[2] > 0) return 0;
+    if (p->packed) return (d->oh - 1) * d->stride[0] < d->h && (d->ow - 1) * d->stride[1] < d->w;
+    return d->stride[0] * d->stride[1] == 1 && d->oh == d->h && d->ow == d->w && is_dense(&p->x, d->h, d->w) &&
+           is_dense(&p->dy, d->oh, d->ow);
+}
+
 /* ---- a chunk: one part of the pixels, one box of the gradient ---- */
 
 typedef struct {
     ptrdiff_t group, tile, tile_end, panel, panel_end;
     ptrdiff_t first, end, block; /* output rows, counted through all images; how many at a time */
     char *part;
+    char *x, *dy;                /* of the first tile, or panel */
     /* for each kernel row: how many output rows it meets, where theirs begin */
     ptrdiff_t *count, *x_offset, *dy_offset;
     fnn_prefetch next_x, next_dy;            /* of the next block */
@@ -150,6 +217,49 @@ static void valid_columns(const fnn_conv_dims *d, ptrdiff_t s, ptrdiff_t *lo, pt
     *hi = first >= d->w ? *lo : fnn_max(fnn_min((d->w - 1 - first) / step + 1, d->ow), *lo);
 }
 
+/* Output rows u0 .. u1-1, counted through all images, of the chunk's channels, and what they read: to cells. */
+static void pack_dy(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t u1) {
+    const fnn_conv_dims *d = p->sum.d;
+    const ptrdiff_t wide = p->dy_side.wide, first = (p->swapped ? t->tile : t->panel) * wide;
+    const ptrdiff_t channels = fnn_min((p->swapped ? t->tile_end : t->panel_end) * wide, d->k) - first;
+    for (ptrdiff_t u = u0; u < u1; u++)
+        p->sum.K->gemm_pack(d->ow, channels,
+                            fnn_at(p->dy.data, u / d->oh * p->dy.n + u % d->oh * p->dy.h + (t->group * d->k + first) * p->dy.c,
+                                   p->sum.dtype),
+                            p->dy.w, 1, fnn_at(t->dy, (u - u0) * d->ow * wide, p->sum.dtype), wide, p->dy_side.next);
+}
+
+/* Rows of x that output rows u .. u + rows - 1 of one image read, as rows of cells from `place` on. */
+static void pack_x(const gradient *p, const target *t, ptrdiff_t u, ptrdiff_t rows, ptrdiff_t place) {
+    const fnn_conv_dims *d = p->sum.d;
+    const ptrdiff_t wide = p->x_side.wide, channel = (p->swapped ? t->panel : t->tile) * wide;
+    const ptrdiff_t channels = fnn_min((p->swapped ? t->panel_end : t->tile_end) * wide, d->c) - channel;
+    const ptrdiff_t count = (rows - 1) * p->row_step + (d->r - 1) * d->dilation[0] + 1, step = d->r == 1 ? d->stride[0] : 1;
+    const ptrdiff_t across = d->s == 1 ? d->stride[1] : 1, left = d->s == 1 ? -d->padding[2] : 0;
+    ptrdiff_t lo = 0, hi = d->w, y = u % d->oh * d->stride[0] - d->padding[0];
+    if (d->s == 1) valid_columns(d, 0, &lo, &hi);
+    const char *image = fnn_at(p->x.data, u / d->oh * p->x.n + (lo * across + left) * p->x.w + (t->group * d->c + channel) * p->x.c,
+                               p->sum.dtype);
+    for (ptrdiff_t i = 0; i < count; i++, y += step)
+        if (y >= 0 && y < d->h)
+            p->sum.K->gemm_pack(hi - lo, channels, fnn_at(image, y * p->x.h, p->sum.dtype), across * p->x.w, 1,
+                                fnn_at(t->x, ((place + i) * p->pitch + lo) * wide, p->sum.dtype), wide, p->x_side.next);
+}
+
+/* The row of cells that output row u reads first, in a block from row u0 on: an image's rows follow those of the one before. */
+static ptrdiff_t place_of(const gradient *p, ptrdiff_t u0, ptrdiff_t u) {
+    const fnn_conv_dims *d = p->sum.d;
+    return (u - u0) * p->row_step + (u / d->oh - u0 / d->oh) * ((d->r - 1) * d->dilation[0] + 1 - p->row_step);
+}
+
+static void pack_block(const gradient *p, const target *t, ptrdiff_t u0, ptrdiff_t u1) {
+    pack_dy(p, t, u0, u1);
+    for (ptrdiff_t u = u0, rows; u < u1; u += rows) {
+        rows = fnn_min(p->sum.d->oh - u % p->sum.d->oh, u1 - u);
+        pack_x(p, t, u, rows, place_of(p, u0, u));
+    }
+}
+
 /* Where rows u0 .. u1-1 of the outputs, counted through all images, and what they read begin. */
 static void find_rows(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t u1) {
     const fnn_conv_dims *d = p->sum.d;
@@ -158,6 +268,11 @@ static void find_rows(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t u1) 
         for (ptrdiff_t u = u0; u < u1; u++) {
             const ptrdiff_t image = u / d->oh, y = u % d->oh * d->stride[0] - d->padding[0] + r * d->dilation[0];
             if (y < 0 || y >= d->h) continue;
+            if (p->packed) {
+                x[n] = (place_of(p, u0, u) + r * d->dilation[0]) * p->pitch * p->x_side.pixel;
+                dy[n++] = (u - u0) * d->ow * p->dy_side.pixel;
+                continue;
+            }
             x[n] = image * p->x.n + y * p->x.h + t->group * d->c * p->x.c;
             dy[n++] = image * p->dy.n + u % d->oh * p->dy.h + t->group * d->k * p->dy.c;
         }
@@ -165,7 +280,12 @@ static void find_rows(const gradient *p, target *t, ptrdiff_t u0, ptrdiff_t u1) 
     }
 }
 
-static int is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) { return t->h == w * t->w && t->n == h * t->h; }
+/* A 1x1 kernel with a stride, whose rows of x are equally far apart through all images. */
+static int skips_pixels(const gradient *p) {
+    const fnn_conv_dims *d = p->sum.d;
+    return d->r * d->s == 1 && d->stride[0] * d->stride[1] > 1 && d->padding[0] + d->padding[2] == 0 &&
+           d->h == d->oh * d->stride[0] && p->x.n == d->h * p->x.h;
+}
 
 /* Plans to ask for what a block of `next` reads while t's `calls` tiles are computed. */
 static void plan_prefetch(const gradient *p, target *t, const target *next, ptrdiff_t u0, ptrdiff_t u1) {
@@ -178,11 +298,15 @@ static void plan_prefetch(const gradient *p, target *t, const target *next, ptrd
                                                                                                  : col);
     t->next_x.left = t->next_dy.left = 0;
     if (u0 >= u1) return;
-    if (is_dense(&p->x, d->h, d->w)) {
+    const ptrdiff_t row_bytes = p->x.h * size, bytes = (p->swapped ? cols : rows) * size;
+    const char *x = fnn_at(p->x.data, c * p->x.c, p->sum.dtype);
+    if (skips_pixels(p)) {
+        t->next_x = fnn_prefetch_rows(x + u0 * d->stride[0] * row_bytes, u1 - u0, d->stride[0] * row_bytes, d->ow,
+                                      d->stride[1] * p->x.w * size, bytes);
+    } else if (is_dense(&p->x, d->h, d->w)) {
         const ptrdiff_t first = u0 / d->oh * d->h + fnn_min(u0 % d->oh * d->stride[0], d->h - 1);
         const ptrdiff_t last = (u1 - 1) / d->oh * d->h + fnn_min((u1 - 1) % d->oh * d->stride[0] + d->r, d->h);
-        t->next_x = fnn_prefetch_of(fnn_at(p->x.data, first * p->x.h + c * p->x.c, p->sum.dtype), (last - first) * d->w,
-                                    p->x.w * size, (p->swapped ? cols : rows) * size);
+        t->next_x = fnn_prefetch_of(x + first * row_bytes, (last - first) * d->w, p->x.w * size, bytes);
     }
     if (is_dense(&p->dy, d->oh, d->ow))
         t->next_dy = fnn_prefetch_of(fnn_at(p->dy.data, u0 * p->dy.h + k * p->dy.c, p->sum.dtype), (u1 - u0) * d->ow,
@@ -191,20 +315,23 @@ static void plan_prefetch(const gradient *p, target *t, const target *next, ptrd
     t->quota_dy = t->next_dy.left / calls + 1;
 }
 
-/* The tile's gradient at one kernel position. */
-static void add_position(const gradient *p, target *t, ptrdiff_t row, ptrdiff_t col, ptrdiff_t place, int accumulate) {
+/* The gradient of tile i and panel j at one kernel position. */
+static void add_position(const gradient *p, target *t, ptrdiff_t i, ptrdiff_t j, ptrdiff_t place, int accumulate) {
     const fnn_conv_dims *d = p->sum.d;
     const fnn_conv_parts *sum = &p->sum;
-    const ptrdiff_t r = place / d->s, s = place % d->s, first = s * d->dilation[1] - d->padding[2];
+    const ptrdiff_t r = place / d->s, s = place % d->s, row = i * p->height, col = j * sum->cols;
+    const ptrdiff_t first = p->packed && d->s == 1 ? 0 : s * d->dilation[1] - d->padding[2];
     const ptrdiff_t rows = fnn_min(p->height, p->rows - row), cols = fnn_min(sum->cols, p->cols - col);
+    if (p->packed) i -= t->tile, j -= t->panel;
     ptrdiff_t lo, hi, batch = t->count[r];
     valid_columns(d, s, &lo, &hi);
     ptrdiff_t depth = hi - lo;
     if (p->one_run) depth *= batch, batch = fnn_min(batch, 1);
-    const char *x = fnn_at(p->x.data, (lo * d->stride[1] + first) * p->x.w + (p->swapped ? col : row), sum->dtype);
-    const char *dy = fnn_at(p->dy.data, lo * p->dy.w + (p->swapped ? row : col), sum->dtype);
-    const ptrdiff_t x_col = d->stride[1] * p->x.w, dy_col = p->dy.w, *x_offset = t->x_offset + r * p->block_rows,
-                    *dy_offset = t->dy_offset + r * p->block_rows;
+    const char *x = fnn_at(t->x, (lo * p->column_step + first) * p->x_side.pixel + (p->swapped ? j : i) * p->x_side.next,
+                           sum->dtype);
+    const char *dy = fnn_at(t->dy, lo * p->dy_side.pixel + (p->swapped ? i : j) * p->dy_side.next, sum->dtype);
+    const ptrdiff_t x_col = p->column_step * p->x_side.pixel, dy_col = p->dy_side.pixel,
+                    *x_offset = t->x_offset + r * p->block_rows, *dy_offset = t->dy_offset + r * p->block_rows;
     if (p->swapped)
         sum->K->gemm_tile(rows, cols, batch, depth, dy, dy_offset, 1, dy_col, x, x_offset, x_col,
                           fnn_at(t->part, row * (p->direct ? sum->dw.stride[0] : d->c) + col, sum->dtype),
@@ -214,6 +341,19 @@ static void add_position(const gradient *p, target *t, ptrdiff_t row, ptrdiff_t 
                           fnn_at(t->part, ((col / sum->cols * d->r * d->s + place) * d->c + row) * sum->cols,
                                  sum->dtype),
                           sum->cols, accumulate);
+}
+
+/* Adds the block's pixels to all tiles. Cells of a panel stay in the first-level cache while the tiles' come by. */
+static void add_block(const gradient *p, target *t, int accumulate) {
+    const ptrdiff_t tiles = t->tile_end - t->tile, panels = t->panel_end - t->panel, inner = p->packed ? tiles : panels;
+    for (ptrdiff_t q = 0; q < tiles * panels; q++) {
+        const ptrdiff_t i = t->tile + (p->packed ? q % inner : q / inner), j = t->panel + (p->packed ? q / inner : q % inner);
+        for (ptrdiff_t place = 0; place < p->sum.d->r * p->sum.d->s; place++) {
+            fnn_prefetch_some(&t->next_x, t->quota_x);
+            fnn_prefetch_some(&t->next_dy, t->quota_dy);
+            add_position(p, t, i, j, place, accumulate);
+        }
+    }
 }
 
 static void find_target(const gradient *p, ptrdiff_t chunk, target *t) {
@@ -236,21 +376,18 @@ static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const fnn_conv_dims *d = p->sum.d;
     target t = {.count = scratch}, after = {0};
     t.x_offset = t.count + d->r, t.dy_offset = t.x_offset + d->r * p->block_rows;
+    t.x = p->packed ? (char *)scratch + p->cells_x : p->x.data;
+    t.dy = p->packed ? (char *)scratch + p->cells_dy : p->dy.data;
     find_target(p, chunk, &t);
     if (chunk + 1 < p->chunks) find_target(p, chunk + 1, &after);
     ptrdiff_t u = t.first;
     do { /* also without any rows: the gradient is zero then */
         const ptrdiff_t next = fnn_min(u + t.block, t.end);
         find_rows(p, &t, u, next);
+        if (p->packed) pack_block(p, &t, u, next);
         if (next < t.end) plan_prefetch(p, &t, &t, next, fnn_min(next + t.block, t.end));
         else plan_prefetch(p, &t, &after, after.first, fnn_min(after.first + after.block, after.end));
-        for (ptrdiff_t i = t.tile; i < t.tile_end; i++)
-            for (ptrdiff_t j = t.panel; j < t.panel_end; j++)
-                for (ptrdiff_t place = 0; place < d->r * d->s; place++) {
-                    fnn_prefetch_some(&t.next_x, t.quota_x);
-                    fnn_prefetch_some(&t.next_dy, t.quota_dy);
-                    add_position(p, &t, i * p->height, j * p->sum.cols, place, u > t.first);
-                }
+        add_block(p, &t, u > t.first);
         u = next;
     } while (u < t.end);
 }
@@ -291,8 +428,8 @@ void fnn_conv_wide_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     p.sum.slot = (ptrdiff_t *)((char *)call->shared + p.slot_at);
     fnn_conv_make_channels_last(&p.sum, &p.x, d->c, d->h, d->w, p.x_at);
     fnn_conv_make_channels_last(&p.sum, &p.dy, d->k, d->oh, d->ow, p.dy_at);
-    p.one_run = d->r * d->s == 1 && d->stride[0] * d->stride[1] == 1 && d->oh == d->h && d->ow == d->w &&
-                d->padding[0] + d->padding[2] == 0 && is_dense(&p.x, d->h, d->w) && is_dense(&p.dy, d->oh, d->ow);
+    if (!p.packed) p.x_side.pixel = p.x.w, p.dy_side.pixel = p.dy.w;
+    p.one_run = is_one_run(&p);
     fnn_parallel_for(call, p.chunks, fnn_conv_cost(d, p.sum.dtype), sum_chunk, &p);
     if (!p.swapped) fnn_conv_combine(&p.sum);
     else if (!p.direct || call->follower)
