@@ -5,7 +5,9 @@ program whether it knows a target's flags and OpenMP; what it lacks is left out,
 only when its source, a header that it includes, its flags or this file changed.
 
 Environment: FASTNN_SANITIZE=address,undefined builds with these sanitizers; FASTNN_WERROR=1 makes warnings errors;
-FASTNN_AMX=emulated computes the AMX level's instructions on AVX-512, to test that level on any CPU that has those.
+FASTNN_AMX=emulated computes the AMX level's instructions on AVX-512, to test that level on any CPU that has those;
+FASTNN_AVX512=emulated computes AVX-512's as well, lane by lane, to test both levels on any CPU that has AVX2. Such a build takes
+an emulated level only where FASTNN_ISA or a test asks for it, and has not the machine's own.
 """
 
 import os
@@ -28,7 +30,8 @@ TARGETS = {
     "x86_64": {"avx2": ["-march=x86-64-v3"], "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-bf16"]},
     "aarch64": {"neon": ["-fno-schedule-insns"]},
 }
-EMULATED = "-DFNN_AMX_EMULATED"
+EMULATED_AMX = "-DFNN_AMX_EMULATED"
+EMULATED_AVX512 = "-DFNN_AVX512_EMULATED"
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
 
 
@@ -52,16 +55,17 @@ class build_kernels(build_ext):
             links.append(f"-fsanitize={sanitizers}")
         if os.environ.get("FASTNN_WERROR", "0") != "0":
             flags.append("-Werror")
-        if (amx := os.environ.get("FASTNN_AMX", "")) not in ("", "emulated"):
-            raise SystemExit(f"fastnn: FASTNN_AMX is {amx!r}, but must be 'emulated' or not set")
+        avx512, amx = emulated("FASTNN_AVX512"), emulated("FASTNN_AMX")
         if not self.accepts([]):
             raise SystemExit(f"fastnn: the C compiler {self.compiler.compiler_so[0]!r} does not work; on Debian: apt-get install gcc")
         openmp = ["-fopenmp"] if self.accepts(["-fopenmp"], OPENMP_PROBE, link=True) else []
         if not openmp:
             print("fastnn: this compiler has no OpenMP: the engine will run on one thread")
         wanted = dict(TARGETS.get(self.architecture(), {}))
-        if amx and "amx" in wanted:
-            wanted["amx"] = [*AVX512, EMULATED]
+        if avx512 and "avx512" in wanted:  # -O3 takes minutes, and vectors of 64 bytes have no register to be passed in
+            wanted["avx512"] = [*wanted["avx2"], "-O1", "-Wno-psabi", EMULATED_AVX512]
+        if (avx512 or amx) and "amx" in wanted:
+            wanted["amx"] = [*wanted["avx512"], EMULATED_AMX]
         targets = {"scalar": []} | {isa: march for isa, march in wanted.items() if self.accepts(march)}
         for isa in wanted.keys() - targets.keys():
             print(f"fastnn: this compiler does not know {' '.join(wanted[isa])}: built without the {isa} kernels")
@@ -71,7 +75,7 @@ class build_kernels(build_ext):
                 if (isa, t) != ("amx", "f64")]  # its matrix units are for float32 only
         # Cython's generated code is not ours to lint; it needs no optimiser either.
         plain = [f for f in flags if f not in ("-Wall", "-Wextra", "-Werror", "-O3")] + ["-O2", "-w"]
-        have = [f"-DFNN_HAVE_{isa.upper()}" for isa in targets] + ([EMULATED] if amx else [])
+        have = [f"-DFNN_HAVE_{isa.upper()}" for isa in targets] + [EMULATED_AVX512] * avx512 + [EMULATED_AMX] * (avx512 or amx)
         for source in ext.sources:
             jobs.append((source, plain if "_core" in source else flags + openmp + have))
         with ThreadPoolExecutor(self.parallel or os.cpu_count() or 1) as pool:
@@ -110,6 +114,13 @@ class build_kernels(build_ext):
             self.spawn([*compiler, *folders, "-MMD", "-c", source, "-o", str(target)])
             stamp.write_text(text)
         return str(target)
+
+
+def emulated(variable):
+    """Whether an environment variable asks for a level to be emulated."""
+    if (value := os.environ.get(variable, "")) not in ("", "emulated"):
+        raise SystemExit(f"fastnn: {variable} is {value!r}, but must be 'emulated' or not set")
+    return value == "emulated"
 
 
 def up_to_date(target, made_from):

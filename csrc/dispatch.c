@@ -47,11 +47,21 @@ static int active = FNN_ISA_SCALAR;
 static char reason[200] = "not initialised";
 static char refused[100]; /* why the system does not let this process use AMX */
 
+/* For tests: emulated levels run only when asked for. */
+#ifdef FNN_AVX512_EMULATED
+enum { AVX512_IS_EMULATED = 1 };
+#else
+enum { AVX512_IS_EMULATED = 0 };
+#endif
 #ifdef FNN_AMX_EMULATED
-enum { AMX_IS_EMULATED = 1 }; /* for tests: runs only when asked for */
+enum { AMX_IS_EMULATED = 1 };
 #else
 enum { AMX_IS_EMULATED = 0 };
 #endif
+
+static int is_emulated(int isa) {
+    return (isa == FNN_ISA_AVX512 && AVX512_IS_EMULATED) || (isa == FNN_ISA_AMX && AMX_IS_EMULATED);
+}
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -96,7 +106,7 @@ static int machine_has(int isa) {
     int v3 = fma && f16c && avx && movbe && bmi1 && avx2 && bmi2 && lzcnt && (state & 0x6) == 0x6;
     if (isa == FNN_ISA_AVX2) return v3;
     int f = b7 >> 16 & 1, dq = b7 >> 17 & 1, cd = b7 >> 28 & 1, bw = b7 >> 30 & 1, vl = b7 >> 31 & 1;
-    int v4 = v3 && f && dq && cd && bw && vl && (state & 0xE6) == 0xE6;
+    int v4 = v3 && (AVX512_IS_EMULATED || (f && dq && cd && bw && vl && (state & 0xE6) == 0xE6));
     if (isa == FNN_ISA_AVX512) return v4;
     if (isa != FNN_ISA_AMX) return 0;
     int amx_bf16 = d7 >> 22 & 1, amx_tile = d7 >> 24 & 1;
@@ -144,7 +154,7 @@ int fnn_dispatch_init(void) {
         return 0;
     }
     for (int isa = 0; isa < FNN_NUM_ISAS; isa++)
-        if (fnn_isa_available(isa) && !(isa == FNN_ISA_AMX && AMX_IS_EMULATED)) active = isa;
+        if (fnn_isa_available(isa) && !is_emulated(isa)) active = isa;
     int unbuilt = -1;
     for (int isa = active + 1; isa < FNN_NUM_ISAS; isa++)
         if (machine_has(isa) && !tables[isa][0]) unbuilt = isa;

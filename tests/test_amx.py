@@ -14,7 +14,7 @@ from fastnn._core import launch
 PRECISIONS = ("highest", "high", "medium")
 needs_amx = pytest.mark.skipif(
     "amx" not in _core.available_isas(),
-    reason="no AMX here, or the system refuses it; a build with FASTNN_AMX=emulated needs AVX-512 only")
+    reason="no AMX here, or the system refuses it; a build with FASTNN_AVX512=emulated needs AVX2 only")
 SHAPES = [(256, 256, 256), (257, 300, 333), (400, 161, 1000), (160, 1024, 95)]  # all large enough for the matrix units
 
 

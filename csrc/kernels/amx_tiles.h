@@ -1,6 +1,6 @@
 /* amx_tiles.h: the instructions on tiles that gemm_amx.h is written in: the matrix units' own, or, in a build with
- * FNN_AMX_EMULATED, what Intel's manual says that they compute (SDM volume 2, TDPBF16PS), on AVX-512: slow, so that the
- * AMX level can be tested where there is none. */
+ * FNN_AMX_EMULATED, what Intel's manual says that they compute (SDM volume 2, TDPBF16PS), on AVX-512 (which may be
+ * emulated too: simd/emulated_avx512.h): slow, so that the AMX level can be tested where there is none. */
 #ifndef FNN_AMX_EMULATED
 
 /* GCC 12's tile intrinsics do not say which memory they read; these do. */
@@ -9,6 +9,7 @@
 #define AMX_STORE(tile, to) __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), AMX_ROW : "memory")
 #define AMX_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile ::: "memory")
 #define AMX_MULTIPLY(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::: "memory")
+#define AMX_ADD(v) __asm__ volatile("vaddps %0, %0, %0" : "+v"(v)) /* an addition that the compiler keeps */
 
 typedef struct {
     uint8_t palette, start_row, reserved[14];
@@ -40,6 +41,7 @@ static void amx_end_kernel(void) { amx_state.configured = 0; }
 #define AMX_STORE amx_store
 #define AMX_ZERO amx_zero
 #define AMX_MULTIPLY amx_multiply
+#define AMX_ADD(v) (void)(v)
 
 static void amx_load(int tile, const void *from) {
     if (amx_state.configured) memcpy(amx_state.tiles[tile], from, FNN_AMX_TILE_BYTES);

@@ -289,7 +289,7 @@ enum { DOT_ROWS = 4 };
 enum { DOT_ROWS = 2 };
 #endif
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(FNN_AVX512_EMULATED)
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
 #elif defined(__aarch64__)
 #define IN_REGISTER(v) __asm__("" : "+w"(v))

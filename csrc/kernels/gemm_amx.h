@@ -178,7 +178,7 @@ INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_op
     __m512 awake = _mm512_setzero_ps();
     for (ptrdiff_t s = 0; s < steps; s++, a += a_step, b += b_step) {
         amx_step(a, at, ap, b, bt, bp, planes, row_tiles, col_tiles);
-        __asm__ volatile("vaddps %0, %0, %0" : "+v"(awake));
+        AMX_ADD(awake);
         for (const char *end = ahead.data + ahead.step; ahead.data < end; ahead.data += 64)
             _mm_prefetch(ahead.data, _MM_HINT_T1);
     }

@@ -1,5 +1,9 @@
 /* vec_avx512.h: 16 floats or 8 doubles (x86-64-v4: F, BW, CD, DQ, VL). */
+#ifdef FNN_AVX512_EMULATED
+#include "emulated_avx512.h"
+#else
 #include <immintrin.h>
+#endif
 
 #define REGISTERS 32
 #if REAL64
