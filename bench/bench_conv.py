@@ -28,10 +28,10 @@ from fastnn.testing.shapes import CONVOLUTIONS, Conv  # noqa: E402
 torch = pytest.importorskip("torch")
 
 
-def ours_and_peers(layer: Conv, batch: int, which: str) -> list[Callable[[], Any]]:
-    """Functions that compute one pass: fastnn, PyTorch contiguous, PyTorch channels-last."""
+def ours_and_peers(layer: Conv, batch: int, which: str) -> tuple[list[Callable[[], Any]], str]:
+    """Functions that compute one pass: fastnn, PyTorch contiguous, PyTorch channels-last; which way fastnn goes."""
     case = convolution(layer, batch, which)
-    return [case.ours, *case.peers(torch)]
+    return [case.ours, *case.peers(torch)], case.algorithm
 
 
 def verify(functions: Sequence[Callable[[], Any]]) -> None:
@@ -42,16 +42,16 @@ def verify(functions: Sequence[Callable[[], Any]]) -> None:
     assert error < 1e-4, f"fastnn and PyTorch differ by {error:.1e} of the largest element"
 
 
-def measure(network: str, layer: Conv, which: str, seconds: float) -> dict[str, float]:
+def measure(network: str, layer: Conv, which: str, seconds: float) -> dict[str, Any]:
     """Verify one pass, then time it: GFLOP/s of both and the ratio of times."""
-    functions = ours_and_peers(layer, batch_of(network), which)
+    functions, way = ours_and_peers(layer, batch_of(network), which)
     verify(functions)
     with torch.no_grad():
         turns = in_turns(functions, seconds)
     ours, peer = turns.seconds[0], min(turns.seconds[1:])
     gflop = layer.flops(batch_of(network)) / 1e9
     return {"milliseconds": 1e3 * ours, "gflops": gflop / ours, "torch_gflops": gflop / peer, "ratio": turns.ratio,
-            **conditions()}
+            "algorithm": way, **conditions()}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -64,7 +64,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_convolution(benchmark: Any, request: pytest.FixtureRequest, network: str, layer: Conv, which: str) -> None:
     use_threads(request.config.getoption("--threads"))
     benchmark.extra_info |= measure(network, layer, which, 0.2)
-    benchmark.pedantic(ours_and_peers(layer, batch_of(network), which)[0], rounds=5, warmup_rounds=1)
+    benchmark.pedantic(ours_and_peers(layer, batch_of(network), which)[0][0], rounds=5, warmup_rounds=1)
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     use_threads(options.threads)
     ratios = []
-    print(f"{'layer':32} {'pass':16} {'ms':>9} {'GFLOP/s':>8} {'torch':>8} {'ratio':>6}")
+    print(f"{'layer':32} {'pass':16} {'ms':>9} {'GFLOP/s':>8} {'torch':>8} {'ratio':>6} way")
     for network in options.networks.split(","):
         for layer in CONVOLUTIONS[network]:
             if options.only not in layer.name:
@@ -86,7 +86,7 @@ def main() -> None:
                 m = measure(network, layer, which, options.seconds)
                 ratios.append(m["ratio"])
                 print(f"{network + '.' + layer.name:32} {which:16} {m['milliseconds']:9.3f} {m['gflops']:8.1f} "
-                      f"{m['torch_gflops']:8.1f} {m['ratio']:6.2f}", flush=True)
+                      f"{m['torch_gflops']:8.1f} {m['ratio']:6.2f} {m['algorithm']}", flush=True)
     mean = math.exp(statistics.mean(map(math.log, ratios)))
     print(f"geometric mean {mean:.3f}, least {min(ratios):.2f}, {_core.get_isa()}, {options.threads} threads")
 
