@@ -7,10 +7,12 @@
 /* A tile is 16 rows of 64 bytes. A strip is 32 rows of A or 32 columns of B, two tiles; a step is 32 values of k. */
 enum { FNN_AMX_TILE = 16, FNN_AMX_STRIP = 32, FNN_AMX_STEP = 32, FNN_AMX_TILE_BYTES = 1024 };
 
-/* Split tiles. Distances in bytes: from step to step, from one tile to the second, from plane to plane. */
+/* Split tiles. Distances in bytes: from step to step (`offset`: of each step from data, where they are not alike), from
+ * one tile to the second, from plane to plane. */
 typedef struct {
     const void *data;
     ptrdiff_t step, tile, plane;
+    const ptrdiff_t *offset;
 } fnn_amx_operand;
 
 /* Split tiles that are brought into the second-level cache during a product: `step` bytes in each of its steps. */
@@ -27,13 +29,25 @@ typedef struct {
     int columns;
 } fnn_amx_strip;
 
+/* Pixels by their addresses, each so many neighbouring channels. */
+typedef struct {
+    const float *const *pixel;
+    ptrdiff_t count, channels;
+} fnn_amx_pixels;
+
 typedef struct {
     void (*begin)(void);
     void (*end)(void);
     void (*split)(int planes, const fnn_amx_strip *from, void *to, float *bad);
     void (*multiply)(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a,
                      const fnn_amx_operand *b, float *c, int accumulate, fnn_amx_ahead ahead);
-    void (*store)(ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row, float *bad);
+    void (*store)(ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row,
+                  float *bad);
+    /* for convolutions (kernels/conv_amx.h) */
+    void (*split_rows)(int planes, const fnn_amx_pixels *from, void *to, ptrdiff_t step, ptrdiff_t plane, float *bad);
+    void (*split_pairs)(int planes, const fnn_amx_pixels *from, void *to, ptrdiff_t tile, ptrdiff_t plane, float *bad);
+    void (*split_turned)(int planes, const fnn_amx_pixels *from, void *to, ptrdiff_t strip, float *bad);
+    void (*store_turned)(ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_col, float *bad);
 } fnn_amx_kernels;
 
 /* dispatch.c: NULL where another level runs. */

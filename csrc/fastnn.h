@@ -87,8 +87,9 @@ typedef enum { FNN_HIGHEST, FNN_HIGH, FNN_MEDIUM } fnn_precision;
 void fnn_set_matmul_precision(int precision);
 int fnn_matmul_precision(void);
 
-/* How float32 convolutions are computed: Winograd's way where it is predicted to be faster; never; wherever it can. */
-typedef enum { FNN_CONV_AUTO, FNN_CONV_DIRECT, FNN_CONV_WINOGRAD } fnn_conv_algorithm;
+/* How float32 convolutions are computed: as is predicted to be fastest; without Winograd's way; by it wherever it can; of bfloat16
+ * parts wherever there are matrix units for them. */
+typedef enum { FNN_CONV_AUTO, FNN_CONV_DIRECT, FNN_CONV_WINOGRAD, FNN_CONV_PARTS } fnn_conv_algorithm;
 void fnn_set_conv_algorithm(int algorithm);
 int fnn_get_conv_algorithm(void);
 

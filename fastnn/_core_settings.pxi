@@ -75,8 +75,8 @@ PRECISIONS = ("highest", "high", "medium")
 def set_float32_matmul_precision(precision):
     """Chooses what products of float32 numbers are made of where the CPU has bfloat16 matrix units (level ``amx``).
 
-    Linear layers and matrix products take part, forward and backward, where they are large enough to gain. On other
-    levels all three are float32.
+    Linear layers, matrix products and convolutions of one group take part, forward and backward, where they are
+    predicted to gain. On other levels all three are float32.
     A call with an infinity or NaN in it is made of float32 multiply-adds.
 
     Parameters
@@ -110,22 +110,26 @@ def get_float32_matmul_precision():
     return PRECISIONS[fnn_matmul_precision()]
 
 
-CONV_ALGORITHMS = ("auto", "direct", "winograd")
+CONV_ALGORITHMS = ("auto", "direct", "winograd", "parts")
 
 
 def set_conv_algorithm(algorithm):
-    """Chooses how float32 convolutions with 3 x 3 windows are computed, forward and backward.
+    """Chooses how float32 convolutions are computed, forward and backward.
 
-    Convolutions with stride 1, dilation 1 and one group can take tiles of 4 x 4 outputs through Winograd's transforms,
-    which needs a quarter of the multiplications. All others, and all in float64, are sums of products throughout.
-    A call in which an infinity or NaN turns up is computed directly.
+    Those with 3 x 3 windows, stride 1, dilation 1 and one group can take tiles of 4 x 4 outputs through Winograd's
+    transforms, which needs a quarter of the multiplications. Where the CPU has bfloat16 matrix units (level ``amx``),
+    those with one group, strides up to 4 and windows of up to 49 positions can be sums of products of bfloat16 parts, as
+    many as `set_float32_matmul_precision` says. All others, and all in float64, are sums of products throughout.
+    A call in which an infinity or NaN turns up is made of float32 multiply-adds.
 
     Parameters
     ----------
-    algorithm : {"auto", "direct", "winograd"}
-        "auto" (default): Winograd's way where it is predicted to be faster, from shapes and instruction set alone. On
-        normally distributed numbers the root of its mean square error is 2 to 4 times that of the direct sum, and tests
-        hold it to 6. "direct": never. "winograd": wherever it is possible, also on maps too small for that bound.
+    algorithm : {"auto", "direct", "winograd", "parts"}
+        "auto" (default): whichever is predicted to be fastest, from shapes, instruction set and precision alone. On
+        normally distributed numbers the root of the mean square error of Winograd's way is 2 to 4 times that of the
+        direct sum, and tests hold it to 6. "direct": never Winograd's way. "winograd": that wherever it is possible,
+        also on maps too small for its bound. "parts": products of bfloat16 parts wherever they are possible; elsewhere
+        as "direct".
 
     Raises
     ------
@@ -137,18 +141,19 @@ def set_conv_algorithm(algorithm):
     A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
     """
     if algorithm not in CONV_ALGORITHMS:
-        raise ValueError(f"set_conv_algorithm: algorithm is {algorithm!r}, but must be 'auto', 'direct' or 'winograd'")
+        raise ValueError(f"set_conv_algorithm: algorithm is {algorithm!r}, but must be 'auto', 'direct', "
+                         "'winograd' or 'parts'")
     bump_settings()
     fnn_set_conv_algorithm(CONV_ALGORITHMS.index(algorithm))
 
 
 def get_conv_algorithm():
-    """How float32 convolutions with 3 x 3 windows are computed.
+    """How float32 convolutions are computed.
 
     Returns
     -------
     str
-        "auto", "direct" or "winograd".
+        "auto", "direct", "winograd" or "parts".
     """
     return CONV_ALGORITHMS[fnn_get_conv_algorithm()]
 

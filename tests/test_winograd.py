@@ -139,7 +139,7 @@ def test_setting_errors():
         fastnn.set_conv_algorithm(algorithm)
         assert fastnn.get_conv_algorithm() == algorithm
     for wrong in ("fft", None, 1):
-        with pytest.raises(ValueError, match="must be 'auto', 'direct' or 'winograd'"):
+        with pytest.raises(ValueError, match="must be 'auto', 'direct', 'winograd' or 'parts'"):
             fastnn.set_conv_algorithm(wrong)
     assert fastnn.get_conv_algorithm() == "winograd"
 

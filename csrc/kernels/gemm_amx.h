@@ -160,7 +160,7 @@ INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_op
                     fnn_amx_ahead ahead, int planes, int row_tiles, int col_tiles) {
     enum { FLOATS = AMX_TILE_BYTES / sizeof(float) };
     const ptrdiff_t at = pa->tile, ap = pa->plane, a_step = pa->step, bt = pb->tile, bp = pb->plane, b_step = pb->step;
-    const char *a = pa->data, *b = pb->data;
+    const char *a = pa->data, *b = pb->data, *const a_data = a, *const b_data = b;
     const int right = col_tiles > 1, below = row_tiles > 1;
     if (accumulate) {
         AMX_LOAD(0, c);
@@ -177,6 +177,8 @@ INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_op
      * one addition a step keeps them. */
     __m512 awake = _mm512_setzero_ps();
     for (ptrdiff_t s = 0; s < steps; s++, a += a_step, b += b_step) {
+        if (pa->offset) a = a_data + pa->offset[s];
+        if (pb->offset) b = b_data + pb->offset[s];
         amx_step(a, at, ap, b, bt, bp, planes, row_tiles, col_tiles);
         AMX_ADD(awake);
         for (const char *end = ahead.data + ahead.step; ahead.data < end; ahead.data += 64)
@@ -206,16 +208,17 @@ static void amx_multiply_kernel(int planes, int row_tiles, int col_tiles, ptrdif
 #undef RUN
 }
 
-/* c (rows x cols, at most 32 x 32) = the four tiles; bad (16) becomes NaN where a sum is not finite. */
-static void amx_store_kernel(ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row,
-                             float *bad) {
+/* c (rows x cols, at most 32 x 32) = rows first .. first + rows - 1 of the four tiles; bad (16) becomes NaN where a sum
+ * is not finite. */
+static void amx_store_kernel(ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c,
+                             ptrdiff_t c_row, float *bad) {
     __m512 any = _mm512_load_ps(bad);
-    for (ptrdiff_t i = 0; i < rows; i++)
+    for (ptrdiff_t i = first; i < first + rows; i++, c += c_row)
         for (ptrdiff_t j = 0; j < cols; j += AMX_TILE) {
             const __m512 v = _mm512_load_ps(tiles + i / AMX_TILE * 512 + j * 16 + i % AMX_TILE * 16);
             const __mmask16 valid = amx_first(cols - j);
             any = _mm512_mask3_fmadd_ps(v, _mm512_setzero_ps(), any, valid);
-            _mm512_mask_storeu_ps(c + i * c_row + j, valid, v);
+            _mm512_mask_storeu_ps(c + j, valid, v);
         }
     _mm512_store_ps(bad, any);
 }

@@ -1,5 +1,6 @@
 /* conv2d.c: checks, sizes and drivers of the three passes of a 2-D convolution. */
 #include "conv2d.h"
+#include "conv2d_amx.h"
 #include "conv2d_winograd.h"
 
 /* ---- attributes and shapes ---- */
@@ -165,7 +166,9 @@ static double backward_weight_cost(const fnn_call *call) {
 static const char *way(const fnn_call *call, int (*dims)(fnn_call *, fnn_conv_dims *), fnn_conv_pass pass) {
     fnn_call copy = *call;
     fnn_conv_dims d;
-    return !dims(&copy, &d) && fnn_winograd_suits(call, &d, pass) ? "winograd" : "direct";
+    if (dims(&copy, &d)) return "direct";
+    if (fnn_conv_amx_suits(call, &d, pass)) return "bfloat16 parts";
+    return fnn_winograd_suits(call, &d, pass) ? "winograd" : "direct";
 }
 
 static const char *forward_way(const fnn_call *call) { return way(call, forward_dims, FNN_CONV_FORWARD); }
@@ -176,46 +179,66 @@ static const char *backward_weight_way(const fnn_call *call) {
     return way(call, backward_weight_dims, FNN_CONV_BACKWARD_WEIGHT);
 }
 
+/* Whether one of the other ways has computed the call. */
+static int correlated(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, const fnn_epilogue *epilogue) {
+    if (fnn_conv_amx_suits(call, d, pass)) return fnn_conv_amx_correlate(call, d, pass, epilogue);
+    return fnn_winograd_correlate(call, d, pass, epilogue);
+}
+
 /* ---- forward and backward_input: plans ---- */
 
 static int is_depthwise(const fnn_conv_dims *d) { return d->groups > 1 && d->c == 1 && d->k == 1; }
 
+fnn_conv_weight fnn_conv_weight_of(const fnn_tensor *weight, const fnn_conv_dims *d, int backward) {
+    const fnn_kernels *K = fnn_kernels_of(weight->dtype);
+    fnn_conv_weight w = {.K = K,
+                         .dtype = weight->dtype,
+                         .groups = d->groups,
+                         .depth = backward ? d->k : d->c,
+                         .width = backward ? d->c : d->k,
+                         .r = d->r,
+                         .s = d->s,
+                         .data = weight->data,
+                         .group_stride = d->k * weight->stride[0],
+                         .width_stride = weight->stride[backward ? 1 : 0],
+                         .depth_stride = weight->stride[backward ? 0 : 1],
+                         .r_stride = weight->stride[2],
+                         .s_stride = weight->stride[3]};
+    w.cols = fnn_min(K->tile_cols, fnn_round_up(w.width, 8));
+    if (is_depthwise(d)) {
+        w.groups = w.depth = 1;
+        w.width = w.cols = d->groups;
+        w.width_stride = weight->stride[0];
+    }
+    return w;
+}
+
 /* What the two passes have in common; `backward`: input and output channels change places. */
 static void plan_common(const fnn_tensor *weight, const fnn_conv_dims *d, int backward, fnn_conv_weight *w,
                         fnn_correlation *c) {
-    int dtype = weight->dtype;
-    const fnn_kernels *K = fnn_kernels_of(dtype);
-    *w = (fnn_conv_weight){.K = K,
-                           .dtype = dtype,
-                           .groups = d->groups,
-                           .depth = backward ? d->k : d->c,
-                           .width = backward ? d->c : d->k,
-                           .r = d->r,
-                           .s = d->s,
-                           .data = weight->data,
-                           .group_stride = d->k * weight->stride[0],
-                           .width_stride = weight->stride[backward ? 1 : 0],
-                           .depth_stride = weight->stride[backward ? 0 : 1],
-                           .r_stride = weight->stride[2],
-                           .s_stride = weight->stride[3]};
-    w->cols = fnn_min(K->tile_cols, fnn_round_up(w->width, 8));
-    *c = (fnn_correlation){
-        .K = K, .dtype = dtype, .images = d->n, .groups = d->groups, .depth = w->depth, .width = w->width, .weight = w};
+    *w = fnn_conv_weight_of(weight, d, backward);
+    *c = (fnn_correlation){.K = w->K, .dtype = w->dtype, .images = d->n, .groups = w->groups, .depth = w->depth,
+                           .width = w->width, .weight = w};
     if (is_depthwise(d)) {
-        w->groups = c->groups = w->depth = 1;
-        w->width = w->cols = c->depth = c->width = d->groups;
-        w->width_stride = weight->stride[0];
+        c->depth = d->groups;
         c->depthwise = 1;
     }
     fnn_conv_weight_plan(w);
 }
 
+fnn_axis fnn_conv_forward_axis(const fnn_conv_dims *d, int axis) {
+    return (fnn_axis){.in = axis ? d->w : d->h,
+                      .out = axis ? d->ow : d->oh,
+                      .step = d->stride[axis],
+                      .taps = axis ? d->s : d->r,
+                      .first = -d->padding[2 * axis],
+                      .gap = d->dilation[axis]};
+}
+
 static void plan_forward(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_weight *w, fnn_correlation *c) {
     plan_common(call->in[1], d, 0, w, c);
-    c->h = (fnn_axis){
-        .in = d->h, .out = d->oh, .step = d->stride[0], .taps = d->r, .first = -d->padding[0], .gap = d->dilation[0]};
-    c->w = (fnn_axis){
-        .in = d->w, .out = d->ow, .step = d->stride[1], .taps = d->s, .first = -d->padding[2], .gap = d->dilation[1]};
+    c->h = fnn_conv_forward_axis(d, 0);
+    c->w = fnn_conv_forward_axis(d, 1);
     c->src = fnn_image_of(call->in[0]);
     c->dst = fnn_image_of(call->out[0]);
     c->flops = 2.0 * (double)(d->groups * d->k * d->c * d->r * d->s);
@@ -231,7 +254,7 @@ static ptrdiff_t phase_of(const fnn_conv_dims *d, int axis, ptrdiff_t t) {
 
 /* The places of kernel positions in packed weights: by phase, and within one from the last to the first, which is the
  * order of the output positions they read. */
-static void order_by_phase(const fnn_conv_dims *d, int axis, ptrdiff_t *order) {
+void fnn_conv_order_by_phase(const fnn_conv_dims *d, int axis, ptrdiff_t *order) {
     ptrdiff_t taps = axis ? d->s : d->r;
     for (ptrdiff_t t = 0; t < taps; t++) {
         ptrdiff_t phase = phase_of(d, axis, t);
@@ -243,7 +266,7 @@ static void order_by_phase(const fnn_conv_dims *d, int axis, ptrdiff_t *order) {
     }
 }
 
-static fnn_axis phase_axis(const fnn_conv_dims *d, int axis, ptrdiff_t phase) {
+fnn_axis fnn_conv_phase_axis(const fnn_conv_dims *d, int axis, ptrdiff_t phase) {
     ptrdiff_t taps = axis ? d->s : d->r, stride = d->stride[axis], extent = axis ? d->w : d->h;
     fnn_axis a = {.in = axis ? d->ow : d->oh, .out = fnn_ceil_div(extent - phase, stride), .step = 1, .gap = 1};
     for (ptrdiff_t t = taps - 1; t >= 0; t--) {
@@ -261,8 +284,8 @@ static void plan_phase(const fnn_call *call, const fnn_conv_dims *d, ptrdiff_t p
                        fnn_conv_weight *w, fnn_correlation *c) {
     ptrdiff_t size = (ptrdiff_t)fnn_itemsize(call->in[0]->dtype);
     plan_common(call->in[1], d, 1, w, c);
-    c->h = phase_axis(d, 0, phase_h);
-    c->w = phase_axis(d, 1, phase_w);
+    c->h = fnn_conv_phase_axis(d, 0, phase_h);
+    c->w = fnn_conv_phase_axis(d, 1, phase_w);
     c->src = fnn_image_of(call->in[0]);
     c->dst = fnn_image_of(call->out[0]);
     c->dst.data += (phase_h * c->dst.h + phase_w * c->dst.w) * size;
@@ -288,14 +311,6 @@ static size_t bias_bytes(const fnn_call *call) {
     return bias ? (size_t)fnn_round_up(bias->shape[0] * (ptrdiff_t)fnn_itemsize(bias->dtype), 64) : 0;
 }
 
-/* The bias as a row of its own, if there is one. */
-static fnn_epilogue take_bias(const fnn_call *call, char *memory) {
-    const fnn_tensor *bias = call->in[2];
-    if (!bias) return (fnn_epilogue){0};
-    fnn_kernels_of(bias->dtype)->conv_pack(1, bias->shape[0], 1, bias->data, bias->stride[0], 1, memory, NULL, 1);
-    return (fnn_epilogue){.bias = memory};
-}
-
 static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
     fnn_call copy = *call;
     fnn_conv_dims d;
@@ -306,6 +321,7 @@ static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
     ws->shared = bias_bytes(call) + fnn_correlate_bytes(&c) + fnn_conv_weight_bytes(&w);
     ws->scratch = c.scratch_bytes;
     fnn_winograd_workspace(call, &d, FNN_CONV_FORWARD, ws);
+    fnn_conv_amx_workspace(call, &d, FNN_CONV_FORWARD, ws);
 }
 
 int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
@@ -314,11 +330,11 @@ int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
     fnn_correlation c;
     int status = forward_dims(call, &d);
     if (status || fnn_numel(call->out[0]) == 0) return status;
-    if (fnn_winograd_correlate(call, &d, FNN_CONV_FORWARD, epilogue)) return FNN_OK;
+    if (correlated(call, &d, FNN_CONV_FORWARD, epilogue)) return FNN_OK;
     plan_forward(call, &d, &w, &c);
     char *memory = call->shared;
     fnn_epilogue finish = epilogue ? *epilogue : (fnn_epilogue){0};
-    if (call->in[2]) finish.bias = take_bias(call, memory).bias;
+    if (call->in[2]) finish.bias = fnn_conv_dense_bias(call, memory);
     memory += bias_bytes(call);
     if (finish.bias || finish.residual || finish.activation) c.epilogue = &finish;
     fnn_conv_weight_pack(call, &w, memory + fnn_correlate_bytes(&c), NULL, NULL);
@@ -375,6 +391,7 @@ static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     }
     ws->shared += fnn_conv_weight_bytes(&w);
     fnn_winograd_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
+    fnn_conv_amx_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
 }
 
 /* All phases of the input grid; the weights are packed once for all. */
@@ -384,13 +401,13 @@ static int backward_input_run(fnn_call *call) {
     fnn_correlation first;
     int status = backward_input_dims(call, &d);
     if (status || fnn_numel(call->out[0]) == 0) return status;
-    if (fnn_winograd_correlate(call, &d, FNN_CONV_BACKWARD_INPUT, NULL)) return FNN_OK;
+    if (correlated(call, &d, FNN_CONV_BACKWARD_INPUT, NULL)) return FNN_OK;
     ptrdiff_t *order = call->shared;
-    order_by_phase(&d, 0, order);
-    order_by_phase(&d, 1, order + d.r);
+    fnn_conv_order_by_phase(&d, 0, order);
+    fnn_conv_order_by_phase(&d, 1, order + d.r);
     plan_common(call->in[1], &d, 1, &w, &first);
     char *row = (char *)call->shared + order_bytes(&d), *packed = row + bias_bytes(call);
-    const fnn_epilogue finish = take_bias(call, row);
+    const fnn_epilogue finish = {.bias = fnn_conv_dense_bias(call, row)};
     char *after = packed + fnn_conv_weight_bytes(&w);
     fnn_correlation *phases = (fnn_correlation *)after;
     fnn_conv_weight_pack(call, &w, packed, order, order + d.r);
@@ -426,13 +443,17 @@ static void backward_weight_workspace(const fnn_call *call, fnn_workspace *ws) {
     backward_weight_dims(&copy, &d);
     fnn_conv_weight_gradient_workspace(call, &d, ws);
     fnn_winograd_workspace(call, &d, FNN_CONV_BACKWARD_WEIGHT, ws);
+    fnn_conv_amx_workspace(call, &d, FNN_CONV_BACKWARD_WEIGHT, ws);
 }
 
 static int backward_weight_run(fnn_call *call) {
     fnn_conv_dims d;
     int status = backward_weight_dims(call, &d);
-    if (!status && !fnn_winograd_gradient(call, &d)) fnn_conv_weight_gradient(call, &d);
-    return status;
+    if (status) return status;
+    const int done = fnn_conv_amx_suits(call, &d, FNN_CONV_BACKWARD_WEIGHT) ? fnn_conv_amx_gradient(call, &d)
+                                                                            : fnn_winograd_gradient(call, &d);
+    if (!done) fnn_conv_weight_gradient(call, &d);
+    return FNN_OK;
 }
 
 const fnn_driver fnn_conv2d_backward_weight = {.infer = backward_weight_infer,

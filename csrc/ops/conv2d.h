@@ -109,6 +109,14 @@ fnn_image fnn_image_of(const fnn_tensor *t);
 /* conv2d_forward with an epilogue (NULL: none) behind the bias; a residual needs a channels-last y. */
 int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue);
 
+/* What an axis of the forward pass reads; of a phase of backward_input: input positions phase, phase + stride, ... */
+fnn_axis fnn_conv_forward_axis(const fnn_conv_dims *d, int axis);
+fnn_axis fnn_conv_phase_axis(const fnn_conv_dims *d, int axis, ptrdiff_t phase);
+/* The places of kernel positions in packed weights that fnn_conv_phase_axis counts on. */
+void fnn_conv_order_by_phase(const fnn_conv_dims *d, int axis, ptrdiff_t *order);
+/* Weights of one pass; of a depthwise convolution as one panel. */
+fnn_conv_weight fnn_conv_weight_of(const fnn_tensor *weight, const fnn_conv_dims *d, int backward);
+
 /* conv2d_correlate.c */
 void fnn_conv_weight_plan(fnn_conv_weight *w);
 size_t fnn_conv_weight_bytes(const fnn_conv_weight *w);
@@ -116,6 +124,9 @@ size_t fnn_conv_weight_bytes(const fnn_conv_weight *w);
  * are). */
 void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory, const ptrdiff_t *order_r,
                           const ptrdiff_t *order_s);
+/* Rows from .. from + count - 1 of a panel; place t's go to dst + slot[t], in elements. */
+void fnn_conv_weight_gather(const fnn_conv_weight *w, ptrdiff_t panel, ptrdiff_t from, ptrdiff_t count,
+                            const ptrdiff_t *slot, char *dst);
 void fnn_correlate_plan(fnn_correlation *c);
 size_t fnn_correlate_bytes(const fnn_correlation *c); /* shared: offsets */
 /* Runs `count` correlations (planned, with the same weights) as one loop; memory: the sum of their fnn_correlate_bytes.

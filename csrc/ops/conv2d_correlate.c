@@ -37,25 +37,30 @@ size_t fnn_conv_weight_bytes(const fnn_conv_weight *w) {
     return slots + (size_t)fnn_round_up(w->groups * w->panels * w->panel_size * size_of(w->dtype), 64);
 }
 
-static void pack_panel(void *context, ptrdiff_t chunk, void *scratch) {
-    (void)scratch;
-    const fnn_conv_weight *w = context;
-    ptrdiff_t group = chunk / w->panels, first = chunk % w->panels * w->cols, cols = fnn_min(w->cols, w->width - first);
-    const char *src = fnn_at(w->data, group * w->group_stride + first * w->width_stride, w->dtype);
-    char *dst = fnn_at(w->packed, chunk * w->panel_size, w->dtype);
+void fnn_conv_weight_gather(const fnn_conv_weight *w, ptrdiff_t panel, ptrdiff_t from, ptrdiff_t count,
+                            const ptrdiff_t *slot, char *dst) {
+    ptrdiff_t group = panel / w->panels, first = panel % w->panels * w->cols, cols = fnn_min(w->cols, w->width - first);
+    const char *src =
+        fnn_at(w->data, group * w->group_stride + first * w->width_stride + from * w->depth_stride, w->dtype);
     ptrdiff_t places = w->r * w->s;
     int positions_dense = (w->s == 1 || w->s_stride == 1) && (w->r == 1 || w->r_stride == w->s);
     if (positions_dense && (w->depth == 1 || w->depth_stride == places)) {
-        w->K->conv_pack(places, w->depth, cols, src, 1, w->width_stride, dst, w->slot, w->cols);
+        w->K->conv_pack(places, count, cols, src, 1, w->width_stride, dst, slot, w->cols);
     } else if (positions_dense && places > 1) {
-        for (ptrdiff_t d = 0; d < w->depth; d++)
+        for (ptrdiff_t d = 0; d < count; d++)
             w->K->conv_pack(places, 1, cols, fnn_at(src, d * w->depth_stride, w->dtype), 1, w->width_stride,
-                            fnn_at(dst, d * w->cols, w->dtype), w->slot, 0);
+                            fnn_at(dst, d * w->cols, w->dtype), slot, 0);
     } else {
         for (ptrdiff_t t = 0; t < places; t++)
-            w->K->conv_pack(1, w->depth, cols, fnn_at(src, t / w->s * w->r_stride + t % w->s * w->s_stride, w->dtype),
-                            w->depth_stride, w->width_stride, fnn_at(dst, w->slot[t], w->dtype), NULL, w->cols);
+            w->K->conv_pack(1, count, cols, fnn_at(src, t / w->s * w->r_stride + t % w->s * w->s_stride, w->dtype),
+                            w->depth_stride, w->width_stride, fnn_at(dst, slot[t], w->dtype), NULL, w->cols);
     }
+}
+
+static void pack_panel(void *context, ptrdiff_t panel, void *scratch) {
+    (void)scratch;
+    const fnn_conv_weight *w = context;
+    fnn_conv_weight_gather(w, panel, 0, w->depth, w->slot, fnn_at(w->packed, panel * w->panel_size, w->dtype));
 }
 
 void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory, const ptrdiff_t *order_r,

@@ -285,7 +285,7 @@ static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
 double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass) { return 0.02 * work_of(d, pass); }
 
 int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
-    if (call->algorithm == FNN_CONV_DIRECT || !is_possible(call, d)) return 0;
+    if (call->algorithm == FNN_CONV_DIRECT || call->algorithm == FNN_CONV_PARTS || !is_possible(call, d)) return 0;
     if (call->algorithm == FNN_CONV_WINOGRAD) return 1;
     const ptrdiff_t tiles = d->n * fnn_ceil_div(d->oh, OUTPUTS) * fnn_ceil_div(d->ow, OUTPUTS);
     if (pass == FNN_CONV_BACKWARD_WEIGHT && tiles < LEAST_TILES_OF_GRADIENT) return 0;
@@ -324,9 +324,7 @@ static int overlap(const fnn_tensor *a, const fnn_tensor *b) {
     return p + a_low * a_size < q + (b_high + 1) * b_size && q + b_low * b_size < p + (a_high + 1) * a_size;
 }
 
-/* Whether the calls behind this one could run a second time: none writes what it, one before it, or this call reads,
- * but for the result, which the second time writes anew. */
-static int can_repeat_followers(const fnn_call *call) {
+int fnn_conv_can_repeat_followers(const fnn_call *call) {
     for (const fnn_call *f = call->follower; f; f = f->follower)
         for (int k = 0; k < FNN_MAX_ARGS; k++)
             for (const fnn_call *g = call; f->out[k]; g = g->follower) {
@@ -337,10 +335,11 @@ static int can_repeat_followers(const fnn_call *call) {
     return 1;
 }
 
-static const void *dense_bias(const plan *p, void *copy) {
-    const fnn_tensor *bias = p->call->in[2];
-    if (bias) p->K->conv_pack(1, p->width, 1, bias->data, bias->stride[0], 1, copy, NULL, 1);
-    return bias ? copy : NULL;
+const void *fnn_conv_dense_bias(const fnn_call *call, void *copy) {
+    const fnn_tensor *bias = call->in[2];
+    if (!bias) return NULL;
+    fnn_kernels_of(bias->dtype)->conv_pack(1, bias->shape[0], 1, bias->data, bias->stride[0], 1, copy, NULL, 1);
+    return copy;
 }
 
 int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass,
@@ -353,7 +352,7 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     char *zeros = p.u + p.u_bytes, *bias = zeros + zeros_bytes(&p);
     p.src.zeros = memset(zeros, 0, zeros_bytes(&p));
     fnn_epilogue finish = epilogue ? *epilogue : (fnn_epilogue){0};
-    finish.bias = dense_bias(&p, bias);
+    finish.bias = fnn_conv_dense_bias(call, bias);
     p.epilogue = &finish;
     p.bad = &bad;
     fnn_staging staging = {.call = call, .at = bias + bias_bytes(&p)};
@@ -361,7 +360,8 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);
     p.src.image = fnn_image_of(&x);
     p.dst.image = fnn_image_of(&y);
-    const int by_rows = call->follower && p.splits == 1 && y.data == call->out[0]->data && can_repeat_followers(call);
+    const int by_rows = call->follower && p.splits == 1 && y.data == call->out[0]->data &&
+                        fnn_conv_can_repeat_followers(call);
     if (by_rows) p.leader = call;
     fnn_parallel_for(call, p.panels * fnn_ceil_div(p.depth, PACK_DEPTH), (double)(p.panels * p.u_panel) * 0.3,
                      transform_weights, &p);

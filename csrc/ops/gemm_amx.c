@@ -144,7 +144,7 @@ static void epilogue(const plan *p, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, pt
 /* A split strip from step k on. */
 static fnn_amx_operand operand(const plan *p, const char *split, ptrdiff_t strip, ptrdiff_t k, int tiles) {
     const ptrdiff_t plane = tiles * FNN_AMX_TILE_BYTES, step = p->planes * plane;
-    return (fnn_amx_operand){split + strip * p->strip_bytes + k * step, step, FNN_AMX_TILE_BYTES, plane};
+    return (fnn_amx_operand){split + strip * p->strip_bytes + k * step, step, FNN_AMX_TILE_BYTES, plane, NULL};
 }
 
 /* Strip i of A times strip j of B, both counted in the slab, over steps k .. k + steps - 1; c: their tiles of C. */
@@ -157,7 +157,7 @@ static void multiply(const plan *p, ptrdiff_t i, ptrdiff_t j, ptrdiff_t k, ptrdi
     const fnn_amx_operand a = operand(p, p->a_at, i, k, row_tiles), b = operand(p, p->b_at, j, k, col_tiles);
     p->X->multiply(p->planes, row_tiles, col_tiles, steps, &a, &b, c, k > 0, ahead);
     if (k + steps < p->steps) return;
-    p->X->store(rows, cols, c, p->c + row * g->c.row + col, g->c.row, bad);
+    p->X->store(0, rows, cols, c, p->c + row * g->c.row + col, g->c.row, bad);
     epilogue(p, row, rows, col, cols);
 }
 

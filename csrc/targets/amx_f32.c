@@ -5,6 +5,7 @@
 #include "../simd/vec.h"
 
 #include "../kernels/gemm_amx.h"
+#include "../kernels/conv_amx.h"
 
 const fnn_amx_kernels fnn_amx_kernels_f32 = {
     .begin = amx_begin_kernel,
@@ -12,4 +13,8 @@ const fnn_amx_kernels fnn_amx_kernels_f32 = {
     .split = amx_split_kernel,
     .multiply = amx_multiply_kernel,
     .store = amx_store_kernel,
+    .split_rows = amx_split_rows_kernel,
+    .split_pairs = amx_split_pairs_kernel,
+    .split_turned = amx_split_turned_kernel,
+    .store_turned = amx_store_turned_kernel,
 };
