@@ -125,6 +125,21 @@ def test_threads_and_layouts_change_no_bit(sizes, precision):
             assert bits(run(case, precision, layout=layout)) == first, f"{threads} threads, {layout}"
 
 
+@pytest.mark.parametrize("sizes", [
+    dict(n=3, c=520, k=33, h=14, w=13, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2)),  # channels that come in stages
+    dict(n=5, c=1100, k=40, h=7, w=7, r=1, s=1, padding=(0, 0, 0, 0)),
+    dict(n=1, c=34, k=1100, h=9, w=9, r=1, s=1, padding=(0, 0, 0, 0)),                  # boxes of the gradient, panels
+    dict(n=1, c=700, k=40, h=4, w=5, r=3, s=3, padding=(1, 1, 1, 1)),
+], ids=str)
+def test_many_channels(sizes):
+    case = large(sizes, bias=True)
+    with forced_threads(2):
+        first = run(case)
+    check(case, first)
+    with forced_threads(3):
+        assert bits(run(case, layout="nchw")) == bits(first)
+
+
 def test_gradients_are_adjoints():
     for sizes in LARGE:
         case = large(sizes)

@@ -40,6 +40,21 @@ static void amx_split_rows_kernel(int planes, const fnn_amx_pixels *from, void *
     _mm512_store_ps(bad_values, bad);
 }
 
+/* The same as amx_split_row for a row whose x has been split before, as y of the row at `before`: 13 instructions in
+ * place of 20. */
+INLINE __m512 amx_split_next(__m512 y, const char *before, char *to, ptrdiff_t plane, int planes, __m512 bad) {
+    __m512i i = amx_round(y);
+    amx_put(to, _mm512_load_si512(before), i);
+    y = amx_rest(y, i);
+    bad = _mm512_fmadd_ps(y, _mm512_setzero_ps(), bad);
+    if (planes == 1) return bad;
+    i = amx_round(y);
+    amx_put(to + plane, _mm512_load_si512(before + plane), i);
+    if (planes == 3)
+        amx_put(to + 2 * plane, _mm512_load_si512(before + 2 * plane), _mm512_castps_si512(amx_rest(y, i)));
+    return bad;
+}
+
 /* Row j of a tile: 16 channels of pixels j and j + 16 (`count` + 16 pixels are given). B's tiles, where sums run over
  * pixels. */
 INLINE __m512 amx_split_pairs(int planes, const fnn_amx_pixels *p, char *to, ptrdiff_t tile, ptrdiff_t plane,
@@ -47,9 +62,11 @@ INLINE __m512 amx_split_pairs(int planes, const fnn_amx_pixels *p, char *to, ptr
     for (ptrdiff_t j = 0; j < p->count; j++, to += 64) {
         const float *x = p->pixel[j], *y = p->pixel[j + AMX_TILE];
         char *row = to;
-        for (ptrdiff_t c = 0; c < p->channels; c += AMX_TILE, row += tile)
-            bad = amx_split_row(amx_channels(x, c, p->channels), amx_channels(y, c, p->channels), row, plane, planes,
-                                bad);
+        for (ptrdiff_t c = 0; c < p->channels; c += AMX_TILE, row += tile) {
+            const __m512 second = amx_channels(y, c, p->channels);
+            if (j < AMX_TILE) bad = amx_split_row(amx_channels(x, c, p->channels), second, row, plane, planes, bad);
+            else bad = amx_split_next(second, row - AMX_TILE_BYTES, row, plane, planes, bad);
+        }
     }
     return bad;
 }

@@ -4,7 +4,8 @@
  * The weights are split once for all, as [panel of 32 columns][place][channels][plane][tile]. A chunk takes a block of
  * output pixels: it splits the input that they read, once for all kernel positions (kernels/conv_amx.h), as
  * [channels][plane][class][row][column], padding included, which stays in its core's second-level cache; then panel
- * after panel is multiplied, each a block of steps at a time for all pixels of the block. Rows of C run on from one
+ * after panel is multiplied, each a block of steps at a time for all pixels of the block. Where all channels of enough
+ * pixels would not fit, they come in stages, and the sums of all panels wait in scratch. Rows of C run on from one
  * output row into the next over the few columns that only padding needs: what comes out there is dropped, and small
  * maps fill their tiles. backward_input with a stride is one product per phase of the input grid, all of them from the
  * same split gradient. 1x1 kernels of stride 1 do not know rows; those with a stride gather what they read.
@@ -22,6 +23,9 @@ enum {
     PACK_DEPTH = 64,         /* channels whose weights are gathered together */
     STAGE_BYTES = 768 << 10, /* of split input: what is left of 2 MB is for weights and C */
     BLOCK_STEPS = 16,        /* of three planes, in a block of the sum: 96 KB of weights */
+    SUMS_BYTES = 640 << 10,  /* of C, where channels come in stages ... */
+    LEAST_STAGE = 2,         /* ... of at least so many steps, ... */
+    WANTED_PIXELS = 196,     /* as a chunk of fewer reads weights too often */
     BLOCK_PIXELS = 512,      /* most of a chunk */
     LEAST_PIXELS = 128,      /* fewest, or weights come from the third-level cache too often */
     LEAST_PANELS = 4,        /* of a chunk where panels are shared out: each share splits the input anew */
@@ -30,38 +34,6 @@ enum {
 static const double CHUNK_NS = 50000;
 
 /* ---- shared with the weights' gradients ---- */
-
-fnn_amx_lattice fnn_amx_lattice_of(const fnn_axis *axes, ptrdiff_t count) {
-    fnn_amx_lattice l = {.base = PTRDIFF_MAX, .step = axes[0].step};
-    for (ptrdiff_t p = 0; p < count; p++)
-        if (axes[p].taps) l.base = fnn_min(l.base, axes[p].first);
-    for (ptrdiff_t p = 0; p < count; p++)
-        for (ptrdiff_t t = 0; t < axes[p].taps; t++) {
-            const ptrdiff_t from = axes[p].first - l.base + t * axes[p].gap;
-            ptrdiff_t k = 0;
-            while (k < l.classes && l.value[k] != from % l.step) k++;
-            if (k == l.classes) l.value[l.classes++] = from % l.step;
-            l.most = fnn_max(l.most, from / l.step);
-        }
-    return l;
-}
-
-ptrdiff_t fnn_amx_class(const fnn_amx_lattice *l, const fnn_axis *axis, ptrdiff_t t, ptrdiff_t *shift) {
-    const ptrdiff_t from = axis->first - l->base + t * axis->gap;
-    ptrdiff_t k = 0;
-    *shift = from / l->step;
-    while (l->value[k] != from % l->step) k++;
-    return k;
-}
-
-void fnn_amx_row(const fnn_tile_source *map, ptrdiff_t image, ptrdiff_t row, const fnn_amx_lattice *cols,
-                 ptrdiff_t class, ptrdiff_t i, ptrdiff_t count, const float **pixel) {
-    const int inside = row >= 0 && row < map->h;
-    const float *from = (const float *)map->image.data + (inside ? image * map->image.n + row * map->image.h : 0);
-    ptrdiff_t col = cols->base + cols->value[class] + i * cols->step;
-    for (ptrdiff_t j = 0; j < count; j++, col += cols->step)
-        pixel[j] = inside && col >= 0 && col < map->w ? from + col * map->image.w : (const float *)map->zeros;
-}
 
 void fnn_amx_raise(int *flag, const float *bad) {
     for (int i = 0; i < 16; i++)
@@ -93,11 +65,15 @@ typedef struct {
     const fnn_amx_kernels *X;
     int planes;
     ptrdiff_t images, depth, width, panels, channel_steps, block_steps;
+    ptrdiff_t stage_steps, stages; /* channel steps that are split together */
     fnn_conv_weight weight;
     fnn_tile_source src;
     fnn_image dst;
     phase phases[FNN_AMX_MOST_PHASES];
     ptrdiff_t count;              /* of phases */
+    int joined;                   /* all outputs are one row, which they were not before */
+    ptrdiff_t joined_images;
+    fnn_axis joined_h, joined_w;
     fnn_amx_lattice rows, cols;
     ptrdiff_t out_h, out_w;       /* of the largest phase */
     const fnn_epilogue *epilogue;
@@ -106,6 +82,7 @@ typedef struct {
     ptrdiff_t high, wide;         /* of a class, in a block of one image */
     ptrdiff_t plane_bytes, image_bytes; /* split input: [channel step][plane][position] */
     ptrdiff_t step_bytes, panel_bytes;  /* split weights: [panel][place][channel step][plane][tile] */
+    ptrdiff_t c_panel;                  /* bytes of a panel's tiles of C */
     size_t a_bytes, c_bytes, table_bytes, scratch;
     ptrdiff_t *slot;              /* where gathered weights of kernel position r * S + s go */
     char *split;                  /* weights */
@@ -129,17 +106,17 @@ static void find_phases(plan *p, const fnn_conv_dims *d, fnn_conv_pass pass) {
     }
 }
 
-static int is_pointwise(const fnn_axis *a) { return a->taps == 1 && a->step == 1 && a->first == 0 && a->in == a->out; }
-
-static int is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) { return t->h == w * t->w && t->n == h * t->h; }
-
-/* A 1x1 convolution does not know rows: all images become one row. */
+/* A 1x1 convolution does not know rows: the outputs of all images become one row, where they lie so. */
 static void join_rows(plan *p) {
     phase *f = &p->phases[0];
-    if (p->count > 1 || !is_pointwise(&f->h) || !is_pointwise(&f->w)) return;
-    if (!is_dense(&p->src.image, p->src.h, p->src.w) || !is_dense(&f->dst, p->src.h, p->src.w)) return;
-    p->src.w = f->w.in = f->w.out = p->images * p->src.h * p->src.w;
-    p->src.h = f->h.in = f->h.out = p->images = 1;
+    if (p->count > 1 || f->h.taps * f->w.taps != 1) return;
+    if (f->dst.h != f->w.out * f->dst.w || f->dst.n != f->h.out * f->dst.h) return;
+    p->joined = 1;
+    p->joined_images = p->images, p->joined_h = f->h, p->joined_w = f->w;
+    f->w = (fnn_axis){.in = p->images * f->h.out * f->w.out, .step = 1, .taps = 1, .gap = 1, .slot = f->w.slot};
+    f->h = (fnn_axis){.in = 1, .out = 1, .step = 1, .taps = 1, .gap = 1, .slot = f->h.slot};
+    f->w.out = f->w.in;
+    p->images = 1;
 }
 
 static void find_lattices(plan *p) {
@@ -154,7 +131,16 @@ static ptrdiff_t positions(const plan *p, ptrdiff_t rows, ptrdiff_t cols) {
     return p->rows.classes * p->cols.classes * (rows + p->rows.most) * (cols + p->cols.most) + FNN_AMX_TILE;
 }
 static ptrdiff_t stage_bytes(const plan *p, ptrdiff_t images, ptrdiff_t rows, ptrdiff_t cols) {
-    return images * p->channel_steps * p->planes * positions(p, rows, cols) * ROW;
+    return images * p->stage_steps * p->planes * positions(p, rows, cols) * ROW;
+}
+static ptrdiff_t strips_of(const plan *p, ptrdiff_t images, ptrdiff_t rows, ptrdiff_t cols) {
+    return images * fnn_ceil_div((rows - 1) * (cols + p->cols.most) + cols, STRIP);
+}
+/* Whether what a block needs stays in cache. */
+static int fits(const plan *p, ptrdiff_t images, ptrdiff_t rows, ptrdiff_t cols) {
+    const ptrdiff_t sums = strips_of(p, images, rows, cols) * p->panels * FNN_AMX_C_BYTES;
+    return images * rows * cols <= BLOCK_PIXELS && stage_bytes(p, images, rows, cols) <= STAGE_BYTES &&
+           (p->stage_steps == p->channel_steps || sums <= SUMS_BYTES);
 }
 
 static double products_ns(const plan *p) {
@@ -168,18 +154,39 @@ static double products_ns(const plan *p) {
     return fnn_amx_products_ns(p->planes, tiles);
 }
 
-/* Blocks whose input stays in cache; smaller ones, then shares of the panels, while that leaves few chunks. */
-static void plan_blocks(plan *p) {
+/* The largest block that fits. */
+static void fit_block(plan *p) {
     ptrdiff_t images = 1, rows = p->out_h, cols = p->out_w;
-    while (rows * cols > BLOCK_PIXELS || stage_bytes(p, 1, rows, cols) > STAGE_BYTES) {
+    while (!fits(p, 1, rows, cols)) {
         if (rows > 1) rows = fnn_ceil_div(rows, 2);
         else if (cols > FNN_AMX_TILE) cols = fnn_round_up(fnn_ceil_div(cols, 2), FNN_AMX_TILE);
         else break;
     }
     if (rows == p->out_h && cols == p->out_w)
-        while (2 * images <= p->images && 2 * images * rows * cols <= BLOCK_PIXELS &&
-               stage_bytes(p, 2 * images, rows, cols) <= STAGE_BYTES)
-            images *= 2;
+        while (2 * images <= p->images && fits(p, 2 * images, rows, cols)) images *= 2;
+    p->block_images = images, p->block_rows = rows, p->block_cols = cols;
+}
+
+/* Fewer channels at a time while that lets blocks grow to the pixels wanted. */
+static void choose_stage(plan *p) {
+    p->stage_steps = p->channel_steps;
+    fit_block(p);
+    const ptrdiff_t all = p->images * p->out_h * p->out_w;
+    for (ptrdiff_t steps = p->channel_steps; p->count == 1 && steps > LEAST_STAGE;) {
+        const plan before = *p;
+        const ptrdiff_t pixels = p->block_images * p->block_rows * p->block_cols;
+        if (pixels >= fnn_min(WANTED_PIXELS, all)) break;
+        p->stage_steps = steps = fnn_ceil_div(steps, 2);
+        fit_block(p);
+        if (p->block_images * p->block_rows * p->block_cols < pixels) *p = before; /* the sums need more */
+    }
+    p->stages = fnn_ceil_div(p->channel_steps, p->stage_steps);
+}
+
+/* Blocks whose input stays in cache; smaller ones, then shares of the panels, while that leaves few chunks. */
+static void plan_blocks(plan *p) {
+    choose_stage(p);
+    ptrdiff_t images = p->block_images, rows = p->block_rows, cols = p->block_cols;
     const double ns = products_ns(p);
     for (p->splits = 1;;) {
         p->image_blocks = fnn_ceil_div(p->images, images);
@@ -200,13 +207,14 @@ static void plan_blocks(plan *p) {
 static void plan_sizes(plan *p) {
     p->high = p->block_rows + p->rows.most, p->wide = p->block_cols + p->cols.most;
     p->plane_bytes = positions(p, p->block_rows, p->block_cols) * ROW;
-    p->image_bytes = p->channel_steps * p->planes * p->plane_bytes;
+    p->image_bytes = p->stage_steps * p->planes * p->plane_bytes;
     p->step_bytes = p->planes * FNN_AMX_STRIP_BYTES;
     p->panel_bytes = p->weight.r * p->weight.s * p->channel_steps * p->step_bytes;
     p->block_steps = BLOCK_STEPS * 3 / p->planes;
-    const ptrdiff_t run = (p->block_rows - 1) * p->wide + p->block_cols;
+    const ptrdiff_t strips = strips_of(p, p->block_images, p->block_rows, p->block_cols);
     p->a_bytes = (size_t)(p->block_images * p->image_bytes);
-    p->c_bytes = (size_t)(p->block_images * fnn_ceil_div(run, STRIP) * FNN_AMX_C_BYTES);
+    p->c_panel = strips * FNN_AMX_C_BYTES;
+    p->c_bytes = (size_t)(p->c_panel * (p->stages > 1 ? fnn_ceil_div(p->panels, p->splits) : 1));
     const size_t pixels = fnn_whole_lines((size_t)p->wide * sizeof(float *));
     const size_t gathered = (size_t)(p->weight.r * p->weight.s * PACK_DEPTH * STRIP * FLOAT);
     p->scratch = p->a_bytes + p->c_bytes + pixels;
@@ -245,6 +253,23 @@ static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn
 
 /* ---- tables ---- */
 
+/* Where the steps of a stage, by kernel position and channels, find their tiles. */
+static void fill_stage(const plan *p, const phase *f, ptrdiff_t stage) {
+    const ptrdiff_t first = stage * p->stage_steps, count = fnn_min(p->stage_steps, p->channel_steps - first);
+    ptrdiff_t at = first * f->h.taps * f->w.taps;
+    for (ptrdiff_t t = 0; t < f->h.taps * f->w.taps; t++) {
+        ptrdiff_t down, right, r = t / f->w.taps, s = t % f->w.taps;
+        const ptrdiff_t class_h = fnn_amx_class(&p->rows, &f->h, r, &down);
+        const ptrdiff_t class_w = fnn_amx_class(&p->cols, &f->w, s, &right);
+        const ptrdiff_t position = ((class_h * p->cols.classes + class_w) * p->high + down) * p->wide + right;
+        const ptrdiff_t place = (f->h.slot + r) * p->weight.s + f->w.slot + s;
+        for (ptrdiff_t c = 0; c < count; c++, at++) {
+            f->a_offset[at] = position * ROW + c * p->planes * p->plane_bytes;
+            f->b_offset[at] = (place * p->channel_steps + first + c) * p->step_bytes;
+        }
+    }
+}
+
 static void fill_tables(plan *p, const fnn_conv_dims *d, fnn_conv_pass pass, ptrdiff_t *memory) {
     const fnn_conv_weight *w = &p->weight;
     ptrdiff_t order_r[FNN_AMX_MOST_PLACES], order_s[FNN_AMX_MOST_PLACES];
@@ -262,17 +287,7 @@ static void fill_tables(plan *p, const fnn_conv_dims *d, fnn_conv_pass pass, ptr
         phase *f = &p->phases[i];
         f->a_offset = memory, f->b_offset = memory + f->steps;
         memory += 2 * f->steps;
-        for (ptrdiff_t t = 0, at = 0; t < f->h.taps * f->w.taps; t++) {
-            ptrdiff_t down, right, r = t / f->w.taps, s = t % f->w.taps;
-            const ptrdiff_t class_h = fnn_amx_class(&p->rows, &f->h, r, &down);
-            const ptrdiff_t class_w = fnn_amx_class(&p->cols, &f->w, s, &right);
-            const ptrdiff_t position = ((class_h * p->cols.classes + class_w) * p->high + down) * p->wide + right;
-            const ptrdiff_t place = (f->h.slot + r) * w->s + f->w.slot + s;
-            for (ptrdiff_t c = 0; c < p->channel_steps; c++, at++) {
-                f->a_offset[at] = position * ROW + c * p->planes * p->plane_bytes;
-                f->b_offset[at] = (place * p->channel_steps + c) * p->step_bytes;
-            }
-        }
+        for (ptrdiff_t stage = 0; stage < p->stages; stage++) fill_stage(p, f, stage);
     }
 }
 
@@ -300,20 +315,28 @@ static void split_weights(void *context, ptrdiff_t chunk, void *scratch) {
 typedef struct {
     fnn_conv_block b;
     char *a;             /* split input */
-    float *c;            /* tiles */
+    char *c;             /* tiles */
     const float **pixel;
-    ptrdiff_t panel;
+    ptrdiff_t first_panel, end_panel, panel;
+    ptrdiff_t from, to;  /* channel steps of the stage */
     _Alignas(64) float bad[16];
 } target;
 
 static void split_input(const plan *p, target *t) {
     const fnn_conv_block *b = &t->b;
-    const fnn_amx_pixels row = {t->pixel, b->cols + p->cols.most, p->depth};
+    const ptrdiff_t first = t->from * STEP;
+    if (p->joined) {
+        const fnn_amx_pixels run = {t->pixel, b->cols, fnn_min(t->to * STEP, p->depth) - first};
+        fnn_amx_outputs(&p->src, p->joined_images, first, &p->joined_h, &p->joined_w, b->col, run.count, t->pixel);
+        p->X->split_rows(p->planes, &run, t->a, p->planes * p->plane_bytes, p->plane_bytes, t->bad);
+        return;
+    }
+    const fnn_amx_pixels row = {t->pixel, b->cols + p->cols.most, fnn_min(t->to * STEP, p->depth) - first};
     for (ptrdiff_t image = 0; image < b->images; image++)
         for (ptrdiff_t class = 0; class < p->rows.classes * p->cols.classes; class++)
             for (ptrdiff_t y = 0; y < b->rows + p->rows.most; y++) {
                 const ptrdiff_t at = p->rows.base + p->rows.value[class / p->cols.classes];
-                fnn_amx_row(&p->src, b->image + image, at + (b->row + y) * p->rows.step, &p->cols,
+                fnn_amx_row(&p->src, b->image + image, at + (b->row + y) * p->rows.step, first, &p->cols,
                             class % p->cols.classes, b->col, row.count, t->pixel);
                 p->X->split_rows(p->planes, &row, t->a + image * p->image_bytes + (class * p->high + y) * p->wide * ROW,
                                  p->planes * p->plane_bytes, p->plane_bytes, t->bad);
@@ -340,24 +363,26 @@ static void finish_strip(const plan *p, const phase *f, target *t, ptrdiff_t ima
     }
 }
 
-/* One panel of a phase, rows x cols pixels of each image. Meanwhile the weights of the next steps come into the
+/* One panel's stage of a phase, rows x cols pixels of each image. Meanwhile the weights of the next steps come into the
  * second-level cache. */
 static void multiply_panel(const plan *p, const phase *f, target *t, ptrdiff_t rows, ptrdiff_t cols) {
     const ptrdiff_t run = (rows - 1) * p->wide + cols, strips = fnn_ceil_div(run, STRIP), all = strips * t->b.images;
     const int col_tiles = p->width - t->panel * STRIP > FNN_AMX_TILE ? 2 : 1;
     const char *weights = p->split + t->panel * p->panel_bytes;
     const ptrdiff_t share = fnn_round_up(fnn_ceil_div(p->step_bytes, all), 64);
-    for (ptrdiff_t k = 0; k < f->steps; k += p->block_steps) {
-        const ptrdiff_t steps = fnn_min(p->block_steps, f->steps - k), after = k + steps;
-        const char *next = after < f->steps ? weights + f->b_offset[after] : weights + p->panel_bytes;
-        const int more = after < f->steps || t->panel + 1 < p->panels;
+    const ptrdiff_t places = f->h.taps * f->w.taps, begin = t->from * places, finish = t->to * places;
+    char *sums = t->c + (p->stages > 1 ? (t->panel - t->first_panel) * p->c_panel : 0);
+    for (ptrdiff_t k = begin; k < finish; k += p->block_steps) {
+        const ptrdiff_t steps = fnn_min(p->block_steps, finish - k), after = k + steps;
+        const char *next = after < finish ? weights + f->b_offset[after] : weights + p->panel_bytes + f->b_offset[begin];
+        const int more = after < finish || t->panel + 1 < t->end_panel;
         for (ptrdiff_t i = 0; i < all; i++) {
             const ptrdiff_t image = i / strips, from = i % strips * STRIP, end = fnn_min(from + STRIP, run);
             const fnn_amx_operand a = {t->a + image * p->image_bytes + from * ROW, 0, FNN_AMX_TILE_BYTES, p->plane_bytes,
                                        f->a_offset + k};
             const fnn_amx_operand b = {weights, 0, FNN_AMX_TILE_BYTES, FNN_AMX_STRIP_BYTES, f->b_offset + k};
             const fnn_amx_ahead ahead = {next + (more ? i * share * steps : 0), more ? share : 0};
-            float *c = t->c + i * (FNN_AMX_C_BYTES / FLOAT);
+            float *c = (float *)(sums + i * FNN_AMX_C_BYTES);
             p->X->multiply(p->planes, end - from > FNN_AMX_TILE ? 2 : 1, col_tiles, steps, &a, &b, c, k > 0, ahead);
             if (after == f->steps) finish_strip(p, f, t, image, from, end, cols, c);
         }
@@ -381,28 +406,37 @@ static void follow_rows(const plan *p, const fnn_conv_block *b) {
             fnn_follow(p->leader, i * p->dst.n + row * p->dst.h + b->col * p->dst.w, b->cols * p->dst.w);
 }
 
+/* A stage of all phases and panels of a chunk. */
+static void run_stage(const plan *p, target *t) {
+    split_input(p, t);
+    for (ptrdiff_t i = 0; i < p->count; i++) {
+        const phase *f = &p->phases[i];
+        const ptrdiff_t rows = fnn_min(t->b.rows, f->h.out - t->b.row), cols = fnn_min(t->b.cols, f->w.out - t->b.col);
+        if (rows <= 0 || cols <= 0) continue;
+        if (f->steps == 0 && t->first_panel == 0) fill_phase(p, f, &t->b, rows, cols);
+        if (f->steps == 0) continue;
+        for (t->panel = t->first_panel; t->panel < t->end_panel; t->panel++) multiply_panel(p, f, t, rows, cols);
+    }
+}
+
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t split = chunk % p->splits, place = chunk / p->splits;
     target t = {.b = {.col = place % p->col_blocks * p->block_cols,
                       .row = place / p->col_blocks % p->row_blocks * p->block_rows,
                       .image = place / p->col_blocks / p->row_blocks * p->block_images},
-                .a = scratch};
-    t.c = (float *)(t.a + p->a_bytes);
+                .a = scratch,
+                .first_panel = p->panels * split / p->splits,
+                .end_panel = p->panels * (split + 1) / p->splits};
+    t.c = t.a + p->a_bytes;
     t.pixel = (const float **)(t.a + p->a_bytes + p->c_bytes);
     t.b.images = fnn_min(p->block_images, p->images - t.b.image);
     t.b.rows = fnn_min(p->block_rows, p->out_h - t.b.row);
     t.b.cols = fnn_min(p->block_cols, p->out_w - t.b.col);
-    split_input(p, &t);
     p->X->begin();
-    for (ptrdiff_t i = 0; i < p->count; i++) {
-        const phase *f = &p->phases[i];
-        const ptrdiff_t rows = fnn_min(t.b.rows, f->h.out - t.b.row), cols = fnn_min(t.b.cols, f->w.out - t.b.col);
-        if (rows <= 0 || cols <= 0) continue;
-        if (f->steps == 0 && split == 0) fill_phase(p, f, &t.b, rows, cols);
-        if (f->steps == 0) continue;
-        for (t.panel = p->panels * split / p->splits; t.panel < p->panels * (split + 1) / p->splits; t.panel++)
-            multiply_panel(p, f, &t, rows, cols);
+    for (; t.from < p->channel_steps; t.from = t.to) {
+        t.to = fnn_min(t.from + p->stage_steps, p->channel_steps);
+        run_stage(p, &t);
     }
     p->X->end();
     fnn_amx_raise(p->bad, t.bad);
@@ -411,13 +445,16 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 
 /* ---- what it costs, and whether it suits ---- */
 
-/* Weights are gathered (0.5 ns an element), split as in gemm_amx.c, and wait in the third-level cache. */
+/* Weights are gathered (0.5 ns an element), split as in gemm_amx.c, and wait in the third-level cache. Every chunk reads
+ * them from there (8 bytes a cycle, 28 a nanosecond), of which half is thought to stay hidden behind products. */
 static double correlate_cost(const plan *p) {
     const ptrdiff_t high = p->out_h + p->rows.most * p->row_blocks, wide = p->out_w + p->cols.most * p->col_blocks;
     const double read = (double)(p->images * p->rows.classes * p->cols.classes * high * wide * p->splits);
     const double weights = (double)(p->panels * STRIP) * (double)(p->weight.r * p->weight.s * p->channel_steps * STEP);
+    const double chunks = (double)(p->image_blocks * p->row_blocks * p->col_blocks);
+    const double traffic = chunks * (double)(p->panels * p->panel_bytes) / 28;
     const double elements = read * (double)(p->channel_steps * STEP);
-    return products_ns(p) + fnn_amx_split_ns(p->planes, elements, elements) +
+    return products_ns(p) + traffic / 2 + fnn_amx_split_ns(p->planes, elements, elements) +
            (0.75 + 0.22 * p->planes) * weights + 5000;
 }
 

@@ -33,13 +33,20 @@ typedef struct {
     ptrdiff_t value[FNN_AMX_MOST_STRIDE]; /* of the classes in use */
 } fnn_amx_lattice;
 
+/* conv2d_amx_pixels.c */
 /* Of the axes of all phases. */
 fnn_amx_lattice fnn_amx_lattice_of(const fnn_axis *axes, ptrdiff_t count);
 /* Which of the classes in use kernel position t of an axis meets, and its shift. */
 ptrdiff_t fnn_amx_class(const fnn_amx_lattice *l, const fnn_axis *axis, ptrdiff_t t, ptrdiff_t *shift);
-/* Addresses of a row's pixels from column lattice position `i` on, `count` of them; zeros outside the map. */
-void fnn_amx_row(const fnn_tile_source *map, ptrdiff_t image, ptrdiff_t row, const fnn_amx_lattice *cols,
-                 ptrdiff_t class, ptrdiff_t i, ptrdiff_t count, const float **pixel);
+/* Addresses of channel `channel` of a row's pixels from column lattice position `i` on, `count` of them; zeros outside the
+ * map. */
+void fnn_amx_row(const fnn_tile_source *map, ptrdiff_t image, ptrdiff_t row, ptrdiff_t channel,
+                 const fnn_amx_lattice *cols, ptrdiff_t class, ptrdiff_t i, ptrdiff_t count, const float **pixel);
+/* The same of what outputs begin, begin + 1, ... of all images, h->out x w->out each, meet with one kernel position. */
+void fnn_amx_outputs(const fnn_tile_source *map, ptrdiff_t images, ptrdiff_t channel, const fnn_axis *h,
+                     const fnn_axis *w, ptrdiff_t begin, ptrdiff_t count, const float **pixel);
+
+/* conv2d_amx.c */
 void fnn_amx_raise(int *flag, const float *bad);
 int fnn_amx_planes(const fnn_call *call);
 /* Predicted nanoseconds on one core: of products of two tiles; of splitting, by elements fetched and written. */

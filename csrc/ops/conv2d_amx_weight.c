@@ -19,7 +19,8 @@ enum {
     BLOCK_PIXELS = 256,       /* of three planes: a sum is taken up again for each block */
     SUMS_BYTES = 640 << 10,   /* of a box: what is left of 2 MB is for split pixels */
     STAGE_BYTES = 900 << 10,  /* of those */
-    LEAST_BOX = 32,           /* channels of a box, each way */
+    LEAST_BOX = 32,           /* channels of a box, each way, ... */
+    MOST_BOX = 512,
     PARTS_BYTES = 8 << 20,    /* all parts together */
     PART_PIXELS = 256,        /* at least */
     CHUNKS = 16
@@ -46,18 +47,36 @@ typedef struct {
 
 /* ---- the plan ---- */
 
-static ptrdiff_t even_box(ptrdiff_t channels, ptrdiff_t most) {
-    return fnn_round_up(fnn_ceil_div(channels, fnn_ceil_div(channels, most)), STRIP);
+/* Splitting one pixel of x, all channels of a box, and of dy: elements of x are written twice unless there is one kernel
+ * position, the second time with half the instructions. Transposing dy is counted as fetching it once more: 64 shuffles
+ * for 256 elements. */
+static double split_x_ns(const gradient *p, ptrdiff_t channels) {
+    return fnn_amx_split_ns(p->planes, (double)channels, (p->pointwise ? 1.0 : 1.5) * (double)channels);
+}
+static double split_dy_ns(const gradient *p, ptrdiff_t channels) {
+    return fnn_amx_split_ns(p->planes, 2 * (double)channels, (double)channels);
 }
 
-/* Boxes as large as their sums may be: each splits its channels anew for every box of the other side. */
+static ptrdiff_t even_box(ptrdiff_t channels, ptrdiff_t boxes) {
+    return fnn_round_up(fnn_ceil_div(channels, boxes), STRIP);
+}
+
+/* Boxes whose sums stay in cache: each splits its channels anew for every box of the other side, so they are as few as
+ * possible, of x or of dy, whichever costs less. */
 static void plan_boxes(gradient *p) {
-    ptrdiff_t most = 256;
-    while (most > LEAST_BOX && most * most * p->places * FLOAT > SUMS_BYTES) most /= 2;
-    p->box_c = even_box(p->sum.c, most);
-    p->box_k = even_box(p->sum.k, most);
-    p->c_boxes = fnn_ceil_div(p->sum.c, p->box_c);
-    p->k_boxes = fnn_ceil_div(p->sum.k, p->box_k);
+    const double step = (double)(p->sum.d->stride[0] * p->sum.d->stride[1]); /* pixels of x for one of dy */
+    const double x_ns = (p->pointwise ? 1 : step) * split_x_ns(p, p->sum.c), dy_ns = split_dy_ns(p, p->sum.k);
+    p->c_boxes = p->k_boxes = 1;
+    for (;;) {
+        p->box_c = even_box(p->sum.c, p->c_boxes), p->box_k = even_box(p->sum.k, p->k_boxes);
+        const int c = p->box_c > LEAST_BOX, k = p->box_k > LEAST_BOX;
+        const int wide = fnn_max(p->box_c, p->box_k) > MOST_BOX;
+        if (!(c || k) || (!wide && p->box_c * p->box_k * p->places * FLOAT <= SUMS_BYTES)) break;
+        const int halve_c = wide ? p->box_c >= p->box_k : (double)p->c_boxes * dy_ns <= (double)p->k_boxes * x_ns;
+        if (c && (halve_c || !k)) p->c_boxes *= 2;
+        else p->k_boxes *= 2;
+    }
+    p->c_boxes = fnn_ceil_div(p->sum.c, p->box_c), p->k_boxes = fnn_ceil_div(p->sum.k, p->box_k);
 }
 
 static void plan_block(gradient *p, ptrdiff_t images, ptrdiff_t rows) {
@@ -86,9 +105,9 @@ static ptrdiff_t steps_of(const gradient *p, ptrdiff_t rows) {
 }
 
 /* All outputs in one row, cut into equal runs of whole steps. */
-static void join_rows(gradient *p) {
+static void join_rows(gradient *p, ptrdiff_t most) {
     const fnn_conv_dims *d = p->sum.d;
-    const ptrdiff_t all = d->n * d->oh * d->ow, most = BLOCK_PIXELS * 3 / p->planes;
+    const ptrdiff_t all = d->n * d->oh * d->ow;
     p->w.out = fnn_round_up(fnn_ceil_div(all, fnn_ceil_div(all, most)), STEP);
     p->h.out = fnn_ceil_div(all, p->w.out);
     p->images = 1;
@@ -97,9 +116,13 @@ static void join_rows(gradient *p) {
 /* The rows whose runs fill their steps best, as long as they fit. */
 static void plan_blocks(gradient *p) {
     const ptrdiff_t pixels = BLOCK_PIXELS * 3 / p->planes;
-    if (p->pointwise) join_rows(p);
+    if (p->pointwise) join_rows(p, pixels);
     ptrdiff_t most = p->pointwise ? 1 : fnn_max(fnn_min(2 * pixels / p->w.out, p->h.out), 1), images = 1;
     for (plan_block(p, 1, most); !fits(p) && most > 1; plan_block(p, 1, most)) most--;
+    for (ptrdiff_t fewer = pixels / 2; p->pointwise && !fits(p) && fewer >= STEP; fewer /= 2) {
+        join_rows(p, fewer);
+        plan_block(p, 1, 1);
+    }
     ptrdiff_t rows = most;
     for (ptrdiff_t fewer = most; fewer > most / 2; fewer--)
         if (steps_of(p, fewer) < steps_of(p, rows)) rows = fewer;
@@ -159,21 +182,20 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
     p->zeros_bytes = fnn_whole_lines((size_t)(fnn_max(d->c, d->k) * FLOAT));
 }
 
-/* Products; splitting, where elements of x are written twice unless there is one kernel position; sums to their parts, and
- * parts to their sum. Transposing dy is counted as fetching it once more: 64 shuffles for 256 elements. */
+/* Products; splitting; sums to their parts, and parts to their sum: 8 bytes an element through the third-level cache, and a
+ * little arithmetic. */
 double fnn_conv_amx_gradient_cost(const fnn_conv_dims *d, int planes) {
     gradient p;
     plan_shape(&p, d, planes);
     const double blocks = (double)(p.image_blocks * p.row_blocks * p.block_images);
     const double pixels = blocks * (double)(p.steps * STEP);
-    const double written = blocks * (double)(p.rows.classes * p.cols.classes * p.pair_rows) * 2;
-    const double fetched = p.pointwise ? written : written / 2;
+    const double of_x = blocks * (double)(p.rows.classes * p.cols.classes * p.pair_rows) * (p.pointwise ? 2 : 1);
     const double c = (double)fnn_round_up(d->c, FNN_AMX_TILE), k = (double)fnn_round_up(d->k, FNN_AMX_TILE);
     const double tiles = c / FNN_AMX_TILE * k / FNN_AMX_TILE * pixels / STEP * (double)p.places;
     return fnn_amx_products_ns(planes, tiles) +
-           (double)p.k_boxes * fnn_amx_split_ns(planes, fetched * c, written * c) +
-           (double)p.c_boxes * fnn_amx_split_ns(planes, 2 * pixels * k, pixels * k) +
-           1.0 * (double)(p.sum.parts * p.sum.part_size) + 5000;
+           (double)p.k_boxes * of_x * split_x_ns(&p, (ptrdiff_t)c) +
+           (double)p.c_boxes * pixels * split_dy_ns(&p, (ptrdiff_t)k) +
+           0.6 * (double)(p.sum.parts * p.sum.part_size) + 5000;
 }
 
 /* ---- a chunk ---- */
@@ -187,46 +209,26 @@ typedef struct {
     _Alignas(64) float bad[16];
 } target;
 
-/* One kernel position: the pixels of a map that outputs t->row * wide + 0, 1, ... meet, one for each of the block's; zeros
- * for those that are none, or that meet nothing. */
-static void find_outputs(const gradient *p, const target *t, const fnn_tile_source *map, ptrdiff_t first,
-                         const fnn_axis *h, const fnn_axis *w) {
-    const fnn_conv_dims *d = p->sum.d;
-    const ptrdiff_t begin = t->row * p->wide;
-    ptrdiff_t image = begin / (d->oh * d->ow), row = begin / d->ow % d->oh, col = begin % d->ow;
-    for (ptrdiff_t q = 0; q < p->steps * STEP; q++) {
-        const ptrdiff_t y = row * h->step + h->first, x = col * w->step + w->first;
-        const int inside = image < d->n && y >= 0 && y < map->h && x >= 0 && x < map->w;
-        t->pixel[q] = inside ? (const float *)map->image.data + image * map->image.n + y * map->image.h +
-                                   x * map->image.w + first
-                             : (const float *)map->zeros;
-        if (++col < d->ow) continue;
-        col = 0;
-        if (++row < d->oh) continue;
-        row = 0, image++;
-    }
-}
-
 /* Addresses of `count` positions of a class of x; those past its rows are zeros. */
 static void find_pixels(const gradient *p, target *t, ptrdiff_t image, ptrdiff_t class, ptrdiff_t count) {
     const ptrdiff_t base = p->rows.base + p->rows.value[class / p->cols.classes];
     for (ptrdiff_t y = 0, at = 0, n; at < count; y++, at += n) {
         n = fnn_min(p->wide, count - at);
         const ptrdiff_t row = y < p->high ? base + (t->row + y) * p->rows.step : -1;
-        fnn_amx_row(&p->x, image, row, &p->cols, class % p->cols.classes, 0, n, t->pixel + at);
-        for (ptrdiff_t i = at; i < at + n; i++)
-            if (t->pixel[i] != (const float *)p->x.zeros) t->pixel[i] += t->first_c;
+        fnn_amx_row(&p->x, image, row, t->first_c, &p->cols, class % p->cols.classes, 0, n, t->pixel + at);
     }
 }
 
 static void split_x(const gradient *p, target *t) {
+    const fnn_conv_dims *d = p->sum.d;
+    const fnn_axis h = fnn_conv_forward_axis(d, 0), w = fnn_conv_forward_axis(d, 1);
     for (ptrdiff_t i = 0; i < t->images; i++)
         for (ptrdiff_t class = 0; class < p->rows.classes * p->cols.classes; class++) {
             char *to = t->x + i * p->x_image + class * p->x_class;
             const int runs = !p->pointwise; /* else steps are 16 pairs, and the next 16 belong to them */
             fnn_amx_pixels pairs = {t->pixel, runs ? p->pair_rows : FNN_AMX_TILE, t->c};
             if (runs) find_pixels(p, t, t->image + i, class, p->pair_rows + FNN_AMX_TILE);
-            else find_outputs(p, t, &p->x, t->first_c, &p->h, &p->w);
+            else fnn_amx_outputs(&p->x, d->n, t->first_c, &h, &w, t->row * p->wide, p->steps * STEP, t->pixel);
             for (ptrdiff_t s = 0; s < (runs ? 1 : p->steps); s++, pairs.pixel += STEP, to += FNN_AMX_TILE_BYTES)
                 p->X->split_pairs(p->planes, &pairs, to, p->x_tile, p->x_plane, t->bad);
         }
@@ -243,9 +245,11 @@ static void find_rows(const gradient *p, const target *t, ptrdiff_t image) {
 }
 
 static void split_dy(const gradient *p, target *t) {
-    static const fnn_axis itself = {.step = 1};
+    const fnn_conv_dims *d = p->sum.d;
+    const fnn_axis h = {.out = d->oh, .step = 1}, w = {.out = d->ow, .step = 1};
     for (ptrdiff_t i = 0; i < t->images; i++) {
-        if (p->pointwise) find_outputs(p, t, &p->dy, t->first_k, &itself, &itself);
+        if (p->pointwise)
+            fnn_amx_outputs(&p->dy, d->n, t->first_k, &h, &w, t->row * p->wide, p->steps * STEP, t->pixel);
         else find_rows(p, t, t->image + i);
         for (ptrdiff_t s = 0; s < p->steps; s++) {
             const fnn_amx_pixels pixels = {t->pixel + s * STEP, STEP, t->k};
