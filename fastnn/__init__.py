@@ -22,7 +22,8 @@ from .config import show_config
 from .functional import *
 from .program import capture
 from .profile import profile
-from .random import Generator, initial_seed, manual_seed, rand, randn, randperm
+from .random import (Generator, bernoulli, initial_seed, manual_seed, multinomial, rand, rand_like, randint, randn, randn_like,
+                     randperm)
 from .threads import num_threads
 
 if TYPE_CHECKING:

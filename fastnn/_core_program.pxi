@@ -42,6 +42,12 @@ cdef int forbid(str reason, bint meets_memory=True) except -1:
     return 0
 
 
+def depends_on_elements(str what):
+    """While recording: the shape of a result depends on elements, so the step cannot be replayed."""
+    if fnn_recording != NULL:
+        forbid(f"{what}: the shape of its result depends on elements")
+
+
 # One call of a program: the op's name; the path of the layer it belongs to ("" outside of all); predicted single-thread
 # nanoseconds; its outputs and inputs, each as (address, shape, bytes per element), None where absent.
 Call = collections.namedtuple("Call", "op, layer, ns, outputs, inputs")

@@ -22,6 +22,7 @@ cdef class Node:
     cdef int num_outputs
     cdef list pending              # gradients that arrived for the outputs, during backward()
     cdef object layer              # while recording a program: the layer that launched it
+    cdef dict hooks                # by output, those to be called with its gradient; None without
 
     @property
     def saved(self):
@@ -183,9 +184,50 @@ cdef int push(Node node, int index, TensorBase g) except -1:
     return 0
 
 
-cdef int step_back(Node node) except -1:
+cdef TensorBase hooked(dict functions, TensorBase g):
+    """A gradient as hooks leave it."""
+    cdef TensorBase changed
+    for function in tuple(functions.values()):
+        answer = function(g)
+        if answer is None:
+            continue
+        if not isinstance(answer, TensorBase):
+            raise TypeError(f"hook: it returned a {type(answer).__name__}, but must return a Tensor or None")
+        changed = answer
+        if not fnn_same_shape(&changed.desc, &g.desc) or changed.desc.dtype != g.desc.dtype:
+            raise RuntimeError(f"hook: it returned {changed.dtype} {changed.shape} for a gradient {g.dtype} {g.shape}")
+        g = changed
+    return g
+
+
+cdef int arrive(TensorBase leaf, TensorBase g, bint is_ours, dict waiting, set only) except -1:
+    """A gradient for a leaf: added to its ``grad``, or kept until all of it is there for hooks to see."""
+    if only is not None and id(leaf) not in only:
+        return 0
+    if leaf.hooks is None:
+        return accumulate(leaf, g, is_ours)
+    before = waiting.get(id(leaf))
+    waiting[id(leaf)] = (leaf, g if before is None else launch.add(before[1], g))
+    return 0
+
+
+cdef int finish_leaves(dict waiting) except -1:
+    cdef TensorBase leaf
+    for leaf, g in waiting.values():
+        accumulate(leaf, hooked(leaf.hooks, g), False)
+        for function in tuple(leaf.late_hooks.values()):
+            function(leaf)
+    return 0
+
+
+cdef int step_back(Node node, dict waiting, set only) except -1:
     """Calls one node's rule and hands its gradients on."""
-    cdef tuple arrived = tuple(node.pending), results
+    cdef tuple arrived, results
+    if node.hooks is not None:
+        for index, functions in node.hooks.items():
+            if node.pending[index] is not None:
+                node.pending[index] = hooked(functions, node.pending[index])
+    arrived = tuple(node.pending)
     cdef Py_ssize_t k, j
     cdef bint is_ours
     node.pending = None
@@ -208,11 +250,11 @@ cdef int step_back(Node node) except -1:
             is_ours = is_ours and results[k] is not arrived[j]
         for j in range(len(results)):
             is_ours = is_ours and (j == k or results[k] is not results[j])
-        accumulate(<TensorBase>edge, <TensorBase?>results[k], is_ours)
+        arrive(<TensorBase>edge, <TensorBase?>results[k], is_ours, waiting, only)
     return 0
 
 
-def backward(TensorBase root not None, gradient=None, bint retain_graph=False):
+def backward(TensorBase root not None, gradient=None, bint retain_graph=False, set only=None):
     """Takes gradients from `root` back to every leaf that requires one, adding them to the leaves' ``grad``.
 
     Parameters
@@ -223,9 +265,12 @@ def backward(TensorBase root not None, gradient=None, bint retain_graph=False):
         The gradient with respect to `root`; may be left out when `root` has one element.
     retain_graph : bool
         Keep the graph, so that backward can be called again.
+    only : set of int, optional
+        Identities of the leaves that are to have their gradients; by default all.
     """
     global fnn_grad_enabled
     cdef Node node
+    cdef dict waiting = {}
     cdef int enabled = fnn_grad_enabled
     cdef list nodes = []
     if not root._requires_grad:
@@ -241,16 +286,18 @@ def backward(TensorBase root not None, gradient=None, bint retain_graph=False):
     fnn_grad_enabled = 0
     try:
         if root.node is None:
-            accumulate(root, gradient, False)
+            arrive(root, gradient, False, waiting, only)
+            finish_leaves(waiting)
             return
         nodes = reachable(root.node)
         push(root.node, root.output_index, gradient)
         for node in nodes:
             if node.pending is None:
                 continue
-            step_back(node)
+            step_back(node, waiting, only)
             if not retain_graph:
-                node._saved = node.edges = node.context = None
+                node._saved = node.edges = node.context = node.hooks = None
+        finish_leaves(waiting)
     finally:
         fnn_grad_enabled = enabled
         if fnn_recording != NULL:

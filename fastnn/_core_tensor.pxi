@@ -114,6 +114,8 @@ cdef class TensorBase:
     cdef object _grad
     cdef Node node        # what produced it; None for leaves
     cdef int output_index
+    cdef dict hooks       # of a leaf, called with its gradient before it is added to `grad`, and
+    cdef dict late_hooks  # with the leaf afterwards; None without
     cdef object __weakref__
 
     def __cinit__(self, *args, **options):
@@ -208,6 +210,21 @@ cdef class TensorBase:
         if fnn_recording != NULL:
             (<Program>fnn_recording).note_gradient(self, True)
         self._grad = value
+
+    def hooks_of(self, bint late=False):
+        """Functions to be called with this tensor's gradient during backward, to be added to; `late`: a leaf's, called with the leaf
+        itself when the gradient has been added to its ``grad``."""
+        if not self._requires_grad:
+            raise RuntimeError("hook: the tensor does not require grad, so no gradient will come by")
+        if self.node is not None:
+            if late:
+                raise RuntimeError("hook: the tensor is no leaf: no gradient is added to its grad")
+            if self.node.hooks is None:
+                self.node.hooks = {}
+            return self.node.hooks.setdefault(self.output_index, {})
+        if self.hooks is None:
+            self.hooks, self.late_hooks = {}, {}
+        return self.late_hooks if late else self.hooks
 
     def detach(self):
         """The same elements, off the tape."""

@@ -8,6 +8,7 @@ from .ops.bilinear import *
 from .ops.conv import *
 from .ops.conv_transpose import *
 from .ops.ctc_loss import *
+from .ops.diagonal import *
 from .ops.distance import *
 from .ops.dropout import *
 from .ops.einsum import *
@@ -25,6 +26,7 @@ from .ops.lp_pool import *
 from .ops.math import *
 from .ops.norm import *
 from .ops.one_hot import *
+from .ops.order import *
 from .ops.penalty import *
 from .ops.pool import *
 from .ops.pool1d import *
@@ -34,7 +36,10 @@ from .ops.rearrange import *
 from .ops.recurrent import *
 from .ops.reduce import *
 from .ops.resample import *
+from .ops.scan import *
+from .ops.scatter import *
 from .ops.shape import *
 from .ops.softmax import *
+from .ops.trigonometry import *
 from .ops.vector_norm import *
 from .ops.window import *

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import builtins
-import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._core import launch
 from .checks import check_device
-from .ops import arrange, create, elementary
 from .ops import activation as _activation
+from .ops import arrange, create, elementary, order, scan
+from .ops import diagonal as _diagonal
 from .ops import index as _index
 from .ops import math as _math
+from .ops import scatter as _scatter
 from .ops import shape as _shape
+from .ops import trigonometry as _trigonometry
 from .ops.vector_norm import norm
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ class Methods:
     remainder = _math.remainder
     greater, greater_equal, less, less_equal = _math.gt, _math.ge, _math.lt, _math.le
     not_equal = _math.ne
+    fix = elementary.trunc
+    sgn = _activation.sign
+    arccos, arcsin, arctan, arctan2 = _trigonometry.acos, _trigonometry.asin, _trigonometry.atan, _trigonometry.atan2
+    arccosh, arcsinh, arctanh = _trigonometry.acosh, _trigonometry.asinh, _trigonometry.atanh
     moveaxis = _shape.movedim
     swapaxes = swapdims = _shape.transpose
     ravel = _shape.flatten
@@ -49,12 +55,37 @@ class Methods:
 
     floor, ceil, round, trunc = elementary.floor, elementary.ceil, elementary.round, elementary.trunc
     expm1, log1p = elementary.expm1, elementary.log1p
+    frac, copysign, fmax, fmin = elementary.frac, elementary.copysign, elementary.fmax, elementary.fmin
+    logit, xlogy, logaddexp = elementary.logit, elementary.xlogy, elementary.logaddexp
+    nan_to_num, nansum, nanmean = elementary.nan_to_num, elementary.nansum, elementary.nanmean
+    sin, cos, tan = _trigonometry.sin, _trigonometry.cos, _trigonometry.tan
+    asin, acos, atan, atan2 = _trigonometry.asin, _trigonometry.acos, _trigonometry.atan, _trigonometry.atan2
+    sinh, cosh = _trigonometry.sinh, _trigonometry.cosh
+    asinh, acosh, atanh = _trigonometry.asinh, _trigonometry.acosh, _trigonometry.atanh
+    deg2rad, rad2deg, hypot = _trigonometry.deg2rad, _trigonometry.rad2deg, _trigonometry.hypot
+    erf, exp2, log2, log10 = _trigonometry.erf, _trigonometry.exp2, _trigonometry.log2, _trigonometry.log10
     reciprocal, rsqrt = elementary.reciprocal, elementary.rsqrt
     isnan, isinf, isfinite = elementary.isnan, elementary.isinf, elementary.isfinite
+    isclose, isposinf, isneginf = elementary.isclose, elementary.isposinf, elementary.isneginf
     lerp, addcmul, addcdiv = elementary.lerp, elementary.addcmul, elementary.addcdiv
     sign = _activation.sign
     logical_and, logical_or = _math.logical_and, _math.logical_or
     logical_xor, logical_not = _math.logical_xor, _math.logical_not
+    bitwise_and, bitwise_or = _math.bitwise_and, _math.bitwise_or
+    bitwise_xor, bitwise_not = _math.bitwise_xor, _math.bitwise_not
+    fmod = _math.fmod
+    cumsum, cumprod, cummax, cummin = scan.cumsum, scan.cumprod, scan.cummax, scan.cummin
+    prod, diff = scan.prod, scan.diff
+    sort, argsort, msort, topk, kthvalue = order.sort, order.argsort, order.msort, order.topk, order.kthvalue
+    median, nanmedian, quantile = order.median, order.nanmedian, order.quantile
+    unique, unique_consecutive = order.unique, order.unique_consecutive
+    scatter, scatter_add, scatter_reduce = _scatter.scatter, _scatter.scatter_add, _scatter.scatter_reduce
+    index_add, index_copy, index_fill = _scatter.index_add, _scatter.index_copy, _scatter.index_fill
+    masked_select, masked_scatter = _scatter.masked_select, _scatter.masked_scatter
+    nonzero, argwhere, count_nonzero = _scatter.nonzero, _scatter.argwhere, _scatter.count_nonzero
+    take_along_dim, repeat_interleave, bincount = _scatter.take_along_dim, _scatter.repeat_interleave, _scatter.bincount
+    diagonal, diag, diag_embed = _diagonal.diagonal, _diagonal.diag, _diagonal.diag_embed
+    diagflat, trace = _diagonal.diagflat, _diagonal.trace
     gather, index_select = _index.gather, _index.index_select
     flip, roll, select = arrange.flip, arrange.roll, arrange.select
     tril, triu = arrange.tril, arrange.triu
@@ -186,59 +217,7 @@ class Methods:
         check_device("new_tensor", device)
         return create.tensor(data, dtype or self.dtype)
 
-    # -- in place, off the tape --
-
-    def _becomes(self, op: Any, *arguments: Any) -> Tensor:
-        """self = op(self, ...), in this tensor's memory."""
-        return self._in_place(lambda x, more: op(x, *more), arguments)
-
-    def clamp_(self, min: float | None = None, max: float | None = None) -> Tensor:
-        """`clamp` in place."""
-        return self._becomes(_math.clip, min, max)
-
-    def masked_fill_(self, mask: Tensor, value: float) -> Tensor:
-        """`masked_fill` in place."""
-        return self._becomes(_math.masked_fill, mask, value)
-
-    def neg_(self) -> Tensor:
-        """`neg` in place."""
-        return self._becomes(_math.neg)
-
-    def abs_(self) -> Tensor:
-        """`abs` in place."""
-        return self._becomes(_math.abs)
-
-    def exp_(self) -> Tensor:
-        """`exp` in place."""
-        return self._becomes(_math.exp)
-
-    def log_(self) -> Tensor:
-        """`log` in place."""
-        return self._becomes(_math.log)
-
-    def sqrt_(self) -> Tensor:
-        """`sqrt` in place."""
-        return self._becomes(_math.sqrt)
-
-    def square_(self) -> Tensor:
-        """`square` in place."""
-        return self._becomes(_math.square)
-
-    def pow_(self, exponent: float) -> Tensor:
-        """`pow` in place."""
-        return self._becomes(_math.pow, exponent)
-
-    def lerp_(self, end: Tensor, weight: float) -> Tensor:
-        """`lerp` in place."""
-        return self._becomes(elementary.lerp, end, weight)
-
-    def addcmul_(self, tensor1: Tensor, tensor2: Tensor, *, value: float = 1.0) -> Tensor:
-        """`addcmul` in place."""
-        return self._becomes(functools.partial(elementary.addcmul, value=value), tensor1, tensor2)
-
-    def addcdiv_(self, tensor1: Tensor, tensor2: Tensor, *, value: float = 1.0) -> Tensor:
-        """`addcdiv` in place."""
-        return self._becomes(functools.partial(elementary.addcdiv, value=value), tensor1, tensor2)
+    # -- in place, off the tape; the greater part of them is made below --
 
     def uniform_(self, low: float = 0.0, high: float = 1.0, generator: Any = None) -> Tensor:
         """Filled with uniform random numbers."""
@@ -248,9 +227,60 @@ class Methods:
         """Filled with normal random numbers."""
         return self._drawn(launch.normal, generator, mean=float(mean), std=float(std))
 
+    def exponential_(self, lambd: float = 1.0, generator: Any = None) -> Tensor:
+        """Filled with exponentially distributed random numbers of mean 1 / lambd."""
+        return self.copy_(elementary.log1p(_math.neg(self.uniform_(generator=generator).detach())) / -float(lambd))
+
+    def bernoulli_(self, p: float = 0.5, generator: Any = None) -> Tensor:
+        """Filled with 1 with probability `p`, else 0."""
+        from .random import bernoulli
+
+        self._refuse_in_place()
+        return self.copy_(bernoulli(self.detach(), p, generator=generator))
+
+    def bernoulli(self, p: float | None = None, *, generator: Any = None) -> Tensor:
+        """1 with the probability that elements are, or with `p`, else 0; see `fastnn.bernoulli`."""
+        from .random import bernoulli
+
+        return bernoulli(self, p, generator=generator)
+
+    def multinomial(self, num_samples: builtins.int, replacement: builtins.bool = False, *, generator: Any = None) -> Tensor:
+        """Places drawn with these weights; see `fastnn.multinomial`."""
+        from .random import multinomial
+
+        return multinomial(self, num_samples, replacement, generator=generator)
+
     def _drawn(self, op: Any, generator: Any, **options: float) -> Tensor:
         from .random import generator_state  # there are tensors before there is a generator
 
         self._refuse_in_place()
         op(generator_state(generator), **options, ordinal=0, out=self.detach())
         return self
+
+
+# What has a form that writes its result into the tensor's own memory, off the tape.
+_IN_PLACE = (
+    "abs", "absolute", "acos", "acosh", "addcdiv", "addcmul", "addmm", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
+    "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp",
+    "clamp_max", "clamp_min", "clip", "copysign", "cos", "cosh", "cumprod", "cumsum", "deg2rad", "divide", "erf", "exp", "exp2", "expm1",
+    "fix", "floor", "floor_divide", "fmod", "frac", "hypot", "index_add", "index_copy", "index_fill", "lerp", "log", "log10", "log1p",
+    "log2", "logical_and", "logical_not", "logical_or", "logical_xor", "logit", "masked_fill", "masked_scatter", "multiply",
+    "nan_to_num", "neg", "negative", "pow", "rad2deg", "reciprocal", "relu", "remainder", "round", "rsqrt", "scatter", "scatter_add",
+    "scatter_reduce", "sgn", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "tril", "triu",
+    "true_divide", "trunc", "xlogy")
+
+
+def _changing(name: str) -> Any:
+    """The method `name`, with its result written into the tensor."""
+
+    def method(self: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        return self._in_place(lambda x, _: getattr(x, name)(*arguments, **options), None)
+
+    method.__name__ = f"{name}_"
+    method.__qualname__ = f"Methods.{name}_"
+    method.__doc__ = f"`{name}` in place, with the same arguments."
+    return method
+
+
+for _name in _IN_PLACE:
+    setattr(Methods, f"{_name}_", _changing(_name))

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 
 from . import _core
 from ._core import DType, launch
-from .checks import integer, whole
-from .ops.create import extents_of, float32, int64, tensor
+from .checks import integer, real, whole
+from .ops.create import extents_of, float32, float64, int64, tensor
+from .ops.math import constant, div, lt
+from .ops.order import topk
+from .ops.reduce import argmax
+from .ops.shape import expand, to, unsqueeze
 
 if TYPE_CHECKING:
     from .tensor import Tensor
 
-__all__ = ["Generator", "default_generator", "initial_seed", "manual_seed", "rand", "randn", "randperm"]
+__all__ = ["Generator", "bernoulli", "default_generator", "initial_seed", "manual_seed", "multinomial", "rand", "rand_like", "randint",
+           "randn", "randn_like", "randperm"]
 
 
 class Generator:
@@ -117,3 +122,127 @@ def randperm(n: int, generator: Generator | None = None) -> Tensor:
     """The integers 0 to n - 1 in random order, int64."""
     result = _core.empty((whole("randperm: n", n, 0),), int64)
     return launch.randperm(generator_state(generator), ordinal=0, out=result)
+
+
+def rand_like(x: Tensor, dtype: DType | None = None, generator: Generator | None = None) -> Tensor:
+    """Uniform random numbers in [0, 1), of the shape of `x` and, unless told otherwise, its type."""
+    return rand(x.shape, dtype=dtype or x.dtype, generator=generator)
+
+
+def randn_like(x: Tensor, dtype: DType | None = None, generator: Generator | None = None) -> Tensor:
+    """Normally distributed random numbers, of the shape of `x` and, unless told otherwise, its type."""
+    return randn(x.shape, dtype=dtype or x.dtype, generator=generator)
+
+
+def randint(low: int, high: int | None = None, size: tuple[int, ...] = (), dtype: DType = int64,
+            generator: Generator | None = None) -> Tensor:
+    """Random integers, each as likely as the others.
+
+    Parameters
+    ----------
+    low : int
+        The least; where `high` is left out, that is `low`, and the least is 0.
+    high : int, optional
+        One more than the greatest; at most 2^53 above `low`.
+    size : tuple of int
+        Extents.
+    dtype : dtype
+        The result's type.
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        If there is no integer from `low` to `high` - 1.
+    """
+    if isinstance(high, (tuple, list)):  # randint(high, size)
+        high, size = None, high
+    low, high = (0, integer("randint", "high", low)) if high is None else (integer("randint", "low", low), integer("randint", "high", high))
+    if not 0 < high - low <= 1 << 53:
+        raise ValueError(f"randint: low is {low} and high {high}, but there must be 1 to 2**53 integers from low to high - 1")
+    share = rand(size, dtype=float64, generator=generator)
+    return to(to(launch.floor(launch.mul(share, constant(float(high - low), float64))), int64) + low, dtype)
+
+
+def bernoulli(x: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
+    """1 with a probability, else 0.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64: the probabilities, unless `p` is given, and the result's shape and type.
+    p : float, optional
+        One probability for all elements.
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`; without a gradient.
+
+    Raises
+    ------
+    TypeError
+        If `x` holds integers or bools.
+    ValueError
+        If `p` is not between 0 and 1. What `x` holds is not read: below 0 it counts as 0, above 1 as 1.
+    """
+    if not x.dtype.is_floating:
+        raise TypeError(f"bernoulli: x has dtype {x.dtype}, but must be float32 or float64")
+    chances = x.detach() if p is None else real("bernoulli: p", p, 0, 1)
+    return to(lt(rand(x.shape, dtype=x.dtype, generator=generator), chances), x.dtype)
+
+
+def multinomial(x: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+    """Places drawn with the probabilities of a distribution, or of one for each row.
+
+    Parameters
+    ----------
+    x : Tensor
+        (K,) or (N, K), float32 or float64: weights of at least 0, which need not add up to 1.
+    num_samples : int
+        How many are drawn.
+    replacement : bool
+        Whether a place may be drawn again.
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+        (num_samples,) or (N, num_samples), int64. Weights are not read: where none is above 0, or fewer than are drawn
+        without replacement, places of weight 0 come too.
+
+    Raises
+    ------
+    TypeError
+        If `x` holds integers or bools.
+    ValueError
+        If shapes or numbers do not fit.
+
+    References
+    ----------
+    Efraimidis and Spirakis, "Weighted random sampling with a reservoir", Information Processing Letters 97, 2006: the greatest of
+    weight over exponentially distributed number.
+    """
+    count = whole("multinomial: num_samples", num_samples, 1)
+    if not x.dtype.is_floating:
+        raise TypeError(f"multinomial: x has dtype {x.dtype}, but must be float32 or float64")
+    if x.ndim not in (1, 2) or x.shape[-1] == 0:
+        raise ValueError(f"multinomial: x has shape {x.shape}, but must have one axis or two, the last not empty")
+    if not replacement and count > x.shape[-1]:
+        raise ValueError(f"multinomial: num_samples is {count}, but without replacement there are {x.shape[-1]} places")
+    weights = x.detach()
+    if replacement and count > 1:
+        weights = expand(unsqueeze(weights, -2), (*x.shape[:-1], count, x.shape[-1]))
+    share = rand(weights.shape, dtype=x.dtype, generator=generator)  # 1 - share is above 0
+    race = div(weights, launch.neg(launch.log1p(launch.neg(share))))
+    if replacement and count > 1:
+        return argmax(race, -1)
+    return topk(race, count, -1).indices

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,8 @@ from .ops import reduce as _reduce
 from .ops import shape as _shape
 from .ops import softmax as _softmax
 from .ops.activation import relu, sigmoid, tanh
-from .ops.create import as_tensor, bool_, fill, tensor
+from .ops.create import as_tensor, fill, tensor
 from .ops.linear import matmul
-
-
-def _of_bools(sign: str, function: Callable) -> Callable:
-    """The operator `sign` on truth values; on integers PyTorch's works bit by bit, which no launch does."""
-
-    def operator(*operands):
-        for value in operands:
-            if not isinstance(value, (bool, np.bool_)) and getattr(value, "dtype", None) not in (bool_, np.bool_):
-                kind = f"a {value.dtype} tensor" if isinstance(value, TensorBase) else f"a {type(value).__name__}"
-                raise TypeError(f"{sign}: an operand is {kind}, but must be bool; for the truth of other numbers there are "
-                                "logical_and, logical_or, logical_xor and logical_not")
-        return function(*operands)
-
-    return operator
 
 
 class Tensor(TensorBase, Methods):
@@ -135,7 +122,8 @@ class Tensor(TensorBase, Methods):
 
     # -- the tape --
 
-    def backward(self, gradient: Tensor | None = None, retain_graph: bool = False, create_graph: bool = False) -> None:
+    def backward(self, gradient: Tensor | None = None, retain_graph: bool = False, create_graph: bool = False,
+                 inputs: Tensor | Sequence[Tensor] | None = None) -> None:
         """Adds to the ``grad`` of every leaf the derivative of this tensor with respect to it.
 
         Parameters
@@ -146,15 +134,61 @@ class Tensor(TensorBase, Methods):
             Keep the graph for another call.
         create_graph : bool
             Must be False: derivatives of derivatives are not offered.
+        inputs : Tensor or sequence of Tensor, optional
+            The leaves that are to have their gradients; by default all.
 
         Raises
         ------
+        ValueError
+            If `create_graph` is True, or `inputs` is empty or holds a tensor that is no leaf.
         RuntimeError
             If the tensor does not require grad, or the graph was freed, or a saved tensor was changed in place.
         """
         if create_graph:
             raise ValueError("backward: create_graph is True, but derivatives of derivatives are not offered")
-        _core.backward(self, gradient, retain_graph)
+        _core.backward(self, gradient, retain_graph, None if inputs is None else _identities(inputs))
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Any:
+        """Has a function called with the gradient with respect to this tensor whenever backward has computed it.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(gradient)`` returns None, or what shall be there in its place, of the same shape and type. A captured step calls
+            it while it is recorded; what it launches is replayed.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the function off again.
+
+        Raises
+        ------
+        RuntimeError
+            If the tensor does not require grad.
+        """
+        from .nn.hooks import RemovableHandle  # layers build on tensors
+
+        return RemovableHandle(self.hooks_of(), hook, lasts=self.is_leaf)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> Any:
+        """Has a function called with this leaf whenever backward has added to its ``grad``; see `register_hook`."""
+        from .nn.hooks import RemovableHandle
+
+        return RemovableHandle(self.hooks_of(late=True), hook)
+
+    def retain_grad(self) -> None:
+        """Has backward leave this tensor's gradient in its ``grad``, as it does for leaves."""
+        me = weakref.ref(self)
+        if self.is_leaf:
+            return
+
+        def keep(gradient: Tensor) -> None:
+            tensor = me()
+            if tensor is not None:
+                tensor.grad = gradient.clone() if tensor.grad is None else _math.add(tensor.grad, gradient)
+
+        self.hooks_of().setdefault("retain_grad", keep)  # once, however often it is asked for
 
     def graph(self, format: str = "text", names: Mapping[str, Tensor] | None = None) -> str:
         """The operations and leaves that this tensor was computed from, with the leaves' values and gradients.
@@ -259,10 +293,10 @@ class Tensor(TensorBase, Methods):
     __matmul__ = matmul = matmul
     __neg__ = neg = _math.neg
     __abs__ = abs = _math.abs
-    __and__ = __rand__ = _of_bools("&", _math.logical_and)
-    __or__ = __ror__ = _of_bools("|", _math.logical_or)
-    __xor__ = __rxor__ = _of_bools("^", _math.logical_xor)
-    __invert__ = _of_bools("~", _math.logical_not)
+    __and__ = __rand__ = _math.bitwise_and
+    __or__ = __ror__ = _math.bitwise_or
+    __xor__ = __rxor__ = _math.bitwise_xor
+    __invert__ = _math.bitwise_not
 
     def __radd__(self, other):
         return _math.add(other, self)
@@ -383,6 +417,17 @@ class Tensor(TensorBase, Methods):
     def zero_(self) -> Tensor:
         """Writes 0 into every element."""
         return self.fill_(0.0)
+
+
+def _identities(inputs: Tensor | Sequence[Tensor]) -> set[int]:
+    """What backward knows leaves by."""
+    leaves = (inputs,) if isinstance(inputs, TensorBase) else tuple(inputs)
+    if not leaves:
+        raise ValueError("backward: inputs is empty, but must name a leaf")
+    for k, leaf in enumerate(leaves):
+        if not isinstance(leaf, TensorBase) or not leaf.is_leaf or not leaf.requires_grad:
+            raise ValueError(f"backward: inputs[{k}] must be a leaf that requires grad")
+    return {id(leaf) for leaf in leaves}
 
 
 def _is_basic(part: Any) -> bool:

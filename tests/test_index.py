@@ -92,7 +92,7 @@ def test_errors_come_before_anything_is_written():
     with pytest.raises(TypeError, match="integers or bools"):
         t[[0.5]]
     with pytest.raises(ValueError, match="must agree"):
-        index.gather(t, 0, np.zeros((1, 4, 6), int))
+        index.gather(t, 0, np.zeros((1, 6, 6), int))
     with pytest.raises(TypeError, match="caller gives"):
         launch.index_add(fastnn.tensor([0]), fastnn.ones(1, 3), axis=0)
     with pytest.raises(ValueError, match="need"):

@@ -62,8 +62,13 @@ def test_integers_stay_exact():
     truths = fastnn.tensor([True, False])
     assert math.where(truths, truths, math.logical_not(truths)).tolist() == [True, True]
     assert math.div(fastnn.tensor([1]), fastnn.tensor([2])).tolist() == [0.5]
-    with pytest.raises(TypeError, match="floor_divide: arguments are float32"):
-        math.floor_divide(fastnn.ones(2), 2)
+    assert math.floor_divide(fastnn.tensor([7.0, -7.0]), 2).tolist() == [3, -4]
+    assert math.bitwise_and(fastnn.tensor([12, 10]), 6).tolist() == [4, 2]
+    assert math.bitwise_or(fastnn.tensor([12, 10]), 6).tolist() == [14, 14]
+    assert math.bitwise_xor(fastnn.tensor([12, 10]), 6).tolist() == [10, 12]
+    assert math.bitwise_not(small).tolist() == [5, 252] and (~big).tolist() == [-2**53 - 2, 6]
+    with pytest.raises(TypeError, match="bitwise_and: arguments are float32"):
+        math.bitwise_and(fastnn.ones(2), 2)
 
 
 def test_logic():

@@ -1,5 +1,5 @@
 /* index.c: index_select (slices of x picked along one axis) and index_add (its adjoint); gather (an index of its own for
- * every element) and scatter_add (its adjoint).
+ * every element), scatter_add (its adjoint) and scatter.
  *
  * The first two walk slices: the axes but the chosen one are a nest of y and x together; its last dimension is one run
  * where it is dense in both. Indices are checked and made non-negative, once, before anything is written. */
@@ -238,6 +238,7 @@ typedef struct {
     int whole;                /* which operand the indices point into: 0 or 1 */
     size_t size;
     const fnn_kernels *K;     /* scatter_add */
+    void (*combine) FNN_ELEMENTWISE_ARGS; /* what scatter makes of what is there and what comes; NULL: the latter */
 } gather_plan;
 
 static int gather_check(fnn_call *call, const fnn_tensor *whole, const fnn_tensor *index, int64_t axis) {
@@ -269,7 +270,7 @@ static int check_indices(fnn_call *call, const fnn_tensor *index, ptrdiff_t exte
     return FNN_OK;
 }
 
-/* Moves one position's elements: y[j] = x[i] or y[i] += x[j], i being the j-th index. */
+/* Moves one position's elements: y[j] = x[i], y[i] = x[j] or y[i] += x[j], i being the j-th index. */
 static void move_row(const gather_plan *p, char *const *at) {
     if (p->K && p->step[2] == 1) {
         p->K->scatter_add(p->count, (const int64_t *)at[2], at[1], p->step[1], at[0], p->step[0]);
@@ -279,7 +280,7 @@ static void move_row(const gather_plan *p, char *const *at) {
         int64_t i = ((const int64_t *)at[2])[j * p->step[2]];
         char *to = at[0] + (p->whole == 0 ? i : j) * p->step[0] * (ptrdiff_t)p->size;
         const char *from = at[1] + (p->whole == 1 ? i : j) * p->step[1] * (ptrdiff_t)p->size;
-        if (p->K) p->K->add(1, (void *const[]){to}, (const void *const[]){to, from}, (const ptrdiff_t[]){1, 1}, NULL);
+        if (p->combine) p->combine(1, (void *const[]){to}, (const void *const[]){to, from}, (const ptrdiff_t[]){1, 1}, NULL);
         else memcpy(to, from, p->size);
     }
 }
@@ -328,19 +329,45 @@ static int gather_run(fnn_call *call) {
 
 const fnn_driver fnn_gather = {.infer = gather_infer, .run = gather_run};
 
-static int scatter_add_infer(fnn_call *call) {
-    const fnn_tensor *y = call->out[0], *index = call->in[0], *dy = call->in[1];
-    if (y->rank < 0) return fnn_fail(call, FNN_TYPE_ERROR, "adds to an output that the caller gives");
-    if (y->dtype != dy->dtype || !fnn_same_shape(index, dy))
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'dy' is %s %s, but must be %s %s", fnn_dtype_name(dy->dtype),
-                        fnn_shape_text(dy), fnn_dtype_name(y->dtype), fnn_shape_text(index));
+static int scatter_check(fnn_call *call, const char *name) {
+    const fnn_tensor *y = call->out[0], *index = call->in[0], *from = call->in[1];
+    if (y->rank < 0) return fnn_fail(call, FNN_TYPE_ERROR, "writes into an output that the caller gives");
+    if (y->dtype != from->dtype || !fnn_same_shape(index, from))
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument '%s' is %s %s, but must be %s %s", name, fnn_dtype_name(from->dtype),
+                        fnn_shape_text(from), fnn_dtype_name(y->dtype), fnn_shape_text(index));
     return gather_check(call, y, index, call->attr.i[0]);
 }
 
+static int scatter_add_infer(fnn_call *call) { return scatter_check(call, "dy"); }
+
 /* y[.., index[.., j, ..], ..] += dy[.., j, ..]; y is given by the caller; equal indices add in order */
 static int scatter_add_run(fnn_call *call) {
-    gather_plan p = {.whole = 0, .K = fnn_kernels_of(call->out[0]->dtype)};
+    const fnn_kernels *K = fnn_kernels_of(call->out[0]->dtype);
+    gather_plan p = {.whole = 0, .K = K, .combine = K->add};
     return gather_all(call, &p, call->out[0], call->in[1], call->in[0]);
 }
 
 const fnn_driver fnn_scatter_add = {.infer = scatter_add_infer, .run = scatter_add_run};
+
+static int scatter_infer(fnn_call *call) {
+    const int64_t how = call->attr.i[1];
+    if (how < 0 || how > 3) return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'how' is %lld, but must be 0 to 3", (long long)how);
+    int status = scatter_check(call, "src");
+    if (!status && how && call->out[0]->dtype > FNN_FLOAT64)
+        return fnn_fail(call, FNN_TYPE_ERROR, "output 'y' has dtype %s, but only reals are multiplied or compared",
+                        fnn_dtype_name(call->out[0]->dtype));
+    return status;
+}
+
+/* y[.., index[.., j, ..], ..] = src[.., j, ..], or the product, the greater or the less of both; y is given by the caller; of equal
+ * indices the last comes last */
+static int scatter_run(fnn_call *call) {
+    gather_plan p = {.whole = 0};
+    if (call->attr.i[1]) {
+        const fnn_kernels *K = fnn_kernels_of(call->out[0]->dtype);
+        p.combine = call->attr.i[1] == 1 ? K->mul : call->attr.i[1] == 2 ? K->maximum : K->minimum;
+    }
+    return gather_all(call, &p, call->out[0], call->in[1], call->in[0]);
+}
+
+const fnn_driver fnn_scatter = {.infer = scatter_infer, .run = scatter_run};

@@ -59,5 +59,6 @@ INLINE void prefetch(const void *p) { __builtin_prefetch(p); }
 #endif
 
 #include "vec_math.h"
+#include "vec_trig.h"
 
 #endif

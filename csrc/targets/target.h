@@ -9,6 +9,7 @@
 #include "../kernels/stream.h"
 #include "../kernels/gemm.h"
 #include "../kernels/reduce.h"
+#include "../kernels/scan.h"
 #include "../kernels/index.h"
 #include "../kernels/batch_norm.h"
 #include "../kernels/pool.h"

@@ -47,22 +47,25 @@ class RemovableHandle:
         The hook.
     prepend : bool
         Whether it comes before those that are there.
+    lasts : bool
+        Whether it is there in later steps too, so that programs captured without it no longer hold.
     """
 
-    def __init__(self, hooks: dict, hook: Any, prepend: bool = False):
-        self._hooks = hooks
+    def __init__(self, hooks: dict, hook: Any, prepend: bool = False, lasts: bool = True):
+        self._hooks, self._lasts = hooks, lasts
         self._key = object()
         others = dict(hooks) if prepend else {}
         if prepend:
             hooks.clear()
         hooks[self._key] = hook
         hooks.update(others)
-        _core.bump_settings()
+        if lasts:
+            _core.bump_settings()
 
     def remove(self) -> None:
         """Takes the hook off."""
-        self._hooks.pop(self._key, None)
-        _core.bump_settings()
+        if self._hooks.pop(self._key, None) is not None and self._lasts:
+            _core.bump_settings()
 
     def __enter__(self) -> RemovableHandle:
         return self

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .._core import launch, record
 from .create import as_tensor, zeros_like
-from .math import abs, add, div, eq, floating, lt, mul, ne, sub
+from .math import (_back, _shapes, abs, add, clip, constant, div, eq, exp, floating, le, log, logical_and, lt, maximum, minimum, mul, ne,
+                   operands, sub, where)
+from .reduce import Dim, sum
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["addcdiv", "addcmul", "ceil", "expm1", "floor", "isfinite", "isinf", "isnan", "lerp", "log1p", "reciprocal", "round",
-           "rsqrt", "trunc"]
+__all__ = ["addcdiv", "addcmul", "ceil", "copysign", "expm1", "floor", "fmax", "fmin", "frac", "isclose", "isfinite", "isinf", "isnan",
+           "isneginf", "isposinf", "lerp", "log1p", "logaddexp", "logit", "nan_to_num", "nanmean", "nansum", "reciprocal", "round",
+           "rsqrt", "trunc", "xlogy"]
 
 
 def floor(x: Tensor) -> Tensor:
@@ -44,7 +49,12 @@ def round(x: Tensor) -> Tensor:
 
 def trunc(x: Tensor) -> Tensor:
     """The next whole number towards 0; parameters as `floor`."""
-    return _rounded(lambda t: launch.mul(launch.floor(launch.abs(t)), launch.sign(t)), x)
+    return _rounded(launch.trunc, x)
+
+
+def frac(x: Tensor) -> Tensor:
+    """What `trunc` takes away, of the sign of x; parameters as `floor`."""
+    return sub(x, trunc(x))
 
 
 def _rounded(op: Any, x: Any) -> Tensor:
@@ -105,6 +115,154 @@ def _rsqrt_backward(node, dy):
     return mul(launch.mul(launch.mul(dy, y), launch.square(y)), -0.5)
 
 
+def logit(x: Tensor, eps: float | None = None) -> Tensor:
+    """log(x / (1 - x)), the inverse of the logistic function; NaN outside of 0 to 1.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape; integers become float32.
+    eps : float, optional
+        x is at least `eps` and at most 1 - `eps` first.
+
+    Returns
+    -------
+    Tensor
+        Shape of `x`.
+    """
+    x = floating("logit", x)
+    x = x if eps is None else clip(x, eps, 1 - eps)
+    return log(div(x, sub(1.0, x)))
+
+
+def xlogy(x: Tensor | float, y: Tensor | float) -> Tensor:
+    """x log(y), which is 0 where x is 0, whatever y is but NaN.
+
+    Parameters
+    ----------
+    x, y : Tensor or number
+        Shapes that broadcast together.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape.
+    """
+    x, y = operands("xlogy", x, y)
+    x, y = floating("xlogy", x), floating("xlogy", y)
+    flat = logical_and(eq(x, 0), eq(y, y))
+    return where(flat, 0.0, mul(x, log(where(flat, 1.0, y))))
+
+
+def logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    """log(exp(a) + exp(b)), without overflow.
+
+    Parameters
+    ----------
+    a, b : Tensor
+        Shapes that broadcast together.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape.
+    """
+    a, b = operands("logaddexp", a, b)
+    high, low = maximum(a, b), minimum(a, b)
+    even = logical_and(eq(a, b), eq(abs(a), math.inf))  # their difference would be NaN
+    return where(even, high, add(high, log1p(exp(where(even, -math.inf, sub(low, high))))))
+
+
+def copysign(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """|a| with the sign of b, of its zeros too.
+
+    Parameters
+    ----------
+    a, b : Tensor or number
+        Shapes that broadcast together.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape. The gradient with respect to b is 0.
+    """
+    a, b = operands("copysign", a, b)
+    a, b = floating("copysign", a), floating("copysign", b)
+    y = launch.copysign(a, b)
+    return record(_copysign_backward, (a, b), y, saved=(a, b) if a.requires_grad else (), context=_shapes(a, b))
+
+
+def _copysign_backward(node, dy):
+    if not node.needs[0]:
+        return None, None
+    a, b = node.saved
+    return _back(node, launch.mul(dy, launch.mul(launch.sign(a), launch.copysign(constant(1.0, b.dtype), b))), None)
+
+
+def fmax(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """The greater of each pair, the other one where one is NaN.
+
+    Parameters
+    ----------
+    a, b : Tensor or number
+        Shapes that broadcast together.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape. Of equals the first has the gradient.
+    """
+    a, b = operands("fmax", a, b)
+    return where(_first(le(b, a), a, b), a, b)
+
+
+def fmin(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """The less of each pair, the other one where one is NaN; see `fmax`."""
+    a, b = operands("fmin", a, b)
+    return where(_first(le(a, b), a, b), a, b)
+
+
+def _first(wins: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Where the first of a pair is taken: it wins, or the second is NaN."""
+    return wins if not a.dtype.is_floating else where(isnan(b), True, wins)
+
+
+def nan_to_num(x: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+    """x with other numbers in place of NaN and infinities.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and type.
+    nan : float
+        In place of NaN.
+    posinf, neginf : float, optional
+        In place of the infinities; by default the greatest and the least finite number of the type.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `x`.
+    """
+    x = as_tensor(x)
+    if not x.dtype.is_floating:
+        return x
+    most = float(np.finfo(x.dtype.name).max)
+    x = where(isnan(x), float(nan), x)
+    x = where(isposinf(x), most if posinf is None else float(posinf), x)
+    return where(isneginf(x), -most if neginf is None else float(neginf), x)
+
+
+def nansum(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The sum over axes, NaN counting as 0; parameters as `sum`."""
+    return sum(where(isnan(x), 0.0, x) if x.dtype.is_floating else x, dim, keepdim)
+
+
+def nanmean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The mean over axes of elements other than NaN, NaN of none; parameters as `mean`."""
+    return div(nansum(x, dim, keepdim), sum(eq(x.detach(), x.detach()), dim, keepdim))
+
+
 def isnan(x: Tensor) -> Tensor:
     """Where x is NaN.
 
@@ -126,6 +284,39 @@ def isinf(x: Tensor) -> Tensor:
     """Where x is infinite; parameters as `isnan`."""
     x = as_tensor(x).detach()
     return eq(abs(x), math.inf) if x.dtype.is_floating else ne(x, x)
+
+
+def isposinf(x: Tensor) -> Tensor:
+    """Where x is infinity; parameters as `isnan`."""
+    return eq(as_tensor(x).detach(), math.inf)
+
+
+def isneginf(x: Tensor) -> Tensor:
+    """Where x is minus infinity; parameters as `isnan`."""
+    return eq(as_tensor(x).detach(), -math.inf)
+
+
+def isclose(a: Tensor, b: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+    """Where two tensors differ by at most atol + rtol |b|.
+
+    Parameters
+    ----------
+    a, b : Tensor
+        Shapes that broadcast together.
+    rtol, atol : float
+        What is allowed, of b's size and beside it.
+    equal_nan : bool
+        Whether NaN is close to NaN.
+
+    Returns
+    -------
+    Tensor
+        bool, the broadcast shape.
+    """
+    a, b = (t.detach() for t in operands("isclose", a, b))
+    near = logical_and(le(abs(sub(a, b)), add(mul(abs(b), rtol), atol)), isfinite(b))
+    near = where(eq(a, b), True, near)
+    return where(logical_and(isnan(a), isnan(b)), True, near) if equal_nan else near
 
 
 def isfinite(x: Tensor) -> Tensor:

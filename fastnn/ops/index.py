@@ -76,7 +76,7 @@ def gather(x: Tensor, dim: int, index: Any) -> Tensor:
     dim : int
         The axis to pick along.
     index : Tensor or array_like
-        Integers from 0 on, of x's shape but for axis `dim`.
+        Integers from 0 on, with as many axes as `x`; but for `dim` none longer than x's.
 
     Returns
     -------
@@ -88,9 +88,11 @@ def gather(x: Tensor, dim: int, index: Any) -> Tensor:
     IndexError
         If an index lies outside the axis.
     ValueError
-        If `index` differs from `x` in another axis.
+        If `index` has another number of axes, or a longer one.
     """
     axis, index = _axis("gather", dim, x.ndim), _as_index("gather", index)
+    if index.ndim == x.ndim and any(n < m for d, (n, m) in enumerate(zip(index.shape, x.shape)) if d != axis):
+        x = slice_view(x, tuple(slice(None if d == axis else n) for d, n in enumerate(index.shape)))
     y = launch.gather(x, index, axis=axis)
     return record(_gather_backward, (x,), y, saved=(index,), context=(x.shape, axis))
 

@@ -20,8 +20,9 @@ from .shape import to, unbroadcast
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["abs", "add", "clamp", "clip", "div", "eq", "exp", "floor_divide", "ge", "gt", "le", "log", "logical_and", "logical_not",
-           "logical_or", "logical_xor", "lt", "masked_fill", "maximum", "minimum", "mul", "ne", "neg", "pow", "remainder", "sqrt", "square", "sub",
+__all__ = ["abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "clamp", "clip", "div", "eq", "exp",
+           "floor_divide", "fmod", "ge", "gt", "le", "log", "logical_and", "logical_not", "logical_or", "logical_xor", "lt",
+            "masked_fill", "maximum", "minimum", "mul", "ne", "neg", "pow", "remainder", "sqrt", "square", "sub",
            "where"]
 
 _KINDS = ("add", "sub", "mul", "floor_divide", "remainder", "minimum", "maximum", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor")
@@ -163,35 +164,15 @@ def _mul_backward(node, dy):
     return _back(node, launch.mul(dy, b) if node.needs[0] else None, launch.mul(dy, a) if node.needs[1] else None)
 
 
-def div(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """a / b; integers are divided as float32. Other parameters as `add`."""
-    a, b = operands("div", a, b)
-    if not a.dtype.is_floating:
-        a, b = to(a, float32), to(b, float32)
-    y = launch.div(a, b)
-    return record(_div_backward, (a, b), y, saved=(b, y if b.requires_grad else None), context=_shapes(a, b))
-
-
-def _div_backward(node, dy):
-    b, y = node.saved
-    da = launch.div(dy, b)
-    return _back(node, da if node.needs[0] else None, launch.neg(launch.mul(da, y)) if node.needs[1] else None)
-
-
-def _integer_only(name: str, a: Any, b: Any) -> Tensor:
-    a, b = operands(name, a, b)
-    if a.dtype.is_floating:
-        raise TypeError(f"{name}: arguments are {a.dtype}, but must be integers")
-    return _integers(name, a, b)
-
-
-def floor_divide(a: Tensor | int, b: Tensor | int) -> Tensor:
-    """a / b of integers, rounded down.
+def div(a: Tensor | float, b: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
+    """a / b; integers are divided as float32, but where the result is rounded.
 
     Parameters
     ----------
-    a, b : Tensor or int
-        Integers; shapes that broadcast together.
+    a, b : Tensor or number
+        Shapes that broadcast together.
+    rounding_mode : str, optional
+        "floor" rounds down, as `floor_divide`, "trunc" towards 0; both have the gradient 0.
 
     Returns
     -------
@@ -200,17 +181,90 @@ def floor_divide(a: Tensor | int, b: Tensor | int) -> Tensor:
 
     Raises
     ------
-    TypeError
-        If an argument is floating.
     ValueError
-        If an element of `b` is 0.
+        If the shapes do not broadcast, or `rounding_mode` is another.
     """
-    return _integer_only("floor_divide", a, b)
+    if rounding_mode is not None:
+        return _divided(a, b, rounding_mode)
+    a, b = operands("div", a, b)
+    if not a.dtype.is_floating:
+        a, b = to(a, float32), to(b, float32)
+    y = launch.div(a, b)
+    return record(_div_backward, (a, b), y, saved=(b, y if b.requires_grad else None), context=_shapes(a, b))
 
 
-def remainder(a: Tensor | int, b: Tensor | int) -> Tensor:
-    """What `floor_divide` leaves, of the sign of `b`; parameters and errors as there."""
-    return _integer_only("remainder", a, b)
+def _divided(a: Any, b: Any, rounding_mode: str) -> Tensor:
+    if rounding_mode not in ("floor", "trunc"):
+        raise ValueError(f"div: rounding_mode is {rounding_mode!r}, but must be 'floor', 'trunc' or None")
+    if rounding_mode == "floor":
+        return floor_divide(a, b)
+    a, b = operands("div", a, b)
+    if not a.dtype.is_floating:
+        size = _integers("floor_divide", abs(a), abs(b))
+        return where(_integers("ne", lt(a, 0), lt(b, 0)), neg(size), size) if size.dtype.name != "uint8" else size
+    return record(_flat_backward, (a, b), launch.trunc(launch.div(a, b)))
+
+
+def _flat_backward(node, dy):
+    return None, None
+
+
+def _div_backward(node, dy):
+    b, y = node.saved
+    da = launch.div(dy, b)
+    return _back(node, da if node.needs[0] else None, launch.neg(launch.mul(da, y)) if node.needs[1] else None)
+
+
+def floor_divide(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """a / b rounded down, of integers as integers; its gradient is 0.
+
+    Parameters
+    ----------
+    a, b : Tensor or number
+        Shapes that broadcast together.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast, or `b` holds an integer 0.
+    """
+    a, b = operands("floor_divide", a, b)
+    if not a.dtype.is_floating:
+        return _integers("floor_divide", a, b)
+    return record(_flat_backward, (a, b), launch.floor_divide(a, b))
+
+
+def remainder(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """What `floor_divide` leaves, a - b floor(a / b), of the sign of `b`; parameters and errors as there."""
+    a, b = operands("remainder", a, b)
+    if not a.dtype.is_floating:
+        return _integers("remainder", a, b)
+    y = launch.remainder(a, b)
+    return record(_rest_backward, (a, b), y, saved=(a, b, y) if b.requires_grad else (), context=_shapes(a, b))
+
+
+def fmod(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """What division towards 0 leaves, a - b trunc(a / b), of the sign of `a`; parameters and errors as `floor_divide`."""
+    a, b = operands("fmod", a, b)
+    if not a.dtype.is_floating:
+        rest = _integers("remainder", abs(a), abs(b))
+        return rest if rest.dtype.name == "uint8" else where(lt(a, 0), neg(rest), rest)
+    y = launch.fmod(a, b)
+    return record(_rest_backward, (a, b), y, saved=(a, b, y) if b.requires_grad else (), context=_shapes(a, b))
+
+
+def _rest_backward(node, dy):
+    """dy for a, and for b what it was taken away how often: (a - y) / b, a whole number but for rounding."""
+    db = None
+    if node.needs[1]:
+        a, b, y = node.saved
+        db = launch.neg(launch.mul(dy, launch.round(launch.div(launch.sub(a, y), b))))
+    return _back(node, dy if node.needs[0] else None, db)
 
 
 def pow(a: Tensor | float, b: Tensor | float) -> Tensor:
@@ -510,6 +564,50 @@ def logical_xor(a: Tensor, b: Tensor) -> Tensor:
 def logical_not(x: Tensor) -> Tensor:
     """Whether x is 0: bool, the shape of `x`."""
     return eq(as_tensor(x), 0)
+
+
+def _bits(name: str, a: Any, b: Any) -> Tensor:
+    a, b = operands(name, a, b)
+    if a.dtype.is_floating:
+        raise TypeError(f"{name}: arguments are {a.dtype}, but must be integers or bools")
+    return _integers(name.removeprefix("bitwise_"), a, b)
+
+
+def bitwise_and(a: Tensor | int, b: Tensor | int) -> Tensor:
+    """The bits that both have; of bools whether both are true.
+
+    Parameters
+    ----------
+    a, b : Tensor or int
+        Integers or bools; shapes that broadcast together.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape.
+
+    Raises
+    ------
+    TypeError
+        If an argument is floating.
+    """
+    return _bits("bitwise_and", a, b)
+
+
+def bitwise_or(a: Tensor | int, b: Tensor | int) -> Tensor:
+    """The bits that one or both have; see `bitwise_and`."""
+    return _bits("bitwise_or", a, b)
+
+
+def bitwise_xor(a: Tensor | int, b: Tensor | int) -> Tensor:
+    """The bits that exactly one has; see `bitwise_and`."""
+    return _bits("bitwise_xor", a, b)
+
+
+def bitwise_not(x: Tensor) -> Tensor:
+    """All bits turned over, of a bool the other one; see `bitwise_and`."""
+    x = as_tensor(x)
+    return logical_not(x) if x.dtype is bool_ else _bits("bitwise_xor", x, constant(255 if x.dtype.name == "uint8" else -1, x.dtype))
 
 
 def masked_fill(x: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:

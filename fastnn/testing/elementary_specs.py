@@ -39,7 +39,11 @@ _unary("rsqrt", lambda x: 1 / np.sqrt(x), _positive)
 
 
 
-for _name in ("isnan", "isinf", "isfinite"):
+_unary("frac", lambda x: x - np.trunc(x), lambda rng, shape: _between(rng, shape) + 0.1, special_values=False)
+_unary("logit", lambda x: np.log(x / (1 - x)), lambda rng, shape: rng.uniform(0.1, 0.9, shape), tolerance=16, special_values=False)
+_unary("nan_to_num", lambda x: np.where(np.isnan(x), 0, np.clip(x, -3.4e38, 3.4e38)), _normal, exact=True, special_values=False)
+
+for _name in ("isnan", "isinf", "isfinite", "isposinf", "isneginf"):
     _unary(_name, getattr(np, _name), _normal, gradients=(), exact=True)
 
 
@@ -55,3 +59,45 @@ register(OpSpec("addcmul", elementary.addcmul, lambda x, a, b, value: x + value 
 register(OpSpec("addcdiv", elementary.addcdiv, lambda x, a, b, value: x + value * a / b,
                 lambda rng: [Sample(t, {"value": v}) for t, v in zip(_three(rng), (1.0, 0.5, -2.0, 3.0))], gradients=(0, 1, 2),
                 tolerance=8))
+
+
+def _pair(name, reference, draw, draw_b=None, **more):
+    shapes = (((37,), (37,)), ((4, 1, 5), (3, 1)), ((2, 3, 5, 4), (3, 1, 1)), ((7, 300), ()))
+    register(OpSpec(name, getattr(elementary, name), reference,
+                    lambda rng: [Sample((np.asarray(draw(rng, a)), np.asarray((draw_b or draw)(rng, b)))) for a, b in shapes],
+                    elementwise=True,
+                    **{"gradients": (0, 1), **more}))
+
+
+def _signed(rng, shape):
+    return rng.uniform(0.3, 2, shape) * rng.choice([-1, 1], shape)
+
+
+def _tenths(offset):
+    """Multiples of 0.1, so that two draws with different offsets never come close to each other."""
+    return lambda rng, shape: rng.integers(-20, 20, shape) * 0.1 + offset
+
+
+def _xlogy(x, y):
+    with np.errstate(all="ignore"):
+        return np.where((x == 0) & ~np.isnan(y), 0, x * np.log(y))
+
+
+_pair("copysign", np.copysign, _signed, gradients=(0,), special_values=True, exact=True)
+_pair("fmax", np.fmax, _tenths(0), _tenths(0.05), special_values=True, exact=True)
+_pair("fmin", np.fmin, _tenths(0), _tenths(0.05), special_values=True, exact=True)
+_pair("xlogy", _xlogy, _positive)
+_pair("logaddexp", np.logaddexp, _signed, tolerance=8)
+_pair("isclose", np.isclose, lambda rng, shape: rng.integers(-4, 5, shape) * 1.0, gradients=(), exact=True)
+
+
+def _holed(rng, shape):
+    x = rng.standard_normal(shape)
+    x.reshape(-1)[::3] = np.nan
+    return x
+
+
+for _name, _function in (("nansum", np.nansum), ("nanmean", np.nanmean)):
+    register(OpSpec(_name, getattr(elementary, _name), lambda x, dim=None, keepdim=False, _f=_function: _f(x, axis=dim, keepdims=keepdim),
+                    lambda rng: [Sample((_holed(rng, s),), o) for s, o in
+                                 (((37,), {}), ((4, 5), {"dim": 1}), ((3, 4, 5), {"dim": (0, 2), "keepdim": True}))]))

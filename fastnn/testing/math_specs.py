@@ -67,6 +67,9 @@ _binary("div", np.divide, _normal, _off_zero, exact=True)
 _binary("pow", np.power, _positive, _normal)
 _binary("maximum", np.maximum, _grid(0.0), _grid(0.05), exact=True)
 _binary("minimum", np.minimum, _grid(0.0), _grid(0.05), exact=True)
+_binary("fmod", np.fmod, _grid(0.013), _grid(0.052), gradients=(), exact=True)  # gradients: tests/interop/test_methods_torch.py
+_binary("remainder", np.mod, _grid(0.013), _grid(0.052), gradients=(), exact=True)
+_binary("floor_divide", np.floor_divide, _grid(0.013), _grid(0.052), gradients=(), exact=True)
 for _name, _reference in (("eq", np.equal), ("ne", np.not_equal), ("lt", np.less), ("le", np.less_equal),
                           ("gt", np.greater),
                           ("ge", np.greater_equal)):

@@ -12,7 +12,7 @@ import numpy as np
 # The modules that hold the entries, by family.
 FAMILIES = ("activation", "arrange", "attention", "augment", "conv", "conv_transpose", "ctc", "distance", "einsum",
             "elementary", "embedding", "embedding_bag", "grid", "index", "linear", "loss", "margin", "math", "norm", "optim",
-            "pool", "random", "recurrent", "reduce", "resample", "shape", "softmax")
+            "order", "pool", "random", "recurrent", "reduce", "resample", "scatter", "shape", "softmax", "trigonometry")
 
 _SPECS: dict[str, OpSpec] = {}
 

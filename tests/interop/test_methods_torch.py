@@ -27,7 +27,20 @@ CALLS = [
     ("roll", (5,)), ("select", (0, -1)), ("tril", (1,)), ("triu", ()), ("tile", ((2, 1, 3),)), ("repeat", (2, 1, 3)), ("mm", (Y,)),
     ("mv", (V,)), ("addmm", (Y, X)), ("norm", ()), ("norm", (1,)), ("norm", (math.inf, 0)), ("norm", (3, (0, 1), True)),
     ("where", (MASK, Y)), ("clamp_min", (0.1,)), ("clamp_max", (0.1,)), ("view_as", (normal(2, 8),)), ("reshape_as", (normal(16),)),
-    ("expand_as", (normal(3, 4, 4),)), ("type_as", (Y,)), ("cpu", ())]
+    ("expand_as", (normal(3, 4, 4),)), ("type_as", (Y,)), ("cpu", ()),
+    *[(name, ()) for name in ("sin", "cos", "tan", "atan", "arctan", "sinh", "cosh", "asinh", "arcsinh", "erf", "exp2", "deg2rad", "rad2deg",
+                              "frac", "fix", "prod", "median", "nanmedian", "nansum", "nanmean", "nan_to_num", "trace", "diag",
+                              "diagonal", "diagflat", "diff", "msort")],
+    ("atan2", (Y,)), ("arctan2", (Y,)), ("hypot", (Y,)), ("fmod", (Y,)), ("fmod", (0.7,)), ("remainder", (Y,)), ("remainder", (-0.7,)),
+    ("copysign", (normal(4, 4, seed=4),)), ("fmax", (Y - 3,)), ("fmin", (Y - 3,)), ("logaddexp", (Y,)), ("xlogy", (Y,)),
+    ("cumsum", (0,)), ("cumsum", (-1,)), ("cumprod", (1,)), ("prod", (1,)), ("prod", (0, True)), ("diff", (2, 0)),
+    ("quantile", (0.3,)), ("quantile", (0.7, 1, True)), ("quantile", (np.array([0.1, 0.5]), 0)),
+    ("scatter", (0, INDEX[:1], normal(2, 4))), ("scatter", (1, INDEX[:, :2] * 0, 2.0)), ("scatter_add", (0, INDEX, normal(2, 4))),
+    ("scatter_reduce", (0, INDEX, normal(2, 4), "sum")), ("scatter_reduce", (0, INDEX, normal(2, 4), "mean")),
+    ("scatter_reduce", (1, INDEX, normal(2, 4), "amax")), ("scatter_reduce", (1, INDEX, normal(2, 4), "amin")),
+    ("take_along_dim", (INDEX, 0)), ("index_add", (0, INDEX[1], Y)), ("index_copy", (1, INDEX[0], Y)), ("index_fill", (1, INDEX[1], 2.0)),
+    ("masked_select", (MASK,)), ("masked_scatter", (MASK, Y)), ("repeat_interleave", (2, 1)), ("repeat_interleave", (INDEX[0], 0)),
+    ("diag", (1,)), ("diagonal", (-1,)), ("diag_embed", (1,)), ("gather", (1, INDEX))]
 
 
 def given(library, value):
@@ -49,13 +62,97 @@ def test_results_and_gradients(name, arguments):
     np.testing.assert_allclose(x.grad.numpy(), expected.grad.numpy(), rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["log1p", "rsqrt"])
+PAIRS = [("sort", ()), ("sort", (0, True)), ("topk", (2,)), ("topk", (3, 0, False)), ("kthvalue", (2,)), ("kthvalue", (4, 0, True)),
+         ("median", (1,)), ("median", (0, True)), ("nanmedian", (1,)), ("cummax", (1,)), ("cummin", (0,)), ("max", (1,)), ("min", (0,))]
+
+
+@pytest.mark.parametrize("name, arguments", PAIRS)
+@pytest.mark.parametrize("with_nan", [False, True])
+def test_values_and_places(name, arguments, with_nan):
+    start = X.copy()
+    start[1, 2] = np.nan if with_nan else start[1, 2]
+    x, expected = fastnn.tensor(start, requires_grad=True), torch.tensor(start, requires_grad=True)
+    (y, i), (z, j) = getattr(x, name)(*arguments), getattr(expected, name)(*arguments)
+    np.testing.assert_array_equal(y.detach().numpy(), z.detach().numpy())
+    np.testing.assert_array_equal(i.numpy(), j.numpy())
+    dy = normal(*y.shape, seed=7)
+    y.backward(fastnn.tensor(dy)), z.backward(torch.tensor(dy))
+    np.testing.assert_allclose(x.grad.numpy(), expected.grad.numpy())
+
+
+def test_equal_elements_stay_in_order():
+    x = np.random.default_rng(5).integers(0, 4, (3, 500)).astype(np.float32)
+    for descending in (False, True):
+        y, i = fastnn.tensor(x).sort(descending=descending, stable=True)
+        z, j = torch.tensor(x).sort(descending=descending, stable=True)
+        np.testing.assert_array_equal(y.numpy(), z.numpy())
+        np.testing.assert_array_equal(i.numpy(), j.numpy())
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool", "float32"])
+def test_order_of_other_types(dtype):
+    x = np.random.default_rng(6).integers(0, 2 if dtype == "bool" else 200, (5, 60)) - (100 if dtype in ("int64", "int32") else 0)
+    x = x.astype(dtype)
+    for name, options in (("sort", {"dim": 0, "stable": True}), ("sort", {"dim": 1, "descending": True, "stable": True}),
+                          ("argsort", {"stable": True}), ("unique", {}), ("unique", {"return_inverse": True, "return_counts": True}),
+                          ("unique_consecutive", {"return_inverse": True, "return_counts": True}), ("nonzero", {}),
+                          ("count_nonzero", {"dim": 0}), ("cumsum", {"dim": 1}), ("prod", {"dim": 0}), ("flip", {"dims": (0,)})):
+        y, z = (getattr(t, name)(**options) for t in (fastnn.tensor(x), torch.tensor(x)))
+        for a, b in zip(y if isinstance(y, tuple) else (y,), z if isinstance(z, tuple) else (z,)):
+            assert a.dtype.name == str(b.dtype).removeprefix("torch.")
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6 if name == "prod" else 0, err_msg=name)
+
+
+INTEGERS = (np.array([7, -7, 5, -3, 0]), np.array([2, 3, -4, -3, 5]))
+
+
+@pytest.mark.parametrize("name", ["fmod", "remainder", "floor_divide", "bitwise_and", "bitwise_or", "bitwise_xor"])
+def test_integers(name):
+    y, z = (getattr(library.tensor(INTEGERS[0]), name)(library.tensor(INTEGERS[1])) for library in (fastnn, torch))
+    np.testing.assert_array_equal(y.numpy(), z.numpy())
+    for mode in ("floor", "trunc"):
+        y, z = (library.tensor(INTEGERS[0]).div(library.tensor(INTEGERS[1]), rounding_mode=mode) for library in (fastnn, torch))
+        np.testing.assert_array_equal(y.numpy(), z.numpy())
+    for dtype in ("uint8", "bool", "int32"):
+        y, z = (~library.tensor(np.array([0, 1, 1, 0], dtype)) for library in (fastnn, torch))
+        np.testing.assert_array_equal(y.numpy(), z.numpy())
+
+
+@pytest.mark.parametrize("mode", ["floor", "trunc"])
+def test_rounded_division(mode):
+    y, z = (library.tensor(X).div(library.tensor(Y - 3), rounding_mode=mode) for library in (fastnn, torch))
+    np.testing.assert_array_equal(y.numpy(), z.numpy())
+    x, expected = fastnn.tensor(X, requires_grad=True), torch.tensor(X, requires_grad=True)
+    (x.div(fastnn.tensor(Y), rounding_mode=mode) + x).sum().backward()
+    (expected.div(torch.tensor(Y), rounding_mode=mode) + expected).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), expected.grad.numpy())
+
+
+def test_gradients_of_remainders_reach_divisors():
+    for name in ("fmod", "remainder"):
+        b, expected = fastnn.tensor(Y - 2, requires_grad=True), torch.tensor(Y - 2, requires_grad=True)
+        getattr(fastnn.tensor(5 * X), name)(b).sum().backward()
+        getattr(torch.tensor(5 * X), name)(expected).sum().backward()
+        np.testing.assert_array_equal(b.grad.numpy(), expected.grad.numpy())
+
+
+@pytest.mark.parametrize("name", ["asin", "acos", "atanh", "arcsin", "arccos", "arctanh", "logit"])
+def test_functions_between_0_and_1(name):
+    start = 1 / (1 + np.exp(-X))
+    x, expected = fastnn.tensor(start, requires_grad=True), torch.tensor(start, requires_grad=True)
+    y, z = getattr(x, name)(), getattr(expected, name)()
+    np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-13, atol=1e-15)
+    y.sum().backward(), z.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), expected.grad.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["log1p", "rsqrt", "log2", "log10", "acosh", "arccosh"])
 def test_functions_of_positive_numbers(name):
     x, expected = fastnn.tensor(Y, requires_grad=True), torch.tensor(Y, requires_grad=True)
     y, z = getattr(x, name)(), getattr(expected, name)()
     np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-14)
     y.sum().backward(), z.sum().backward()
-    np.testing.assert_allclose(x.grad.numpy(), expected.grad.numpy(), rtol=1e-13)
+    np.testing.assert_allclose(x.grad.numpy(), expected.grad.numpy(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0])
@@ -71,7 +168,8 @@ def test_norms_of_zeros_have_the_gradient_0(p):
 
 @pytest.mark.parametrize("name, arguments", [
     ("greater", (Y,)), ("greater_equal", (0.0,)), ("less", (V,)), ("less_equal", (Y,)), ("not_equal", (Y,)), ("isnan", ()),
-    ("isinf", ()), ("isfinite", ()), ("bool", ()), ("int", ()), ("nelement", ()), ("ndimension", ()), ("element_size", ()),
+    ("isinf", ()), ("isfinite", ()), ("isposinf", ()), ("isneginf", ()), ("isclose", (X + 1e-9,)), ("nonzero", ()), ("argwhere", ()),
+    ("count_nonzero", ()), ("argsort", ()), ("floor_divide", (Y,)), ("bool", ()), ("int", ()), ("nelement", ()), ("ndimension", ()), ("element_size", ()),
     ("is_signed", ()), ("stride", ()), ("stride", (1,)), ("equal", (X,)), ("equal", (Y,)), ("allclose", (X + 1e-9,)),
     ("allclose", (X + 1e-9, 0.0, 1e-12)), ("new_zeros", (2, 3)), ("new_ones", ((2, 3),)), ("new_full", ((2,), 4.0)),
     ("new_tensor", ([1, 2],))])
@@ -90,6 +188,10 @@ def test_what_takes_no_gradient(name, arguments):
 
 @pytest.mark.parametrize("name, arguments", [
     ("clamp_", (-0.5, 0.5)), ("masked_fill_", (MASK, 2.0)), ("neg_", ()), ("abs_", ()), ("exp_", ()), ("square_", ()),
+    ("sin_", ()), ("atan2_", (Y,)), ("cumsum_", (0,)), ("scatter_", (0, INDEX[:1], normal(2, 4))), ("scatter_add_", (0, INDEX, normal(2, 4))),
+    ("index_add_", (0, INDEX[1], Y)), ("index_fill_", (0, INDEX[1], 3.0)), ("tril_", ()), ("relu_", ()), ("sigmoid_", ()), ("tanh_", ()),
+    ("fmod_", (0.5,)), ("remainder_", (0.5,)), ("floor_", ()), ("round_", ()), ("trunc_", ()), ("clamp_min_", (0.1,)), ("erf_", ()),
+    ("masked_scatter_", (MASK, Y)), ("copysign_", (Y,)), ("multiply_", (Y,)), ("divide_", (Y,)), ("subtract_", (Y,)), ("nan_to_num_", ()),
     ("pow_", (3.0,)), ("lerp_", (Y, 0.25)), ("addcmul_", (Y, X)), ("addcdiv_", (X, Y)), ("sqrt_", ()), ("log_", ())])
 def test_in_place(name, arguments):
     start = Y if name in ("sqrt_", "log_") else X
@@ -129,6 +231,15 @@ def test_batches_of_matrices_and_vectors():
     (lambda x: fastnn.bmm(fastnn.ones(2, 3, 4), fastnn.ones(1, 4, 5)), "must be of one batch"),
     (lambda x: x.outer(x), "must have one axis"), (lambda x: x.roll((1, 2), 0), "one shift for each axis"),
     (lambda x: x.repeat(2), "a number for each of 2 axes"), (lambda x: x.tile(-1), "at least 0"),
+    (lambda x: x.topk(5), "k is 5, but must lie between 0 and the 4"), (lambda x: x.kthvalue(0), "k is 0"),
+    (lambda x: x.quantile(1.5), "q is 1.5"), (lambda x: x.quantile(0.5, interpolation="cubic"), "interpolation is 'cubic'"),
+    (lambda x: x.unique(dim=0), "dim must be None"), (lambda x: x.scatter(0, fastnn.zeros(5, 5, dtype=fastnn.int64), 1.0), "index has shape"),
+    (lambda x: x.scatter(0, fastnn.zeros(2, 2, dtype=fastnn.int64), fastnn.ones(1, 1)), "src has shape"),
+    (lambda x: x.scatter_reduce(0, fastnn.zeros(2, 2, dtype=fastnn.int64), 1.0, "max"), "reduce is 'max'"),
+    (lambda x: x.masked_scatter(x > 0, fastnn.ones(3)), "source has 3 elements, but the mask picks 16"),
+    (lambda x: x.div(x, rounding_mode="up"), "rounding_mode is 'up'"), (lambda x: x.diagonal(0, 1, -1), "must be two axes"),
+    (lambda x: fastnn.ones(2, 2, 2).diag(), "one axis or two"), (lambda x: fastnn.zeros(0).median(), "is empty"),
+    (lambda x: x.multinomial(5), "num_samples is 5"), (lambda x: fastnn.randint(3, 3, (2,)), "low is 3 and high 3"),
     (lambda x: x.norm(0), "p is 0"), (lambda x: fastnn.ones(3).tril(), "at least two axes"),
     (lambda x: x.new_zeros(2, device="cuda"), "device is 'cuda'")])
 def test_refused(call, message):

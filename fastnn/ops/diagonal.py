@@ -1,0 +1,165 @@
+"""Diagonals of matrices: taken out, written, added up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import _core
+from .._core import launch, record
+from ..checks import integer
+from .reduce import sum
+from .shape import _axis, clone, flatten
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["diag", "diag_embed", "diagflat", "diagonal", "trace"]
+
+
+def _two_axes(name: str, dim1: int, dim2: int, rank: int) -> tuple[int, int]:
+    first, second = _axis(name, dim1, rank), _axis(name, dim2, rank)
+    if first == second:
+        raise ValueError(f"{name}: dim1 is {dim1} and dim2 {dim2}, but they must be two axes")
+    return first, second
+
+
+def diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """A diagonal of the matrices along two axes, as a last axis: a view.
+
+    Parameters
+    ----------
+    x : Tensor
+        At least two axes.
+    offset : int
+        Which: 0 the main one, 1 the one above.
+    dim1, dim2 : int
+        The matrices' rows and columns.
+
+    Returns
+    -------
+    Tensor
+        Without the two axes and with the diagonal's behind the others.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    ValueError
+        If both are one.
+    """
+    rows, columns = _two_axes("diagonal", dim1, dim2, x.ndim)
+    offset = integer("diagonal", "offset", offset)
+    return record(_diagonal_backward, (x,), _diagonal_view(x, offset, rows, columns), context=(x.shape, offset, rows, columns))
+
+
+def _diagonal_view(x: Tensor, offset: int, rows: int, columns: int) -> Tensor:
+    down, along = max(-offset, 0), max(offset, 0)
+    length = max(min(x.shape[rows] - down, x.shape[columns] - along), 0)
+    rest = [d for d in range(x.ndim) if d not in (rows, columns)]
+    start = down * x.strides[rows] + along * x.strides[columns] if length else 0
+    return x.detach().as_strided([x.shape[d] for d in rest] + [length],
+                                 [x.strides[d] for d in rest] + [x.strides[rows] + x.strides[columns]], start)
+
+
+def _diagonal_backward(node, dy):
+    shape, offset, rows, columns = node.context
+    dx = _core.empty(shape, dy.dtype)
+    launch.fill(value=0.0, out=dx)
+    launch.copy(dy, dtype=-1, out=_diagonal_view(dx, offset, rows, columns))
+    return dx
+
+
+def diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """Square matrices, along two new axes, with the last axis of `x` as a diagonal and 0 elsewhere.
+
+    Parameters
+    ----------
+    x : Tensor
+        At least one axis.
+    offset : int
+        Which diagonal: 0 the main one, 1 the one above.
+    dim1, dim2 : int
+        Where the result has the matrices' rows and columns.
+
+    Returns
+    -------
+    Tensor
+        With one axis more.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    ValueError
+        If both are one, or `x` has no axis.
+    """
+    if x.ndim == 0:
+        raise ValueError("diag_embed: x has no axis, but must have at least one")
+    rows, columns = _two_axes("diag_embed", dim1, dim2, x.ndim + 1)
+    offset = integer("diag_embed", "offset", offset)
+    extent = x.shape[-1] + abs(offset)
+    rest = iter(x.shape[:-1])
+    y = _core.empty(tuple(extent if d in (rows, columns) else next(rest) for d in range(x.ndim + 1)), x.dtype)
+    launch.fill(value=0.0, out=y)
+    launch.copy(x.detach(), dtype=-1, out=_diagonal_view(y, offset, rows, columns))
+    return record(_diag_embed_backward, (x,), y, context=(offset, rows, columns))
+
+
+def _diag_embed_backward(node, dy):
+    return _diagonal_view(dy, *node.context)
+
+
+def diag(x: Tensor, diagonal: int = 0) -> Tensor:
+    """A vector as the diagonal of a matrix, or a matrix's diagonal as a vector.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N,) or (N, M).
+    diagonal : int
+        Which: 0 the main one, 1 the one above.
+
+    Returns
+    -------
+    Tensor
+        With memory of its own.
+
+    Raises
+    ------
+    ValueError
+        If `x` has neither one nor two axes.
+    """
+    if x.ndim not in (1, 2):
+        raise ValueError(f"diag: x has shape {x.shape}, but must have one axis or two")
+    return diag_embed(x, diagonal) if x.ndim == 1 else clone(_DIAGONAL(x, diagonal))
+
+
+_DIAGONAL = diagonal  # `diag` has an argument of that name
+
+
+def diagflat(x: Tensor, offset: int = 0) -> Tensor:
+    """All elements, in logical order, as a diagonal of a square matrix; see `diag_embed`."""
+    return diag_embed(flatten(x), offset)
+
+
+def trace(x: Tensor) -> Tensor:
+    """The sum of a matrix's main diagonal.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, M).
+
+    Returns
+    -------
+    Tensor
+        A single number.
+
+    Raises
+    ------
+    ValueError
+        If `x` has not two axes.
+    """
+    if x.ndim != 2:
+        raise ValueError(f"trace: x has shape {x.shape}, but must have two axes")
+    return sum(diagonal(x))

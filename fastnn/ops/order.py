@@ -1,0 +1,360 @@
+"""Elements in order: sorting, the greatest few, medians and quantiles, values without repetition."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import _core
+from .._core import TensorBase, launch, record
+from ..checks import integer
+from .create import as_tensor, int64
+from .index import gather, index_select
+from .math import constant, ne, sub, where
+from .scan import cumsum
+from .scatter import nonzero, scatter
+from .shape import _axis, cat, flatten, reshape, slice_view, squeeze, stack, to
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["argsort", "kthvalue", "median", "msort", "nanmedian", "quantile", "sort", "topk", "unique", "unique_consecutive"]
+
+
+class Sorted(NamedTuple):
+    """What `sort`, `topk`, `kthvalue` and `median` along an axis give."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _line_axis(name: str, x: Tensor, dim: int) -> int:
+    return _axis(name, dim, max(x.ndim, 1))
+
+
+def _sorted(x: Tensor, axis: int, descending: bool, keep: int = -1) -> Sorted:
+    values, indices = launch.sort(x, axis=axis, descending=descending, keep=keep)
+    return Sorted(*record(_sort_backward, (x,), (values, indices), saved=(indices,), context=(x.shape, axis)))
+
+
+def _sort_backward(node, dvalues, _):
+    (indices,) = node.saved
+    shape, axis = node.context
+    if not shape:
+        return dvalues
+    dx = _core.empty(shape, dvalues.dtype)
+    launch.fill(value=0.0, out=dx)
+    launch.scatter_add(indices, dvalues, axis=axis, out=dx)
+    return dx
+
+
+def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Sorted:
+    """The elements along an axis in order, and where they were.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    dim : int
+        The axis.
+    descending : bool
+        Whether the greatest come first. NaN is above all.
+    stable : bool
+        Equal elements stay in order, asked for or not.
+
+    Returns
+    -------
+    (values, indices)
+        A named tuple, both of x's shape; indices are int64.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+
+    References
+    ----------
+    Knuth, "The Art of Computer Programming", volume 3, 5.2.5 (sorting by digits).
+    """
+    x = as_tensor(x)
+    return _sorted(x, _line_axis("sort", x, dim), descending)
+
+
+def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """Where the elements along an axis are, in their order, int64; parameters as `sort`."""
+    return sort(x, dim, descending, stable).indices
+
+
+def msort(x: Tensor) -> Tensor:
+    """The elements along the first axis in ascending order; see `sort`."""
+    return sort(x, 0).values
+
+
+def _extent(x: Tensor, axis: int) -> int:
+    return x.shape[axis] if x.ndim else 1
+
+
+def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+    """The `k` greatest elements along an axis, and where they are.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    k : int
+        How many, from 0 to the axis's extent.
+    dim : int
+        The axis.
+    largest : bool
+        False: the least ones.
+    sorted : bool
+        They come in order, asked for or not.
+
+    Returns
+    -------
+    (values, indices)
+        A named tuple, both with `k` elements along the axis; of equals the first. NaN is above all.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `k` elements.
+    IndexError
+        If there is no such axis.
+    """
+    axis, k = _line_axis("topk", x, dim), integer("topk", "k", k)
+    n = _extent(x, axis)
+    if not 0 <= k <= n:
+        raise ValueError(f"topk: k is {k}, but must lie between 0 and the {n} elements of axis {axis}")
+    return _sorted(x, axis, largest, k)
+
+
+def _at(ordered: Sorted, axis: int, place: int, keepdim: bool) -> Sorted:
+    """One place along the axis of what is sorted."""
+    if ordered.values.ndim == 0:
+        return ordered
+    key = (slice(None),) * axis + (slice(place, place + 1),)
+    parts = (slice_view(t, key) for t in ordered)
+    return Sorted(*(t if keepdim else squeeze(t, axis) for t in parts))
+
+
+def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
+    """The `k`-th least element along an axis, counted from 1, and where it is.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    k : int
+        Which, from 1 to the axis's extent.
+    dim : int
+        The axis.
+    keepdim : bool
+        Whether the axis stays, with one element.
+
+    Returns
+    -------
+    (values, indices)
+        A named tuple.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `k` elements.
+    IndexError
+        If there is no such axis.
+    """
+    axis, k = _line_axis("kthvalue", x, dim), integer("kthvalue", "k", k)
+    n = _extent(x, axis)
+    if not 1 <= k <= n:
+        raise ValueError(f"kthvalue: k is {k}, but must lie between 1 and the {n} elements of axis {axis}")
+    return _at(_sorted(x, axis, False, k), axis, k - 1, keepdim)
+
+
+def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Sorted:
+    """The middle element, of two the lower; NaN where there is one.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype, not empty along the axis.
+    dim : int, optional
+        The axis; by default all elements are one line.
+    keepdim : bool
+        Whether the axis stays, with one element.
+
+    Returns
+    -------
+    Tensor or (values, indices)
+        Without `dim` the value, with it a named tuple of values and places. The gradient goes to that element.
+
+    Raises
+    ------
+    ValueError
+        If there is no element.
+    """
+    return _middle("median", x, dim, keepdim, False)
+
+
+def nanmedian(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Sorted:
+    """The middle of the elements other than NaN, of two the lower; NaN where there is none. See `median`."""
+    return _middle("nanmedian", x, dim, keepdim, True)
+
+
+def _middle(name: str, x: Tensor, dim: int | None, keepdim: bool, ignores: bool) -> Tensor | Sorted:
+    if dim is None:
+        return _middle(name, reshape(x, (x.numel(),)), 0, False, ignores).values
+    axis = _line_axis(name, x, dim)
+    n = _extent(x, axis)
+    if n == 0:
+        raise ValueError(f"{name}: axis {axis} of x {x.shape} is empty")
+    ordered = _sorted(x, axis, False)
+    middle = _at(ordered, axis, (n - 1) // 2, True)
+    if not x.dtype.is_floating or x.ndim == 0:
+        return middle if keepdim or x.ndim == 0 else Sorted(*(squeeze(t, axis) for t in middle))
+    numbers = ordered.values.detach()
+    # places that are NaN come last: all of them shift the middle, or the first of them takes its place
+    count = launch.sum(launch.copy(launch.eq(numbers, numbers), dtype=x.dtype.code), axes=1 << axis, keepdim=1, divisor=1.0)
+    count = to(count, int64)
+    if ignores:
+        place = where(ne(count, 0), (count - 1) // 2, 0)
+    else:
+        place = where(ne(count, n), count, (n - 1) // 2)
+    picked = Sorted(gather(ordered.values, axis, place), launch.gather(ordered.indices, place, axis=axis))
+    return picked if keepdim else Sorted(*(squeeze(t, axis) for t in picked))
+
+
+_BETWEEN = ("linear", "lower", "higher", "midpoint", "nearest")
+
+
+def quantile(x: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool = False, interpolation: str = "linear") -> Tensor:
+    """What a share of the elements lies below: the element at q (n - 1) of the n in order, between two by interpolation.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64, not empty along the axis.
+    q : float or Tensor
+        Between 0 and 1; a vector of them gives results along a new first axis.
+    dim : int, optional
+        The axis; by default all elements are one line.
+    keepdim : bool
+        Whether the axis stays, with one element.
+    interpolation : str
+        "linear", "lower", "higher", "midpoint" or "nearest".
+
+    Returns
+    -------
+    Tensor
+        NaN where an element is NaN.
+
+    Raises
+    ------
+    ValueError
+        If `q` lies outside 0 to 1 or has more than one axis, `interpolation` is another, or there is no element.
+    TypeError
+        If `x` holds integers or bools.
+    """
+    if interpolation not in _BETWEEN:
+        raise ValueError(f"quantile: interpolation is {interpolation!r}, but must be one of {', '.join(_BETWEEN)}")
+    if not x.dtype.is_floating:
+        raise TypeError(f"quantile: x has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
+    shares = q.tolist() if isinstance(q, TensorBase) else q
+    if isinstance(shares, (list, tuple)):
+        return stack([quantile(x, share, dim, keepdim, interpolation) for share in shares], 0)
+    if not isinstance(shares, Real) or not 0 <= shares <= 1:
+        raise ValueError(f"quantile: q is {q!r}, but must be a number between 0 and 1, or a vector of them")
+    if dim is None:
+        y = quantile(reshape(x, (x.numel(),)), shares, 0, False, interpolation)
+        return reshape(y, (1,) * x.ndim) if keepdim else y
+    axis = _line_axis("quantile", x, dim)
+    n = _extent(x, axis)
+    if n == 0:
+        raise ValueError(f"quantile: axis {axis} of x {x.shape} is empty")
+    return _interpolated(x, axis, shares * (n - 1), n, keepdim, interpolation)
+
+
+def _interpolated(x: Tensor, axis: int, place: float, n: int, keepdim: bool, interpolation: str) -> Tensor:
+    ordered = _sorted(x, axis, False)
+    low, high = math.floor(place), builtins.min(math.ceil(place), n - 1)
+    weight = {"lower": 0.0, "higher": 1.0, "midpoint": 0.5, "nearest": float(builtins.round(place) - low)}.get(interpolation, place - low)
+    a, b = (_at(ordered, axis, k, keepdim).values for k in (low, high))
+    y = a if low == high or weight == 0 else a + (b - a) * weight
+    last = _at(ordered, axis, n - 1, keepdim).values.detach()
+    return where(ne(last, last), constant(math.nan, x.dtype), y)  # NaN, which is above all, wins
+
+
+# ---- values without repetition ----------------------------------------------------------------------------------------
+
+
+def unique(x: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
+           dim: None = None) -> Tensor | tuple[Tensor, ...]:
+    """The distinct elements, in order.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    sorted : bool
+        They come in order, asked for or not.
+    return_inverse : bool
+        Whether to give too, for each element of `x`, which of the distinct ones it is.
+    return_counts : bool
+        Whether to give too how often each is there.
+    dim : None
+        PyTorch's distinct slices along an axis are not offered.
+
+    Returns
+    -------
+    Tensor or tuple of Tensor
+        Their number depends on the elements: a step that asks for them is not captured. NaNs differ from each other.
+
+    Raises
+    ------
+    ValueError
+        If `dim` is given.
+    """
+    if dim is not None:
+        raise ValueError(f"unique: dim is {dim!r}, but only the elements of a whole tensor are compared: dim must be None")
+    _core.depends_on_elements("unique")
+    x = x.detach()
+    values, order = launch.sort(flatten(x), axis=0, descending=0, keep=-1)
+    groups = _groups(values)
+    inverse = None
+    if return_inverse:
+        number = sub(cumsum(groups, 0), 1)
+        inverse = reshape(scatter(number, 0, order, number), x.shape)
+    return _distinct(values, groups, inverse, return_counts)
+
+
+def unique_consecutive(x: Tensor, return_inverse: bool = False, return_counts: bool = False,
+                       dim: None = None) -> Tensor | tuple[Tensor, ...]:
+    """The elements but for those that equal the one before, in logical order; see `unique`."""
+    if dim is not None:
+        raise ValueError(f"unique_consecutive: dim is {dim!r}, but only the elements of a whole tensor are compared: dim must be None")
+    _core.depends_on_elements("unique_consecutive")
+    values = flatten(x.detach())
+    groups = _groups(values)
+    inverse = reshape(sub(cumsum(groups, 0), 1), x.shape) if return_inverse else None
+    return _distinct(values, groups, inverse, return_counts)
+
+
+def _groups(values: Tensor) -> Tensor:
+    """Where a line's elements differ from the ones before; the first does."""
+    if values.shape[0] == 0:
+        return to(values, "bool")
+    first = as_tensor([True])
+    return cat([first, ne(slice_view(values, (slice(1, None),)), slice_view(values, (slice(None, -1),)))])
+
+
+def _distinct(values: Tensor, groups: Tensor, inverse: Tensor | None, return_counts: bool) -> Tensor | tuple[Tensor, ...]:
+    starts = reshape(nonzero(groups), (-1,)) if groups.shape[0] else as_tensor([], "int64")
+    answer = [index_select(values, 0, starts)]
+    if inverse is not None:
+        answer.append(inverse)
+    if return_counts:
+        ends = cat([slice_view(starts, (slice(1, None),)), as_tensor([values.shape[0]])]) if starts.shape[0] else starts
+        answer.append(sub(ends, starts))
+    return tuple(answer) if len(answer) > 1 else answer[0]

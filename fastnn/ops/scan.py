@@ -1,0 +1,178 @@
+"""Running sums, products and extrema along an axis; products over axes; differences of neighbours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import _core
+from .._core import launch, record
+from ..checks import whole
+from .create import as_tensor, float64, int64
+from .math import ne, sub
+from .reduce import Dim, Extremum, _axes, _count, _kept
+from .shape import _axis, permute, reshape, slice_view, to
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["cummax", "cummin", "cumprod", "cumsum", "diff", "prod"]
+
+
+def _scanned(name: str, x: Any, dim: int, dtype: Any) -> tuple[Tensor, int]:
+    """`x` in a type that is counted in, and its axis; that of a 0-d tensor is one of a single element."""
+    x = as_tensor(x)
+    if dtype is not None:
+        x = to(x, dtype)
+    return x if x.dtype.is_floating else to(x, int64), _axis(name, dim, max(x.ndim, 1))
+
+
+def cumsum(x: Tensor, dim: int, dtype: object = None) -> Tensor:
+    """Running sums along an axis: y_i = x_0 + ... + x_i.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape; integers and bools become int64 and wrap around.
+    dim : int
+        The axis.
+    dtype : dtype, optional
+        What to convert `x` to first.
+
+    Returns
+    -------
+    Tensor
+        Shape of `x`. Sums are carried in double precision.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    """
+    x, axis = _scanned("cumsum", x, dim, dtype)
+    return record(_cumsum_backward, (x,), launch.cumsum(x, axis=axis, reverse=0), context=axis)
+
+
+def _cumsum_backward(node, dy):
+    return launch.cumsum(dy, axis=node.context, reverse=1)
+
+
+def cumprod(x: Tensor, dim: int, dtype: object = None) -> Tensor:
+    """Running products along an axis: y_i = x_0 ... x_i; parameters as `cumsum`. Its gradient is exact where elements are 0."""
+    x, axis = _scanned("cumprod", x, dim, dtype)
+    return record(_cumprod_backward, (x,), launch.cumprod(x, axis=axis), saved=(x,), context=axis)
+
+
+def _cumprod_backward(node, dy):
+    return launch.cumprod_backward(dy, node.saved[0], axis=node.context)
+
+
+def prod(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None) -> Tensor:
+    """The product over axes, 1 of nothing; its gradient is exact where elements are 0.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape; integers and bools become int64 and wrap around.
+    dim : int or sequence of int, optional
+        Axes to multiply over; by default all.
+    keepdim : bool
+        Whether these axes stay, with one element.
+    dtype : dtype, optional
+        What to convert `x` to first.
+
+    Returns
+    -------
+    Tensor
+        Products are carried in double precision.
+    """
+    x, _ = _scanned("prod", x, 0, dtype)
+    axes = _axes("prod", dim, x.ndim)
+    kept = _kept(x.shape, axes)
+    if len(axes) == 1 or x.ndim == 0:
+        axis = axes[0] if axes else 0
+        y = record(_prod_backward, (x,), launch.prod(x, axis=axis), saved=(x,), context=axis)
+    else:
+        rest = [d for d in range(x.ndim) if d not in axes]
+        y = prod(reshape(permute(x, *rest, *axes), (*(x.shape[d] for d in rest), _count(x.shape, axes))), -1)
+    return reshape(y, kept if keepdim else tuple(n for d, n in enumerate(x.shape) if d not in axes))
+
+
+def _prod_backward(node, dy):
+    return launch.prod_backward(dy, node.saved[0], axis=node.context)
+
+
+def cummax(x: Tensor, dim: int) -> Extremum:
+    """The greatest element so far along an axis, and where it is.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    dim : int
+        The axis.
+
+    Returns
+    -------
+    (values, indices)
+        A named tuple, both of x's shape: of equals the last; NaN stays. The gradient goes to the places named.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    """
+    return _cumulated("cummax", x, dim)
+
+
+def cummin(x: Tensor, dim: int) -> Extremum:
+    """The least element so far along an axis, and where it is; see `cummax`."""
+    return _cumulated("cummin", x, dim)
+
+
+def _cumulated(name: str, x: Tensor, dim: int) -> Extremum:
+    axis = _axis(name, dim, max(x.ndim, 1))
+    wide = x if x.dtype.is_floating else to(x, float64)
+    values, indices = launch.cummax(wide, axis=axis, smallest=name == "cummin")
+    if wide is not x:
+        return Extremum(to(values, x.dtype), indices)
+    return Extremum(*record(_cumulated_backward, (x,), (values, indices), saved=(indices,), context=axis))
+
+
+def _cumulated_backward(node, dvalues, _):
+    (indices,) = node.saved
+    dx = _core.empty(dvalues.shape, dvalues.dtype)
+    launch.fill(value=0.0, out=dx)
+    if dx.ndim == 0:
+        return dvalues
+    launch.scatter_add(indices, dvalues, axis=node.context, out=dx)
+    return dx
+
+
+def diff(x: Tensor, n: int = 1, dim: int = -1) -> Tensor:
+    """Differences of neighbours along an axis, `n` times: y_i = x_(i + 1) - x_i, whether they differ of bools.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape and dtype.
+    n : int
+        How often.
+    dim : int
+        The axis.
+
+    Returns
+    -------
+    Tensor
+        The axis is shorter by `n`, at least empty.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    """
+    axis = _axis("diff", dim, x.ndim)
+    every = (slice(None),) * axis
+    for _ in range(whole("diff: n", n, 0)):
+        later, earlier = slice_view(x, (*every, slice(1, None))), slice_view(x, (*every, slice(None, -1)))
+        x = ne(later, earlier) if x.dtype.name == "bool" else sub(later, earlier)
+    return x
