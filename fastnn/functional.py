@@ -24,6 +24,7 @@ from .ops.margin_loss import *
 from .ops.local_response import *
 from .ops.lp_pool import *
 from .ops.math import *
+from .ops.multi_head import *
 from .ops.norm import *
 from .ops.one_hot import *
 from .ops.order import *

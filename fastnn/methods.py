@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._core import launch
-from .checks import check_device
+from .checks import check_device, whole
 from .ops import activation as _activation
 from .ops import arrange, create, elementary, order, scan
 from .ops import diagonal as _diagonal
@@ -94,6 +94,81 @@ class Methods:
     outer, addmm = arrange.outer, arrange.addmm
     norm = norm
 
+    def fliplr(self) -> Tensor:
+        """Turned round along the second axis; see `flip`."""
+        return arrange.flip(self, 1)
+
+    def flipud(self) -> Tensor:
+        """Turned round along the first axis; see `flip`."""
+        return arrange.flip(self, 0)
+
+    def aminmax(self, *, dim: builtins.int | None = None, keepdim: builtins.bool = False) -> tuple[Tensor, Tensor]:
+        """The smallest and the largest element, of all or along an axis; see `amin`."""
+        return self.amin(dim, keepdim), self.amax(dim, keepdim)
+
+    def inner(self, other: Tensor) -> Tensor:
+        """Sums of products along the last axes, of each of this tensor's with each of the other's."""
+        if self.ndim == 0 or other.ndim == 0:
+            return _math.mul(self, other)
+        flat = self.reshape(-1, self.shape[-1]) @ other.reshape(-1, other.shape[-1]).transpose(0, 1)
+        return flat.reshape(*self.shape[:-1], *other.shape[:-1])
+
+    def baddbmm(self, batch1: Tensor, batch2: Tensor, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+        """beta self + alpha batch1 batch2, (B, N, M); with `beta` 0 this tensor is not read."""
+        product = _math.mul(arrange.bmm(batch1, batch2), alpha)
+        return product if beta == 0 else _math.add(_math.mul(self, beta), product)
+
+    def addmv(self, mat: Tensor, vec: Tensor, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+        """beta self + alpha mat vec, (N,); with `beta` 0 this tensor is not read."""
+        product = _math.mul(arrange.mv(mat, vec), alpha)
+        return product if beta == 0 else _math.add(_math.mul(self, beta), product)
+
+    def float_power(self, exponent: Tensor | float) -> Tensor:
+        """`pow` in double precision."""
+        return _math.pow(self.double(), exponent.double() if hasattr(exponent, "dtype") else exponent)
+
+    def dist(self, other: Tensor, p: float = 2.0) -> Tensor:
+        """The norm of order `p` of the difference; see `norm`."""
+        return norm(_math.sub(self, other), p)
+
+    def erfc(self) -> Tensor:
+        """1 - erf, with no more digits than that has where it is near 0."""
+        return _math.sub(1.0, _trigonometry.erf(self))
+
+    def unfold(self, dimension: builtins.int, size: builtins.int, step: builtins.int) -> Tensor:
+        """Windows of `size` places along an axis, `step` apart, as a new last axis: a copy, where PyTorch's is a view."""
+        axis = _shape._axis("unfold", dimension, self.ndim)
+        size, step = whole("unfold: size", size, 1), whole("unfold: step", step, 1)
+        if size > self.shape[axis]:
+            raise ValueError(f"unfold: size is {size}, but dimension {axis} has {self.shape[axis]} places")
+        places = np.arange(0, self.shape[axis] - size + 1, step)[:, None] + np.arange(size)
+        picked = _index.index_select(self, axis, create.as_tensor(places.ravel()))
+        return _shape.movedim(picked.reshape(*self.shape[:axis], *places.shape, *self.shape[axis + 1:]), axis + 1, -1)
+
+    def tensor_split(self, indices_or_sections: Any, dim: builtins.int = 0) -> tuple[Tensor, ...]:
+        """Cut along an axis into so many views, of which the first are one longer, or before the places given."""
+        axis = _shape._axis("tensor_split", dim, self.ndim)
+        cuts = [len(part) for part in np.array_split(np.arange(self.shape[axis]), indices_or_sections)]
+        return _shape.split(self, cuts, axis)
+
+    def narrow_copy(self, dim: builtins.int, start: builtins.int, length: builtins.int) -> Tensor:
+        """`narrow` with memory of its own."""
+        return _shape.narrow(self, dim, start, length).clone()
+
+    def positive(self) -> Tensor:
+        """Itself."""
+        return self
+
+    def index_put_(self, indices: tuple, values: Tensor | float, accumulate: builtins.bool = False) -> Tensor:
+        """``self[indices] = values``, off the tape; with `accumulate` values are added, equal indices one after the other."""
+        if accumulate:
+            places = create.as_tensor(np.arange(self.numel()).reshape(self.shape))[tuple(indices)]
+            values = _shape.expand(create.as_tensor(values, self.dtype), places.shape)
+            flat = _scatter.scatter_add(self.detach().reshape(-1), 0, places.reshape(-1), values.reshape(-1))
+            return self._in_place(lambda x, _: flat.reshape(self.shape), None)
+        self[tuple(indices)] = values
+        return self
+
     def repeat(self, *sizes: int) -> Tensor:
         """Repeated along its axes, one number for each, more than axes for new ones in front; see `tile`."""
         counts = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
@@ -147,6 +222,34 @@ class Methods:
     def cpu(self) -> Tensor:
         """Itself."""
         return self
+
+    def cuda(self, *arguments: Any, **options: Any) -> Tensor:
+        """Refused: there is no device but the CPU."""
+        raise ValueError("cuda: there is no device but the CPU")
+
+    def half(self) -> Tensor:
+        """Refused: there is no float16."""
+        raise TypeError("half: float16 is not offered; floating types are float32 and float64")
+
+    def bfloat16(self) -> Tensor:
+        """Refused: there is no bfloat16."""
+        raise TypeError("bfloat16: it is not offered; floating types are float32 and float64")
+
+    def type(self, dtype: Any) -> Tensor:
+        """With elements of another type."""
+        return _shape.to(self, dtype)
+
+    def is_same_size(self, other: Tensor) -> builtins.bool:
+        """Whether another has this shape."""
+        return self.shape == other.shape
+
+    def is_nonzero(self) -> builtins.bool:
+        """Whether the only element is other than 0."""
+        return builtins.bool(self)
+
+    def get_device(self) -> builtins.int:
+        """-1: the CPU."""
+        return -1
 
     def nelement(self) -> builtins.int:
         """Number of elements."""
@@ -260,14 +363,15 @@ class Methods:
 
 # What has a form that writes its result into the tensor's own memory, off the tape.
 _IN_PLACE = (
-    "abs", "absolute", "acos", "acosh", "addcdiv", "addcmul", "addmm", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
-    "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp",
-    "clamp_max", "clamp_min", "clip", "copysign", "cos", "cosh", "cumprod", "cumsum", "deg2rad", "divide", "erf", "exp", "exp2", "expm1",
-    "fix", "floor", "floor_divide", "fmod", "frac", "hypot", "index_add", "index_copy", "index_fill", "lerp", "log", "log10", "log1p",
-    "log2", "logical_and", "logical_not", "logical_or", "logical_xor", "logit", "masked_fill", "masked_scatter", "multiply",
-    "nan_to_num", "neg", "negative", "pow", "rad2deg", "reciprocal", "relu", "remainder", "round", "rsqrt", "scatter", "scatter_add",
-    "scatter_reduce", "sgn", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "tril", "triu",
-    "true_divide", "trunc", "xlogy")
+    "abs", "absolute", "acos", "acosh", "addcdiv", "addcmul", "addmm", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
+    "arctan2", "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_not", "bitwise_or",
+    "bitwise_xor", "ceil", "clamp", "clamp_max", "clamp_min", "clip", "copysign", "cos", "cosh", "cumprod", "cumsum",
+    "deg2rad", "divide", "erf", "exp", "exp2", "expm1", "fix", "floor", "floor_divide", "fmod", "frac", "hypot",
+    "index_add", "index_copy", "index_fill", "lerp", "log", "log10", "log1p", "log2", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "logit", "masked_fill", "masked_scatter", "multiply", "nan_to_num", "neg", "negative",
+    "pow", "rad2deg", "reciprocal", "relu", "remainder", "round", "rsqrt", "scatter", "scatter_add", "scatter_reduce",
+    "sgn", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "tril", "triu", "true_divide",
+    "trunc", "xlogy")
 
 
 def _changing(name: str) -> Any:

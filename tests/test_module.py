@@ -41,7 +41,9 @@ def test_parts_are_found_and_replaced_by_name():
         with pytest.raises(AttributeError, match=message):
             find(name)
     with pytest.raises(AttributeError, match="no sub-module '7'"):
-        net.set_submodule("7", nn.ReLU())
+        net.set_submodule("7", nn.ReLU(), strict=True)
+    net.set_submodule("7", nn.ReLU())
+    assert isinstance(net.get_submodule("7"), nn.ReLU)
 
 
 def test_apply_visits_children_first_and_returns_the_module():

@@ -26,7 +26,7 @@ SPECS_OF = {
     "einsum": "einsum_one", "put": "test_index.py: ] = ", "activation": "test_math.py", "gumbel_softmax": "test_random.py",
 }
 # test_layers.py and test_module.py have them by name
-NOT_LAYERS = {"Module", "ModuleList", "ModuleDict", "Parameter", "ParameterList", "ParameterDict"}
+NOT_LAYERS = {"Module", "ModuleList", "ModuleDict", "Parameter", "Buffer", "ParameterList", "ParameterDict"}
 TESTS = Path(__file__).parent
 
 

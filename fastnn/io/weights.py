@@ -118,7 +118,8 @@ def save_model(model: Any, path: str | os.PathLike, metadata: Mapping[str, Any] 
     import fastnn
 
     described = {"version": fastnn.__version__, "architecture": getattr(model, "architecture", None)}
-    save_file(model.state_dict(), path, {**described, **(metadata or {})})
+    state = {name: value.detach() for name, value in model.named_state(once=True).items()}
+    save_file(state, path, {**described, **(metadata or {})})
 
 
 def load_model(path: str | os.PathLike, model: Any = None, *, strict: bool = True) -> Any:
@@ -160,7 +161,7 @@ def load_model(path: str | os.PathLike, model: Any = None, *, strict: bool = Tru
             raise ValueError(f"{shown}: the file does not say which of fastnn.models it holds; "
                              "build the model yourself and pass it: load_model(path, model)")
         model = build(architecture["name"], **architecture.get("config", {}))
-    own = {name: value.numpy().dtype for name, value in model.state_dict().items()}
+    own = {name: value.detach().numpy().dtype for name, value in model.named_state(once=False).items()}
     wrong = [f"{name} is {array.dtype} in the file, {own[name]} in the model"
              for name, array in arrays.items() if name in own and array.dtype != own[name]]
     if wrong:

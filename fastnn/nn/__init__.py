@@ -4,6 +4,7 @@ from . import init
 from .activation import (Activation, CELU, ELU, GELU, GLU, Gaussian, Hardshrink, Hardsigmoid, Hardswish, Hardtanh,
                         LeakyReLU, LogSigmoid, LogSoftmax, Maxout, Mish, PReLU, RReLU, ReLU, ReLU6, SELU, SiLU, Sigmoid,
                         Sign, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Step, Tanh, Tanhshrink, Threshold)
+from .adaptive_softmax import AdaptiveLogSoftmaxWithLoss
 from .attention import MultiheadAttention
 from .batch_statistics import recompute_batch_norm
 from .bilinear import Bilinear
@@ -25,8 +26,8 @@ from .lp_pool import LPPool1d, LPPool2d
 from .margin_loss import (BCELoss, FocalLoss, HingeEmbeddingLoss, HingeLoss, KLDivLoss, MarginRankingLoss,
                           MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss, PerceptronLoss,
                           SigmoidFocalLoss, SoftMarginLoss)
-from .module import Module, Parameter
-from .norm import (BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LazyBatchNorm1d,
+from .module import Buffer, Module, Parameter
+from .norm import (BatchNorm1d, BatchNorm2d, CrossMapLRN2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LazyBatchNorm1d,
                    LazyBatchNorm2d, LazyInstanceNorm1d, LazyInstanceNorm2d, LocalResponseNorm, RMSNorm)
 from .parameter_container import ParameterDict, ParameterList
 from .penalty import ActivityRegularization
@@ -41,3 +42,4 @@ from .resample import (BedOfNails2d, CircularPad1d, CircularPad2d, ConstantPad1d
 from .transformer import (Transformer, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder,
                           TransformerEncoderLayer)
 from .weight import DropConnect, WeightNorm, weight_norm
+from . import utils  # it builds on layers

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 
 from ..checks import real, whole
-from ..ops.attention import attend, attend_with_weights, project_in
-from ..ops.create import empty, zeros
+from ..ops.attention import project_in
+from ..ops.create import empty
 from ..ops.linear import linear
-from ..ops.math import add, logical_and, logical_not, where
-from ..ops.reduce import mean
-from ..ops.shape import broadcast_to, cat, pad, permute, reshape, unsqueeze
+from ..ops.multi_head import attend_in_heads
 from ..tensor import Tensor, no_grad
 from . import init
 from .linear import Linear
@@ -147,22 +145,11 @@ class MultiheadAttention(Module):
         """
         key = query if key is None else key
         value = key if value is None else value
-        if query.ndim == 2:
-            one = 0 if self.batch_first else 1
-            masks = (key_padding_mask if key_padding_mask is None else unsqueeze(key_padding_mask, 0), need_weights,
-                     attn_mask, average_attn_weights, is_causal)
-            y, weights = self.forward(*(unsqueeze(t, one) for t in (query, key, value)), *masks)
-            return reshape(y, query.shape), None if weights is None else reshape(weights, weights.shape[1:])
-        q, k, v = (self._heads(t) for t in self._extended(*self._projected(query, key, value)))
-        mask = self._mask(q, k, key_padding_mask, None if is_causal else attn_mask)
-        rate, scale = self.dropout if self.training else 0.0, 1 / math.sqrt(q.shape[-1])
-        if need_weights:
-            y, weights = attend_with_weights(q, k, v, mask, rate, is_causal, scale)
-            weights = mean(weights, 1) if average_attn_weights else weights
-        else:
-            weights, y = None, attend(q, k, v, mask, rate, is_causal, scale)
-        y = permute(y, 0, 2, 1, 3) if self.batch_first else permute(y, 2, 0, 1, 3)
-        return self.out_proj(reshape(y, query.shape[:2] + (self.embed_dim,))), weights
+        options = {"batch_first": self.batch_first, "bias_k": self.bias_k, "bias_v": self.bias_v, "add_zero_attn": self.add_zero_attn,
+                   "dropout_p": self.dropout if self.training else 0.0, "need_weights": need_weights,
+                   "average_attn_weights": average_attn_weights, "is_causal": is_causal}
+        y, weights = attend_in_heads(self._projected, query, key, value, self.num_heads, key_padding_mask, attn_mask, **options)
+        return self.out_proj(y), weights
 
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (..., E) each."""
@@ -174,44 +161,6 @@ class MultiheadAttention(Module):
         biases = [None if bias is None else bias[k * width:(k + 1) * width] for k in range(3)]
         weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         return tuple(linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases))
-
-    def _extended(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """With the learned and the zero key and value."""
-        axis = 1 if self.batch_first else 0
-        one = tuple(1 if d == axis else n for d, n in enumerate(k.shape))
-        if self.bias_k is not None:
-            k, v = cat((k, broadcast_to(self.bias_k, one)), axis), cat((v, broadcast_to(self.bias_v, one)), axis)
-        if self.add_zero_attn:
-            k, v = (cat((t, zeros(*one, dtype=t.dtype)), axis) for t in (k, v))
-        return q, k, v
-
-    def _heads(self, t: Tensor) -> Tensor:
-        """(N, L, E) or (L, N, E) as (N, h, L, D): a view."""
-        split = reshape(t, (*t.shape[:2], self.num_heads, self.embed_dim // self.num_heads))
-        return permute(split, 0, 2, 1, 3) if self.batch_first else permute(split, 1, 2, 0, 3)
-
-    def _mask(self, q: Tensor, k: Tensor, key_padding_mask: Tensor | None, attn_mask: Tensor | None) -> Tensor | None:
-        """Both masks as one that broadcasts to (N, h, L, S): bool, True where a query may see a key, or additive."""
-        batch, keys = q.shape[0], k.shape[2]
-        masks = []
-        if key_padding_mask is not None:
-            masks.append(reshape(key_padding_mask, (batch, 1, 1, key_padding_mask.shape[-1])))
-        if attn_mask is not None and attn_mask.ndim == 3:
-            masks.append(reshape(attn_mask, (batch, self.num_heads, *attn_mask.shape[1:])))
-        elif attn_mask is not None:
-            masks.append(reshape(attn_mask, (1, 1, *attn_mask.shape)))
-        masks = [self._padded(logical_not(m) if m.dtype.name == "bool" else m, keys) for m in masks]
-        if len(masks) < 2:
-            return masks[0] if masks else None
-        if all(m.dtype.name == "bool" for m in masks):
-            return logical_and(*masks)
-        return add(*(where(m, 0.0, -math.inf).to(q.dtype) if m.dtype.name == "bool" else m for m in masks))
-
-    def _padded(self, mask: Tensor, keys: int) -> Tensor:
-        """Added keys are seen by all."""
-        missing = keys - mask.shape[-1]
-        added = (self.bias_k is not None) + self.add_zero_attn
-        return pad(mask, (0, missing), value=float(mask.dtype.name == "bool")) if missing == added and missing else mask
 
     def extra_repr(self) -> str:
         return f"{self.embed_dim}, num_heads={self.num_heads}, dropout={self.dropout}, batch_first={self.batch_first}"

@@ -10,8 +10,10 @@ from ..ops.create import empty
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
+from .typed import typed
 
 
+@typed
 class Bilinear(Module):
     """y_o = x1^T W_o x2 + b_o; see `fastnn.functional.bilinear`.
 

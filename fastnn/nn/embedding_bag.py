@@ -10,8 +10,10 @@ from ..ops.embedding_bag import embedding_bag
 from ..tensor import Tensor, no_grad
 from . import init
 from .module import Module, Parameter
+from .typed import typed
 
 
+@typed
 class EmbeddingBag(Module):
     """A table of vectors, of which each bag of indices gives the sum, the mean or the greatest elements; see
     `fastnn.functional.embedding_bag`.

@@ -12,7 +12,7 @@ from ..checks import check_device, is_device
 from ..ops.create import as_tensor
 from ..tensor import Tensor, no_grad
 from .hooks import Hook, RemovableHandle, call_hooked
-from .state import IncompatibleKeys, load_state
+from .state import EXTRA_STATE, IncompatibleKeys, load_state
 
 
 class Parameter(Tensor):
@@ -34,6 +34,27 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
+
+
+class Buffer(Tensor):
+    """A tensor that a module keeps but does not learn: assigned to a module's attribute, it appears in its ``buffers()``.
+
+    Parameters
+    ----------
+    data : array_like
+        The first values; a tensor shares its memory.
+    persistent : bool
+        Whether it is part of the state dict.
+    """
+
+    __slots__ = ("persistent",)
+
+    def __init__(self, data: Any, *, persistent: bool = True):
+        self.set_data(as_tensor(data).detach())
+        self.persistent = persistent
+
+    def __repr__(self) -> str:
+        return f"Buffer containing:\n{super().__repr__()}"
 
 
 def check_input(module: Module, x: Any, ranks: Container[int], layout: str) -> None:
@@ -78,7 +99,7 @@ class Module:
     _is_lazy = False  # set while parameters wait for the first input's shape; then `materialize(*inputs)` is called
 
     def __init__(self):
-        self.__dict__.update(training=True, _parameters={}, _buffers={}, _modules={}, _hooks={}, _not_saved=set())
+        self.__dict__.update(training=True, _parameters={}, _buffers={}, _modules={}, _hooks={}, _state_hooks={}, _not_saved=set())
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Computes the outputs; to be written by the subclass."""
@@ -107,6 +128,8 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if "_parameters" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() before assigning attributes")
+        if isinstance(value, Buffer):
+            self.register_buffer(name, value, value.persistent)
         kind = self._parameters if isinstance(value, Parameter) else self._modules if isinstance(value, Module) else None
         if kind is None and name in self._buffers and (value is None or isinstance(value, TensorBase)):
             kind = self._buffers
@@ -127,12 +150,12 @@ class Module:
         self._not_saved.discard(name)
         object.__delattr__(self, name)
 
-    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Adds a parameter; None reserves the name (a layer without bias)."""
-        if parameter is not None and not isinstance(parameter, Parameter):
-            raise TypeError(f"register_parameter: '{name}' is a {type(parameter).__name__}, but must be a Parameter or None")
-        self._parameters[name] = parameter
-        self.__dict__[name] = parameter
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(f"register_parameter: '{name}' is a {type(param).__name__}, but must be a Parameter or None")
+        self._parameters[name] = param
+        self.__dict__[name] = param
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that is not trained (running statistics).
@@ -253,10 +276,11 @@ class Module:
             module = module._modules[name]
         return module
 
-    def set_submodule(self, target: str, module: Module) -> None:
-        """Puts a module where the one with a dotted name was."""
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Puts a module where the one with a dotted name was, or, unless `strict`, where there was none."""
         path, _, name = target.rpartition(".")
-        self.get_submodule(target)
+        if strict:
+            self.get_submodule(target)
         self.get_submodule(path).add_module(name, module)
 
     def get_parameter(self, target: str) -> Parameter:
@@ -275,11 +299,11 @@ class Module:
             raise AttributeError(f"{type(module).__name__} has no {kind} '{name}'" + (f" (of '{target}')" if path else ""))
         return value
 
-    def apply(self, function: Callable[[Module], Any]) -> Module:
-        """Calls `function` on every module below, then on this one; returns this module."""
+    def apply(self, fn: Callable[[Module], Any]) -> Module:
+        """Calls `fn` on every module below, then on this one; returns this module."""
         for module in self.children():
-            module.apply(function)
-        function(self)
+            module.apply(fn)
+        fn(self)
         return self
 
     # -- modes --
@@ -370,6 +394,23 @@ class Module:
         """Returns the module, which is on the CPU."""
         return self
 
+    def cuda(self, device: Any = None) -> Module:
+        """Refused: there is no device but the CPU."""
+        raise ValueError("cuda: there is no device but the CPU")
+
+    def half(self) -> Module:
+        """Refused: parameters are float32 or float64."""
+        raise TypeError("half: float16 is not offered; a module's types are float32 and float64")
+
+    def bfloat16(self) -> Module:
+        """Refused: parameters are float32 or float64."""
+        raise TypeError("bfloat16: it is not offered; a module's types are float32 and float64. For products of bfloat16 on AMX there is "
+                        "set_float32_matmul_precision('medium')")
+
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        """Refused: steps are captured, not modules compiled."""
+        raise TypeError("compile: a module is not compiled; fastnn.capture(step) records a whole step, and Trainer does so by itself")
+
     # -- state --
 
     def named_state(self, once: bool) -> dict[str, Tensor]:
@@ -384,9 +425,9 @@ class Module:
                     state[f"{path}.{name}" if path else name] = value
         return state
 
-    def state_dict(self, destination: dict[str, Tensor] | None = None, prefix: str = "",
-                   keep_vars: bool = False) -> dict[str, Tensor]:
-        """Parameters and buffers under PyTorch's names, sharing memory; a tied parameter appears once.
+    def state_dict(self, destination: dict[str, Any] | None = None, prefix: str = "",
+                   keep_vars: bool = False) -> dict[str, Any]:
+        """Parameters and buffers under PyTorch's names, sharing memory; a tied parameter appears under each of its names.
 
         Parameters
         ----------
@@ -400,11 +441,35 @@ class Module:
         Returns
         -------
         dict of str to Tensor
+            And what `get_extra_state` gives of modules that define it.
         """
         state = OrderedDict() if destination is None else destination
-        for name, value in self.named_state(once=True).items():
-            state[prefix + name] = value if keep_vars else value.detach()
+        for hook in self._state_functions("save_pre"):
+            hook(self, prefix, keep_vars)
+        for name, value in (*self._parameters.items(), *self._buffers.items()):
+            if value is not None and name not in self._not_saved:
+                state[prefix + name] = value if keep_vars else value.detach()
+        if type(self).get_extra_state is not Module.get_extra_state:
+            state[f"{prefix}{EXTRA_STATE}"] = self.get_extra_state()
+        for name, module in self._modules.items():
+            if module is not None:
+                module.state_dict(destination=state, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+        for hook in self._state_functions("save"):
+            changed = hook(self, state, prefix, {})
+            if changed is not None:
+                raise RuntimeError(f"state_dict hook of {type(self).__name__}: it must change the state in place and return None")
         return state
+
+    def _state_functions(self, kind: str) -> list[Callable]:
+        return [hook.function for hook in self._state_hooks.values() if hook.kind == kind]
+
+    def get_extra_state(self) -> Any:
+        """What belongs to a module's state beside parameters and buffers; a subclass that has any defines it and `set_extra_state`."""
+        raise TypeError(f"{type(self).__name__} has no extra state: a subclass that has any defines get_extra_state()")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes over what `get_extra_state` gave."""
+        raise TypeError(f"{type(self).__name__} has no extra state: a subclass that has any defines set_extra_state()")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> IncompatibleKeys:
         """Copies values into this module's parameters and buffers, in place; all or nothing.
@@ -515,10 +580,51 @@ class Module:
         """
         return self._hooked(Hook("backward_pre", hook), prepend)
 
+    def register_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls ``hook(module, prefix, keep_vars)`` before `state_dict` looks at this module."""
+        return self._hooked(Hook("save_pre", hook), False)
+
+    def register_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls ``hook(module, state_dict, prefix, local_metadata)`` when `state_dict` has what this module and those in it have; it
+        changes the dictionary in place. There is no metadata: {}."""
+        return self._hooked(Hook("save", hook), False)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls a function before this module's part of a state dict is loaded.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)``: the state is a copy,
+            which it may change; to the lists it may add names and messages. There is no metadata: {}.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook off.
+        """
+        return self._hooked(Hook("load_pre", hook), False)
+
+    def register_load_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls a function when this module's part of a state dict is loaded.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(module, incompatible_keys)``: names taken out of its lists are no error. With such a hook values are copied before
+            missing and unexpected names are refused.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook off.
+        """
+        return self._hooked(Hook("load", hook), False)
+
     def _hooked(self, hook: Hook, prepend: bool) -> RemovableHandle:
         if not callable(hook.function):
             raise TypeError(f"{type(self).__name__}: hook is {hook.function!r}, but must be callable")
-        return RemovableHandle(self._hooks, hook, prepend)
+        return RemovableHandle(self._state_hooks if hook.kind.startswith(("save", "load")) else self._hooks, hook, prepend)
 
     # -- text --
 

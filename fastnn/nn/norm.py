@@ -405,3 +405,15 @@ class LocalResponseNorm(Module):
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class CrossMapLRN2d(LocalResponseNorm):
+    """LocalResponseNorm of images, (N, C, H, W), under the name that LuaTorch gave it; arguments as there.
+
+    PyTorch's adds the first channel's square to every window behind the first ones, too; this one does not.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise ValueError(f"CrossMapLRN2d: the input has shape {x.shape}, but must be (N, C, H, W)")
+        return super().forward(x)

@@ -93,19 +93,19 @@ class ParameterDict(Module):
 
     Parameters
     ----------
-    values : mapping or iterable of pairs, optional
+    parameters : mapping or iterable of pairs, optional
         The first members.
     """
 
-    def __init__(self, values: Any = None):
+    def __init__(self, parameters: Any = None):
         super().__init__()
         self._names: dict[str, None] = {}
-        if values is not None:
-            self.update(values)
+        if parameters is not None:
+            self.update(parameters)
 
-    def update(self, values: Any) -> None:
+    def update(self, parameters: Any) -> None:
         """Adds members from a mapping or an iterable of pairs."""
-        for name, value in named_pairs("ParameterDict", "values", values):
+        for name, value in named_pairs("ParameterDict", "parameters", parameters):
             self[name] = value
 
     def __getitem__(self, name: str) -> Any:

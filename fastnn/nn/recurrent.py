@@ -6,11 +6,12 @@ import math
 from typing import Any, NamedTuple
 
 from ..checks import real, whole
-from ..ops.create import empty
+from ..ops.create import arange, empty
 from ..ops.dropout import dropout
 from ..ops.index import _as_index
+from ..ops.math import ge, masked_fill
 from ..ops.recurrent import gru, lstm, rnn
-from ..ops.shape import cat, reshape, slice_view, stack, transpose, unsqueeze
+from ..ops.shape import cat, pad, reshape, slice_view, stack, transpose, unsqueeze
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
@@ -38,7 +39,7 @@ class PackedSequence(NamedTuple):
     batch_first: bool
 
 
-def pack_padded_sequence(x: Tensor, lengths: Any, batch_first: bool = False) -> PackedSequence:
+def pack_padded_sequence(x: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted: bool = False) -> PackedSequence:
     """Says how long each of the padded sequences is.
 
     Parameters
@@ -49,6 +50,8 @@ def pack_padded_sequence(x: Tensor, lengths: Any, batch_first: bool = False) -> 
         (N,) integers, in any order.
     batch_first : bool
         Whether the batch is the first axis.
+    enforce_sorted : bool
+        Whether to insist that they fall, as ONNX does; then they are read, and a step that calls this is not captured.
 
     Returns
     -------
@@ -57,16 +60,19 @@ def pack_padded_sequence(x: Tensor, lengths: Any, batch_first: bool = False) -> 
     Raises
     ------
     ValueError
-        If there is not one length for each sequence.
+        If there is not one length for each sequence, or they rise though `enforce_sorted`.
     """
     lengths = _as_index("pack_padded_sequence", lengths)
+    if enforce_sorted and any(a < b for a, b in zip(lengths.tolist(), lengths.tolist()[1:])):
+        raise ValueError("pack_padded_sequence: lengths must not rise, as enforce_sorted is True; pass enforce_sorted=False")
     if x.ndim < 2 or lengths.shape != (x.shape[0 if batch_first else 1],):
         raise ValueError(f"pack_padded_sequence: lengths has shape {lengths.shape}, but must hold one number for each "
                          f"sequence of x, whose shape is {x.shape}")
     return PackedSequence(x, lengths, batch_first)
 
 
-def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False) -> tuple[Tensor, Tensor]:
+def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, padding_value: float = 0.0,
+                        total_length: int | None = None) -> tuple[Tensor, Tensor]:
     """The padded sequences and their lengths.
 
     Parameters
@@ -75,15 +81,32 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False) -> 
         What a recurrent layer gave.
     batch_first : bool
         Whether the batch is to be the first axis.
+    padding_value : float
+        What is behind each end.
+    total_length : int, optional
+        T of the result, at least that of the input.
 
     Returns
     -------
     tuple of Tensor
-        (T, N, ...) or (N, T, ...), 0 behind each end (T is that of the input: results do not depend on what lengths
+        (T, N, ...) or (N, T, ...), `padding_value` behind each end (T is that of the input: results do not depend on what lengths
         hold); and the (N,) lengths.
+
+    Raises
+    ------
+    ValueError
+        If `total_length` is less than T.
     """
-    same = batch_first == sequence.batch_first
-    return sequence.data if same else transpose(sequence.data, 0, 1), sequence.lengths
+    data = sequence.data if batch_first == sequence.batch_first else transpose(sequence.data, 0, 1)
+    steps = data.shape[1 if batch_first else 0]
+    missing = 0 if total_length is None else whole("pad_packed_sequence: total_length", total_length, steps) - steps
+    if missing:
+        data = pad(data, (0, 0) * (data.ndim - 2 + (not batch_first)) + (0, missing))
+    if padding_value:
+        places = unsqueeze(arange(steps + missing), 0 if batch_first else 1)
+        behind = ge(places, unsqueeze(sequence.lengths, 1 if batch_first else 0))
+        data = masked_fill(data, reshape(behind, (*behind.shape, *(1,) * (data.ndim - 2))), padding_value)
+    return data, sequence.lengths
 
 
 class _Recurrent(Module):

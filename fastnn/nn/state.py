@@ -14,8 +14,9 @@ from ..tensor import Tensor, no_grad
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["IncompatibleKeys", "load_state"]
+__all__ = ["EXTRA_STATE", "IncompatibleKeys", "load_state"]
 
+EXTRA_STATE = "_extra_state"  # its name in a state dict
 
 _MAY_BE_MISSING = ("num_batches_tracked",)  # states from before PyTorch 0.4.1 lack it
 
@@ -45,15 +46,54 @@ def load_state(module: Module, state_dict: Mapping[str, Any], strict: bool, assi
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"load_state_dict: state_dict is a {type(state_dict).__name__}, but must be a mapping of names to "
                         "tensors or arrays")
+    state_dict, keys, errors = dict(state_dict), IncompatibleKeys([], []), []
+    modules = list(module.named_modules(remove_duplicate=False))
+    for path, part in modules:
+        hooks = part._state_functions("load_pre")
+        if hooks:  # each sees, and may change, what is its module's and below
+            prefix = f"{path}." if path else ""
+            own = {name: state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
+            for hook in hooks:
+                hook(part, own, prefix, {}, strict, keys.missing_keys, keys.unexpected_keys, errors)
+            state_dict.update(own)
+    extras = _extras(modules)
     own = module.named_state(once=False)
+    _compare(own, extras, state_dict, keys)
+    values = {name: _as_value(name, value) for name, value in state_dict.items() if name in own}
+    late = [(part, hook) for _, part in reversed(modules) for hook in part._state_functions("load")]
+    _refuse(module, keys if strict and not late else IncompatibleKeys([], []), own, values, errors)
+    _copy(own, values, assign)
+    for name, part in extras.items():
+        if name in state_dict:
+            part.set_extra_state(state_dict[name])
+    for _, part in modules:
+        if part._is_lazy and all(p is None or p.numel() for p in part._parameters.values()):
+            part.loaded()
+    for part, hook in late:
+        hook(part, keys)
+    if late and strict:
+        _refuse(module, keys, own, {}, [])
+    return keys
+
+
+def _extras(modules: list[tuple[str, Module]]) -> dict[str, Module]:
+    """Modules that have more state than parameters and buffers, by its name."""
+    return {f"{path}.{EXTRA_STATE}" if path else EXTRA_STATE: part for path, part in modules
+            if type(part).set_extra_state.__qualname__ != "Module.set_extra_state"}
+
+
+def _compare(own: dict[str, Tensor], extras: Mapping[str, Module], state: Mapping[str, Any], keys: IncompatibleKeys) -> None:
+    """Adds to `keys` the names that are on one side only; a tied parameter may be there under its first name alone."""
     first: dict[int, str] = {}
     for name, value in own.items():
         first.setdefault(id(value), name)
-    keys = IncompatibleKeys([name for name, value in own.items() if name not in state_dict and first[id(value)] == name
-                             and name.rpartition(".")[2] not in _MAY_BE_MISSING],
-                            [name for name in state_dict if name not in own])
-    values = {name: _as_value(name, value) for name, value in state_dict.items() if name in own}
-    _refuse(module, keys if strict else IncompatibleKeys([], []), own, values)
+    keys.missing_keys.extend(name for name, value in own.items() if name not in state and first[id(value)] == name
+                             and name.rpartition(".")[2] not in _MAY_BE_MISSING)
+    keys.missing_keys.extend(name for name in extras if name not in state)
+    keys.unexpected_keys.extend(name for name in state if name not in own and name not in extras)
+
+
+def _copy(own: dict[str, Tensor], values: dict[str, Tensor], assign: bool) -> None:
     with no_grad():
         for name, value in values.items():
             target = own[name]
@@ -63,16 +103,12 @@ def load_state(module: Module, state_dict: Mapping[str, Any], strict: bool, assi
             if target.shape != value.shape:
                 target.set_data(empty(value.shape, dtype=target.dtype))
             target.copy_(value)
-    for part in module.modules():
-        if part._is_lazy and all(p is None or p.numel() for p in part._parameters.values()):
-            part.loaded()
-    return keys
 
 
-def _refuse(module: Module, keys: IncompatibleKeys, own: dict[str, Tensor], values: dict[str, Tensor]) -> None:
-    """Raises where something is missing or unknown or has another shape; PyTorch's words."""
-    errors = [f"{what} key(s) in state_dict: {', '.join(map(repr, names))}."
-              for what, names in (("Missing", keys.missing_keys), ("Unexpected", keys.unexpected_keys)) if names]
+def _refuse(module: Module, keys: IncompatibleKeys, own: dict[str, Tensor], values: dict[str, Tensor], errors: list[str]) -> None:
+    """Raises where something is missing or unknown or has another shape, or a hook found an error; PyTorch's words."""
+    errors = errors + [f"{what} key(s) in state_dict: {', '.join(map(repr, names))}."
+                       for what, names in (("Missing", keys.missing_keys), ("Unexpected", keys.unexpected_keys)) if names]
     lazy = {id(value) for part in module.modules() if part._is_lazy
             for registry in (part._parameters, part._buffers) for value in registry.values()}
     errors += [f"size mismatch for {name}: the state's shape is {value.shape}, the module's is {own[name].shape}."

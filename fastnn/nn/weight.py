@@ -11,10 +11,10 @@ from ..ops.reduce import sum as sum_over
 from ..tensor import Tensor, no_grad
 from .module import Module, Parameter
 
-__all__ = ["DropConnect", "WeightNorm", "weight_norm"]
+__all__ = ["DropConnect", "WeightNorm", "norms", "remove_weight_norm", "weight_norm"]
 
 
-def _norms(v: Tensor, dim: int | None) -> Tensor:
+def norms(v: Tensor, dim: int | None) -> Tensor:
     """The norm of each slice of `v` along `dim`, with v's rank; of all of it without one."""
     axes = tuple(d for d in range(v.ndim) if d != dim)
     return sqrt(sum_over(square(v), axes, keepdim=True)) if dim is not None or v.ndim else v
@@ -55,7 +55,7 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
         raise ValueError(f"weight_norm: dim is {dim}, but {name} has {weight.ndim} axes")
     axis = None if dim is None else dim % weight.ndim
     with no_grad():
-        g = _norms(weight.detach(), axis)
+        g = norms(weight.detach(), axis)
         g = g.reshape(()) if axis is None else g
     delattr(module, name)
     module.register_parameter(f"{name}_g", Parameter(g.clone()))
@@ -63,10 +63,44 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
 
     def compute(layer: Module, inputs: Any) -> None:
         v = getattr(layer, f"{name}_v")
-        object.__setattr__(layer, name, mul(v, div(getattr(layer, f"{name}_g"), _norms(v, axis))))
+        object.__setattr__(layer, name, mul(v, div(getattr(layer, f"{name}_g"), norms(v, axis))))
 
     compute(module, ())
-    module.register_forward_pre_hook(compute)
+    module.__dict__.setdefault("_norms", {})[name] = (module.register_forward_pre_hook(compute), compute)
+    return module
+
+
+def remove_weight_norm(module: Module, name: str = "weight") -> Module:
+    """Undoes `weight_norm`: the parameter has the value that g and v give.
+
+    Parameters
+    ----------
+    module : Module
+        A layer that `weight_norm` was given.
+    name : str
+        The parameter.
+
+    Returns
+    -------
+    Module
+        `module`.
+
+    Raises
+    ------
+    ValueError
+        If `weight_norm` was not called on it.
+    """
+    handle, compute = module.__dict__.get("_norms", {}).pop(name, (None, None))
+    if handle is None:
+        raise ValueError(f"remove_weight_norm: name is {name!r}, but weight_norm was not called on it")
+    handle.remove()
+    with no_grad():
+        compute(module, ())
+    value = getattr(module, name)
+    for part in ("g", "v"):
+        delattr(module, f"{name}_{part}")
+    object.__delattr__(module, name)
+    setattr(module, name, Parameter(value))
     return module
 
 

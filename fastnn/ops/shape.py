@@ -420,14 +420,14 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return cat([unsqueeze(t, dim) for t in tensors], dim)
 
 
-def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
+def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
     """Surrounds `x` with a constant or with elements of its own.
 
     Parameters
     ----------
     x : Tensor
         Any shape; for modes other than "constant" at most 4 axes.
-    padding : sequence of int
+    pad : sequence of int
         Before and after the last axis, then the one before it, and so on, as in PyTorch; negative numbers crop. Modes other
         than "constant" pad the last axis or the last two.
     mode : str
@@ -443,12 +443,12 @@ def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float 
     Raises
     ------
     ValueError
-        If `padding` has an odd length, names more axes than there are, crops more than there is, or mirrors or wraps more
+        If `pad` has an odd length, names more axes than there are, crops more than there is, or mirrors or wraps more
         than there is.
     """
-    if not isinstance(padding, (tuple, list)):
-        raise TypeError(f"pad: padding is {padding!r}, but must be a tuple of integers")
-    padding = [integer("pad", "padding", n) for n in padding]
+    if not isinstance(pad, (tuple, list)):
+        raise TypeError(f"pad: pad is {pad!r}, but must be a tuple of integers")
+    padding = [integer("pad", "pad", n) for n in pad]
     if mode in ("reflect", "replicate", "circular"):
         from .resample import pad_by  # stands on this module
 
@@ -456,14 +456,14 @@ def pad(x: Tensor, padding: Sequence[int], mode: str = "constant", value: float 
     if mode != "constant":
         raise ValueError(f"pad: mode is {mode!r}, but must be 'constant', 'reflect', 'replicate' or 'circular'")
     if len(padding) % 2 or len(padding) > 2 * x.ndim:
-        raise ValueError(f"pad: padding is {tuple(padding)}, but must hold two numbers for each of at most {x.ndim} axes")
+        raise ValueError(f"pad: pad is {tuple(padding)}, but must hold two numbers for each of at most {x.ndim} axes")
     before = [0] * x.ndim
     after = [0] * x.ndim
     for k in range(len(padding) // 2):
         before[-1 - k], after[-1 - k] = padding[2 * k], padding[2 * k + 1]
     extents = [n + b + a for n, b, a in zip(x.shape, before, after)]
     if any(n < 0 for n in extents):
-        raise ValueError(f"pad: padding {tuple(padding)} crops more than the shape {x.shape} has")
+        raise ValueError(f"pad: pad {tuple(padding)} crops more than the shape {x.shape} has")
     source = tuple(slice(max(-b, 0), n + min(a, 0)) for n, b, a in zip(x.shape, before, after))
     place = tuple(slice(max(b, 0), n - max(a, 0)) for n, b, a in zip(extents, before, after))
     result = fill(_core.empty(extents, x.dtype), value)

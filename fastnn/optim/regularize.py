@@ -22,7 +22,7 @@ from .optimizer import Optimizer, ParamGroup
 
 __all__ = ["EMA", "ClipGradNorm", "ClipGradValue", "ElasticNet", "MaxNorm", "Proximal", "clip_grad_norm_",
            "clip_grad_value_",
-           "clip_each_grad_norm_", "get_total_norm"]
+           "clip_each_grad_norm_", "clip_grads_with_norm_", "get_total_norm"]
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -58,7 +58,7 @@ def _root(total: Tensor, order: float) -> Tensor:
     return total if order == 1 or math.isinf(order) else launch.pow(total, constant(1 / order, total.dtype))
 
 
-def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
+def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
     """The norm of all elements of all tensors together.
 
     Parameters
@@ -67,6 +67,8 @@ def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
         Any shapes, of one floating type.
     norm_type : float
         Above 0; infinity for the largest absolute value.
+    error_if_nonfinite : bool
+        Whether an infinite norm, or NaN, is an error; then it is read, and a step that calls this is not captured.
 
     Returns
     -------
@@ -77,14 +79,20 @@ def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0) -> Tensor:
     ------
     ValueError
         If `norm_type` is not above 0.
+    RuntimeError
+        If the norm is not finite, though `error_if_nonfinite`.
     """
+    tensors = [tensors] if isinstance(tensors, TensorBase) else tensors
     order, total = _order("get_total_norm", norm_type), None
     for x in tensors:
         if x.numel():
             part = _power(x.detach(), order)
             combine = launch.maximum if math.isinf(order) else launch.add
             total = part if total is None else combine(total, part)
-    return _core.scalar(0.0, float64) if total is None else _root(total, order)
+    norm = _core.scalar(0.0, float64) if total is None else _root(total, order)
+    if error_if_nonfinite and not math.isfinite(norm.item()):
+        raise RuntimeError(f"get_total_norm: the norm of order {order} is {norm.item()}: it is not finite, so gradients cannot be scaled by it")
+    return norm
 
 
 def _scale_down(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
@@ -94,7 +102,13 @@ def _scale_down(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
     launch.mul.each([(g, factor) for g in gradients], gradients)
 
 
-def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
+def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor) -> None:
+    """Shrinks all gradients together, by what brings a norm that is known to at most `max_norm`; see `clip_grad_norm_`."""
+    _scale_down(_gradients(parameters), total_norm, real("clip_grads_with_norm_: max_norm", max_norm, 0))
+
+
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0,
+                    error_if_nonfinite: bool = False) -> Tensor:
     """Shrinks all gradients together, so that their common norm is at most `max_norm`.
 
     Parameters
@@ -105,6 +119,8 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
         At least 0.
     norm_type : float
         Above 0; infinity for the largest absolute value.
+    error_if_nonfinite : bool
+        As in `get_total_norm`.
 
     Returns
     -------
@@ -115,13 +131,15 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     ------
     ValueError
         If `max_norm` is below 0 or `norm_type` not above 0.
+    RuntimeError
+        If the norm is not finite, though `error_if_nonfinite`.
 
     References
     ----------
     Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013.
     """
     limit, gradients = real("clip_grad_norm_: max_norm", max_norm, 0), _gradients(parameters)
-    norm = get_total_norm(gradients, _order("clip_grad_norm_", norm_type))
+    norm = get_total_norm(gradients, _order("clip_grad_norm_", norm_type), error_if_nonfinite)
     _scale_down(gradients, norm, limit)
     return norm
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..ops import multi_head
 from ..ops.attention import scaled_dot_product_attention
+from ..ops.create import tensor
 from .spec import OpSpec, Sample, register
 
 
@@ -61,3 +63,31 @@ def _flops(query, key, value, *_, **options):
 register(OpSpec("scaled_dot_product_attention", _function, _reference, _samples, gradients=(0, 1, 2), tolerance=16.0,
                 gradient_tolerance=64.0, flops=_flops,
                 benchmarks=lambda rng: [_sample(rng, 4, 8, n, n, 64, 64, is_causal=True) for n in (256, 1024)]))
+
+
+def _heads_function(query, key, value, w_in, b_in, w_out, *extra, mask=None, **options):
+    return multi_head.multi_head_attention_forward(query, key, value, query.shape[-1], 2, w_in, b_in, *(extra or (None, None)), False, 0.0,
+                                                   w_out, None, attn_mask=None if mask is None else tensor(mask), **options)[0]
+
+
+def _heads_reference(query, key, value, w_in, b_in, w_out, *extra, mask=None, **options):
+    q, k, v = (x @ w.T + b for x, w, b in zip((query, key, value), np.split(w_in, 3), np.split(b_in, 3)))
+    if extra:
+        k, v = (np.concatenate([t, np.broadcast_to(e, (1, *t.shape[1:]))]) for t, e in zip((k, v), extra))
+        mask = None if mask is None else np.pad(mask, ((0, 0), (0, 1)))
+    q, k, v = (t.reshape(*t.shape[:2], 2, -1).transpose(1, 2, 0, 3) for t in (q, k, v))
+    y = _reference(q, k, v, None if mask is None else ~mask, is_causal=options.get("is_causal", False))
+    return y.transpose(2, 0, 1, 3).reshape(query.shape) @ w_out.T
+
+
+def _heads_samples(rng):
+    def sample(queries, keys, with_extra=False, **options):
+        shapes = [(queries, 2, 6), (keys, 2, 6), (keys, 2, 6), (18, 6), (18,), (6, 6), *([(1, 1, 6)] * 2 if with_extra else [])]
+        return Sample(tuple(0.5 * rng.standard_normal(shape) for shape in shapes), options)
+
+    return [sample(4, 7), sample(5, 5, is_causal=True, need_weights=False), sample(3, 4, mask=np.tri(3, 4, dtype=bool)),
+            sample(4, 3, True), sample(3, 4, True, mask=np.tri(3, 4, -1, dtype=bool))]
+
+
+register(OpSpec("multi_head_attention_forward", _heads_function, _heads_reference, _heads_samples, gradients=(0, 1, 2, 3, 4, 5),
+                tolerance=16.0, gradient_tolerance=64.0))

@@ -93,6 +93,27 @@ def _loss(make: Callable[[], nn.Module], function: Callable, *targets: np.ndarra
                      lambda layer, x: function(x, *_like(targets, x), **options))
 
 
+class _Probabilities(nn.Module):
+    """An adaptive softmax's loss and all log-probabilities, as a layer of one input."""
+
+    def __init__(self, softmax: nn.AdaptiveLogSoftmaxWithLoss):
+        super().__init__()
+        self.softmax = softmax
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.add(self.softmax.log_prob(x), self.softmax(x, tensor(np.array([5, 0, 3]))).loss)
+
+
+def _log_probabilities(layer: _Probabilities, x: Tensor) -> Tensor:
+    """The same from the whole distribution."""
+    part = layer.softmax
+    head = F.log_softmax(F.linear(x, part.head.weight), 1)
+    tails = [F.add(F.log_softmax(F.linear(F.linear(x, tail[0].weight), tail[1].weight), 1), head[:, 2 + k:3 + k])
+             for k, tail in enumerate(part.tail)]
+    y = F.cat([head[:, :2], *tails], 1)
+    return F.add(y, F.neg(F.mean(F.gather(y, 1, np.array([[5], [0], [3]])))))
+
+
 class _Tokens(nn.Module):
     """An embedding of fixed tokens plus the input, as a layer of one real input."""
 
@@ -242,6 +263,8 @@ _MORE: tuple[LayerSpec, ...] = (
     _padded(nn.ReflectionPad1d, _ONE, "reflect"), _padded(nn.ReflectionPad2d, _TWO, "reflect"),
     _padded(nn.ReplicationPad1d, _ONE, "replicate"), _padded(nn.ReplicationPad2d, _TWO, "replicate"),
     _padded(nn.CircularPad1d, _ONE, "circular"), _padded(nn.CircularPad2d, _TWO, "circular"),
+    LayerSpec(lambda: nn.CrossMapLRN2d(3, alpha=0.5), _IMAGES, lambda layer, x: F.local_response_norm(x, 3, 0.5)),
+    LayerSpec(lambda: _Probabilities(nn.AdaptiveLogSoftmaxWithLoss(5, 7, [2, 4], 2.0)), (3, 5), _log_probabilities),
     LayerSpec(lambda: nn.LocalResponseNorm(3, alpha=0.5), _IMAGES, lambda layer, x: F.local_response_norm(x, 3, 0.5)),
     LayerSpec(lambda: nn.Dropout1d(0.4), _SEQUENCES, lambda layer, x: F.dropout1d(x, 0.4)),
     LayerSpec(lambda: nn.Dropout2d(0.4), _IMAGES, lambda layer, x: F.dropout2d(x, 0.4)),

@@ -74,16 +74,16 @@ register(OpSpec("bed_of_nails2d", resample.bed_of_nails2d, _nails, lambda rng: _
     rng, ((2, 3, 4, 5), {}), ((1, 20, 2, 3), {"scale_factor": (1, 3)})), gradients=(0,), exact=True))
 
 
-def _pad(x, padding, mode):
-    widths = [(0, 0)] * (x.ndim - len(padding) // 2) + [tuple(padding[k:k + 2])
-                                                        for k in reversed(range(0, len(padding), 2))]
+def _pad(x, pad, mode):
+    widths = [(0, 0)] * (x.ndim - len(pad) // 2) + [tuple(pad[k:k + 2])
+                                                        for k in reversed(range(0, len(pad), 2))]
     return np.pad(x, widths, {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
 
 
 register(OpSpec("pad_by_itself", pad, _pad, lambda rng: _mode_samples(
-    rng, *(((2, 3, 5, 6), {"padding": (2, 1, 0, 3), "mode": mode}) for mode in ("reflect", "replicate", "circular")),
-    *(((2, 3, 5), {"padding": (2, 3), "mode": mode}) for mode in ("reflect", "replicate", "circular")),
-    ((3, 5, 6), {"padding": (1, 2, 3, 4), "mode": "reflect"})), gradients=(0,), exact=True))
+    rng, *(((2, 3, 5, 6), {"pad": (2, 1, 0, 3), "mode": mode}) for mode in ("reflect", "replicate", "circular")),
+    *(((2, 3, 5), {"pad": (2, 3), "mode": mode}) for mode in ("reflect", "replicate", "circular")),
+    ((3, 5, 6), {"pad": (1, 2, 3, 4), "mode": "reflect"})), gradients=(0,), exact=True))
 
 
 # ---- un-pooling ----

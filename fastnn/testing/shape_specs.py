@@ -45,8 +45,8 @@ _moved("t", lambda x: x.T, [{}], ((2, 5), (3,), (0, 4)))
 _moved("contiguous", lambda x: x, [{}])
 _moved("clone", lambda x: x, [{}])
 _moved("pad",
-       lambda x, padding, value: np.pad(x, [(0, 0)] * (x.ndim - 2) + [padding[2:], padding[:2]], constant_values=value),
-       [{"padding": (1, 2, 0, 3), "value": 0.5}])
+       lambda x, pad, value: np.pad(x, [(0, 0)] * (x.ndim - 2) + [pad[2:], pad[:2]], constant_values=value),
+       [{"pad": (1, 2, 0, 3), "value": 0.5}])
 
 register(OpSpec("cat", lambda *x, dim: shape.cat(x, dim), lambda *x, dim: np.concatenate(x, dim),
                 lambda rng: [Sample((rng.standard_normal((2, 3)), rng.standard_normal((4, 3))), {"dim": 0}),

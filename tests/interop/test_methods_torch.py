@@ -40,6 +40,8 @@ CALLS = [
     ("scatter_reduce", (1, INDEX, normal(2, 4), "amax")), ("scatter_reduce", (1, INDEX, normal(2, 4), "amin")),
     ("take_along_dim", (INDEX, 0)), ("index_add", (0, INDEX[1], Y)), ("index_copy", (1, INDEX[0], Y)), ("index_fill", (1, INDEX[1], 2.0)),
     ("masked_select", (MASK,)), ("masked_scatter", (MASK, Y)), ("repeat_interleave", (2, 1)), ("repeat_interleave", (INDEX[0], 0)),
+    ("fliplr", ()), ("flipud", ()), ("inner", (Y,)), ("inner", (V,)), ("float_power", (2.0,)), ("dist", (Y, 1.0)),
+    ("erfc", ()), ("unfold", (0, 2, 1)), ("unfold", (1, 3, 1)), ("narrow_copy", (1, 1, 2)), ("positive", ()),
     ("diag", (1,)), ("diagonal", (-1,)), ("diag_embed", (1,)), ("gather", (1, INDEX))]
 
 
@@ -168,7 +170,7 @@ def test_norms_of_zeros_have_the_gradient_0(p):
 
 @pytest.mark.parametrize("name, arguments", [
     ("greater", (Y,)), ("greater_equal", (0.0,)), ("less", (V,)), ("less_equal", (Y,)), ("not_equal", (Y,)), ("isnan", ()),
-    ("isinf", ()), ("isfinite", ()), ("isposinf", ()), ("isneginf", ()), ("isclose", (X + 1e-9,)), ("nonzero", ()), ("argwhere", ()),
+    ("isinf", ()), ("isfinite", ()), ("isposinf", ()), ("isneginf", ()), ("isclose", (X + 1e-9,)), ("nonzero", ()), ("argwhere", ()), ("is_same_size", (X,)), ("get_device", ()),
     ("count_nonzero", ()), ("argsort", ()), ("floor_divide", (Y,)), ("bool", ()), ("int", ()), ("nelement", ()), ("ndimension", ()), ("element_size", ()),
     ("is_signed", ()), ("stride", ()), ("stride", (1,)), ("equal", (X,)), ("equal", (Y,)), ("allclose", (X + 1e-9,)),
     ("allclose", (X + 1e-9, 0.0, 1e-12)), ("new_zeros", (2, 3)), ("new_ones", ((2, 3),)), ("new_full", ((2,), 4.0)),
@@ -207,6 +209,25 @@ def test_in_place(name, arguments):
         getattr(fastnn.tensor(start, requires_grad=True), name)(*(given(fastnn, value) for value in arguments))
 
 
+def test_split_and_put():
+    for sections in (3, (1, 3)):
+        for y, z in zip(*(library.tensor(X).tensor_split(sections, 1) for library in (fastnn, torch)), strict=True):
+            np.testing.assert_array_equal(y.numpy(), z.numpy())
+    for accumulate in (False, True):
+        key = (np.array([0, 0, 2]), np.array([1, 1, 3]))
+        y, z = (library.tensor(X).index_put_(tuple(library.tensor(k) for k in key), library.tensor(V[:3] * 0 + 2), accumulate)
+                for library in (fastnn, torch))
+        np.testing.assert_allclose(y.numpy(), z.numpy())
+    batch = normal(3, 4, 4, seed=8)
+    y, z = (library.tensor(X).baddbmm(library.tensor(batch), library.tensor(batch), beta=0.5, alpha=2.0) for library in (fastnn, torch))
+    np.testing.assert_allclose(y.numpy(), z.numpy(), rtol=1e-12)
+    y, z = (library.tensor(V).addmv(library.tensor(X), library.tensor(V), alpha=3.0) for library in (fastnn, torch))
+    np.testing.assert_allclose(y.numpy(), z.numpy(), rtol=1e-12)
+    for (a, b), (c, d) in zip(*([library.tensor(X).aminmax(), library.tensor(X).aminmax(dim=1)] for library in (fastnn, torch))):
+        np.testing.assert_array_equal(a.numpy(), c.numpy())
+        np.testing.assert_array_equal(b.numpy(), d.numpy())
+
+
 def test_drawn_in_place():
     x = fastnn.zeros(10_000)
     assert x.uniform_(2.0, 3.0) is x and 2 <= x.numpy().min() and 2.4 < x.numpy().mean() < 2.6 and x.numpy().max() < 3
@@ -240,6 +261,7 @@ def test_batches_of_matrices_and_vectors():
     (lambda x: x.div(x, rounding_mode="up"), "rounding_mode is 'up'"), (lambda x: x.diagonal(0, 1, -1), "must be two axes"),
     (lambda x: fastnn.ones(2, 2, 2).diag(), "one axis or two"), (lambda x: fastnn.zeros(0).median(), "is empty"),
     (lambda x: x.multinomial(5), "num_samples is 5"), (lambda x: fastnn.randint(3, 3, (2,)), "low is 3 and high 3"),
+    (lambda x: x.cuda(), "no device but the CPU"), (lambda x: x.unfold(0, 5, 1), "size is 5, but dimension 0 has 4"),
     (lambda x: x.norm(0), "p is 0"), (lambda x: fastnn.ones(3).tril(), "at least two axes"),
     (lambda x: x.new_zeros(2, device="cuda"), "device is 'cuda'")])
 def test_refused(call, message):

@@ -1,0 +1,57 @@
+"""Parameters as one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..._core import TensorBase
+from ...ops.shape import cat, flatten
+from ...tensor import Tensor, no_grad
+
+__all__ = ["parameters_to_vector", "vector_to_parameters"]
+
+
+def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
+    """All elements of all parameters, one behind the other; on the tape.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        Of one type; at least one.
+
+    Returns
+    -------
+    Tensor
+        One axis.
+    """
+    return cat([flatten(parameter) for parameter in parameters], 0)
+
+
+def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Writes a vector's elements into parameters, in place, in the order of `parameters_to_vector`.
+
+    Parameters
+    ----------
+    vec : Tensor
+        One axis, as many elements as the parameters have.
+    parameters : iterable of Tensor
+        What is written to.
+
+    Raises
+    ------
+    TypeError
+        If `vec` is no tensor.
+    ValueError
+        If the numbers of elements differ.
+    """
+    if not isinstance(vec, TensorBase):
+        raise TypeError(f"vector_to_parameters: vec is a {type(vec).__name__}, but must be a Tensor")
+    parameters = list(parameters)
+    count = sum(parameter.numel() for parameter in parameters)
+    if vec.shape != (count,):
+        raise ValueError(f"vector_to_parameters: vec has shape {vec.shape}, but must be ({count},)")
+    start = 0
+    with no_grad():
+        for parameter in parameters:
+            parameter.copy_(vec[start:start + parameter.numel()].reshape(parameter.shape))
+            start += parameter.numel()
