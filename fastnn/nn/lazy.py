@@ -28,6 +28,8 @@ class Lazy(Module):
         The input's axis that decides.
     _lazy_ranks, _lazy_layout : container of int, str
         How many axes an input may have, and what it looks like, for messages.
+    _lazy_defaults : dict of str to object
+        Defaults that the lazy layer has in place of the layer's.
     """
 
     _is_lazy = True
@@ -36,6 +38,7 @@ class Lazy(Module):
     _channel_axis: int
     _lazy_ranks: Container[int]
     _lazy_layout: str
+    _lazy_defaults: dict[str, Any] = {}
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(0, *arguments, **options)
@@ -47,9 +50,12 @@ class Lazy(Module):
             return
         given = inspect.signature(cls.__bases__[-1].__init__)
         own, _, *others = given.parameters.values()
+        others = [p.replace(default=cls._lazy_defaults.get(p.name, p.default)) for p in others]
 
         def __init__(self, *arguments: Any, **options: Any):
-            super(cls, self).__init__(*arguments, **options)
+            by_position = {p.name for p in others[:len(arguments)]}
+            defaults = {name: value for name, value in cls._lazy_defaults.items() if name not in by_position}
+            super(cls, self).__init__(*arguments, **{**defaults, **options})
 
         __init__.__signature__ = given.replace(parameters=[own, *others])
         cls.__init__ = __init__
