@@ -7,17 +7,17 @@ level Keras's (`fastnn.train.Trainer`).
 from typing import TYPE_CHECKING
 
 try:
-    from ._core import (get_conv_algorithm, get_float32_matmul_precision, get_num_threads, memory_stats,
+    from ._core import (get_conv_algorithm, get_float32_matmul_precision, get_num_threads, is_grad_enabled, memory_stats,
                         set_conv_algorithm, set_float32_matmul_precision, set_num_threads)
 except ImportError as _error:
     from .startup import refuse as _refuse
 
     _refuse(_error)
     raise
-from .tensor import Function, Tensor, enable_grad, no_grad  # before the function `tensor` takes the module's name
-from .ops.create import (arange, as_tensor, empty, eye, float32, float64, from_numpy, full, full_like, int32, int64,
-                         linspace, ones, ones_like, tensor, uint8, zeros, zeros_like)
-from .ops.create import bool_ as bool
+from .tensor import Function, Tensor, enable_grad, inference_mode, no_grad, set_grad_enabled  # before the function `tensor` takes the module's name
+from .ops.create import (arange, as_tensor, empty, empty_like, eye, float32, float64, from_numpy, full, full_like, int32,
+                         int64, linspace, ones, ones_like, tensor, uint8, zeros, zeros_like)
+from .ops.create import bool_ as bool, float32 as float, float64 as double, int32 as int, int64 as long
 from .config import show_config
 from .functional import *
 from .program import capture
@@ -34,6 +34,17 @@ __version__ = "0.1.0"
 
 _ON_DEMAND = ("data", "io", "models", "nn", "optim", "testing", "train")
 _DERIVATIVES = ("gradcheck", "jacobian", "vjp")
+# Names of PyTorch's that are missing on purpose, and what stands for them.
+_ELSEWHERE = {
+    "autograd": "fastnn.Function is for operations of one's own, fastnn.vjp and fastnn.jacobian for derivatives",
+    "backends": "results are the same every time without a switch; threads: fastnn.set_num_threads",
+    "compile": "fastnn.capture(step) records a step and replays it in C",
+    "cuda": "fastnn computes on the CPU",
+    "device": "fastnn computes on the CPU; where an argument 'device' is taken it is 'cpu' or None",
+    "load": "fastnn.io.load_file reads weights, fastnn.io.load_model a model: safetensors, nothing is unpickled",
+    "save": "fastnn.io.save_file writes weights, fastnn.io.save_model a model: safetensors, nothing is pickled",
+    "utils": "fastnn.data has DataLoader, fastnn.nn.utils what torch.nn.utils has",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -46,7 +57,8 @@ def __getattr__(name: str) -> object:
         from . import derivatives
 
         return getattr(derivatives, name)
-    raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
+    instead = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+    raise AttributeError(f"module 'fastnn' has no attribute {name!r}{instead}")
 
 
 def __dir__() -> list[str]:

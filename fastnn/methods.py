@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._core import launch
+from ._core import TensorBase, launch
 from .checks import check_device, whole
 from .ops import activation as _activation
 from .ops import arrange, create, elementary, order, scan
@@ -216,8 +216,16 @@ class Methods:
 
     @property
     def data(self) -> Tensor:
-        """The same memory, off the tape."""
+        """The same memory, off the tape; ``x.data = other`` writes what another tensor of this shape holds into it."""
         return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, TensorBase) or value.shape != self.shape:
+            given = f"has shape {value.shape}" if isinstance(value, TensorBase) else f"is a {builtins.type(value).__name__}"
+            raise ValueError(f"data: the new value {given}, but must be a Tensor of shape {self.shape}")
+        if value.data_ptr() != self.data_ptr():  # x.data -= y has written already
+            self.detach().copy_(value)
 
     def cpu(self) -> Tensor:
         """Itself."""
@@ -278,6 +286,10 @@ class Methods:
     def int(self) -> Tensor:
         """As int32."""
         return _shape.to(self, "int32")
+
+    def type(self, dtype: DType) -> Tensor:
+        """As another type."""
+        return _shape.to(self, dtype)
 
     def byte(self) -> Tensor:
         """As uint8."""

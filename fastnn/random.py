@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _core
 from ._core import DType, launch
-from .checks import integer, real, whole
+from .checks import check_device, integer, real, whole
 from .ops.create import extents_of, float32, float64, int64, tensor
 from .ops.math import constant, div, lt
 from .ops.order import topk
@@ -92,7 +92,8 @@ def generator_state(generator: Generator | None) -> Tensor:
     return (generator or default_generator).state
 
 
-def rand(*shape: int, dtype: DType = float32, generator: Generator | None = None) -> Tensor:
+def rand(*shape: int, dtype: DType = float32, generator: Generator | None = None, requires_grad: bool = False,
+         device: Any = None) -> Tensor:
     """Uniform random numbers in [0, 1).
 
     Parameters
@@ -103,23 +104,35 @@ def rand(*shape: int, dtype: DType = float32, generator: Generator | None = None
         float32 or float64.
     generator : Generator, optional
         The default one if not given.
+    requires_grad : bool
+        Whether gradients are to be collected.
+    device : None or "cpu"
+        There is no other.
 
     Returns
     -------
     Tensor
     """
+    check_device("rand", device)
     result = _core.empty(extents_of(shape), dtype, contiguous=True)
-    return launch.uniform(generator_state(generator), low=0.0, high=1.0, ordinal=0, out=result)
+    launch.uniform(generator_state(generator), low=0.0, high=1.0, ordinal=0, out=result)
+    result.requires_grad = requires_grad
+    return result
 
 
-def randn(*shape: int, dtype: DType = float32, generator: Generator | None = None) -> Tensor:
+def randn(*shape: int, dtype: DType = float32, generator: Generator | None = None, requires_grad: bool = False,
+          device: Any = None) -> Tensor:
     """Normally distributed random numbers of mean 0 and standard deviation 1; parameters as `rand`."""
+    check_device("randn", device)
     result = _core.empty(extents_of(shape), dtype, contiguous=True)
-    return launch.normal(generator_state(generator), mean=0.0, std=1.0, ordinal=0, out=result)
+    launch.normal(generator_state(generator), mean=0.0, std=1.0, ordinal=0, out=result)
+    result.requires_grad = requires_grad
+    return result
 
 
-def randperm(n: int, generator: Generator | None = None) -> Tensor:
+def randperm(n: int, generator: Generator | None = None, device: Any = None) -> Tensor:
     """The integers 0 to n - 1 in random order, int64."""
+    check_device("randperm", device)
     result = _core.empty((whole("randperm: n", n, 0),), int64)
     return launch.randperm(generator_state(generator), ordinal=0, out=result)
 
@@ -135,7 +148,7 @@ def randn_like(x: Tensor, dtype: DType | None = None, generator: Generator | Non
 
 
 def randint(low: int, high: int | None = None, size: tuple[int, ...] = (), dtype: DType = int64,
-            generator: Generator | None = None) -> Tensor:
+            generator: Generator | None = None, device: Any = None) -> Tensor:
     """Random integers, each as likely as the others.
 
     Parameters
@@ -150,6 +163,8 @@ def randint(low: int, high: int | None = None, size: tuple[int, ...] = (), dtype
         The result's type.
     generator : Generator, optional
         The default one if not given.
+    device : None or "cpu"
+        There is no other.
 
     Returns
     -------
@@ -160,6 +175,7 @@ def randint(low: int, high: int | None = None, size: tuple[int, ...] = (), dtype
     ValueError
         If there is no integer from `low` to `high` - 1.
     """
+    check_device("randint", device)
     if isinstance(high, (tuple, list)):  # randint(high, size)
         high, size = None, high
     low, high = (0, integer("randint", "high", low)) if high is None else (integer("randint", "low", low), integer("randint", "high", high))

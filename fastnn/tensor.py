@@ -450,8 +450,13 @@ _core.set_tensor_type(Tensor)
 class _GradMode:
     """A context manager, and decorator, under which recording is on or off."""
 
-    def __init__(self, enabled: bool):
-        self.enabled = enabled
+    enabled: bool
+
+    def __new__(cls, *arguments: Any):
+        """A mode; or, where it decorates without parentheses (``@fastnn.no_grad``), the decorated function."""
+        return cls()(arguments[0]) if arguments and callable(arguments[0]) else super().__new__(cls)
+
+    def __init__(self) -> None:
         self.before: list[bool] = []
 
     def __enter__(self):
@@ -462,9 +467,11 @@ class _GradMode:
         _core.set_grad_enabled(self.before.pop())
 
     def __call__(self, function: Callable) -> Callable:
+        mode = enable_grad if self.enabled else no_grad
+
         @functools.wraps(function)
         def wrapped(*args, **kwargs):
-            with type(self)(self.enabled):
+            with mode():
                 return function(*args, **kwargs)
 
         return wrapped
@@ -473,15 +480,39 @@ class _GradMode:
 class no_grad(_GradMode):
     """Operations inside are not recorded: ``with fastnn.no_grad():`` or ``@fastnn.no_grad()``."""
 
-    def __init__(self, enabled: bool = False):
-        super().__init__(False)
+    enabled = False
 
 
 class enable_grad(_GradMode):
     """Operations inside are recorded, even within `no_grad`."""
 
-    def __init__(self, enabled: bool = True):
-        super().__init__(True)
+    enabled = True
+
+
+class set_grad_enabled(_GradMode):
+    """Turns recording on or off at once; as a context manager or decorator, for what is inside.
+
+    Parameters
+    ----------
+    mode : bool
+        Whether operations are recorded from here on.
+    """
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__()
+        self.enabled = bool(mode)
+        self.before.append(_core.set_grad_enabled(self.enabled))
+
+    def __enter__(self):
+        return self
+
+    def __call__(self, function: Callable) -> Callable:
+        self.__exit__()
+        return super().__call__(function)
+
+
+class inference_mode(no_grad):
+    """`no_grad` by another name that PyTorch has: results are tensors like others, there is nothing more to save."""
 
 
 class Function:
@@ -505,7 +536,13 @@ class Function:
     """
 
     class Context:
-        """What forward leaves for backward."""
+        """What forward leaves for backward, as attributes; or, PyTorch's way, by `save_for_backward`."""
+
+        saved_tensors: tuple[Any, ...] = ()
+
+        def save_for_backward(self, *values: Any) -> None:
+            """Keeps arrays, which are then `saved_tensors`."""
+            self.saved_tensors = values
 
     @classmethod
     def apply(cls, *inputs: Any) -> Tensor | tuple[Tensor, ...]:

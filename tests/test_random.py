@@ -326,3 +326,29 @@ def test_a_captured_step_draws_the_numbers_that_eager_steps_draw():
     for a, b in zip(eager[0], captured[0]):
         np.testing.assert_array_equal(a, b)
     assert len({a.tobytes() for a in eager[0]}) == 5
+
+
+def test_randint_is_as_likely_to_be_each_of_its_integers():
+    fastnn.manual_seed(5)
+    counts = np.bincount(fastnn.randint(-2, 3, (50000,)).numpy() + 2, minlength=5)
+    assert len(counts) == 5 and abs(counts - 10000).max() < 5 * np.sqrt(10000 * 4 / 5)
+    assert fastnn.randint(1, (3, 2)).tolist() == [[0, 0]] * 3 and fastnn.randint(7, (2,), dtype=fastnn.uint8).dtype is fastnn.uint8
+    far = fastnn.randint(2**62, 2**62 + 2, (1000,)).numpy()
+    assert set(far) == {2**62, 2**62 + 1}
+
+
+@pytest.mark.parametrize("low, high", [(3, 3), (4, 3), (0, 2**53 + 1)])
+def test_randint_without_an_integer_between_is_refused(low, high):
+    with pytest.raises(ValueError, match=f"randint: low is {low} and high {high}, but there must be 1 to 2"):
+        fastnn.randint(low, high, (2,))
+
+
+@pytest.mark.parametrize("like, plain", [(fastnn.rand_like, fastnn.rand), (fastnn.randn_like, fastnn.randn)])
+def test_random_numbers_like_a_tensor_are_those_of_its_shape(like, plain):
+    x = fastnn.zeros(2, 3, 4, 5, dtype=fastnn.float64)
+    fastnn.manual_seed(3)
+    drawn = like(x)
+    fastnn.manual_seed(3)
+    assert drawn.equal(plain(2, 3, 4, 5, dtype=fastnn.float64))
+    assert like(x, dtype=fastnn.float32).dtype is fastnn.float32
+    assert plain(2, requires_grad=True).requires_grad

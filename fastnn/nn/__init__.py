@@ -1,6 +1,6 @@
 """Layers by family; names, arguments and parameter layouts are PyTorch's."""
 
-from . import init
+from . import functional, init
 from .activation import (Activation, CELU, ELU, GELU, GLU, Gaussian, Hardshrink, Hardsigmoid, Hardswish, Hardtanh,
                         LeakyReLU, LogSigmoid, LogSoftmax, Maxout, Mish, PReLU, RReLU, ReLU, ReLU6, SELU, SiLU, Sigmoid,
                         Sign, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Step, Tanh, Tanhshrink, Threshold)
@@ -42,4 +42,4 @@ from .resample import (BedOfNails2d, CircularPad1d, CircularPad2d, ConstantPad1d
 from .transformer import (Transformer, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder,
                           TransformerEncoderLayer)
 from .weight import DropConnect, WeightNorm, weight_norm
-from . import utils  # it builds on layers
+from . import utils  # last: the optimisers, of whose clipping it tells, know modules

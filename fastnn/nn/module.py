@@ -8,8 +8,8 @@ from typing import Any
 
 from .. import _core
 from .._core import TensorBase, launch
-from ..checks import check_device, is_device
 from ..ops.create import as_tensor
+from ..ops.shape import type_wanted
 from ..tensor import Tensor, no_grad
 from .hooks import Hook, RemovableHandle, call_hooked
 from .state import EXTRA_STATE, IncompatibleKeys, load_state
@@ -357,19 +357,12 @@ class Module:
         ValueError
             If the device is another.
         """
-        for value in target:
-            if isinstance(value, TensorBase):
-                dtype = value.dtype
-            elif value is None or is_device(value):
-                device = value
-            else:
-                dtype = value
-        check_device("to", device)
-        if dtype is None:
+        wanted = type_wanted("to", target, dtype, device)
+        if wanted is None:
             return self
-        if not _core.as_dtype(dtype).is_floating:
-            raise TypeError(f"to: dtype is {dtype!r}, but a module's must be float32 or float64")
-        code = _core.as_dtype(dtype).code
+        if not wanted.is_floating:
+            raise TypeError(f"to: dtype is {wanted!r}, but a module's must be float32 or float64")
+        code = wanted.code
         with no_grad():
             for tensor in (*self.parameters(), *self.buffers()):
                 if tensor.dtype.is_floating and tensor.dtype.code != code:

@@ -9,18 +9,19 @@ import numpy as np
 
 from .. import _core
 from .._core import DType, TensorBase, as_dtype, launch
+from ..checks import check_device
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["arange", "as_tensor", "empty", "eye", "from_numpy", "full", "full_like", "linspace", "ones", "ones_like", "tensor",
-           "zeros", "zeros_like"]
+__all__ = ["arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones", "ones_like",
+           "tensor", "zeros", "zeros_like"]
 
 float32, float64, int64, int32, uint8, bool_ = (as_dtype(name) for name in _core.DTYPE_NAMES)
 _NATIVE = {np.dtype(name) for name in _core.DTYPE_NAMES}
 
 
-def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None) -> Tensor:
     """A new tensor holding a copy of `data`.
 
     Parameters
@@ -31,6 +32,8 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False) -
         Element type. By default that of `data`; Python floats give float32 and Python integers int64.
     requires_grad : bool
         Whether gradients are to be collected in ``.grad``.
+    device : None or "cpu"
+        There is no other.
 
     Returns
     -------
@@ -41,7 +44,10 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False) -
     ------
     TypeError
         If `data` holds something else than numbers, or rows of different lengths.
+    ValueError
+        If the device is another.
     """
+    check_device("tensor", device)
     if isinstance(data, TensorBase):
         result = launch.copy(data.detach(), dtype=-1 if dtype is None else as_dtype(dtype).code)
     else:
@@ -106,7 +112,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return _wrap(array, array, None, is_shared=True)
 
 
-def as_tensor(data: Any, dtype: DType | None = None) -> Tensor:
+def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
     """`data` as a tensor, without a copy where possible.
 
     Parameters
@@ -115,11 +121,15 @@ def as_tensor(data: Any, dtype: DType | None = None) -> Tensor:
         As for `tensor`; a Tensor of the right dtype is returned as it is, a NumPy array keeps its memory.
     dtype : dtype, optional
         Element type wanted.
+    device : None or "cpu"
+        There is no other.
 
     Returns
     -------
     Tensor
     """
+    if device is not None:  # asked first: every float that meets a tensor comes here
+        check_device("as_tensor", device)
     if isinstance(data, TensorBase):
         if dtype is None or as_dtype(dtype) is data.dtype:
             return data
@@ -134,7 +144,7 @@ def extents_of(shape: tuple) -> Sequence[int]:
     return shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
 
 
-def empty(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> Tensor:
+def empty(*shape: int, dtype: DType = float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """An uninitialised tensor of the given shape.
 
     Parameters
@@ -145,12 +155,15 @@ def empty(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> T
         Element type.
     requires_grad : bool
         Whether gradients are to be collected.
+    device : None or "cpu"
+        There is no other.
 
     Returns
     -------
     Tensor
         In C order.
     """
+    check_device("empty", device)
     result = _core.empty(extents_of(shape), dtype, contiguous=True)
     result.requires_grad = requires_grad
     return result
@@ -165,7 +178,8 @@ def fill(result: Tensor, value: float) -> Tensor:
     return result
 
 
-def full(shape: Sequence[int] | int, fill_value: float, dtype: DType = float32, requires_grad: bool = False) -> Tensor:
+def full(shape: Sequence[int] | int, fill_value: float, dtype: DType = float32, requires_grad: bool = False,
+         device: Any = None) -> Tensor:
     """A tensor of the given shape with every element `fill_value`.
 
     Parameters
@@ -178,53 +192,63 @@ def full(shape: Sequence[int] | int, fill_value: float, dtype: DType = float32, 
         Element type.
     requires_grad : bool
         Whether gradients are to be collected.
+    device : None or "cpu"
+        There is no other.
 
     Returns
     -------
     Tensor
         In C order.
     """
+    check_device("full", device)
     result = fill(_core.empty(shape if isinstance(shape, (tuple, list)) else (shape,), dtype, contiguous=True), fill_value)
     result.requires_grad = requires_grad
     return result
 
 
-def zeros(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> Tensor:
+def zeros(*shape: int, dtype: DType = float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """A tensor of zeros; see `full`."""
-    return full(extents_of(shape), 0.0, dtype, requires_grad)
+    return full(extents_of(shape), 0.0, dtype, requires_grad, device)
 
 
-def ones(*shape: int, dtype: DType = float32, requires_grad: bool = False) -> Tensor:
+def ones(*shape: int, dtype: DType = float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """A tensor of ones; see `full`."""
-    return full(extents_of(shape), 1.0, dtype, requires_grad)
+    return full(extents_of(shape), 1.0, dtype, requires_grad, device)
 
 
-def full_like(x: Tensor, fill_value: float, dtype: DType | None = None) -> Tensor:
+def full_like(x: Tensor, fill_value: float, dtype: DType | None = None, device: Any = None) -> Tensor:
     """A tensor of `x`'s shape (and dtype, unless given) with every element `fill_value`, in the results' layout."""
-    return fill(_core.empty(x.shape, dtype or x.dtype), fill_value)
+    return fill(empty_like(x, dtype, device), fill_value)
 
 
-def zeros_like(x: Tensor, dtype: DType | None = None) -> Tensor:
+def zeros_like(x: Tensor, dtype: DType | None = None, device: Any = None) -> Tensor:
     """Zeros of `x`'s shape; see `full_like`."""
-    return full_like(x, 0.0, dtype)
+    return full_like(x, 0.0, dtype, device)
 
 
-def ones_like(x: Tensor, dtype: DType | None = None) -> Tensor:
+def ones_like(x: Tensor, dtype: DType | None = None, device: Any = None) -> Tensor:
     """Ones of `x`'s shape; see `full_like`."""
-    return full_like(x, 1.0, dtype)
+    return full_like(x, 1.0, dtype, device)
 
 
-def arange(start: float, end: float | None = None, step: float = 1, dtype: DType | None = None) -> Tensor:
+def empty_like(x: Tensor, dtype: DType | None = None, device: Any = None) -> Tensor:
+    """An uninitialised tensor of `x`'s shape; see `full_like`."""
+    check_device("empty_like", device)
+    return _core.empty(x.shape, dtype or x.dtype)
+
+
+def arange(start: float, end: float | None = None, step: float = 1, dtype: DType | None = None,
+           device: Any = None) -> Tensor:
     """Evenly spaced values from `start` (0 if only one number is given) up to, not including, `end`; as ``numpy.arange``."""
     values = np.arange(start, step=step) if end is None else np.arange(start, end, step)
-    return tensor(values, dtype or (int64 if values.dtype.kind == "i" else float32))
+    return tensor(values, dtype or (int64 if values.dtype.kind == "i" else float32), device=device)
 
 
-def linspace(start: float, end: float, steps: int, dtype: DType = float32) -> Tensor:
+def linspace(start: float, end: float, steps: int, dtype: DType = float32, device: Any = None) -> Tensor:
     """`steps` evenly spaced values from `start` to `end`, both included; as ``numpy.linspace``."""
-    return tensor(np.linspace(start, end, steps), dtype)
+    return tensor(np.linspace(start, end, steps), dtype, device=device)
 
 
-def eye(n: int, m: int | None = None, dtype: DType = float32) -> Tensor:
+def eye(n: int, m: int | None = None, dtype: DType = float32, device: Any = None) -> Tensor:
     """The n x m matrix with ones on its diagonal; as ``numpy.eye``."""
-    return tensor(np.eye(n, m), dtype)
+    return tensor(np.eye(n, m), dtype, device=device)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
-from .._core import launch, record
+from .._core import TensorBase, launch, record
 from .create import float64, int64
-from .math import constant, eq, ne
+from .math import constant, eq, maximum, minimum, ne
 from .shape import _axis, expand, permute, reshape, squeeze, to
 
 if TYPE_CHECKING:
@@ -265,22 +265,22 @@ def _extremum_backward(node, dvalues, _):
     return dx
 
 
-def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Extremum:
-    """The largest element, of all or along one axis; NaN wins.
+def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | Extremum:
+    """The largest element, of all or along one axis; of two tensors, `maximum`. NaN wins.
 
     Parameters
     ----------
     x : Tensor
         Any shape and dtype.
-    dim : int, optional
-        Axis to search; by default all axes.
+    dim : int or Tensor, optional
+        Axis to search; by default all axes. A tensor makes it ``maximum(x, dim)``.
     keepdim : bool
         Whether the axis stays, with one element.
 
     Returns
     -------
     Tensor or (values, indices)
-        Without `dim`, the value; its gradient is shared among equals. With `dim`, a named tuple of the values and of
+        Without `dim`, the value; its gradient is shared among equals. With an axis, a named tuple of the values and of
         their int64 positions, the first of equals, which takes the whole gradient.
 
     Raises
@@ -288,12 +288,12 @@ def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Ex
     ValueError
         If there is nothing to search.
     """
-    return _extremum("max", x, dim, keepdim)
+    return maximum(x, dim) if isinstance(dim, TensorBase) else _extremum("max", x, dim, keepdim)
 
 
-def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Extremum:
-    """The smallest element, of all or along one axis; see `max`."""
-    return _extremum("min", x, dim, keepdim)
+def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | Extremum:
+    """The smallest element, of all or along one axis; of two tensors, `minimum`; see `max`."""
+    return minimum(x, dim) if isinstance(dim, TensorBase) else _extremum("min", x, dim, keepdim)
 
 
 # ---- variances --------------------------------------------------------------------------------------------------------

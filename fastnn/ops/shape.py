@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import DType, TensorBase, as_dtype, launch, record
-from ..checks import integer, whole
+from ..checks import check_device, integer, is_device, whole
 from .create import fill
 
 if TYPE_CHECKING:
@@ -350,13 +350,50 @@ def _copy_backward(node, dy):
     return dy
 
 
-def to(x: Tensor, dtype: DType) -> Tensor:
-    """`x` with elements of another type; itself if it has that type. Reals become integers by truncation, saturating."""
-    dtype = as_dtype(dtype)
-    if dtype is x.dtype:
+def to(x: Tensor, *target: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
+    """`x` with elements of another type; itself if it has that type. Reals become integers by truncation, saturating.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    *target : dtype, Tensor or "cpu"
+        What to become: a type, that of a tensor, or, which changes nothing, the CPU's.
+    dtype : dtype, optional
+        The type.
+    device : None or "cpu"
+        There is no other.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    TypeError
+        If the type is unknown.
+    ValueError
+        If the device is another.
+    """
+    wanted = type_wanted("to", target, dtype, device)
+    if wanted is None or wanted is x.dtype:
         return x
+    dtype = wanted
     y = launch.copy(x, dtype=dtype.code)
     return record(_to_backward, (x,), y, context=x.dtype) if dtype.is_floating else y
+
+
+def type_wanted(name: str, target: tuple, dtype: Any, device: Any) -> DType | None:
+    """The type that PyTorch's ``to(...)`` asks for by a type, a tensor or a keyword; None where it names a device only."""
+    for value in target:
+        if isinstance(value, TensorBase):
+            dtype = value.dtype
+        elif value is None or is_device(value):
+            device = value
+        else:
+            dtype = value
+    check_device(name, device)
+    return None if dtype is None else as_dtype(dtype)
 
 
 def _to_backward(node, dy):
@@ -384,17 +421,10 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     TypeError
         If dtypes differ, or an entry is no tensor.
     """
-    tensors = tuple(tensors)
-    if not tensors:
-        raise ValueError("cat: tensors is empty, but needs at least one tensor")
-    for t in tensors:
-        if not isinstance(t, TensorBase):
-            raise TypeError(f"cat: tensors holds a {type(t).__name__}, but must hold tensors only")
+    tensors = _joinable("cat", tensors)
     first = tensors[0]
     dim = _axis("cat", dim, first.ndim)
     for t in tensors:
-        if t.dtype is not first.dtype:
-            raise TypeError(f"cat: dtypes {first.dtype} and {t.dtype} differ")
         if t.ndim != first.ndim or any(d != dim and t.shape[d] != n for d, n in enumerate(first.shape)):
             raise ValueError(f"cat: shapes {first.shape} and {t.shape} differ in another axis than dim {dim}")
     extents = list(first.shape)
@@ -407,6 +437,19 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return record(_cat_backward, tensors, result, context=(dim, [t.shape[dim] for t in tensors]))
 
 
+def _joinable(name: str, tensors: Any) -> tuple[Tensor, ...]:
+    """What to join: at least one, tensors only, of one dtype."""
+    tensors = tuple(tensors)
+    if not tensors:
+        raise ValueError(f"{name}: tensors is empty, but needs at least one tensor")
+    for t in tensors:
+        if not isinstance(t, TensorBase):
+            raise TypeError(f"{name}: tensors holds a {type(t).__name__}, but must hold tensors only")
+        if t.dtype is not tensors[0].dtype:
+            raise TypeError(f"{name}: dtypes {tensors[0].dtype} and {t.dtype} differ")
+    return tensors
+
+
 def _cat_backward(node, dy):
     dim, sizes = node.context
     return split(dy, sizes, dim)
@@ -417,6 +460,10 @@ concat = cat
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Joins tensors of one shape along a new axis `dim`."""
+    tensors = _joinable("stack", tensors)
+    for t in tensors:
+        if t.shape != tensors[0].shape:
+            raise ValueError(f"stack: shapes {tensors[0].shape} and {t.shape} differ")
     return cat([unsqueeze(t, dim) for t in tensors], dim)
 
 

@@ -1,0 +1,171 @@
+"""What scripts written for PyTorch do besides arithmetic: devices, types, grad modes, `nn.utils`, `x.data`."""
+
+import numpy as np
+import pytest
+
+import fastnn
+import fastnn.nn.functional as F
+from fastnn import nn
+from fastnn.nn.utils.rnn import pad_sequence
+
+
+class Device:
+    """As ``torch.device`` objects look."""
+
+    def __init__(self, kind):
+        self.type = kind
+
+    def __str__(self):
+        return f"{self.type}:0"
+
+
+MAKERS = {
+    "zeros": lambda **o: fastnn.zeros(2, **o), "ones": lambda **o: fastnn.ones(2, **o),
+    "empty": lambda **o: fastnn.empty(2, **o), "full": lambda **o: fastnn.full((2,), 3.0, **o),
+    "tensor": lambda **o: fastnn.tensor([1, 2], **o), "as_tensor": lambda **o: fastnn.as_tensor([1, 2], **o),
+    "arange": lambda **o: fastnn.arange(2, **o), "linspace": lambda **o: fastnn.linspace(0, 1, 2, **o),
+    "eye": lambda **o: fastnn.eye(2, **o), "zeros_like": lambda **o: fastnn.zeros_like(fastnn.ones(2), **o),
+    "ones_like": lambda **o: fastnn.ones_like(fastnn.ones(2), **o),
+    "empty_like": lambda **o: fastnn.empty_like(fastnn.ones(2), **o),
+    "full_like": lambda **o: fastnn.full_like(fastnn.ones(2), 3, **o), "rand": lambda **o: fastnn.rand(2, **o),
+    "randn": lambda **o: fastnn.randn(2, **o), "randint": lambda **o: fastnn.randint(3, (2,), **o),
+    "randperm": lambda **o: fastnn.randperm(2, **o), "to": lambda **o: fastnn.ones(2).to(**o),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_device_is_the_cpu_or_an_error(make):
+    for device in ("cpu", "cpu:0", Device("cpu"), None):
+        assert len(make(device=device)) == 2
+    for device in ("cuda", Device("cuda")):
+        with pytest.raises(ValueError, match="device is 'cuda.*but must be 'cpu' or None"):
+            make(device=device)
+
+
+def test_to_takes_types_tensors_and_devices():
+    x = fastnn.ones(2, requires_grad=True)
+    assert x.to("cpu") is x and x.to(x) is x and x.to(Device("cpu")) is x
+    assert x.to(fastnn.zeros(1, dtype=fastnn.double)).dtype is fastnn.float64
+    assert x.to("cpu", fastnn.double).dtype is x.to(dtype="float64").dtype is x.type(fastnn.double).dtype is fastnn.float64
+    with pytest.raises(ValueError, match="to: device is 'cuda', but must be 'cpu' or None"):
+        x.to("cuda")
+    with pytest.raises(TypeError, match="dtype 'float8' is not supported"):
+        x.to("float8")
+    x.to(fastnn.double).sum().backward()
+    assert x.grad.dtype is fastnn.float32 and x.grad.tolist() == [1, 1]
+
+
+def test_types_have_pytorch_s_other_names():
+    assert (fastnn.float, fastnn.double, fastnn.int, fastnn.long) == (
+        fastnn.float32, fastnn.float64, fastnn.int32, fastnn.int64)
+
+
+@pytest.mark.parametrize("mode, recorded", [
+    (fastnn.no_grad, False), (fastnn.inference_mode, False), (fastnn.enable_grad, True)])
+def test_modes_as_context_managers_and_as_decorators_with_and_without_parentheses(mode, recorded):
+    with fastnn.set_grad_enabled(not recorded):
+        for function in (mode(fastnn.is_grad_enabled), mode()(fastnn.is_grad_enabled)):
+            assert function() is recorded
+            assert fastnn.is_grad_enabled() is not recorded
+        with mode() as same, same:
+            assert fastnn.is_grad_enabled() is recorded
+        assert fastnn.is_grad_enabled() is not recorded
+    assert fastnn.is_grad_enabled()
+
+
+def test_set_grad_enabled_works_at_once_and_gives_back_what_was():
+    try:
+        fastnn.set_grad_enabled(False)
+        assert not fastnn.is_grad_enabled()
+        with fastnn.set_grad_enabled(True):
+            assert fastnn.is_grad_enabled()
+        assert not fastnn.is_grad_enabled()
+        decorated = fastnn.set_grad_enabled(True)(fastnn.is_grad_enabled)
+        assert not fastnn.is_grad_enabled() and decorated() and not fastnn.is_grad_enabled()
+    finally:
+        fastnn.set_grad_enabled(True)
+
+
+def test_data_is_written_in_place():
+    p = nn.Parameter(fastnn.ones(2, 2))
+    memory = p.data_ptr()
+    p.data -= 0.5 * fastnn.ones(2, 2)
+    assert p.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    p.data = fastnn.arange(4).reshape(2, 2).float().T
+    assert p.tolist() == [[0, 2], [1, 3]] and p.data_ptr() == memory and p.requires_grad
+    for wrong, said in ((fastnn.ones(2), r"has shape \(2,\)"), (1.0, "is a float")):
+        with pytest.raises(ValueError, match=f"data: the new value {said}, but must be a Tensor of shape \\(2, 2\\)"):
+            p.data = wrong
+
+
+def test_max_and_min_of_two_tensors():
+    a, b = fastnn.tensor([1.0, 4.0]), fastnn.tensor([3.0, 2.0])
+    assert fastnn.max(a, b).tolist() == a.max(b).tolist() == [3, 4] and fastnn.min(a, b).tolist() == [1, 2]
+
+
+def test_a_function_saves_pytorch_s_way():
+    class Exp(fastnn.Function):
+        @staticmethod
+        def forward(ctx, x):
+            y = np.exp(x)
+            ctx.save_for_backward(y)
+            return y
+
+        @staticmethod
+        def backward(ctx, dy):
+            (y,) = ctx.saved_tensors
+            return dy * y
+
+    x = fastnn.tensor([0.0, 1.0], requires_grad=True)
+    y = Exp.apply(x)
+    y.sum().backward()
+    assert x.grad.equal(y.detach())
+
+
+def test_nn_utils():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    vector = nn.utils.parameters_to_vector(model.parameters())
+    assert vector.shape == (11,) and vector[:6].tolist() == model[0].weight.reshape(-1).tolist()
+    vector.sum().backward()
+    assert all((p.grad.numpy() == 1).all() for p in model.parameters())
+    nn.utils.vector_to_parameters(fastnn.arange(11.0), model.parameters())
+    assert model[0].bias.tolist() == [6, 7] and model[1].bias.tolist() == [10]
+    assert nn.utils.clip_grad_norm_(model.parameters(), 1.0).item() == pytest.approx(11 ** 0.5)
+    with pytest.raises(ValueError, match=r"vec has shape \(10,\), but must be \(11,\)"):
+        nn.utils.vector_to_parameters(fastnn.ones(10), model.parameters())
+    assert nn.functional.relu is F.relu is fastnn.functional.relu
+
+
+def test_pad_sequence():
+    parts = [fastnn.ones(n, 2, requires_grad=True) for n in (3, 1)]
+    padded = pad_sequence(parts, padding_value=-1.0)
+    assert padded.shape == (3, 2, 2) and padded[1:, 1].tolist() == [[-1, -1], [-1, -1]]
+    assert pad_sequence(parts, batch_first=True, padding_value=-1.0).equal(padded.transpose(0, 1))
+    (padded * padded).sum().backward()
+    assert [part.grad.tolist() for part in parts] == [[[2, 2]] * 3, [[2, 2]]]
+    with pytest.raises(TypeError, match="sequences holds a list"):
+        pad_sequence([[1, 2]])
+    with pytest.raises(ValueError, match="pad_sequence: sequences holds a tensor without axes"):
+        pad_sequence([fastnn.tensor(1.0)])
+    with pytest.raises(ValueError, match="pad_sequence: sequences is empty"):
+        pad_sequence([])
+
+
+def test_what_is_missing_on_purpose_is_told():
+    for name, said in {"cuda": "computes on the CPU", "save": "fastnn.io.save_file", "load": "nothing is unpickled",
+                       "autograd": "fastnn.Function", "utils": "fastnn.data", "compile": "fastnn.capture"}.items():
+        with pytest.raises(AttributeError, match=f"module 'fastnn' has no attribute '{name}': .*{said}"):
+            getattr(fastnn, name)
+    with pytest.raises(AttributeError, match="no attribute 'no_such_name'$"):
+        fastnn.no_such_name
+
+
+@pytest.mark.parametrize("name", ["cat", "stack"])
+def test_what_cannot_be_joined_is_refused_by_name(name):
+    join = getattr(fastnn, name)
+    for wrong, error, said in (
+            ([], ValueError, "tensors is empty"), ([fastnn.ones(2), 3.0], TypeError, "tensors holds a float"),
+            ([fastnn.ones(2, 3), fastnn.ones(3, 3)[:, :2]], ValueError, r"shapes \(2, 3\) and \(3, 2\) differ"),
+            ([fastnn.ones(2), fastnn.arange(2)], TypeError, "dtypes float32 and int64 differ")):
+        with pytest.raises(error, match=f"{name}: {said}"):
+            join(wrong)
