@@ -231,6 +231,37 @@ def check_device(name: str, value: Any) -> None:
         raise ValueError(f"{name}: device is {str(value)!r}, but must be 'cpu' or None: fastnn computes on the CPU")
 
 
+def array_like(name: str, value: Any) -> None:
+    """Raises where `value` gives elements by number but has no iterator: nothing says where it ends, NumPy would not either.
+
+    Parameters
+    ----------
+    name : str
+        Its name in messages.
+    value : object
+        What the user gave.
+
+    Raises
+    ------
+    TypeError
+        If it is such an object, as data sets with ``__getitem__`` and ``__len__`` are.
+    """
+    kind = type(value)
+    ways = ("__iter__", "__array__", "__array_interface__", "__dlpack__")
+    if hasattr(kind, "__getitem__") and not any(hasattr(value, way) for way in ways) and not _has_buffer(value):
+        raise TypeError(f"{name} is a {kind.__name__}, which gives elements one by one, but must be an array; "
+                        "fastnn.data.ArrayDataset.from_samples makes arrays of a data set's samples")
+
+
+def _has_buffer(value: Any) -> bool:
+    """Whether `value` shows its memory, as ``memoryview`` and ctypes' arrays do."""
+    try:
+        memoryview(value)
+    except TypeError:
+        return False
+    return True
+
+
 def _size(value: Any) -> str:
     """For messages: what is wrong with an integer that is one."""
     return ", below 2**63" if isinstance(value, int) and value > _MOST else ""

@@ -1,5 +1,7 @@
 """IDX files (also truncated and lying ones), array data sets, batches."""
 
+import array
+import ctypes
 import gzip
 import os
 import resource
@@ -10,6 +12,7 @@ import pytest
 
 import fastnn
 from fastnn.data import ArrayDataset, DataLoader, Normalize, digits, mnist, read_idx
+from fastnn.train import Trainer
 
 CODES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -184,6 +187,46 @@ def test_array_dataset_refuses():
         ArrayDataset()
     with pytest.raises(ValueError, match="array 1 is a single number"):
         ArrayDataset(np.zeros(3), 5)
+
+
+class Squares:
+    """A data set as PyTorch's are: samples by number, without an IndexError behind the last."""
+
+    def __init__(self, n, parts=2):
+        self.n, self.parts = n, parts
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, k):
+        return (np.full((2, 3), k, np.float32), k * k, fastnn.ones(1))[: self.parts] if self.parts else [k] * (k + 1)
+
+
+def test_a_data_set_of_samples_becomes_arrays():
+    data = ArrayDataset.from_samples(Squares(4, parts=3), transform=lambda x: x + 1)
+    x, y, z = data.arrays
+    assert x.shape == (4, 2, 3) and x[:, 0, 0].tolist() == [0, 1, 2, 3] and y.tolist() == [0, 1, 4, 9] and z.shape == (4, 1)
+    assert next(iter(DataLoader(data, 4)))[0][:, 1, 1].tolist() == [1, 2, 3, 4]
+    assert ArrayDataset.from_samples([[1.0, 2.0], [3.0, 4.0]]).arrays[1].tolist() == [2, 4]
+    assert ArrayDataset.from_samples(np.arange(3)).arrays[0].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="samples is empty"):
+        ArrayDataset.from_samples([])
+    with pytest.raises(ValueError, match=r"samples have \[1, 2, 3\] parts, but must have as many each"):
+        ArrayDataset.from_samples(Squares(3, parts=0))
+
+
+@pytest.mark.parametrize("use, name", [
+    (DataLoader, "ArrayDataset: array 0"), (ArrayDataset, "ArrayDataset: array 0"), (fastnn.tensor, "tensor: data"),
+    (fastnn.as_tensor, "tensor: data"), (lambda data: Trainer(fastnn.nn.Linear(2, 2)).fit(data), "x")])
+def test_a_data_set_of_samples_is_refused_where_arrays_are_wanted(use, name):
+    """NumPy would ask it for samples for ever."""
+    with pytest.raises(TypeError, match=f"{name} is a Squares, .*ArrayDataset.from_samples"):
+        use(Squares(4))
+
+
+def test_memory_is_an_array():
+    for memory in (memoryview(b"ab"), (ctypes.c_ubyte * 2)(97, 98), array.array("B", b"ab"), np.frombuffer(b"ab", np.uint8)):
+        assert fastnn.tensor(memory).tolist() == [97, 98]
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import real, whole
+from ..checks import array_like, real, whole
 from ..io.extras import require
 from .idx import read_idx
 from .transforms import Normalize
@@ -39,7 +39,7 @@ class ArrayDataset:
     ValueError
         If there is no array, one has no axis, or the lengths differ.
     TypeError
-        If `transform` cannot be called.
+        If `transform` cannot be called, or an array gives elements one by one (see `from_samples`).
 
     Examples
     --------
@@ -55,6 +55,8 @@ class ArrayDataset:
         if transform is not None and not callable(transform):
             raise TypeError(f"ArrayDataset: transform is a {type(transform).__name__}, but must be a function of a tensor")
         self.transform = transform
+        for position, array in enumerate(arrays):
+            array_like(f"ArrayDataset: array {position}", array)
         self.arrays = tuple(np.asarray(array) for array in arrays)
         for position, array in enumerate(self.arrays):
             if array.ndim == 0:
@@ -62,6 +64,38 @@ class ArrayDataset:
         lengths = [len(array) for array in self.arrays]
         if len(set(lengths)) > 1:
             raise ValueError(f"ArrayDataset: the arrays have different lengths {lengths}")
+
+    @classmethod
+    def from_samples(cls, samples: Any, transform: Callable[[Any], Any] | None = None) -> ArrayDataset:
+        """The arrays of a data set that gives one sample at a time, as PyTorch's with ``__getitem__`` and ``__len__`` do.
+
+        Each sample is asked for once: what a data set changes at random belongs in a `DataLoader`'s transform.
+
+        Parameters
+        ----------
+        samples : object
+            ``samples[0]`` to ``samples[len(samples) - 1]`` are array_like, or tuples of array_like (input, target, ...);
+            alike in number and shapes.
+        transform : callable, optional
+            As for `ArrayDataset`.
+
+        Returns
+        -------
+        ArrayDataset
+            One array for each part of a sample, with the samples along its first axis.
+
+        Raises
+        ------
+        ValueError
+            If there is no sample, or they have different numbers of parts or shapes.
+        """
+        rows = [samples[k] for k in range(len(samples))]
+        if not rows:
+            raise ValueError("from_samples: samples is empty, but needs at least one sample")
+        rows = [row if isinstance(row, (tuple, list)) else (row,) for row in rows]
+        if len({len(row) for row in rows}) > 1:
+            raise ValueError(f"from_samples: samples have {sorted({len(row) for row in rows})} parts, but must have as many each")
+        return cls(*(np.stack([np.asarray(part) for part in parts]) for parts in zip(*rows)), transform=transform)
 
     def __len__(self) -> int:
         return len(self.arrays[0])

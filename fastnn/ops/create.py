@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _core
 from .._core import DType, TensorBase, as_dtype, launch
-from ..checks import check_device
+from ..checks import array_like, check_device
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -58,6 +58,7 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
 
 def _array(make: Callable, data: Any, **options: Any) -> np.ndarray:
     """`data` as an array by `make`; one message for all that is none."""
+    array_like("tensor: data", data)
     try:
         return make(data, **options)
     except ValueError as error:

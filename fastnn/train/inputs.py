@@ -10,6 +10,7 @@ import numpy as np
 
 import fastnn
 
+from ..checks import array_like
 from ..data import ArrayDataset, DataLoader, Normalize
 
 
@@ -167,6 +168,7 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     """`value` as a non-empty array of numbers."""
     if value is None:
         raise ValueError(f"{name} is missing")
+    array_like(name, value)
     if isinstance(value, fastnn.Tensor):
         value = value.detach().numpy()
     try:
