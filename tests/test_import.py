@@ -70,3 +70,9 @@ def test_empty_isa_means_none_was_given():
 
 def test_sub_packages_are_listed_before_they_are_loaded():
     assert {"nn", "optim", "train", "data", "io", "models"} <= set(output("import fastnn; print(*dir(fastnn))").split())
+
+
+@pytest.mark.parametrize("first", ["data", "functional", "io", "models", "nn", "nn.functional", "nn.utils", "optim",
+                                   "optim.swa_utils", "testing", "train"])
+def test_any_part_can_be_imported_first(first):
+    output(f"import fastnn.{first}, fastnn.nn; fastnn.nn.utils.rnn")

@@ -42,4 +42,12 @@ from .resample import (BedOfNails2d, CircularPad1d, CircularPad2d, ConstantPad1d
 from .transformer import (Transformer, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder,
                           TransformerEncoderLayer)
 from .weight import DropConnect, WeightNorm, weight_norm
-from . import utils  # last: the optimisers, of whose clipping it tells, know modules
+
+
+def __getattr__(name: str) -> object:
+    """`nn.utils`, imported when first used: it tells of the optimisers' clipping, and they know modules."""
+    if name == "utils":
+        import importlib
+
+        return importlib.import_module("fastnn.nn.utils")
+    raise AttributeError(f"module 'fastnn.nn' has no attribute {name!r}")
