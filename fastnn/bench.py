@@ -182,7 +182,7 @@ def summary(rows: Sequence[Row]) -> str:
     -------
     str
     """
-    text = f"{rows[0].isa}, {rows[0].threads} threads" if rows else "no case has such a name"
+    text = f"{rows[0].isa}, {rows[0].threads} threads"
     ratios = [row.ratio for row in rows if row.ratio is not None]
     if ratios:
         text += f"; PyTorch's time / fastnn's: geometric mean {math.exp(statistics.mean(map(math.log, ratios))):.2f}, "

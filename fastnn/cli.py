@@ -7,12 +7,13 @@ with ``--json`` stdout carries one JSON document and progress goes to stderr.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1, or 2.
     """
     try:
-        options = _parser().parse_args(arguments)
+        options, unknown = _parser().parse_known_args(arguments)
+        if unknown:  # told by the command's own usage, not by the list of commands
+            options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         options.is_program = arguments is None
     except SystemExit as stop:  # argparse has printed usage or help
         return int(stop.code or 0)
@@ -66,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
         added = commands.add_parser(run.__name__.strip("_"), help=summary, description=run.__doc__)
         added.add_argument("--json", action="store_true", help="print one JSON document; all else goes to stderr")
-        added.set_defaults(run=run)
+        added.set_defaults(run=run, parser=added)
         return added
 
     _add_train(command(_train, "train a named network and save it"))
@@ -185,6 +188,8 @@ def _bench(options: argparse.Namespace) -> int:
                              only=options.only):
         rows.append(row)
         print(bench.line(row, options.peers), file=report, flush=True)
+    if not rows:
+        raise CommandError(f"--only: no case of {options.layers} has {options.only!r} in its name")
     print(bench.summary(rows), file=report)
     if options.json:
         print(json.dumps([row._asdict() for row in rows], indent=2))
@@ -211,7 +216,11 @@ def _predict(options: argparse.Namespace) -> int:
         raise CommandError(f"{options.out} exists; use --force to overwrite it, or another --out")
     model = load_model(options.model)
     x = _as_inputs(read_array(options.data), model.architecture["name"] == "mlp")
-    outputs = Trainer(model).predict(x)
+    try:
+        outputs = Trainer(model).predict(x)
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"{options.data}: {model.architecture['name']} takes no {x.dtype} inputs of shape {x.shape}: "
+                           f"{error}") from error
     if options.out is not None:
         write_array(options.out, outputs)
     result = _decisions(outputs)
@@ -250,14 +259,20 @@ def _decisions(outputs: Any) -> dict[str, list]:
 def _train(options: argparse.Namespace) -> int:
     """Train a network; write weights, history and learning curve. The test set is evaluated after every epoch (the
     columns val_...); nothing is chosen by it."""
-    from . import manual_seed, set_num_threads
     _require_packages(options)
     if options.model is None:
         options.model = "resnet20" if options.data == "cifar10" else "lenet5"
     _check_choice(options)
     if options.lr is None:
         options.lr = _RATES[options.optimizer]
-    folder = _claim_outputs(options)
+    with _claimed_outputs(options) as folder:
+        return _train_into(folder, options)
+
+
+def _train_into(folder: Path, options: argparse.Namespace) -> int:
+    """`_train`, with the folder for what comes of it."""
+    from . import manual_seed, set_num_threads
+
     if options.threads is not None:
         set_num_threads(options.threads)
     manual_seed(options.seed)
@@ -312,9 +327,23 @@ def _require_packages(options: argparse.Namespace) -> None:
         raise CommandError("\n".join(problems))
 
 
-def _claim_outputs(options: argparse.Namespace) -> Path:
-    """The output folder, made and checked before any work: writable, and nothing in it would be overwritten."""
+@contextlib.contextmanager
+def _claimed_outputs(options: argparse.Namespace) -> Iterator[Path]:
+    """The output folder, made and checked before any work: writable, and nothing in it would be overwritten. Folders that
+    this made and nothing was written to are removed again."""
     folder = Path(options.out or Path("runs", options.model))
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        _check_outputs(folder, options)
+        yield folder
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+
+
+def _check_outputs(folder: Path, options: argparse.Namespace) -> None:
+    """Makes the output folder, or says why nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -324,7 +353,6 @@ def _claim_outputs(options: argparse.Namespace) -> Path:
         raise CommandError(f"{folder} already holds {', '.join(taken)}; use --force to overwrite, or another --out")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise CommandError(f"{folder} is not writable")
-    return folder
 
 
 def _model_and_data(options: argparse.Namespace) -> tuple[Any, Any, Any]:

@@ -127,12 +127,20 @@ def test_never_overwrites_without_force(capsys, tmp_path):
     (["train", "--data", "mnist", "--data-dir", "absent"], 1, "'absent' does not exist"),
     (["train", "--data", "mnist", "--data-dir", "."], 1, "missing train-images-idx3-ubyte"),
     (["train", "mlp", "--lr", "1e30", "--epochs", "3"], 1, "diverged"),
+    (["train", "--model", "mlp"], 2, "[{lenet5,mlp,resnet20}]\nfastnn train: error: unrecognized arguments: --model"),
+    (["inspect", "a", "b"], 2, "FILE\nfastnn inspect: error: unrecognized arguments: b"),
 ])
 def test_errors(capsys, arguments, status, message):
     assert main(arguments) == status
     out, err = capsys.readouterr()
     assert message in err and "Traceback" not in err
-    assert not os.path.exists("runs") or not any(files for _, _, files in os.walk("runs"))  # nothing half-written
+    assert not os.path.exists("runs")  # nothing half-written, no folder of a run that was not
+
+
+def test_folders_that_were_there_stay(capsys, tmp_path):
+    (tmp_path / "mine").mkdir()
+    assert main(["train", "mlp", "--lr", "1e30", "--epochs", "3", "--out", "mine/run/one"]) == 1
+    assert os.listdir("mine") == []
 
 
 def test_missing_packages_stop_before_any_work(capsys, monkeypatch):
@@ -158,7 +166,7 @@ def test_full_disk(capsys, monkeypatch):
     assert main(["train", "mlp", "--epochs", "1"]) == 1
     err = capsys.readouterr().err
     assert "No space left" in err and "model.safetensors" in err and "Traceback" not in err
-    assert os.listdir("runs/mlp") == []
+    assert not os.path.exists("runs")  # neither files nor an empty folder
 
 
 def test_info(capsys):
@@ -306,7 +314,8 @@ def test_predict_of_a_single_output(capsys):
     (["predict", "text", "short.npy"], "not a complete safetensors file"),
     (["predict", "weights", "short.npy"], "does not say which of fastnn.models it holds"),
     (["predict", "model", "text"], "unknown, expected an array: .npy or IDX"),
-    (["predict", "model", "wide.npy"], "in_features = 3"),
+    (["predict", "model", "wide.npy"], "wide.npy: mlp takes no float64 inputs of shape (2, 5): linear_forward: argument 'x' "),
+    (["predict", "model", "whole.npy"], "whole.npy: mlp takes no int64 inputs of shape (2, 3): linear_forward: argument 'x' "),
     (["predict", "model", "words.npy"], "expected numbers"),
 ])
 def test_errors_of_files(capsys, arguments, message):
@@ -317,6 +326,7 @@ def test_errors_of_files(capsys, arguments, message):
         stream.write("epoch,loss\n1,0.5\n")
     np.save("objects.npy", np.array([None, {}]), allow_pickle=True)
     np.save("wide.npy", np.zeros((2, 5)))
+    np.save("whole.npy", np.zeros((2, 3), np.int64))
     np.save("words.npy", np.array(["a", "b"]))
     with open("short.npy", "wb") as stream:
         stream.write(open("wide.npy", "rb").read()[:-8])
@@ -418,8 +428,8 @@ def test_bench_refuses_unknown_layers(capsys):
     err = capsys.readouterr().err
     assert "--layers: 'lenet6' is unknown; there are lenet5, alexnet, " in err and "gemm, ops, stream" in err
     assert main(["bench", "--layers", ","]) == 1 and "names nothing" in capsys.readouterr().err
-    assert main(["bench", "--only", "no such case", "--layers", "lenet5"]) == 0
-    assert "no case has such a name" in capsys.readouterr().out
+    assert main(["bench", "--only", "no such case", "--layers", "lenet5"]) == 1
+    assert "--only: no case of lenet5 has 'no such case' in its name" in capsys.readouterr().err
     assert main(["bench", "--seconds", "-1"]) == 2
 
 
