@@ -1,0 +1,126 @@
+"""A run's whole state in one safetensors file, from which it goes on to the bit. Needs the extra ``files``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..random import Generator, default_generator
+from .weights import load_file, read_metadata, save_file
+
+_MODEL, _STATE, _GENERATOR = "model.", "optimizer.", "generator"  # what the tensors' names begin with
+
+
+def save_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, scheduler: Any = None, *,
+                    generator: Generator | None = None, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write what a run needs to go on, completely or not at all: an older file is replaced in one step.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file to create or replace.
+    model : fastnn.nn.Module
+        Its parameters and buffers.
+    optimizer : fastnn.optim.Optimizer, optional
+        Its state and hyper-parameters. (L-BFGS keeps no history there: it collects one anew.)
+    scheduler : object, optional
+        One of `fastnn.optim.lr_scheduler` whose ``state_dict()`` is JSON.
+    generator : fastnn.Generator, optional
+        Source of orders and dropout; the one `fastnn.manual_seed` seeds by default.
+    metadata : mapping, optional
+        More to keep, anything JSON can hold, such as the number of epochs done.
+
+    Raises
+    ------
+    ImportError
+        If the extra ``files`` is not installed.
+    TypeError
+        If the metadata or the scheduler's state is not JSON.
+    OSError
+        If the file cannot be written: an older one is untouched.
+
+    Examples
+    --------
+    >>> from fastnn.train import LambdaCallback
+    >>> keep = LambdaCallback(on_epoch_end=lambda epoch, logs: save_checkpoint(
+    ...     "run.safetensors", model, optimizer, metadata={"epochs": epoch + 1}))
+    """
+    tensors = {_MODEL + name: value for name, value in model.state_dict().items()}
+    tensors[_GENERATOR] = (generator or default_generator).get_state()
+    described: dict[str, Any] = {"user": dict(metadata or {})}
+    if optimizer is not None:
+        saved = optimizer.state_dict()
+        tensors |= {f"{_STATE}{number}.{name}": value for number, values in saved["state"].items()
+                    for name, value in values.items() if value is not None}
+        described["param_groups"] = saved["param_groups"]
+    if scheduler is not None:
+        described["scheduler"] = scheduler.state_dict()
+    save_file(tensors, path, {"checkpoint": described})
+
+
+def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, scheduler: Any = None, *,
+                    generator: Generator | None = None) -> dict[str, Any]:
+    """Take up what `save_checkpoint` wrote; where the file does not fit, nothing is changed.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    model : fastnn.nn.Module
+        A model of the same shapes, filled in place.
+    optimizer : fastnn.optim.Optimizer, optional
+        One with as many parameters, in groups as before.
+    scheduler : object, optional
+        One of the same kind.
+    generator : fastnn.Generator, optional
+        What continues from the saved random numbers; the one `fastnn.manual_seed` seeds by default.
+
+    Returns
+    -------
+    dict
+        The metadata.
+
+    Raises
+    ------
+    ValueError
+        If the file is no checkpoint, was saved without what is to be loaded, or does not fit.
+    ImportError, OSError
+        As `load_file`.
+
+    Examples
+    --------
+    >>> done = load_checkpoint("run.safetensors", model, optimizer)["epochs"]
+    >>> trainer.fit(x, y, epochs=10, initial_epoch=done)
+    """
+    shown = os.fspath(path)
+    described = read_metadata(path).get("checkpoint")
+    if not isinstance(described, dict):
+        raise ValueError(f"{shown}: not a checkpoint; weights alone are read by load_model")
+    for name, wanted, key in (("optimizer", optimizer, "param_groups"), ("scheduler", scheduler, "scheduler")):
+        if wanted is not None and key not in described:
+            raise ValueError(f"{shown}: was saved without the {name}'s state")
+    tensors = load_file(path)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    try:
+        model.load_state_dict({name.removeprefix(_MODEL): value for name, value in tensors.items()
+                               if name.startswith(_MODEL)})
+        if optimizer is not None:
+            optimizer.load_state_dict({"state": _by_number(tensors), "param_groups": described["param_groups"]})
+    except (RuntimeError, ValueError, KeyError) as error:
+        model.load_state_dict(before)
+        raise ValueError(f"{shown} does not fit: {error.args[0]}") from error
+    if scheduler is not None:
+        scheduler.load_state_dict(described["scheduler"])
+    (generator or default_generator).state.copy_(tensors[_GENERATOR])
+    return described["user"]
+
+
+def _by_number(tensors: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """An optimiser's state as `Optimizer.state_dict` gives it: {number of the parameter: {name: array}}."""
+    state: dict[int, dict[str, Any]] = {}
+    for entry, value in tensors.items():
+        if entry.startswith(_STATE):
+            number, _, name = entry.removeprefix(_STATE).partition(".")
+            state.setdefault(int(number), {})[name] = value
+    return state

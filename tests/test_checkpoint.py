@@ -1,0 +1,107 @@
+"""Checkpoints: a run that is taken up again ends with the same bits as one that was not broken off."""
+
+import numpy as np
+import pytest
+from programs import run
+
+import fastnn
+from fastnn import nn, optim
+from fastnn.io import load_checkpoint, save_checkpoint, save_model
+from fastnn.train import LambdaCallback, Trainer
+from fastnn.train.trainer import OPTIMIZERS
+
+pytest.importorskip("safetensors")
+X = np.random.default_rng(0).standard_normal((70, 5), dtype=np.float32)
+Y = np.random.default_rng(1).integers(0, 3, 70)
+
+
+def make_model(width=8):
+    return nn.Sequential(nn.Linear(5, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 3))
+
+
+def bits(model):
+    return [value.numpy().tobytes() for value in model.state_dict().values()]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_going_on_gives_the_same_bits(tmp_path, name):
+    fastnn.manual_seed(3)
+    whole = make_model()
+    Trainer(whole, optimizer=OPTIMIZERS[name](whole.parameters())).fit(X, Y, 16, epochs=4, verbose=0)
+
+    fastnn.manual_seed(3)
+    model = make_model()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    Trainer(model, optimizer=optimizer).fit(X, Y, 16, epochs=2, verbose=0)
+    save_checkpoint(tmp_path / "run", model, optimizer, metadata={"epochs": 2})
+
+    fastnn.manual_seed(99)
+    again = make_model()
+    optimizer = OPTIMIZERS[name](again.parameters())
+    done = load_checkpoint(tmp_path / "run", again, optimizer)["epochs"]
+    assert bits(again) == bits(model) != bits(whole)
+    Trainer(again, optimizer=optimizer).fit(X, Y, 16, epochs=4, initial_epoch=done, verbose=0)
+    assert bits(again) == bits(whole)
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    code = """
+        import os, signal
+        from test_checkpoint import *
+        fastnn.manual_seed(5)
+        model = make_model()
+        optimizer = optim.Adam(model.parameters(), lr=0.01)
+        def keep(epoch, logs):
+            save_checkpoint("{path}", model, optimizer, metadata={{"epochs": epoch + 1}})
+            if epoch == {last}:
+                os.kill(os.getpid(), signal.SIGKILL)
+        Trainer(model, optimizer=optimizer).fit(X, Y, 16, epochs=5, verbose=0, callbacks=[LambdaCallback(on_epoch_end=keep)])
+    """
+    assert run(code.format(path=tmp_path / "whole", last=-1)).returncode == 0
+    assert run(code.format(path=tmp_path / "killed", last=2), check=False).returncode == -9
+    model, whole = make_model(), make_model()
+    optimizer = optim.Adam(model.parameters())
+    done = load_checkpoint(tmp_path / "killed", model, optimizer)["epochs"]
+    assert done == 3 and float(optimizer.param_groups[0]["lr"]) == 0.01
+    Trainer(model, optimizer=optimizer).fit(X, Y, 16, epochs=5, initial_epoch=done, verbose=0)
+    assert load_checkpoint(tmp_path / "whole", whole)["epochs"] == 5
+    assert bits(model) == bits(whole)
+
+
+def test_schedule_and_groups_go_on(tmp_path):
+    def make():
+        model = make_model()
+        parameters = list(model.parameters())
+        optimizer = optim.SGD([{"params": parameters[:1], "lr": 0.5}, {"params": parameters[1:]}], lr=0.1, momentum=0.9)
+        return model, optimizer, optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
+
+    model, optimizer, schedule = make()
+    for _ in range(3):
+        schedule.step()
+    generator = fastnn.Generator(7)
+    fastnn.randperm(5, generator=generator)
+    save_checkpoint(tmp_path / "run", model, optimizer, schedule, generator=generator)
+    model, optimizer, schedule = make()
+    other = fastnn.Generator(8)
+    assert load_checkpoint(tmp_path / "run", model, optimizer, schedule, generator=other) == {}
+    assert [float(group["lr"]) for group in optimizer.param_groups] == [0.25, 0.05] and schedule.last_epoch == 3
+    assert fastnn.randperm(9, generator=other).equal(fastnn.randperm(9, generator=generator))
+
+
+def test_what_does_not_fit_changes_nothing(tmp_path):
+    model = make_model()
+    optimizer = optim.Adam(model.parameters())
+    save_checkpoint(tmp_path / "run", model, optimizer)
+    save_checkpoint(tmp_path / "bare", model)
+    save_model(model, tmp_path / "weights")
+    fresh, wide = make_model(), make_model(9)
+    before, state = bits(fresh), fastnn.random.default_generator.get_state().tolist()
+    two = optim.Adam([{"params": [p]} for p in fresh.parameters()])
+    for file, loaded, with_optimizer, message in (
+            ("weights", fresh, None, "not a checkpoint; weights alone are read by load_model"),
+            ("bare", fresh, two, "was saved without the optimizer's state"),
+            ("run", fresh, two, r"does not fit: load_state_dict: the groups have \[6\] parameters"),
+            ("run", wide, None, r"does not fit: .*size mismatch for 0.weight")):
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(tmp_path / file, loaded, with_optimizer)
+    assert bits(fresh) == before and fastnn.random.default_generator.get_state().tolist() == state
