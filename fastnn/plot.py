@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from .io.extras import require
 from .io.files import atomic_path
+
+_LEGEND_ROWS = 14  # that stand beside a panel
 
 
 def learning_curve(history: Any, path: str | os.PathLike, title: str = "") -> None:
@@ -72,15 +75,21 @@ def gradient_norms(history: Any, path: str | os.PathLike, title: str = "") -> No
     figure_module = require("matplotlib.figure", extra="plot", feature="the picture of gradient norms")
     if not history.epoch or not history.gradient_norms:
         raise ValueError("gradient_norms: the history holds no norms; train with Trainer(..., watch_gradients=True)")
-    figure = figure_module.Figure(figsize=(10.4, 3.8), layout="constrained")
+    colours = require("matplotlib", extra="plot", feature="the picture of gradient norms").colormaps["viridis"]
+    columns = math.ceil(len(history.gradient_norms) / _LEGEND_ROWS)
+    figure = figure_module.Figure(figsize=(8.4 + 2 * columns, 3.8), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("gradient_norms", "update_norms")):
-        for layer, values in getattr(history, name).items():
-            axes.plot(np.asarray(history.epoch) + 1, values, label=layer, linewidth=1)
+        norms = getattr(history, name)
+        # From the input's layer to the output's: ten colours in turn would not tell a deep network's layers apart.
+        for (layer, values), place in zip(norms.items(), np.linspace(0, 0.95, len(norms))):
+            axes.plot(np.asarray(history.epoch) + 1, values, label=layer, linewidth=1, color=colours(place),
+                      **_points(history.epoch))
         axes.set_yscale("log")
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(name.replace("_", " "))
-        axes.grid(True, linewidth=0.4, alpha=0.6)
-    axes.legend(title="layer", frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.set_ylabel(f"{name.removesuffix('s').replace('_', ' ')} (L2)")
+        _epoch_axis(axes)
+        axes.grid(True, which="minor", axis="y", linewidth=0.2, alpha=0.6)
+    axes.legend(title="layer", frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5),
+                ncols=columns)
     if title:
         figure.suptitle(title)
     with atomic_path(path) as temporary:
@@ -90,7 +99,7 @@ def gradient_norms(history: Any, path: str | os.PathLike, title: str = "") -> No
 def _panel(axes: Any, name: str, history: Any) -> None:
     """One figure: training and, if there is one, validation with its best epoch."""
     epochs, values = np.asarray(history.epoch) + 1, np.asarray(history.history[name], float)
-    style = {"marker": "o" if len(epochs) <= 30 else None, "markersize": 4}
+    style = _points(epochs)
     axes.plot(epochs, values, color="tab:blue", label="training", **style)
     checked = np.asarray(history.history.get(f"val_{name}", ()), float)
     if np.isfinite(checked).any():
@@ -102,8 +111,18 @@ def _panel(axes: Any, name: str, history: Any) -> None:
     finite = values[np.isfinite(values)]
     if name == "loss" and finite.size and 0 < 10 * finite.min() < finite.max():
         axes.set_yscale("log")
-    axes.set_xlabel("epoch")
     axes.set_ylabel(name.replace("_", " "))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    _epoch_axis(axes)
+    axes.legend(framealpha=0.9, edgecolor="none")
+
+
+def _points(epochs: Any) -> dict[str, Any]:
+    """How to draw a line: with a point for each epoch, unless they are many."""
+    return {"marker": "o" if len(epochs) <= 30 else None, "markersize": 4}
+
+
+def _epoch_axis(axes: Any) -> None:
+    """Whole epochs along the horizontal axis, and a grid."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.grid(True, linewidth=0.4, alpha=0.6)
-    axes.legend(frameon=False)

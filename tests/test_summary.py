@@ -5,7 +5,7 @@ import pytest
 
 from fastnn import nn
 from fastnn.models import lenet5, mlp
-from fastnn.plot import learning_curve
+from fastnn.plot import gradient_norms, learning_curve
 from fastnn.summary import summary
 from fastnn.train import History, Trainer
 
@@ -87,3 +87,34 @@ def test_learning_curve_refuses(tmp_path, history):
     with pytest.raises(OSError, match="nowhere"):
         learning_curve(history, tmp_path / "nowhere" / "c.png")
     assert not any(tmp_path.iterdir())
+
+
+def drawn(monkeypatch, draw):
+    """The axes of the figure that `draw` saves."""
+    from matplotlib.figure import Figure
+
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: figures.append(figure))
+    draw()
+    figures[0].draw_without_rendering()  # lays it out
+    return figures[0].axes
+
+
+def test_one_epoch_is_one_tick(monkeypatch, tmp_path, history):
+    history.epoch = history.epoch[:1]
+    history.history = {name: values[:1] for name, values in history.history.items()}
+    for axes in drawn(monkeypatch, lambda: learning_curve(history, tmp_path / "c.png")):
+        assert axes.get_xlabel() == "epoch" and axes.get_ylabel() in ("loss", "accuracy")
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+
+
+def test_layers_of_a_deep_network_have_a_colour_each_and_a_place_in_the_legend(monkeypatch, tmp_path, history):
+    for norms in ("gradient_norms", "update_norms"):
+        setattr(history, norms, {f"layer{k}.conv": [1.0 + k, 2.0, 3.0] for k in range(40)})
+    axes = drawn(monkeypatch, lambda: gradient_norms(history, tmp_path / "g.png"))
+    assert [a.get_ylabel() for a in axes] == ["gradient norm (L2)", "update norm (L2)"]
+    assert len({line.get_color() for line in axes[0].lines}) == 40
+    legend, figure = axes[1].get_legend().get_window_extent(), axes[1].figure.bbox
+    assert legend.height <= figure.height and legend.x1 <= figure.width
+    assert all(a.get_window_extent().width > 0.2 * figure.width for a in axes)  # room for the lines themselves
