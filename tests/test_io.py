@@ -121,7 +121,7 @@ def test_only_known_architectures_are_built(tmp_path):
         io.load_model(tmp_path / "evil")
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut header", "cut data", "huge header", "pickle", "text"])
+@pytest.mark.parametrize("damage", ["empty", "cut header", "cut data", "huge header", "pickle", "text", "zip"])
 def test_damaged_files_are_refused(tmp_path, damage):
     path = tmp_path / "m.safetensors"
     io.save_model(mlp([7, 5, 3]), path)
@@ -129,10 +129,11 @@ def test_damaged_files_are_refused(tmp_path, damage):
     path.write_bytes({"empty": b"", "cut header": data[:40], "cut data": data[:-4],
                       "huge header": b"\xff" * 7 + b"\x7f" + data[8:],
                       "pickle": b"\x80\x04cos\nsystem\n(S'false'\ntR.",
+                      "zip": b"PK\x03\x04" + data,
                       "text": b"hello world, this is no model"}[damage])
     with pytest.raises(ValueError, match="not a complete safetensors file") as caught:
         io.load_file(path)
-    assert str(path) in str(caught.value)
+    assert str(path) in str(caught.value) and ("as torch.save writes" in str(caught.value)) == (damage == "zip")
 
 
 def test_missing_paths_are_named(tmp_path):

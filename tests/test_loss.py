@@ -215,3 +215,9 @@ def test_hinge_losses_stop_at_the_margin():
 def test_errors_of_margins_and_probabilities(call, error, message):
     with pytest.raises(error, match=message):
         call(fastnn.zeros(2, 3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.bool_])
+def test_labels_that_are_not_integers_are_told_so(dtype):
+    with pytest.raises(TypeError, match=r"target has dtype \w+ and shape \(4,\), .* labels must be integers"):
+        loss.cross_entropy(fastnn.randn(4, 3), np.array([0, 1, 1, 0], dtype))

@@ -181,6 +181,15 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(array.shape)  # ascontiguousarray makes 0-d arrays 1-d
 
 
+def _said(path: str, error: Exception) -> str:
+    """What is wrong with a file; PyTorch's, which are known by their first bytes, by their name."""
+    with open(path, "rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            return ("it is a zip file, as torch.save writes, which may run code when it is read; write it anew: "
+                    "safetensors.torch.save_file(torch.load(...), path)")
+    return str(error)
+
+
 def _read(path: str | os.PathLike, with_tensors: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors (when asked) and metadata of a safetensors file."""
     safetensors = require("safetensors", extra="files", feature="reading weights")
@@ -193,7 +202,7 @@ def _read(path: str | os.PathLike, with_tensors: bool) -> tuple[dict[str, np.nda
             arrays = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}
         ours = json.loads(raw.pop(_ENTRY, "{}"))
     except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{shown}: not a complete safetensors file that NumPy can hold ({error})") from error
+        raise ValueError(f"{shown}: not a complete safetensors file that NumPy can hold ({_said(shown, error)})") from error
     if not isinstance(ours, dict):
         raise ValueError(f"{shown}: the metadata entry '{_ENTRY}' is not a JSON object")
     return arrays, {**raw, **ours}

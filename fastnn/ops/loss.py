@@ -77,6 +77,8 @@ def cross_entropy(x: Tensor, target: Any, weight: Any = None, ignore_index: int 
     ------
     IndexError
         If a label is neither a class nor `ignore_index`; it is named with its place.
+    TypeError
+        If labels are not integers.
     ValueError
         If shapes do not fit, `label_smoothing` is not between 0 and 1, or `ignore_index` is set for probabilities.
 
@@ -86,6 +88,9 @@ def cross_entropy(x: Tensor, target: Any, weight: Any = None, ignore_index: int 
     """
     target = as_tensor(target)
     if target.dtype.is_floating or target.dtype.name == "bool" or target.shape == x.shape:
+        if target.ndim == x.ndim - 1:
+            raise TypeError(f"cross_entropy: target has dtype {target.dtype} and shape {target.shape}, which is that of labels "
+                            f"for x {x.shape}, but labels must be integers")
         target = as_tensor(target, x.dtype) if target.dtype is not x.dtype else target
         if ignore_index >= 0:
             raise ValueError(f"cross_entropy: ignore_index is {ignore_index}, but target holds probabilities, "
