@@ -64,7 +64,8 @@ def calls(n: int) -> dict[str, tuple[Callable[[], object], int]]:
                                           out=(w, m, v)), 28),
         "uniform": (lambda: launch.uniform(state, low=0.0, high=1.0, ordinal=0, out=out), 4),
         "normal": (lambda: launch.normal(state, mean=0.0, std=1.0, ordinal=0, out=out), 4),
-        "dropout": (lambda: launch.dropout_forward(x, state, p=0.5, scale=2.0, shift=-0.0, dropped=0.0, ordinal=0, out=(out, mask)), 9),
+        "dropout": (lambda: launch.dropout_forward(x, state, p=0.5, scale=2.0, shift=-0.0, dropped=0.0, ordinal=0,
+                                                    out=(out, mask)), 9),
         "dropout back": (lambda: launch.dropout_backward(x, mask, scale=2.0, out=out), 9),
         "randperm": (lambda: launch.randperm(state, ordinal=0, out=order), 8),
     }

@@ -7,7 +7,8 @@
 #include <string.h>
 
 const fnn_op fnn_ops[FNN_NUM_OPS] = {
-#define OP(name, outputs, inputs, attributes, inplace, flags) {#name, outputs, inputs, attributes, inplace, flags, &fnn_##name, 0, 0},
+#define OP(name, outputs, inputs, attributes, inplace, flags)                                                           \
+    {#name, outputs, inputs, attributes, inplace, flags, &fnn_##name, 0, 0},
 #define ELEMENTWISE(name, outputs, inputs, attributes, inplace, ns)                                                     \
     {#name, outputs, inputs, attributes, inplace, FNN_ELEMENTWISE, &fnn_elementwise, offsetof(fnn_kernels, name), ns},
 #include "ops.def"
@@ -180,7 +181,8 @@ int fnn_check_outputs(fnn_call *call, fnn_tensor *const *given) {
             return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' is %s %s, but the result is %s %s", out.name,
                             fnn_dtype_name(have->dtype), fnn_shape_text(have), fnn_dtype_name(want->dtype), fnn_shape_text(want));
         if (repeats_elements(have))
-            return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' is an expanded or overlapping view: several elements share one address", out.name);
+            return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' is an expanded or overlapping view: several elements share one "
+                            "address", out.name);
         if (have->dtype == FNN_FLOAT32) call->flush = 1;
         const char *inputs = op->inputs;
         for (int j = 0; next_argument(&inputs, &in); j++) {

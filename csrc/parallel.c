@@ -194,7 +194,8 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
     int flush = call && call->flush;
     /* New workers inherit this thread's control word: one that flushed would make them flush in float64 regions too. */
     unsigned caller = flush_off();
-    /* Always the full team: libgomp destroys and recreates threads when the size changes. Workers without a chunk return at once. */
+    /* Always the full team: libgomp destroys and recreates threads when the size changes. Workers without a chunk return at
+     * once. */
 #pragma omp parallel num_threads(num_threads)
     {
         ptrdiff_t worker = omp_get_thread_num(), size = omp_get_num_threads();

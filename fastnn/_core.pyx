@@ -2,8 +2,8 @@
 """The one binding: storage, tensors, launches, the tape. Everything arithmetic passes through `launch`."""
 
 cimport cython
-from cpython.buffer cimport (PyBUF_ANY_CONTIGUOUS, PyBUF_C_CONTIGUOUS, PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBUF_STRIDES,
-                             PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
+from cpython.buffer cimport (PyBUF_ANY_CONTIGUOUS, PyBUF_C_CONTIGUOUS, PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDED_RO,
+                             PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -151,7 +151,8 @@ include "_core_settings.pxi"
 fnn_launch_init()
 launch = types.SimpleNamespace(**{op.name: op for op in [Op(k) for k in range(FNN_NUM_OPS)]})
 if fnn_dispatch_init() != 0:
-    raise ImportError(f"FASTNN_ISA is {os.environ.get('FASTNN_ISA')!r}, but this machine and build have {', '.join(available_isas())}")
+    raise ImportError(f"FASTNN_ISA is {os.environ.get('FASTNN_ISA')!r}, but this machine and build have "
+                      f"{', '.join(available_isas())}")
 if fnn_parallel_init() != 0:
     raise ImportError(f"FASTNN_NUM_THREADS is {os.environ.get('FASTNN_NUM_THREADS')!r}, but must be an integer between 1 "
                       "and 1024")

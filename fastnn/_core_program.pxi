@@ -17,7 +17,8 @@ def toggle_setting(owner):
 
 
 def settings_version():
-    """Stands for all settings: threads, instruction set, modes of modules, hooks, which parameters there are and which are trained."""
+    """Stands for all settings: threads, instruction set, modes of modules, hooks, which parameters there are and which are
+    trained."""
     return settings, toggles
 
 
@@ -92,7 +93,7 @@ cdef class Program:
     """
 
     cdef fnn_program *handle
-    cdef list storages      # by number: (storage, or a weak reference to what a launch made; input); what is in the arena is forgotten
+    cdef list storages      # by number: (storage, or a weak reference to what a launch made; input); the arena's are forgotten
     cdef dict numbers       # storage.serial -> number
     cdef list guards        # (leaf tensor, its storage) as the launches met them
     cdef set guarded
@@ -215,8 +216,8 @@ cdef class Program:
         return self.is_put_off
 
     cdef bint meets_python(self, Op op, tuple inputs, tuple results):
-        """Whether putting the launch off could be noticed: it writes what Python sees through an array, reads an array that the step
-        made, which Python may change afterwards, or reads a generator's state, which counts the launches before."""
+        """Whether putting the launch off could be noticed: it writes what Python sees through an array, reads an array that
+        the step made, which Python may change afterwards, or reads a generator's state, which counts the launches before."""
         cdef Storage storage
         cdef int k
         for value in results:

@@ -254,7 +254,8 @@ cdef class TensorBase:
     # -- views --
 
     def as_strided(self, shape, strides, Py_ssize_t offset=0):
-        """A view with any shape and strides (in elements), `offset` elements further on, off the tape; it must stay inside the storage."""
+        """A view with any shape and strides (in elements), `offset` elements further on, off the tape; it must stay inside
+        the storage."""
         cdef TensorBase t = alias(self)
         cdef Py_ssize_t low, high, size = fnn_itemsize(self.desc.dtype), first = <char *>self.desc.data - self.storage.start
         cdef int d, rank = len(shape)

@@ -96,8 +96,8 @@ class Profile:
         for one in self.launches:
             rate = f"{one.flops / one.seconds / 1e9:.1f}" if one.flops else ""
             rows.append((one.name, one.layer or "(no layer)", f"{1e6 * one.seconds:.1f}",
-                         f"{100 * one.seconds / total:.1f} %", str(one.threads), rate, f"{one.nbytes / one.seconds / 1e9:.1f}", one.bound,
-                         f"{100 * one.best / one.seconds:.0f} %"))
+                         f"{100 * one.seconds / total:.1f} %", str(one.threads), rate,
+                         f"{one.nbytes / one.seconds / 1e9:.1f}", one.bound, f"{100 * one.best / one.seconds:.0f} %"))
         return "\n".join([*lines, *_columns(rows, left=2)])
 
     __repr__ = __str__

@@ -27,10 +27,11 @@ MAX_VERIFIED_BYTES = 1 << 28
 def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
     """Makes a function whose calls replay the launches of `step` in C.
 
-    Call 1 takes `step` as it is (lazy shapes and optimiser state come to be); call 2 is recorded; later calls with tensors of the same
-    shapes, dtypes and strides are replayed: threads stay awake from launch to launch, temporaries live in one planned arena, and
-    Python is not entered. Results have the same bits as eager ones. Other shapes or settings are recorded anew. Calls 1 and 2, too,
-    put their launches off until `step` returns or reads a value, then plan them: they take no more memory than replays.
+    Call 1 takes `step` as it is (lazy shapes and optimiser state come to be); call 2 is recorded; later calls with tensors of
+    the same shapes, dtypes and strides are replayed: threads stay awake from launch to launch, temporaries live in one planned
+    arena, and Python is not entered. Results have the same bits as eager ones. Other shapes or settings are recorded anew. Calls
+    1 and 2, too, put their launches off until `step` returns or reads a value, then plan them: they take no more memory than
+    replays.
 
     What varies from call to call must be tensors: arguments, or memory the step reads (parameters, learning rates, generators).
     Python numbers, and random numbers drawn by Python, are frozen as they were when the step was recorded.
@@ -101,7 +102,8 @@ class CapturedProgram:
         return self._record(key, inputs)
 
     def _trace(self, inputs: tuple) -> tuple[Program, list, Any]:
-        """Takes the step while a program records it; its launches are put off, unless results are to be compared with eager ones."""
+        """Takes the step while a program records it; its launches are put off, unless results are to be compared with eager
+        ones."""
         program = Program()
         program.begin(_tensors(inputs), not self._verify)
         try:
@@ -178,7 +180,7 @@ class CapturedProgram:
         return results if inputs is None else self.step(*inputs)
 
     def run_many(self, moving: Tensor, length: int) -> Iterator[int]:
-        """Calls the step on consecutive stretches of `length` elements of `moving`, entering Python some twenty times a second only.
+        """Calls the step on consecutive stretches of `length` elements of `moving`, entering Python some twenty times a second.
 
         Parameters
         ----------
@@ -198,8 +200,8 @@ class CapturedProgram:
             As the step itself; the message names the number of the call. Calls before it have taken effect, it and later ones not.
         """
         if moving.ndim != 1 or not moving.is_contiguous() or length < 1:
-            raise ValueError(f"run_many: moving has shape {moving.shape} and length is {length}, but it must be a dense tensor of one "
-                             "axis and a positive length")
+            raise ValueError(f"run_many: moving has shape {moving.shape} and length is {length}, but it must be a dense tensor "
+                             "of one axis and a positive length")
         start, n = 0, moving.shape[0]
         while start < n:
             part = moving[start:start + length]
@@ -244,7 +246,8 @@ class CapturedProgram:
         raise ValueError(f"the step cannot be captured: {self.obstacle or 'what it works on changes every time'}")
 
     def summary(self) -> str:
-        """Each program's launches, those that run within others behind them, and the memory planned against what they take eagerly."""
+        """Each program's launches, those that run within others behind them, and the memory planned against what they take
+        eagerly."""
         lines = []
         for program, _ in self._programs.values():
             calls = program.calls()

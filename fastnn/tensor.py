@@ -595,6 +595,7 @@ def _function_backward(node, *doutputs):
             gradients.append(None)
             continue
         if np.shape(result) != wanted[0]:
-            raise ValueError(f"{cls.__name__}.backward gave a gradient of shape {np.shape(result)} for an input of shape {wanted[0]}")
+            raise ValueError(f"{cls.__name__}.backward gave a gradient of shape {np.shape(result)} for an input of shape "
+                             f"{wanted[0]}")
         gradients.append(as_tensor(np.array(result), wanted[1]))
     return tuple(gradients)

@@ -127,7 +127,8 @@ static void run_copy_tiled(void *context, ptrdiff_t chunk, void *scratch) {
 
 static int copy_infer(fnn_call *call) {
     int dtype = (int)call->attr.i[0];
-    if (dtype >= FNN_NUM_DTYPES) return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'dtype' is %d, but there are %d dtypes", dtype, FNN_NUM_DTYPES);
+    if (dtype >= FNN_NUM_DTYPES)
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'dtype' is %d, but there are %d dtypes", dtype, FNN_NUM_DTYPES);
     fnn_set_shape(call->out[0], dtype < 0 ? call->in[0]->dtype : dtype, call->in[0]->rank, call->in[0]->shape);
     return FNN_OK;
 }
@@ -142,8 +143,8 @@ static int copy_run(fnn_call *call) {
         if (p.nest.stride[1][d] == 1 && p.nest.stride[1][last] > 1 && p.nest.shape[d] >= 4 && p.nest.shape[last] >= 2)
             p.tiled = 1, p.across = d;
     if (!p.tiled) {
-        p.streamed = p.to == p.from && p.nest.stride[0][last] == 1 && p.nest.stride[1][last] == 1 && p.nest.shape[last] >= TILE * TILE
-                     && p.nest.size * (ptrdiff_t)p.nest.itemsize[0] >= FNN_STREAM_BYTES;
+        p.streamed = p.to == p.from && p.nest.stride[0][last] == 1 && p.nest.stride[1][last] == 1
+                     && p.nest.shape[last] >= TILE * TILE && p.nest.size * (ptrdiff_t)p.nest.itemsize[0] >= FNN_STREAM_BYTES;
         fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_copy, &p);
         return FNN_OK;
     }
@@ -208,7 +209,8 @@ static int fill_infer(fnn_call *call) {
 /* y[...] = value; y is always given by the caller. */
 static int fill_run(fnn_call *call) {
     double value = call->attr.f[0];
-    fill_plan p = {.dtype = call->out[0]->dtype, .value = value, .clear = value == 0 && !signbit(value), .K = fnn_kernels_of(FNN_FLOAT32)};
+    fill_plan p = {.dtype = call->out[0]->dtype, .value = value, .clear = value == 0 && !signbit(value),
+                   .K = fnn_kernels_of(FNN_FLOAT32)};
     const fnn_tensor *operand[1] = {call->out[0]};
     fnn_nest_build(&p.nest, operand, 1);
     int last = p.nest.rank - 1;

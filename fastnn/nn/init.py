@@ -40,7 +40,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
     if nonlinearity not in _GAINS:
-        raise ValueError(f"calculate_gain: nonlinearity is {nonlinearity!r}, but must be one of {', '.join([*_GAINS, 'leaky_relu'])}")
+        raise ValueError(f"calculate_gain: nonlinearity is {nonlinearity!r}, but must be one of "
+                         f"{', '.join([*_GAINS, 'leaky_relu'])}")
     return _GAINS[nonlinearity]
 
 

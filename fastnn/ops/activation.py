@@ -80,7 +80,8 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -
     ----------
     Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models", ICML 2013.
     """
-    return record(_leaky_relu_backward, (x,), launch.leaky_relu_forward(x, slope=negative_slope), saved=(x,), context=negative_slope)
+    y = launch.leaky_relu_forward(x, slope=negative_slope)
+    return record(_leaky_relu_backward, (x,), y, saved=(x,), context=negative_slope)
 
 
 def _leaky_relu_backward(node, dy):

@@ -25,7 +25,8 @@ __all__ = ["abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xo
             "masked_fill", "maximum", "minimum", "mul", "ne", "neg", "pow", "remainder", "sqrt", "square", "sub",
            "where"]
 
-_KINDS = ("add", "sub", "mul", "floor_divide", "remainder", "minimum", "maximum", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor")
+_KINDS = ("add", "sub", "mul", "floor_divide", "remainder", "minimum", "maximum", "eq", "ne", "lt", "le", "gt", "ge", "and",
+          "or", "xor")
 _KIND = {name: kind for kind, name in enumerate(_KINDS)}
 _RANGES = {"int64": (-2**63, 2**63), "int32": (-2**31, 2**31), "uint8": (0, 256), "bool": (0, 2)}
 

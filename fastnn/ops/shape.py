@@ -13,8 +13,8 @@ from .create import fill
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["broadcast_to", "cat", "chunk", "clone", "concat", "contiguous", "expand", "flatten", "movedim", "narrow", "pad", "permute",
-           "reshape", "slice_view", "split", "squeeze", "stack", "t", "to", "transpose", "unbind", "unflatten",
+__all__ = ["broadcast_to", "cat", "chunk", "clone", "concat", "contiguous", "expand", "flatten", "movedim", "narrow", "pad",
+           "permute", "reshape", "slice_view", "split", "squeeze", "stack", "t", "to", "transpose", "unbind", "unflatten",
            "unsqueeze"]
 
 
