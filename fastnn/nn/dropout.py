@@ -78,20 +78,7 @@ class Dropout1d(_Variant):
 
 
 class Dropout2d(_Variant):
-    """Sets whole channels of (N, C, H, W), or of (C, H, W), to 0 with probability `p` in training; others grow by 1 /
-    (1 - p).
-
-    Parameters
-    ----------
-    p : float
-        Probability of dropping a channel, between 0 and 1.
-    inplace : bool
-        Taken for PyTorch's sake: the result has memory of its own.
-
-    References
-    ----------
-    J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
-    """
+    """`Dropout1d` of images, (N, C, H, W) or (C, H, W); parameters as there."""
 
     _function = staticmethod(dropout2d)
 
@@ -115,19 +102,7 @@ class AlphaDropout(_Variant):
 
 
 class FeatureAlphaDropout(_Variant):
-    """`AlphaDropout` of whole channels of (N, C, ...); see `fastnn.functional.feature_alpha_dropout`.
-
-    Parameters
-    ----------
-    p : float
-        Probability of dropping a channel, between 0 and 1.
-    inplace : bool
-        Taken for PyTorch's sake: the result has memory of its own.
-
-    References
-    ----------
-    G. Klambauer et al., "Self-normalizing neural networks", NIPS 2017.
-    """
+    """`AlphaDropout` of whole channels of (N, C, ...); see `fastnn.functional.feature_alpha_dropout`; parameters as there."""
 
     _function = staticmethod(feature_alpha_dropout)
 

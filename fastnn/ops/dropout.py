@@ -106,35 +106,7 @@ def dropout1d(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = 
 
 def dropout2d(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
               generator: Generator | None = None) -> Tensor:
-    """Sets whole channels to 0 with probability `p`, in training only; others grow by 1 / (1 - p).
-
-    Parameters
-    ----------
-    x : Tensor
-        (N, C, H, W), or (C, H, W).
-    p : float
-        Probability of dropping a channel, between 0 and 1.
-    training : bool
-        Whether to drop; otherwise the result is `x`.
-    inplace : bool
-        Taken for PyTorch's sake: the result has memory of its own.
-    generator : Generator, optional
-        Where random numbers come from; by default `fastnn.manual_seed`'s.
-
-    Returns
-    -------
-    Tensor
-        Shape and type of `x`.
-
-    Raises
-    ------
-    ValueError
-        If `p` is not between 0 and 1, or `x` has another number of axes.
-
-    References
-    ----------
-    J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
-    """
+    """`dropout1d` of images, (N, C, H, W) or (C, H, W); parameters and errors as there."""
     return _channel_dropout("dropout2d", 4, x, p, training, generator)
 
 
@@ -202,34 +174,12 @@ def alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
 def feature_alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
                           generator: Generator | None = None) -> Tensor:
-    """`alpha_dropout` of whole channels: each is dropped or kept as one.
-
-    Parameters
-    ----------
-    x : Tensor
-        (N, C, ...).
-    p : float
-        Probability of dropping a channel, between 0 and 1; with 1 all become 0.
-    training : bool
-        Whether to drop; otherwise the result is `x`.
-    inplace : bool
-        Taken for PyTorch's sake: the result has memory of its own.
-    generator : Generator, optional
-        Where random numbers come from; by default `fastnn.manual_seed`'s.
-
-    Returns
-    -------
-    Tensor
-        Shape and type of `x`.
+    """`alpha_dropout` of whole channels of (N, C, ...), each dropped or kept as one; parameters as there.
 
     Raises
     ------
     ValueError
         If `p` is not between 0 and 1, or `x` has no channels.
-
-    References
-    ----------
-    G. Klambauer et al., "Self-normalizing neural networks", NIPS 2017.
     """
     p = real("feature_alpha_dropout: p", p, 0, 1)
     if x.ndim < 2:
