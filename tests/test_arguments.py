@@ -144,6 +144,10 @@ def test_tensor_methods_are_pytorch_s():
     assert (True ^ no).tolist() == (~no).tolist() == [False, True]
     assert (7 // fastnn.tensor([2])).tolist() == [3] and (7 % fastnn.tensor([4])).tolist() == [3]
     assert (fastnn.ones(2, 3) @ np.ones((3, 1), np.float32)).tolist() == [[3], [3]]
+    assert x.new_empty(4, dtype=fastnn.int64).shape == (4,) and x.double().new_empty((1, 2)).dtype is fastnn.float64
+    assert fastnn.tensor([3.9, -1.0, 300.0]).byte().tolist() == [3, 0, 255] and x.is_floating_point()
+    total = fastnn.ones(2)
+    assert total.add_(1).mul_(6).sub_(2).div_(5).tolist() == [2, 2]
 
 
 def test_clip_by_tensors():

@@ -338,3 +338,26 @@ def test_equal_members_of_a_list_share_a_line():
     assert text == ("ModuleList(\n  (0): ReLU()\n"
                     "  (1-2): 2 x Linear(in_features=2, out_features=2, bias=True)\n)")
     assert repr(nn.ModuleList()) == "ModuleList()"
+
+
+@pytest.mark.parametrize("register, value, own", [
+    ("register_parameter", lambda: nn.Parameter(fastnn.ones(1)), "weight"),
+    ("register_buffer", lambda: fastnn.ones(1), "running"), ("add_module", lambda: nn.ReLU(), "inner"),
+    ("register_module", lambda: nn.ReLU(), "inner")])
+def test_names_are_claimed_once(register, value, own):
+    """A name of two kinds would stand twice in the state; one of a method's would break the module."""
+    module = nn.Linear(2, 2)
+    module.register_buffer("running", fastnn.zeros(1))
+    module.inner = nn.Tanh()
+    before = list(module.state_dict())
+    for name in {"weight", "running", "inner", "forward", "training"} - {own}:
+        with pytest.raises(ValueError, match=f"name is '{name}', but Linear has an attribute of this name already"):
+            getattr(module, register)(name, value())
+    for name in ("", "a.b", 3):
+        with pytest.raises(ValueError, match=f"name is {name!r}, but must be a text that is not empty and holds no dot"):
+            getattr(module, register)(name, value())
+    assert list(module.state_dict()) == before
+    new = value()
+    getattr(module, register)(own, new)
+    getattr(module, register)("other", new)
+    assert getattr(module, own) is new is module.other

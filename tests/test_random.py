@@ -352,3 +352,17 @@ def test_random_numbers_like_a_tensor_are_those_of_its_shape(like, plain):
     assert drawn.equal(plain(2, 3, 4, 5, dtype=fastnn.float64))
     assert like(x, dtype=fastnn.float32).dtype is fastnn.float32
     assert plain(2, requires_grad=True).requires_grad
+
+
+def test_a_generator_goes_on_from_a_state():
+    generator = fastnn.Generator(-3)
+    assert generator.initial_seed() == -3 and fastnn.manual_seed(11).initial_seed() == fastnn.initial_seed() == 11
+    fastnn.rand(3, generator=generator)
+    state = generator.get_state()
+    first = fastnn.rand(3, generator=generator)
+    assert not first.equal(fastnn.rand(3, generator=generator))
+    generator.set_state(state)
+    assert first.equal(fastnn.rand(3, generator=generator))
+    for wrong in (fastnn.zeros(2), fastnn.zeros(3, dtype=fastnn.int64)):
+        with pytest.raises(ValueError, match=r"set_state: state is \w+ \(\d,\), but must be int64 \(2,\)"):
+            generator.set_state(wrong)

@@ -150,8 +150,16 @@ class Module:
         self._not_saved.discard(name)
         object.__delattr__(self, name)
 
+    def _claim(self, registry: dict[str, Any], caller: str, name: Any) -> None:
+        """Raises where `name` cannot be one of `registry`: it makes no dotted name, or is an attribute of another kind."""
+        if not isinstance(name, str) or not name or "." in name:
+            raise ValueError(f"{caller}: name is {name!r}, but must be a text that is not empty and holds no dot")
+        if name not in registry and hasattr(self, name):
+            raise ValueError(f"{caller}: name is {name!r}, but {type(self).__name__} has an attribute of this name already")
+
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Adds a parameter; None reserves the name (a layer without bias)."""
+        self._claim(self._parameters, "register_parameter", name)
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"register_parameter: '{name}' is a {type(param).__name__}, but must be a Parameter or None")
         self._parameters[name] = param
@@ -173,7 +181,10 @@ class Module:
         ------
         TypeError
             If `tensor` is neither a tensor nor None.
+        ValueError
+            If the name is empty, holds a dot, or is another attribute's.
         """
+        self._claim(self._buffers, "register_buffer", name)
         if tensor is not None and not isinstance(tensor, TensorBase):
             raise TypeError(f"register_buffer: '{name}' is a {type(tensor).__name__}, but must be a Tensor or None")
         self._buffers[name] = tensor
@@ -184,8 +195,7 @@ class Module:
         """Adds a sub-module under a name."""
         if not isinstance(module, Module):
             raise TypeError(f"add_module: '{name}' is a {type(module).__name__}, but must be a Module")
-        if not name or "." in name:
-            raise ValueError(f"add_module: name is {name!r}, but must be non-empty and hold no dot")
+        self._claim(self._modules, "add_module", name)
         setattr(self, name, module)
 
     def register_module(self, name: str, module: Module) -> None:
@@ -361,7 +371,7 @@ class Module:
         if wanted is None:
             return self
         if not wanted.is_floating:
-            raise TypeError(f"to: dtype is {wanted!r}, but a module's must be float32 or float64")
+            raise TypeError(f"to: dtype is {str(wanted)!r}, but a module's must be float32 or float64")
         code = wanted.code
         with no_grad():
             for tensor in (*self.parameters(), *self.buffers()):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import real, whole
+from ..checks import whole
 from ..tensor import Tensor, enable_grad, no_grad
 from .optimizer import Optimizer
 
