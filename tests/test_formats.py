@@ -170,11 +170,37 @@ def test_fetch_keeps_only_what_is_right(tmp_path, kind):
     with pytest.raises(ValueError, match=f"found {kind} .*expected {digest}"):
         fetch(source.as_uri(), target, f"{kind}:{digest}")
     assert target.read_bytes() == b"old and wrong" and sorted(os.listdir(tmp_path)) == ["source", "target"]
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionError, match=r"/absent cannot be fetched \(.*; if it came by another way, its place is .*target"):
         fetch((tmp_path / "absent").as_uri(), target, f"{kind}:{digest}")
+    with pytest.raises(FileNotFoundError, match="nowhere"):  # the disk's own
+        fetch(source.as_uri(), tmp_path / "nowhere" / "target", f"{kind}:{digest}")
     for wrong in (digest, f"crc32:{digest}", f"{kind}:12"):
         with pytest.raises(ValueError, match="checksum is"):
             fetch(source.as_uri(), target, wrong)
+
+
+class Broken(io.BytesIO):
+    """A stream that ends in an error after its bytes."""
+
+    def __init__(self, data, error):
+        super().__init__(data)
+        self.error = error
+
+    def read(self, size=-1):
+        data = super().read(size)
+        if not data:
+            raise self.error
+        return data
+
+
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), ConnectionResetError(104, "reset"), KeyboardInterrupt()])
+def test_a_download_that_breaks_off_leaves_nothing(tmp_path, error):
+    wanted = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ConnectionError
+    with pytest.raises(wanted) as caught:
+        download("mnist", tmp_path / "data", opener=lambda url: Broken(b"begin", error))
+    if wanted is ConnectionError:
+        assert "train-images-idx3-ubyte.gz cannot be fetched (" in str(caught.value)
+    assert os.listdir(tmp_path / "data") == []
 
 
 def test_download_puts_files_where_readers_look(tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ def fetch(url: str, path: str | os.PathLike, checksum: str, *, opener: Callable[
     ValueError
         If `checksum` has another form, or what came does not have it.
     OSError
-        If the network or the disk fails.
+        If the network (ConnectionError, which names address and place) or the disk fails.
     """
     kind, _, digest = checksum.partition(":")
     if kind not in ("md5", "sha256") or len(digest) != 2 * hashlib.new(kind, usedforsecurity=False).digest_size:
@@ -64,18 +64,35 @@ def fetch(url: str, path: str | os.PathLike, checksum: str, *, opener: Callable[
         with open(path, "rb") as file:
             if _digest(kind, file) == digest.lower():
                 return path
-    if opener is None:
-        from urllib.request import urlopen as opener  # costs as much to import as all of fastnn.data
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with opener(url) as stream, open(part, "wb") as file:
-            found = _digest(kind, stream, file)
+        found = _receive(opener or _open, url, part, kind)
         if found != digest.lower():
             raise ValueError(f"{url}: found {kind} {found}, expected {digest}; nothing was kept")
         os.replace(part, path)
+    except ConnectionError as error:
+        raise ConnectionError(f"{error}; if it came by another way, its place is {path}") from error
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def _receive(opener: Callable[[str], Any], url: str, path: Path, kind: str) -> str:
+    """Writes what is behind an address into a file; returns its digest. All that networks raise becomes a ConnectionError."""
+    try:
+        with opener(url) as stream, open(path, "wb") as file:
+            return _digest(kind, stream, file)
+    except OSError as error:  # urllib's errors have a reason; the disk's name a file and go on as they are
+        if not hasattr(error, "reason") and not isinstance(error, (ConnectionError, TimeoutError)):
+            raise
+        raise ConnectionError(f"{url} cannot be fetched ({getattr(error, 'reason', error)})") from error
+
+
+def _open(url: str) -> Any:
+    """The stream behind an address; a server that says nothing for half a minute is an error."""
+    from urllib.request import urlopen  # costs as much to import as all of fastnn.data
+
+    return urlopen(url, timeout=30)
 
 
 def _digest(kind: str, stream: Any, copy: Any = None) -> str:
@@ -122,11 +139,16 @@ def download(name: str, data_dir: str | os.PathLike | None = None, *,
         raise FileNotFoundError("no data folder: pass data_dir (--data-dir) or set FASTNN_DATA")
     subfolder, files = SOURCES[name]
     folder = Path(data_dir).expanduser() / subfolder
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    for url, checksum in files:
-        path = fetch(url, folder / url.rpartition("/")[2], checksum, opener=opener)
-        if path.name.endswith(".tar.gz"):
-            _unpack(path, folder)
+    try:
+        for url, checksum in files:
+            path = fetch(url, folder / url.rpartition("/")[2], checksum, opener=opener)
+            if path.name.endswith(".tar.gz"):
+                _unpack(path, folder)
+    finally:
+        if made and not any(folder.iterdir()):  # the first file did not come
+            folder.rmdir()
     return folder
 
 
