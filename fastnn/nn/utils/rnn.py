@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..._core import TensorBase
 from ...ops.create import as_tensor
 from ...ops.index import _as_index
 from ...ops.shape import pad, slice_view, stack, transpose
@@ -35,14 +36,21 @@ def pad_sequence(sequences: Sequence[Tensor], batch_first: bool = False, padding
 
     Raises
     ------
+    TypeError
+        If one is no tensor, or types differ.
     ValueError
-        If there is no sequence, or `padding_side` is another.
+        If there is no sequence, one has no axis, shapes differ behind the first, or `padding_side` is another.
     """
     if padding_side not in ("right", "left"):
         raise ValueError(f"pad_sequence: padding_side is {padding_side!r}, but must be 'right' or 'left'")
     sequences = list(sequences)
     if not sequences:
         raise ValueError("pad_sequence: sequences is empty, but needs at least one tensor")
+    for t in sequences:
+        if not isinstance(t, TensorBase):
+            raise TypeError(f"pad_sequence: sequences holds a {type(t).__name__}, but must hold tensors only")
+        if t.ndim == 0:
+            raise ValueError("pad_sequence: sequences holds a tensor without axes, but each needs its steps along the first")
     longest = max(t.shape[0] for t in sequences)
     filled = []
     for t in sequences:
