@@ -68,11 +68,15 @@ cdef class Op:
                 value = (value,)
             elif len(value) != count:
                 raise ValueError(f"{self.name}: attribute '{name}' is {value!r}, but must have {count} values")
-            for k in range(count):
-                if entry[0]:
-                    call.attr.f[slot + k] = value[k]
-                else:
-                    call.attr.i[slot + k] = value[k]
+            try:
+                for k in range(count):
+                    if entry[0]:
+                        call.attr.f[slot + k] = value[k]
+                    else:
+                        call.attr.i[slot + k] = value[k]
+            except (TypeError, ValueError, OverflowError) as error:
+                kind = "a number" if entry[0] else "an integer that fits 64 bits"
+                raise type(error)(f"{self.name}: attribute '{name}' is {value[k]!r}, but must be {kind}") from None
         return 0
 
     cdef int take_inputs(self, fnn_call *call, tuple inputs) except -1:

@@ -241,15 +241,25 @@ def empty_like(x: Tensor, dtype: DType | None = None, device: Any = None) -> Ten
 def arange(start: float, end: float | None = None, step: float = 1, dtype: DType | None = None,
            device: Any = None) -> Tensor:
     """Evenly spaced values from `start` (0 if only one number is given) up to, not including, `end`; as ``numpy.arange``."""
-    values = np.arange(start, step=step) if end is None else np.arange(start, end, step)
+    start, end = (0, start) if end is None else (start, end)
+    values = _by_numpy("arange", np.arange, start, end, step)
     return tensor(values, dtype or (int64 if values.dtype.kind == "i" else float32), device=device)
 
 
 def linspace(start: float, end: float, steps: int, dtype: DType = float32, device: Any = None) -> Tensor:
     """`steps` evenly spaced values from `start` to `end`, both included; as ``numpy.linspace``."""
-    return tensor(np.linspace(start, end, steps), dtype, device=device)
+    return tensor(_by_numpy("linspace", np.linspace, start, end, steps), dtype, device=device)
 
 
 def eye(n: int, m: int | None = None, dtype: DType = float32, device: Any = None) -> Tensor:
     """The n x m matrix with ones on its diagonal; as ``numpy.eye``."""
-    return tensor(np.eye(n, m), dtype, device=device)
+    return tensor(_by_numpy("eye", np.eye, n, m), dtype, device=device)
+
+
+def _by_numpy(name: str, make: Callable, *arguments: Any) -> np.ndarray:
+    """What NumPy makes of the arguments; its errors with the caller's name and what was given."""
+    try:
+        return make(*arguments)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: nothing can be made from {', '.join(map(repr, arguments))}: {error}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
@@ -439,6 +439,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def _joinable(name: str, tensors: Any) -> tuple[Tensor, ...]:
     """What to join: at least one, tensors only, of one dtype."""
+    if not isinstance(tensors, Iterable):
+        raise TypeError(f"{name}: tensors is a {type(tensors).__name__}, but must hold tensors")
     tensors = tuple(tensors)
     if not tensors:
         raise ValueError(f"{name}: tensors is empty, but needs at least one tensor")
