@@ -218,3 +218,33 @@ def test_gradients_that_others_want_or_that_need_several_blocks_keep_their_memor
     results, _, program = trained(model, optim.SGD(model.parameters(), lr=0.01), [x] * 4, sums)
     assert "result_passed_on" not in program.summary() and program.replays == 2
     assert len(set(results)) == 4 and np.isfinite(results).all()
+
+
+def test_counts_go_before_the_gradients_of_their_updates():
+    """Adam's step counts and batch norm's counts of batches leave no update without its gradient; the bits are eager's."""
+    rng = np.random.default_rng(7)
+    x, y = fastnn.tensor(rng.standard_normal((8, 3, 6, 6)), dtype=fastnn.float32), fastnn.tensor(rng.integers(0, 4, 8))
+
+    def weights(captured):
+        fastnn.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(80, 4))
+        optimizer = optim.Adam(model.parameters(), lr=0.01)
+
+        def step(x, y):
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss
+
+        program = capture(step) if captured else step
+        for _ in range(5):
+            program(x, y)
+        return [t.numpy().copy() for t in model.state_dict().values()], program
+
+    expected, _ = weights(captured=False)
+    found, program = weights(captured=True)
+    for a, b in zip(expected, found):
+        np.testing.assert_array_equal(a, b)
+    assert "6 counts_before_gradients" in program.summary()
+    assert "conv2d_backward_weight > adam_step" in program.summary() and "linear_backward_weight > adam_step" in program.summary()

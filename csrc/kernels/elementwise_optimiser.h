@@ -110,6 +110,16 @@ INLINE vec second_moment(vec v, vec g, vec old, vec fresh) {
     return vec_add(vec_mul(old, v), vec_mul(vec_mul(fresh, g), g));
 }
 
+/* beta^t, kept for the next part of a gradient that the update follows: a power takes as long as hundreds of elements. */
+typedef struct {
+    double beta, t, power;
+} step_power;
+
+INLINE double power_of(step_power *kept, double beta, double t) {
+    if (kept->beta != beta || kept->t != t) *kept = (step_power){beta, t, pow(beta, t)};
+    return kept->power;
+}
+
 /* m += (1 - beta1) (g - m); v = beta2 v + (1 - beta2) g^2; w -= lr / c1 * m / (sqrt(v / c2) + eps), ck = 1 - betak^step
  * (Kingma and Ba, 2015; decoupled: Loshchilov and Hutter, 2019). Multiplied through by sqrt(c2), which leaves one division: in
  * cache two take a third longer. x: out and in, or NULL: the largest v so far, whose root it divides by instead (AMSGrad: Reddi,
@@ -119,8 +129,9 @@ INLINE void adam(ptrdiff_t n, void *const *out, const void *const *in, real *x_o
     real *w_out = out[0], *m_out = out[1], *v_out = out[2];
     const real *w_in = in[0], *g_in = in[1], *m_in = in[2], *v_in = in[3];
     const gradient_rule rule = make_gradient_rule(lr, attr[2], attr[3], attr[4]);
-    const double beta2 = attr[0], root = sqrt(1 - pow(beta2, t));
-    const vec rate = constant(-lr / (1 - pow(beta1, t)) * root), eps = constant(attr[1] * root);
+    static _Thread_local step_power power1, power2;
+    const double beta2 = attr[0], root = sqrt(1 - power_of(&power2, beta2, t));
+    const vec rate = constant(-lr / (1 - power_of(&power1, beta1, t)) * root), eps = constant(attr[1] * root);
     const vec new1 = constant(1 - beta1), old2 = constant(beta2), new2 = constant(1 - beta2);
     EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec m = load_lanes(m_in + i, lanes); vec v = load_lanes(v_in + i, lanes);
                vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
