@@ -487,9 +487,14 @@ int fnn_conv_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
     const int turned = pass == FNN_CONV_BACKWARD_INPUT;
     const ptrdiff_t depth = turned ? d->k : d->c, width = turned ? d->c : d->k;
     const double columns = (double)(width < 16 ? width : fnn_round_up(width, 16)) * (double)depth;
-    double other = NS * (double)(d->n * d->oh * d->ow) * columns * (double)(d->r * d->s);
+    const double places = (double)(d->n * d->oh * d->ow) * (double)(d->r * d->s);
+    double other = NS * places * columns;
     if (winograd) other = NS_OF_WINOGRAD_COST * fnn_winograd_cost(d, pass);
-    return GAIN * cost_of(call, d, pass) < other;
+    /* Most small layers need no plan to be refused. */
+    const double padded = (double)fnn_round_up(depth, pass == FNN_CONV_BACKWARD_WEIGHT ? FNN_AMX_TILE : STEP) *
+                          (double)fnn_round_up(width, FNN_AMX_TILE);
+    const double least = fnn_amx_products_ns(fnn_amx_planes(call), places * padded / (FNN_AMX_TILE * FNN_AMX_TILE * STEP));
+    return GAIN * least < other && GAIN * cost_of(call, d, pass) < other;
 }
 
 /* ---- the interface ---- */
