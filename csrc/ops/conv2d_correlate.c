@@ -101,20 +101,31 @@ static void join_rows(fnn_correlation *c) {
 }
 
 /* Rows of very few pixels leave register tiles that wait for their own latency, unless runs go on into the next row.
- * (From 7 pixels on, reading twice the weights costs less than copying the input once for every horizontal tap.) */
+ * (From 7 pixels on, reading twice the weights costs less than copying the input once for every horizontal tap.)
+ * Small tiles wait for the pixels that a strided 1x1 kernel picks out: a copy of those is read ahead of them. */
 static int wants_spread(const fnn_correlation *c) {
     ptrdiff_t tile = c->K->tile_rows, tiles = fnn_ceil_div(c->w.out, tile), lanes = fnn_min(c->width, c->K->tile_cols);
-    if (c->depthwise || c->narrow || c->h.step != 1 || c->h.out < 2 || c->dst.c != 1 || c->dst.h != c->w.out * c->dst.w)
+    if (c->depthwise || c->narrow || c->h.out < 2 || c->dst.c != 1 || c->dst.h != c->w.out * c->dst.w)
         return 0;
+    if (fnn_small_tile(c->K) && c->h.taps * c->w.taps == 1 && c->w.step > 1) return 1;
     if (5 * c->h.out * tiles <= 6 * fnn_ceil_div(c->h.out * c->w.out, tile)) return 0;
     return c->w.out / tiles * fnn_ceil_div(lanes, c->K->lanes) < 8;
+}
+
+/* Spread rows that one kernel row meets follow one another: those that a stride leaves out are apart, in as many groups as it has
+ * residues, so many rows each. */
+static ptrdiff_t group_rows(const fnn_correlation *c, ptrdiff_t rows) { return fnn_ceil_div(fnn_reach(&c->h, rows), c->h.step); }
+
+static ptrdiff_t spread_place(const fnn_correlation *c, ptrdiff_t rows, ptrdiff_t row) {
+    return row % c->h.step * group_rows(c, rows) + row / c->h.step;
 }
 
 /* Bytes of scratch (or of the input itself) that a block of one image reads. */
 static ptrdiff_t stage_bytes(const fnn_correlation *c, ptrdiff_t rows, ptrdiff_t cols) {
     const int images = c->narrow == FNN_NARROW_IMAGES;
+    const ptrdiff_t reach = c->spread ? c->h.step * group_rows(c, rows) : fnn_reach(&c->h, rows);
     ptrdiff_t pixels = images ? c->w.in : c->spread ? c->w.out : fnn_reach(&c->w, cols);
-    return fnn_reach(&c->h, rows) * pixels * (c->narrow ? c->depth : c->pitch) * size_of(c->dtype);
+    return reach * pixels * (c->narrow ? c->depth : c->pitch) * size_of(c->dtype);
 }
 
 static void plan_layout(fnn_correlation *c) {
@@ -237,7 +248,7 @@ static void stage(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t i
               pixels = fnn_reach(&c->w, b->cols);
     ptrdiff_t row_bytes = c->row_pitch * size_of(c->dtype);
     for (ptrdiff_t i = 0, n = fnn_reach(&c->h, b->rows); i < n; i++, row++) {
-        char *dst = scratch + i * row_bytes;
+        char *dst = scratch + (c->spread ? spread_place(c, c->block_rows, i) : i) * row_bytes;
         int inside = row >= 0 && row < c->h.in;
         if (!inside) {
             if (c->spread) memset(dst, 0, (size_t)row_bytes); /* else nobody reads it: see fnn_taps_that_meet */
@@ -370,11 +381,11 @@ static void fill_offsets(fnn_correlation *c, void *memory) {
     c->a_offset = memory;
     c->b_offset = c->a_offset + c->batch;
     int by_channel = c->narrow == FNN_NARROW_PIXELS && c->depth < c->w.taps; /* fewer channels than taps in a row */
-    ptrdiff_t inner = c->merged ? 1 : by_channel ? c->depth : c->w.taps, row = c->h.gap * c->row_pitch;
+    ptrdiff_t inner = c->merged ? 1 : by_channel ? c->depth : c->w.taps;
     ptrdiff_t step = by_channel ? c->plane : c->w.gap * c->pitch;
     for (ptrdiff_t i = 0; i < c->batch; i++) {
         ptrdiff_t t = i / inner, u = i % inner, place = (c->h.slot + t) * w->s + c->w.slot + (by_channel ? 0 : u);
-        c->a_offset[i] = t * row + u * step;
+        c->a_offset[i] = (c->spread ? spread_place(c, c->block_rows, t * c->h.gap) : t * c->h.gap) * c->row_pitch + u * step;
         c->b_offset[i] = place * w->depth * w->cols + (by_channel ? u * w->cols : 0);
     }
 }

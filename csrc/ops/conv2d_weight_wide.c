@@ -23,7 +23,6 @@ enum {
     BLOCK_PIXELS = 256,
     CHUNKS = 16,
     CHUNK_FLOPS = 4 << 20,
-    STEP_HIDES = 16,          /* multiply-adds of a tile's step that hide reading both operands from the second-level cache */
     CELLS_LEAST = 32,         /* channels on either side for which packing the other costs little */
     CELLS_PIXELS = 2048       /* of x in a block, at most: a row may be long, and a stride large */
 };
@@ -98,13 +97,10 @@ static ptrdiff_t rows_read(const gradient *p) {
     return p->block_rows * p->row_step + images * fnn_max((d->r - 1) * d->dilation[0] + 1 - p->row_step, 0);
 }
 
-/* Whether tiles read cells. A step of a large tile hides that both its operands' lines come from the second-level cache. One of a
- * small tile does not: its columns are to stay in the first-level cache, where pixels evict each other that are as far apart as
- * their channels are many. */
+/* Whether tiles read cells: a small one's columns are to stay in the first-level cache, where pixels evict each other that are as
+ * far apart as their channels are many. */
 static int wants_cells(const gradient *p) {
-    const fnn_kernels *K = p->sum.K;
-    return K->tile_rows * K->tile_cols / K->lanes < STEP_HIDES && fnn_min(p->rows, p->cols) >= CELLS_LEAST &&
-           rows_read(p) * p->pitch <= CELLS_PIXELS;
+    return fnn_small_tile(p->sum.K) && fnn_min(p->rows, p->cols) >= CELLS_LEAST && rows_read(p) * p->pitch <= CELLS_PIXELS;
 }
 
 /* Cells of one tile: an odd number of lines, so that the tiles of a pixel are in different sets. */
