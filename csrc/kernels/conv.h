@@ -37,6 +37,16 @@ static void conv_pack_kernel(ptrdiff_t inner, ptrdiff_t outer, ptrdiff_t cols, c
         for (ptrdiff_t row = 0; row < rows; row += LANES) {
             const ptrdiff_t height = rows - row < LANES ? rows - row : LANES;
             vec block[LANES];
+            if (inner == 1 && width == LANES && height == LANES) {
+                real *q = dst + (slot ? slot[0] : 0) + row * dst_row + j;
+#pragma GCC unroll 16
+                for (int v = 0; v < LANES; v++) block[v] = vec_load(src + (j + v) * src_col + row);
+                vec_transpose(block);
+#pragma GCC unroll 16
+                for (int v = 0; v < LANES; v++) vec_store(q + v * dst_row, block[v]);
+                o += LANES;
+                continue;
+            }
             for (int v = 0; v < LANES; v++)
                 block[v] = v < width ? vec_load_n(src + (j + v) * src_col + row, height) : vec_zero();
             vec_transpose(block);
