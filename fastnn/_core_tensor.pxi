@@ -212,8 +212,8 @@ cdef class TensorBase:
         self._grad = value
 
     def hooks_of(self, bint late=False):
-        """Functions to be called with this tensor's gradient during backward, to be added to; `late`: a leaf's, called with the leaf
-        itself when the gradient has been added to its ``grad``."""
+        """Functions to be called with this tensor's gradient during backward, to be added to; `late`: a leaf's, called with the
+        leaf itself when the gradient has been added to its ``grad``."""
         if not self._requires_grad:
             raise RuntimeError("hook: the tensor does not require grad, so no gradient will come by")
         if self.node is not None:

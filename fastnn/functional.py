@@ -5,10 +5,12 @@ from .ops.arrange import *
 from .ops.attention import *
 from .ops.augment import *
 from .ops.bilinear import *
+from .ops.bitwise import *
 from .ops.conv import *
 from .ops.conv_transpose import *
 from .ops.ctc_loss import *
 from .ops.diagonal import *
+from .ops.division import *
 from .ops.distance import *
 from .ops.dropout import *
 from .ops.einsum import *

@@ -10,7 +10,7 @@ import numpy as np
 from ._core import TensorBase, launch
 from .checks import check_device, whole
 from .ops import activation as _activation
-from .ops import arrange, create, elementary, order, scan
+from .ops import arrange, bitwise, create, division, elementary, order, scan
 from .ops import diagonal as _diagonal
 from .ops import index as _index
 from .ops import math as _math
@@ -38,8 +38,8 @@ class Methods:
     multiply = _math.mul
     subtract = _math.sub
     divide = true_divide = _math.div
-    floor_divide = _math.floor_divide
-    remainder = _math.remainder
+    floor_divide = division.floor_divide
+    remainder = division.remainder
     greater, greater_equal, less, less_equal = _math.gt, _math.ge, _math.lt, _math.le
     not_equal = _math.ne
     fix = elementary.trunc
@@ -71,9 +71,9 @@ class Methods:
     sign = _activation.sign
     logical_and, logical_or = _math.logical_and, _math.logical_or
     logical_xor, logical_not = _math.logical_xor, _math.logical_not
-    bitwise_and, bitwise_or = _math.bitwise_and, _math.bitwise_or
-    bitwise_xor, bitwise_not = _math.bitwise_xor, _math.bitwise_not
-    fmod = _math.fmod
+    bitwise_and, bitwise_or = bitwise.bitwise_and, bitwise.bitwise_or
+    bitwise_xor, bitwise_not = bitwise.bitwise_xor, bitwise.bitwise_not
+    fmod = division.fmod
     cumsum, cumprod, cummax, cummin = scan.cumsum, scan.cumprod, scan.cummax, scan.cummin
     prod, diff = scan.prod, scan.diff
     sort, argsort, msort, topk, kthvalue = order.sort, order.argsort, order.msort, order.topk, order.kthvalue

@@ -17,7 +17,8 @@ from .ops.shape import expand, to, unsqueeze
 if TYPE_CHECKING:
     from .tensor import Tensor
 
-__all__ = ["Generator", "bernoulli", "default_generator", "initial_seed", "manual_seed", "multinomial", "rand", "rand_like", "randint",
+__all__ = ["Generator", "bernoulli", "default_generator", "initial_seed", "manual_seed", "multinomial", "rand", "rand_like",
+           "randint",
            "randn", "randn_like", "randperm"]
 
 
@@ -178,7 +179,8 @@ def randint(low: int, high: int | None = None, size: tuple[int, ...] = (), dtype
     check_device("randint", device)
     if isinstance(high, (tuple, list)):  # randint(high, size)
         high, size = None, high
-    low, high = (0, integer("randint", "high", low)) if high is None else (integer("randint", "low", low), integer("randint", "high", high))
+    low, high = (0, integer("randint", "high", low)) if high is None else (integer("randint", "low", low),
+                                                                           integer("randint", "high", high))
     if not 0 < high - low <= 1 << 53:
         raise ValueError(f"randint: low is {low} and high {high}, but there must be 1 to 2**53 integers from low to high - 1")
     share = rand(size, dtype=float64, generator=generator)

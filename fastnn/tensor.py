@@ -12,6 +12,7 @@ import numpy as np
 from . import _core
 from ._core import TensorBase, launch, record
 from .methods import Methods
+from .ops import bitwise, division
 from .ops import index as _index
 from .ops import math as _math
 from .ops import reduce as _reduce
@@ -287,16 +288,16 @@ class Tensor(TensorBase, Methods):
     __sub__ = sub = _math.sub
     __mul__ = mul = _math.mul
     __truediv__ = div = _math.div
-    __floordiv__ = _math.floor_divide
-    __mod__ = _math.remainder
+    __floordiv__ = division.floor_divide
+    __mod__ = division.remainder
     __pow__ = pow = _math.pow
     __matmul__ = matmul = matmul
     __neg__ = neg = _math.neg
     __abs__ = abs = _math.abs
-    __and__ = __rand__ = _math.bitwise_and
-    __or__ = __ror__ = _math.bitwise_or
-    __xor__ = __rxor__ = _math.bitwise_xor
-    __invert__ = _math.bitwise_not
+    __and__ = __rand__ = bitwise.bitwise_and
+    __or__ = __ror__ = bitwise.bitwise_or
+    __xor__ = __rxor__ = bitwise.bitwise_xor
+    __invert__ = bitwise.bitwise_not
 
     def __radd__(self, other):
         return _math.add(other, self)
@@ -311,10 +312,10 @@ class Tensor(TensorBase, Methods):
         return _math.div(other, self)
 
     def __rfloordiv__(self, other):
-        return _math.floor_divide(other, self)
+        return division.floor_divide(other, self)
 
     def __rmod__(self, other):
-        return _math.remainder(other, self)
+        return division.remainder(other, self)
 
     def __rpow__(self, other):
         return _math.pow(other, self)

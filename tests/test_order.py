@@ -48,7 +48,8 @@ def test_orders_and_sums_are_captured():
     assert program.obstacle is None
 
 
-@pytest.mark.parametrize("name, arguments", [("nonzero", ()), ("unique", ()), ("unique_consecutive", ()), ("masked_select", (True,)),
+@pytest.mark.parametrize("name, arguments", [("nonzero", ()), ("unique", ()), ("unique_consecutive", ()),
+                                             ("masked_select", (True,)),
                                              ("bincount", ())])
 def test_shapes_that_depend_on_elements_are_not_captured(name, arguments):
     x = fastnn.tensor([0, 2, 2, 1])

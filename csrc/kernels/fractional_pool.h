@@ -38,3 +38,17 @@ static void fractional_max_kernel(const fnn_fractional *q, const ptrdiff_t *down
             index[i * q->index_row + j * q->index_column] = best;
         }
 }
+
+/* dx: (places), dy, index: (n) pixels of `channels`, each `pitch` elements: 0, then dx[index] += dy, in order; *bad: set where
+ * an index does not lie in 0 .. places - 1, which then adds nothing */
+static void fractional_gradient_kernel(ptrdiff_t places, ptrdiff_t n, ptrdiff_t channels, ptrdiff_t pitch, const int64_t *index,
+                                       const void *dy_, void *dx_, int *bad) {
+    const real *dy = dy_;
+    real *dx = dx_;
+    for (ptrdiff_t i = 0; i < places; i++) memset(dx + i * pitch, 0, (size_t)channels * sizeof(real));
+    for (ptrdiff_t i = 0; i < n; i++, index += pitch, dy += pitch)
+        for (ptrdiff_t c = 0; c < channels; c++) {
+            if (index[c] >= 0 && index[c] < places) dx[index[c] * pitch + c] += dy[c];
+            else *bad = 1;
+        }
+}

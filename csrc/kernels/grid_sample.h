@@ -9,6 +9,8 @@ enum { GRID_BLOCK = 64 };
 /* One axis: up to 4 indices (-1: outside) for each place, their weights, and those weights' slopes in the grid's number. */
 typedef struct {
     real index[4][GRID_BLOCK], weight[4][GRID_BLOCK], slope[4][GRID_BLOCK];
+    int32_t offset[4][GRID_BLOCK]; /* of the indices, in elements; where is_plain: all lie in the image, */
+    uint8_t is_plain[GRID_BLOCK];  /* and, of rows, none in the last, so that whole vectors may be read */
 } grid_axis;
 
 /* Numbers in pixels along one axis, with their derivatives in the grid's numbers. */
@@ -100,6 +102,18 @@ INLINE void grid_axis_of(const fnn_grid *g, ptrdiff_t n, const real *coordinate,
         });
 }
 
+/* Offsets of `reach` indices, `step` apart, and whether all of them are 0 to `most`. */
+INLINE void grid_offsets(ptrdiff_t n, int reach, ptrdiff_t step, ptrdiff_t most, grid_axis *axis) {
+    const vec by = vec_set1((real)step), last = vec_set1((real)most);
+    EACH_LANES(mask is_plain = mask_first(LANES);
+               for (int k = 0; k < reach; k++) {
+                   const vec index = load_lanes(axis->index[k] + i, lanes);
+                   is_plain = mask_and(is_plain, mask_and(vec_le(vec_zero(), index), vec_le(index, last)));
+                   ivec_store_i32(axis->offset[k] + i, vec_to_ivec(vec_mul(index, by)), lanes);
+               }
+               mask_store_u8(axis->is_plain + i, is_plain, lanes););
+}
+
 typedef struct {
     int count;
     ptrdiff_t pixel[16]; /* in elements */
@@ -124,18 +138,49 @@ INLINE void grid_taps_of(const fnn_grid *g, const grid_axis *x, const grid_axis 
     taps->count = k;
 }
 
-/* Runs the statements for n places, p within its block and `at` of all, with their taps; `reach` should be a constant. */
+/* Whether offsets in an image are exact as reals, and a row has room for a vector behind a pixel. */
+INLINE int grid_may_be_plain(const fnn_grid *g) {
+    return g->h * g->w * g->channels < 1 << 24 && g->w * g->channels >= LANES;
+}
+
+/* Runs the statements for n places, p within its block and `at` of all; `reach` should be a constant. */
 #define EACH_PLACE(...)                                                                                                 \
     do {                                                                                                                \
         grid_axis x_axis, y_axis;                                                                                       \
-        grid_taps taps;                                                                                                 \
+        const int may_be_plain = grid_may_be_plain(g);                                                                  \
         for (ptrdiff_t from = 0; from < n; from += GRID_BLOCK) {                                                        \
             const ptrdiff_t count = n - from < GRID_BLOCK ? n - from : GRID_BLOCK;                                      \
             grid_axis_of(g, count, (const real *)places + from, g->w, &x_axis);                                         \
             grid_axis_of(g, count, (const real *)places + n + from, g->h, &y_axis);                                     \
+            if (may_be_plain) {                                                                                         \
+                grid_offsets(count, reach, g->channels, g->w - 1, &x_axis);                                             \
+                grid_offsets(count, reach, g->w * g->channels, g->h - 2, &y_axis);                                      \
+            }                                                                                                           \
             for (ptrdiff_t p = 0; p < count; p++) {                                                                     \
                 const ptrdiff_t at = from + p;                                                                          \
-                grid_taps_of(g, &x_axis, &y_axis, p, reach, &taps);                                                     \
+                const int is_plain = may_be_plain && (x_axis.is_plain[p] & y_axis.is_plain[p]);                         \
+                __VA_ARGS__                                                                                             \
+            }                                                                                                           \
+        }                                                                                                               \
+    } while (0)
+
+/* Runs the statements for each tap of place p, whose pixel begins `pixel` elements into the image: the ones in the image, in
+ * order. */
+#define EACH_TAP(...)                                                                                                   \
+    do {                                                                                                                \
+        if (is_plain) {                                                                                                 \
+            for (int j = 0; j < reach; j++)                                                                             \
+                for (int i = 0; i < reach; i++) {                                                                       \
+                    const ptrdiff_t pixel = y_axis.offset[j][p] + x_axis.offset[i][p];                                  \
+                    const real weight = x_axis.weight[i][p] * y_axis.weight[j][p];                                      \
+                    __VA_ARGS__                                                                                         \
+                }                                                                                                       \
+        } else {                                                                                                        \
+            grid_taps taps;                                                                                             \
+            grid_taps_of(g, &x_axis, &y_axis, p, reach, &taps);                                                         \
+            for (int k = 0; k < taps.count; k++) {                                                                      \
+                const ptrdiff_t pixel = taps.pixel[k];                                                                  \
+                const real weight = taps.weight[k];                                                                     \
                 __VA_ARGS__                                                                                             \
             }                                                                                                           \
         }                                                                                                               \
@@ -149,8 +194,8 @@ INLINE void grid_sample_places(const fnn_grid *g, int reach, ptrdiff_t n, const 
     EACH_PLACE(real *y = (real *)y_ + at * g->channels;
                for (ptrdiff_t c = 0, left; (left = g->channels - c) > 0; c += LANES) {
                    vec sum = vec_zero();
-                   for (int k = 0; k < taps.count; k++)
-                       sum = vec_fma(vec_set1(taps.weight[k]), load_lanes(x + taps.pixel[k] + c, left), sum);
+                   EACH_TAP(sum = vec_fma(vec_set1(weight), is_plain ? vec_load(x + pixel + c) : load_lanes(x + pixel + c, left),
+                                          sum););
                    if (end - (y + c) >= LANES) vec_store(y + c, sum);
                    else vec_store_n(y + c, sum, left);
                });
@@ -161,16 +206,14 @@ INLINE void grid_sample_input_places(const fnn_grid *g, int reach, ptrdiff_t n, 
                                      const void *dy_, void *dx_) {
     real *dx = (real *)dx_ + c;
     EACH_PLACE(const real *dy = (const real *)dy_ + at * g->channels + c;
-               for (int k = 0; k < taps.count; k++) {
-                   real *to = dx + taps.pixel[k];
-                   if (width < LANES) { /* few channels: one by one is faster than under a mask, and has the same bits */
-                       for (ptrdiff_t i = 0; i < width; i++) to[i] += taps.weight[k] * dy[i];
-                       continue;
-                   }
-                   const vec weight = vec_set1(taps.weight[k]);
-                   for (ptrdiff_t i = 0, left; (left = width - i) > 0; i += LANES)
-                       store_lanes(to + i, vec_add(load_lanes(to + i, left), vec_mul(weight, load_lanes(dy + i, left))), left);
-               });
+               EACH_TAP(real *to = dx + pixel;
+                        if (width < LANES) { /* few channels: one by one is faster than under a mask, and has the same bits */
+                            for (ptrdiff_t e = 0; e < width; e++) to[e] += weight * dy[e];
+                            continue;
+                        }
+                        const vec by = vec_set1(weight);
+                        for (ptrdiff_t e = 0, left; (left = width - e) > 0; e += LANES)
+                            store_lanes(to + e, vec_add(load_lanes(to + e, left), vec_mul(by, load_lanes(dy + e, left))), left);););
 }
 
 /* dplaces: (2, n); x: (h w, channels); dy: (n, channels) */
@@ -178,6 +221,9 @@ INLINE void grid_sample_grid_places(const fnn_grid *g, int reach, ptrdiff_t n, c
                                     void *dplaces_) {
     real *dplaces = dplaces_;
     EACH_PLACE(real along = 0, down = 0;
+               grid_taps taps;
+               grid_taps_of(g, &x_axis, &y_axis, p, reach, &taps);
+               (void)is_plain;
                for (int k = 0; k < taps.count; k++) {
                    const int i = taps.x[k], j = taps.y[k];
                    const real product = dot_row(g->channels, (const real *)x + taps.pixel[k], (const real *)dy + at * g->channels);
@@ -188,6 +234,7 @@ INLINE void grid_sample_grid_places(const fnn_grid *g, int reach, ptrdiff_t n, c
                dplaces[n + at] = down;);
 }
 #undef EACH_PLACE
+#undef EACH_TAP
 
 /* A loop of its own for each mode, in which the number of neighbours is a constant. */
 #define EACH_MODE(places_of, ...)                                                                                       \

@@ -37,8 +37,9 @@ static void prod_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, void *
     }
 }
 
-/* dx: (rows, n); x: (rows, n); dy: (rows, n) of running products, or (rows) of the whole ones. Without a division, so that zeros may be
- * among x: dx[k] = x[0] .. x[k - 1] s[k], where s[k] = dy[k] + x[k + 1] s[k + 1], and only the last dy counts for whole products. */
+/* dx: (rows, n); x: (rows, n); dy: (rows, n) of running products, or (rows) of the whole ones. Without a division, so that zeros
+ * may be among x: dx[k] = x[0] .. x[k - 1] s[k], where s[k] = dy[k] + x[k + 1] s[k + 1], and only the last dy counts for whole
+ * products. */
 static void cumprod_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dy_, const void *x_, int whole, void *dx_) {
     for (ptrdiff_t r = 0; r < rows && n; r++) {
         const real *restrict x = (const real *)x_ + r * n, *restrict dy = (const real *)dy_ + (whole ? r : r * n);

@@ -1,6 +1,9 @@
 /* fractional_pool.c: max-pooling over windows whose steps are random but share out the whole map. A chunk is one image's plane,
  * as every plane has windows of its own. Samples are checked before anything is written. */
 #include "order.h"
+#include "stage.h"
+
+enum { CHANNELS = 16 /* of an image that a chunk of the gradient owns: at least a cache line */ };
 
 typedef struct {
     const fnn_kernels *K;
@@ -68,3 +71,65 @@ static int run(fnn_call *call) {
 }
 
 const fnn_driver fnn_fractional_max_pool2d = {.infer = infer, .workspace = workspace, .cost = cost, .run = run};
+
+/* ---- gradient ---- */
+
+typedef struct {
+    const fnn_kernels *K;
+    int dtype;
+    ptrdiff_t channels, blocks, places, pixels;
+    const int64_t *index; /* channels last, as all */
+    const char *dy;
+    char *dx;
+    int has_bad; /* some index lies outside of its map */
+} gradient_plan;
+
+static int backward_infer(fnn_call *call) {
+    const fnn_tensor *dy = call->in[0], *index = call->in[1];
+    const int64_t *size = call->attr.i;
+    if (dy->rank != 4 || !fnn_same_shape(dy, index))
+        return fnn_fail(call, FNN_VALUE_ERROR, "dy %s and indices %s must have one shape, (N, C, OH, OW)", fnn_shape_text(dy),
+                        fnn_shape_text(index));
+    if (size[0] < 0 || size[1] < 0 || size[0] > INT32_MAX || size[1] > INT32_MAX)
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'input' is (%lld, %lld), but must be 0 to %d each", (long long)size[0],
+                        (long long)size[1], INT32_MAX);
+    fnn_set_shape(call->out[0], dy->dtype, 4, (ptrdiff_t[]){dy->shape[0], dy->shape[1], (ptrdiff_t)size[0], (ptrdiff_t)size[1]});
+    return FNN_OK;
+}
+
+static void backward_workspace(const fnn_call *call, fnn_workspace *ws) {
+    ws->shared = fnn_stage_bytes(call->in[0]) + fnn_stage_bytes(call->in[1]) + fnn_stage_bytes(call->out[0]);
+}
+
+static double backward_cost(const fnn_call *call) {
+    return 1.5 * (double)fnn_numel(call->in[0]) + 0.3 * (double)fnn_numel(call->out[0]);
+}
+
+/* An image's channels, CHANNELS of them: nobody else adds there, and windows come in order. */
+static void run_gradient(void *context, ptrdiff_t chunk, void *scratch) {
+    gradient_plan *p = context;
+    int bad = 0;
+    const ptrdiff_t image = chunk / p->blocks, c = chunk % p->blocks * CHANNELS, small = image * p->pixels * p->channels + c;
+    (void)scratch;
+    p->K->fractional_gradient(p->places, p->pixels, fnn_min(CHANNELS, p->channels - c), p->channels, p->index + small,
+                              fnn_at(p->dy, small, p->dtype), fnn_at(p->dx, image * p->places * p->channels + c, p->dtype), &bad);
+    if (bad) __atomic_store_n(&p->has_bad, 1, __ATOMIC_RELAXED);
+}
+
+/* dx: (N, C, H, W); dy, indices: (N, C, OH, OW), indices = h W + w */
+static int backward_run(fnn_call *call) {
+    const fnn_tensor *dy = call->in[0], *dx = call->out[0];
+    char *at = call->shared;
+    gradient_plan p = {.K = fnn_kernels_of(dy->dtype), .dtype = dy->dtype, .channels = dy->shape[1],
+                       .blocks = fnn_ceil_div(dy->shape[1], CHANNELS), .places = dx->shape[2] * dx->shape[3],
+                       .pixels = dy->shape[2] * dy->shape[3], .dy = fnn_stage_input(dy, &at)};
+    p.index = fnn_stage_input(call->in[1], &at);
+    p.dx = fnn_stage_output(dx, &at);
+    fnn_parallel_for(call, dy->shape[0] * p.blocks, backward_cost(call), run_gradient, &p);
+    fnn_unstage_output(dx, p.dx);
+    if (p.has_bad) return fnn_fail(call, FNN_INDEX_ERROR, "indices must lie between 0 and %td", p.places - 1);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_fractional_max_pool2d_backward = {
+    .infer = backward_infer, .workspace = backward_workspace, .cost = backward_cost, .run = backward_run};

@@ -1,5 +1,5 @@
-/* nonzero.c: where elements are other than 0, in logical (C) order. How many there are is the caller's to know: it gives the output. A
- * first loop counts chunk by chunk, a second one writes each chunk's places behind those of the chunks before. */
+/* nonzero.c: where elements are other than 0, in logical (C) order. How many there are is the caller's to know: it gives the
+ * output. A first loop counts chunk by chunk, a second one writes each chunk's places behind those of the chunks before. */
 #include "order.h"
 
 #include <string.h>

@@ -98,7 +98,8 @@ static int check_axis(fnn_call *call, const fnn_tensor *x) {
 /* x: float32, float64 or int64 */
 static int check_type(fnn_call *call, const fnn_tensor *x) {
     if (x->dtype <= FNN_INT64) return FNN_OK;
-    return fnn_fail(call, FNN_TYPE_ERROR, "argument 'x' has dtype %s, but must be float32, float64 or int64", fnn_dtype_name(x->dtype));
+    return fnn_fail(call, FNN_TYPE_ERROR, "argument 'x' has dtype %s, but must be float32, float64 or int64",
+                    fnn_dtype_name(x->dtype));
 }
 
 static int scan_infer(fnn_call *call) {
@@ -139,7 +140,8 @@ static int backward_infer(fnn_call *call) {
     if (status) return status;
     const fnn_tensor want = call->op == FNN_OP_prod_backward ? whole_lines(x, call->attr.i[0]) : *x;
     if (!fnn_same_shape(dy, &want))
-        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'dy' has shape %s, but x %s needs %s", fnn_shape_text(dy), fnn_shape_text(x),
+        return fnn_fail(call, FNN_VALUE_ERROR, "argument 'dy' has shape %s, but x %s needs %s", fnn_shape_text(dy),
+                        fnn_shape_text(x),
                         fnn_shape_text(&want));
     fnn_set_like(call->out[0], x);
     return FNN_OK;

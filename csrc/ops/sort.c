@@ -1,9 +1,9 @@
 /* sort.c: elements along one axis in order, and where they were; all of them or the first `keep`.
  *
- * An element becomes an unsigned key of the same order: a negative real's bits are turned over, NaN lies above all, -0 is 0; where the
- * order descends, the complement. Few of many are kept in a heap; short lines are sorted by insertion, long ones by their digits from
- * the lowest on (Knuth, The Art of Computer Programming 3, 5.2.5), of which those that all keys share are left out. All three leave
- * equal elements as they came. One chunk sorts whole lines. */
+ * An element becomes an unsigned key of the same order: a negative real's bits are turned over, NaN lies above all, -0 is 0; where
+ * the order descends, the complement. Few of many are kept in a heap; short lines are sorted by insertion, long ones by their
+ * digits from the lowest on (Knuth, The Art of Computer Programming 3, 5.2.5), of which those that all keys share are left out.
+ * All three leave equal elements as they came. One chunk sorts whole lines. */
 #include "order.h"
 
 #include <string.h>

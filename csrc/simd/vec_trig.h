@@ -61,8 +61,8 @@ typedef struct {
     ivec n;
 } angle;
 
-/* |x| <= ANGLE_MAX (Cody and Waite): the products with the first two parts and x - n P1 are exact; what rounding takes from the rest
- * is kept, as it is all that is left near multiples of pi / 2. */
+/* |x| <= ANGLE_MAX (Cody and Waite): the products with the first two parts and x - n P1 are exact; what rounding takes from the
+ * rest is kept, as it is all that is left near multiples of pi / 2. */
 INLINE angle angle_of(vec x) {
     const vec n = vec_round(vec_mul(x, vec_set1((real)0.63661977236758134308)));
     const vec first = vec_fnma(n, vec_set1(HALF_PI_1), x), second = vec_mul(n, vec_set1(HALF_PI_2)), t = vec_sub(first, second);
@@ -190,8 +190,8 @@ INLINE vec vec_acos(vec x) {
 
 /* ---- hyperbolic functions ---- */
 
-/* With e = exp(|x|) - 1: sinh is (e + e / (e + 1)) / 2, cosh 1 + e^2 / (2 (e + 1)). From 20 on both are exp(|x|) / 2, made of the square
- * of exp(|x| / 2), which does not overflow before they do. */
+/* With e = exp(|x|) - 1: sinh is (e + e / (e + 1)) / 2, cosh 1 + e^2 / (2 (e + 1)). From 20 on both are exp(|x|) / 2, made of the
+ * square of exp(|x| / 2), which does not overflow before they do. */
 INLINE vec half_exp(vec size) {
     vec root = vec_exp(vec_mul(vec_set1((real)0.5), size));
     return vec_mul(vec_mul(vec_set1((real)0.5), root), root);

@@ -415,6 +415,9 @@ class Softshrink(_Activation):
     def forward(self, x: Tensor) -> Tensor:
         return activation.softshrink(x, self.lambd)
 
+    def extra_repr(self) -> str:
+        return f"{self.lambd}"
+
 
 class Hardshrink(_Activation):
     """0 where |x| is at most `lambd`, else x; any shape; see `fastnn.functional.hardshrink`.
@@ -431,6 +434,9 @@ class Hardshrink(_Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return activation.hardshrink(x, self.lambd)
+
+    def extra_repr(self) -> str:
+        return f"{self.lambd}"
 
 
 class Threshold(_Activation):

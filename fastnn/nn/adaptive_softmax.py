@@ -40,8 +40,8 @@ class ASMoutput(NamedTuple):
 
 @typed
 class AdaptiveLogSoftmaxWithLoss(Module):
-    """A softmax in two steps: over the frequent classes and clusters of the others, then within a cluster, by narrower layers the rarer
-    its classes are.
+    """A softmax in two steps: over the frequent classes and clusters of the others, then within a cluster, by narrower layers the
+    rarer its classes are.
 
     Parameters
     ----------

@@ -145,7 +145,8 @@ class MultiheadAttention(Module):
         """
         key = query if key is None else key
         value = key if value is None else value
-        options = {"batch_first": self.batch_first, "bias_k": self.bias_k, "bias_v": self.bias_v, "add_zero_attn": self.add_zero_attn,
+        options = {"batch_first": self.batch_first, "bias_k": self.bias_k, "bias_v": self.bias_v,
+                   "add_zero_attn": self.add_zero_attn,
                    "dropout_p": self.dropout if self.training else 0.0, "need_weights": need_weights,
                    "average_attn_weights": average_attn_weights, "is_causal": is_causal}
         y, weights = attend_in_heads(self._projected, query, key, value, self.num_heads, key_padding_mask, attn_mask, **options)

@@ -140,7 +140,8 @@ class ModuleList(_Row):
             else:
                 runs.append([k, k, text])
         lines = [f"({a}): {text}" if a == b else f"({a}-{b}): {b - a + 1} x {text}" for a, b, text in runs]
-        return f"{type(self).__name__}(" + "".join("\n  " + line.replace("\n", "\n  ") for line in lines) + ("\n)" if lines else ")")
+        return f"{type(self).__name__}(" + "".join("\n  " + line.replace("\n", "\n  ") for line in lines) + ("\n)" if lines
+                                                                                                             else ")")
 
 
 class ModuleDict(Module):

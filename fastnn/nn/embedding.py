@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -103,7 +104,12 @@ class Embedding(Module):
 
     def extra_repr(self) -> str:
         text = f"{self.num_embeddings}, {self.embedding_dim}"
-        return text if self.padding_idx is None else text + f", padding_idx={self.padding_idx}"
+        return text + other_than({"padding_idx": None, "max_norm": None, "norm_type": 2, "scale_grad_by_freq": False}, self)
+
+
+def other_than(defaults: dict[str, Any], layer: Module) -> str:
+    """The options of a layer that are not at their defaults, as they stand in its text."""
+    return "".join(f", {name}={getattr(layer, name)}" for name, default in defaults.items() if getattr(layer, name) != default)
 
 
 @functools.lru_cache(maxsize=16)

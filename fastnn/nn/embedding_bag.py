@@ -9,6 +9,7 @@ from ..ops.create import empty
 from ..ops.embedding_bag import embedding_bag
 from ..tensor import Tensor, no_grad
 from . import init
+from .embedding import other_than
 from .module import Module, Parameter
 from .typed import typed
 
@@ -77,5 +78,6 @@ class EmbeddingBag(Module):
                              per_sample_weights, self.include_last_offset, self.padding_idx)
 
     def extra_repr(self) -> str:
-        text = f"{self.num_embeddings}, {self.embedding_dim}, mode={self.mode!r}"
-        return text if self.padding_idx is None else text + f", padding_idx={self.padding_idx}"
+        text = f"{self.num_embeddings}, {self.embedding_dim}"
+        text += other_than({"max_norm": None, "norm_type": 2, "scale_grad_by_freq": False}, self)
+        return text + f", mode={self.mode!r}" + other_than({"padding_idx": None}, self)

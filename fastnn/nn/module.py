@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 from .. import _core
@@ -12,7 +11,7 @@ from ..ops.create import as_tensor
 from ..ops.shape import type_wanted
 from ..tensor import Tensor, no_grad
 from .hooks import Hook, RemovableHandle, call_hooked
-from .state import EXTRA_STATE, IncompatibleKeys, load_state
+from .state import Stateful
 
 
 class Parameter(Tensor):
@@ -84,7 +83,7 @@ def check_input(module: Module, x: Any, ranks: Container[int], layout: str) -> N
         raise ValueError(f"{type(module).__name__}: the input has shape {x.shape}, but must be {layout}")
 
 
-class Module:
+class Module(Stateful):
     """Base class of layers and networks, with PyTorch's names.
 
     A subclass calls ``super().__init__()``, assigns parameters and modules to attributes, and defines ``forward``.
@@ -407,103 +406,13 @@ class Module:
 
     def bfloat16(self) -> Module:
         """Refused: parameters are float32 or float64."""
-        raise TypeError("bfloat16: it is not offered; a module's types are float32 and float64. For products of bfloat16 on AMX there is "
-                        "set_float32_matmul_precision('medium')")
+        raise TypeError("bfloat16: it is not offered; a module's types are float32 and float64. For products of bfloat16 "
+                        "on AMX there is set_float32_matmul_precision('medium')")
 
     def compile(self, *arguments: Any, **options: Any) -> None:
         """Refused: steps are captured, not modules compiled."""
-        raise TypeError("compile: a module is not compiled; fastnn.capture(step) records a whole step, and Trainer does so by itself")
-
-    # -- state --
-
-    def named_state(self, once: bool) -> dict[str, Tensor]:
-        """What is saved, parameters and buffers; what is there under two names once, or under both."""
-        state, memo = OrderedDict(), set()
-        for path, module in self.named_modules(remove_duplicate=once):
-            for registry in (module._parameters, module._buffers):
-                for name, value in registry.items():
-                    if value is None or name in module._not_saved or once and id(value) in memo:
-                        continue
-                    memo.add(id(value))
-                    state[f"{path}.{name}" if path else name] = value
-        return state
-
-    def state_dict(self, destination: dict[str, Any] | None = None, prefix: str = "",
-                   keep_vars: bool = False) -> dict[str, Any]:
-        """Parameters and buffers under PyTorch's names, sharing memory; a tied parameter appears under each of its names.
-
-        Parameters
-        ----------
-        destination : dict, optional
-            Where they are added; by default a new dictionary.
-        prefix : str
-            What names begin with.
-        keep_vars : bool
-            Whether parameters stay on the tape.
-
-        Returns
-        -------
-        dict of str to Tensor
-            And what `get_extra_state` gives of modules that define it.
-        """
-        state = OrderedDict() if destination is None else destination
-        for hook in self._state_functions("save_pre"):
-            hook(self, prefix, keep_vars)
-        for name, value in (*self._parameters.items(), *self._buffers.items()):
-            if value is not None and name not in self._not_saved:
-                state[prefix + name] = value if keep_vars else value.detach()
-        if type(self).get_extra_state is not Module.get_extra_state:
-            state[f"{prefix}{EXTRA_STATE}"] = self.get_extra_state()
-        for name, module in self._modules.items():
-            if module is not None:
-                module.state_dict(destination=state, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
-        for hook in self._state_functions("save"):
-            changed = hook(self, state, prefix, {})
-            if changed is not None:
-                raise RuntimeError(f"state_dict hook of {type(self).__name__}: it must change the state in place and return None")
-        return state
-
-    def _state_functions(self, kind: str) -> list[Callable]:
-        return [hook.function for hook in self._state_hooks.values() if hook.kind == kind]
-
-    def get_extra_state(self) -> Any:
-        """What belongs to a module's state beside parameters and buffers; a subclass that has any defines it and `set_extra_state`."""
-        raise TypeError(f"{type(self).__name__} has no extra state: a subclass that has any defines get_extra_state()")
-
-    def set_extra_state(self, state: Any) -> None:
-        """Takes over what `get_extra_state` gave."""
-        raise TypeError(f"{type(self).__name__} has no extra state: a subclass that has any defines set_extra_state()")
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> IncompatibleKeys:
-        """Copies values into this module's parameters and buffers, in place; all or nothing.
-
-        Parameters
-        ----------
-        state_dict : mapping of str to Tensor or numpy.ndarray
-            As `state_dict` gives it; names and layouts are PyTorch's.
-        strict : bool
-            Whether every name must be on both sides.
-        assign : bool
-            Whether parameters and buffers take over the values' memory and type, instead of copying numbers into their own.
-            They stay the objects that optimisers know.
-
-        Returns
-        -------
-        IncompatibleKeys
-            `missing_keys` and `unexpected_keys`, which only without `strict` can hold names.
-
-        Raises
-        ------
-        RuntimeError
-            If names are missing or unknown (when strict), or a value's shape differs; the message lists all of them.
-        TypeError
-            If a value is no array.
-        """
-        return load_state(self, state_dict, strict, assign)
-
-    def loaded(self) -> None:
-        """Called on a lazy module whose parameters came from a state dict; lazy layers define it."""
-        raise TypeError(f"{type(self).__name__} has lazy parameters but no loaded()")
+        raise TypeError("compile: a module is not compiled; fastnn.capture(step) records a whole step, and Trainer does so by "
+                        "itself")
 
     # -- hooks; they are Python's: a captured step calls them while it is recorded, not in its replays --
 
@@ -582,47 +491,6 @@ class Module:
             Its ``remove()`` takes the hook off.
         """
         return self._hooked(Hook("backward_pre", hook), prepend)
-
-    def register_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls ``hook(module, prefix, keep_vars)`` before `state_dict` looks at this module."""
-        return self._hooked(Hook("save_pre", hook), False)
-
-    def register_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls ``hook(module, state_dict, prefix, local_metadata)`` when `state_dict` has what this module and those in it have; it
-        changes the dictionary in place. There is no metadata: {}."""
-        return self._hooked(Hook("save", hook), False)
-
-    def register_load_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls a function before this module's part of a state dict is loaded.
-
-        Parameters
-        ----------
-        hook : callable
-            ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)``: the state is a copy,
-            which it may change; to the lists it may add names and messages. There is no metadata: {}.
-
-        Returns
-        -------
-        RemovableHandle
-            Its ``remove()`` takes the hook off.
-        """
-        return self._hooked(Hook("load_pre", hook), False)
-
-    def register_load_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls a function when this module's part of a state dict is loaded.
-
-        Parameters
-        ----------
-        hook : callable
-            ``hook(module, incompatible_keys)``: names taken out of its lists are no error. With such a hook values are copied before
-            missing and unexpected names are refused.
-
-        Returns
-        -------
-        RemovableHandle
-            Its ``remove()`` takes the hook off.
-        """
-        return self._hooked(Hook("load", hook), False)
 
     def _hooked(self, hook: Hook, prepend: bool) -> RemovableHandle:
         if not callable(hook.function):

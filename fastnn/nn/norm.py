@@ -367,16 +367,16 @@ class InstanceNorm2d(_InstanceNorm):
 
 
 class LazyInstanceNorm1d(_LazyNorm, InstanceNorm1d):
-    """An InstanceNorm1d that takes num_features from its first input; arguments as there, but, as PyTorch's, it is affine and tracks
-    statistics unless told otherwise."""
+    """An InstanceNorm1d that takes num_features from its first input; arguments as there, but, as PyTorch's, it is affine and
+    tracks statistics unless told otherwise."""
 
     _lazy_defaults = {"affine": True, "track_running_stats": True}
     _channel_axis, _lazy_ranks, _lazy_layout = -2, (2, 3), InstanceNorm1d._layout
 
 
 class LazyInstanceNorm2d(_LazyNorm, InstanceNorm2d):
-    """An InstanceNorm2d that takes num_features from its first input; arguments as there, but, as PyTorch's, it is affine and tracks
-    statistics unless told otherwise."""
+    """An InstanceNorm2d that takes num_features from its first input; arguments as there, but, as PyTorch's, it is affine and
+    tracks statistics unless told otherwise."""
 
     _lazy_defaults = {"affine": True, "track_running_stats": True}
     _channel_axis, _lazy_ranks, _lazy_layout = -3, (3, 4), InstanceNorm2d._layout

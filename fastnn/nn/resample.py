@@ -218,7 +218,7 @@ class _ConstantPad(_Pad):
         self.value = real(f"{type(self).__name__}: value", value)
 
     def extra_repr(self) -> str:
-        return f"{self.padding}, value={self.value}"
+        return f"padding={self.padding}, value={self.value}"
 
 
 class ConstantPad1d(_ConstantPad):

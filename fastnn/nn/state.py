@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,11 +11,12 @@ import numpy as np
 from .._core import TensorBase
 from ..ops.create import as_tensor, empty
 from ..tensor import Tensor, no_grad
+from .hooks import Hook, RemovableHandle
 
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["EXTRA_STATE", "IncompatibleKeys", "load_state"]
+__all__ = ["IncompatibleKeys", "Stateful", "load_state"]
 
 EXTRA_STATE = "_extra_state"  # its name in a state dict
 
@@ -79,7 +81,7 @@ def load_state(module: Module, state_dict: Mapping[str, Any], strict: bool, assi
 def _extras(modules: list[tuple[str, Module]]) -> dict[str, Module]:
     """Modules that have more state than parameters and buffers, by its name."""
     return {f"{path}.{EXTRA_STATE}" if path else EXTRA_STATE: part for path, part in modules
-            if type(part).set_extra_state.__qualname__ != "Module.set_extra_state"}
+            if type(part).set_extra_state is not Stateful.set_extra_state}
 
 
 def _compare(own: dict[str, Tensor], extras: Mapping[str, Module], state: Mapping[str, Any], keys: IncompatibleKeys) -> None:
@@ -123,3 +125,138 @@ def _as_value(name: str, value: Any) -> Tensor:
         return as_tensor(value if isinstance(value, TensorBase) else np.asarray(value)).detach()
     except TypeError as error:
         raise TypeError(f"load_state_dict: '{name}': {error}") from None
+
+
+class Stateful:
+    """What a `Module` does with its state: saving it, loading it, and hooks on both."""
+
+    def named_state(self, once: bool) -> dict[str, Tensor]:
+        """What is saved, parameters and buffers; what is there under two names once, or under both."""
+        state, memo = OrderedDict(), set()
+        for path, module in self.named_modules(remove_duplicate=once):
+            for registry in (module._parameters, module._buffers):
+                for name, value in registry.items():
+                    if value is None or name in module._not_saved or once and id(value) in memo:
+                        continue
+                    memo.add(id(value))
+                    state[f"{path}.{name}" if path else name] = value
+        return state
+
+    def state_dict(self, destination: dict[str, Any] | None = None, prefix: str = "",
+                   keep_vars: bool = False) -> dict[str, Any]:
+        """Parameters and buffers under PyTorch's names, sharing memory; a tied parameter appears under each of its names.
+
+        Parameters
+        ----------
+        destination : dict, optional
+            Where they are added; by default a new dictionary.
+        prefix : str
+            What names begin with.
+        keep_vars : bool
+            Whether parameters stay on the tape.
+
+        Returns
+        -------
+        dict of str to Tensor
+            And what `get_extra_state` gives of modules that define it.
+        """
+        state = OrderedDict() if destination is None else destination
+        for hook in self._state_functions("save_pre"):
+            hook(self, prefix, keep_vars)
+        for name, value in (*self._parameters.items(), *self._buffers.items()):
+            if value is not None and name not in self._not_saved:
+                state[prefix + name] = value if keep_vars else value.detach()
+        if type(self).get_extra_state is not Stateful.get_extra_state:
+            state[f"{prefix}{EXTRA_STATE}"] = self.get_extra_state()
+        for name, module in self._modules.items():
+            if module is not None:
+                module.state_dict(destination=state, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+        for hook in self._state_functions("save"):
+            changed = hook(self, state, prefix, {})
+            if changed is not None:
+                raise RuntimeError(f"state_dict hook of {type(self).__name__}: it must change the state in place and return None")
+        return state
+
+    def _state_functions(self, kind: str) -> list[Callable]:
+        return [hook.function for hook in self._state_hooks.values() if hook.kind == kind]
+
+    def get_extra_state(self) -> Any:
+        """What belongs to a module's state beside parameters and buffers; a subclass that has any defines it and
+        `set_extra_state`."""
+        raise TypeError(f"{type(self).__name__} has no extra state: a subclass that has any defines get_extra_state()")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes over what `get_extra_state` gave."""
+        raise TypeError(f"{type(self).__name__} has no extra state: a subclass that has any defines set_extra_state()")
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> IncompatibleKeys:
+        """Copies values into this module's parameters and buffers, in place; all or nothing.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to Tensor or numpy.ndarray
+            As `state_dict` gives it; names and layouts are PyTorch's.
+        strict : bool
+            Whether every name must be on both sides.
+        assign : bool
+            Whether parameters and buffers take over the values' memory and type, instead of copying numbers into their own.
+            They stay the objects that optimisers know.
+
+        Returns
+        -------
+        IncompatibleKeys
+            `missing_keys` and `unexpected_keys`, which only without `strict` can hold names.
+
+        Raises
+        ------
+        RuntimeError
+            If names are missing or unknown (when strict), or a value's shape differs; the message lists all of them.
+        TypeError
+            If a value is no array.
+        """
+        return load_state(self, state_dict, strict, assign)
+
+    def loaded(self) -> None:
+        """Called on a lazy module whose parameters came from a state dict; lazy layers define it."""
+        raise TypeError(f"{type(self).__name__} has lazy parameters but no loaded()")
+
+    def register_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls ``hook(module, prefix, keep_vars)`` before `state_dict` looks at this module."""
+        return self._hooked(Hook("save_pre", hook), False)
+
+    def register_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls ``hook(module, state_dict, prefix, local_metadata)`` when `state_dict` has what this module and those in it have;
+        it changes the dictionary in place. There is no metadata: {}."""
+        return self._hooked(Hook("save", hook), False)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls a function before this module's part of a state dict is loaded.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)``: the state is a
+            copy, which it may change; to the lists it may add names and messages. There is no metadata: {}.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook off.
+        """
+        return self._hooked(Hook("load_pre", hook), False)
+
+    def register_load_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls a function when this module's part of a state dict is loaded.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(module, incompatible_keys)``: names taken out of its lists are no error. With such a hook values are copied
+            before missing and unexpected names are refused.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook off.
+        """
+        return self._hooked(Hook("load", hook), False)

@@ -9,14 +9,16 @@ import numpy as np
 
 from .._core import launch, record
 from .create import as_tensor, zeros_like
-from .math import (_back, _shapes, abs, add, clip, constant, div, eq, exp, floating, le, log, logical_and, lt, maximum, minimum, mul, ne,
+from .math import (_back, _shapes, abs, add, clip, constant, div, eq, exp, floating, le, log, logical_and, lt, maximum, minimum,
+                   mul, ne,
                    operands, sub, where)
 from .reduce import Dim, sum
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["addcdiv", "addcmul", "ceil", "copysign", "expm1", "floor", "fmax", "fmin", "frac", "isclose", "isfinite", "isinf", "isnan",
+__all__ = ["addcdiv", "addcmul", "ceil", "copysign", "expm1", "floor", "fmax", "fmin", "frac", "isclose", "isfinite", "isinf",
+           "isnan",
            "isneginf", "isposinf", "lerp", "log1p", "logaddexp", "logit", "nan_to_num", "nanmean", "nansum", "reciprocal", "round",
            "rsqrt", "trunc", "xlogy"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import _core
 from .._core import launch, record
 from ..checks import pair, real
 from ..random import Generator, rand
@@ -83,16 +82,10 @@ def fractional_max_pool2d(x: Tensor, kernel_size: int | Sequence[int], output_si
     samples = (rand(*x.shape[:2], 2, dtype=x.dtype, generator=generator) if _random_samples is None
                else as_tensor(_random_samples, x.dtype))
     y, indices = launch.fractional_max_pool2d(x, samples, kernel=pair(name, "kernel_size", kernel_size, 1), output=size)
-    record(_fractional_max_pool2d_backward, (x,), y, (indices,), x.shape)
+    record(_fractional_max_pool2d_backward, (x,), y, (indices,), x.shape[2:])
     return (y, indices) if return_indices else y
 
 
 def _fractional_max_pool2d_backward(node, dy):
     """Windows overlap: what several of them chose adds up, in order."""
-    (indices,) = node.saved
-    images, channels, height, width = node.context
-    planes = (images, channels, indices.shape[2] * indices.shape[3])
-    dx = _core.empty((images, channels, height * width), dy.dtype)
-    launch.fill(value=0.0, out=dx)
-    launch.scatter_add(reshape(indices, planes), reshape(dy, planes), axis=2, out=dx)
-    return reshape(dx, node.context)
+    return launch.fractional_max_pool2d_backward(dy, node.saved[0], input=node.context)

@@ -20,10 +20,8 @@ from .shape import to, unbroadcast
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "clamp", "clip", "div", "eq", "exp",
-           "floor_divide", "fmod", "ge", "gt", "le", "log", "logical_and", "logical_not", "logical_or", "logical_xor", "lt",
-            "masked_fill", "maximum", "minimum", "mul", "ne", "neg", "pow", "remainder", "sqrt", "square", "sub",
-           "where"]
+__all__ = ["abs", "add", "clamp", "clip", "div", "eq", "exp", "ge", "gt", "le", "log", "logical_and", "logical_not", "logical_or",
+           "logical_xor", "lt", "masked_fill", "maximum", "minimum", "mul", "ne", "neg", "pow", "sqrt", "square", "sub", "where"]
 
 _KINDS = ("add", "sub", "mul", "floor_divide", "remainder", "minimum", "maximum", "eq", "ne", "lt", "le", "gt", "ge", "and",
           "or", "xor")
@@ -198,6 +196,8 @@ def _divided(a: Any, b: Any, rounding_mode: str) -> Tensor:
     if rounding_mode not in ("floor", "trunc"):
         raise ValueError(f"div: rounding_mode is {rounding_mode!r}, but must be 'floor', 'trunc' or None")
     if rounding_mode == "floor":
+        from .division import floor_divide  # stands on this module
+
         return floor_divide(a, b)
     a, b = operands("div", a, b)
     if not a.dtype.is_floating:
@@ -214,58 +214,6 @@ def _div_backward(node, dy):
     b, y = node.saved
     da = launch.div(dy, b)
     return _back(node, da if node.needs[0] else None, launch.neg(launch.mul(da, y)) if node.needs[1] else None)
-
-
-def floor_divide(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """a / b rounded down, of integers as integers; its gradient is 0.
-
-    Parameters
-    ----------
-    a, b : Tensor or number
-        Shapes that broadcast together.
-
-    Returns
-    -------
-    Tensor
-        The broadcast shape.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not broadcast, or `b` holds an integer 0.
-    """
-    a, b = operands("floor_divide", a, b)
-    if not a.dtype.is_floating:
-        return _integers("floor_divide", a, b)
-    return record(_flat_backward, (a, b), launch.floor_divide(a, b))
-
-
-def remainder(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """What `floor_divide` leaves, a - b floor(a / b), of the sign of `b`; parameters and errors as there."""
-    a, b = operands("remainder", a, b)
-    if not a.dtype.is_floating:
-        return _integers("remainder", a, b)
-    y = launch.remainder(a, b)
-    return record(_rest_backward, (a, b), y, saved=(a, b, y) if b.requires_grad else (), context=_shapes(a, b))
-
-
-def fmod(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """What division towards 0 leaves, a - b trunc(a / b), of the sign of `a`; parameters and errors as `floor_divide`."""
-    a, b = operands("fmod", a, b)
-    if not a.dtype.is_floating:
-        rest = _integers("remainder", abs(a), abs(b))
-        return rest if rest.dtype.name == "uint8" else where(lt(a, 0), neg(rest), rest)
-    y = launch.fmod(a, b)
-    return record(_rest_backward, (a, b), y, saved=(a, b, y) if b.requires_grad else (), context=_shapes(a, b))
-
-
-def _rest_backward(node, dy):
-    """dy for a, and for b what it was taken away how often: (a - y) / b, a whole number but for rounding."""
-    db = None
-    if node.needs[1]:
-        a, b, y = node.saved
-        db = launch.neg(launch.mul(dy, launch.round(launch.div(launch.sub(a, y), b))))
-    return _back(node, dy if node.needs[0] else None, db)
 
 
 def pow(a: Tensor | float, b: Tensor | float) -> Tensor:
@@ -565,50 +513,6 @@ def logical_xor(a: Tensor, b: Tensor) -> Tensor:
 def logical_not(x: Tensor) -> Tensor:
     """Whether x is 0: bool, the shape of `x`."""
     return eq(as_tensor(x), 0)
-
-
-def _bits(name: str, a: Any, b: Any) -> Tensor:
-    a, b = operands(name, a, b)
-    if a.dtype.is_floating:
-        raise TypeError(f"{name}: arguments are {a.dtype}, but must be integers or bools")
-    return _integers(name.removeprefix("bitwise_"), a, b)
-
-
-def bitwise_and(a: Tensor | int, b: Tensor | int) -> Tensor:
-    """The bits that both have; of bools whether both are true.
-
-    Parameters
-    ----------
-    a, b : Tensor or int
-        Integers or bools; shapes that broadcast together.
-
-    Returns
-    -------
-    Tensor
-        The broadcast shape.
-
-    Raises
-    ------
-    TypeError
-        If an argument is floating.
-    """
-    return _bits("bitwise_and", a, b)
-
-
-def bitwise_or(a: Tensor | int, b: Tensor | int) -> Tensor:
-    """The bits that one or both have; see `bitwise_and`."""
-    return _bits("bitwise_or", a, b)
-
-
-def bitwise_xor(a: Tensor | int, b: Tensor | int) -> Tensor:
-    """The bits that exactly one has; see `bitwise_and`."""
-    return _bits("bitwise_xor", a, b)
-
-
-def bitwise_not(x: Tensor) -> Tensor:
-    """All bits turned over, of a bool the other one; see `bitwise_and`."""
-    x = as_tensor(x)
-    return logical_not(x) if x.dtype is bool_ else _bits("bitwise_xor", x, constant(255 if x.dtype.name == "uint8" else -1, x.dtype))
 
 
 def masked_fill(x: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:

@@ -99,8 +99,10 @@ def multi_head_attention_forward(query: Tensor, key: Tensor, value: Tensor, embe
 
 
 def attend_in_heads(projected: Callable, query: Tensor, key: Tensor, value: Tensor, heads: int, key_padding_mask: Tensor | None,
-                    attn_mask: Tensor | None, *, batch_first: bool = False, bias_k: Tensor | None = None, bias_v: Tensor | None = None,
-                    add_zero_attn: bool = False, dropout_p: float = 0.0, need_weights: bool = True, average_attn_weights: bool = True,
+                    attn_mask: Tensor | None, *, batch_first: bool = False, bias_k: Tensor | None = None,
+                    bias_v: Tensor | None = None,
+                    add_zero_attn: bool = False, dropout_p: float = 0.0, need_weights: bool = True,
+                    average_attn_weights: bool = True,
                     is_causal: bool = False) -> tuple[Tensor, Tensor | None]:
     """Attention of projected inputs, heads side by side in the result, which is not projected yet.
 
@@ -135,7 +137,8 @@ def attend_in_heads(projected: Callable, query: Tensor, key: Tensor, value: Tens
     axis = 1 if batch_first else 0
     if query.ndim == 2:
         key_padding_mask = key_padding_mask if key_padding_mask is None else unsqueeze(key_padding_mask, 0)
-        y, weights = attend_in_heads(projected, *(unsqueeze(t, 1 - axis) for t in (query, key, value)), heads, key_padding_mask, attn_mask,
+        y, weights = attend_in_heads(projected, *(unsqueeze(t, 1 - axis) for t in (query, key, value)), heads, key_padding_mask,
+                                     attn_mask,
                                      batch_first=batch_first, bias_k=bias_k, bias_v=bias_v, add_zero_attn=add_zero_attn,
                                      dropout_p=dropout_p, need_weights=need_weights, average_attn_weights=average_attn_weights,
                                      is_causal=is_causal)

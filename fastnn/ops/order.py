@@ -279,7 +279,8 @@ def quantile(x: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool
 def _interpolated(x: Tensor, axis: int, place: float, n: int, keepdim: bool, interpolation: str) -> Tensor:
     ordered = _sorted(x, axis, False)
     low, high = math.floor(place), builtins.min(math.ceil(place), n - 1)
-    weight = {"lower": 0.0, "higher": 1.0, "midpoint": 0.5, "nearest": float(builtins.round(place) - low)}.get(interpolation, place - low)
+    weight = {"lower": 0.0, "higher": 1.0, "midpoint": 0.5, "nearest": float(builtins.round(place) - low)}.get(interpolation,
+                                                                                                               place - low)
     a, b = (_at(ordered, axis, k, keepdim).values for k in (low, high))
     y = a if low == high or weight == 0 else a + (b - a) * weight
     last = _at(ordered, axis, n - 1, keepdim).values.detach()
@@ -333,7 +334,8 @@ def unique_consecutive(x: Tensor, return_inverse: bool = False, return_counts: b
                        dim: None = None) -> Tensor | tuple[Tensor, ...]:
     """The elements but for those that equal the one before, in logical order; see `unique`."""
     if dim is not None:
-        raise ValueError(f"unique_consecutive: dim is {dim!r}, but only the elements of a whole tensor are compared: dim must be None")
+        raise ValueError(f"unique_consecutive: dim is {dim!r}, but only the elements of a whole tensor are compared: dim must "
+                         f"be None")
     _core.depends_on_elements("unique_consecutive")
     values = flatten(x.detach())
     groups = _groups(values)

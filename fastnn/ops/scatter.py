@@ -40,14 +40,16 @@ def _operands(name: str, x: Tensor, dim: int, index: Any, src: Any) -> tuple[int
     """The axis, the index and as much of the source as the index has places for."""
     axis, index = _axis(name, dim, x.ndim), _as_index(name, index)
     if index.ndim != x.ndim or any(n > m for d, (n, m) in enumerate(zip(index.shape, x.shape)) if d != axis):
-        raise ValueError(f"{name}: index has shape {index.shape}, but must have {x.ndim} axes and, but for dim {axis}, no longer ones "
+        raise ValueError(f"{name}: index has shape {index.shape}, but must have {x.ndim} axes and, but for dim {axis}, "
+                         f"no longer ones "
                          f"than x {x.shape}")
     if not isinstance(src, TensorBase):
         return axis, index, expand(as_tensor(src, x.dtype), index.shape)
     if src.dtype is not x.dtype:
         raise TypeError(f"{name}: src is {src.dtype}, but must be {x.dtype} like x")
     if src.ndim != x.ndim or any(n > m for n, m in zip(index.shape, src.shape)):
-        raise ValueError(f"{name}: src has shape {src.shape}, but must have {x.ndim} axes, none shorter than those of index {index.shape}")
+        raise ValueError(f"{name}: src has shape {src.shape}, but must have {x.ndim} axes, none shorter than those of index "
+                         f"{index.shape}")
     return axis, index, _part(src, index.shape)
 
 
@@ -495,7 +497,8 @@ def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Te
     """
     x = _as_index("bincount", x, "x")
     if x.ndim != 1 or (weights is not None and weights.shape != x.shape):
-        raise ValueError(f"bincount: x has shape {x.shape}{'' if weights is None else f' and weights {weights.shape}'}, but must have "
+        raise ValueError(f"bincount: x has shape {x.shape}{'' if weights is None else f' and weights {weights.shape}'}, but "
+                         f"must have "
                          "one axis, weights the same")
     _core.depends_on_elements("bincount")
     top = int(x.max().item()) + 1 if x.numel() else 0

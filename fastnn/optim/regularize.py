@@ -91,7 +91,8 @@ def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0, error_if_n
             total = part if total is None else combine(total, part)
     norm = _core.scalar(0.0, float64) if total is None else _root(total, order)
     if error_if_nonfinite and not math.isfinite(norm.item()):
-        raise RuntimeError(f"get_total_norm: the norm of order {order} is {norm.item()}: it is not finite, so gradients cannot be scaled by it")
+        raise RuntimeError(f"get_total_norm: the norm of order {order} is {norm.item()}: it is not finite, so gradients "
+                           f"cannot be scaled by it")
     return norm
 
 

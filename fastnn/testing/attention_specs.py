@@ -66,7 +66,8 @@ register(OpSpec("scaled_dot_product_attention", _function, _reference, _samples,
 
 
 def _heads_function(query, key, value, w_in, b_in, w_out, *extra, mask=None, **options):
-    return multi_head.multi_head_attention_forward(query, key, value, query.shape[-1], 2, w_in, b_in, *(extra or (None, None)), False, 0.0,
+    return multi_head.multi_head_attention_forward(query, key, value, query.shape[-1], 2, w_in, b_in, *(extra or (None, None)),
+                                                   False, 0.0,
                                                    w_out, None, attn_mask=None if mask is None else tensor(mask), **options)[0]
 
 

@@ -98,6 +98,7 @@ def _holed(rng, shape):
 
 
 for _name, _function in (("nansum", np.nansum), ("nanmean", np.nanmean)):
-    register(OpSpec(_name, getattr(elementary, _name), lambda x, dim=None, keepdim=False, _f=_function: _f(x, axis=dim, keepdims=keepdim),
+    register(OpSpec(_name, getattr(elementary, _name), lambda x, dim=None, keepdim=False, _f=_function: _f(x, axis=dim,
+                                                                                                           keepdims=keepdim),
                     lambda rng: [Sample((_holed(rng, s),), o) for s, o in
                                  (((37,), {}), ((4, 5), {"dim": 1}), ((3, 4, 5), {"dim": (0, 2), "keepdim": True}))]))

@@ -7,7 +7,8 @@ import numpy as np
 from ..ops import order, scan
 from .spec import OpSpec, Sample, register
 
-_LINES = (({"dim": 0}, (7,)), ({"dim": -1}, (40, 37)), ({"dim": 0}, (300, 5)), ({"dim": 1}, (3, 50, 4)), ({"dim": 1}, (2, 19, 5, 6)),
+_LINES = (({"dim": 0}, (7,)), ({"dim": -1}, (40, 37)), ({"dim": 0}, (300, 5)), ({"dim": 1}, (3, 50, 4)),
+          ({"dim": 1}, (2, 19, 5, 6)),
           ({"dim": 2}, (2, 3, 70, 5)), ({"dim": -1}, (3, 1000)), ({"dim": -1}, (4, 1)))
 
 
@@ -39,10 +40,12 @@ def _sorted(x, dim, descending=False):
 
 _BOTH = _with() + _with(descending=True)
 register(OpSpec("sort", order.sort, _sorted, _samples(_BOTH), gradients=(0,), exact=True,
-                benchmarks=lambda rng: [Sample((rng.standard_normal(s),), {"dim": -1}) for s in ((64, 1000), (1 << 20,), (4096, 32))],
+                benchmarks=lambda rng: [Sample((rng.standard_normal(s),), {"dim": -1}) for s in ((64, 1000), (1 << 20,),
+                                                                                                 (4096, 32))],
                 bytes=lambda shape, **options: 16 * int(np.prod(shape))))
 register(OpSpec("argsort", order.argsort, _order, _samples(_BOTH, _few), exact=True))
-register(OpSpec("msort", order.msort, lambda x: np.sort(x, 0), lambda rng: [Sample((_apart(rng, s),)) for s in ((9,), (50, 3), (4, 2, 3, 5))],
+register(OpSpec("msort", order.msort, lambda x: np.sort(x, 0), lambda rng: [Sample((_apart(rng, s),))
+                                                                            for s in ((9,), (50, 3), (4, 2, 3, 5))],
                 gradients=(0,), exact=True))
 
 
@@ -64,16 +67,18 @@ def _place(x, k, dim, keepdim):
     return (values, places) if keepdim else (values.squeeze(dim), places.squeeze(dim))
 
 
-register(OpSpec("kthvalue", lambda x, dim, keepdim: order.kthvalue(x, 1, dim, keepdim), lambda x, dim, keepdim: _place(x, 0, dim, keepdim),
+register(OpSpec("kthvalue", lambda x, dim, keepdim: order.kthvalue(x, 1, dim, keepdim),
+                lambda x, dim, keepdim: _place(x, 0, dim, keepdim),
                 _samples(_with(keepdim=False) + _with(keepdim=True)), gradients=(0,), exact=True))
 for _name in ("median", "nanmedian"):
     register(OpSpec(_name, getattr(order, _name), lambda x, dim, keepdim: _place(x, (x.shape[dim] - 1) // 2, dim, keepdim),
                     _samples(_with(keepdim=False) + _with(keepdim=True)), gradients=(0,), exact=True))
-register(OpSpec("quantile", order.quantile, lambda x, q, dim=None, keepdim=False, interpolation="linear":
-                np.quantile(x, q, axis=dim, keepdims=keepdim, method=interpolation),
-                _samples(_with(q=0.3) + _with(q=0.9, keepdim=True) + _with(q=0.51, interpolation="lower") + _with(q=0.51, interpolation="higher")
-                         + _with(q=0.51, interpolation="midpoint") + _with(q=0.51, interpolation="nearest") + (({"q": 0.25}, (3, 4, 5)),)),
-                gradients=(0,)))
+_SHARES = _with(q=0.3) + _with(q=0.9, keepdim=True) + (({"q": 0.25}, (3, 4, 5)),)
+_BETWEEN = [case for way in ("lower", "higher", "midpoint", "nearest") for case in _with(q=0.51, interpolation=way)]
+register(OpSpec("quantile", order.quantile,
+                lambda x, q, dim=None, keepdim=False, interpolation="linear": np.quantile(x, q, axis=dim, keepdims=keepdim,
+                                                                                          method=interpolation),
+                _samples((*_SHARES, *_BETWEEN)), gradients=(0,)))
 
 
 def _unique(x, **options):
@@ -88,7 +93,8 @@ register(OpSpec("unique", lambda x: order.unique(x, return_inverse=True, return_
 def _runs(x):
     line = x.ravel()
     starts = np.flatnonzero(np.concatenate([[True], line[1:] != line[:-1]]))
-    return line[starts], (np.searchsorted(starts, np.arange(line.size), "right") - 1).reshape(x.shape), np.diff([*starts, line.size])
+    inverse = np.searchsorted(starts, np.arange(line.size), "right") - 1
+    return line[starts], inverse.reshape(x.shape), np.diff([*starts, line.size])
 
 
 register(OpSpec("unique_consecutive", lambda x: order.unique_consecutive(x, return_inverse=True, return_counts=True), _runs,
@@ -112,7 +118,8 @@ register(OpSpec("cumsum", scan.cumsum, lambda x, dim: np.cumsum(x, dim), _sample
                 bytes=lambda shape, **options: 8 * int(np.prod(shape))))
 register(OpSpec("cumprod", scan.cumprod, lambda x, dim: np.cumprod(x, dim), _samples(_SHORT, _factors), gradients=(0,)))
 register(OpSpec("prod", scan.prod, lambda x, dim=None, keepdim=False: np.prod(x, axis=dim, keepdims=keepdim),
-                _samples(_SHORT + (({"dim": None}, (3, 4)), ({"dim": (0, 2), "keepdim": True}, (3, 4, 2)), ({"dim": (1, 3)}, (2, 3, 2, 3)),
+                _samples(_SHORT + (({"dim": None}, (3, 4)), ({"dim": (0, 2), "keepdim": True}, (3, 4, 2)),
+                                   ({"dim": (1, 3)}, (2, 3, 2, 3)),
                                    ({"dim": 1, "keepdim": True}, (2, 3, 4, 5))), _factors), gradients=(0,)))
 
 
@@ -126,5 +133,6 @@ def _running(function):
 
 register(OpSpec("cummax", scan.cummax, _running(np.maximum), _samples(_LINES), gradients=(0,), exact=True))
 register(OpSpec("cummin", scan.cummin, _running(np.minimum), _samples(_LINES), gradients=(0,), exact=True))
-register(OpSpec("diff", scan.diff, lambda x, n=1, dim=-1: np.diff(x, n, dim), _samples(_LINES[:-1] + (({"dim": 0, "n": 3}, (9, 2)),), _normal),
+register(OpSpec("diff", scan.diff, lambda x, n=1, dim=-1: np.diff(x, n, dim), _samples(_LINES[:-1] + (({"dim": 0, "n": 3},
+                                                                                                       (9, 2)),), _normal),
                 gradients=(0,)))

@@ -52,7 +52,8 @@ def _add(y, place, value):
 
 register(OpSpec("scatter", lambda x, i, s, dim: scatter.scatter(x, dim, i, s), lambda x, i, s, dim: _each(x, i, s, dim, _assign),
                 _cases(once=True), gradients=(0, 2), exact=True))
-register(OpSpec("scatter_add", lambda x, i, s, dim: scatter.scatter_add(x, dim, i, s), lambda x, i, s, dim: _each(x, i, s, dim, _add),
+register(OpSpec("scatter_add", lambda x, i, s, dim: scatter.scatter_add(x, dim, i, s), lambda x, i, s,
+                dim: _each(x, i, s, dim, _add),
                 _cases(), gradients=(0, 2)))
 _REDUCE = {"sum": sum, "mean": np.mean, "amax": max, "amin": min, "prod": np.prod}
 
@@ -72,9 +73,11 @@ for _name in ("mean", "amax", "amin", "prod", "sum"):
                     lambda rng, _name=_name: [*_cases(reduce=_name)(rng), *_cases(reduce=_name, include_self=False)(rng)],
                     gradients=() if _name == "prod" else (0, 2), tolerance=8))
 
-register(OpSpec("take_along_dim", lambda x, i, dim: scatter.take_along_dim(x, i, dim), lambda x, i, dim: np.take_along_axis(x, i, dim),
+register(OpSpec("take_along_dim", lambda x, i, dim: scatter.take_along_dim(x, i, dim), lambda x, i, dim: np.take_along_axis(x,
+                                                                                                                            i, dim),
                 lambda rng: [Sample((rng.standard_normal(a), rng.integers(0, a[dim], b)), {"dim": dim})
-                             for a, b, dim in (((5,), (9,), 0), ((4, 6), (1, 3), 1), ((4, 1), (2, 6), 0), ((2, 3, 4, 5), (2, 3, 2, 1), 2))],
+                             for a, b, dim in (((5,), (9,), 0), ((4, 6), (1, 3), 1), ((4, 1), (2, 6), 0),
+                                               ((2, 3, 4, 5), (2, 3, 2, 1), 2))],
                 gradients=(0,), exact=True))
 
 
@@ -118,9 +121,11 @@ def _with_zeros(rng, shape):
 
 for _name in ("nonzero", "argwhere"):
     register(OpSpec(_name, getattr(scatter, _name), np.argwhere,
-                    lambda rng: [Sample((_with_zeros(rng, s),)) for s in ((50,), (7, 5), (200, 300), (2, 3, 4, 5), (0, 3))], exact=True))
+                    lambda rng: [Sample((_with_zeros(rng, s),)) for s in ((50,), (7, 5), (200, 300), (2, 3, 4, 5), (0, 3))],
+                    exact=True))
 register(OpSpec("count_nonzero", scatter.count_nonzero, lambda x, dim=None: np.asarray(np.count_nonzero(x, axis=dim)),
-                lambda rng: [Sample((_with_zeros(rng, s),), o) for s, o in (((50,), {}), ((7, 5), {"dim": 1}), ((2, 3, 4, 5), {"dim": (0, 2)}))],
+                lambda rng: [Sample((_with_zeros(rng, s),), o) for s, o in (((50,), {}), ((7, 5), {"dim": 1}),
+                                                                            ((2, 3, 4, 5), {"dim": (0, 2)}))],
                 exact=True))
 _MASKS = (((37,), (37,)), ((4, 5), (5,)), ((5,), (4, 5)), ((2, 3, 4, 5), (3, 1, 1)), ((200, 300), (200, 300)))
 register(OpSpec("masked_select", scatter.masked_select, lambda x, m: np.broadcast_arrays(x, m)[0][np.broadcast_arrays(x, m)[1]],
@@ -166,5 +171,6 @@ register(OpSpec("diag", diagonal.diag, lambda x, diagonal=0: np.diag(x, diagonal
 register(OpSpec("diagflat", diagonal.diagflat, lambda x, offset=0: np.diagflat(x, offset),
                 lambda rng: [Sample((rng.standard_normal(s),), {"offset": k}) for s in ((4,), (2, 3)) for k in (0, 1)],
                 gradients=(0,), exact=True))
-register(OpSpec("trace", diagonal.trace, np.trace, lambda rng: [Sample((rng.standard_normal(s),)) for s in ((4, 4), (3, 5), (1, 1))],
+register(OpSpec("trace", diagonal.trace, np.trace, lambda rng: [Sample((rng.standard_normal(s),)) for s in ((4, 4), (3, 5), (1,
+                                                                                                                             1))],
                 gradients=(0,)))

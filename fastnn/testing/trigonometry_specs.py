@@ -56,7 +56,8 @@ _unary("log10", np.log10, _positive)
 
 def _binary(name, reference, **more):
     register(OpSpec(name, getattr(trigonometry, name), reference,
-                    lambda rng: [Sample(tuple(np.asarray(rng.uniform(0.3, 2, s) * rng.choice([-1, 1], s)) for s in pair)) for pair in _PAIRS],
+                    lambda rng: [Sample(tuple(np.asarray(rng.uniform(0.3, 2, s) * rng.choice([-1, 1], s)) for s in pair))
+                                 for pair in _PAIRS],
                     gradients=(0, 1), elementwise=True, **more))
 
 

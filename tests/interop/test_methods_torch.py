@@ -28,17 +28,20 @@ CALLS = [
     ("mv", (V,)), ("addmm", (Y, X)), ("norm", ()), ("norm", (1,)), ("norm", (math.inf, 0)), ("norm", (3, (0, 1), True)),
     ("where", (MASK, Y)), ("clamp_min", (0.1,)), ("clamp_max", (0.1,)), ("view_as", (normal(2, 8),)), ("reshape_as", (normal(16),)),
     ("expand_as", (normal(3, 4, 4),)), ("type_as", (Y,)), ("cpu", ()),
-    *[(name, ()) for name in ("sin", "cos", "tan", "atan", "arctan", "sinh", "cosh", "asinh", "arcsinh", "erf", "exp2", "deg2rad", "rad2deg",
+    *[(name, ()) for name in ("sin", "cos", "tan", "atan", "arctan", "sinh", "cosh", "asinh", "arcsinh", "erf", "exp2",
+                              "deg2rad", "rad2deg",
                               "frac", "fix", "prod", "median", "nanmedian", "nansum", "nanmean", "nan_to_num", "trace", "diag",
                               "diagonal", "diagflat", "diff", "msort")],
-    ("atan2", (Y,)), ("arctan2", (Y,)), ("hypot", (Y,)), ("fmod", (Y,)), ("fmod", (0.7,)), ("remainder", (Y,)), ("remainder", (-0.7,)),
+    ("atan2", (Y,)), ("arctan2", (Y,)), ("hypot", (Y,)), ("fmod", (Y,)), ("fmod", (0.7,)), ("remainder", (Y,)),
+    ("remainder", (-0.7,)),
     ("copysign", (normal(4, 4, seed=4),)), ("fmax", (Y - 3,)), ("fmin", (Y - 3,)), ("logaddexp", (Y,)), ("xlogy", (Y,)),
     ("cumsum", (0,)), ("cumsum", (-1,)), ("cumprod", (1,)), ("prod", (1,)), ("prod", (0, True)), ("diff", (2, 0)),
     ("quantile", (0.3,)), ("quantile", (0.7, 1, True)), ("quantile", (np.array([0.1, 0.5]), 0)),
     ("scatter", (0, INDEX[:1], normal(2, 4))), ("scatter", (1, INDEX[:, :2] * 0, 2.0)), ("scatter_add", (0, INDEX, normal(2, 4))),
     ("scatter_reduce", (0, INDEX, normal(2, 4), "sum")), ("scatter_reduce", (0, INDEX, normal(2, 4), "mean")),
     ("scatter_reduce", (1, INDEX, normal(2, 4), "amax")), ("scatter_reduce", (1, INDEX, normal(2, 4), "amin")),
-    ("take_along_dim", (INDEX, 0)), ("index_add", (0, INDEX[1], Y)), ("index_copy", (1, INDEX[0], Y)), ("index_fill", (1, INDEX[1], 2.0)),
+    ("take_along_dim", (INDEX, 0)), ("index_add", (0, INDEX[1], Y)), ("index_copy", (1, INDEX[0], Y)),
+    ("index_fill", (1, INDEX[1], 2.0)),
     ("masked_select", (MASK,)), ("masked_scatter", (MASK, Y)), ("repeat_interleave", (2, 1)), ("repeat_interleave", (INDEX[0], 0)),
     ("fliplr", ()), ("flipud", ()), ("inner", (Y,)), ("inner", (V,)), ("float_power", (2.0,)), ("dist", (Y, 1.0)),
     ("erfc", ()), ("unfold", (0, 2, 1)), ("unfold", (1, 3, 1)), ("narrow_copy", (1, 1, 2)), ("positive", ()),
@@ -65,7 +68,8 @@ def test_results_and_gradients(name, arguments):
 
 
 PAIRS = [("sort", ()), ("sort", (0, True)), ("topk", (2,)), ("topk", (3, 0, False)), ("kthvalue", (2,)), ("kthvalue", (4, 0, True)),
-         ("median", (1,)), ("median", (0, True)), ("nanmedian", (1,)), ("cummax", (1,)), ("cummin", (0,)), ("max", (1,)), ("min", (0,))]
+         ("median", (1,)), ("median", (0, True)), ("nanmedian", (1,)), ("cummax", (1,)), ("cummin", (0,)), ("max", (1,)),
+         ("min", (0,))]
 
 
 @pytest.mark.parametrize("name, arguments", PAIRS)
@@ -96,7 +100,8 @@ def test_order_of_other_types(dtype):
     x = np.random.default_rng(6).integers(0, 2 if dtype == "bool" else 200, (5, 60)) - (100 if dtype in ("int64", "int32") else 0)
     x = x.astype(dtype)
     for name, options in (("sort", {"dim": 0, "stable": True}), ("sort", {"dim": 1, "descending": True, "stable": True}),
-                          ("argsort", {"stable": True}), ("unique", {}), ("unique", {"return_inverse": True, "return_counts": True}),
+                          ("argsort", {"stable": True}), ("unique", {}), ("unique", {"return_inverse": True,
+                                                                                     "return_counts": True}),
                           ("unique_consecutive", {"return_inverse": True, "return_counts": True}), ("nonzero", {}),
                           ("count_nonzero", {"dim": 0}), ("cumsum", {"dim": 1}), ("prod", {"dim": 0}), ("flip", {"dims": (0,)})):
         y, z = (getattr(t, name)(**options) for t in (fastnn.tensor(x), torch.tensor(x)))
@@ -170,8 +175,10 @@ def test_norms_of_zeros_have_the_gradient_0(p):
 
 @pytest.mark.parametrize("name, arguments", [
     ("greater", (Y,)), ("greater_equal", (0.0,)), ("less", (V,)), ("less_equal", (Y,)), ("not_equal", (Y,)), ("isnan", ()),
-    ("isinf", ()), ("isfinite", ()), ("isposinf", ()), ("isneginf", ()), ("isclose", (X + 1e-9,)), ("nonzero", ()), ("argwhere", ()), ("is_same_size", (X,)), ("get_device", ()),
-    ("count_nonzero", ()), ("argsort", ()), ("floor_divide", (Y,)), ("bool", ()), ("int", ()), ("nelement", ()), ("ndimension", ()), ("element_size", ()),
+    ("isinf", ()), ("isfinite", ()), ("isposinf", ()), ("isneginf", ()), ("isclose", (X + 1e-9,)), ("nonzero", ()),
+    ("argwhere", ()), ("is_same_size", (X,)), ("get_device", ()),
+    ("count_nonzero", ()), ("argsort", ()), ("floor_divide", (Y,)), ("bool", ()), ("int", ()), ("nelement", ()),
+    ("ndimension", ()), ("element_size", ()),
     ("is_signed", ()), ("stride", ()), ("stride", (1,)), ("equal", (X,)), ("equal", (Y,)), ("allclose", (X + 1e-9,)),
     ("allclose", (X + 1e-9, 0.0, 1e-12)), ("new_zeros", (2, 3)), ("new_ones", ((2, 3),)), ("new_full", ((2,), 4.0)),
     ("new_tensor", ([1, 2],))])
@@ -190,10 +197,13 @@ def test_what_takes_no_gradient(name, arguments):
 
 @pytest.mark.parametrize("name, arguments", [
     ("clamp_", (-0.5, 0.5)), ("masked_fill_", (MASK, 2.0)), ("neg_", ()), ("abs_", ()), ("exp_", ()), ("square_", ()),
-    ("sin_", ()), ("atan2_", (Y,)), ("cumsum_", (0,)), ("scatter_", (0, INDEX[:1], normal(2, 4))), ("scatter_add_", (0, INDEX, normal(2, 4))),
-    ("index_add_", (0, INDEX[1], Y)), ("index_fill_", (0, INDEX[1], 3.0)), ("tril_", ()), ("relu_", ()), ("sigmoid_", ()), ("tanh_", ()),
+    ("sin_", ()), ("atan2_", (Y,)), ("cumsum_", (0,)), ("scatter_", (0, INDEX[:1], normal(2, 4))), ("scatter_add_", (0, INDEX,
+                                                                                                                     normal(2, 4))),
+    ("index_add_", (0, INDEX[1], Y)), ("index_fill_", (0, INDEX[1], 3.0)), ("tril_", ()), ("relu_", ()), ("sigmoid_", ()),
+    ("tanh_", ()),
     ("fmod_", (0.5,)), ("remainder_", (0.5,)), ("floor_", ()), ("round_", ()), ("trunc_", ()), ("clamp_min_", (0.1,)), ("erf_", ()),
-    ("masked_scatter_", (MASK, Y)), ("copysign_", (Y,)), ("multiply_", (Y,)), ("divide_", (Y,)), ("subtract_", (Y,)), ("nan_to_num_", ()),
+    ("masked_scatter_", (MASK, Y)), ("copysign_", (Y,)), ("multiply_", (Y,)), ("divide_", (Y,)), ("subtract_", (Y,)),
+    ("nan_to_num_", ()),
     ("pow_", (3.0,)), ("lerp_", (Y, 0.25)), ("addcmul_", (Y, X)), ("addcdiv_", (X, Y)), ("sqrt_", ()), ("log_", ())])
 def test_in_place(name, arguments):
     start = Y if name in ("sqrt_", "log_") else X
@@ -219,7 +229,8 @@ def test_split_and_put():
                 for library in (fastnn, torch))
         np.testing.assert_allclose(y.numpy(), z.numpy())
     batch = normal(3, 4, 4, seed=8)
-    y, z = (library.tensor(X).baddbmm(library.tensor(batch), library.tensor(batch), beta=0.5, alpha=2.0) for library in (fastnn, torch))
+    y, z = (library.tensor(X).baddbmm(library.tensor(batch), library.tensor(batch), beta=0.5, alpha=2.0)
+            for library in (fastnn, torch))
     np.testing.assert_allclose(y.numpy(), z.numpy(), rtol=1e-12)
     y, z = (library.tensor(V).addmv(library.tensor(X), library.tensor(V), alpha=3.0) for library in (fastnn, torch))
     np.testing.assert_allclose(y.numpy(), z.numpy(), rtol=1e-12)
@@ -254,7 +265,8 @@ def test_batches_of_matrices_and_vectors():
     (lambda x: x.repeat(2), "a number for each of 2 axes"), (lambda x: x.tile(-1), "at least 0"),
     (lambda x: x.topk(5), "k is 5, but must lie between 0 and the 4"), (lambda x: x.kthvalue(0), "k is 0"),
     (lambda x: x.quantile(1.5), "q is 1.5"), (lambda x: x.quantile(0.5, interpolation="cubic"), "interpolation is 'cubic'"),
-    (lambda x: x.unique(dim=0), "dim must be None"), (lambda x: x.scatter(0, fastnn.zeros(5, 5, dtype=fastnn.int64), 1.0), "index has shape"),
+    (lambda x: x.unique(dim=0), "dim must be None"), (lambda x: x.scatter(0, fastnn.zeros(5, 5, dtype=fastnn.int64), 1.0),
+                                                      "index has shape"),
     (lambda x: x.scatter(0, fastnn.zeros(2, 2, dtype=fastnn.int64), fastnn.ones(1, 1)), "src has shape"),
     (lambda x: x.scatter_reduce(0, fastnn.zeros(2, 2, dtype=fastnn.int64), 1.0, "max"), "reduce is 'max'"),
     (lambda x: x.masked_scatter(x > 0, fastnn.ones(3)), "source has 3 elements, but the mask picks 16"),

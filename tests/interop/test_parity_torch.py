@@ -1,5 +1,5 @@
-"""Every name and every argument of PyTorch's that a layer, function, optimiser or tensor has is here too, or is listed with the reason
-why not. A name that is neither present nor listed fails, and so does a list that has gone stale."""
+"""Every name and every argument of PyTorch's that a layer, function, optimiser or tensor has is here too, or is listed with the
+reason why not. A name that is neither present nor listed fails, and so does a list that has gone stale."""
 
 import enum
 import inspect
@@ -23,22 +23,28 @@ PAIRS = {
     "nn": (torch.nn, nn), "functional": (torch.nn.functional, F), "optim": (torch.optim, optim),
     "lr_scheduler": (torch.optim.lr_scheduler, optim.lr_scheduler), "swa_utils": (torch.optim.swa_utils, optim.swa_utils),
     "init": (torch.nn.init, nn.init), "utils": (torch.nn.utils, utils), "rnn": (torch.nn.utils.rnn, utils.rnn),
-    "parametrize": (torch.nn.utils.parametrize, utils.parametrize), "parametrizations": (torch.nn.utils.parametrizations, utils.parametrizations),
+    "parametrize": (torch.nn.utils.parametrize, utils.parametrize), "parametrizations": (torch.nn.utils.parametrizations,
+                                                                                         utils.parametrizations),
     "Module": (torch.nn.Module, nn.Module), "Tensor": (torch.Tensor, fastnn.Tensor)}
 
 # Names that are knowingly absent, as patterns, by reason.
 ABSENT = {
     "three dimensions, which are not offered": r".*3d(_with_indices|_weight_memory_format)?",
     "PyTorch's own machinery, not meant for users": (
-        r"assert_int_or_pair|boolean_dispatch|(has|handle)_torch_function.*|factory_kwargs|Uninitialized\w+|skip_init|PackedSequence_|bind|"
+        r"assert_int_or_pair|boolean_dispatch|(has|handle)_torch_function.*|factory_kwargs|Uninitialized\w+|skip_init|"
+        r"PackedSequence_|bind|"
         r"copy_method_params|swap_in_optimizer_params_and_state|type_before_parametrizations|transfer_parametrizations_and_params|"
-        r"get_swap_module_params_on_conversion|is_opaque_reference_type|is_traceable_wrapper_subclass|OpaqueBase|cached|RNN(Cell)?Base|"
-        r"invert_permutation|is_inference|as_subclass|module_load|hash_tensor|dim_order|const_data_ptr|nonzero_static|unsafe_\w+|slice_inverse|index|"
+        r"get_swap_module_params_on_conversion|is_opaque_reference_type|is_traceable_wrapper_subclass|OpaqueBase|cached|"
+        r"RNN(Cell)?Base|"
+        r"invert_permutation|is_inference|as_subclass|module_load|hash_tensor|dim_order|const_data_ptr|nonzero_static|"
+        r"unsafe_\w+|slice_inverse|index|"
         r"reinforce|record_stream|new_empty_strided|native_channel_shuffle|swap_tensors|conv_tbc|linear_cross_entropy|grouped_mm|"
         r"scaled_(grouped_)?mm|ScalingType|SwizzleType|LinearCrossEntropy\w+"),
     "deprecated by PyTorch": (
-        r"Container|NLLLoss2d|upsample(_bilinear|_nearest)?|clip_grad_norm|(constant|dirac|eye|kaiming_\w+|normal|orthogonal|sparse|uniform|"
-        r"xavier_\w+)(?<!_)|register_backward_hook|eig|symeig|lstsq|qr|solve|lu|svd|cholesky\w*|triangular_solve|geqrf|or[gm]qr|lu_solve|"
+        r"Container|NLLLoss2d|upsample(_bilinear|_nearest)?|clip_grad_norm|(constant|dirac|eye|kaiming_\w+|normal|orthogonal|"
+        r"sparse|uniform|"
+        r"xavier_\w+)(?<!_)|register_backward_hook|eig|symeig|lstsq|qr|solve|lu|svd|cholesky\w*|triangular_solve|geqrf|"
+        r"or[gm]qr|lu_solve|"
         r"new|storage\w*|untyped_storage|resize(_as)?_?|ger|volatile"),
     "what return_indices=True gives": r"(adaptive_|fractional_)?max_pool[12]d_with_indices",
     "inplace=True or the tensor's own method do that": r"(celu|elu|hardtanh|leaky_relu|relu|rrelu|selu|threshold)_",
@@ -46,21 +52,26 @@ ABSENT = {
         r"DataParallel|SyncBatchNorm|ipu|mtia|xpu|share_memory_?|to_empty|pin_memory|is_pinned|is_shared|is_distributed|to_mkldnn|"
         r"convert_conv2d_weight_memory_format|data_ptr"),
     "sparse tensors, which are not offered": (
-        r"SparseAdam|to_sparse\w*|sparse_\w+|ccol_indices|crow_indices|(col|row)_indices|coalesce|is_coalesced|indices|values|dense_dim|"
+        r"SparseAdam|to_sparse\w*|sparse_\w+|ccol_indices|crow_indices|(col|row)_indices|coalesce|is_coalesced|indices|"
+        r"values|dense_dim|"
         r"to_dense|smm|sspaddmm|resize_as_sparse_|to_padded_tensor"),
     "complex numbers, which are not offered": (
         r"angle|conj\w*|resolve_(conj|neg)|is_(complex|conj|neg)|isreal|real|imag|cdouble|cfloat|chalf|adjoint|i?stft"),
     "quantised numbers and types beyond the six": r"dequantize|q_\w+|qscheme|int_repr|char|short",
     "linear algebra and number theory, which are not offered": (
-        r"orthogonal|cross|cov|corrcoef|det|inverse|pinverse|kron|logdet|slogdet|matrix_(exp|power)|gcd_?|lcm_?|renorm_?|addbmm_?|addr_?|addmv_|"
+        r"orthogonal|cross|cov|corrcoef|det|inverse|pinverse|kron|logdet|slogdet|matrix_(exp|power)|gcd_?|lcm_?|renorm_?|"
+        r"addbmm_?|addr_?|addmv_|"
         r"baddbmm_"),
     "special functions that training does not meet": (
-        r"digamma_?|erfc_|erfinv_?|i0_?|igammac?_?|lgamma_?|mvlgamma_?|polygamma_?|frexp|ldexp_?|nextafter_?|heaviside_?|sinc_?|signbit|"
+        r"digamma_?|erfc_|erfinv_?|i0_?|igammac?_?|lgamma_?|mvlgamma_?|polygamma_?|frexp|ldexp_?|nextafter_?|heaviside_?|"
+        r"sinc_?|signbit|"
         r"logaddexp2|logcumsumexp|bitwise_(left|right)_shift_?|float_power_"),
     "statistics that training does not meet": r"hist\w+|mode|nanquantile|cauchy_|geometric_|log_normal_|random_",
-    "views changed in place: an assignment of the view does that": r"(as_strided|detach|squeeze|swapaxes|swapdims|t|transpose|unsqueeze|set)_",
+    "views changed in place: an assignment of the view does that": (
+        r"(as_strided|detach|squeeze|swapaxes|swapdims|t|transpose|unsqueeze|set)_"),
     "comparisons written into a tensor's own memory": r"(eq|ge|greater|greater_equal|gt|le|less|less_equal|lt|ne|not_equal)_",
-    "x[key] and x[key] = value do that": r"(as_strided|diagonal|select|slice)_scatter|put_?|take|index_put|index_reduce_?|fill_diagonal_",
+    "x[key] and x[key] = value do that": (
+        r"(as_strided|diagonal|select|slice)_scatter|put_?|take|index_put|index_reduce_?|fill_diagonal_"),
     "short ways of writing others": r"[dhv]split|rot90|split_with_sizes|sum_to_size|vdot|hardshrink|prelu|is_set_to|retains_grad",
     "functions of Python applied element by element": r"(apply|map2?)_",
 }
@@ -68,7 +79,8 @@ ABSENT = {
 # Arguments that are knowingly absent: pattern of names (area.name), arguments, reason.
 ARGUMENTS = [
     (r".*", {"size_average", "reduce"}, "deprecated: reduction says it"),
-    (r".*", {"foreach", "fused", "capturable", "differentiable"}, "all updates are one launch, and captured; no derivatives of updates"),
+    (r".*", {"foreach", "fused", "capturable", "differentiable"}, "all updates are one launch, and captured; no derivatives "
+                                                                  "of updates"),
     (r".*", {"sparse"}, "sparse gradients are not offered"),
     (r".*", {"out", "_stacklevel", "_weight", "_freeze"}, "PyTorch's own machinery"),
     (r"swa_utils\..*", {"device"}, "there is one device"),
@@ -176,7 +188,8 @@ def test_positions(area):
 # Defaults that differ, and why.
 DEFAULTS = {
     "dim": "the last axis, where PyTorch guesses and warns", "training": "functions of random things are called to be random",
-    "align_corners": "what PyTorch's None means, and warns of", "enforce_sorted": "lengths are not read", "modules": "nothing", "values": "nothing", "p": "2, PyTorch's 'fro'", "retain_graph": "False, PyTorch's None",
+    "align_corners": "what PyTorch's None means, and warns of", "enforce_sorted": "lengths are not read", "modules": "nothing",
+    "values": "nothing", "p": "2, PyTorch's 'fro'", "retain_graph": "False, PyTorch's None",
     "stable": "sorting always is", "value": "0, pad's None", "activation": "each library's own relu"}
 
 

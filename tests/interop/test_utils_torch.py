@@ -141,7 +141,8 @@ def test_parameters_as_a_vector():
 
 
 @pytest.mark.parametrize("make, transpose", [
-    (lambda n: (n.Conv2d(3, 4, 3), n.BatchNorm2d(4)), False), (lambda n: (n.Conv1d(3, 4, 3, bias=False), n.BatchNorm1d(4, affine=False)), False),
+    (lambda n: (n.Conv2d(3, 4, 3), n.BatchNorm2d(4)), False), (lambda n: (n.Conv1d(3, 4, 3, bias=False),
+                                                                          n.BatchNorm1d(4, affine=False)), False),
     (lambda n: (n.ConvTranspose2d(3, 4, 3), n.BatchNorm2d(4)), True), (lambda n: (n.Linear(3, 4), n.BatchNorm1d(4)), None)])
 def test_batch_norm_goes_into_the_layer_before(make, transpose):
     layer, norm = make(nn)
@@ -159,7 +160,8 @@ def test_batch_norm_goes_into_the_layer_before(make, transpose):
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_sequences_are_padded(batch_first, side):
     parts = [normal(n, 3, seed=n) for n in (4, 2, 1)]
-    ours, theirs = (layers.utils.rnn.pad_sequence([library.tensor(p) for p in parts], batch_first, -1.0, side) for library, layers in LIBRARIES)
+    ours, theirs = (layers.utils.rnn.pad_sequence([library.tensor(p) for p in parts], batch_first, -1.0, side) for library,
+                    layers in LIBRARIES)
     np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     if side == "right":
         back = nn.utils.rnn.unpad_sequence(ours, [4, 2, 1], batch_first)
@@ -169,7 +171,8 @@ def test_sequences_are_padded(batch_first, side):
 
 def test_packed_sequences():
     parts = [normal(n, 3, seed=n) for n in (4, 2, 1)]
-    for options in ({}, {"batch_first": True}, {"padding_value": -2.0}, {"total_length": 6, "padding_value": 1.0, "batch_first": True}):
+    for options in ({}, {"batch_first": True}, {"padding_value": -2.0}, {"total_length": 6, "padding_value": 1.0,
+                                                                         "batch_first": True}):
         packed = [layers.utils.rnn.pack_sequence([library.tensor(p) for p in parts]) for library, layers in LIBRARIES]
         (y, n), (z, m) = (layers.utils.rnn.pad_packed_sequence(p, **options) for p, (_, layers) in zip(packed, LIBRARIES))
         np.testing.assert_array_equal(y.numpy(), z.numpy())
@@ -259,7 +262,8 @@ def test_hooks_on_state_dicts():
             state[prefix + "bias"] = state.pop(prefix + "old_bias")
 
         handle = net[0].register_load_state_dict_pre_hook(rename)
-        net.register_load_state_dict_post_hook(lambda m, keys, log=log: log.append(sorted(keys.unexpected_keys)) or keys.unexpected_keys.clear())
+        net.register_load_state_dict_post_hook(lambda m, keys, log=log: log.append(sorted(keys.unexpected_keys))
+                                               or keys.unexpected_keys.clear())
         given = {"0.weight": library.tensor(normal(2, 2)), "0.old_bias": library.tensor(normal(2, seed=1)), "what": library.ones(1)}
         log.append([sorted(k) for k in net.load_state_dict(given)])
         log.append(numbers(net[0].bias).tolist())
@@ -309,7 +313,8 @@ def test_attention_from_given_parameters():
                 return t if t is None or library is torch else fastnn.tensor(t.detach().numpy())
 
             y, weights = function.multi_head_attention_forward(
-                *(library.tensor(t) for t in (q, k, v)), 8, 2, given(layer.in_proj_weight), given(layer.in_proj_bias), given(layer.bias_k),
+                *(library.tensor(t) for t in (q, k, v)), 8, 2, given(layer.in_proj_weight), given(layer.in_proj_bias),
+                given(layer.bias_k),
                 given(layer.bias_v), layer.add_zero_attn, 0.0, given(layer.out_proj.weight), given(layer.out_proj.bias),
                 use_separate_proj_weight=separate, **{name: given(value) for name, value in parts.items()},
                 key_padding_mask=library.tensor(np.arange(7) > 4).expand(3, 7))

@@ -53,7 +53,8 @@ def fuse_conv_bn_weights(conv_w: Tensor, conv_b: Tensor | None, bn_rm: Tensor, b
     return _scaled(conv_w, conv_b, bn_rm, bn_rv, bn_eps, bn_w, bn_b, 1 if transpose else 0)
 
 
-def fuse_linear_bn_weights(linear_w: Tensor, linear_b: Tensor | None, bn_rm: Tensor, bn_rv: Tensor, bn_eps: float, bn_w: Tensor | None,
+def fuse_linear_bn_weights(linear_w: Tensor, linear_b: Tensor | None, bn_rm: Tensor, bn_rv: Tensor, bn_eps: float,
+                           bn_w: Tensor | None,
                            bn_b: Tensor | None) -> tuple[Parameter, Parameter]:
     """A linear layer's weight, (out, in), and bias with the batch normalisation behind it; see `fuse_conv_bn_weights`."""
     return _scaled(linear_w, linear_b, bn_rm, bn_rv, bn_eps, bn_w, bn_b, 0)
@@ -94,7 +95,8 @@ def fuse_conv_bn_eval(conv: Module, bn: Module, transpose: bool = False) -> Modu
 
 
 def fuse_linear_bn_eval(linear: Module, bn: Module) -> Module:
-    """A copy of a linear layer that computes what it and the BatchNorm1d behind it compute in evaluation; see `fuse_conv_bn_eval`."""
+    """A copy of a linear layer that computes what it and the BatchNorm1d behind it compute in evaluation; see
+    `fuse_conv_bn_eval`."""
     if linear.out_features != bn.num_features and bn.num_features != 1:
         raise ValueError(f"fuse_linear_bn_eval: linear has {linear.out_features} outputs, but bn has {bn.num_features} features")
     return _fused("fuse_linear_bn_eval", linear, bn, 0)

@@ -82,9 +82,10 @@ class _SpectralNorm(Module):
         return value
 
 
-def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int | None = None) -> Module:
-    """Makes a layer divide its weight by the weight's greatest singular value, which a step of the power method follows at every use
-    in training.
+def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12,
+                  dim: int | None = None) -> Module:
+    """Makes a layer divide its weight by the weight's greatest singular value, which a step of the power method follows at every
+    use in training.
 
     Parameters
     ----------

@@ -57,7 +57,8 @@ def _computed(name: str) -> property:
         return module.parametrizations[name]()
 
     def put(module: Module, new: Tensor) -> None:
-        raise AttributeError(f"{type(module).__name__}.{name} is computed: write to module.parametrizations.{name}, or remove them first")
+        raise AttributeError(f"{type(module).__name__}.{name} is computed: write to module.parametrizations.{name}, or remove "
+                             f"them first")
 
     return property(value, put)
 
@@ -119,7 +120,8 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
 
 def _check(name: str, before: Tensor, after: Tensor, unsafe: bool) -> None:
     if not unsafe and (after.shape != before.shape or after.dtype is not before.dtype):
-        raise ValueError(f"register_parametrization: {name} is {before.dtype} {before.shape}, but would become {after.dtype} {after.shape}; "
+        raise ValueError(f"register_parametrization: {name} is {before.dtype} {before.shape}, but would become {after.dtype} "
+                         f"{after.shape}; "
                          "unsafe=True allows that")
 
 

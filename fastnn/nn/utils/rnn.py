@@ -16,7 +16,8 @@ __all__ = ["PackedSequence", "pack_padded_sequence", "pack_sequence", "pad_packe
            "unpad_sequence"]
 
 
-def pad_sequence(sequences: Sequence[Tensor], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right") -> Tensor:
+def pad_sequence(sequences: Sequence[Tensor], batch_first: bool = False, padding_value: float = 0.0,
+                 padding_side: str = "right") -> Tensor:
     """Sequences as one tensor, the shorter ones filled up.
 
     Parameters

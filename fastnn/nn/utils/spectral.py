@@ -52,9 +52,10 @@ def start(matrix: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return u, v
 
 
-def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int | None = None) -> Module:
-    """Makes a layer divide its weight by the weight's greatest singular value, which a step of the power method follows at every call
-    in training.
+def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12,
+                  dim: int | None = None) -> Module:
+    """Makes a layer divide its weight by the weight's greatest singular value, which a step of the power method follows at every
+    call in training.
 
     Parameters
     ----------
@@ -85,7 +86,8 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
     """
     weight = module._parameters.get(name)
     if weight is None or weight.ndim < 2:
-        raise ValueError(f"spectral_norm: name is {name!r}, but must be a parameter of {type(module).__name__} with two axes or more")
+        raise ValueError(f"spectral_norm: name is {name!r}, but must be a parameter of {type(module).__name__} with two axes "
+                         f"or more")
     steps, eps = whole("spectral_norm: n_power_iterations", n_power_iterations, 1), positive("spectral_norm: eps", eps)
     axis = default_axis(module) if dim is None else dim % weight.ndim
     u, v = start(as_matrix(weight.detach(), axis), eps)
@@ -130,7 +132,8 @@ def remove_spectral_norm(module: Module, name: str = "weight") -> Module:
         raise ValueError(f"remove_spectral_norm: name is {name!r}, but spectral_norm was not called on it")
     handle.remove()
     with no_grad():
-        value = divided(getattr(module, f"{name}_orig"), default_axis(module), getattr(module, f"{name}_u"), getattr(module, f"{name}_v"))
+        value = divided(getattr(module, f"{name}_orig"), default_axis(module), getattr(module, f"{name}_u"),
+                        getattr(module, f"{name}_v"))
     requires_grad = getattr(module, f"{name}_orig").requires_grad
     for part in ("orig", "u", "v"):
         delattr(module, f"{name}_{part}")

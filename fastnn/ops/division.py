@@ -1,0 +1,65 @@
+"""Division rounded down, and what it leaves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._core import launch, record
+from .math import _back, _flat_backward, _integers, _shapes, abs, lt, neg, operands, where
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["floor_divide", "fmod", "remainder"]
+
+
+def floor_divide(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """a / b rounded down, of integers as integers; its gradient is 0.
+
+    Parameters
+    ----------
+    a, b : Tensor or number
+        Shapes that broadcast together.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast, or `b` holds an integer 0.
+    """
+    a, b = operands("floor_divide", a, b)
+    if not a.dtype.is_floating:
+        return _integers("floor_divide", a, b)
+    return record(_flat_backward, (a, b), launch.floor_divide(a, b))
+
+
+def remainder(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """What `floor_divide` leaves, a - b floor(a / b), of the sign of `b`; parameters and errors as there."""
+    a, b = operands("remainder", a, b)
+    if not a.dtype.is_floating:
+        return _integers("remainder", a, b)
+    y = launch.remainder(a, b)
+    return record(_rest_backward, (a, b), y, saved=(a, b, y) if b.requires_grad else (), context=_shapes(a, b))
+
+
+def fmod(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """What division towards 0 leaves, a - b trunc(a / b), of the sign of `a`; parameters and errors as `floor_divide`."""
+    a, b = operands("fmod", a, b)
+    if not a.dtype.is_floating:
+        rest = _integers("remainder", abs(a), abs(b))
+        return rest if rest.dtype.name == "uint8" else where(lt(a, 0), neg(rest), rest)
+    y = launch.fmod(a, b)
+    return record(_rest_backward, (a, b), y, saved=(a, b, y) if b.requires_grad else (), context=_shapes(a, b))
+
+
+def _rest_backward(node, dy):
+    """dy for a, and for b what it was taken away how often: (a - y) / b, a whole number but for rounding."""
+    db = None
+    if node.needs[1]:
+        a, b, y = node.saved
+        db = launch.neg(launch.mul(dy, launch.round(launch.div(launch.sub(a, y), b))))
+    return _back(node, dy if node.needs[0] else None, db)
