@@ -54,5 +54,7 @@ def bitwise_xor(a: Tensor | int, b: Tensor | int) -> Tensor:
 def bitwise_not(x: Tensor) -> Tensor:
     """All bits turned over, of a bool the other one; see `bitwise_and`."""
     x = as_tensor(x)
+    if x.dtype.is_floating:
+        raise TypeError(f"bitwise_not: x is {x.dtype}, but must hold integers or bools")
     return logical_not(x) if x.dtype is bool_ else _bits("bitwise_xor", x, constant(255 if x.dtype.name == "uint8" else -1,
                                                                                     x.dtype))

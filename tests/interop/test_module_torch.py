@@ -298,7 +298,9 @@ def test_backward_hooks_see_what_pytorchs_see():
 
 
 @pytest.mark.parametrize("name, arguments", [
-    ("Hardshrink", ()), ("Softshrink", (0.3,)), ("Embedding", (4, 3)), ("Embedding", (4, 3, 1, 2.0, 1.0, True)), ("EmbeddingBag", (4, 3)),
-    ("EmbeddingBag", (4, 3, 2.0)), ("ConstantPad1d", (1, 2.0)), ("ConstantPad2d", (1, 2.0)), ("Bilinear", (2, 3, 4)), ("LSTM", (2, 3, 2))])
+    ("Hardshrink", ()), ("Softshrink", (0.3,)), ("Embedding", (4, 3)), ("Embedding", (4, 3, 1, 2.0, 1.0, True)),
+    ("EmbeddingBag", (4, 3)),
+    ("EmbeddingBag", (4, 3, 2.0)), ("ConstantPad1d", (1, 2.0)), ("ConstantPad2d", (1, 2.0)), ("Bilinear", (2, 3, 4)),
+    ("LSTM", (2, 3, 2))])
 def test_texts_of_layers(name, arguments):
     assert repr(getattr(nn, name)(*arguments)) == repr(getattr(torch.nn, name)(*arguments))
