@@ -261,13 +261,31 @@ static int check_indices(fnn_call *call, const fnn_tensor *index, ptrdiff_t exte
     for (int d = 0; d < index->rank; d++) fnn_order_add(&order, index->shape[d], index->stride[d]);
     for (ptrdiff_t from = 0; from < order.size; from += 256) {
         ptrdiff_t n = fnn_min(256, order.size - from);
+        uint64_t has_bad = 0; /* without a branch first: most blocks have none */
         fnn_order_gather(&order, index->data, sizeof *block, from, n, block);
-        for (ptrdiff_t j = 0; j < n; j++)
+        for (ptrdiff_t j = 0; j < n; j++) has_bad |= (uint64_t)block[j] >= (uint64_t)extent;
+        for (ptrdiff_t j = 0; has_bad && j < n; j++)
             if (block[j] < 0 || block[j] >= extent)
                 return fnn_fail(call, FNN_INDEX_ERROR, "element %td of index is %lld, but must lie between 0 and %td",
                                 from + j, (long long)block[j], extent - 1);
     }
     return FNN_OK;
+}
+
+/* One position's elements without arithmetic: y[j] = x[i] or, whole being 0, y[i] = x[j]. */
+static void move_plain(const gather_plan *p, char *const *at) {
+    const int64_t *index = (const int64_t *)at[2];
+    const ptrdiff_t n = p->count, to = p->step[0], from = p->step[1], step = p->step[2];
+#define MOVE(type)                                                                                                      \
+    if (p->whole) for (ptrdiff_t j = 0; j < n; j++) ((type *)at[0])[j * to] = ((const type *)at[1])[index[j * step] * from]; \
+    else for (ptrdiff_t j = 0; j < n; j++) ((type *)at[0])[index[j * step] * to] = ((const type *)at[1])[j * from];     \
+    return
+    switch (p->size) {
+    case 1: MOVE(uint8_t);
+    case 4: MOVE(uint32_t);
+    case 8: MOVE(uint64_t);
+    }
+#undef MOVE
 }
 
 /* Moves one position's elements: y[j] = x[i], y[i] = x[j] or y[i] += x[j], i being the j-th index. */
@@ -276,12 +294,15 @@ static void move_row(const gather_plan *p, char *const *at) {
         p->K->scatter_add(p->count, (const int64_t *)at[2], at[1], p->step[1], at[0], p->step[0]);
         return;
     }
+    if (!p->combine) {
+        move_plain(p, at);
+        return;
+    }
     for (ptrdiff_t j = 0; j < p->count; j++) {
         int64_t i = ((const int64_t *)at[2])[j * p->step[2]];
-        char *to = at[0] + (p->whole == 0 ? i : j) * p->step[0] * (ptrdiff_t)p->size;
-        const char *from = at[1] + (p->whole == 1 ? i : j) * p->step[1] * (ptrdiff_t)p->size;
-        if (p->combine) p->combine(1, (void *const[]){to}, (const void *const[]){to, from}, (const ptrdiff_t[]){1, 1}, NULL);
-        else memcpy(to, from, p->size);
+        char *to = at[0] + i * p->step[0] * (ptrdiff_t)p->size;
+        const char *from = at[1] + j * p->step[1] * (ptrdiff_t)p->size;
+        p->combine(1, (void *const[]){to}, (const void *const[]){to, from}, (const ptrdiff_t[]){1, 1}, NULL);
     }
 }
 

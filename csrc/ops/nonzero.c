@@ -52,17 +52,20 @@ static void write_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_tensor *x = p->x;
     uint8_t flags[BLOCK];
-    ptrdiff_t row = p->count[chunk], end = fnn_min((chunk + 1) * CHUNK, p->order.size);
+    ptrdiff_t row = p->count[chunk], end = fnn_min((chunk + 1) * CHUNK, p->order.size), place[FNN_MAX_RANK];
     (void)scratch;
+    for (ptrdiff_t d = x->rank - 1, rest = chunk * CHUNK; d >= 0; d--) {
+        place[d] = rest % x->shape[d];
+        rest /= x->shape[d];
+    }
     for (ptrdiff_t from = chunk * CHUNK, n; from < end; from += n) {
         n = read_flags(p, from, end, flags);
         for (ptrdiff_t i = 0; i < n; i++) {
-            if (!flags[i]) continue;
-            int64_t *y = (int64_t *)p->y->data + row++ * p->y->stride[0];
-            for (ptrdiff_t d = x->rank - 1, rest = from + i; d >= 0; d--) {
-                y[d * p->y->stride[1]] = rest % x->shape[d];
-                rest /= x->shape[d];
+            if (flags[i]) {
+                int64_t *y = (int64_t *)p->y->data + row++ * p->y->stride[0];
+                for (int d = 0; d < x->rank; d++) y[d * p->y->stride[1]] = place[d];
             }
+            for (int d = x->rank - 1; d >= 0 && ++place[d] == x->shape[d]; d--) place[d] = 0;
         }
     }
 }
