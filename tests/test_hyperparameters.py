@@ -18,12 +18,14 @@ NEEDED = {
     "groups": 2, "unflattened_size": (2, 2), "name": "relu", "scale_factor": 2, "lr": 0.1, "step_size": 2,
     "milestones": [2, 4], "gamma": 0.5, "lr_lambda": lambda step: 1.0, "T_max": 5, "T_0": 5, "max_lr": 0.1,
     "upscale_factor": 2, "downscale_factor": 2, "norm_type": 2.0, "base_lr": 0.01, "swa_lr": 0.1,
+    "n_classes": 10, "cutoffs": [3, 6],
 }
 MODULES = {"module": lambda: nn.Linear(3, 3), "encoder_layer": lambda: nn.TransformerEncoderLayer(8, 2, 8),
            "decoder_layer": lambda: nn.TransformerDecoderLayer(8, 2, 8)}
-# A size or a factor (a share); a number of steps or two.
+# A size or a factor (a share); a number of steps or two; what leaves clusters features.
 ONE_OF_TWO = {**dict.fromkeys(("Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d"), {"scale_factor": 1.5}),
-              "lr_scheduler.OneCycleLR": {"total_steps": 10}, "FractionalMaxPool2d": {"output_ratio": 0.5}}
+              "lr_scheduler.OneCycleLR": {"total_steps": 10}, "FractionalMaxPool2d": {"output_ratio": 0.5},
+              "AdaptiveLogSoftmaxWithLoss": {"div_value": 2.0}}
 WRONG = [-1, 0, -0.5, 1e300, math.nan, math.inf, "no such", None, True, 10**30, (1, 2, 3, 4, 5, 6, 7), object()]
 
 

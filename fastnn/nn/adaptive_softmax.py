@@ -73,6 +73,8 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         title = "AdaptiveLogSoftmaxWithLoss"
         self.in_features = whole(f"{title}: in_features", in_features, 1)
         self.n_classes = whole(f"{title}: n_classes", n_classes, 2)
+        if isinstance(cutoffs, str) or not isinstance(cutoffs, Sequence):
+            raise TypeError(f"{title}: cutoffs is {cutoffs!r}, but must be a sequence of integers")
         ends = [whole(f"{title}: cutoffs", c, 1) for c in cutoffs]
         if not ends or any(a >= b for a, b in zip(ends, [*ends[1:], self.n_classes])):
             raise ValueError(f"{title}: cutoffs is {cutoffs!r}, but must be increasing integers between 1 and {self.n_classes - 1}")
@@ -85,7 +87,8 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         for i, (first, end) in enumerate(zip(self.cutoffs, self.cutoffs[1:])):
             width = int(in_features // self.div_value ** (i + 1))
             if width < 1:
-                raise ValueError(f"{title}: div_value is {div_value!r}, which leaves cluster {i} no feature of {in_features}")
+                raise ValueError(f"{title}: in_features {in_features}, cutoffs {cutoffs!r} and div_value {div_value!r} leave "
+                                 f"cluster {i} no feature: it has in_features / div_value ** {i + 1}")
             self.tail.append(Sequential(Linear(in_features, width, bias=False), Linear(width, end - first, bias=False)))
 
     def reset_parameters(self) -> None:
