@@ -224,7 +224,7 @@ cdef int step_back(Node node, dict waiting, set only) except -1:
     """Calls one node's rule and hands its gradients on."""
     cdef tuple arrived, results
     if node.hooks is not None:
-        for index, functions in node.hooks.items():
+        for index, functions in tuple(node.hooks.items()):  # a hook may register another
             if node.pending[index] is not None:
                 node.pending[index] = hooked(functions, node.pending[index])
     arrived = tuple(node.pending)

@@ -248,3 +248,35 @@ def test_counts_go_before_the_gradients_of_their_updates():
         np.testing.assert_array_equal(a, b)
     assert "6 counts_before_gradients" in program.summary()
     assert "conv2d_backward_weight > adam_step" in program.summary() and "linear_backward_weight > adam_step" in program.summary()
+
+
+@pytest.mark.parametrize("kind", ["integer division", "samples of fractional pooling"])
+def test_counts_stay_behind_calls_that_may_fail(kind):
+    """What such a call refuses leaves the step count where it was."""
+    model = nn.Linear(4, 3)
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
+
+    def step(x, other):
+        if kind == "integer division":
+            extra = fastnn.tensor([6, 4], dtype=fastnn.int32) // other
+        else:
+            extra = launch.fractional_max_pool2d(x.detach().reshape(1, 1, 4, 4), other, kernel=(2, 2), output=(3, 3))[0]
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss, extra
+
+    program = capture(step)
+    x = fastnn.randn(4, 4)
+    if kind == "integer division":
+        good, bad = fastnn.tensor([2, 2], dtype=fastnn.int32), fastnn.tensor([2, 0], dtype=fastnn.int32)
+    else:
+        good, bad = fastnn.full((1, 1, 2), 0.5), fastnn.full((1, 1, 2), 1.5)
+    for _ in range(4):
+        program(x, good)
+    state = optimizer.state[model.weight]
+    before = float(state["step"])
+    with pytest.raises(ValueError):
+        program(x, bad)
+    assert float(state["step"]) == before

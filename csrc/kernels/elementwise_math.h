@@ -86,7 +86,7 @@ INLINE mask is_across(vec r, vec b) {
     return mask_or(mask_and(vec_lt(r, vec_zero()), vec_lt(vec_zero(), b)), mask_and(vec_lt(vec_zero(), r), vec_lt(b, vec_zero())));
 }
 
-/* Of b's sign, as Python's %. */
+/* Of b's sign, as Python's %; 0 has a's, as in PyTorch. */
 INLINE vec remainder_of(vec a, vec b) {
     const vec r = fmod_of(a, b);
     return vec_select(is_across(r, b), vec_add(r, b), r);

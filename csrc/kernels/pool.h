@@ -54,13 +54,19 @@ INLINE ptrdiff_t pool_last(ptrdiff_t channels) { return channels ? (LANES - 1) /
 
 /* Outputs at the row's begin that may be written, and their windows read, together with what is behind them. */
 INLINE ptrdiff_t pool_outputs_and_next(const fnn_pool_row *row) {
-    const ptrdiff_t last = pool_last(row->channels), end = row->inputs * row->pitch;
+    const ptrdiff_t most = row->outputs - pool_last(row->channels), end = row->inputs * row->pitch;
     if (row->channels < row->pitch) return 0;
-    for (ptrdiff_t n = row->outputs - last; n > 0; n--) {
-        const fnn_pool_window *w = &row->windows[n - 1];
-        if (w->first * row->pitch + (w->count - 1) * row->column_step + LANES <= end) return n;
+    /* With dilation a window over the right padding may end before the one ahead of it; among windows that are alike the last one
+     * reaches furthest. */
+    for (ptrdiff_t n = 0, alike; n < most; n += alike) {
+        ptrdiff_t fit = alike = fnn_min(row->windows[n].alike, most - n);
+        for (; fit > 0; fit--) {
+            const fnn_pool_window *w = &row->windows[n + fit - 1];
+            if (w->first * row->pitch + (w->count - 1) * row->column_step + LANES <= end) break;
+        }
+        if (fit < alike) return n + fit;
     }
-    return 0;
+    return fnn_max(most, 0);
 }
 
 /* ---- maximum ---- */

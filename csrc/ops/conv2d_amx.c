@@ -468,7 +468,11 @@ static double cost_of(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pas
     return correlate_cost(&p);
 }
 
+/* Padding is split like pixels: what reaches far beyond the map is for the direct way. */
+enum { MOST_REACH = 4096 };
+
 static int is_possible(const fnn_call *call, const fnn_conv_dims *d) {
+    if ((d->r - 1) * d->dilation[0] > MOST_REACH || (d->s - 1) * d->dilation[1] > MOST_REACH) return 0;
     const int strides = d->stride[0] <= FNN_AMX_MOST_STRIDE && d->stride[1] <= FNN_AMX_MOST_STRIDE;
     return fnn_amx() && call->in[0]->dtype == FNN_FLOAT32 && d->groups == 1 && strides && d->r <= FNN_AMX_MOST_PLACES &&
            d->s <= FNN_AMX_MOST_PLACES && d->r * d->s <= FNN_AMX_MOST_PLACES &&

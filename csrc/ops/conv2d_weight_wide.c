@@ -100,7 +100,8 @@ static ptrdiff_t rows_read(const gradient *p) {
 /* Whether tiles read cells: a small one's columns are to stay in the first-level cache, where pixels evict each other that are as
  * far apart as their channels are many. */
 static int wants_cells(const gradient *p) {
-    return fnn_small_tile(p->sum.K) && fnn_min(p->rows, p->cols) >= CELLS_LEAST && rows_read(p) * p->pitch <= CELLS_PIXELS;
+    if (!fnn_small_tile(p->sum.K) || fnn_min(p->rows, p->cols) < CELLS_LEAST) return 0;
+    return rows_read(p) <= CELLS_PIXELS && p->pitch <= CELLS_PIXELS && rows_read(p) * p->pitch <= CELLS_PIXELS;
 }
 
 /* Cells of one tile: an odd number of lines, so that the tiles of a pixel are in different sets. */
