@@ -12,7 +12,6 @@ from ...ops.shape import flatten, permute, reshape
 from ...random import randn
 from ...tensor import Tensor, no_grad
 from ..conv_transpose import ConvTranspose1d, ConvTranspose2d
-from ..hooks import RemovableHandle
 from ..module import Module, Parameter
 
 __all__ = ["remove_spectral_norm", "spectral_norm"]
@@ -103,7 +102,7 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
         object.__setattr__(layer, name, divided(original, axis, u, v))
 
     object.__setattr__(module, name, divided(weight, axis, u, v))
-    module.__dict__.setdefault("_spectral", {})[name] = module.register_forward_pre_hook(compute)
+    module.__dict__.setdefault("_spectral", {})[name] = (module.register_forward_pre_hook(compute), axis)
     return module
 
 
@@ -127,12 +126,12 @@ def remove_spectral_norm(module: Module, name: str = "weight") -> Module:
     ValueError
         If `spectral_norm` was not called on it.
     """
-    handle: RemovableHandle | None = module.__dict__.get("_spectral", {}).pop(name, None)
+    handle, axis = module.__dict__.get("_spectral", {}).pop(name, (None, 0))
     if handle is None:
         raise ValueError(f"remove_spectral_norm: name is {name!r}, but spectral_norm was not called on it")
     handle.remove()
     with no_grad():
-        value = divided(getattr(module, f"{name}_orig"), default_axis(module), getattr(module, f"{name}_u"),
+        value = divided(getattr(module, f"{name}_orig"), axis, getattr(module, f"{name}_u"),
                         getattr(module, f"{name}_v"))
     requires_grad = getattr(module, f"{name}_orig").requires_grad
     for part in ("orig", "u", "v"):
