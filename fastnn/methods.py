@@ -113,21 +113,21 @@ class Methods:
         flat = self.reshape(-1, self.shape[-1]) @ other.reshape(-1, other.shape[-1]).transpose(0, 1)
         return flat.reshape(*self.shape[:-1], *other.shape[:-1])
 
-    def baddbmm(self, batch1: Tensor, batch2: Tensor, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+    def baddbmm(self, batch1: Tensor, batch2: Tensor, *, beta: builtins.float = 1.0, alpha: builtins.float = 1.0) -> Tensor:
         """beta self + alpha batch1 batch2, (B, N, M); with `beta` 0 this tensor is not read."""
         product = _math.mul(arrange.bmm(batch1, batch2), alpha)
         return product if beta == 0 else _math.add(_math.mul(self, beta), product)
 
-    def addmv(self, mat: Tensor, vec: Tensor, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+    def addmv(self, mat: Tensor, vec: Tensor, *, beta: builtins.float = 1.0, alpha: builtins.float = 1.0) -> Tensor:
         """beta self + alpha mat vec, (N,); with `beta` 0 this tensor is not read."""
         product = _math.mul(arrange.mv(mat, vec), alpha)
         return product if beta == 0 else _math.add(_math.mul(self, beta), product)
 
-    def float_power(self, exponent: Tensor | float) -> Tensor:
+    def float_power(self, exponent: Tensor | builtins.float) -> Tensor:
         """`pow` in double precision."""
         return _math.pow(self.double(), exponent.double() if hasattr(exponent, "dtype") else exponent)
 
-    def dist(self, other: Tensor, p: float = 2.0) -> Tensor:
+    def dist(self, other: Tensor, p: builtins.float = 2.0) -> Tensor:
         """The norm of order `p` of the difference; see `norm`."""
         return norm(_math.sub(self, other), p)
 
@@ -159,7 +159,7 @@ class Methods:
         """Itself."""
         return self
 
-    def index_put_(self, indices: tuple, values: Tensor | float, accumulate: builtins.bool = False) -> Tensor:
+    def index_put_(self, indices: tuple, values: Tensor | builtins.float, accumulate: builtins.bool = False) -> Tensor:
         """``self[indices] = values``, off the tape; with `accumulate` values are added, equal indices one after the other."""
         if accumulate:
             places = create.as_tensor(np.arange(self.numel()).reshape(self.shape))[tuple(indices)]
@@ -176,15 +176,15 @@ class Methods:
             raise ValueError(f"repeat: sizes is {counts}, but must hold a number for each of {self.ndim} axes")
         return arrange.tile(self, counts)
 
-    def where(self, condition: Tensor, other: Tensor | float) -> Tensor:
+    def where(self, condition: Tensor, other: Tensor | builtins.float) -> Tensor:
         """This tensor where the condition holds, `other` elsewhere."""
         return _math.where(condition, self, other)
 
-    def clamp_min(self, min: float) -> Tensor:
+    def clamp_min(self, min: builtins.float) -> Tensor:
         """At least `min`."""
         return _math.clip(self, min, None)
 
-    def clamp_max(self, max: float) -> Tensor:
+    def clamp_max(self, max: builtins.float) -> Tensor:
         """At most `max`."""
         return _math.clip(self, None, max)
 
@@ -279,6 +279,18 @@ class Methods:
         """Whether its type has negative numbers."""
         return self.dtype.name not in ("uint8", "bool")
 
+    def float(self) -> Tensor:
+        """As float32."""
+        return _shape.to(self, "float32")
+
+    def double(self) -> Tensor:
+        """As float64."""
+        return _shape.to(self, "float64")
+
+    def long(self) -> Tensor:
+        """As int64."""
+        return _shape.to(self, "int64")
+
     def bool(self) -> Tensor:
         """As bool: whether elements are other than 0."""
         return _shape.to(self, "bool")
@@ -286,10 +298,6 @@ class Methods:
     def int(self) -> Tensor:
         """As int32."""
         return _shape.to(self, "int32")
-
-    def type(self, dtype: DType) -> Tensor:
-        """As another type."""
-        return _shape.to(self, dtype)
 
     def byte(self) -> Tensor:
         """As uint8."""
@@ -301,7 +309,8 @@ class Methods:
         """Whether shape, type and all elements are the same."""
         return self.shape == other.shape and self.dtype is other.dtype and np.array_equal(memoryview(self), memoryview(other))
 
-    def allclose(self, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: builtins.bool = False) -> builtins.bool:
+    def allclose(self, other: Tensor, rtol: builtins.float = 1e-5, atol: builtins.float = 1e-8,
+                 equal_nan: builtins.bool = False) -> builtins.bool:
         """Whether all elements differ by at most atol + rtol |other|."""
         return builtins.bool(np.allclose(memoryview(self), memoryview(other), rtol, atol, equal_nan))
 
@@ -323,7 +332,7 @@ class Methods:
         """Memory of this tensor's type, or another."""
         return self._new(create.empty, shape, dtype, device)
 
-    def new_full(self, size: Any, fill_value: float, dtype: DType | None = None, device: Any = None) -> Tensor:
+    def new_full(self, size: Any, fill_value: builtins.float, dtype: DType | None = None, device: Any = None) -> Tensor:
         """One number of this tensor's type, or another."""
         return self._new(create.full, tuple(size), dtype, device, fill_value)
 
@@ -334,26 +343,26 @@ class Methods:
 
     # -- in place, off the tape; the greater part of them is made below --
 
-    def uniform_(self, low: float = 0.0, high: float = 1.0, generator: Any = None) -> Tensor:
+    def uniform_(self, low: builtins.float = 0.0, high: builtins.float = 1.0, generator: Any = None) -> Tensor:
         """Filled with uniform random numbers."""
         return self._drawn(launch.uniform, generator, low=float(low), high=float(high))
 
-    def normal_(self, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
+    def normal_(self, mean: builtins.float = 0.0, std: builtins.float = 1.0, generator: Any = None) -> Tensor:
         """Filled with normal random numbers."""
         return self._drawn(launch.normal, generator, mean=float(mean), std=float(std))
 
-    def exponential_(self, lambd: float = 1.0, generator: Any = None) -> Tensor:
+    def exponential_(self, lambd: builtins.float = 1.0, generator: Any = None) -> Tensor:
         """Filled with exponentially distributed random numbers of mean 1 / lambd."""
         return self.copy_(elementary.log1p(_math.neg(self.uniform_(generator=generator).detach())) / -float(lambd))
 
-    def bernoulli_(self, p: float = 0.5, generator: Any = None) -> Tensor:
+    def bernoulli_(self, p: builtins.float = 0.5, generator: Any = None) -> Tensor:
         """Filled with 1 with probability `p`, else 0."""
         from .random import bernoulli
 
         self._refuse_in_place()
         return self.copy_(bernoulli(self.detach(), p, generator=generator))
 
-    def bernoulli(self, p: float | None = None, *, generator: Any = None) -> Tensor:
+    def bernoulli(self, p: builtins.float | None = None, *, generator: Any = None) -> Tensor:
         """1 with the probability that elements are, or with `p`, else 0; see `fastnn.bernoulli`."""
         from .random import bernoulli
 
@@ -365,7 +374,7 @@ class Methods:
 
         return multinomial(self, num_samples, replacement, generator=generator)
 
-    def _drawn(self, op: Any, generator: Any, **options: float) -> Tensor:
+    def _drawn(self, op: Any, generator: Any, **options: builtins.float) -> Tensor:
         from .random import generator_state  # there are tensors before there is a generator
 
         self._refuse_in_place()

@@ -255,18 +255,6 @@ class Tensor(TensorBase, Methods):
         """The axes in reverse order."""
         return _shape.permute(self, *reversed(range(self.ndim)))
 
-    def float(self) -> Tensor:
-        """As float32."""
-        return _shape.to(self, "float32")
-
-    def double(self) -> Tensor:
-        """As float64."""
-        return _shape.to(self, "float64")
-
-    def long(self) -> Tensor:
-        """As int64."""
-        return _shape.to(self, "int64")
-
     def __getitem__(self, key) -> Tensor:
         key = key if isinstance(key, tuple) else (key,)
         if all(_is_basic(part) for part in key):

@@ -8,7 +8,7 @@ from ...checks import positive, whole
 from ...ops.distance import normalize
 from ...ops.linear import matmul
 from ...ops.math import div
-from ...ops.shape import flatten, permute, reshape
+from ...ops.shape import flatten, permute
 from ...random import randn
 from ...tensor import Tensor, no_grad
 from ..conv_transpose import ConvTranspose1d, ConvTranspose2d
