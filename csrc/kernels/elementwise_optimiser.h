@@ -129,7 +129,7 @@ INLINE void adam(ptrdiff_t n, void *const *out, const void *const *in, real *x_o
     real *w_out = out[0], *m_out = out[1], *v_out = out[2];
     const real *w_in = in[0], *g_in = in[1], *m_in = in[2], *v_in = in[3];
     const gradient_rule rule = make_gradient_rule(lr, attr[2], attr[3], attr[4]);
-    static _Thread_local step_power power1, power2;
+    static _Thread_local step_power power1 = {0, 0, 1}, power2 = {0, 0, 1};
     const double beta2 = attr[0], root = sqrt(1 - power_of(&power2, beta2, t));
     const vec rate = constant(-lr / (1 - power_of(&power1, beta1, t)) * root), eps = constant(attr[1] * root);
     const vec new1 = constant(1 - beta1), old2 = constant(beta2), new2 = constant(1 - beta2);
