@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import _core
 from ._core import DType, launch
 from .checks import check_device, integer, real, whole
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Generator", "bernoulli", "default_generator", "initial_seed", "manual_seed", "multinomial", "rand", "rand_like",
            "randint",
            "randn", "randn_like", "randperm"]
+
+_LEAST = {name: float(np.finfo(name).tiny) for name in ("float32", "float64")}
 
 
 class Generator:
@@ -260,7 +264,8 @@ def multinomial(x: Tensor, num_samples: int, replacement: bool = False, *, gener
     if replacement and count > 1:
         weights = expand(unsqueeze(weights, -2), (*x.shape[:-1], count, x.shape[-1]))
     share = rand(weights.shape, dtype=x.dtype, generator=generator)  # 1 - share is above 0
-    race = div(weights, launch.neg(launch.log1p(launch.neg(share))))
+    times = launch.maximum(launch.neg(launch.log1p(launch.neg(share))), constant(_LEAST[x.dtype.name], x.dtype))
+    race = div(weights, times)  # times are above 0: where a weight is 0 the quotient is 0, not NaN, which would win
     if replacement and count > 1:
         return argmax(race, -1)
     return topk(race, count, -1).indices

@@ -167,16 +167,21 @@ class Tensor(TensorBase, Methods):
         ------
         RuntimeError
             If the tensor does not require grad.
+        TypeError
+            If `hook` cannot be called.
         """
-        from .nn.hooks import RemovableHandle  # layers build on tensors
-
-        return RemovableHandle(self.hooks_of(), hook, lasts=self.is_leaf)
+        return self._with_hook(self.hooks_of(), hook, self.is_leaf)
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> Any:
         """Has a function called with this leaf whenever backward has added to its ``grad``; see `register_hook`."""
-        from .nn.hooks import RemovableHandle
+        return self._with_hook(self.hooks_of(late=True), hook, True)
 
-        return RemovableHandle(self.hooks_of(late=True), hook)
+    def _with_hook(self, hooks: dict, hook: Any, lasts: bool) -> Any:
+        from .nn.hooks import RemovableHandle  # layers build on tensors
+
+        if not callable(hook):
+            raise TypeError(f"hook: it is {hook!r}, but must be callable")
+        return RemovableHandle(hooks, hook, lasts=lasts)
 
     def retain_grad(self) -> None:
         """Has backward leave this tensor's gradient in its ``grad``, as it does for leaves."""
@@ -441,7 +446,7 @@ class _GradMode:
 
     enabled: bool
 
-    def __new__(cls, *arguments: Any):
+    def __new__(cls, *arguments: Any, **options: Any):
         """A mode; or, where it decorates without parentheses (``@fastnn.no_grad``), the decorated function."""
         return cls()(arguments[0]) if arguments and callable(arguments[0]) else super().__new__(cls)
 

@@ -1,10 +1,7 @@
 """float32 products on bfloat16 matrix units: accuracy beside multiply-adds, what is not finite, bits, programs."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
+import programs
 import pytest
 
 import fastnn
@@ -186,6 +183,4 @@ def test_the_setting():
 @pytest.mark.parametrize("isa", ["avx512", "amx"])
 def test_the_environment_caps_the_level(isa):
     code = "from fastnn import _core; print(_core.get_isa(), _core.isa_reason())"
-    environment = {**os.environ, "FASTNN_ISA": isa}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert run.stdout.split() == [isa, f"FASTNN_ISA={isa}"]
+    assert programs.output(code, FASTNN_ISA=isa).split() == [isa, f"FASTNN_ISA={isa}"]

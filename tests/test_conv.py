@@ -108,6 +108,33 @@ def lay_out(array, layout):
     return fastnn.from_numpy(big[::2, ::2, ::2, ::2]).permute(2, 1, 3, 0)
 
 
+def check_sums_in_place(channels, filters, value):
+    """A sum written over one of its terms: a call that is made again for `value` must not have added it before."""
+    rng = np.random.default_rng(1)
+    weight = fastnn.tensor(rng.standard_normal((filters, channels, 3, 3)).astype(np.float32))
+    good, bad = (rng.standard_normal((3, channels, 21, 20)).astype(np.float32) for _ in range(2))
+    bad[2, 5, 20, 19] = value
+    start = rng.standard_normal((3, filters, 21, 20)).astype(np.float32)
+
+    def sums(captured):
+        total = lay_out(start, "nhwc")
+
+        def step(x):
+            launch.add(total, launch.conv2d_forward(x, weight, None, stride=(1, 1), padding=(1,) * 4, dilation=(1, 1),
+                                                    groups=1), out=total)
+            return total.sum()
+
+        program = fastnn.capture(step) if captured else step
+        for x in (good, good, good, bad):
+            program(lay_out(x, "nhwc"))
+        if captured:
+            assert program.obstacle is None and program.replays == 2
+        return total.numpy().tobytes()
+
+    with np.errstate(all="ignore"):
+        assert sums(True) == sums(False)
+
+
 def check(case, results):
     """`results`: y, dx, dweight, or several of those by instruction set."""
     terms = (case.c * case.r * case.s, case.k * case.r * case.s, case.n * case.oh * case.ow)

@@ -275,6 +275,7 @@ def test_counts_stay_behind_calls_that_may_fail(kind):
         good, bad = fastnn.full((1, 1, 2), 0.5), fastnn.full((1, 1, 2), 1.5)
     for _ in range(4):
         program(x, good)
+    assert program.obstacle is None and program.replays == 2 and "counts_before_gradients" in program.summary()
     state = optimizer.state[model.weight]
     before = float(state["step"])
     with pytest.raises(ValueError):

@@ -137,3 +137,10 @@ def test_both_forms_of_dropout_keep_the_mean():
     assert dropout(x, 1.0).numpy().sum() == 0
     with pytest.raises(ValueError, match="Dropout: p is 1.5"):
         nn.Dropout(1.5)
+
+
+def test_infinities_become_the_numbers_that_are_asked_for():
+    x = fastnn.tensor([np.nan, np.inf, -np.inf, 2.0])
+    assert x.nan_to_num(1.0, 5.0, -5.0).tolist() == [1, 5, -5, 2]
+    most = float(np.finfo(np.float32).max)
+    assert x.nan_to_num().tolist() == [0, most, -most, 2]

@@ -1,9 +1,9 @@
 """Pooling beyond the OpSpec list: positions, NaN, ties, errors, large maps over threads, odd outputs, reads past the end."""
 
-import subprocess
 import sys
 
 import numpy as np
+import programs
 import pytest
 
 import fastnn
@@ -258,12 +258,11 @@ def test_errors_of_fractional_pooling(options, message):
 
 # Maps whose last byte is the last of a page that the next, forbidden one follows: who reads on dies.
 READ_NO_FURTHER = """
-import ctypes, itertools, mmap, sys
+import ctypes, itertools, mmap
 import numpy as np
 import fastnn
-from fastnn import _core, ops
+from fastnn import ops
 
-_core.set_isa(sys.argv[1])
 room = 4 * mmap.PAGESIZE
 memory = mmap.mmap(-1, room + mmap.PAGESIZE)
 start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -284,5 +283,4 @@ print("alive")
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forbids a page by Linux's mprotect")
 def test_few_channels_are_read_no_further_than_the_map(isa):
-    run = subprocess.run([sys.executable, "-c", READ_NO_FURTHER, isa], capture_output=True, text=True)
-    assert run.stdout.strip() == "alive", f"exit {run.returncode}: {run.stderr[-500:]}"
+    assert programs.output(READ_NO_FURTHER, FASTNN_ISA=isa) == "alive"

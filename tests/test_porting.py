@@ -169,3 +169,16 @@ def test_what_cannot_be_joined_is_refused_by_name(name):
             ([fastnn.ones(2), fastnn.arange(2)], TypeError, "dtypes float32 and int64 differ")):
         with pytest.raises(error, match=f"{name}: {said}"):
             join(wrong)
+
+
+def test_a_buffer_takes_the_place_of_what_had_its_name():
+    module = nn.Module()
+    module.x = None
+    module.x = nn.Buffer(fastnn.ones(2))
+    assert [name for name, _ in module.named_buffers()] == ["x"]
+
+
+def test_recording_is_turned_off_by_name():
+    with fastnn.set_grad_enabled(mode=False):
+        assert not fastnn.is_grad_enabled()
+    assert fastnn.is_grad_enabled()

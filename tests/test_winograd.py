@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from test_conv import Case, lay_out
+from test_conv import Case, check_sums_in_place, lay_out
+from training import steps
 
 import fastnn
 import fastnn.functional as F
-from fastnn import _core, nn, optim
+from fastnn import _core, nn
 from fastnn._core import launch
 from fastnn.testing.checks import forced_threads
 
@@ -186,30 +187,14 @@ def network(seed=0):
                          nn.ReLU(), nn.Flatten(), nn.Linear(40 * 15 * 14, 3))
 
 
-def train(captured, images, steps=5):
-    model = network()
-    optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-
-    def step(x):
-        loss = (model(x) ** 2).mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss
-
-    program = fastnn.capture(step) if captured else step
-    losses = [program(images[k % len(images)]).item() for k in range(steps)]
-    return losses, [p.detach().numpy().tobytes() for p in model.parameters()], program
-
-
 @pytest.mark.parametrize("threads", [1, 3])
 def test_captured_steps_keep_every_bit(threads):
     fastnn.set_conv_algorithm("winograd")
     rng = np.random.default_rng(0)
     images = [fastnn.tensor(rng.standard_normal((4, 3, 15, 14)).astype(np.float32)) for _ in range(3)]
     with forced_threads(threads):
-        losses, weights, _ = train(False, images)
-        replayed, others, program = train(True, images)
+        losses, weights, _ = steps(network(), False, images)
+        replayed, others, program = steps(network(), True, images)
     assert program.obstacle is None and program.replays == 3
     assert replayed == losses and others == weights
 
@@ -222,38 +207,15 @@ def test_captured_steps_that_turn_direct_write_once(threads):
     images = [fastnn.tensor(rng.standard_normal((4, 3, 15, 14)).astype(np.float32)) for _ in range(4)]
     images[2] = fastnn.tensor(np.full((4, 3, 15, 14), 2e37, np.float32))
     with np.errstate(all="ignore"), forced_threads(threads):
-        losses, weights, _ = train(False, images, 3)
-        replayed, others, program = train(True, images, 3)
+        losses, weights, _ = steps(network(), False, images, 3)
+        replayed, others, program = steps(network(), True, images, 3)
     assert program.obstacle is None and program.replays == 1
     assert np.array_equal(replayed, losses, equal_nan=True) and others == weights
 
 
 def test_what_runs_behind_a_call_in_place_runs_once():
-    """The sum is written over one of its terms, so a call that is made again must not have added it before."""
     fastnn.set_conv_algorithm("winograd")
-    rng = np.random.default_rng(1)
-    weight = fastnn.tensor(rng.standard_normal((24, 16, 3, 3)).astype(np.float32))
-    good, bad = (rng.standard_normal((3, 16, 21, 20)).astype(np.float32) for _ in range(2))
-    bad[2, 5, 20, 19] = 3e38
-    start = rng.standard_normal((3, 24, 21, 20)).astype(np.float32)
-
-    def sums(captured):
-        total = lay_out(start, "nhwc")
-
-        def step(x):
-            launch.add(total, launch.conv2d_forward(x, weight, None, stride=(1, 1), padding=(1,) * 4, dilation=(1, 1),
-                                                    groups=1), out=total)
-            return total.sum()
-
-        program = fastnn.capture(step) if captured else step
-        for x in (good, good, good, bad):
-            program(lay_out(x, "nhwc"))
-        if captured:
-            assert program.obstacle is None and program.replays == 2
-        return total.numpy().tobytes()
-
-    with np.errstate(all="ignore"):
-        assert sums(True) == sums(False)
+    check_sums_in_place(16, 24, 3e38)
 
 
 def test_a_program_is_captured_anew_when_the_algorithm_changes():

@@ -29,3 +29,19 @@ def weights(model):
 
 def same(a, b):
     return all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
+
+
+def steps(model, captured, batches, count=5):
+    """Losses and weights, as bytes, of `count` steps of SGD from batch to batch, eager or captured; and the program."""
+    optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def step(x):
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    program = fastnn.capture(step) if captured else step
+    losses = [program(batches[k % len(batches)]).item() for k in range(count)]
+    return losses, [p.detach().numpy().tobytes() for p in model.parameters()], program

@@ -128,6 +128,8 @@ class Module(Stateful):
         if "_parameters" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() before assigning attributes")
         if isinstance(value, Buffer):
+            if name not in self._buffers and name in self.__dict__:
+                delattr(self, name)  # what was there, of another kind, gives way
             self.register_buffer(name, value, value.persistent)
         kind = self._parameters if isinstance(value, Parameter) else self._modules if isinstance(value, Module) else None
         if kind is None and name in self._buffers and (value is None or isinstance(value, TensorBase)):

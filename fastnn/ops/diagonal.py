@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import _core
 from .._core import launch, record
 from ..checks import integer
+from .index import _zeros
 from .reduce import sum
 from .shape import _axis, clone, flatten
 
@@ -63,8 +63,7 @@ def _diagonal_view(x: Tensor, offset: int, rows: int, columns: int) -> Tensor:
 
 def _diagonal_backward(node, dy):
     shape, offset, rows, columns = node.context
-    dx = _core.empty(shape, dy.dtype)
-    launch.fill(value=0.0, out=dx)
+    dx = _zeros(shape, dy.dtype)
     launch.copy(dy, dtype=-1, out=_diagonal_view(dx, offset, rows, columns))
     return dx
 
@@ -99,8 +98,7 @@ def diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Te
     offset = integer("diag_embed", "offset", offset)
     extent = x.shape[-1] + abs(offset)
     rest = iter(x.shape[:-1])
-    y = _core.empty(tuple(extent if d in (rows, columns) else next(rest) for d in range(x.ndim + 1)), x.dtype)
-    launch.fill(value=0.0, out=y)
+    y = _zeros(tuple(extent if d in (rows, columns) else next(rest) for d in range(x.ndim + 1)), x.dtype)
     launch.copy(x.detach(), dtype=-1, out=_diagonal_view(y, offset, rows, columns))
     return record(_diag_embed_backward, (x,), y, context=(offset, rows, columns))
 

@@ -202,7 +202,7 @@ def _divided(a: Any, b: Any, rounding_mode: str) -> Tensor:
     a, b = operands("div", a, b)
     if not a.dtype.is_floating:
         size = _integers("floor_divide", abs(a), abs(b))
-        return where(_integers("ne", lt(a, 0), lt(b, 0)), neg(size), size) if size.dtype.name != "uint8" else size
+        return where(ne(lt(a, 0), lt(b, 0)), neg(size), size) if size.dtype.name != "uint8" else size
     return record(_flat_backward, (a, b), launch.trunc(launch.div(a, b)))
 
 

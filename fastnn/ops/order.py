@@ -5,13 +5,13 @@ from __future__ import annotations
 import builtins
 import math
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
 from .._core import TensorBase, launch, record
 from ..checks import integer
 from .create import as_tensor, int64
-from .index import gather, index_select
+from .index import _gather_backward, gather, index_select
 from .math import constant, ne, sub, where
 from .scan import cumsum
 from .scatter import nonzero, scatter
@@ -40,14 +40,7 @@ def _sorted(x: Tensor, axis: int, descending: bool, keep: int = -1) -> Sorted:
 
 
 def _sort_backward(node, dvalues, _):
-    (indices,) = node.saved
-    shape, axis = node.context
-    if not shape:
-        return dvalues
-    dx = _core.empty(shape, dvalues.dtype)
-    launch.fill(value=0.0, out=dx)
-    launch.scatter_add(indices, dvalues, axis=axis, out=dx)
-    return dx
+    return _gather_backward(node, dvalues) if node.context[0] else dvalues
 
 
 def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Sorted:
@@ -237,7 +230,8 @@ def quantile(x: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool
     x : Tensor
         float32 or float64, not empty along the axis.
     q : float or Tensor
-        Between 0 and 1; a vector of them gives results along a new first axis.
+        Between 0 and 1; a vector of them gives results along a new first axis. Tensors are read: a step that gives one is not
+        captured.
     dim : int, optional
         The axis; by default all elements are one line.
     keepdim : bool
@@ -262,7 +256,7 @@ def quantile(x: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool
     if not x.dtype.is_floating:
         raise TypeError(f"quantile: x has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
     shares = q.tolist() if isinstance(q, TensorBase) else q
-    if isinstance(shares, (list, tuple)):
+    if isinstance(shares, (list, tuple)) and not any(isinstance(share, (list, tuple)) for share in shares):
         return stack([quantile(x, share, dim, keepdim, interpolation) for share in shares], 0)
     if not isinstance(shares, Real) or not 0 <= shares <= 1:
         raise ValueError(f"quantile: q is {q!r}, but must be a number between 0 and 1, or a vector of them")
@@ -352,7 +346,7 @@ def _groups(values: Tensor) -> Tensor:
 
 
 def _distinct(values: Tensor, groups: Tensor, inverse: Tensor | None, return_counts: bool) -> Tensor | tuple[Tensor, ...]:
-    starts = reshape(nonzero(groups), (-1,)) if groups.shape[0] else as_tensor([], "int64")
+    starts = reshape(nonzero(groups), (-1,))
     answer = [index_select(values, 0, starts)]
     if inverse is not None:
         answer.append(inverse)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .. import _core
 from .._core import launch, record
 from ..checks import whole
 from .create import as_tensor, float64, int64
+from .index import _gather_backward
 from .math import ne, sub
 from .reduce import Dim, Extremum, _axes, _count, _kept
 from .shape import _axis, permute, reshape, slice_view, to
@@ -135,17 +135,11 @@ def _cumulated(name: str, x: Tensor, dim: int) -> Extremum:
     values, indices = launch.cummax(wide, axis=axis, smallest=name == "cummin")
     if wide is not x:
         return Extremum(to(values, x.dtype), indices)
-    return Extremum(*record(_cumulated_backward, (x,), (values, indices), saved=(indices,), context=axis))
+    return Extremum(*record(_cumulated_backward, (x,), (values, indices), saved=(indices,), context=(x.shape, axis)))
 
 
 def _cumulated_backward(node, dvalues, _):
-    (indices,) = node.saved
-    dx = _core.empty(dvalues.shape, dvalues.dtype)
-    launch.fill(value=0.0, out=dx)
-    if dx.ndim == 0:
-        return dvalues
-    launch.scatter_add(indices, dvalues, axis=node.context, out=dx)
-    return dx
+    return _gather_backward(node, dvalues) if node.context[0] else dvalues
 
 
 def diff(x: Tensor, n: int = 1, dim: int = -1) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from .. import _core
 from .._core import TensorBase, launch, record
 from ..checks import integer, whole
-from .create import as_tensor, bool_, float64, int64, zeros
+from .create import as_tensor, bool_, float64, full_like, int64, zeros
 from .index import _as_index, gather, index_select
 from .math import constant, div, maximum, mul, ne, where
 from .reduce import Dim, sum
@@ -197,7 +197,7 @@ def scatter_reduce(x: Tensor, dim: int, index: Any, src: Tensor | float, reduce:
 
 def _counts(x: Tensor, axis: int, index: Tensor, include_self: bool) -> Tensor:
     """How many elements each mean is of."""
-    start = launch.copy(expand(constant(1.0 if include_self else 0.0, x.dtype), x.shape), dtype=-1)
+    start = full_like(x, float(include_self))
     ones = expand(constant(1.0, x.dtype), index.shape)
     launch.scatter_add(index, ones, axis=axis, out=_part(start, index.shape, axis))
     return start if include_self else maximum(start, 1.0)
@@ -283,7 +283,7 @@ def index_add(x: Tensor, dim: int, index: Any, source: Tensor, *, alpha: float =
     Parameters
     ----------
     x : Tensor
-        Any shape; float32 or float64.
+        Any shape and dtype; sums of integers are exact up to 2^53.
     dim : int
         The axis.
     index : Tensor or array_like
@@ -403,8 +403,8 @@ def count_nonzero(x: Tensor, dim: Dim = None) -> Tensor:
     return sum(ne(x.detach(), 0), dim)
 
 
-def _places(name: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """`x` as one line, broadcast with the mask, and where that holds."""
+def _places(name: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """`x` as one line, broadcast with the mask, where that holds, and the shape of both."""
     mask = as_tensor(mask)
     if mask.dtype is not bool_:
         raise TypeError(f"{name}: mask is {mask.dtype}, but must be bool")
@@ -412,7 +412,7 @@ def _places(name: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         shape = np.broadcast_shapes(x.shape, mask.shape)
     except ValueError:
         raise ValueError(f"{name}: x {x.shape} and mask {mask.shape} do not broadcast together") from None
-    return flatten(broadcast_to(x, shape)), reshape(nonzero(flatten(broadcast_to(mask, shape))), (-1,))
+    return flatten(broadcast_to(x, shape)), reshape(nonzero(flatten(broadcast_to(mask, shape))), (-1,)), shape
 
 
 def masked_select(x: Tensor, mask: Tensor) -> Tensor:
@@ -438,7 +438,7 @@ def masked_select(x: Tensor, mask: Tensor) -> Tensor:
         If the shapes do not broadcast.
     """
     _core.depends_on_elements("masked_select")
-    line, places = _places("masked_select", x, mask)
+    line, places, _ = _places("masked_select", x, mask)
     return index_select(line, 0, places)
 
 
@@ -466,8 +466,7 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         If the shapes do not broadcast, or `source` is too short.
     """
     _core.depends_on_elements("masked_scatter")
-    shape = np.broadcast_shapes(x.shape, as_tensor(mask).shape)
-    line, places = _places("masked_scatter", x, mask)
+    line, places, shape = _places("masked_scatter", x, mask)
     if source.numel() < places.shape[0]:
         raise ValueError(f"masked_scatter: source has {source.numel()} elements, but the mask picks {places.shape[0]}")
     return reshape(scatter(line, 0, places, flatten(source)), shape)
@@ -507,4 +506,4 @@ def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Te
     length = max(top, whole("bincount: minlength", minlength, 0))
     dtype = int64 if weights is None else weights.dtype if weights.dtype.is_floating else float64
     weights = 1 if weights is None else to(weights, dtype)
-    return scatter_add(zeros(length, dtype=dtype), 0, x, weights) if length else zeros(0, dtype=dtype)
+    return scatter_add(zeros(length, dtype=dtype), 0, x, weights)

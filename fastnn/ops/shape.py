@@ -378,9 +378,8 @@ def to(x: Tensor, *target: Any, dtype: DType | None = None, device: Any = None) 
     wanted = type_wanted("to", target, dtype, device)
     if wanted is None or wanted is x.dtype:
         return x
-    dtype = wanted
-    y = launch.copy(x, dtype=dtype.code)
-    return record(_to_backward, (x,), y, context=x.dtype) if dtype.is_floating else y
+    y = launch.copy(x, dtype=wanted.code)
+    return record(_to_backward, (x,), y, context=x.dtype) if wanted.is_floating else y
 
 
 def type_wanted(name: str, target: tuple, dtype: Any, device: Any) -> DType | None:

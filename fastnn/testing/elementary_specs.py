@@ -37,11 +37,8 @@ _unary("log1p", np.log1p, lambda rng, shape: rng.uniform(-0.8, 3, shape))
 _unary("reciprocal", lambda x: 1 / x, _positive)
 _unary("rsqrt", lambda x: 1 / np.sqrt(x), _positive)
 
-
-
-_unary("frac", lambda x: x - np.trunc(x), lambda rng, shape: _between(rng, shape) + 0.1, special_values=False)
-_unary("logit", lambda x: np.log(x / (1 - x)), lambda rng, shape: rng.uniform(0.1, 0.9, shape), tolerance=16, special_values=False)
-_unary("nan_to_num", lambda x: np.where(np.isnan(x), 0, np.clip(x, -3.4e38, 3.4e38)), _normal, exact=True, special_values=False)
+_unary("frac", lambda x: x - np.trunc(x), lambda rng, shape: _between(rng, shape) + 0.1)
+_unary("logit", lambda x: np.log(x / (1 - x)), lambda rng, shape: rng.uniform(0.1, 0.9, shape), tolerance=16)
 
 for _name in ("isnan", "isinf", "isfinite", "isposinf", "isneginf"):
     _unary(_name, getattr(np, _name), _normal, gradients=(), exact=True)
@@ -86,9 +83,10 @@ def _xlogy(x, y):
 _pair("copysign", np.copysign, _signed, gradients=(0,), special_values=True, exact=True)
 _pair("fmax", np.fmax, _tenths(0), _tenths(0.05), special_values=True, exact=True)
 _pair("fmin", np.fmin, _tenths(0), _tenths(0.05), special_values=True, exact=True)
-_pair("xlogy", _xlogy, _positive)
-_pair("logaddexp", np.logaddexp, _signed, tolerance=8)
-_pair("isclose", np.isclose, lambda rng, shape: rng.integers(-4, 5, shape) * 1.0, gradients=(), exact=True)
+_pair("xlogy", _xlogy, _positive, special_values=True)
+_pair("logaddexp", np.logaddexp, _signed, tolerance=8, special_values=True)
+_pair("isclose", np.isclose, lambda rng, shape: rng.integers(-4, 5, shape) * (1 + rng.choice([0, 4e-6, 4e-5, 1e-3], shape)),
+      gradients=(), exact=True, special_values=True)
 
 
 def _holed(rng, shape):
@@ -97,6 +95,7 @@ def _holed(rng, shape):
     return x
 
 
+_unary("nan_to_num", lambda x: np.where(np.isnan(x), 0, x), _holed, exact=True, special_values=False)  # infinities: test_math.py
 for _name, _function in (("nansum", np.nansum), ("nanmean", np.nanmean)):
     register(OpSpec(_name, getattr(elementary, _name), lambda x, dim=None, keepdim=False, _f=_function: _f(x, axis=dim,
                                                                                                            keepdims=keepdim),

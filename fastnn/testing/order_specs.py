@@ -67,8 +67,8 @@ def _place(x, k, dim, keepdim):
     return (values, places) if keepdim else (values.squeeze(dim), places.squeeze(dim))
 
 
-register(OpSpec("kthvalue", lambda x, dim, keepdim: order.kthvalue(x, 1, dim, keepdim),
-                lambda x, dim, keepdim: _place(x, 0, dim, keepdim),
+register(OpSpec("kthvalue", lambda x, dim, keepdim: order.kthvalue(x, 1 + x.shape[dim] // 2, dim, keepdim),
+                lambda x, dim, keepdim: _place(x, x.shape[dim] // 2, dim, keepdim),
                 _samples(_with(keepdim=False) + _with(keepdim=True)), gradients=(0,), exact=True))
 for _name in ("median", "nanmedian"):
     register(OpSpec(_name, getattr(order, _name), lambda x, dim, keepdim: _place(x, (x.shape[dim] - 1) // 2, dim, keepdim),

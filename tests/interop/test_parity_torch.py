@@ -50,7 +50,7 @@ ABSENT = {
     "inplace=True or the tensor's own method do that": r"(celu|elu|hardtanh|leaky_relu|relu|rrelu|selu|threshold)_",
     "other devices, processes and memory": (
         r"DataParallel|SyncBatchNorm|ipu|mtia|xpu|share_memory_?|to_empty|pin_memory|is_pinned|is_shared|is_distributed|to_mkldnn|"
-        r"convert_conv2d_weight_memory_format|data_ptr"),
+        r"convert_conv2d_weight_memory_format"),
     "sparse tensors, which are not offered": (
         r"SparseAdam|to_sparse\w*|sparse_\w+|ccol_indices|crow_indices|(col|row)_indices|coalesce|is_coalesced|indices|"
         r"values|dense_dim|"
@@ -127,6 +127,12 @@ def test_the_lists_are_not_stale():
     for pattern, arguments, reason in ARGUMENTS:
         found = {argument for area, name in NAMES for argument in lacking(area, name) if re.fullmatch(pattern, f"{area}.{name}")}
         assert arguments <= found, f"{pattern} has {sorted(arguments - found)} after all, or PyTorch no longer does: {reason}"
+    for pattern, argument, reason in DEFAULTS:
+        assert any(argument in other_defaults(area, name) for area, name in NAMES if re.fullmatch(pattern, f"{area}.{name}")), \
+            f"{argument} of {pattern} is PyTorch's after all: {reason}"
+    present = {name for area, name in NAMES if hasattr(PAIRS[area][1], name)} - missing
+    for name in present:
+        assert reason_for(name) is None, f"{name} is listed as absent ({reason_for(name)}), but is there"
 
 
 def signatures(area, name):
@@ -185,25 +191,30 @@ def test_positions(area):
     assert not wrong, wrong
 
 
-# Defaults that differ, and why.
-DEFAULTS = {
-    "dim": "the last axis, where PyTorch guesses and warns", "training": "functions of random things are called to be random",
-    "align_corners": "what PyTorch's None means, and warns of", "enforce_sorted": "lengths are not read", "modules": "nothing",
-    "values": "nothing", "p": "2, PyTorch's 'fro'", "retain_graph": "False, PyTorch's None",
-    "stable": "sorting always is", "value": "0, pad's None", "activation": "each library's own relu"}
+# Defaults that differ: pattern of names (area.name), argument, reason.
+DEFAULTS = [
+    (r"nn\.(LogSoftmax|Softmax|Softmin)|functional\.(log_softmax|softmax|softmin)", "dim",
+     "the last axis, where PyTorch guesses and warns"),
+    (r"functional\.(feature_)?alpha_dropout", "training", "functions of random things are called to be random"),
+    (r"functional\.(affine_grid|grid_sample)", "align_corners", "what PyTorch's None means, and warns of"),
+    (r"rnn\.pack_padded_sequence", "enforce_sorted", "lengths are not read"),
+    (r"nn\.ModuleList", "modules", "nothing"), (r"nn\.ParameterList", "values", "nothing"),
+    (r"Tensor\.norm", "p", "2, PyTorch's 'fro'"), (r"Tensor\.backward", "retain_graph", "False, PyTorch's None"),
+    (r"functional\.pad", "value", "0, pad's None"),
+    (r"nn\.Transformer(|EncoderLayer|DecoderLayer)", "activation", "each library's own relu")]
+
+
+def other_defaults(area, name):
+    """Arguments whose default is not PyTorch's, with both."""
+    pair = signatures(area, name)
+    ours = {p.name: p.default for p in named(pair[1])} if pair else {}
+    return {p.name: (p.default, ours[p.name]) for p in (named(pair[0]) if pair else ())
+            if p.default is not inspect.Parameter.empty and p.name in ours and ours[p.name] != p.default}
 
 
 @pytest.mark.parametrize("area", PAIRS)
 def test_defaults(area):
-    wrong = {}
-    for where, name in NAMES:
-        pair = signatures(area, name) if where == area else None
-        if pair is None:
-            continue
-        ours = {p.name: p.default for p in named(pair[1])}
-        for p in named(pair[0]):
-            if p.default in (inspect.Parameter.empty,) or p.name not in ours or p.name in DEFAULTS:
-                continue
-            if ours[p.name] != p.default:
-                wrong.setdefault(name, []).append((p.name, p.default, ours[p.name]))
+    wrong = [(name, argument, both) for where, name in NAMES if where == area
+             for argument, both in other_defaults(area, name).items()
+             if not any(argument == listed and re.fullmatch(pattern, f"{area}.{name}") for pattern, listed, _ in DEFAULTS)]
     assert not wrong, wrong

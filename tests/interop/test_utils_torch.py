@@ -110,6 +110,41 @@ def test_wrong_parametrizations_are_refused():
     for undo in (nn.utils.remove_spectral_norm, nn.utils.remove_weight_norm):
         with pytest.raises(ValueError, match="was not called on it"):
             undo(nn.Linear(2, 2))
+    for wrap in (nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm):
+        with pytest.raises(IndexError, match="_norm.*7"):
+            wrap(nn.Linear(2, 2), dim=7)
+
+
+def test_a_refused_parametrization_leaves_the_parameter_as_it_was():
+    class Wider(nn.Module):
+        def forward(self, x):
+            return fastnn.cat([x, x])
+
+        def right_inverse(self, x):
+            return x * 2
+
+    layer = nn.Linear(2, 2)
+    before = numbers(layer.weight).copy()
+    with pytest.raises(ValueError, match="would become"):
+        nn.utils.parametrize.register_parametrization(layer, "weight", Wider())
+    np.testing.assert_array_equal(numbers(layer.weight), before)
+
+
+def test_copies_are_parametrized_apart():
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    copied = copy.deepcopy(layer)
+    nn.utils.parametrize.remove_parametrizations(copied, "weight")
+    nn.utils.parametrizations.weight_norm(copied, "bias")
+    np.testing.assert_allclose(numbers(layer.weight), numbers(copied.weight), rtol=1e-6)
+    assert isinstance(layer.bias, nn.Parameter) and nn.utils.parametrize.is_parametrized(copied, "bias")
+
+
+def test_spectral_norm_comes_off_along_its_own_axis():
+    layer = nn.utils.spectral_norm(nn.Linear(5, 3), dim=1).eval()
+    x = fastnn.tensor(normal(4, 5))
+    before = numbers(layer(x))
+    nn.utils.remove_spectral_norm(layer)
+    np.testing.assert_allclose(numbers(layer(x)), before, rtol=1e-6)
 
 
 class Doubled(nn.Module):

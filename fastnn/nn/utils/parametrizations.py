@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ...checks import integer, positive, whole
+from ...checks import positive, whole
 from ...ops.distance import normalize
 from ...ops.math import div, mul
+from ...ops.shape import _axis
 from ...tensor import Tensor
 from ..module import Module
 from ..weight import norms
@@ -39,7 +40,7 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
     name : str
         The parameter.
     dim : int, optional
-        The axis whose slices have a norm each; None: one for all.
+        The axis whose slices have a norm each; None or, as PyTorch has it, -1: one for all.
 
     Returns
     -------
@@ -50,12 +51,15 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
     ------
     ValueError
         If it has no such parameter.
+    IndexError
+        If that has no such axis.
 
     References
     ----------
     T. Salimans and D. P. Kingma, "Weight normalization", NeurIPS 2016.
     """
-    dim = None if dim is None or dim == -1 else integer("weight_norm", "dim", dim)
+    if dim is not None:
+        dim = None if dim == -1 else _axis("weight_norm", dim, _weight("weight_norm", module, name).ndim)
     return register_parametrization(module, name, _WeightNorm(dim), unsafe=True)
 
 
@@ -64,7 +68,7 @@ class _SpectralNorm(Module):
 
     def __init__(self, weight: Tensor, n_power_iterations: int, dim: int, eps: float):
         super().__init__()
-        self.dim, self.eps = dim % weight.ndim, eps
+        self.dim, self.eps = dim, eps
         self.n_power_iterations = n_power_iterations
         if weight.ndim > 1:
             u, v = start(as_matrix(weight.detach(), self.dim), eps)
@@ -109,13 +113,21 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
     ------
     ValueError
         If it has no such parameter, or a number does not fit.
+    IndexError
+        If that has no such axis.
 
     References
     ----------
     T. Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018.
     """
     steps, eps = whole("spectral_norm: n_power_iterations", n_power_iterations, 1), positive("spectral_norm: eps", eps)
+    weight = _weight("spectral_norm", module, name)
+    axis = _axis("spectral_norm", default_axis(module) if dim is None else dim, weight.ndim)
+    return register_parametrization(module, name, _SpectralNorm(weight, steps, axis, eps))
+
+
+def _weight(caller: str, module: Module, name: str) -> Tensor:
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
-        raise ValueError(f"spectral_norm: name is {name!r}, but must be a parameter of {type(module).__name__}")
-    return register_parametrization(module, name, _SpectralNorm(weight, steps, default_axis(module) if dim is None else dim, eps))
+        raise ValueError(f"{caller}: name is {name!r}, but must be a parameter of {type(module).__name__}")
+    return weight

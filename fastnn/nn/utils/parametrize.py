@@ -63,6 +63,13 @@ def _computed(name: str) -> property:
     return property(value, put)
 
 
+def _set_class(module: Module) -> None:
+    """Gives a module a class of its own, which computes what it has parametrizations of: copies of it share the class."""
+    plain = getattr(type(module), "_plain", type(module))
+    computed = {name: _computed(name) for name in module.parametrizations}
+    module.__class__ = type(f"Parametrized{plain.__name__}", (plain,), {"_plain": plain, **computed}) if computed else plain
+
+
 def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
     """Whether a module computes one of its tensors, or the one of a given name, by parametrizations."""
     found = module._modules.get("parametrizations")
@@ -106,14 +113,17 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
                          f"{type(module).__name__}: {', '.join([*module._parameters, *module._buffers])}")
     before = original.detach().clone()
     parts = ParametrizationList([parametrization], original)
-    _check(tensor_name, before, parts(), unsafe)
+    try:
+        _check(tensor_name, before, parts(), unsafe)
+    except BaseException:
+        if parts.is_tensor and isinstance(original, Parameter):
+            original.set_data(before)
+        raise
     delattr(module, tensor_name)
     if "parametrizations" not in module._modules:
-        plain = type(module)
-        module.__class__ = type(f"Parametrized{plain.__name__}", (plain,), {"_plain": plain})
         module.parametrizations = ModuleDict()
     module.parametrizations[tensor_name] = parts
-    setattr(type(module), tensor_name, _computed(tensor_name))
+    _set_class(module)
     bump_settings()
     return module
 
@@ -163,10 +173,9 @@ def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized
     elif leave_parametrized:
         value = Parameter(value, first.requires_grad)
     del module.parametrizations[tensor_name]
-    delattr(type(module), tensor_name)
+    _set_class(module)
     if not len(module.parametrizations):
         del module.parametrizations
-        module.__class__ = type(module)._plain
     if isinstance(value, Parameter):
         setattr(module, tensor_name, value)
     else:

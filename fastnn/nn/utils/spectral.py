@@ -8,7 +8,7 @@ from ...checks import positive, whole
 from ...ops.distance import normalize
 from ...ops.linear import matmul
 from ...ops.math import div
-from ...ops.shape import flatten, permute
+from ...ops.shape import _axis, flatten, permute
 from ...random import randn
 from ...tensor import Tensor, no_grad
 from ..conv_transpose import ConvTranspose1d, ConvTranspose2d
@@ -78,6 +78,8 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
     ------
     ValueError
         If it has no such parameter, that has one axis, or a number does not fit.
+    IndexError
+        If that has no such axis.
 
     References
     ----------
@@ -88,7 +90,7 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
         raise ValueError(f"spectral_norm: name is {name!r}, but must be a parameter of {type(module).__name__} with two axes "
                          f"or more")
     steps, eps = whole("spectral_norm: n_power_iterations", n_power_iterations, 1), positive("spectral_norm: eps", eps)
-    axis = default_axis(module) if dim is None else dim % weight.ndim
+    axis = _axis("spectral_norm", default_axis(module) if dim is None else dim, weight.ndim)
     u, v = start(as_matrix(weight.detach(), axis), eps)
     delattr(module, name)
     module.register_parameter(f"{name}_orig", weight)
