@@ -5,7 +5,23 @@
 #include "fastnn.h"
 
 /* A tile is 16 rows of 64 bytes. A strip is 32 rows of A or 32 columns of B, two tiles; a step is 32 values of k. */
-enum { FNN_AMX_TILE = 16, FNN_AMX_STRIP = 32, FNN_AMX_STEP = 32, FNN_AMX_TILE_BYTES = 1024 };
+enum {
+    FNN_AMX_TILE = 16,
+    FNN_AMX_STRIP = 32,
+    FNN_AMX_STEP = 32,
+    FNN_AMX_TILE_BYTES = 1024,
+    FNN_AMX_STRIP_BYTES = 2 * FNN_AMX_TILE_BYTES, /* of one plane and step of a strip */
+    FNN_AMX_C_BYTES = 4 * FNN_AMX_TILE_BYTES      /* float32 sums of two strips */
+};
+
+/* Parts that a factor is split into. */
+static inline int fnn_amx_planes(int precision) { return 3 - precision; }
+
+/* Sets the flag where one of 16 values is NaN: something was not finite. */
+static inline void fnn_amx_raise(int *flag, const float *bad) {
+    for (int i = 0; i < 16; i++)
+        if (bad[i] != bad[i]) __atomic_store_n(flag, 1, __ATOMIC_RELAXED);
+}
 
 /* Split tiles. Distances in bytes: from step to step (`offset`: of each step from data, where they are not alike), from
  * one tile to the second, from plane to plane. */

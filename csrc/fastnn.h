@@ -107,7 +107,7 @@ typedef struct {
     int (*can_pass)(const fnn_call *call);                      /* whether run can do without memory for out[0]; NULL: no */
 } fnn_driver;
 
-enum { FNN_ELEMENTWISE = 1, FNN_RANDOM = 2 };
+enum { FNN_ELEMENTWISE = 1, FNN_RANDOM = 2, FNN_MAY_FAIL = 4 /* by values, besides int64 inputs read as positions */ };
 
 typedef struct {
     const char *name, *outputs, *inputs, *attributes, *inplace;

@@ -144,15 +144,10 @@ static int lies_like(const record *r, const fnn_tensor *like) {
 }
 
 /* Whether values may end the call: bad labels or indices, integers that are read as positions (not just copied, as batch norm's
- * counts), and what some ops do not take. */
+ * counts), and what its op says. */
 static int may_fail(const record *r) {
-    switch (r->call.op) {
-    case FNN_OP_copy: return 0;
-    case FNN_OP_integer_binary:                   /* division by zero */
-    case FNN_OP_fractional_max_pool2d:            /* samples outside [0, 1) */
-    case FNN_OP_nonzero: return 1;                /* another number of places than there is room for */
-    default: break;
-    }
+    if (r->call.op == FNN_OP_copy) return 0;
+    if (fnn_ops[r->call.op].flags & FNN_MAY_FAIL) return 1;
     for (int k = FNN_MAX_ARGS; k < MAX_OPERANDS; k++)
         if (r->operands[k].storage >= 0 && r->operands[k].tensor.dtype == FNN_INT64) return 1;
     return 0;

@@ -9,13 +9,6 @@ INLINE __m512 amx_channels(const float *pixel, ptrdiff_t first, ptrdiff_t channe
     return _mm512_maskz_loadu_ps(amx_first(channels - first), pixel + first);
 }
 
-#define AMX_FOR_PLANES(call, planes)                                                                                   \
-    do {                                                                                                               \
-        if ((planes) == 3) call(3);                                                                                    \
-        else if ((planes) == 2) call(2);                                                                               \
-        else call(1);                                                                                                  \
-    } while (0)
-
 /* Row j of a step: 32 channels of pixel j, missing ones 0. A's tiles, where sums run over channels. */
 INLINE __m512 amx_split_rows(int planes, const fnn_amx_pixels *p, char *to, ptrdiff_t step, ptrdiff_t plane,
                              __m512 bad) {

@@ -91,20 +91,24 @@ INLINE void amx_split_strip(int planes, int along, int turned, const fnn_amx_str
     }
 }
 
+/* call(planes) with a constant. */
+#define AMX_FOR_PLANES(call, planes)                                                                                   \
+    do {                                                                                                               \
+        if ((planes) == 3) call(3);                                                                                    \
+        else if ((planes) == 2) call(2);                                                                               \
+        else call(1);                                                                                                  \
+    } while (0)
+
 /* to = one strip, split, in steps of [plane][tile]; bad (16) becomes NaN where a value is not finite. */
 static void amx_split_kernel(int planes, const fnn_amx_strip *s, void *to, float *bad_values) {
     __m512 bad = _mm512_load_ps(bad_values);
     const int along = s->k_step == 1 || s->wide_step != 1;
 #define SPLIT(p)                                                                                                       \
-    if (along) s->columns ? amx_split_strip(p, 1, 1, s, to, &bad) : amx_split_strip(p, 1, 0, s, to, &bad);             \
-    else s->columns ? amx_split_strip(p, 0, 0, s, to, &bad) : amx_split_strip(p, 0, 1, s, to, &bad);
-    if (planes == 3) {
-        SPLIT(3)
-    } else if (planes == 2) {
-        SPLIT(2)
-    } else {
-        SPLIT(1)
-    }
+    do {                                                                                                               \
+        if (along) s->columns ? amx_split_strip(p, 1, 1, s, to, &bad) : amx_split_strip(p, 1, 0, s, to, &bad);         \
+        else s->columns ? amx_split_strip(p, 0, 0, s, to, &bad) : amx_split_strip(p, 0, 1, s, to, &bad);               \
+    } while (0)
+    AMX_FOR_PLANES(SPLIT, planes);
 #undef SPLIT
     _mm512_store_ps(bad_values, bad);
 }
@@ -194,17 +198,13 @@ INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_op
 static void amx_multiply_kernel(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a,
                                 const fnn_amx_operand *b, float *c, int accumulate, fnn_amx_ahead ahead) {
 #define RUN(p)                                                                                                         \
-    if (row_tiles == 2 && col_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 2, 2);                         \
-    else if (row_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 2, 1);                                      \
-    else if (col_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 1, 2);                                      \
-    else amx_run(steps, a, b, c, accumulate, ahead, p, 1, 1);
-    if (planes == 3) {
-        RUN(3)
-    } else if (planes == 2) {
-        RUN(2)
-    } else {
-        RUN(1)
-    }
+    do {                                                                                                               \
+        if (row_tiles == 2 && col_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 2, 2);                     \
+        else if (row_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 2, 1);                                  \
+        else if (col_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 1, 2);                                  \
+        else amx_run(steps, a, b, c, accumulate, ahead, p, 1, 1);                                                      \
+    } while (0)
+    AMX_FOR_PLANES(RUN, planes);
 #undef RUN
 }
 

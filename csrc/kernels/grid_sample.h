@@ -143,11 +143,13 @@ INLINE int grid_may_be_plain(const fnn_grid *g) {
     return g->h * g->w * g->channels < 1 << 24 && g->w * g->channels >= LANES;
 }
 
-/* Runs the statements for n places, p within its block and `at` of all; `reach` should be a constant. */
-#define EACH_PLACE(...)                                                                                                 \
+/* Runs the statements for n places, p within its block and `at` of all, with `taps` where is_plain is 0; `reach` should be a
+ * constant. offsets: whether places may be plain at all. */
+#define EACH_PLACE(offsets, ...)                                                                                        \
     do {                                                                                                                \
         grid_axis x_axis, y_axis;                                                                                       \
-        const int may_be_plain = grid_may_be_plain(g);                                                                  \
+        grid_taps taps = {.count = 0};                                                                                  \
+        const int may_be_plain = offsets;                                                                               \
         for (ptrdiff_t from = 0; from < n; from += GRID_BLOCK) {                                                        \
             const ptrdiff_t count = n - from < GRID_BLOCK ? n - from : GRID_BLOCK;                                      \
             grid_axis_of(g, count, (const real *)places + from, g->w, &x_axis);                                         \
@@ -159,6 +161,7 @@ INLINE int grid_may_be_plain(const fnn_grid *g) {
             for (ptrdiff_t p = 0; p < count; p++) {                                                                     \
                 const ptrdiff_t at = from + p;                                                                          \
                 const int is_plain = may_be_plain && (x_axis.is_plain[p] & y_axis.is_plain[p]);                         \
+                if (!is_plain) grid_taps_of(g, &x_axis, &y_axis, p, reach, &taps);                                      \
                 __VA_ARGS__                                                                                             \
             }                                                                                                           \
         }                                                                                                               \
@@ -176,8 +179,6 @@ INLINE int grid_may_be_plain(const fnn_grid *g) {
                     __VA_ARGS__                                                                                         \
                 }                                                                                                       \
         } else {                                                                                                        \
-            grid_taps taps;                                                                                             \
-            grid_taps_of(g, &x_axis, &y_axis, p, reach, &taps);                                                         \
             for (int k = 0; k < taps.count; k++) {                                                                      \
                 const ptrdiff_t pixel = taps.pixel[k];                                                                  \
                 const real weight = taps.weight[k];                                                                     \
@@ -191,7 +192,7 @@ INLINE int grid_may_be_plain(const fnn_grid *g) {
 INLINE void grid_sample_places(const fnn_grid *g, int reach, ptrdiff_t n, const void *places, const void *x_, void *y_) {
     const real *x = x_;
     real *const end = (real *)y_ + n * g->channels;
-    EACH_PLACE(real *y = (real *)y_ + at * g->channels;
+    EACH_PLACE(grid_may_be_plain(g), real *y = (real *)y_ + at * g->channels;
                for (ptrdiff_t c = 0, left; (left = g->channels - c) > 0; c += LANES) {
                    vec sum = vec_zero();
                    EACH_TAP(sum = vec_fma(vec_set1(weight), is_plain ? vec_load(x + pixel + c) : load_lanes(x + pixel + c, left),
@@ -205,7 +206,7 @@ INLINE void grid_sample_places(const fnn_grid *g, int reach, ptrdiff_t n, const 
 INLINE void grid_sample_input_places(const fnn_grid *g, int reach, ptrdiff_t n, const void *places, ptrdiff_t c, ptrdiff_t width,
                                      const void *dy_, void *dx_) {
     real *dx = (real *)dx_ + c;
-    EACH_PLACE(const real *dy = (const real *)dy_ + at * g->channels + c;
+    EACH_PLACE(grid_may_be_plain(g), const real *dy = (const real *)dy_ + at * g->channels + c;
                EACH_TAP(real *to = dx + pixel;
                         if (width < LANES) { /* few channels: one by one is faster than under a mask, and has the same bits */
                             for (ptrdiff_t e = 0; e < width; e++) to[e] += weight * dy[e];
@@ -220,10 +221,7 @@ INLINE void grid_sample_input_places(const fnn_grid *g, int reach, ptrdiff_t n, 
 INLINE void grid_sample_grid_places(const fnn_grid *g, int reach, ptrdiff_t n, const void *places, const void *x, const void *dy,
                                     void *dplaces_) {
     real *dplaces = dplaces_;
-    EACH_PLACE(real along = 0, down = 0;
-               grid_taps taps;
-               grid_taps_of(g, &x_axis, &y_axis, p, reach, &taps);
-               (void)is_plain;
+    EACH_PLACE(0, real along = 0, down = 0;
                for (int k = 0; k < taps.count; k++) {
                    const int i = taps.x[k], j = taps.y[k];
                    const real product = dot_row(g->channels, (const real *)x + taps.pixel[k], (const real *)dy + at * g->channels);

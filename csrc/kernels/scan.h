@@ -1,5 +1,5 @@
-/* scan.h: running sums, products and extrema along rows, and their gradients. An element depends on the one before it: several rows
- * are walked side by side. Sums and products are carried in double precision. */
+/* scan.h: running sums, products and extrema along rows, and their gradients. An element depends on the one before it: of sums
+ * several rows are walked side by side. Sums and products are carried in double precision. */
 
 enum { SCAN_SIDE = 4 };
 

@@ -179,10 +179,45 @@ static const char *backward_weight_way(const fnn_call *call) {
     return way(call, backward_weight_dims, FNN_CONV_BACKWARD_WEIGHT);
 }
 
+/* What the one of the other ways that is taken needs besides: the direct way may still have to compute the call. */
+static void enlarge_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws) {
+    if (fnn_conv_amx_suits(call, d, pass)) fnn_conv_amx_workspace(call, d, pass, ws);
+    else fnn_winograd_workspace(call, d, pass, ws);
+}
+
 /* Whether one of the other ways has computed the call. */
 static int correlated(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, const fnn_epilogue *epilogue) {
     if (fnn_conv_amx_suits(call, d, pass)) return fnn_conv_amx_correlate(call, d, pass, epilogue);
     return fnn_winograd_correlate(call, d, pass, epilogue);
+}
+
+/* ---- what the ways share ---- */
+
+static int overlap(const fnn_tensor *a, const fnn_tensor *b) {
+    ptrdiff_t a_low, a_high, b_low, b_high;
+    const ptrdiff_t a_size = (ptrdiff_t)fnn_itemsize(a->dtype), b_size = (ptrdiff_t)fnn_itemsize(b->dtype);
+    fnn_bounds(a, &a_low, &a_high);
+    fnn_bounds(b, &b_low, &b_high);
+    const char *p = a->data, *q = b->data;
+    return p + a_low * a_size < q + (b_high + 1) * b_size && q + b_low * b_size < p + (a_high + 1) * a_size;
+}
+
+int fnn_conv_can_repeat_followers(const fnn_call *call) {
+    for (const fnn_call *f = call->follower; f; f = f->follower)
+        for (int k = 0; k < FNN_MAX_ARGS; k++)
+            for (const fnn_call *g = call; f->out[k]; g = g->follower) {
+                for (int j = 0; j < FNN_MAX_ARGS; j++)
+                    if (g->in[j] && g->in[j]->data != call->out[0]->data && overlap(f->out[k], g->in[j])) return 0;
+                if (g == f) break;
+            }
+    return 1;
+}
+
+const void *fnn_conv_dense_bias(const fnn_call *call, void *copy) {
+    const fnn_tensor *bias = call->in[2];
+    if (!bias) return NULL;
+    fnn_kernels_of(bias->dtype)->conv_pack(1, bias->shape[0], 1, bias->data, bias->stride[0], 1, copy, NULL, 1);
+    return copy;
 }
 
 /* ---- forward and backward_input: plans ---- */
@@ -320,8 +355,7 @@ static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
     plan_forward(call, &d, &w, &c);
     ws->shared = bias_bytes(call) + fnn_correlate_bytes(&c) + fnn_conv_weight_bytes(&w);
     ws->scratch = c.scratch_bytes;
-    fnn_winograd_workspace(call, &d, FNN_CONV_FORWARD, ws);
-    fnn_conv_amx_workspace(call, &d, FNN_CONV_FORWARD, ws);
+    enlarge_workspace(call, &d, FNN_CONV_FORWARD, ws);
 }
 
 int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
@@ -390,8 +424,7 @@ static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
         if (c.scratch_bytes > ws->scratch) ws->scratch = c.scratch_bytes;
     }
     ws->shared += fnn_conv_weight_bytes(&w);
-    fnn_winograd_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
-    fnn_conv_amx_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
+    enlarge_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
 }
 
 /* All phases of the input grid; the weights are packed once for all. */
@@ -442,8 +475,7 @@ static void backward_weight_workspace(const fnn_call *call, fnn_workspace *ws) {
     fnn_conv_dims d;
     backward_weight_dims(&copy, &d);
     fnn_conv_weight_gradient_workspace(call, &d, ws);
-    fnn_winograd_workspace(call, &d, FNN_CONV_BACKWARD_WEIGHT, ws);
-    fnn_conv_amx_workspace(call, &d, FNN_CONV_BACKWARD_WEIGHT, ws);
+    enlarge_workspace(call, &d, FNN_CONV_BACKWARD_WEIGHT, ws);
 }
 
 static int backward_weight_run(fnn_call *call) {

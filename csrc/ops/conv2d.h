@@ -108,6 +108,11 @@ double fnn_conv_cost(const fnn_conv_dims *d, int dtype);
 fnn_image fnn_image_of(const fnn_tensor *t);
 /* conv2d_forward with an epilogue (NULL: none) behind the bias; a residual needs a channels-last y. */
 int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue);
+/* Whether the calls behind this one could run a second time: none writes what it, one before it, or this call reads,
+ * but for the result, which the second time writes anew. */
+int fnn_conv_can_repeat_followers(const fnn_call *call);
+/* The call's bias, a copy with unit stride; NULL: there is none. */
+const void *fnn_conv_dense_bias(const fnn_call *call, void *copy);
 
 /* What an axis of the forward pass reads; of a phase of backward_input: input positions phase, phase + stride, ... */
 fnn_axis fnn_conv_forward_axis(const fnn_conv_dims *d, int axis);

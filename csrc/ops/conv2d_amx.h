@@ -6,7 +6,7 @@
 
 /* Whether this pass of a convolution goes this way: by shape, instruction set, precision and setting. */
 int fnn_conv_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
-/* Enlarges *ws, which the direct way needs, should a value not be finite. Nothing where it does not suit. */
+/* Where it suits: enlarges *ws, which the direct way needs, should a value not be finite. */
 void fnn_conv_amx_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws);
 /* Where it suits. 1: done. 0: an operand or a sum is not finite: the call must be computed directly; what follows it has
  * not run, or only in ways that can be repeated. */
@@ -18,8 +18,6 @@ int fnn_conv_amx_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
 enum {
     FNN_AMX_ROW = 64,         /* bytes of a tile's row */
-    FNN_AMX_STRIP_BYTES = 2 * FNN_AMX_TILE_BYTES, /* of one plane and step of a strip */
-    FNN_AMX_C_BYTES = 4 * FNN_AMX_TILE_BYTES,
     FNN_AMX_MOST_STRIDE = 4,
     FNN_AMX_MOST_PHASES = FNN_AMX_MOST_STRIDE * FNN_AMX_MOST_STRIDE,
     FNN_AMX_MOST_PLACES = 49
@@ -47,8 +45,6 @@ void fnn_amx_outputs(const fnn_tile_source *map, ptrdiff_t images, ptrdiff_t cha
                      const fnn_axis *w, ptrdiff_t begin, ptrdiff_t count, const float **pixel);
 
 /* conv2d_amx.c */
-void fnn_amx_raise(int *flag, const float *bad);
-int fnn_amx_planes(const fnn_call *call);
 /* Predicted nanoseconds on one core: of products of two tiles; of splitting, by elements fetched and written. */
 double fnn_amx_products_ns(int planes, double tiles);
 double fnn_amx_split_ns(int planes, double fetched, double written);

@@ -167,7 +167,7 @@ static void plan_shape(gradient *p, const fnn_conv_dims *d, int planes) {
 }
 
 static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims *d) {
-    plan_shape(p, d, fnn_amx_planes(call));
+    plan_shape(p, d, fnn_amx_planes(call->precision));
     p->sum.call = call;
     p->sum.K = fnn_kernels_of(FNN_FLOAT32);
     p->sum.dw = *call->out[0];
@@ -184,18 +184,22 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
 
 /* Products; splitting; sums to their parts, and parts to their sum: 8 bytes an element through the third-level cache, and a
  * little arithmetic. */
+static double cost_of(const gradient *p, const fnn_conv_dims *d) {
+    const double blocks = (double)(p->image_blocks * p->row_blocks * p->block_images);
+    const double pixels = blocks * (double)(p->steps * STEP);
+    const double of_x = blocks * (double)(p->rows.classes * p->cols.classes * p->pair_rows) * (p->pointwise ? 2 : 1);
+    const double c = (double)fnn_round_up(d->c, FNN_AMX_TILE), k = (double)fnn_round_up(d->k, FNN_AMX_TILE);
+    const double tiles = c / FNN_AMX_TILE * k / FNN_AMX_TILE * pixels / STEP * (double)p->places;
+    return fnn_amx_products_ns(p->planes, tiles) +
+           (double)p->k_boxes * of_x * split_x_ns(p, (ptrdiff_t)c) +
+           (double)p->c_boxes * pixels * split_dy_ns(p, (ptrdiff_t)k) +
+           0.6 * (double)(p->sum.parts * p->sum.part_size) + 5000;
+}
+
 double fnn_conv_amx_gradient_cost(const fnn_conv_dims *d, int planes) {
     gradient p;
     plan_shape(&p, d, planes);
-    const double blocks = (double)(p.image_blocks * p.row_blocks * p.block_images);
-    const double pixels = blocks * (double)(p.steps * STEP);
-    const double of_x = blocks * (double)(p.rows.classes * p.cols.classes * p.pair_rows) * (p.pointwise ? 2 : 1);
-    const double c = (double)fnn_round_up(d->c, FNN_AMX_TILE), k = (double)fnn_round_up(d->k, FNN_AMX_TILE);
-    const double tiles = c / FNN_AMX_TILE * k / FNN_AMX_TILE * pixels / STEP * (double)p.places;
-    return fnn_amx_products_ns(planes, tiles) +
-           (double)p.k_boxes * of_x * split_x_ns(&p, (ptrdiff_t)c) +
-           (double)p.c_boxes * pixels * split_dy_ns(&p, (ptrdiff_t)k) +
-           0.6 * (double)(p.sum.parts * p.sum.part_size) + 5000;
+    return cost_of(&p, d);
 }
 
 /* ---- a chunk ---- */
@@ -348,7 +352,7 @@ int fnn_conv_amx_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     const fnn_tensor x = fnn_channels_last_of(&staging, call->in[1], 1);
     p.dy.image = fnn_image_of(&dy);
     p.x.image = fnn_image_of(&x);
-    fnn_parallel_for(call, p.sum.parts * p.c_boxes * p.k_boxes, fnn_conv_amx_gradient_cost(d, p.planes), run_chunk, &p);
+    fnn_parallel_for(call, p.sum.parts * p.c_boxes * p.k_boxes, cost_of(&p, d), run_chunk, &p);
     if (bad) return 0;
     fnn_conv_combine(&p.sum);
     return 1;

@@ -315,33 +315,6 @@ void fnn_winograd_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_co
     if (ws->scratch < p.scratch) ws->scratch = p.scratch;
 }
 
-static int overlap(const fnn_tensor *a, const fnn_tensor *b) {
-    ptrdiff_t a_low, a_high, b_low, b_high;
-    const ptrdiff_t a_size = (ptrdiff_t)fnn_itemsize(a->dtype), b_size = (ptrdiff_t)fnn_itemsize(b->dtype);
-    fnn_bounds(a, &a_low, &a_high);
-    fnn_bounds(b, &b_low, &b_high);
-    const char *p = a->data, *q = b->data;
-    return p + a_low * a_size < q + (b_high + 1) * b_size && q + b_low * b_size < p + (a_high + 1) * a_size;
-}
-
-int fnn_conv_can_repeat_followers(const fnn_call *call) {
-    for (const fnn_call *f = call->follower; f; f = f->follower)
-        for (int k = 0; k < FNN_MAX_ARGS; k++)
-            for (const fnn_call *g = call; f->out[k]; g = g->follower) {
-                for (int j = 0; j < FNN_MAX_ARGS; j++)
-                    if (g->in[j] && g->in[j]->data != call->out[0]->data && overlap(f->out[k], g->in[j])) return 0;
-                if (g == f) break;
-            }
-    return 1;
-}
-
-const void *fnn_conv_dense_bias(const fnn_call *call, void *copy) {
-    const fnn_tensor *bias = call->in[2];
-    if (!bias) return NULL;
-    fnn_kernels_of(bias->dtype)->conv_pack(1, bias->shape[0], 1, bias->data, bias->stride[0], 1, copy, NULL, 1);
-    return copy;
-}
-
 int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass,
                            const fnn_epilogue *epilogue) {
     plan p;

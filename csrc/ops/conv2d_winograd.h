@@ -20,12 +20,6 @@ int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
 /* ---- what the passes share ---- */
 
-/* Whether the calls behind this one could run a second time: none writes what it, one before it, or this call reads,
- * but for the result, which the second time writes anew. */
-int fnn_conv_can_repeat_followers(const fnn_call *call);
-/* The call's bias, a copy with unit stride; NULL: there is none. */
-const void *fnn_conv_dense_bias(const fnn_call *call, void *copy);
-
 enum {
     FNN_WINOGRAD_PANEL = 32, /* columns of a panel of U, or of dM: a whole number of register tiles on every ISA */
     FNN_WINOGRAD_PIXELS = FNN_WINOGRAD_PATCH * FNN_WINOGRAD_PATCH

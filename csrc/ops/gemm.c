@@ -109,8 +109,8 @@ static int split_rows(plan *p, ptrdiff_t wanted) {
     return p->row_blocks >= fnn_min(wanted, FEW_CHUNKS / 2);
 }
 
-/* Unless so many columns of B are too large to stay near a core: then a block of columns takes all rows. Even shares for even
- * numbers of threads. */
+/* Where B's columns are too many to stay near a core, a block of them takes all rows instead. Even shares for even numbers of
+ * threads. */
 static int split_columns(plan *p, ptrdiff_t wanted, ptrdiff_t most) {
     p->row_blocks = 1;
     p->col_blocks = fnn_max(fnn_min(wanted, FEW_CHUNKS), fnn_ceil_div(p->panels, most));

@@ -13,8 +13,6 @@
 enum {
     STRIP = FNN_AMX_STRIP,
     STEP = FNN_AMX_STEP,
-    PLANE_BYTES = 2 * FNN_AMX_TILE_BYTES, /* of a strip's step */
-    C_BYTES = 4 * FNN_AMX_TILE_BYTES,
     BLOCK = 8,                /* most strips of A, and of B, in a chunk, of two or three planes */
     LEAST_BLOCK = 4,          /* fewest, where there are more */
     BLOCK_STEPS = 16,         /* of a block of k: 0.8 MB of each operand */
@@ -40,8 +38,6 @@ typedef struct {
 
 static ptrdiff_t begin(ptrdiff_t extent, ptrdiff_t parts, ptrdiff_t part) { return extent * part / parts; }
 
-static int planes_of(const fnn_gemm *g) { return 3 - g->precision; }
-
 static ptrdiff_t batches(const fnn_gemm *g) {
     ptrdiff_t n = 1;
     for (int d = 0; d < g->batch_rank; d++) n *= g->batch_shape[d];
@@ -54,11 +50,11 @@ static ptrdiff_t batches(const fnn_gemm *g) {
  * all cores compute; splitting an element takes 0.5 to 0.9 ns where it comes from and goes to the third-level cache;
  * the second loop 3 us. */
 static double split_ns(const fnn_gemm *g, ptrdiff_t elements) {
-    return (0.25 + 0.22 * planes_of(g)) * (double)elements;
+    return (0.25 + 0.22 * fnn_amx_planes(g->precision)) * (double)elements;
 }
 
 double fnn_gemm_amx_cost(const fnn_gemm *g) {
-    const int planes = planes_of(g), products = planes * (planes + 1) / 2;
+    const int planes = fnn_amx_planes(g->precision), products = planes * (planes + 1) / 2;
     double tiles = (double)fnn_ceil_div(g->M, 16) * (double)fnn_ceil_div(g->N, 16) * (double)fnn_ceil_div(g->K, STEP);
     return (double)batches(g) * (6.0 * products * tiles + split_ns(g, (g->M + g->N) * g->K) + 3000);
 }
@@ -88,8 +84,8 @@ static void make_grid(plan *p) {
 }
 
 static void make_plan(plan *p, const fnn_gemm *g) {
-    *p = (plan){.g = g, .X = fnn_amx(), .planes = planes_of(g), .steps = fnn_ceil_div(g->K, STEP)};
-    p->strip_bytes = p->steps * p->planes * PLANE_BYTES;
+    *p = (plan){.g = g, .X = fnn_amx(), .planes = fnn_amx_planes(g->precision), .steps = fnn_ceil_div(g->K, STEP)};
+    p->strip_bytes = p->steps * p->planes * FNN_AMX_STRIP_BYTES;
     p->all_strips = fnn_ceil_div(g->M, STRIP);
     p->all_panels = fnn_ceil_div(g->N, STRIP);
     const ptrdiff_t most = fnn_max(SLAB_BYTES / p->strip_bytes, 1);
@@ -101,11 +97,6 @@ static void make_plan(plan *p, const fnn_gemm *g) {
 }
 
 /* ---- splitting ---- */
-
-static void raise_flag(const plan *p, const float *bad) {
-    for (int i = 0; i < 16; i++)
-        if (bad[i] != bad[i]) __atomic_store_n(p->flag, 1, __ATOMIC_RELAXED);
-}
 
 /* One strip. Chunks mix strips of A and of B evenly, so that a worker later finds its rows of A in its own cache. */
 static void run_split(void *context, ptrdiff_t chunk, void *scratch) {
@@ -126,7 +117,7 @@ static void run_split(void *context, ptrdiff_t chunk, void *scratch) {
     }
     s.wide = fnn_min(s.wide, STRIP);
     p->X->split(p->planes, &s, columns ? p->b_at + (chunk - i) * p->strip_bytes : p->a_at + i * p->strip_bytes, bad);
-    raise_flag(p, bad);
+    fnn_amx_raise(p->flag, bad);
 }
 
 /* ---- multiplying ---- */
@@ -168,14 +159,14 @@ static void run_block(void *context, ptrdiff_t chunk, void *scratch) {
     const ptrdiff_t r = chunk / p->col_blocks, s = chunk % p->col_blocks;
     const ptrdiff_t top = begin(p->strips, p->row_blocks, r), bottom = begin(p->strips, p->row_blocks, r + 1);
     const ptrdiff_t left = begin(p->panels, p->col_blocks, s), right = begin(p->panels, p->col_blocks, s + 1);
-    const ptrdiff_t step = p->planes * PLANE_BYTES, share = fnn_round_up(step / (right - left), 64);
+    const ptrdiff_t step = p->planes * FNN_AMX_STRIP_BYTES, share = fnn_round_up(step / (right - left), 64);
     _Alignas(64) float bad[16] = {0};
     p->X->begin();
     for (ptrdiff_t k = 0; k < p->steps; k += BLOCK_STEPS) {
         const ptrdiff_t steps = fnn_min(BLOCK_STEPS, p->steps - k);
         char *c = scratch;
         for (ptrdiff_t i = top; i < bottom; i++)
-            for (ptrdiff_t j = left; j < right; j++, c += C_BYTES) {
+            for (ptrdiff_t j = left; j < right; j++, c += FNN_AMX_C_BYTES) {
                 fnn_amx_ahead ahead = {p->a_at, 0};
                 if (i == top && j + 1 < right) {
                     ahead.data = p->b_at + (j + 1) * p->strip_bytes + k * step, ahead.step = step;
@@ -187,7 +178,7 @@ static void run_block(void *context, ptrdiff_t chunk, void *scratch) {
             }
     }
     p->X->end();
-    raise_flag(p, bad);
+    fnn_amx_raise(p->flag, bad);
 }
 
 static void run_slabs(const fnn_call *call, plan *p) {
@@ -209,7 +200,7 @@ static void run_slabs(const fnn_call *call, plan *p) {
 void fnn_gemm_amx_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     plan p;
     make_plan(&p, g);
-    size_t scratch = (size_t)(fnn_ceil_div(p.strips, p.row_blocks) * fnn_ceil_div(p.panels, p.col_blocks) * C_BYTES);
+    size_t scratch = (size_t)(fnn_ceil_div(p.strips, p.row_blocks) * fnn_ceil_div(p.panels, p.col_blocks) * FNN_AMX_C_BYTES);
     if (ws->scratch < scratch) ws->scratch = scratch;
     ws->shared += (size_t)((p.strips + p.panels) * p.strip_bytes);
 }

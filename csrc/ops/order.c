@@ -119,6 +119,16 @@ void fnn_order_scatter_all(const fnn_call *call, const fnn_order *order, void *t
     fnn_parallel_for(call, fnn_ceil_div(order->size, CHUNK), (double)order->size, run_scatter, &p);
 }
 
+int fnn_check_axis(fnn_call *call, const fnn_tensor *x) {
+    const int64_t axis = call->attr.i[0];
+    if (axis >= 0 && axis < fnn_max(x->rank, 1)) return FNN_OK;
+    return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but x has shape %s", (long long)axis, fnn_shape_text(x));
+}
+
+size_t fnn_lines_bytes(const fnn_lines *rows, ptrdiff_t count) {
+    return rows->is_dense ? 0 : fnn_whole_lines((size_t)(count * rows->n) * rows->size);
+}
+
 fnn_lines fnn_lines_of(const fnn_tensor *t, int axis) {
     fnn_lines rows = {.order = fnn_order_empty(), .data = t->data, .size = fnn_itemsize(t->dtype), .n = 1};
     int axes[FNN_MAX_RANK];

@@ -40,7 +40,11 @@ typedef struct {
     int is_dense;    /* rows lie one after the other: they are worked on in place */
 } fnn_lines;
 
-fnn_lines fnn_lines_of(const fnn_tensor *t, int axis); /* rank 0: one row of one */
+/* Whether attribute i[0], 'axis', is an axis of x: of rank 0, too, which is one row of one. */
+int fnn_check_axis(fnn_call *call, const fnn_tensor *x);
+fnn_lines fnn_lines_of(const fnn_tensor *t, int axis);
+/* Bytes of scratch that read() and place() take for `count` rows: none where they are dense. */
+size_t fnn_lines_bytes(const fnn_lines *rows, ptrdiff_t count);
 /* Rows from .. from + count - 1, dense: where they are, or gathered into scratch. */
 const void *fnn_lines_read(const fnn_lines *rows, ptrdiff_t from, ptrdiff_t count, void *scratch);
 /* Where to write these rows densely; write() then takes them there, if that is not in place. */

@@ -16,10 +16,8 @@ typedef struct {
 
 static int softmax_infer(fnn_call *call) {
     const fnn_tensor *x = call->in[0];
-    int64_t axis = call->attr.i[0];
-    if (axis < 0 || axis >= fnn_max(x->rank, 1))
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but x has shape %s", (long long)axis,
-                        fnn_shape_text(x));
+    const int status = fnn_check_axis(call, x);
+    if (status) return status;
     if (call->in[1] && !fnn_same_shape(x, call->in[1]))
         return fnn_fail(call, FNN_VALUE_ERROR, "dy has shape %s, but y has %s", fnn_shape_text(x),
                         fnn_shape_text(call->in[1]));

@@ -139,9 +139,9 @@ static void make_plan(const fnn_call *call, plan *p) {
     p->n = p->x.n;
     p->keep = p->values.n;
     p->block = fnn_max(CHUNK / fnn_max(p->n, 1), 1);
-    p->x_bytes = p->x.is_dense ? 0 : fnn_round_up(p->block * p->n * (ptrdiff_t)p->x.size, 64);
-    p->values_bytes = p->values.is_dense ? 0 : fnn_round_up(p->block * p->keep * (ptrdiff_t)p->values.size, 64);
-    p->indices_bytes = p->indices.is_dense ? 0 : fnn_round_up(p->block * p->keep * (ptrdiff_t)sizeof(int64_t), 64);
+    p->x_bytes = fnn_lines_bytes(&p->x, p->block);
+    p->values_bytes = fnn_lines_bytes(&p->values, p->block);
+    p->indices_bytes = fnn_lines_bytes(&p->indices, p->block);
 }
 
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
@@ -184,8 +184,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 static int infer(fnn_call *call) {
     const fnn_tensor *x = call->in[0];
     const int64_t axis = call->attr.i[0], keep = call->attr.i[2];
-    if (axis < 0 || axis >= fnn_max(x->rank, 1))
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but x has shape %s", (long long)axis, fnn_shape_text(x));
+    const int status = fnn_check_axis(call, x);
+    if (status) return status;
     const ptrdiff_t n = x->rank ? x->shape[axis] : 1;
     if (keep > n)
         return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'keep' is %lld, but axis %lld of x %s has %td elements", (long long)keep,
