@@ -7,6 +7,7 @@ it must not crash, hang, change its inputs or write outside its outputs.
 """
 
 import dataclasses
+import os
 import sys
 import zlib
 
@@ -22,6 +23,7 @@ NOT_NUMBERS = (None, "2", (), (1, 2, 3), 1.5, 2**70)
 FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, float("inf"), float("-inf"), float("nan"))
 EXTENTS = (0, 1, 2, 3, 5, 8, 17)
 GUARD = 64  # elements on either side of an output
+MEMORY = 2 << 30  # bytes: what a call may ask for at most, whatever the machine has
 
 
 class Hostile:
@@ -187,7 +189,19 @@ def attack(hostile, call, log):
     op(*inputs, out=wrong_out(hostile, op, results), **attributes)
 
 
+def limit_memory():
+    """Refuses memory beyond MEMORY: the extents above are valid for some ops, and filling what they ask for ends the process.
+
+    Not under the address sanitizer, whose own map of the memory is larger than any limit.
+    """
+    if "libasan" not in os.environ.get("LD_PRELOAD", "") and sys.platform == "linux":
+        import resource  # on Unix only
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
 def main(log_name, calls_per_op="200", seed="0", *names):
+    limit_memory()
     known = {**launches.by_name(), **launches.of_specs()}
     done = raised = 0
     with open(log_name, "w") as log:
