@@ -253,6 +253,16 @@ def test_large_and_odd_geometries(sizes):
         np.testing.assert_array_equal(a, b, err_msg=f"{name} of {case}")
 
 
+def check_bits(case):
+    """Neither threads nor layouts change a bit."""
+    with forced_threads(1):
+        first = case.run("nhwc")
+    for threads, layout in ((1, "strided"), (2, "nhwc"), (3, "nchw")):
+        with forced_threads(threads):
+            for name, a, b in zip(("y", "dx", "dweight"), first, case.run(layout)):
+                np.testing.assert_array_equal(a, b, err_msg=f"{name} of {case}, {threads} threads, {layout}")
+
+
 def few_channels(seed, dtype=np.float32):
     """Many small images of few channels, whose lanes are images: whole blocks of them and a rest."""
     rng = np.random.default_rng(seed)
@@ -272,13 +282,57 @@ def test_few_channels_of_many_images(isa, dtype):
 
 @pytest.mark.parametrize("seed", range(5100, 5108))
 def test_threads_and_layouts_do_not_change_a_bit_of_few_channels(seed):
-    case = few_channels(seed)
-    with forced_threads(1):
-        first = case.run("nhwc")
-    for threads, layout in ((1, "strided"), (2, "nhwc"), (3, "nchw")):
-        with forced_threads(threads):
-            for name, a, b in zip(("y", "dx", "dweight"), first, case.run(layout)):
-                np.testing.assert_array_equal(a, b, err_msg=f"{name} of {case}, {threads} threads, {layout}")
+    check_bits(few_channels(seed))
+
+
+def first_layer(seed, dtype=np.float32):
+    """Few channels behind many: the input's gradient is a sum of windows, which overlap, touch or leave gaps."""
+    rng = np.random.default_rng(seed)
+    sizes = {name: int(rng.integers(low, high)) for name, low, high in
+             (("n", 1, 4), ("c", 1, 9), ("k", 24, 70), ("h", 1, 60), ("w", 1, 60), ("r", 1, 8), ("s", 1, 8))}
+    pairs = {"stride": tuple(int(v) for v in rng.integers(1, 5, 2)), "dilation": (int(rng.integers(1, 4)), 1)}
+    return Case(seed, dtype, groups=1, **sizes, **pairs)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_first_layers(isa, dtype):
+    _core.set_isa(isa)
+    for seed in range(6000, 6024):
+        case = first_layer(seed, dtype)
+        check(case, case.run(("nhwc", "nchw", "strided")[seed % 3]))
+
+
+@pytest.mark.parametrize("seed", range(6100, 6108))
+def test_threads_and_layouts_do_not_change_a_bit_of_first_layers(seed):
+    check_bits(first_layer(seed))
+
+
+def test_nan_stays_in_the_window_of_its_pixel():
+    """Rows of windows are added as whole vectors: what is behind them must not reach their neighbours."""
+    case = Case(2, n=1, groups=1, c=3, k=64, h=20, w=20, r=3, s=3, stride=(2, 2), padding=(1, 1, 1, 1), dilation=(1, 1))
+    case.dy[0, 5, 4, 4] = np.nan
+    dx = case.run()[1]
+    reached = np.zeros((20, 20), bool)
+    reached[7:10, 7:10] = True
+    np.testing.assert_array_equal(np.isnan(dx[0]), np.broadcast_to(reached, (3, 20, 20)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kernel, stride", [(2, 2), (4, 2), (5, 3)])
+def test_transposed_convolutions_that_end_in_images(kernel, stride, bias):
+    rng = np.random.default_rng(kernel)
+    layer = nn.ConvTranspose2d(32, 3, kernel, stride, 1, bias=bias)
+    x = rng.standard_normal((2, 32, 9, 11)).astype(np.float32)
+    expected = np.zeros((2, 3, 8 * stride + kernel, 10 * stride + kernel))
+    weight = layer.weight.detach().numpy().astype(np.float64)
+    for i in range(9):
+        for j in range(11):
+            window = np.einsum("nk,kcrs->ncrs", x[:, :, i, j].astype(np.float64), weight)
+            expected[:, :, i * stride:i * stride + kernel, j * stride:j * stride + kernel] += window
+    if bias:
+        expected += layer.bias.detach().numpy().reshape(1, 3, 1, 1)
+    np.testing.assert_allclose(layer(fastnn.tensor(x)).detach().numpy(), expected[:, :, 1:-1, 1:-1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("bias", [True, False])

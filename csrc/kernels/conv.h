@@ -109,3 +109,23 @@ static void conv_fill_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *row, vo
             for (ptrdiff_t j = 0; j < cols; j++) q[j * dst_col] = from ? from[j] : 0;
     }
 }
+
+/* conv_add_windows: image (rows image_row apart) += windows of `pixels` pixels, image_pixel after one another, of `rows` rows of
+ * `run` elements each; columns: a window's elements, a pixel's `pitch` apart. There is room for a vector behind a row of the image.
+ * Four pixels far apart take turns: a neighbour would wait until what overlaps with it has reached the cache. */
+static void conv_add_windows_kernel(ptrdiff_t pixels, ptrdiff_t rows, ptrdiff_t run, const void *columns, ptrdiff_t pitch,
+                                    void *image, ptrdiff_t image_row, ptrdiff_t image_pixel) {
+    enum { APART = 4 };
+    const ptrdiff_t part = (pixels + APART - 1) / APART;
+    for (ptrdiff_t turn = 0; turn < part * APART; turn++) {
+        const ptrdiff_t pixel = turn % APART * part + turn / APART;
+        if (pixel >= pixels) continue;
+        const real *p = (const real *)columns + pixel * pitch;
+        real *q = (real *)image + pixel * image_pixel;
+        for (ptrdiff_t i = 0; i < rows; i++, p += run, q += image_row) {
+            ptrdiff_t j = 0;
+            for (; j + LANES <= run; j += LANES) vec_store(q + j, vec_add(vec_load(q + j), vec_load(p + j)));
+            if (j < run) vec_store(q + j, vec_add(vec_load(q + j), vec_load_n(p + j, run - j)));
+        }
+    }
+}

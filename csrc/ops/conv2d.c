@@ -409,6 +409,15 @@ static size_t phases_bytes(const fnn_conv_dims *d) {
     return (size_t)fnn_round_up(count_phases(d) * (ptrdiff_t)sizeof(fnn_correlation), 64);
 }
 
+/* Few channels are sums of windows (conv2d_columns.c) where that costs less than the correlation of each phase. */
+static int suits_columns(const fnn_call *call, const fnn_conv_dims *d) {
+    fnn_conv_weight w;
+    fnn_correlation c;
+    if (!fnn_conv_columns_can(d)) return 0;
+    plan_phase(call, d, 0, 0, &w, &c);
+    return c.narrow != FNN_NARROW_IMAGES && fnn_conv_columns_cost(d, c.K) < fnn_conv_phases_cost(d, c.K);
+}
+
 /* shared: [orders][bias][packed weights][phases][their offsets] */
 static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     fnn_call copy = *call;
@@ -417,6 +426,11 @@ static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     fnn_correlation c;
     if (fnn_numel(call->out[0]) == 0) return;
     backward_input_dims(&copy, &d);
+    if (suits_columns(call, &d)) {
+        fnn_conv_columns_workspace(call, &d, ws);
+        enlarge_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
+        return;
+    }
     ws->shared = order_bytes(&d) + bias_bytes(call) + phases_bytes(&d);
     for (ptrdiff_t i = 0, wide = fnn_min(d.stride[1], d.w), n = count_phases(&d); i < n; i++) {
         plan_phase(call, &d, i / wide, i % wide, &w, &c);
@@ -435,6 +449,10 @@ static int backward_input_run(fnn_call *call) {
     int status = backward_input_dims(call, &d);
     if (status || fnn_numel(call->out[0]) == 0) return status;
     if (correlated(call, &d, FNN_CONV_BACKWARD_INPUT, NULL)) return FNN_OK;
+    if (suits_columns(call, &d)) {
+        fnn_conv_columns_gradient(call, &d);
+        return FNN_OK;
+    }
     ptrdiff_t *order = call->shared;
     fnn_conv_order_by_phase(&d, 0, order);
     fnn_conv_order_by_phase(&d, 1, order + d.r);

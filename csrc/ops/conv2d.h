@@ -170,6 +170,14 @@ void fnn_narrow_stage(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff
 void fnn_narrow_compute(const fnn_correlation *c, const fnn_conv_block *b, const char *panel, ptrdiff_t channel, const char *bias,
                         char *scratch);
 
+/* conv2d_columns.c: backward_input as a product of dy with all of the kernel, whose windows are added up */
+int fnn_conv_columns_can(const fnn_conv_dims *d);
+/* What a pixel of dy costs so, and as correlations of phases, in multiply-adds of a lane. */
+double fnn_conv_columns_cost(const fnn_conv_dims *d, const fnn_kernels *K);
+double fnn_conv_phases_cost(const fnn_conv_dims *d, const fnn_kernels *K);
+void fnn_conv_columns_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
+void fnn_conv_columns_gradient(const fnn_call *call, const fnn_conv_dims *d);
+
 /* Gradients of the weights by parts of the pixels: each packed as [group][panel][r][s][c][cols]. */
 typedef struct {
     const fnn_call *call;
