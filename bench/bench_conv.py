@@ -75,6 +75,9 @@ def main() -> None:
     parser.add_argument("--passes", default=",".join(PASSES))
     parser.add_argument("--only", default="", help="layers whose name contains this")
     options = parser.parse_args()
+    unknown = set(options.networks.split(",")) - set(CONVOLUTIONS)
+    if unknown:
+        parser.error(f"networks must be among {', '.join(CONVOLUTIONS)}, got {', '.join(sorted(unknown))}")
     use_threads(options.threads)
     ratios = []
     print(f"{'layer':32} {'pass':16} {'ms':>9} {'GFLOP/s':>8} {'torch':>8} {'ratio':>6} way")
@@ -87,6 +90,8 @@ def main() -> None:
                 ratios.append(m["ratio"])
                 print(f"{network + '.' + layer.name:32} {which:16} {m['milliseconds']:9.3f} {m['gflops']:8.1f} "
                       f"{m['torch_gflops']:8.1f} {m['ratio']:6.2f} {m['algorithm']}", flush=True)
+    if not ratios:
+        parser.error(f"no layer's name contains {options.only!r}")
     mean = math.exp(statistics.mean(map(math.log, ratios)))
     print(f"geometric mean {mean:.3f}, least {min(ratios):.2f}, {_core.get_isa()}, {options.threads} threads")
 
