@@ -332,9 +332,10 @@ typedef struct {
 typedef struct {
     const char *isa;
     int dtype;
-    ptrdiff_t lanes;     /* elements per vector */
-    ptrdiff_t tile_rows; /* GEMM register tile: rows ... */
-    ptrdiff_t tile_cols; /* ... and columns (a multiple of lanes) */
+    ptrdiff_t lanes;       /* elements per vector */
+    ptrdiff_t tile_rows;   /* GEMM register tile: rows ... */
+    ptrdiff_t tile_cols;   /* ... and columns (a multiple of lanes) */
+    ptrdiff_t triple_cols; /* the most columns that make one panel: tile_cols or three vectors */
 #define KERNEL(name, args) void (*name) args;
 #include "kernels.def"
 #undef KERNEL

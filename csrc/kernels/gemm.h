@@ -168,9 +168,30 @@ static tile_function *const tiles[TILE_ROWS][TILE_VECS][2][3] = {TILES(TILE_ENTR
 #else
 #define TILES_WIDE TILES_WIDE_2
 #endif
+#if defined(VEC_AVX2)
+/* Tiles of 4 rows and 3 vectors where these are all columns: as many accumulators as the full tile has, and fewer loads than with
+ * the third vector by itself, whose 6 accumulators wait for their latency. */
+enum { TRIPLE_ROWS = 4, TRIPLE_COLS = 3 * LANES };
+#define TRIPLE_KINDS(X, rows) TILE_KINDS(X, rows, 3)
+TRIPLE_KINDS(TILE_DEFINE, 1) TRIPLE_KINDS(TILE_DEFINE, 2) TRIPLE_KINDS(TILE_DEFINE, 3) TRIPLE_KINDS(TILE_DEFINE, 4)
+#define TRIPLE_ENTRY(rows, vecs, masked, order) [rows - 1][masked][order] = tile_##rows##_##vecs##_##masked##_##order,
+static tile_function *const triple_tiles[TRIPLE_ROWS][2][3] = {
+    TRIPLE_KINDS(TRIPLE_ENTRY, 1) TRIPLE_KINDS(TRIPLE_ENTRY, 2) TRIPLE_KINDS(TRIPLE_ENTRY, 3) TRIPLE_KINDS(TRIPLE_ENTRY, 4)};
+#else
+enum { TRIPLE_ROWS = TILE_ROWS, TRIPLE_COLS = TILE_COLS };
+#endif
+
 #define TILE_WIDE_ENTRY(rows, vecs, masked, order) [rows - 1][order] = tile_##rows##_##vecs##_##masked##_##order,
 TILES_WIDE(TILE_DEFINE)
 static tile_function *const wide_tiles[WIDE_ROWS][3] = {TILES_WIDE(TILE_WIDE_ENTRY)};
+
+/* The tile of so many rows and vectors. */
+INLINE tile_function *tile_of(ptrdiff_t rows, int vecs, int masked, int order) {
+#if defined(VEC_AVX2)
+    if (vecs == 3) return triple_tiles[rows - 1][masked][order];
+#endif
+    return tiles[rows - 1][vecs - 1][masked][order];
+}
 
 /* rows x cols of C, by as few tiles as possible. */
 INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a, const char *b, char *c, int order) {
@@ -184,12 +205,13 @@ INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a
             wide_tiles[rows - 1][order](t, from, to);
             continue;
         }
-        width = cols - j < TILE_COLS ? cols - j : TILE_COLS;
+        width = cols - j <= TRIPLE_COLS ? cols - j : TILE_COLS;
         const int vecs = (int)((width + LANES - 1) / LANES), masked = TILE_MASKED || width % LANES != 0;
+        const ptrdiff_t most = width > TILE_COLS ? TRIPLE_ROWS : TILE_ROWS;
         t->last = width - (vecs - 1) * LANES;
-        for (ptrdiff_t i = 0, n, left = (rows + TILE_ROWS - 1) / TILE_ROWS; left > 0; left--, i += n) {
+        for (ptrdiff_t i = 0, n, left = (rows + most - 1) / most; left > 0; left--, i += n) {
             n = (rows - i + left - 1) / left;
-            tiles[n - 1][vecs - 1][masked][order](t, from, to);
+            tile_of(n, vecs, masked, order)(t, from, to);
             from += n * t->a_row;
             to += n * t->c_row;
         }

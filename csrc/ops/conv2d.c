@@ -239,7 +239,7 @@ fnn_conv_weight fnn_conv_weight_of(const fnn_tensor *weight, const fnn_conv_dims
                          .depth_stride = weight->stride[backward ? 0 : 1],
                          .r_stride = weight->stride[2],
                          .s_stride = weight->stride[3]};
-    w.cols = fnn_min(K->tile_cols, fnn_round_up(w.width, 8));
+    w.cols = w.width > K->triple_cols ? K->tile_cols : fnn_min(K->triple_cols, fnn_round_up(w.width, 8));
     if (is_depthwise(d)) {
         w.groups = w.depth = 1;
         w.width = w.cols = d->groups;

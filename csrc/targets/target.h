@@ -46,6 +46,7 @@ const fnn_kernels TABLE = {
     .lanes = LANES,
     .tile_rows = TILE_ROWS,
     .tile_cols = TILE_COLS,
+    .triple_cols = TRIPLE_COLS,
 #define KERNEL(name, args) .name = name##_kernel,
 #include "../kernels.def"
 #undef KERNEL
