@@ -63,8 +63,11 @@ static void conv_scatter_kernel(ptrdiff_t rows, ptrdiff_t cols, const void *from
                                 ptrdiff_t dst_row, ptrdiff_t dst_col) {
     const real *src = from;
     real *dst = to;
-    for (ptrdiff_t i = 0; i < rows; i++)
-        for (ptrdiff_t j = 0; j < cols; j++) dst[i * dst_row + j * dst_col] = src[i * src_row + j];
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        if (dst_col == 1) copy_run(cols, src + i * src_row, dst + i * dst_row);
+        else
+            for (ptrdiff_t j = 0; j < cols; j++) dst[i * dst_row + j * dst_col] = src[i * src_row + j];
+    }
 }
 
 /* conv_combine: dst (cols x (outer * inner), unit stride along the rows o * inner + i of src) = the sum of `parts`

@@ -105,11 +105,15 @@ static void join_rows(fnn_correlation *c) {
  * Small tiles wait for the pixels that a strided 1x1 kernel picks out: a copy of those is read ahead of them. */
 static int wants_spread(const fnn_correlation *c) {
     ptrdiff_t tile = c->K->tile_rows, tiles = fnn_ceil_div(c->w.out, tile), lanes = fnn_min(c->width, c->K->tile_cols);
-    if (c->depthwise || c->narrow || c->h.out < 2 || c->dst.c != 1 || c->dst.h != c->w.out * c->dst.w)
-        return 0;
+    if (c->depthwise || c->narrow || c->h.out < 2) return 0;
     if (fnn_small_tile(c->K) && c->h.taps * c->w.taps == 1 && c->w.step > 1) return 1;
     if (5 * c->h.out * tiles <= 6 * fnn_ceil_div(c->h.out * c->w.out, tile)) return 0;
     return c->w.out / tiles * fnn_ceil_div(lanes, c->K->lanes) < 8;
+}
+
+/* Whether what a panel writes is a matrix: pixels of a run follow one another, their channels too. */
+static int writes_in_place(const fnn_correlation *c) {
+    return c->dst.c == 1 && (!c->spread || c->dst.h == c->w.out * c->dst.w);
 }
 
 /* Spread rows that one kernel row meets follow one another: those that a stride leaves out are apart, in as many groups as it has
@@ -201,9 +205,10 @@ void fnn_correlate_plan(fnn_correlation *c) {
     c->stage_size = c->staged ? fnn_round_up(stage_bytes(c, c->block_rows, c->block_cols), 64) : 0;
     c->product_at = c->block_images * c->stage_size;
     ptrdiff_t used = c->product_at + fnn_round_up(product, 64);
-    c->tile_at = c->dst.c == 1 ? -1 : used;
+    c->tile_at = writes_in_place(c) ? -1 : used;
     const ptrdiff_t tile = c->narrow == FNN_NARROW_IMAGES ? c->width * c->block_images : c->weight->cols;
-    c->scratch_bytes = (size_t)(used + (c->tile_at < 0 ? 0 : c->block_cols * tile * size));
+    const ptrdiff_t run = (c->spread ? c->block_rows : 1) * c->block_cols;
+    c->scratch_bytes = (size_t)(used + (c->tile_at < 0 ? 0 : run * tile * size));
 }
 
 size_t fnn_correlate_bytes(const fnn_correlation *c) {
@@ -315,6 +320,21 @@ static void compute_run(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, 
     fnn_conv_finish_run(c, pixels, cols, out, out_row, dst, bias);
 }
 
+/* The same for spread rows of a block, of which there is one run. */
+static void compute_spread(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t cols, const char *a, const char *panel,
+                           char *dst, const char *bias, char *scratch) {
+    if (c->tile_at < 0) {
+        compute_run(c, 0, c->h.taps, 0, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
+        return;
+    }
+    const ptrdiff_t wide = c->weight->cols;
+    char *out = scratch + c->tile_at;
+    c->K->gemm_tile(b->rows * b->cols, cols, c->batch, c->run, a, c->a_offset, c->pitch, 1, panel, c->b_offset, wide, out, wide, 0);
+    for (ptrdiff_t i = 0; i < b->rows; i++)
+        fnn_conv_finish_run(c, b->cols, cols, fnn_at(out, i * b->cols * wide, c->dtype), wide, fnn_at(dst, i * c->dst.h, c->dtype),
+                            bias);
+}
+
 /* A panel of output channels for the block of one image, or of all where they are narrow; a: where tap (0, 0) of the first output
  * pixel is. */
 static void compute_panel(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t image, ptrdiff_t index,
@@ -326,7 +346,7 @@ static void compute_panel(const fnn_correlation *c, const fnn_conv_block *b, ptr
     char *dst = fnn_conv_output(c, image, b->row, b->col, channel);
     const char *bias = c->epilogue && c->epilogue->bias ? fnn_at(c->epilogue->bias, channel, c->dtype) : NULL;
     if (c->narrow) fnn_narrow_compute(c, b, panel, channel, bias, scratch);
-    else if (c->spread) compute_run(c, 0, c->h.taps, 0, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
+    else if (c->spread) compute_spread(c, b, cols, a, panel, dst, bias, scratch);
     else
         for (ptrdiff_t i = 0; i < b->rows; i++) {
             const char *from = fnn_at(a, i * c->h.step * c->row_pitch, c->dtype);
