@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .threads import MOST_THREADS
+
 _RATES = {"sgd": 0.05, "adam": 0.002, "adamw": 0.002}  # the first that were tried, not tuned
 _OUTPUTS = ("model.safetensors", "history.csv", "learning_curve.png")
 
@@ -106,7 +108,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--momentum", type=_number(float, 0), default=0.9,
                         help="of sgd, Nesterov's (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same run (default: %(default)s)")
-    parser.add_argument("--threads", type=_number(int, 1), help="number of threads (default: as 'fastnn info' says)")
+    parser.add_argument("--threads", type=_number(int, 1, MOST_THREADS), help="number of threads (default: as 'fastnn info' says)")
     parser.add_argument("--out", metavar="DIR", help="folder for weights, history and learning curve "
                         "(default: runs/MODEL)")
     parser.add_argument("--force", action="store_true", help="overwrite files in --out")
@@ -121,20 +123,21 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
                              "ops or stream (operations on data larger than the caches), separated by commas "
                              "(default: %(default)s)")
     parser.add_argument("--only", metavar="TEXT", default="", help="cases whose names contain this")
-    parser.add_argument("--threads", type=_number(int, 1), help="number of threads (default: as 'fastnn info' says)")
+    parser.add_argument("--threads", type=_number(int, 1, MOST_THREADS), help="number of threads (default: as 'fastnn info' says)")
     parser.add_argument("--seconds", type=_number(float, 0), default=0.2, help="for each case (default: %(default)s)")
     parser.add_argument("--megabytes", type=_number(int, 1), default=64,
                         help="how large the data of 'stream' is (default: %(default)s)")
     parser.add_argument("--peers", action="store_true", help="time PyTorch beside, in turns")
 
 
-def _number(kind: Callable[[str], Any], least: float) -> Callable[[str], Any]:
-    """An argparse type: a finite number of at least `least`."""
+def _number(kind: Callable[[str], Any], least: float, most: float = float("inf")) -> Callable[[str], Any]:
+    """An argparse type: a finite number of at least `least`, at most `most`."""
 
     def convert(text: str) -> Any:
         value = kind(text)
-        if not least <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is out of range, expected at least {least}")
+        if not least <= value <= most or value == float("inf"):
+            limit = f" and at most {most}" if most < float("inf") else ""
+            raise argparse.ArgumentTypeError(f"{text} is out of range, expected at least {least}{limit}")
         return value
 
     convert.__name__ = kind.__name__  # argparse names the type in "invalid int value"

@@ -353,6 +353,8 @@ class Methods:
 
     def exponential_(self, lambd: builtins.float = 1.0, generator: Any = None) -> Tensor:
         """Filled with exponentially distributed random numbers of mean 1 / lambd."""
+        if not 0 < float(lambd) < float("inf"):
+            raise ValueError(f"exponential_: lambd is {lambd}, but must be positive and finite")
         return self.copy_(elementary.log1p(_math.neg(self.uniform_(generator=generator).detach())) / -float(lambd))
 
     def bernoulli_(self, p: builtins.float = 0.5, generator: Any = None) -> Tensor:

@@ -505,8 +505,18 @@ class set_grad_enabled(_GradMode):
         return super().__call__(function)
 
 
-class inference_mode(no_grad):
-    """`no_grad` by another name that PyTorch has: results are tensors like others, there is nothing more to save."""
+class inference_mode(_GradMode):
+    """`no_grad` by another name that PyTorch has: results are tensors like others, there is nothing more to save.
+
+    Parameters
+    ----------
+    mode : bool
+        False: recording stays on, or is turned on.
+    """
+
+    def __init__(self, mode: bool = True) -> None:
+        super().__init__()
+        self.enabled = not mode
 
 
 class Function:

@@ -122,7 +122,7 @@ def test_never_overwrites_without_force(capsys, tmp_path):
     (["train", "--lr", "nan"], 2, "out of range"),
     (["train", "--lr", "-1"], 2, "out of range"),
     (["train", "--optimizer", "adagrad"], 2, "invalid choice"),
-    (["train", "--threads", "0"], 2, "out of range"),
+    (["train", "--threads", "0"], 2, "out of range"), (["train", "--threads", "1025"], 2, "at most 1024"),
     (["train", "--data", "mnist"], 1, "FASTNN_DATA"),
     (["train", "--data", "mnist", "--data-dir", "absent"], 1, "'absent' does not exist"),
     (["train", "--data", "mnist", "--data-dir", "."], 1, "missing train-images-idx3-ubyte"),

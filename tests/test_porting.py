@@ -182,3 +182,31 @@ def test_recording_is_turned_off_by_name():
     with fastnn.set_grad_enabled(mode=False):
         assert not fastnn.is_grad_enabled()
     assert fastnn.is_grad_enabled()
+
+
+def test_inference_mode_may_be_off():
+    x = fastnn.ones(2, requires_grad=True)
+    with fastnn.inference_mode():
+        assert not (x * 2).requires_grad
+        with fastnn.inference_mode(False):
+            assert (x * 2).requires_grad
+    assert fastnn.inference_mode(mode=False)(lambda: x * 2)().requires_grad
+
+
+def test_hypot_neither_overflows_nor_vanishes():
+    x, y = fastnn.tensor([3e38, 3e-30, float("inf"), 3.0]), fastnn.tensor([1e38, 4e-30, 1.0, 4.0])
+    np.testing.assert_allclose(fastnn.hypot(x, y).numpy(), np.hypot(x.numpy(), y.numpy()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
+def test_exponential_wants_a_rate(rate):
+    with pytest.raises(ValueError, match="lambd is .*, but must be positive and finite"):
+        fastnn.zeros(3).exponential_(rate)
+
+
+@pytest.mark.parametrize("lengths, message", [
+    ([1, 1, 1], "lengths has 3 numbers, but there are 2 sequences"), ([2, 5], r"lengths\[1\] is 5, but must be from 0 to 4"),
+    ([-1, 2], r"lengths\[0\] is -1, but must be from 0 to 4")])
+def test_unpad_sequence_wants_lengths_that_fit(lengths, message):
+    with pytest.raises(ValueError, match=message):
+        nn.utils.rnn.unpad_sequence(fastnn.zeros(4, 2), lengths)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from .._core import launch, record
-from .create import float32
+from .create import float32, float64
 from .math import _back, _shapes, add, constant, div, floating, mul, operands, sqrt, sub
 from .shape import to
 
@@ -129,9 +129,10 @@ def _reals(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
 
 
 def hypot(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """sqrt(a^2 + b^2); parameters as `atan2`."""
+    """sqrt(a^2 + b^2); parameters as `atan2`. float32 is squared in float64, which no square leaves."""
     a, b = _reals("hypot", a, b)
-    return sqrt(add(mul(a, a), mul(b, b)))
+    dtype, a, b = a.dtype, to(a, float64), to(b, float64)
+    return to(sqrt(add(mul(a, a), mul(b, b))), dtype)
 
 
 def sinh(x: Tensor) -> Tensor:

@@ -79,7 +79,14 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = F
         (T_i, ...).
     """
     sequences = padded_sequences if batch_first else transpose(padded_sequences, 0, 1)
-    return [slice_view(sequences, (k, slice(n))) for k, n in enumerate(_as_index("unpad_sequence", lengths, "lengths").tolist())]
+    counts, (most, longest) = _as_index("unpad_sequence", lengths, "lengths").tolist(), sequences.shape[:2]
+    if len(counts) > most:
+        raise ValueError(f"unpad_sequence: lengths has {len(counts)} numbers, but there are {most} sequences")
+    wrong = next((k for k, n in enumerate(counts) if not 0 <= n <= longest), None)
+    if wrong is not None:
+        raise ValueError(f"unpad_sequence: lengths[{wrong}] is {counts[wrong]}, but must be from 0 to {longest}, "
+                         "the length of what is padded")
+    return [slice_view(sequences, (k, slice(n))) for k, n in enumerate(counts)]
 
 
 def pack_sequence(sequences: Sequence[Tensor], enforce_sorted: bool = True) -> PackedSequence:
