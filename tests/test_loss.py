@@ -112,6 +112,23 @@ def test_a_bad_label_is_named_and_nothing_is_written():
         loss.cross_entropy(fastnn.zeros(2, 5), [0, -1])
 
 
+@pytest.mark.parametrize("n", [40, 1000, 1001])
+def test_large_cross_entropies_have_the_bits_of_small_ones(n):
+    """Past the caches or not; labels side by side across rows, and one that is ignored."""
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal(((17 << 18) // n + 1, n), dtype=np.float32) * 10
+    labels = rng.integers(0, n, len(x))
+    labels[:4], labels[-60] = [n - 1, 0, n - 1, 0], -100
+    value, (dx,) = gradients(lambda t: loss.cross_entropy(t, labels, reduction="none"), x)
+    summed, (dx_summed,) = gradients(lambda t: loss.cross_entropy(t, labels, reduction="sum"), x)
+    np.testing.assert_array_equal(dx, dx_summed)
+    assert abs(summed - value.astype(np.float64).sum()) < 1e-5 * abs(summed)
+    for part in (slice(0, 50), slice(-90, None)):
+        small, (small_dx,) = gradients(lambda t: loss.cross_entropy(t, labels[part], reduction="none"), x[part])
+        np.testing.assert_array_equal(value[part], small)
+        np.testing.assert_array_equal(dx[part], small_dx)
+
+
 @pytest.mark.parametrize("arguments, options, error, message", [
     (((4, 3), np.zeros(3, int)), {}, ValueError, "target has shape"),
     (((4, 3), np.zeros((4, 2))), {}, ValueError, "probabilities for x have its shape"),

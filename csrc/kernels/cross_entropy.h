@@ -44,14 +44,43 @@ INLINE void add_weights(ptrdiff_t n, const real *weight, real scale, real *y) {
     }
 }
 
-/* dx: (rows, n); dloss: one per row, `step` apart, divided by the mean's divisor already; the others as label_loss */
-static void label_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dloss_, ptrdiff_t step,
-                                       const void *logp_, const int64_t *label, const void *weight, const void *sample_weight, double smoothing, void *dx_) {
+/* dx = scale exp(logp), less g where a label is, past the caches: all labels are classes. Elements are written in order, once. */
+INLINE void label_gradient_stream(ptrdiff_t rows, ptrdiff_t classes, real scale, real g, const real *logp, const int64_t *label,
+                                  real *dx) {
+    const vec factor = vec_set1(scale);
+    const ptrdiff_t n = rows * classes;
+    ptrdiff_t next = label[0], row = 0; /* the next element with a label, and its row */
+    EACH_ALIGNED(dx, vec v = vec_mul(factor, vec_exp_down(load_lanes(logp + i, lanes)));
+                 if (next < i + lanes) {
+                     real part[LANES];
+                     vec_store(part, v);
+                     for (; next < i + lanes; next = ++row < rows ? row * classes + label[row] : n) part[next - i] -= g;
+                     v = vec_load(part);
+                 }
+                 stream_lanes(dx + i, v, lanes););
+    vec_stream_end();
+}
+
+INLINE int are_classes(ptrdiff_t rows, const int64_t *label) {
+    for (ptrdiff_t r = 0; r < rows; r++)
+        if (label[r] < 0) return 0;
+    return 1;
+}
+
+/* dx: (rows, n); dloss: one per row, `step` apart, divided by the mean's divisor already; stream: dx is too large for the caches;
+ * the others as label_loss */
+static void label_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dloss_, ptrdiff_t step, const void *logp_,
+                                       const int64_t *label, const void *weight, const void *sample_weight, double smoothing,
+                                       int stream, void *dx_) {
     const real *dloss = dloss_, *weights = weight, *logp = logp_, keep = (real)(1 - smoothing), share = (real)(smoothing / (double)n);
     real *dx = dx_;
     const real all = share > 0 ? share * (weight ? sum_row(n, weight) : (real)n) : 0;
     /* one factor for all rows: one loop over all elements, without a tail at the end of each short row */
     const int alike = step == 0 && !weight && !sample_weight;
+    if (stream && alike && share == 0 && are_classes(rows, label)) {
+        label_gradient_stream(rows, n, dloss[0] * (keep + all), dloss[0] * keep, logp, label, dx);
+        return;
+    }
     if (alike) scaled_exp(rows * n, logp, dloss[0] * (keep + all), dx);
     for (ptrdiff_t r = 0; r < rows; r++, logp += n, dx += n) {
         if (label[r] < 0) {

@@ -7,15 +7,22 @@ enum {
 };
 
 /* Runs the statements for element i on, `lanes` of them at a time, over a row whose results go to y: up to where y is a multiple
- * of a vector, whole vectors, the rest. An element does not depend on its place, so that no bit does on y. Meanwhile the same
- * place of the next row of `ahead` and `beside` (or NULL) is fetched. */
-#define EACH_ALIGNED(y, ahead, beside, ...)                                                                             \
+ * of a vector, whole vectors, the rest. An element does not depend on its place, so that no bit does on y. */
+#define EACH_ALIGNED(y, ...)                                                                                            \
     do {                                                                                                                \
-        for (ptrdiff_t i = 0, lanes; i < n; i += lanes) {                                                               \
-            const ptrdiff_t behind = (ptrdiff_t)((uintptr_t)((y) + i) % sizeof(vec) / sizeof(real));                    \
-            lanes = fnn_min(n - i, LANES - behind);                                                                     \
-            prefetch((ahead) + i + n);                                                                                  \
-            if (beside) prefetch((beside) + i + n);                                                                     \
+        ptrdiff_t i = fnn_min(n, (ptrdiff_t)(-(uintptr_t)(y) % sizeof(vec) / sizeof(real)));                            \
+        if (i > 0) {                                                                                                    \
+            const ptrdiff_t lanes = i;                                                                                  \
+            i = 0;                                                                                                      \
+            __VA_ARGS__                                                                                                 \
+            i = lanes;                                                                                                  \
+        }                                                                                                               \
+        for (; i + LANES <= n; i += LANES) {                                                                            \
+            const ptrdiff_t lanes = LANES;                                                                              \
+            __VA_ARGS__                                                                                                 \
+        }                                                                                                               \
+        if (i < n) {                                                                                                    \
+            const ptrdiff_t lanes = n - i;                                                                              \
             __VA_ARGS__                                                                                                 \
         }                                                                                                               \
     } while (0)
@@ -27,8 +34,9 @@ INLINE void stream_lanes(real *y, vec v, ptrdiff_t lanes) {
 }
 
 /* exp(x - m) over n elements, m their maximum, kept in y unless y is NULL; returns the sum, four vectors in a tree, the trees in
- * sequence. */
-INLINE real exp_sum(ptrdiff_t n, const real *x, real m, real *y) {
+ * sequence. Meanwhile the same places of `ahead` are fetched, unless it is NULL: of a row's passes this one computes most, which
+ * hides the memory's latency (16 MB and more on two Zen 3 cores: 1.45 times faster than fetching while results are written). */
+INLINE real exp_sum(ptrdiff_t n, const real *x, real m, real *y, const real *ahead) {
     const vec shift = vec_set1(m);
     vec total = vec_zero();
     ptrdiff_t i = 0;
@@ -37,6 +45,7 @@ INLINE real exp_sum(ptrdiff_t n, const real *x, real m, real *y) {
         for (int t = 0; t < 32 && i + 4 * LANES <= n; t++, i += 4 * LANES) {
             vec e[4];
             for (int k = 0; k < 4; k++) {
+                if (ahead && k * sizeof(vec) % FNN_LINE == 0) prefetch(ahead + i + k * LANES);
                 e[k] = vec_exp_down(vec_sub(vec_load(x + i + k * LANES), shift));
                 if (y) vec_store(y + i + k * LANES, e[k]);
             }
@@ -59,23 +68,22 @@ INLINE real log_of(real a) {
     return lanes[0];
 }
 
+/* a / b, share being 1 / b: without a division for each, and but for rare last bits rounded as one (P. Markstein, "Computation of
+ * elementary functions on the IBM RISC System/6000 processor", 1990). */
+INLINE vec quotient(vec a, vec b, vec share) {
+    const vec near = vec_mul(a, share);
+    return vec_fma(vec_fnma(near, b, a), share, near);
+}
+
 /* made: where exponentials are kept, y itself unless y is streamed. */
 INLINE void softmax_row(ptrdiff_t n, const real *x, real *y, real *made, int logarithm, int stream) {
-    const real m = max_row(n, x), sum = exp_sum(n, x, m, logarithm ? NULL : made);
-    const vec shift = vec_set1(m), last = vec_set1(logarithm ? log_of(sum) : sum);
-    if (stream) {
-        EACH_ALIGNED(y, x, (const real *)NULL,
-                     vec v = logarithm ? vec_sub(vec_sub(load_lanes(x + i, lanes), shift), last)
-                                       : vec_div(load_lanes(made + i, lanes), last);
-                     stream_lanes(y + i, v, lanes););
-        return;
-    }
-    for (ptrdiff_t i = 0; i < n; i += LANES) {
-        ptrdiff_t left = n - i;
-        vec v = logarithm ? vec_sub(vec_sub(load_lanes(x + i, left), shift), last)
-                          : vec_div(load_lanes(y + i, left), last);
-        store_lanes(y + i, v, left);
-    }
+    const real m = max_row(n, x), sum = exp_sum(n, x, m, logarithm ? NULL : made, stream ? x + n : NULL);
+    const vec shift = vec_set1(m), last = vec_set1(logarithm ? log_of(sum) : sum), share = vec_set1(1 / sum);
+#define RESULT(lanes)                                                                                                   \
+    logarithm ? vec_sub(vec_sub(load_lanes(x + i, lanes), shift), last) : quotient(load_lanes(made + i, lanes), last, share)
+    if (stream) EACH_ALIGNED(y, stream_lanes(y + i, RESULT(lanes), lanes););
+    else EACH_LANES(store_lanes(y + i, RESULT(lanes), lanes););
+#undef RESULT
 }
 
 /* One row of `count` vectors, the last one holding `left` elements: v = x - max(x), e = exp(v); returns the sum of e. */
@@ -170,7 +178,7 @@ static void logsumexp_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, v
     (void)stream;
     for (ptrdiff_t r = 0; r < rows; r++) {
         const real *x = (const real *)x_ + r * n, m = max_row(n, x);
-        ((real *)y_)[r] = m - m == 0 ? m + log_of(exp_sum(n, x, m, NULL)) : m;
+        ((real *)y_)[r] = m - m == 0 ? m + log_of(exp_sum(n, x, m, NULL, NULL)) : m;
     }
 }
 
@@ -199,7 +207,7 @@ static void softmax_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void
         real *dx = (real *)dx_ + r * n;
         const vec mean = vec_set1(dot_row(n, dy, y));
         if (stream) {
-            EACH_ALIGNED(dx, dy, y,
+            EACH_ALIGNED(dx, prefetch(dy + n + i); prefetch(y + n + i);
                          vec g = vec_sub(load_lanes(dy + i, lanes), mean);
                          stream_lanes(dx + i, vec_mul(load_lanes(y + i, lanes), g), lanes););
             continue;
@@ -219,7 +227,7 @@ static void log_softmax_backward_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const 
         real *dx = (real *)dx_ + r * n;
         const vec sum = vec_set1(sum_row(n, dy));
         if (stream) {
-            EACH_ALIGNED(dx, dy, y,
+            EACH_ALIGNED(dx, prefetch(dy + n + i); prefetch(y + n + i);
                          vec p = vec_exp_down(load_lanes(y + i, lanes));
                          stream_lanes(dx + i, vec_fnma(p, sum, load_lanes(dy + i, lanes)), lanes););
             continue;

@@ -17,6 +17,7 @@ typedef struct {
     ptrdiff_t rows, n;        /* positions, classes */
     ptrdiff_t block, chunks;  /* rows a chunk */
     int reduction, has_labels;
+    int stream;               /* logp or dx is written past the caches: nothing but labels' elements are read again */
     double smoothing;
     int64_t ignore_index;
     fnn_lines x, dx;           /* (rows, n) */
@@ -111,6 +112,7 @@ static void make_plan(const fnn_call *call, plan *p, const fnn_tensor *x, const 
     p->block = fnn_max(CHUNK / p->n, 1);
     p->chunks = fnn_ceil_div(p->rows, p->block);
     p->has_labels = is_label(target->dtype);
+    p->stream = p->has_labels && p->smoothing == 0 && fnn_lines_stream(&p->x);
     if (p->has_labels) p->labels = order_of(target);
     else p->target = fnn_lines_of(target, axis);
     if (sample_weight) p->samples = order_of(sample_weight);
@@ -211,7 +213,7 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->rows - from), n = p->n;
     char *logp = at(p->logp, from * n, p->size);
     const void *samples = read_samples(p, &m, from, rows);
-    K->log_softmax_rows(rows, n, fnn_lines_read(&p->x, from, rows, m.x), logp, 0);
+    K->log_softmax_rows(rows, n, fnn_lines_read(&p->x, from, rows, m.x), logp, p->stream);
     if (p->has_labels) {
         K->label_loss(rows, n, logp, p->label + from, p->weight, samples, p->smoothing, m.loss, m.applied);
     } else {
@@ -235,7 +237,7 @@ static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
     char *dx = fnn_lines_place(&p->dx, from, m.x);
     if (step) fnn_order_gather(&p->loss, p->loss_data, p->size, from, rows, m.loss), g = m.loss;
     if (p->has_labels) {
-        K->label_loss_backward(rows, n, g, step, logp, p->label + from, p->weight, samples, p->smoothing, dx);
+        K->label_loss_backward(rows, n, g, step, logp, p->label + from, p->weight, samples, p->smoothing, p->stream, dx);
     } else {
         const void *target = fnn_lines_read(&p->target, from, rows, m.target);
         K->soft_loss_backward(rows, n, g, step, logp, target, p->weight, samples, p->smoothing, dx);

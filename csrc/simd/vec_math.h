@@ -102,12 +102,11 @@ INLINE vec vec_exp_down(vec x) {
 #if REAL64 || defined(VEC_AVX512) /* whose vec_scale is one instruction */
     return vec_exp(x);
 #else
-    const vec magic = vec_set1((real)0x1.8p23);
+    const vec magic = vec_set1((real)(0x1.8p23 + EXPONENT_BIAS));
     x = vec_max(vec_set1(-88), x); /* exp(-88) is denormal, and with n = -127 the power below is 0 */
     const vec shifted = vec_fma(x, vec_set1((real)1.4426950408889634), magic), n = vec_sub(shifted, magic);
-    const ivec exponent = ivec_shl(vec_as_ivec(shifted), MANTISSA_BITS); /* n in its place: magic's own bits are shifted out */
-    const vec power = ivec_as_vec(ivec_add(exponent, ivec_set1(EXPONENT_BIAS << MANTISSA_BITS)));
-    return vec_mul(vec_add(vec_set1(1), exp_minus_one(exp_remainder(x, n))), power);
+    const vec power = ivec_as_vec(ivec_shl(vec_as_ivec(shifted), MANTISSA_BITS)); /* magic's own bits are shifted out */
+    return vec_fma(exp_minus_one(exp_remainder(x, n)), power, power); /* as (1 + ...) times a power of 2: rounded once */
 #endif
 }
 
