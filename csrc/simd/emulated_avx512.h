@@ -221,7 +221,6 @@ INTRINSIC void _mm256_mask_storeu_epi32(void *p, __mmask8 m, __m256i v) {
     for (int i = 0; i < 8; i++)
         if (m >> i & 1) ((int32_t *)p)[i] = ((int32_half)v)[i];
 }
-INTRINSIC void _mm256_stream_si256(__m256i *p, __m256i v) { *p = v; }
 INTRINSIC __m128i _mm_maskz_loadu_epi8(__mmask16 m, const void *p) {
     bytes16 v;
     for (int i = 0; i < 16; i++) v[i] = m >> i & 1 ? ((const uint8_t *)p)[i] : 0;

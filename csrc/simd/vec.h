@@ -2,8 +2,8 @@
  *
  *   real, vec, mask, ivec (integers as wide as real), LANES, REGISTERS (how many vectors there are)
  *   vec_load vec_store (any alignment)   vec_load_n vec_store_n (first n lanes, 0 <= n <= LANES; others read as 0)
- *   vec_stream ivec_stream_i32 (p, v): stores that bypass the caches; p must be a multiple of what is stored. Before others may
- *   read what was streamed, the writer calls vec_stream_end()
+ *   vec_stream (p, v): a store that bypasses the caches; p must be a multiple of what is stored. Before others may read what was
+ *   streamed, the writer calls vec_stream_end()
  *   vec_set1 vec_zero   vec_add vec_sub vec_mul vec_div   vec_fma(a,b,c) = a*b+c   vec_fnma(a,b,c) = c-a*b
  *   vec_accumulate(&c,a,b): c = vec_fma(a,b,c) in c's own register. Where accumulators fill the registers, the compiler's choice
  *   of another for the result ends in memory (a 6 x 16 tile of 16 registers: 105 in place of 114 GFLOP/s)

@@ -190,12 +190,10 @@ INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi3
 INLINE __m128i low_halves(ivec i) {
     return _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(i, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)));
 }
-INLINE void ivec_stream_i32(int32_t *p, ivec i) { _mm_stream_si128((__m128i *)p, low_halves(i)); }
 INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { store_half(p, low_halves(i), n); }
 #else
 INLINE mask ivec_eq(ivec a, ivec b) { return AS_REAL(_mm256_cmpeq_epi32(a, b)); }
 INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_maskload_epi32(p, first_lanes(n)); }
-INLINE void ivec_stream_i32(int32_t *p, ivec i) { _mm256_stream_si256((__m256i *)p, i); }
 INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { store_words(p, i, n); }
 #endif
 INLINE ivec ivec_select(mask m, ivec a, ivec b) { return AS_INT(V(blendv)(AS_REAL(b), AS_REAL(a), m)); }

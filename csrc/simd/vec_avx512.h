@@ -90,13 +90,11 @@ INLINE vec ivec_to_vec(ivec i) { return _mm512_cvtepi32_ps(i); }
 INLINE mask ivec_eq(ivec a, ivec b) { return _mm512_cmpeq_epi64_mask(a, b); }
 INLINE ivec ivec_select(mask m, ivec a, ivec b) { return _mm512_mask_blend_epi64(m, b, a); }
 INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(mask_first(n), p)); }
-INLINE void ivec_stream_i32(int32_t *p, ivec i) { _mm256_stream_si256((__m256i *)p, _mm512_cvtepi64_epi32(i)); }
 INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { _mm256_mask_storeu_epi32(p, mask_first(n), _mm512_cvtepi64_epi32(i)); }
 #else
 INLINE mask ivec_eq(ivec a, ivec b) { return _mm512_cmpeq_epi32_mask(a, b); }
 INLINE ivec ivec_select(mask m, ivec a, ivec b) { return _mm512_mask_blend_epi32(m, b, a); }
 INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm512_maskz_loadu_epi32(mask_first(n), p); }
-INLINE void ivec_stream_i32(int32_t *p, ivec i) { _mm512_stream_si512((__m512i *)p, i); }
 INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { _mm512_mask_storeu_epi32(p, mask_first(n), i); }
 #endif
 INLINE vec vec_neg(vec a) { return V(xor)(a, vec_set1((real)-0.0)); }

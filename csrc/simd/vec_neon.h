@@ -201,7 +201,6 @@ INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
         for (ptrdiff_t k = 0; k < n; k++) p[k] = (uint8_t)(bytes >> (8 * k));
 }
 #endif
-INLINE void ivec_stream_i32(int32_t *p, ivec i) { ivec_store_i32(p, i, LANES); }
 INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return ivec_to_vec(load_u8(p, n)); }
 INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return ivec_to_vec(ivec_load_i32(p, n)); }
 INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { ivec_store_i32(p, vec_to_ivec(v), n); }

@@ -81,7 +81,6 @@ INLINE vec ivec_to_vec(ivec i) { return (vec)i; }
 INLINE mask ivec_eq(ivec a, ivec b) { return a == b; }
 INLINE ivec ivec_select(mask m, ivec a, ivec b) { return m ? a : b; }
 INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return n > 0 ? *p : 0; }
-INLINE void ivec_stream_i32(int32_t *p, ivec i) { *p = (int32_t)i; }
 INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) {
     if (n > 0) *p = (int32_t)i;
 }
