@@ -316,6 +316,8 @@ enum { FNN_STREAM_BYTES = 16 << 20 };
 
 enum { FNN_LINE = 64 }; /* bytes of a cache line */
 
+enum { FNN_FEW_PLANES = 4 }; /* images of more channels are turned around in square blocks (kernels/planes.h) */
+
 /* A block of a result on its way past the caches, and what is to come into them meanwhile (kernels/stream.h). */
 typedef struct {
     char *to;

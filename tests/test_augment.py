@@ -64,6 +64,24 @@ def test_without_chance_it_is_what_it_says():
     np.testing.assert_allclose(F.color_jitter(x / 24, (0.5, 0.5)).numpy(), x.numpy() / 48, rtol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4, 5])
+@pytest.mark.parametrize("size", [None, (9, 17), (3, 1)])
+def test_crops_of_planes_have_the_bits_of_crops_of_pixels(channels, size):
+    x = np.random.default_rng(channels).standard_normal((40, channels, 11, 19)).astype(np.float32)
+    pixels = fastnn.tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    wide = np.full((40, channels + 1, 13, 30), np.nan, np.float32)
+    wide[:, 1:, 2:, 5:24] = x
+    norm = {k: fastnn.arange(1, channels + 1).float() / 7 for k in ("mean", "std")}
+    found = []
+    for t in (pixels, fastnn.tensor(x), fastnn.tensor(wide)[:, 1:, 2:, 5:24]):
+        fastnn.manual_seed(3)
+        found.append(F.random_affine(t, size=size, padding=3, horizontal_flip=0.5, vertical_flip=0.5, **norm).numpy())
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+    one = fastnn.tensor(x[:, :1]).expand(40, channels, 11, 19)  # every plane is the same memory
+    np.testing.assert_array_equal(F.random_affine(one, horizontal_flip=1).numpy()[:, -1], x[:, 0, :, ::-1])
+
+
 def test_flips_come_as_often_as_asked():
     fastnn.manual_seed(0)
     x = fastnn.tensor(np.tile(np.arange(4.0, dtype=np.float32), (4000, 1, 1, 1)))

@@ -88,3 +88,19 @@ def test_large_results_have_the_bits_of_small_ones(n, isa):
             for part in (slice(0, 50), slice(-50, None)):
                 alone = op(*[fastnn.tensor(a[part]) for a in arrays], **axis).numpy()
                 np.testing.assert_array_equal(whole[part], alone, err_msg=op.name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint8"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9])
+def test_layouts_change_whatever_the_channels(channels, dtype, isa):
+    """Planes to pixels and back: of few channels by loops of their own, more than a chunk of pixels, and parts of images."""
+    x = np.arange(2 * channels * 90 * 95).reshape(2, channels, 90, 95).astype(dtype)
+    pixels = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    for part in (np.s_[:], np.s_[:, :, 3:80, 7:94], np.s_[1, :, 88, 3:8]):
+        last = [0, 2, 3, 1] if x[part].ndim == 4 else [1, 0]
+        planes, lasting = fastnn.tensor(x)[part], fastnn.tensor(pixels).permute(0, 3, 1, 2)[part]
+        np.testing.assert_array_equal(launch.contiguous(planes.permute(*last)).numpy(), x[part].transpose(last))
+        np.testing.assert_array_equal(launch.contiguous(lasting).numpy(), x[part])
+        out = fastnn.zeros(*x.shape, dtype=fastnn.tensor(x).dtype)[part]
+        launch.copy(lasting, dtype=-1, out=out)
+        np.testing.assert_array_equal(out.numpy(), x[part])

@@ -1,25 +1,35 @@
 /* augment.h: random changes of images, [pixels][channels]: sampling along lines, crops, colours, holes. What is random was
  * drawn by the driver (ops/augment.c). */
 
+/* y[j] = x[j], or x[n - 1 - j] with flip, j = 0 .. n - 1; channels a constant where this is inlined. */
+INLINE void crop_pixels(ptrdiff_t n, ptrdiff_t channels, int flip, const real *restrict x, real *restrict y) {
+    if (!flip) {
+        memcpy(y, x, (size_t)(n * channels) * sizeof(real));
+        return;
+    }
+    for (ptrdiff_t j = 0; j < n; j++)
+        for (ptrdiff_t c = 0; c < channels; c++) y[(n - 1 - j) * channels + c] = x[j * channels + c];
+}
+
 /* One row of a crop: y[j] = x[first + j], or x[first + width - 1 - j] with flip; 0 outside 0 .. source - 1.
- * y: (width, channels); x: (source, channels), or NULL: all outside. */
+ * y: (width, channels); x: (source, channels), or NULL: all outside; with plane: (channels, source), `plane` apart, few of them. */
 static void augment_crop_kernel(ptrdiff_t width, ptrdiff_t channels, ptrdiff_t source, ptrdiff_t first, int flip,
-                                const void *x_, void *y_) {
+                                const void *x_, ptrdiff_t plane, void *y_) {
     const real *x = x_;
     real *y = y_;
     const size_t pixel = (size_t)channels * sizeof(real);
     ptrdiff_t begin = first < 0 ? -first : 0, end = source - first < width ? source - first : width; /* of those inside */
     if (!x || end <= begin) begin = end = 0;
-    if (!flip) {
-        memset(y, 0, (size_t)begin * pixel);
-        if (end > begin) memcpy(y + begin * channels, x + (first + begin) * channels, (size_t)(end - begin) * pixel);
-        memset(y + end * channels, 0, (size_t)(width - end) * pixel);
-        return;
+    const ptrdiff_t n = end - begin, before = flip ? width - end : begin;
+    memset(y, 0, (size_t)before * pixel);
+    if (n > 0) {
+        const real *from = x + (first + begin) * (plane ? 1 : channels);
+        real *to = y + before * channels;
+        if (plane) planes_join_few(n, channels, from, plane, flip, to);
+        else if (channels == 3) crop_pixels(n, 3, flip, from, to);
+        else crop_pixels(n, channels, flip, from, to);
     }
-    memset(y, 0, (size_t)(width - end) * pixel);
-    for (ptrdiff_t j = begin; j < end; j++)
-        for (ptrdiff_t c = 0; c < channels; c++) y[(width - 1 - j) * channels + c] = x[(first + j) * channels + c];
-    memset(y + (width - begin) * channels, 0, (size_t)begin * pixel);
+    memset(y + (before + n) * channels, 0, (size_t)(width - before - n) * pixel);
 }
 
 /* One row along a straight line: y[j] = x at (at[0] + j at[2], at[1] + j at[3]) + flow[j], interpolated between its four

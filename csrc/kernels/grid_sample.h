@@ -9,9 +9,15 @@ enum { GRID_BLOCK = 64 };
 /* One axis: up to 4 indices (-1: outside) for each place, their weights, and those weights' slopes in the grid's number. */
 typedef struct {
     real index[4][GRID_BLOCK], weight[4][GRID_BLOCK], slope[4][GRID_BLOCK];
-    int32_t offset[4][GRID_BLOCK]; /* of the indices, in elements; where is_plain: all lie in the image, */
-    uint8_t is_plain[GRID_BLOCK];  /* and, of rows, none in the last, so that whole vectors may be read */
 } grid_axis;
+
+/* Pairs of indices of both axes, row by row: where their pixels begin, in elements, and their weights; where is_plain: all lie in
+ * the image, and none in its last row, so that whole vectors may be read. */
+typedef struct {
+    int32_t pixel[16][GRID_BLOCK];
+    real weight[16][GRID_BLOCK];
+    uint8_t is_plain[GRID_BLOCK];
+} grid_pairs;
 
 /* Numbers in pixels along one axis, with their derivatives in the grid's numbers. */
 typedef struct {
@@ -102,16 +108,25 @@ INLINE void grid_axis_of(const fnn_grid *g, ptrdiff_t n, const real *coordinate,
         });
 }
 
-/* Offsets of `reach` indices, `step` apart, and whether all of them are 0 to `most`. */
-INLINE void grid_offsets(ptrdiff_t n, int reach, ptrdiff_t step, ptrdiff_t most, grid_axis *axis) {
-    const vec by = vec_set1((real)step), last = vec_set1((real)most);
+/* `reach` indices of either axis in pairs, worked out in vectors like the axes. */
+INLINE void grid_pairs_of(const fnn_grid *g, ptrdiff_t n, int reach, const grid_axis *x, const grid_axis *y, grid_pairs *pairs) {
+    const vec step = vec_set1((real)g->channels), row_step = vec_set1((real)(g->w * g->channels));
+    const vec last = vec_set1((real)(g->w - 1)), last_row = vec_set1((real)(g->h - 2));
     EACH_LANES(mask is_plain = mask_first(LANES);
                for (int k = 0; k < reach; k++) {
-                   const vec index = load_lanes(axis->index[k] + i, lanes);
-                   is_plain = mask_and(is_plain, mask_and(vec_le(vec_zero(), index), vec_le(index, last)));
-                   ivec_store_i32(axis->offset[k] + i, vec_to_ivec(vec_mul(index, by)), lanes);
+                   const vec column = load_lanes(x->index[k] + i, lanes), row = load_lanes(y->index[k] + i, lanes);
+                   is_plain = mask_and(is_plain, mask_and(vec_le(vec_zero(), column), vec_le(column, last)));
+                   is_plain = mask_and(is_plain, mask_and(vec_le(vec_zero(), row), vec_le(row, last_row)));
                }
-               mask_store_u8(axis->is_plain + i, is_plain, lanes););
+               mask_store_u8(pairs->is_plain + i, is_plain, lanes);
+               for (int k = 0; k < reach * reach; k++) {
+                   const vec down = vec_mul(load_lanes(y->index[k / reach] + i, lanes), row_step);
+                   const vec pixel = vec_fma(load_lanes(x->index[k % reach] + i, lanes), step, down);
+                   const vec weight = vec_mul(load_lanes(x->weight[k % reach] + i, lanes),
+                                              load_lanes(y->weight[k / reach] + i, lanes));
+                   ivec_store_i32(pairs->pixel[k] + i, vec_to_ivec(pixel), lanes);
+                   store_lanes(pairs->weight[k] + i, weight, lanes);
+               });
 }
 
 typedef struct {
@@ -148,19 +163,17 @@ INLINE int grid_may_be_plain(const fnn_grid *g) {
 #define EACH_PLACE(offsets, ...)                                                                                        \
     do {                                                                                                                \
         grid_axis x_axis, y_axis;                                                                                       \
+        grid_pairs pairs;                                                                                               \
         grid_taps taps = {.count = 0};                                                                                  \
         const int may_be_plain = offsets;                                                                               \
         for (ptrdiff_t from = 0; from < n; from += GRID_BLOCK) {                                                        \
             const ptrdiff_t count = n - from < GRID_BLOCK ? n - from : GRID_BLOCK;                                      \
             grid_axis_of(g, count, (const real *)places + from, g->w, &x_axis);                                         \
             grid_axis_of(g, count, (const real *)places + n + from, g->h, &y_axis);                                     \
-            if (may_be_plain) {                                                                                         \
-                grid_offsets(count, reach, g->channels, g->w - 1, &x_axis);                                             \
-                grid_offsets(count, reach, g->w * g->channels, g->h - 2, &y_axis);                                      \
-            }                                                                                                           \
+            if (may_be_plain) grid_pairs_of(g, count, reach, &x_axis, &y_axis, &pairs);                                 \
             for (ptrdiff_t p = 0; p < count; p++) {                                                                     \
                 const ptrdiff_t at = from + p;                                                                          \
-                const int is_plain = may_be_plain && (x_axis.is_plain[p] & y_axis.is_plain[p]);                         \
+                const int is_plain = may_be_plain && pairs.is_plain[p];                                                 \
                 if (!is_plain) grid_taps_of(g, &x_axis, &y_axis, p, reach, &taps);                                      \
                 __VA_ARGS__                                                                                             \
             }                                                                                                           \
@@ -172,12 +185,11 @@ INLINE int grid_may_be_plain(const fnn_grid *g) {
 #define EACH_TAP(...)                                                                                                   \
     do {                                                                                                                \
         if (is_plain) {                                                                                                 \
-            for (int j = 0; j < reach; j++)                                                                             \
-                for (int i = 0; i < reach; i++) {                                                                       \
-                    const ptrdiff_t pixel = y_axis.offset[j][p] + x_axis.offset[i][p];                                  \
-                    const real weight = x_axis.weight[i][p] * y_axis.weight[j][p];                                      \
-                    __VA_ARGS__                                                                                         \
-                }                                                                                                       \
+            for (int k = 0; k < reach * reach; k++) {                                                                   \
+                const ptrdiff_t pixel = pairs.pixel[k][p];                                                              \
+                const real weight = pairs.weight[k][p];                                                                 \
+                __VA_ARGS__                                                                                             \
+            }                                                                                                           \
         } else {                                                                                                        \
             for (int k = 0; k < taps.count; k++) {                                                                      \
                 const ptrdiff_t pixel = taps.pixel[k];                                                                  \

@@ -18,6 +18,7 @@ typedef struct {
     const char *x, *flow;
     char *y, *mean, *std; /* mean, std: repeated for each pixel of a row; NULL: not given */
     int is_straight;      /* rows of the result are rows of the input */
+    const fnn_tensor *planes; /* the input, where its rows are read from planes; else NULL */
 } plan;
 
 static int check_image(fnn_call *call) {
@@ -32,11 +33,28 @@ static int check_range(fnn_call *call, const char *name, double value, double le
     return fnn_fail(call, FNN_VALUE_ERROR, "attribute '%s' is %g, but must be %g to %g", name, value, least, most);
 }
 
+/* Whether rows of the result are rows of the input. */
+static int is_straight(const fnn_call *call) {
+    const double *f = call->attr.f;
+    return call->op == FNN_OP_augment_affine && !call->in[2] && !f[2] && !f[3] && !f[4] && f[5] == 1 && f[6] == 1 && !f[7];
+}
+
+/* The input, if such rows can be read from its planes, one for each of a few channels; or NULL. */
+static const fnn_tensor *planes_of(const fnn_call *call) {
+    const fnn_tensor *x = call->in[0];
+    const int are_few = x->shape[1] >= 2 && x->shape[1] <= FNN_FEW_PLANES;
+    const int are_planes = x->stride[3] == 1 && x->stride[1] != 0 && fnn_stage_bytes(x);
+    return is_straight(call) && are_few && are_planes ? x : NULL;
+}
+
+static size_t input_bytes(const fnn_call *call) { return planes_of(call) ? 0 : fnn_stage_bytes(call->in[0]); }
+
 static plan plan_of(const fnn_call *call, char **workspace) {
-    const fnn_tensor *x = call->in[0], *y = call->out[0];
+    const fnn_tensor *x = call->in[0], *y = call->out[0], *planes = planes_of(call);
     plan p = {.K = fnn_kernels_of(x->dtype), .attr = &call->attr, .dtype = x->dtype, .channels = x->shape[1], .h = x->shape[2],
-              .w = x->shape[3], .oh = y->shape[2], .ow = y->shape[3], .x = fnn_stage_input(x, workspace),
-              .y = fnn_stage_output(y, workspace)};
+              .w = x->shape[3], .oh = y->shape[2], .ow = y->shape[3], .planes = planes,
+              .x = planes ? x->data : fnn_stage_input(x, workspace), .is_straight = is_straight(call)};
+    p.y = fnn_stage_output(y, workspace);
     p.rows = fnn_max(CHUNK / fnn_max(p.ow * p.channels, 1), 1);
     return p;
 }
@@ -86,16 +104,10 @@ static int affine_infer(fnn_call *call) {
     return FNN_OK;
 }
 
-/* Whether rows of the result are rows of the input. */
-static int is_straight(const fnn_call *call) {
-    const double *f = call->attr.f;
-    return !call->in[2] && !f[2] && !f[3] && !f[4] && f[5] == 1 && f[6] == 1 && !f[7];
-}
-
 static void affine_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_tensor *y = call->out[0];
     const size_t row = fnn_whole_lines((size_t)(y->shape[1] * y->shape[3]) * fnn_itemsize(y->dtype));
-    ws->shared = fnn_stage_bytes(call->in[0]) + fnn_stage_bytes(call->in[2]) + fnn_stage_bytes(y);
+    ws->shared = input_bytes(call) + fnn_stage_bytes(call->in[2]) + fnn_stage_bytes(y);
     if (call->in[3]) ws->shared += 2 * row;
 }
 
@@ -148,6 +160,16 @@ static geometry geometry_of(const plan *p, ptrdiff_t image) {
     return g;
 }
 
+/* The result's row r of an image; where it comes from may lie outside. */
+static void crop_row(const plan *p, const geometry *g, ptrdiff_t image, ptrdiff_t r, void *y) {
+    const ptrdiff_t from = g->first[0] + (g->flip[0] ? p->oh - 1 - r : r);
+    const fnn_tensor *t = p->planes;
+    const void *row = NULL;
+    if (from >= 0 && from < p->h && t) row = fnn_at(t->data, image * t->stride[0] + from * t->stride[2], p->dtype);
+    else if (from >= 0 && from < p->h) row = image_at(p, p->x, image * p->h + from, p->w);
+    p->K->augment_crop(p->ow, p->channels, p->w, g->first[1], g->flip[1], row, t ? t->stride[1] : 0, y);
+}
+
 static void run_affine(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t parts = fnn_ceil_div(p->oh, p->rows), image = chunk / parts, begin = chunk % parts * p->rows;
@@ -157,9 +179,7 @@ static void run_affine(void *context, ptrdiff_t chunk, void *scratch) {
     for (ptrdiff_t r = begin; r < fnn_min(begin + p->rows, p->oh); r++) {
         void *y = image_at(p, p->y, image * p->oh + r, p->ow);
         if (p->is_straight) {
-            const ptrdiff_t from = g.first[0] + (g.flip[0] ? p->oh - 1 - r : r);
-            const void *row = from >= 0 && from < p->h ? fnn_at(x, from * p->w * p->channels, p->dtype) : NULL;
-            p->K->augment_crop(p->ow, p->channels, p->w, g.first[1], g.flip[1], row, y);
+            crop_row(p, &g, image, r, y);
         } else {
             const double at[4] = {g.origin[0] + (double)r * g.down[0], g.origin[1] + (double)r * g.down[1], g.along[0],
                                   g.along[1]};
@@ -178,7 +198,6 @@ static int affine_run(fnn_call *call) {
     p.stream = fnn_stream_of(call->in[1], call->attr.i[4]);
     p.flow = fnn_stage_input(call->in[2], &at);
     p.mean = repeated(call->in[3], p.ow, &at), p.std = repeated(call->in[4], p.ow, &at);
-    p.is_straight = is_straight(call);
     fnn_parallel_for(call, call->in[0]->shape[0] * fnn_ceil_div(p.oh, p.rows), fnn_cost(call), run_affine, &p);
     fnn_unstage_output(call->out[0], p.y);
     return FNN_OK;

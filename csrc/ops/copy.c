@@ -125,6 +125,53 @@ static void run_copy_tiled(void *context, ptrdiff_t chunk, void *scratch) {
     }
 }
 
+/* Pixels of few channels and planes, one for each channel: in the result and the source, or in the source and the result. */
+typedef struct {
+    fnn_nest nest;
+    int moved;               /* the dtype of as many bytes that moves */
+    int joins;               /* planes to pixels */
+    int pixel, channel;      /* dimensions */
+    ptrdiff_t block, blocks; /* pixels a chunk, and chunks along them */
+} planes_plan;
+
+/* Whether operand k holds dense pixels, and the other planes. */
+static int are_planes(const fnn_nest *nest, int k, int pixel, int channel) {
+    return nest->stride[k][channel] == 1 && nest->stride[k][pixel] == nest->shape[channel] && nest->stride[1 - k][pixel] == 1;
+}
+
+/* Whether there are planes to be joined or split; the result's order of dimensions is the nest's. */
+static int plan_planes(const copy_plan *copy, planes_plan *p) {
+    const fnn_nest *nest = &copy->nest;
+    const int last = nest->rank - 1;
+    if (last < 1 || copy->to != copy->from || (nest->itemsize[0] != 4 && nest->itemsize[0] != 8)) return 0;
+    *p = (planes_plan){.nest = *nest, .moved = nest->itemsize[0] == 8 ? FNN_FLOAT64 : FNN_FLOAT32};
+    for (int joins = 0; joins < 2; joins++) {
+        const int pixel = joins ? last - 1 : last, channel = joins ? last : last - 1;
+        if (nest->shape[channel] < 2 || nest->shape[channel] > FNN_FEW_PLANES) continue;
+        if (!are_planes(nest, !joins, pixel, channel)) continue;
+        p->joins = joins, p->pixel = pixel, p->channel = channel;
+        p->block = CHUNK / nest->shape[channel];
+        p->blocks = fnn_ceil_div(nest->shape[pixel], p->block);
+        return 1;
+    }
+    return 0;
+}
+
+static void run_planes(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const planes_plan *p = context;
+    const fnn_nest *nest = &p->nest;
+    const ptrdiff_t from = chunk % p->blocks * p->block, planes = nest->shape[p->channel];
+    const ptrdiff_t image = chunk / p->blocks * nest->shape[p->pixel] * planes;
+    const ptrdiff_t n = fnn_min(p->block, nest->shape[p->pixel] - from);
+    char *at[FNN_MAX_ARGS];
+    fnn_nest_seek(nest, image, at);
+    char *to = fnn_at(at[0], from * nest->stride[0][p->pixel], p->moved);
+    const char *source = fnn_at(at[1], from * nest->stride[1][p->pixel], p->moved);
+    if (p->joins) fnn_kernels_of(p->moved)->planes_join(n, planes, source, nest->stride[1][p->channel], to);
+    else fnn_kernels_of(p->moved)->planes_split(n, planes, source, to, nest->stride[0][p->channel]);
+}
+
 static int copy_infer(fnn_call *call) {
     int dtype = (int)call->attr.i[0];
     if (dtype >= FNN_NUM_DTYPES)
@@ -138,6 +185,12 @@ static int copy_run(fnn_call *call) {
     copy_plan p = {.to = call->out[0]->dtype, .from = call->in[0]->dtype, .K = fnn_kernels_of(FNN_FLOAT32)};
     const fnn_tensor *operand[2] = {call->out[0], call->in[0]};
     fnn_nest_build(&p.nest, operand, 2);
+    planes_plan planes;
+    if (p.nest.size && plan_planes(&p, &planes)) {
+        const ptrdiff_t images = p.nest.size / p.nest.shape[planes.pixel] / p.nest.shape[planes.channel];
+        fnn_parallel_for(call, images * planes.blocks, fnn_cost(call), run_planes, &planes);
+        return FNN_OK;
+    }
     int last = p.nest.rank - 1;
     for (int d = 0; d < last && !p.tiled; d++)
         if (p.nest.stride[1][d] == 1 && p.nest.stride[1][last] > 1 && p.nest.shape[d] >= 4 && p.nest.shape[last] >= 2)

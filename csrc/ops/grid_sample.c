@@ -15,6 +15,7 @@ typedef struct {
     fnn_grid g;
     int dtype;
     ptrdiff_t images, oh, ow, rows, blocks; /* rows: a chunk; blocks: of channels */
+    ptrdiff_t first;                        /* image of those that x holds */
     const char *x, *dy;                     /* channels last, dense */
     char *y;                                /* likewise: the result, or the image's gradient */
 } plan;
@@ -62,6 +63,10 @@ static void *row_of(const fnn_tensor *grid, ptrdiff_t image, ptrdiff_t row, int 
 
 /* Its places, (2, OW) dense. */
 static void read_row(const plan *p, ptrdiff_t image, ptrdiff_t row, void *places) {
+    if (p->grid->stride[2] == 2 && p->grid->stride[3] == 1) {
+        p->K->planes_split(p->ow, 2, row_of(p->grid, image, row, 0), places, p->ow);
+        return;
+    }
     for (int k = 0; k < 2; k++)
         fnn_move_strided(fnn_at(places, k * p->ow, p->dtype), 1, row_of(p->grid, image, row, k), p->grid->stride[2], p->ow,
                          fnn_itemsize(p->dtype));
@@ -94,8 +99,18 @@ static int forward_infer(fnn_call *call) {
     return status;
 }
 
+/* Images that are brought into channels-last order and sampled together: as many as a core's caches hold. */
+static fnn_tensor group_of(const fnn_tensor *x) {
+    enum { GROUP_BYTES = 1 << 19 };
+    const ptrdiff_t image = fnn_span(x, 1, 4) * (ptrdiff_t)fnn_itemsize(x->dtype);
+    fnn_tensor group = *x;
+    if (fnn_stage_bytes(x)) group.shape[0] = fnn_min(fnn_max(GROUP_BYTES / fnn_max(image, 1), 1), x->shape[0]);
+    return group;
+}
+
 static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
-    ws->shared = fnn_stage_bytes(call->in[0]) + fnn_stage_bytes(call->out[0]);
+    const fnn_tensor group = group_of(call->in[0]);
+    ws->shared = fnn_stage_bytes(&group) + fnn_stage_bytes(call->out[0]);
     ws->scratch = row_bytes(call->in[1]);
 }
 
@@ -105,18 +120,27 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t parts = fnn_ceil_div(p->oh, p->rows), image = chunk / parts, first = chunk % parts * p->rows;
     for (ptrdiff_t i = first; i < fnn_min(first + p->rows, p->oh); i++) {
-        read_row(p, image, i, scratch);
-        p->K->grid_sample(&p->g, p->ow, scratch, image_of(p, image), fnn_at(p->y, result_row(p, image, i), p->dtype));
+        read_row(p, p->first + image, i, scratch);
+        p->K->grid_sample(&p->g, p->ow, scratch, image_of(p, image),
+                          fnn_at(p->y, result_row(p, p->first + image, i), p->dtype));
     }
 }
 
 /* y: (N, C, OH, OW); x: (N, C, H, W); grid: (N, OH, OW, 2) */
 static int forward_run(fnn_call *call) {
     char *at = call->shared;
-    plan p = plan_of(call, call->in[0], call->in[1]);
-    p.x = fnn_stage_input(call->in[0], &at);
+    const fnn_tensor *x = call->in[0];
+    plan p = plan_of(call, x, call->in[1]);
+    fnn_tensor group = group_of(x);
+    const ptrdiff_t images = group.shape[0];
     p.y = fnn_stage_output(call->out[0], &at);
-    fnn_parallel_for(call, row_chunks(&p), forward_cost(call), run_forward, &p);
+    for (; p.first < x->shape[0]; p.first += images) {
+        char *staged = at;
+        group.shape[0] = p.images = fnn_min(images, x->shape[0] - p.first);
+        group.data = fnn_at(x->data, p.first * x->stride[0], x->dtype);
+        p.x = fnn_stage_input(&group, &staged);
+        fnn_parallel_for(call, row_chunks(&p), forward_cost(call) * (double)p.images / (double)x->shape[0], run_forward, &p);
+    }
     fnn_unstage_output(call->out[0], p.y);
     return FNN_OK;
 }

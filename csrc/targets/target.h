@@ -7,6 +7,7 @@
 #include "../kernels/elementwise.h"
 #include "../kernels/random.h"
 #include "../kernels/stream.h"
+#include "../kernels/planes.h"
 #include "../kernels/gemm.h"
 #include "../kernels/reduce.h"
 #include "../kernels/scan.h"
