@@ -12,6 +12,7 @@ enum {
     CHUNK = 16384, /* elements copied by a chunk */
     AHEAD_BYTES = 4096, /* index_select fetches so far ahead, about, or the next run */
     PIECE = 1024,  /* elements of a run that one chunk of index_add owns */
+    PIECES = 4096, /* indices that one chunk of gather moves */
     CHUNKS = 16    /* index_add cuts the axis too when runs give fewer chunks than this */
 };
 
@@ -233,8 +234,9 @@ const fnn_driver fnn_index_add = {.infer = index_add_infer, .workspace = index_w
 typedef struct {
     fnn_nest nest;            /* the axes but the chosen one: operands written, read, index */
     ptrdiff_t step[3];        /* along the axis */
-    ptrdiff_t count;          /* of the axis in the index */
+    ptrdiff_t count;          /* of the axis in the index: of a chunk, where the axis is cut */
     ptrdiff_t units;          /* positions a chunk */
+    ptrdiff_t pieces, all;    /* chunks along an axis of `all` indices: gather's results do not meet */
     int whole;                /* which operand the indices point into: 0 or 1 */
     size_t size;
     const fnn_kernels *K;     /* scatter_add */
@@ -254,22 +256,48 @@ static int gather_check(fnn_call *call, const fnn_tensor *whole, const fnn_tenso
     return FNN_OK;
 }
 
+typedef struct {
+    fnn_order order;
+    const int64_t *index;
+    ptrdiff_t extent;
+    ptrdiff_t *bad; /* each chunk's first bad position, or -1 */
+} check_plan;
+
+static ptrdiff_t check_chunks(const fnn_tensor *index) { return fnn_ceil_div(fnn_numel(index), CHUNK); }
+
+static void run_check(void *context, ptrdiff_t chunk, void *scratch) {
+    const check_plan *p = context;
+    const ptrdiff_t end = fnn_min((chunk + 1) * CHUNK, p->order.size);
+    const int is_dense = fnn_order_is_dense(&p->order);
+    int64_t room[256];
+    (void)scratch;
+    p->bad[chunk] = -1;
+    for (ptrdiff_t from = chunk * CHUNK; from < end && p->bad[chunk] < 0; from += 256) {
+        const ptrdiff_t n = fnn_min(256, end - from);
+        const int64_t *block = is_dense ? p->index + from : room;
+        uint64_t has_bad = 0; /* without a branch first: most blocks have none */
+        if (!is_dense) fnn_order_gather(&p->order, p->index, sizeof *room, from, n, room);
+        for (ptrdiff_t j = 0; j < n; j++) has_bad |= (uint64_t)block[j] >= (uint64_t)p->extent;
+        for (ptrdiff_t j = n - 1; has_bad && j >= 0; j--)
+            if (block[j] < 0 || block[j] >= p->extent) p->bad[chunk] = from + j;
+    }
+}
+
 /* Every index lies within the axis, none is negative (as in PyTorch); checked before anything is written. */
 static int check_indices(fnn_call *call, const fnn_tensor *index, ptrdiff_t extent) {
-    fnn_order order = fnn_order_empty();
-    int64_t block[256];
-    for (int d = 0; d < index->rank; d++) fnn_order_add(&order, index->shape[d], index->stride[d]);
-    for (ptrdiff_t from = 0; from < order.size; from += 256) {
-        ptrdiff_t n = fnn_min(256, order.size - from);
-        uint64_t has_bad = 0; /* without a branch first: most blocks have none */
-        fnn_order_gather(&order, index->data, sizeof *block, from, n, block);
-        for (ptrdiff_t j = 0; j < n; j++) has_bad |= (uint64_t)block[j] >= (uint64_t)extent;
-        for (ptrdiff_t j = 0; has_bad && j < n; j++)
-            if (block[j] < 0 || block[j] >= extent)
-                return fnn_fail(call, FNN_INDEX_ERROR, "element %td of index is %lld, but must lie between 0 and %td",
-                                from + j, (long long)block[j], extent - 1);
-    }
+    check_plan p = {.order = fnn_order_empty(), .index = index->data, .extent = extent, .bad = call->shared};
+    for (int d = 0; d < index->rank; d++) fnn_order_add(&p.order, index->shape[d], index->stride[d]);
+    const ptrdiff_t chunks = check_chunks(index);
+    fnn_parallel_for(call, chunks, 0.5 * (double)p.order.size, run_check, &p);
+    for (ptrdiff_t c = 0; c < chunks; c++)
+        if (p.bad[c] >= 0)
+            return fnn_fail(call, FNN_INDEX_ERROR, "element %td of index is %lld, but must lie between 0 and %td", p.bad[c],
+                            (long long)p.index[fnn_order_seek(&p.order, p.bad[c])], extent - 1);
     return FNN_OK;
+}
+
+static void gather_workspace(const fnn_call *call, fnn_workspace *ws) {
+    ws->shared = (size_t)check_chunks(call->in[call->op == FNN_OP_gather]) * sizeof(ptrdiff_t);
 }
 
 /* One position's elements without arithmetic: y[j] = x[i] or, whole being 0, y[i] = x[j]. */
@@ -308,11 +336,15 @@ static void move_row(const gather_plan *p, char *const *at) {
 
 static void run_gather(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
-    const gather_plan *p = context;
+    gather_plan p = *(const gather_plan *)context;
+    const ptrdiff_t from = chunk % p.pieces * PIECES, first = chunk / p.pieces * p.units;
     char *at[FNN_MAX_ARGS];
-    for (ptrdiff_t u = chunk * p->units, end = fnn_min(u + p->units, p->nest.size); u < end; u++) {
-        fnn_nest_seek(&p->nest, u, at);
-        move_row(p, at);
+    if (p.pieces > 1) p.count = fnn_min(PIECES, p.all - from);
+    for (ptrdiff_t u = first, end = fnn_min(first + p.units, p.nest.size); u < end; u++) {
+        fnn_nest_seek(&p.nest, u, at);
+        at[0] += from * p.step[0] * (ptrdiff_t)p.size;
+        at[2] += from * p.step[2] * (ptrdiff_t)sizeof(int64_t);
+        move_row(&p, at);
     }
 }
 
@@ -331,8 +363,10 @@ static int gather_all(fnn_call *call, gather_plan *p, const fnn_tensor *to, cons
     int status = check_indices(call, index, tensors[p->whole]->shape[axis]);
     if (status || fnn_numel(index) == 0) return status;
     fnn_nest_build(&p->nest, operand, 3);
-    p->units = fnn_max(CHUNK / 4 / p->count, 1);
-    fnn_parallel_for(call, fnn_ceil_div(p->nest.size, p->units), (double)fnn_numel(index) * 4, run_gather, p);
+    p->units = fnn_max(PIECES / p->count, 1);
+    p->all = p->count;
+    p->pieces = p->whole ? fnn_ceil_div(p->count, PIECES) : 1;
+    fnn_parallel_for(call, fnn_ceil_div(p->nest.size, p->units) * p->pieces, (double)fnn_numel(index) * 4, run_gather, p);
     return FNN_OK;
 }
 
@@ -348,7 +382,7 @@ static int gather_run(fnn_call *call) {
     return gather_all(call, &(gather_plan){.whole = 1}, call->out[0], call->in[0], call->in[1]);
 }
 
-const fnn_driver fnn_gather = {.infer = gather_infer, .run = gather_run};
+const fnn_driver fnn_gather = {.infer = gather_infer, .workspace = gather_workspace, .run = gather_run};
 
 static int scatter_check(fnn_call *call, const char *name) {
     const fnn_tensor *y = call->out[0], *index = call->in[0], *from = call->in[1];
@@ -368,7 +402,7 @@ static int scatter_add_run(fnn_call *call) {
     return gather_all(call, &p, call->out[0], call->in[1], call->in[0]);
 }
 
-const fnn_driver fnn_scatter_add = {.infer = scatter_add_infer, .run = scatter_add_run};
+const fnn_driver fnn_scatter_add = {.infer = scatter_add_infer, .workspace = gather_workspace, .run = scatter_add_run};
 
 static int scatter_infer(fnn_call *call) {
     const int64_t how = call->attr.i[1];
@@ -391,4 +425,4 @@ static int scatter_run(fnn_call *call) {
     return gather_all(call, &p, call->out[0], call->in[1], call->in[0]);
 }
 
-const fnn_driver fnn_scatter = {.infer = scatter_infer, .run = scatter_run};
+const fnn_driver fnn_scatter = {.infer = scatter_infer, .workspace = gather_workspace, .run = scatter_run};

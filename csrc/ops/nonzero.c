@@ -48,24 +48,44 @@ static void count_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     p->count[chunk] = found;
 }
 
+/* Moves `place` on by n elements. */
+static void advance(const fnn_tensor *x, ptrdiff_t n, ptrdiff_t *place) {
+    int d = x->rank - 1;
+    if (d < 0) return;
+    place[d] += n;
+    for (; d >= 0 && place[d] >= x->shape[d]; d--) {
+        const ptrdiff_t over = place[d] / x->shape[d];
+        place[d] -= over * x->shape[d];
+        if (d) place[d - 1] += over;
+    }
+}
+
+/* Which of n flags are set; returns how many. Without a branch, which would be mispredicted again and again. */
+static ptrdiff_t find_flags(ptrdiff_t n, const uint8_t *flags, int *found) {
+    ptrdiff_t count = 0;
+    for (int i = 0; i < n; i++) {
+        found[count] = i;
+        count += flags[i];
+    }
+    return count;
+}
+
 static void write_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_tensor *x = p->x;
     uint8_t flags[BLOCK];
-    ptrdiff_t row = p->count[chunk], end = fnn_min((chunk + 1) * CHUNK, p->order.size), place[FNN_MAX_RANK];
+    int found[BLOCK];
+    ptrdiff_t end = fnn_min((chunk + 1) * CHUNK, p->order.size), place[FNN_MAX_RANK] = {0}, at = 0;
+    int64_t *y = (int64_t *)p->y->data + p->count[chunk] * p->y->stride[0];
     (void)scratch;
-    for (ptrdiff_t d = x->rank - 1, rest = chunk * CHUNK; d >= 0; d--) {
-        place[d] = rest % x->shape[d];
-        rest /= x->shape[d];
-    }
     for (ptrdiff_t from = chunk * CHUNK, n; from < end; from += n) {
         n = read_flags(p, from, end, flags);
-        for (ptrdiff_t i = 0; i < n; i++) {
-            if (flags[i]) {
-                int64_t *y = (int64_t *)p->y->data + row++ * p->y->stride[0];
-                for (int d = 0; d < x->rank; d++) y[d * p->y->stride[1]] = place[d];
-            }
-            for (int d = x->rank - 1; d >= 0 && ++place[d] == x->shape[d]; d--) place[d] = 0;
+        const ptrdiff_t count = find_flags(n, flags, found);
+        for (ptrdiff_t i = 0; i < count; i++, y += p->y->stride[0]) {
+            const ptrdiff_t next = from + found[i];
+            advance(x, next - at, place);
+            at = next;
+            for (int d = 0; d < x->rank; d++) y[d * p->y->stride[1]] = place[d];
         }
     }
 }

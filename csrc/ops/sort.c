@@ -36,25 +36,34 @@ static uint64_t key_of_bits(uint64_t bits, int width, int is_nan) {
     return bits & sign ? ~bits & all : bits | sign;
 }
 
-static uint64_t key_of(const void *x, ptrdiff_t i, int dtype) {
-    switch (dtype) {
-    case FNN_FLOAT32: {
-        uint32_t bits = ((const uint32_t *)x)[i];
-        return key_of_bits(bits, 32, (bits & 0x7fffffff) > 0x7f800000);
+/* Keys of elements from .. from + n - 1. */
+static void make_keys(const plan *p, const void *x, ptrdiff_t from, ptrdiff_t n, uint64_t *key) {
+    const uint64_t turn = p->descending ? ~0ull >> (64 - 8 * p->digits) : 0;
+#define KEYS(type, formula)                                                                                             \
+    for (ptrdiff_t i = 0; i < n; i++) {                                                                                 \
+        const type bits = ((const type *)x)[from + i];                                                                  \
+        key[i] = (uint64_t)(formula) ^ turn;                                                                            \
+    }                                                                                                                   \
+    return
+    switch (p->dtype) {
+    case FNN_FLOAT32: KEYS(uint32_t, key_of_bits(bits, 32, (bits & 0x7fffffff) > 0x7f800000));
+    case FNN_FLOAT64: KEYS(uint64_t, key_of_bits(bits, 64, (bits & INT64_MAX) > 0x7ff0000000000000));
+    case FNN_INT64: KEYS(uint64_t, bits ^ 1ull << 63);
+    case FNN_INT32: KEYS(uint32_t, bits ^ 1u << 31);
+    default: KEYS(uint8_t, bits);
     }
-    case FNN_FLOAT64: {
-        uint64_t bits = ((const uint64_t *)x)[i];
-        return key_of_bits(bits, 64, (bits & INT64_MAX) > 0x7ff0000000000000);
-    }
-    case FNN_INT64: return ((const uint64_t *)x)[i] ^ 1ull << 63;
-    case FNN_INT32: return ((const uint32_t *)x)[i] ^ 1u << 31;
-    default: return ((const uint8_t *)x)[i];
-    }
+#undef KEYS
 }
 
-static void make_items(const plan *p, const void *x, item *items) {
-    const uint64_t turn = p->descending ? ~0ull >> (64 - 8 * p->digits) : 0;
-    for (ptrdiff_t i = 0; i < p->n; i++) items[i] = (item){key_of(x, i, p->dtype) ^ turn, i};
+/* The first n elements. */
+static void make_items(const plan *p, const void *x, ptrdiff_t n, item *items) {
+    enum { BLOCK = 64 };
+    uint64_t key[BLOCK];
+    for (ptrdiff_t from = 0; from < n; from += BLOCK) {
+        const ptrdiff_t some = fnn_min(BLOCK, n - from);
+        make_keys(p, x, from, some, key);
+        for (ptrdiff_t i = 0; i < some; i++) items[from + i] = (item){key[i], from + i};
+    }
 }
 
 /* ---- sorting ---- */
@@ -102,13 +111,40 @@ static void sink(item *heap, ptrdiff_t n, ptrdiff_t k) {
     heap[k] = moved;
 }
 
-/* The `keep` first of n, in order, at a's beginning. */
-static void select_first(item *a, ptrdiff_t n, ptrdiff_t keep) {
+/* Whether any of n elements from `from` on may come before element `worst`; without a branch, since in most blocks none does. */
+static int may_enter(const plan *p, const void *x, ptrdiff_t from, ptrdiff_t n, ptrdiff_t worst) {
+    int any = 0;
+#define TEST(type)                                                                                                      \
+    const type *a = (const type *)x + from, last = ((const type *)x)[worst];                                            \
+    if (p->descending) for (ptrdiff_t i = 0; i < n; i++) any |= !(a[i] <= last);                                        \
+    else for (ptrdiff_t i = 0; i < n; i++) any |= !(a[i] >= last);                                                      \
+    return any
+    switch (p->dtype) { /* NaN enters, wherever it belongs: then keys decide */
+    case FNN_FLOAT32: { TEST(float); }
+    case FNN_FLOAT64: { TEST(double); }
+    case FNN_INT64: { TEST(int64_t); }
+    case FNN_INT32: { TEST(int32_t); }
+    default: { TEST(uint8_t); }
+    }
+#undef TEST
+}
+
+/* The `keep` first elements of a line in order: a heap of the best so far, behind whose last one most elements come. */
+static void select_first(const plan *p, const void *x, item *a) {
+    enum { BLOCK = 64 };
+    const ptrdiff_t keep = p->keep;
+    uint64_t key[BLOCK];
+    make_items(p, x, keep, a);
     for (ptrdiff_t k = keep / 2 - 1; k >= 0; k--) sink(a, keep, k);
-    for (ptrdiff_t i = keep; i < n; i++) {
-        if (a[i].key >= a[0].key) continue; /* an equal one comes later */
-        a[0] = a[i];
-        sink(a, keep, 0);
+    for (ptrdiff_t from = keep, n; from < p->n; from += n) {
+        n = fnn_min(BLOCK, p->n - from);
+        if (!may_enter(p, x, from, n, a[0].at)) continue;
+        make_keys(p, x, from, n, key);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            if (key[i] >= a[0].key) continue; /* an equal one comes later */
+            a[0] = (item){key[i], from + i};
+            sink(a, keep, 0);
+        }
     }
     for (ptrdiff_t last = keep - 1; last > 0; last--) {
         const item greatest = a[0];
@@ -118,10 +154,16 @@ static void select_first(item *a, ptrdiff_t n, ptrdiff_t keep) {
     }
 }
 
-static const item *sorted(const plan *p, item *items) {
-    if (p->n <= SHORT) sort_by_insertion(items, p->n);
-    else if (p->keep * FEW <= p->n) select_first(items, p->n, p->keep);
-    else return sort_by_digits(items, items + p->n, p->n, p->digits);
+static int selects(const plan *p) { return p->n > SHORT && p->keep * FEW <= p->n; }
+
+static const item *sorted(const plan *p, const void *x, item *items) {
+    if (selects(p)) {
+        select_first(p, x, items);
+        return items;
+    }
+    make_items(p, x, p->n, items);
+    if (p->n > SHORT) return sort_by_digits(items, items + p->n, p->n, p->digits);
+    sort_by_insertion(items, p->n);
     return items;
 }
 
@@ -148,7 +190,7 @@ static void workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p;
     if (fnn_numel(call->out[0]) == 0) return; /* however long the axis is */
     make_plan(call, &p);
-    ws->scratch = p.x_bytes + p.values_bytes + p.indices_bytes + 2 * (size_t)p.n * sizeof(item);
+    ws->scratch = p.x_bytes + p.values_bytes + p.indices_bytes + (size_t)(selects(&p) ? p.keep : 2 * p.n) * sizeof(item);
 }
 
 static void pick(void *to, const void *from, const item *items, ptrdiff_t n, size_t size) {
@@ -172,8 +214,7 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     char *values = fnn_lines_place(&p->values, from, values_room);
     int64_t *indices = fnn_lines_place(&p->indices, from, indices_room);
     for (ptrdiff_t r = 0; r < rows; r++) {
-        make_items(p, x + r * p->n * size, items);
-        const item *ordered = sorted(p, items);
+        const item *ordered = sorted(p, x + r * p->n * size, items);
         pick(values + r * p->keep * size, x + r * p->n * size, ordered, p->keep, p->x.size);
         for (ptrdiff_t i = 0; i < p->keep; i++) indices[r * p->keep + i] = ordered[i].at;
     }
