@@ -120,3 +120,29 @@ def test_one_hot_in_a_captured_step():
         assert program(fastnn.tensor(labels)).tolist() == np.eye(4)[labels].tolist()
     with pytest.raises(IndexError, match="index holds 9"):
         program(fastnn.tensor([1, 9, 0]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+@pytest.mark.parametrize("shape, axis", [((20000,), 0), ((3, 9001), 1), ((9001, 3), 0), ((5, 700, 11), 1), ((2, 5000, 1), 1)])
+def test_gather_cuts_its_axis(shape, axis, dtype):
+    """Axes longer than a chunk, inner and outer ones, whatever the number of threads; the first bad index is named."""
+    rng = np.random.default_rng(5)
+    x = (rng.standard_normal(shape) * 50).astype(dtype)
+    index = rng.integers(0, shape[axis], shape)
+    for threads in (1, 3):
+        with forced_threads(threads):
+            found = fastnn.tensor(x).gather(axis, fastnn.tensor(index)).numpy()
+            np.testing.assert_array_equal(found, np.take_along_axis(x, index, axis))
+            turned = fastnn.tensor(x.T.copy()).permute(*range(len(shape))[::-1])
+            found = turned.gather(axis, fastnn.tensor(index.T.copy()).permute(*range(len(shape))[::-1])).numpy()
+            np.testing.assert_array_equal(found, np.take_along_axis(x, index, axis))
+    index.reshape(-1)[[-5, -3]] = shape[axis], -1
+    with pytest.raises(IndexError, match=f"element {index.size - 5} of index is {shape[axis]}, but must lie between 0 and"):
+        fastnn.tensor(x).gather(axis, fastnn.tensor(index))
+
+
+def test_places_of_more_than_a_chunk():
+    x = np.random.default_rng(6).integers(0, 3, (7, 70, 111))
+    np.testing.assert_array_equal(fastnn.tensor(x).nonzero().numpy(), np.argwhere(x))
+    x[:, 1:] = 0  # far apart
+    np.testing.assert_array_equal(fastnn.tensor(x).nonzero().numpy(), np.argwhere(x))

@@ -188,3 +188,21 @@ def test_hooks_take_part_in_captured_steps():
         weights.append(layer.weight.detach().numpy().copy())
         assert not capture or run.obstacle is None and run.replays == 3
     np.testing.assert_array_equal(*weights)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "int32", "uint8"])
+@pytest.mark.parametrize("largest", [True, False])
+def test_few_of_a_long_line(dtype, largest):
+    """Found block by block without sorting: NaN, infinities, equal values and values that come late."""
+    rng = np.random.default_rng(8)
+    x = rng.integers(0, 200, (6, 3000)).astype(dtype)
+    x[1] = np.sort(x[1])
+    x[2] = np.sort(x[2])[::-1]
+    if x.dtype.kind == "f":
+        x[3, [5, 700, 2999]], x[4, 100], x[5, [1500, 10]] = np.nan, np.inf, -np.inf
+        x[5, 20:2000:7] = np.nan
+    keys = np.where(np.isnan(x.astype(np.float64)), 1e300, np.minimum(x.astype(np.float64), 1e299))
+    order = np.argsort(-keys if largest else keys, axis=1, kind="stable")[:, :40]
+    values, indices = fastnn.tensor(x).topk(40, largest=largest)
+    np.testing.assert_array_equal(indices.numpy(), order)
+    np.testing.assert_array_equal(values.numpy(), np.take_along_axis(x, order, 1))

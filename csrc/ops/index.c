@@ -235,7 +235,7 @@ typedef struct {
     fnn_nest nest;            /* the axes but the chosen one: operands written, read, index */
     ptrdiff_t step[3];        /* along the axis */
     ptrdiff_t count;          /* of the axis in the index: of a chunk, where the axis is cut */
-    ptrdiff_t units;          /* positions a chunk */
+    ptrdiff_t units;          /* positions a chunk; places along the axis, where positions lie together */
     ptrdiff_t pieces, all;    /* chunks along an axis of `all` indices: gather's results do not meet */
     int whole;                /* which operand the indices point into: 0 or 1 */
     size_t size;
@@ -300,18 +300,24 @@ static void gather_workspace(const fnn_call *call, fnn_workspace *ws) {
     ws->shared = (size_t)check_chunks(call->in[call->op == FNN_OP_gather]) * sizeof(ptrdiff_t);
 }
 
-/* One position's elements without arithmetic: y[j] = x[i] or, whole being 0, y[i] = x[j]. */
+/* One position's elements without arithmetic: y[j] = x[i] or, whole being 0, y[i] = x[j]. Where neighbours lie together, indices are
+ * not multiplied. */
 static void move_plain(const gather_plan *p, char *const *at) {
-    const int64_t *index = (const int64_t *)at[2];
+    const int64_t *restrict index = (const int64_t *)at[2];
     const ptrdiff_t n = p->count, to = p->step[0], from = p->step[1], step = p->step[2];
+    const int is_dense = to == 1 && from == 1 && step == 1;
 #define MOVE(type)                                                                                                      \
-    if (p->whole) for (ptrdiff_t j = 0; j < n; j++) ((type *)at[0])[j * to] = ((const type *)at[1])[index[j * step] * from]; \
-    else for (ptrdiff_t j = 0; j < n; j++) ((type *)at[0])[index[j * step] * to] = ((const type *)at[1])[j * from];     \
+    type *restrict y = (type *)at[0];                                                                                   \
+    const type *restrict x = (const type *)at[1];                                                                       \
+    if (is_dense && p->whole) for (ptrdiff_t j = 0; j < n; j++) y[j] = x[index[j]];                                     \
+    else if (is_dense) for (ptrdiff_t j = 0; j < n; j++) y[index[j]] = x[j];                                            \
+    else if (p->whole) for (ptrdiff_t j = 0; j < n; j++) y[j * to] = x[index[j * step] * from];                         \
+    else for (ptrdiff_t j = 0; j < n; j++) y[index[j * step] * to] = x[j * from];                                       \
     return
     switch (p->size) {
-    case 1: MOVE(uint8_t);
-    case 4: MOVE(uint32_t);
-    case 8: MOVE(uint64_t);
+    case 1: { MOVE(uint8_t); }
+    case 4: { MOVE(uint32_t); }
+    case 8: { MOVE(uint64_t); }
     }
 #undef MOVE
 }
@@ -348,6 +354,41 @@ static void run_gather(void *context, ptrdiff_t chunk, void *scratch) {
     }
 }
 
+/* Whether gather's positions lie together and its axis does not: then rows of them are walked, not columns along the axis. */
+static int lie_together(const gather_plan *p) {
+    const int last = p->nest.rank - 1;
+    int together = p->whole && p->step[0] != 1 && p->nest.shape[last] > 1;
+    for (int k = 0; k < 3; k++) together = together && p->nest.stride[k][last] == 1;
+    return together;
+}
+
+/* `n` positions that lie together: y[u] = x[i, u], i being the u-th index. */
+static void move_together(const gather_plan *p, ptrdiff_t n, char *y_, const char *x_, const int64_t *restrict index) {
+    const ptrdiff_t from = p->step[1];
+#define MOVE(type)                                                                                                      \
+    type *restrict y = (type *)y_;                                                                                      \
+    const type *restrict x = (const type *)x_;                                                                          \
+    for (ptrdiff_t u = 0; u < n; u++) y[u] = x[index[u] * from + u];                                                    \
+    return
+    switch (p->size) {
+    case 1: { MOVE(uint8_t); }
+    case 4: { MOVE(uint32_t); }
+    case 8: { MOVE(uint64_t); }
+    }
+#undef MOVE
+}
+
+/* Chunk: some places along the axis, for all positions that lie together. */
+static void run_together(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const gather_plan *p = context;
+    const ptrdiff_t n = p->nest.shape[p->nest.rank - 1], first = chunk % p->pieces * p->units;
+    char *at[FNN_MAX_ARGS];
+    fnn_nest_seek(&p->nest, chunk / p->pieces * n, at);
+    for (ptrdiff_t j = first; j < fnn_min(first + p->units, p->count); j++)
+        move_together(p, n, at[0] + j * p->step[0] * (ptrdiff_t)p->size, at[1], (const int64_t *)at[2] + j * p->step[2]);
+}
+
 static int gather_all(fnn_call *call, gather_plan *p, const fnn_tensor *to, const fnn_tensor *from,
                       const fnn_tensor *index) {
     int axis = (int)call->attr.i[0];
@@ -363,10 +404,18 @@ static int gather_all(fnn_call *call, gather_plan *p, const fnn_tensor *to, cons
     int status = check_indices(call, index, tensors[p->whole]->shape[axis]);
     if (status || fnn_numel(index) == 0) return status;
     fnn_nest_build(&p->nest, operand, 3);
+    const double ns = 4 * (double)fnn_numel(index);
+    if (lie_together(p)) {
+        const ptrdiff_t n = p->nest.shape[p->nest.rank - 1];
+        p->units = fnn_max(PIECES / n, 1);
+        p->pieces = fnn_ceil_div(p->count, p->units);
+        fnn_parallel_for(call, p->nest.size / n * p->pieces, ns, run_together, p);
+        return FNN_OK;
+    }
     p->units = fnn_max(PIECES / p->count, 1);
     p->all = p->count;
     p->pieces = p->whole ? fnn_ceil_div(p->count, PIECES) : 1;
-    fnn_parallel_for(call, fnn_ceil_div(p->nest.size, p->units) * p->pieces, (double)fnn_numel(index) * 4, run_gather, p);
+    fnn_parallel_for(call, fnn_ceil_div(p->nest.size, p->units) * p->pieces, ns, run_gather, p);
     return FNN_OK;
 }
 
