@@ -97,15 +97,25 @@ INLINE vec vec_exp(vec x) {
     return vec_scale(vec_add(vec_set1(1), exp_minus_one(exp_remainder(x, n))), n);
 }
 
-/* exp(x) for x <= 0 or little above: what vec_exp gives where denormals are flushed, with fewer steps: 2^n is one float. */
+#if !(REAL64 || defined(VEC_AVX512)) /* AVX-512's vec_scale is one instruction */
+/* exp_exponent's n and 2^n for -127 <= n <= 127, 0 for -127: a number whose exponent n is shifted to its place, magic's own bits
+ * out of it. */
+INLINE vec exp_exponent_power(vec x, vec *power) {
+    const vec magic = vec_set1((real)0x1.8p23), shifted = vec_fma(x, vec_set1((real)1.4426950408889634), magic);
+    const ivec exponent = ivec_shl(vec_as_ivec(shifted), MANTISSA_BITS);
+    *power = ivec_as_vec(ivec_add(exponent, ivec_set1(EXPONENT_BIAS << MANTISSA_BITS)));
+    return vec_sub(shifted, magic);
+}
+#endif
+
+/* exp(x) for x <= 0 or little above: what vec_exp gives where denormals are flushed, with fewer steps. */
 INLINE vec vec_exp_down(vec x) {
-#if REAL64 || defined(VEC_AVX512) /* whose vec_scale is one instruction */
+#if REAL64 || defined(VEC_AVX512)
     return vec_exp(x);
 #else
-    const vec magic = vec_set1((real)(0x1.8p23 + EXPONENT_BIAS));
-    x = vec_max(vec_set1(-88), x); /* exp(-88) is denormal, and with n = -127 the power below is 0 */
-    const vec shifted = vec_fma(x, vec_set1((real)1.4426950408889634), magic), n = vec_sub(shifted, magic);
-    const vec power = ivec_as_vec(ivec_shl(vec_as_ivec(shifted), MANTISSA_BITS)); /* magic's own bits are shifted out */
+    vec power;
+    x = vec_max(vec_set1(-88), x); /* exp(-88) is denormal */
+    const vec n = exp_exponent_power(x, &power);
     return vec_fma(exp_minus_one(exp_remainder(x, n)), power, power); /* as (1 + ...) times a power of 2: rounded once */
 #endif
 }
@@ -126,11 +136,22 @@ INLINE vec expm1_in_range(vec x) {
 /* exp(x) - 1 for x < EXP_MAX - 2 */
 INLINE vec vec_expm1(vec x) { return expm1_in_range(vec_max(vec_set1(EXP_MIN), x)); }
 
+/* exp(x) - 1 for 0 <= x <= TANH_MAX: what expm1_in_range gives, with fewer steps. */
+INLINE vec expm1_of_tanh(vec x) {
+#if REAL64 || defined(VEC_AVX512)
+    return expm1_in_range(x);
+#else
+    vec power;
+    const vec n = exp_exponent_power(x, &power);
+    return vec_fma(power, exp_minus_one(exp_remainder(x, n)), vec_sub(power, vec_set1(1)));
+#endif
+}
+
 /* 1 / (1 + exp(-x)), from e = exp(-|x|), which cannot overflow; no cancellation on either side. What 1 + e loses in
  * rounding is put back to first order; there 1 - e / 2 is near enough to 1 / (1 + e). */
 INLINE vec vec_sigmoid(vec x) {
     const vec one = vec_set1(1);
-    vec e = vec_exp(vec_neg(vec_abs(x))), d = vec_add(one, e), lost = vec_sub(e, vec_sub(d, one));
+    vec e = vec_exp_down(vec_neg(vec_abs(x))), d = vec_add(one, e), lost = vec_sub(e, vec_sub(d, one));
     vec q = vec_div(vec_select(vec_lt(x, vec_zero()), e, one), d);
     return vec_fnma(vec_mul(q, lost), vec_fnma(vec_set1((real)0.5), e, one), q);
 }
@@ -139,7 +160,7 @@ INLINE vec vec_sigmoid(vec x) {
  * q takes one step of correction, for the rounding of t + 2 and its own; 1 / (t + 2) = (1 - q) / 2. */
 INLINE vec vec_tanh(vec x) {
     const vec one = vec_set1(1), two = vec_set1(2);
-    vec t = expm1_in_range(vec_min(vec_set1(TANH_MAX), vec_abs(vec_add(x, x))));
+    vec t = expm1_of_tanh(vec_min(vec_set1(TANH_MAX), vec_abs(vec_add(x, x))));
     vec d = vec_add(t, two), lost = vec_sub(t, vec_sub(d, two)), q = vec_div(t, d), product = vec_mul(q, d);
     vec left = vec_fnma(q, lost, vec_sub(vec_sub(t, product), vec_product_error(q, d, product)));
     vec corrected = vec_fma(left, vec_mul(vec_set1((real)0.5), vec_sub(one, q)), q);
