@@ -381,4 +381,7 @@ static inline void *fnn_at(const void *base, ptrdiff_t index, int dtype) {
     return (char *)base + index * (ptrdiff_t)fnn_itemsize(dtype);
 }
 
+/* Whether a step of a full tile has too few multiply-adds to hide that both operands' lines come from the second-level cache. */
+static inline int fnn_small_tile(const fnn_kernels *K) { return K->tile_rows * K->tile_cols / K->lanes < 16; }
+
 #endif

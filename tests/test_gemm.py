@@ -160,6 +160,32 @@ def test_copied_rows_larger_than_their_buffer_come_in_slabs():
             np.testing.assert_array_equal(whole[rows], launch.matmul(laid_out(a[rows], "C"), laid_out(b, "C")).numpy())
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(130, 300, 257), (90, 50, 5000), (200, 512, 96), (33, 2000, 300), (700, 45, 1030)])
+def test_products_of_transposed_rows_are_the_same_chains(shape, dtype):
+    """Where A is stored along M, small register tiles read copies in cells, a slab of K at a time."""
+    m, n, k = shape
+    rng = np.random.default_rng(11)
+    a, b = random(rng, (m, k), dtype), random(rng, (k, n), dtype)
+    for isa in _core.available_isas():
+        _core.set_isa(isa)
+        dense = launch.linear_backward_weight(laid_out(a.T, "C"), laid_out(b, "C"))
+        check(dense.numpy(), a, b)
+        for of_a, of_b in (("F", "C"), ("C", "F"), ("padded", "padded"), ("steps", "C")):
+            other = launch.linear_backward_weight(laid_out(a.T, of_a), laid_out(b, of_b)).numpy()
+            np.testing.assert_array_equal(other, dense.numpy())
+    if "avx2" in _core.available_isas():
+        _core.set_isa("avx2")
+        along_m, along_k = (laid_out(a.T, order) for order in "CF")
+        assert launch.linear_backward_weight.algorithm(along_m, laid_out(b, "C")) == "cells"
+        assert launch.linear_backward_weight.algorithm(along_k, laid_out(b, "C")) == "blocks"
+        _core.set_thread_policy("force")
+        for threads in (1, 3, 8):
+            _core.set_num_threads(threads)
+            got = launch.linear_backward_weight(along_m, laid_out(b, "C")).numpy()
+            np.testing.assert_array_equal(got, launch.linear_backward_weight(along_k, laid_out(b, "C")).numpy())
+
+
 def test_batch_axes_broadcast_and_merge():
     rng = np.random.default_rng(5)
     shapes = (((3, 1, 5, 7), (4, 7, 6)), ((6, 5, 40), (40, 3)), ((2, 3, 9, 8), (2, 3, 8, 9)), ((5, 40), (3, 40, 2)),

@@ -158,9 +158,6 @@ void fnn_conv_finish_run(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t c
  * than hide their latency. */
 static inline ptrdiff_t fnn_few_channels(const fnn_kernels *K) { return K->tile_rows < 8 ? K->lanes : K->lanes / 2; }
 
-/* Whether a step of a full tile has too few multiply-adds to hide that both operands' lines come from the second-level cache. */
-static inline int fnn_small_tile(const fnn_kernels *K) { return K->tile_rows * K->tile_cols / K->lanes < 16; }
-
 /* conv2d_narrow.c */
 fnn_narrow_form fnn_narrow_form_of(const fnn_correlation *c);
 ptrdiff_t fnn_narrow_plan(fnn_correlation *c); /* of planned blocks; returns the product's bytes */

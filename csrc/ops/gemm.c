@@ -9,6 +9,7 @@
  * in slabs of rows. */
 #include "gemm.h"
 #include "gemm_amx.h"
+#include "gemm_cells.h"
 
 #include <string.h>
 
@@ -512,6 +513,9 @@ static void dot_workspace(const fnn_gemm *g, fnn_workspace *ws) {
 
 /* ---- the interface ---- */
 
+/* What is handed on passes through scratch of the general way. */
+static int uses_cells(const fnn_gemm *g) { return fnn_gemm_cells_suits(g) && !(g->leader && g->leader->passes); }
+
 /* Sums are finished by one block of k, so that C need not be taken up again. */
 int fnn_gemm_can_pass(const fnn_gemm *g) {
     return !uses_dot(g) && !fnn_gemm_amx_suits(g) && batches(g) == 1 && g->K > 0 &&
@@ -519,7 +523,8 @@ int fnn_gemm_can_pass(const fnn_gemm *g) {
 }
 
 const char *fnn_gemm_algorithm(const fnn_gemm *g) {
-    return uses_dot(g) ? "inner products" : fnn_gemm_amx_suits(g) ? "bfloat16 parts" : "blocks";
+    if (uses_dot(g)) return "inner products";
+    return fnn_gemm_amx_suits(g) ? "bfloat16 parts" : uses_cells(g) ? "cells" : "blocks";
 }
 
 void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
@@ -529,7 +534,8 @@ void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
         return;
     }
     fnn_workspace again = *ws; /* when products on matrix units meet what is not finite */
-    tiles_workspace(g, ws);
+    if (uses_cells(g)) fnn_gemm_cells_workspace(g, ws);
+    else tiles_workspace(g, ws);
     if (!fnn_gemm_amx_suits(g)) return;
     fnn_gemm_amx_workspace(g, &again);
     if (ws->shared < again.shared) ws->shared = again.shared;
@@ -539,7 +545,8 @@ void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     if (batches(g) * g->M * g->N == 0) return;
     if (!uses_dot(g) && (!fnn_gemm_amx_suits(g) || !fnn_gemm_amx_run(call, g, shared))) {
-        run_tiles(call, g, shared);
+        if (uses_cells(g)) fnn_gemm_cells_run(call, g, shared);
+        else run_tiles(call, g, shared);
         return;
     }
     if (uses_dot(g)) run_dot(call, g, shared);
