@@ -8,7 +8,14 @@
 
 #include <string.h>
 
-enum { FEW_ROWS = 4, ROWS = 16, MOST_ROWS = 56, WANTED_CHUNKS = 16, PACK_PANELS = 4 };
+enum {
+    FEW_ROWS = 4,
+    ROWS = 16,
+    MOST_ROWS = 56,
+    WANTED_CHUNKS = 16,
+    PACK_PANELS = 4,
+    DEPTH = 256 /* of the weight at a time: a panel stays in the first-level cache while rows pass by */
+};
 
 /* A (T, N, width) tensor with unit stride along its last axis; in elements. */
 typedef struct {
@@ -210,13 +217,22 @@ static void pack_weight(const fnn_call *call, plan *p, int transposed) {
                      transposed ? pack_transposed : pack_plain, p);
 }
 
-/* c (rows, cols) += a (rows, depth) times the packed weight */
-static void multiply(const plan *p, int transposed, ptrdiff_t rows, const char *a, char *c) {
-    ptrdiff_t depth, cols, wide = p->K->tile_cols;
+/* Elements between rows of a chunk's scratch: an odd number of lines, which spreads them over the sets of a cache. */
+static ptrdiff_t scratch_row(const plan *p, ptrdiff_t width) {
+    const ptrdiff_t line = 64 / p->size;
+    return (fnn_ceil_div(width, line) | 1) * line;
+}
+
+/* c (rows, cols) = or += a (rows, depth) times the packed weight, both in scratch. */
+static void multiply(const plan *p, int transposed, ptrdiff_t rows, const char *a, char *c, int accumulate) {
+    const ptrdiff_t wide = p->K->tile_cols, a_row = scratch_row(p, transposed ? p->units : p->gates * p->units);
+    const ptrdiff_t c_row = scratch_row(p, transposed ? p->gates * p->units : p->units);
+    ptrdiff_t depth, cols;
     weight_shape(p, transposed, &depth, &cols);
-    for (ptrdiff_t j = 0; j < cols; j += wide)
-        p->K->gemm_tile(rows, fnn_min(wide, cols - j), 1, depth, a, NULL, depth, 1, p->packed + j * depth * p->size,
-                        NULL, wide, c + j * p->size, cols, 1);
+    for (ptrdiff_t k = 0; k < depth; k += DEPTH)
+        for (ptrdiff_t j = 0; j < cols; j += wide)
+            p->K->gemm_tile(rows, fnn_min(wide, cols - j), 1, fnn_min(DEPTH, depth - k), a + k * p->size, NULL, a_row, 1,
+                            p->packed + (j * depth + k * wide) * p->size, NULL, wide, c + j * p->size, c_row, accumulate || k > 0);
 }
 
 /* A multiply-add of the tile takes 1 / (4.5 lanes) ns; a gate's element some 2 ns on AVX2's eight lanes. */
@@ -269,37 +285,45 @@ static double forward_cost(const fnn_call *call) {
     return cost_of(&p);
 }
 
-static size_t row_bytes(ptrdiff_t elements, ptrdiff_t size) { return ((size_t)(elements * size) + 63) & ~(size_t)63; }
+static size_t scratch_bytes(const plan *p) {
+    if (p->units == 0) return 0;
+    return (size_t)(p->rows * (scratch_row(p, p->gates * p->units) + 2 * scratch_row(p, p->units)) * p->size);
+}
 
 static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p = plan_of(call, call->in[0], call->in[3]);
     ws->shared = staged_bytes(call) + packed_bytes(&p, 1);
-    ws->scratch = row_bytes(p.rows * p.gates * p.units, p.size) + 2 * row_bytes(p.rows * p.units, p.size);
+    ws->scratch = scratch_bytes(&p);
 }
 
-/* What the product over the hidden state starts from: the input's share, but 0 for GRU's n. */
-static void start_gates(const plan *p, ptrdiff_t n, ptrdiff_t s, char *pre) {
-    const ptrdiff_t t = time_of(p, n, s), width = p->gates * p->units * p->size;
-    const ptrdiff_t taken = t < 0 ? 0 : p->mode == FNN_GRU ? width / 3 * 2 : width;
-    if (taken) memcpy(pre, at(p, &p->x, t, n), (size_t)taken);
-    memset(pre + taken, 0, (size_t)(width - taken));
+/* A chunk's state: two arrays (rows, units), with what a call gives to begin with, or 0. */
+static void start_state(const plan *p, ptrdiff_t first, ptrdiff_t rows, char *h, char *c) {
+    const ptrdiff_t unit = p->units * p->size, row = scratch_row(p, p->units) * p->size;
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        if (p->h0) memcpy(h + r * row, p->h0 + (first + r) * unit, (size_t)unit);
+        else memset(h + r * row, 0, (size_t)unit);
+        if (p->c0) memcpy(c + r * row, p->c0 + (first + r) * unit, (size_t)unit);
+        else memset(c + r * row, 0, (size_t)unit);
+    }
+}
+
+static void finish_state(const plan *p, ptrdiff_t first, ptrdiff_t rows, const char *h, const char *c) {
+    const ptrdiff_t unit = p->units * p->size, row = scratch_row(p, p->units) * p->size;
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        memcpy(p->h + (first + r) * unit, h + r * row, (size_t)unit);
+        if (p->c) memcpy(p->c + (first + r) * unit, c + r * row, (size_t)unit);
+    }
 }
 
 static void run_sequences(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
-    const ptrdiff_t first = chunk * p->rows, rows = fnn_min(p->rows, p->batch - first), unit = p->units * p->size;
-    const ptrdiff_t wide = p->gates * unit;
-    char *pre = scratch, *h = pre + row_bytes(p->rows * p->gates * p->units, p->size);
-    char *c = h + row_bytes(p->rows * p->units, p->size);
-    const char *from[2] = {p->h0, p->c0};
-    if (unit == 0) return; /* everything is empty, scratch too */
-    for (int k = 0; k < 2; k++) {
-        if (from[k]) memcpy(k ? c : h, from[k] + first * unit, (size_t)(rows * unit));
-        else memset(k ? c : h, 0, (size_t)(rows * unit));
-    }
+    const ptrdiff_t first = chunk * p->rows, rows = fnn_min(p->rows, p->batch - first);
+    const ptrdiff_t wide = scratch_row(p, p->gates * p->units) * p->size, unit = scratch_row(p, p->units) * p->size;
+    char *pre = scratch, *h = pre + p->rows * wide, *c = h + p->rows * unit;
+    if (p->units == 0) return; /* everything is empty, scratch too */
+    start_state(p, first, rows, h, c);
     for (ptrdiff_t s = 0; s < p->steps; s++) {
-        for (ptrdiff_t r = 0; r < rows; r++) start_gates(p, first + r, s, pre + r * wide);
-        multiply(p, 1, rows, h, pre);
+        multiply(p, 1, rows, h, pre, 0);
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = first + r, t = time_of(p, n, s);
             if (t < 0) { /* what step s is for the others lies behind the end for this one */
@@ -312,8 +336,7 @@ static void run_sequences(void *context, ptrdiff_t chunk, void *scratch) {
                                  p->extra.data ? at(p, &p->extra, t, n) : NULL, at(p, &p->y, t, n));
         }
     }
-    memcpy(p->h + first * unit, h, (size_t)(rows * unit));
-    if (p->c) memcpy(p->c + first * unit, c, (size_t)(rows * unit));
+    finish_state(p, first, rows, h, c);
 }
 
 /* y: (T, N, H); h, c: (N, H) after the last step; gates: (T, N, gates H), activated; before: (T, N, H), the hidden
@@ -384,41 +407,33 @@ static double backward_cost(const fnn_call *call) {
 static void backward_workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p = plan_of(call, call->in[0], call->in[3]);
     ws->shared = staged_bytes(call) + packed_bytes(&p, 0);
-    ws->scratch = row_bytes(p.rows * p.gates * p.units, p.size) + 2 * row_bytes(p.rows * p.units, p.size);
+    ws->scratch = scratch_bytes(&p);
 }
 
 static void run_back(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
-    const ptrdiff_t first = chunk * p->rows, rows = fnn_min(p->rows, p->batch - first), unit = p->units * p->size;
-    const ptrdiff_t wide = p->gates * unit;
-    char *block = scratch, *dh = block + row_bytes(p->rows * p->gates * p->units, p->size);
-    char *dc = dh + row_bytes(p->rows * p->units, p->size);
-    const char *from[2] = {p->h0, p->c0};
-    if (unit == 0) return; /* everything is empty, scratch too */
-    for (int k = 0; k < 2; k++) {
-        if (from[k]) memcpy(k ? dc : dh, from[k] + first * unit, (size_t)(rows * unit));
-        else memset(k ? dc : dh, 0, (size_t)(rows * unit));
-    }
+    const ptrdiff_t first = chunk * p->rows, rows = fnn_min(p->rows, p->batch - first), width = p->gates * p->units;
+    const ptrdiff_t wide = scratch_row(p, width) * p->size, unit = scratch_row(p, p->units) * p->size;
+    char *block = scratch, *dh = block + p->rows * wide, *dc = dh + p->rows * unit;
+    if (p->units == 0) return; /* everything is empty, scratch too */
+    start_state(p, first, rows, dh, dc);
     for (ptrdiff_t s = p->steps - 1; s >= 0; s--) {
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = first + r, t = time_of(p, n, s);
             if (t < 0) {
-                clear(p, &p->dx, s, n, p->gates * p->units), clear(p, &p->dhidden, s, n, p->gates * p->units);
-                memset(block + r * wide, 0, (size_t)wide);
+                clear(p, &p->dx, s, n, width), clear(p, &p->dhidden, s, n, width);
+                memset(block + r * wide, 0, (size_t)(width * p->size));
                 continue;
             }
-            const int gru = p->mode == FNN_GRU;
             p->K->recurrent_step_backward(p->mode, p->units, at(p, &p->saved, t, n), at(p, &p->before, t, n),
                                           p->extra.data ? at(p, &p->extra, t, n) : NULL,
                                           p->dy.data ? at(p, &p->dy, t, n) : NULL, dh + r * unit, dc + r * unit,
                                           at(p, &p->dx, t, n), block + r * wide);
-            if (gru) memcpy(at(p, &p->dhidden, t, n), block + r * wide, (size_t)wide);
-            else memcpy(block + r * wide, at(p, &p->dx, t, n), (size_t)wide);
+            if (p->mode == FNN_GRU) memcpy(at(p, &p->dhidden, t, n), block + r * wide, (size_t)(width * p->size));
         }
-        multiply(p, 0, rows, block, dh);
+        multiply(p, 0, rows, block, dh, 1);
     }
-    memcpy(p->h + first * unit, dh, (size_t)(rows * unit));
-    if (p->c) memcpy(p->c + first * unit, dc, (size_t)(rows * unit));
+    finish_state(p, first, rows, dh, dc);
 }
 
 /* dx: (T, N, gates H), of the input's share; dhidden: (T, N, gates H), of the hidden state's share, which is dx but

@@ -49,11 +49,17 @@ def _recurrent_backward(node, dy, dh, dc):
                                                           **options)
     dhidden = dhidden if options["mode"] == 3 else dshare
     dshare, dhidden, before = (_by_steps(t, batch_first) for t in (dshare, dhidden, before))
+    dbias_ih = _sum_of_steps(dshare) if needs[5] else None
+    same = dbias_ih is not None and options["mode"] != 3
+    dbias_hh = None if not needs[6] else launch.copy(dbias_ih, dtype=-1) if same else _sum_of_steps(dhidden)
     return (launch.linear_backward_input(dshare, weight_ih) if needs[0] else None, dh0, dc0 if needs[2] else None,
             launch.linear_backward_weight(dshare, x) if needs[3] else None,
-            launch.linear_backward_weight(dhidden, before) if needs[4] else None,
-            launch.sum(dshare, axes=0b11, keepdim=0, divisor=1.0) if needs[5] else None,
-            launch.sum(dhidden, axes=0b11, keepdim=0, divisor=1.0) if needs[6] else None)
+            launch.linear_backward_weight(dhidden, before) if needs[4] else None, dbias_ih, dbias_hh)
+
+
+def _sum_of_steps(t: Tensor) -> Tensor:
+    """(gates H,), the sum of (T, N, gates H)."""
+    return launch.sum(t, axes=0b11, keepdim=0, divisor=1.0)
 
 
 def rnn(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None,
