@@ -1,130 +1,386 @@
 /* conv_depthwise.h: every channel is a convolution of its own; lanes are channels. */
 
-#if defined(VEC_AVX512)
-enum { DEPTHWISE_PIXELS = 8 };
-#else
-enum { DEPTHWISE_PIXELS = 4 }; /* with a kernel row's weights and inputs they fill 16 registers */
-#endif
+enum {
+    DEPTHWISE_PIXELS = 4, /* of two rows: with a kernel row's weights for both they fill 16 registers */
+    DEPTHWISE_TAPS = 7,   /* of a kernel row, at most, whose inputs are loaded once for all outputs */
+    LINE = FNN_LINE / (int)sizeof(real)
+};
+
+/* What one block reads: of a vector of channels, or its first n. */
+typedef struct {
+    ptrdiff_t col_from, col_to, pixels; /* as in fnn_depthwise, from the block's first pixel on */
+    ptrdiff_t blocks, n;
+} depthwise_reach;
+
+INLINE vec depthwise_load(int careful, const real *p, ptrdiff_t n) { return careful ? vec_load_n(p, n) : vec_load(p); }
+
+/* An input row meets kernel row w of the first output row, and w_second of the second one. Inputs are loaded once; each output's
+ * sum goes through the kernel's columns in order. `careful`: columns may be missing, and lanes. */
+INLINE void depthwise_row(const fnn_depthwise *p, const depthwise_reach *reach, int first, int second, int step, int taps,
+                          int careful, const real *a, const real *w, const real *w_second,
+                          vec sum[2][DEPTHWISE_PIXELS]) {
+    vec u[DEPTHWISE_TAPS], v[DEPTHWISE_TAPS];
+#pragma GCC unroll 7
+    for (int s = 0; s < taps; s++) {
+        if (first) u[s] = depthwise_load(careful, w + s * p->w_s, reach->n);
+        if (second) v[s] = depthwise_load(careful, w_second + s * p->w_s, reach->n);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < (DEPTHWISE_PIXELS - 1) * step + taps; i++) {
+        if (careful && (i < reach->col_from || i >= reach->col_to)) continue;
+        const vec x = depthwise_load(careful, a + i * p->a_s, reach->n);
+#pragma GCC unroll 7
+        for (int s = 0; s < taps; s++) {
+            const int k = (i - s) / step;
+            if (i < s || (i - s) % step || k >= DEPTHWISE_PIXELS) continue;
+            if (first) vec_accumulate(&sum[0][k], x, u[s]);
+            if (second) vec_accumulate(&sum[1][k], x, v[s]);
+        }
+    }
+}
+
+/* The same of any geometry. */
+INLINE void depthwise_any_row(const fnn_depthwise *p, const depthwise_reach *reach, int first, int second, int careful,
+                              const real *a, const real *w, const real *w_second, vec sum[2][DEPTHWISE_PIXELS]) {
+    for (ptrdiff_t s = 0; s < p->taps_s; s++) {
+        const vec u = first ? depthwise_load(careful, w + s * p->w_s, reach->n) : vec_zero();
+        const vec v = second ? depthwise_load(careful, w_second + s * p->w_s, reach->n) : vec_zero();
+#pragma GCC unroll 4
+        for (int k = 0; k < DEPTHWISE_PIXELS; k++) {
+            const ptrdiff_t i = s * p->gap + k * p->step;
+            if (careful && (i < reach->col_from || i >= reach->col_to)) continue;
+            const vec x = depthwise_load(careful, a + i * p->a_s, reach->n);
+            if (first) vec_accumulate(&sum[0][k], x, u);
+            if (second) vec_accumulate(&sum[1][k], x, v);
+        }
+    }
+}
+
+#define DEPTHWISE_ROW(first, second, at)                                                                                       \
+    do {                                                                                                                       \
+        const real *x = a + (at) * p->a_r, *g = w + (at) * p->w_r, *h = g - p->w_r;                                            \
+        if (step) depthwise_row(p, reach, first, second, step, taps, careful, x, g, h, sum);                                   \
+        else depthwise_any_row(p, reach, first, second, careful, x, g, h, sum);                                                \
+    } while (0)
+
+/* A vector of channels of DEPTHWISE_PIXELS outputs of each row. square: as many kernel rows as columns, and at most `pair` + 1
+ * rows of outputs, so that a block is one run of instructions (with loops over kernel rows it is 1.3 times slower). */
+INLINE void depthwise_block(const fnn_depthwise *p, const depthwise_reach *reach, int step, int taps, int square, int pair,
+                            int careful, const real *a, const real *w, real *y, ptrdiff_t y_row, ptrdiff_t y_pixel) {
+    vec sum[2][DEPTHWISE_PIXELS];
+#pragma GCC unroll 4
+    for (int i = 0; i < DEPTHWISE_PIXELS; i++) sum[0][i] = sum[1][i] = vec_zero();
+    if (square) {
+#pragma GCC unroll 4
+        for (int r = 0; r < taps + pair; r++)
+            if (r >= p->row_from && r < p->row_to) DEPTHWISE_ROW(r < taps, pair && r > 0, r);
+    } else {
+        ptrdiff_t r = p->row_from;
+        const ptrdiff_t both = fnn_min(p->taps_r, p->row_to), alone = p->rows > 1 ? fnn_min(1, p->row_to) : both;
+        for (; r < alone; r++) DEPTHWISE_ROW(1, 0, r);
+        for (; r < both; r++) DEPTHWISE_ROW(1, 1, r);
+        for (; r < p->row_to; r++) DEPTHWISE_ROW(0, 1, r);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++, y += y_row) {
+        if (i == p->rows) break;
+#pragma GCC unroll 4
+        for (int k = 0; k < DEPTHWISE_PIXELS; k++) {
+            if (!careful) vec_store(y + k * y_pixel, sum[i][k]);
+            else if (k < reach->pixels) vec_store_n(y + k * y_pixel, sum[i][k], reach->n);
+        }
+    }
+}
+
+/* Asks for a block's share of what is read and written next: as much as it reads and writes for the first time itself. (Asking for
+ * lines in order to write them, prefetchw, is slower: 0.90 in place of 0.82 ms for 192 channels of 28 x 28.) */
+INLINE void depthwise_ask(const fnn_depthwise *p, int step, const real *a, const real *y) {
+    for (ptrdiff_t r = 0; r < p->ahead_rows; r++, a += p->ahead_row)
+#pragma GCC unroll 8
+        for (int i = 0; i < DEPTHWISE_PIXELS * step * LANES; i += LINE) __builtin_prefetch(a + i, 0, 2);
+    if (p->ask_y)
+        for (ptrdiff_t r = 0; r < p->rows; r++, y += p->y_row)
+#pragma GCC unroll 8
+            for (int i = 0; i < DEPTHWISE_PIXELS * LANES; i += LINE) __builtin_prefetch(y + i, 0, 2);
+}
+
+/* A line of channels of a row's pixels. */
+INLINE void depthwise_stream(const real *line, real *y, ptrdiff_t y_pixel, ptrdiff_t pixels) {
+    for (ptrdiff_t i = 0; i < pixels; i++)
+#pragma GCC unroll 16
+        for (int k = 0; k < LINE; k += LANES) vec_stream(y + i * y_pixel + k, vec_load(line + i * LINE + k));
+}
+
+/* Blocks that follow one another: all channels from `first` on, if careful, else those that fill vectors. Pixels outside, channels
+ * inside: memory is read in order. Results that are streamed first become whole lines: eight that are half written are more than
+ * can wait. */
+INLINE void depthwise_blocks(const fnn_depthwise *p, const depthwise_reach *whole, int step, int taps, int square, int pair,
+                             int careful, ptrdiff_t first, const real *a, const real *w, real *y) {
+    real line[2 * DEPTHWISE_PIXELS * LINE] __attribute__((aligned(FNN_LINE)));
+    const ptrdiff_t y_row = p->stream ? DEPTHWISE_PIXELS * LINE : p->y_row, y_pixel = p->stream ? LINE : p->y_pixel;
+    for (ptrdiff_t i = 0; i < whole->blocks; i++) {
+        const real *ahead = a + p->ahead, *ahead_y = y + p->rows * p->y_row;
+        ptrdiff_t j = first;
+        for (; j + LANES <= p->channels; j += LANES) {
+            real *to = p->stream ? line + j % LINE : y + j;
+            depthwise_ask(p, step, ahead, ahead_y);
+            ahead += DEPTHWISE_PIXELS * step * LANES, ahead_y += DEPTHWISE_PIXELS * LANES;
+            depthwise_block(p, whole, step, taps, square, pair, careful, a + j, w + j, to, y_row, y_pixel);
+            if (p->stream && (j + LANES) % LINE == 0)
+                for (ptrdiff_t r = 0; r < p->rows; r++)
+                    depthwise_stream(line + r * y_row, y + r * p->y_row + j + LANES - LINE, p->y_pixel, whole->pixels);
+        }
+        if (careful && j < p->channels) {
+            depthwise_reach reach = *whole;
+            reach.n = p->channels - j;
+            depthwise_block(p, &reach, step, taps, square, pair, 1, a + j, w + j, y + j, p->y_row, p->y_pixel);
+        }
+        a += DEPTHWISE_PIXELS * p->step * p->a_s, y += DEPTHWISE_PIXELS * p->y_pixel;
+    }
+}
+
+/* One function each: put together, they would keep their addresses in memory. */
+typedef void depthwise_function(const fnn_depthwise *p, const depthwise_reach *reach, ptrdiff_t first, const real *a,
+                                const real *w, real *y);
+#define DEPTHWISE_DEFINE(name, careful, step, taps, square, pair)                                                               \
+    static __attribute__((noinline)) void name(const fnn_depthwise *p, const depthwise_reach *reach, ptrdiff_t first,           \
+                                               const real *a, const real *w, real *y) {                                         \
+        depthwise_blocks(p, reach, step, taps, square, pair, careful, first, a, w, y);                                          \
+    }
+/* name, step, taps (0: any), and what else depthwise_block must know */
+#define DEPTHWISE(X)                                                                                                            \
+    X(any, 0, 0, 0, 1) X(row1, 1, 1, 0, 1) X(row2, 1, 2, 0, 1) X(row3, 1, 3, 0, 1) X(row5, 1, 5, 0, 1) X(row7, 1, 7, 0, 1)      \
+    X(square3, 1, 3, 1, 1) X(stride3, 2, 3, 1, 0) X(stride_row3, 2, 3, 0, 1)
+#define DEPTHWISE_BOTH(name, ...)                                                                                               \
+    DEPTHWISE_DEFINE(depthwise_##name, 0, __VA_ARGS__) DEPTHWISE_DEFINE(depthwise_careful_##name, 1, __VA_ARGS__)
+DEPTHWISE(DEPTHWISE_BOTH)
 
 typedef struct {
-    ptrdiff_t taps_r, taps_s, a_r, a_s, a_pixel, w_r, w_s, y_pixel;
-    ptrdiff_t ahead_rows, ahead, ahead_row; /* rows to ask for, from how far on, how far apart */
-    int stream;
-} depthwise_plan;
+    depthwise_function *fast, *careful;
+} depthwise_kind;
+#define DEPTHWISE_KIND(name, ...)                                                                          \
+    static const depthwise_kind depthwise_kind_##name = {depthwise_##name, depthwise_careful_##name};
+DEPTHWISE(DEPTHWISE_KIND)
 
-enum { DEPTHWISE_TAPS = 5 };
+static const depthwise_kind *depthwise_kind_of(const fnn_depthwise *p) {
+    const int square = p->taps_r == p->taps_s;
+    switch (p->gap != 1 ? 0 : p->step == 1 ? p->taps_s : p->step == 2 ? -p->taps_s : 0) {
+    case 1: return &depthwise_kind_row1;
+    case 2: return &depthwise_kind_row2;
+    case 3: return square ? &depthwise_kind_square3 : &depthwise_kind_row3;
+    case 5: return &depthwise_kind_row5;
+    case 7: return &depthwise_kind_row7;
+    case -3: return square && p->rows == 1 ? &depthwise_kind_stride3 : &depthwise_kind_stride_row3;
+    default: return &depthwise_kind_any;
+    }
+}
 
-/* One vector of channels of `pixels` outputs; `step`: taps_s is `taps`, and neighbouring outputs' inputs are `step`
- * apart and are loaded once for all of them (0: any geometry). n < 0: a whole vector. */
-INLINE void depthwise_block(const depthwise_plan *p, int pixels, int step, int taps, const real *a, const real *w,
-                            real *y, ptrdiff_t n) {
-    vec acc[DEPTHWISE_PIXELS];
+/* conv_depthwise: y (rows x pixels x channels) = sums over kernel positions of x times w, as fnn_depthwise says. */
+static void conv_depthwise_kernel(const fnn_depthwise *p, const void *a, const void *w, void *y) {
+    const depthwise_kind *kind = depthwise_kind_of(p);
+    const ptrdiff_t step = DEPTHWISE_PIXELS * p->step, last = step - p->step + (p->taps_s - 1) * p->gap;
+    for (ptrdiff_t i = 0, pixel = 0; pixel < p->pixels;) {
+        const ptrdiff_t pixels = fnn_min(p->pixels - pixel, DEPTHWISE_PIXELS);
+        depthwise_reach reach = {p->col_from - i * step, p->col_to - i * step, pixels, 1, LANES};
+        const real *from = (const real *)a + i * step * p->a_s;
+        real *to = (real *)y + pixel * p->y_pixel;
+        ptrdiff_t first = 0;
+        if (reach.col_from <= 0 && reach.col_to > last && pixels == DEPTHWISE_PIXELS) {
+            reach.blocks = fnn_min((reach.col_to - last - 1) / step + 1, (p->pixels - pixel) / DEPTHWISE_PIXELS);
+            kind->fast(p, &reach, 0, from, w, to);
+            first = p->channels / LANES * LANES;
+        }
+        if (first < p->channels) kind->careful(p, &reach, first, from, w, to);
+        i += reach.blocks, pixel = i * DEPTHWISE_PIXELS;
+    }
+}
+
+/* ---- the input's gradient of 3 x 3 kernels with stride 2 ---- */
+
+enum { QUADS = 2 }; /* side by side */
+
+/* Positions q of dy (0: the quad's own; 1: the next) that meet output side a: through kernel position 1; or 2, and then 0. */
+#define QUAD_TAP(a, q) ((a) == 0 ? 1 : (q) == 0 ? 2 : 0)
+#define QUAD_MEETS(a, q) ((a) == 1 || (q) == 0)
+
+/* A vector of channels of QUADS quads from `quad` on. */
+INLINE void quads_block(const fnn_quads *p, ptrdiff_t quad, int careful, const real *dy, const real *w, real *dx, ptrdiff_t dx_row,
+                        ptrdiff_t dx_pixel, ptrdiff_t n) {
+    vec sum[2][2 * QUADS];
+#pragma GCC unroll 4
+    for (int i = 0; i < 2 * QUADS; i++) sum[0][i] = sum[1][i] = vec_zero();
+#pragma GCC unroll 2
+    for (int q = 0; q < 2; q++) {
+        if (q < p->row_from || q >= p->row_to) continue;
+#pragma GCC unroll 3
+        for (int i = 0; i <= QUADS; i++) {
+            if (careful && (quad + i < p->col_from || quad + i >= p->col_to)) continue;
+            const vec v = depthwise_load(careful, dy + q * p->dy_row + i * p->dy_pixel, n);
 #pragma GCC unroll 8
-    for (int i = 0; i < pixels; i++) acc[i] = vec_zero();
-    for (ptrdiff_t r = 0; r < p->ahead_rows; r++)
-        for (ptrdiff_t i = 0, x = pixels * p->a_pixel; i < x; i += p->a_s)
-            __builtin_prefetch(a + p->ahead + r * p->ahead_row + i, 0, 2);
-    for (ptrdiff_t r = 0; r < p->taps_r; r++, a += p->a_r, w += p->w_r) {
-        if (step) {
-            vec weight[DEPTHWISE_TAPS], x[2 * DEPTHWISE_PIXELS + DEPTHWISE_TAPS];
-#pragma GCC unroll 5
-            for (int s = 0; s < taps; s++) weight[s] = n < 0 ? vec_load(w + s * p->w_s) : vec_load_n(w + s * p->w_s, n);
-#pragma GCC unroll 20
-            for (int i = 0; i < (pixels - 1) * step + taps; i++)
-                x[i] = n < 0 ? vec_load(a + i * p->a_s) : vec_load_n(a + i * p->a_s, n);
-#pragma GCC unroll 5
-            for (int s = 0; s < taps; s++)
-#pragma GCC unroll 8
-                for (int i = 0; i < pixels; i++) acc[i] = vec_fma(x[i * step + s], weight[s], acc[i]);
-        } else {
-            const real *from = a;
-            for (ptrdiff_t s = 0; s < p->taps_s; s++, from += p->a_s) {
-                const vec weight = n < 0 ? vec_load(w + s * p->w_s) : vec_load_n(w + s * p->w_s, n);
-#pragma GCC unroll 8
-                for (int i = 0; i < pixels; i++) {
-                    const real *q = from + i * p->a_pixel;
-                    acc[i] = vec_fma(n < 0 ? vec_load(q) : vec_load_n(q, n), weight, acc[i]);
-                }
+            for (int t = 0; t < 8; t++) { /* position c of quad i - c meets side b of output row a */
+                const int c = t & 1, a = t >> 1 & 1, b = t >> 2, k = i - c;
+                if (k < 0 || k >= QUADS || !QUAD_MEETS(a, q) || !QUAD_MEETS(b, c)) continue;
+                const real *g = w + (3 * QUAD_TAP(a, q) + QUAD_TAP(b, c)) * p->channels;
+                sum[a][2 * k + b] = vec_fma(v, depthwise_load(careful, g, n), sum[a][2 * k + b]);
             }
         }
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < pixels; i++) {
-        if (n < 0 && p->stream) vec_stream(y + i * p->y_pixel, acc[i]);
-        else if (n < 0) vec_store(y + i * p->y_pixel, acc[i]);
-        else vec_store_n(y + i * p->y_pixel, acc[i], n);
+#pragma GCC unroll 2
+    for (int a = 0; a < 2; a++) {
+        if (a < p->dx_row_from || a >= p->dx_row_to) continue;
+#pragma GCC unroll 4
+        for (int i = 0; i < 2 * QUADS; i++) {
+            real *to = dx + a * dx_row + i * dx_pixel;
+            if (!careful) vec_store(to, sum[a][i]);
+            else if (2 * quad + i >= p->dx_col_from && 2 * quad + i < p->dx_col_to) vec_store_n(to, sum[a][i], n);
+        }
     }
 }
 
-INLINE void depthwise_channels(const depthwise_plan *p, int pixels, int step, int taps, ptrdiff_t channels,
-                               const real *a, const real *w, real *y) {
-    ptrdiff_t j = 0;
-    for (; j + LANES <= channels; j += LANES) depthwise_block(p, pixels, step, taps, a + j, w + j, y + j, -1);
-    if (j < channels) depthwise_block(p, pixels, step, taps, a + j, w + j, y + j, channels - j);
+INLINE void quads_ask(const fnn_quads *p, const real *dy, const real *dx) {
+#pragma GCC unroll 4
+    for (int i = 0; i < QUADS * LANES; i += LINE) __builtin_prefetch(dy + i, 0, 2);
+    if (p->stream) return;
+#pragma GCC unroll 4
+    for (int i = 0; i < 2 * QUADS * LANES; i += LINE) {
+        __builtin_prefetch(dx + i, 0, 2);
+        __builtin_prefetch(dx + p->dx_row + i, 0, 2);
+    }
 }
 
-INLINE void depthwise_run(const depthwise_plan *p, int step, int taps, ptrdiff_t pixels, ptrdiff_t channels,
-                          const real *a, const real *w, real *y) {
-    ptrdiff_t i = 0;
-    for (; i + DEPTHWISE_PIXELS <= pixels; i += DEPTHWISE_PIXELS)
-        depthwise_channels(p, DEPTHWISE_PIXELS, step, taps, channels, a + i * p->a_pixel, w, y + i * p->y_pixel);
-    for (; i + 3 <= pixels; i += 3)
-        depthwise_channels(p, 3, step, taps, channels, a + i * p->a_pixel, w, y + i * p->y_pixel);
-    for (; i < pixels; i++)
-        depthwise_channels(p, 1, step, taps, channels, a + i * p->a_pixel, w, y + i * p->y_pixel);
+/* Pixels outside, channels inside; whole quads are streamed in whole lines. */
+INLINE void quads_run(const fnn_quads *p, ptrdiff_t quad, ptrdiff_t end, ptrdiff_t first, int careful, const real *dy,
+                      const real *w, real *dx) {
+    real line[4 * QUADS * LINE] __attribute__((aligned(FNN_LINE)));
+    const int stream = !careful && p->stream;
+    const ptrdiff_t dx_row = stream ? 2 * QUADS * LINE : p->dx_row, dx_pixel = stream ? LINE : p->dx_pixel;
+    for (; quad < end; quad += QUADS) {
+        const real *from = dy + quad * p->dy_pixel, *ahead = from + 2 * p->dy_row;
+        real *to = dx + 2 * quad * p->dx_pixel, *ahead_dx = to + 2 * p->dx_row;
+        ptrdiff_t j = first;
+        for (; j + LANES <= p->channels; j += LANES, ahead += QUADS * LANES, ahead_dx += 2 * QUADS * LANES) {
+            if (p->asks) quads_ask(p, ahead, ahead_dx);
+            quads_block(p, quad, careful, from + j, w + j, stream ? line + j % LINE : to + j, dx_row, dx_pixel, LANES);
+            if (stream && (j + LANES) % LINE == 0)
+                for (ptrdiff_t a = p->dx_row_from; a < p->dx_row_to; a++)
+                    depthwise_stream(line + a * dx_row, to + a * p->dx_row + j + LANES - LINE, p->dx_pixel, 2 * QUADS);
+        }
+        if (careful && j < p->channels) quads_block(p, quad, 1, from + j, w + j, to + j, dx_row, dx_pixel, p->channels - j);
+    }
 }
 
-/* conv_depthwise: y (pixels x channels) = sum over taps_r x taps_s of x at r * a_r + s * a_s + pixel * a_pixel times w
- * (channels) at r * w_r + s * w_s. Pixels outside, channels inside: memory is read in order. Meanwhile ahead_rows rows
- * of x, ahead_row apart, from x + ahead on, are asked for. stream: y is aligned to whole vectors in every pixel and too
- * large for the caches. */
-static void conv_depthwise_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t taps_r, ptrdiff_t taps_s,
-                                  const void *a, ptrdiff_t a_r, ptrdiff_t a_s, ptrdiff_t a_pixel, const void *w,
-                                  ptrdiff_t w_r, ptrdiff_t w_s, void *y, ptrdiff_t y_pixel, ptrdiff_t ahead_rows,
-                                  ptrdiff_t ahead, ptrdiff_t ahead_row, int stream) {
-    const depthwise_plan p = {taps_r,  taps_s,     a_r,   a_s,       a_pixel, w_r, w_s,
-                              y_pixel, ahead_rows, ahead, ahead_row, stream};
-    const ptrdiff_t kind = a_pixel == a_s ? taps_s : a_pixel == 2 * a_s ? -taps_s : 0;
-    switch (kind) {
-    case 1: depthwise_run(&p, 1, 1, pixels, channels, a, w, y); break;
-    case 2: depthwise_run(&p, 1, 2, pixels, channels, a, w, y); break;
-    case 3: depthwise_run(&p, 1, 3, pixels, channels, a, w, y); break;
-    case 5: depthwise_run(&p, 1, 5, pixels, channels, a, w, y); break;
-    case -3: depthwise_run(&p, 2, 3, pixels, channels, a, w, y); break;
-    default: depthwise_run(&p, 0, 0, pixels, channels, a, w, y);
+static __attribute__((noinline)) void quads_fast(const fnn_quads *p, ptrdiff_t quad, ptrdiff_t end, const real *dy, const real *w,
+                                                 real *dx) {
+    quads_run(p, quad, end, 0, 0, dy, w, dx);
+}
+
+static __attribute__((noinline)) void quads_careful(const fnn_quads *p, ptrdiff_t quad, ptrdiff_t end, ptrdiff_t first,
+                                                    const real *dy, const real *w, real *dx) {
+    quads_run(p, quad, end, first, 1, dy, w, dx);
+}
+
+/* conv_depthwise_quads: two rows of dx from two of dy, as fnn_quads says. */
+static void conv_depthwise_quads_kernel(const fnn_quads *p, const void *dy, const void *w, void *dx) {
+    for (ptrdiff_t quad = 0, end; quad < p->quads; quad = end) {
+        ptrdiff_t first = 0;
+        end = quad + QUADS;
+        if (quad >= p->col_from && 2 * quad >= p->dx_col_from) {
+            const ptrdiff_t most = fnn_min(p->col_to - 1, p->dx_col_to / 2) - quad;
+            if (most >= QUADS) {
+                end = quad + most / QUADS * QUADS, first = p->channels / LANES * LANES;
+                quads_fast(p, quad, end, dy, w, dx);
+            }
+        }
+        if (first < p->channels) quads_careful(p, quad, end, first, dy, w, dx);
     }
 }
 
 /* ---- the weights' gradient ---- */
 
-enum { GRADIENT_TAPS = 3 }; /* in each direction: a vector of dy meets nine sums in registers */
+enum { GRADIENT_TAPS = 3 }; /* in each direction: nine sums in registers */
 
+/* What one pass over some kernel positions works on. */
 typedef struct {
-    ptrdiff_t rows, pixels, x_row, x_col, x_r, x_s, dy_row, dy_col, dw_r, dw_s;
-} gradient_plan;
+    ptrdiff_t col_from, col_to; /* as in fnn_depthwise_gradient, for its first kernel column */
+    ptrdiff_t lo, hi;           /* pixels whose columns all exist */
+} gradient_reach;
 
-/* One vector of channels; n < 0: a whole one, else its first n. */
-INLINE void gradient_block(const gradient_plan *p, int taps_r, int taps_s, const real *x, const real *dy, real *dw, ptrdiff_t n) {
+INLINE vec gradient_load(const real *p, ptrdiff_t n) { return n < 0 ? vec_load(p) : vec_load_n(p, n); }
+
+/* A pixel of dy meets taps_r x taps_s inputs, where they exist. */
+INLINE void gradient_pixel(const fnn_depthwise_gradient *p, const gradient_reach *reach, int taps_r, int taps_s, int inside,
+                           ptrdiff_t j, const real *x, const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
+    const vec g = gradient_load(dy + j * p->dy_col, n);
+#pragma GCC unroll 3
+    for (int s = 0; s < taps_s; s++) {
+        const ptrdiff_t i = j * p->step + s * p->gap;
+        if (!inside && (i < reach->col_from || i >= reach->col_to)) continue;
+#pragma GCC unroll 3
+        for (int r = 0; r < taps_r; r++) vec_accumulate(&sum[r][s], gradient_load(x + r * p->x_r + i * p->x_col, n), g);
+    }
+}
+
+INLINE void gradient_row(const fnn_depthwise_gradient *p, const gradient_reach *reach, int taps_r, int taps_s, const real *x,
+                         const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
+    ptrdiff_t j = 0;
+    for (; j < fnn_min(reach->lo, p->pixels); j++) gradient_pixel(p, reach, taps_r, taps_s, 0, j, x, dy, sum, n);
+    for (; j < fnn_min(reach->hi, p->pixels); j++) gradient_pixel(p, reach, taps_r, taps_s, 1, j, x, dy, sum, n);
+    for (; j < p->pixels; j++) gradient_pixel(p, reach, taps_r, taps_s, 0, j, x, dy, sum, n);
+}
+
+/* An input column meets those of the last three pixels of dy that exist. */
+INLINE void gradient_column(const fnn_depthwise_gradient *p, int taps_r, ptrdiff_t i, const real *x, const real *dy,
+                            vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
+#pragma GCC unroll 3
+    for (int s = 0; s < GRADIENT_TAPS; s++) {
+        if (i < s || i - s >= p->pixels) continue;
+        const vec g = gradient_load(dy + (i - s) * p->dy_col, n);
+#pragma GCC unroll 3
+        for (int r = 0; r < taps_r; r++) vec_accumulate(&sum[r][s], gradient_load(x + r * p->x_r + i * p->x_col, n), g);
+    }
+}
+
+#define GRADIENT_SLIDE(first, second, third)                                                                              \
+    do {                                                                                                                  \
+        first = gradient_load(g, n), g += p->dy_col;                                                                      \
+        _Pragma("GCC unroll 3") for (int r = 0; r < taps_r; r++) {                                                        \
+            const vec v = gradient_load(q + r * p->x_r, n);                                                               \
+            vec_accumulate(&sum[r][0], v, first);                                                                         \
+            vec_accumulate(&sum[r][1], v, second);                                                                        \
+            vec_accumulate(&sum[r][2], v, third);                                                                         \
+        }                                                                                                                 \
+        q += p->x_col;                                                                                                    \
+    } while (0)
+
+/* The same with stride 1 and three kernel columns next to each other: x and dy are loaded once. */
+INLINE void gradient_sliding_row(const fnn_depthwise_gradient *p, const gradient_reach *reach, int taps_r, const real *x,
+                                 const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
+    const ptrdiff_t end = fnn_min(reach->col_to, p->pixels + GRADIENT_TAPS - 1), inside = fnn_min(end, p->pixels);
+    ptrdiff_t i = fnn_max(reach->col_from, 0);
+    for (; i < fnn_min(GRADIENT_TAPS - 1, end); i++) gradient_column(p, taps_r, i, x, dy, sum, n);
+    if (i + 3 <= inside) {
+        const real *q = x + i * p->x_col, *g = dy + i * p->dy_col;
+        vec g0, g1 = gradient_load(g - p->dy_col, n), g2 = gradient_load(g - 2 * p->dy_col, n);
+        for (; i + 3 <= inside; i += 3) {
+            GRADIENT_SLIDE(g0, g1, g2);
+            GRADIENT_SLIDE(g2, g0, g1);
+            GRADIENT_SLIDE(g1, g2, g0);
+        }
+    }
+    for (; i < end; i++) gradient_column(p, taps_r, i, x, dy, sum, n);
+}
+
+INLINE void gradient_block(const fnn_depthwise_gradient *p, const gradient_reach *reach, int taps_r, int taps_s, int slides,
+                           const real *x, const real *dy, real *dw, ptrdiff_t n) {
     vec sum[GRADIENT_TAPS][GRADIENT_TAPS];
 #pragma GCC unroll 3
     for (int r = 0; r < taps_r; r++)
 #pragma GCC unroll 3
-        for (int s = 0; s < taps_s; s++) {
-            const real *q = dw + r * p->dw_r + s * p->dw_s;
-            sum[r][s] = n < 0 ? vec_load(q) : vec_load_n(q, n);
-        }
-    for (ptrdiff_t i = 0; i < p->rows; i++) {
-        const real *a = x + i * p->x_row, *g = dy + i * p->dy_row;
-        for (ptrdiff_t j = 0; j < p->pixels; j++, a += p->x_col, g += p->dy_col) {
-            const vec v = n < 0 ? vec_load(g) : vec_load_n(g, n);
-#pragma GCC unroll 3
-            for (int r = 0; r < taps_r; r++)
-#pragma GCC unroll 3
-                for (int s = 0; s < taps_s; s++) {
-                    const real *q = a + r * p->x_r + s * p->x_s;
-                    sum[r][s] = vec_fma(n < 0 ? vec_load(q) : vec_load_n(q, n), v, sum[r][s]);
-                }
-        }
+        for (int s = 0; s < taps_s; s++) sum[r][s] = gradient_load(dw + r * p->dw_r + s * p->dw_s, n);
+    for (ptrdiff_t i = 0; i < p->rows; i++, x += p->x_row, dy += p->dy_row) {
+        for (int k = 0; k < 2; k++) fnn_prefetch_some(p->ahead[k], p->asks[k]);
+        if (slides) gradient_sliding_row(p, reach, taps_r, x, dy, sum, n);
+        else gradient_row(p, reach, taps_r, taps_s, x, dy, sum, n);
     }
 #pragma GCC unroll 3
     for (int r = 0; r < taps_r; r++)
@@ -136,38 +392,34 @@ INLINE void gradient_block(const gradient_plan *p, int taps_r, int taps_s, const
         }
 }
 
-INLINE void gradient_channels(const gradient_plan *p, int taps_r, int taps_s, ptrdiff_t channels, const real *x, const real *dy,
-                              real *dw) {
-    ptrdiff_t k = 0;
-    for (; k + LANES <= channels; k += LANES) gradient_block(p, taps_r, taps_s, x + k, dy + k, dw + k, -1);
-    if (k < channels) gradient_block(p, taps_r, taps_s, x + k, dy + k, dw + k, channels - k);
-}
+/* One function each, as above. */
+typedef void gradient_function(const fnn_depthwise_gradient *p, const gradient_reach *reach, const real *x, const real *dy,
+                               real *dw);
 
-typedef void gradient_function(const gradient_plan *p, ptrdiff_t channels, const real *x, const real *dy, real *dw);
-
-#define GRADIENT_3(X, r) X(r, 1) X(r, 2) X(r, 3)
-#define GRADIENT(X) GRADIENT_3(X, 1) GRADIENT_3(X, 2) GRADIENT_3(X, 3)
-#define GRADIENT_DEFINE(r, s)                                                                                             \
-    static void gradient_##r##_##s(const gradient_plan *p, ptrdiff_t channels, const real *x, const real *dy, real *dw) { \
-        gradient_channels(p, r, s, channels, x, dy, dw);                                                                  \
+#define GRADIENT_DEFINE(r, s, slides)                                                                                     \
+    static __attribute__((noinline)) void gradient_##r##_##s##_##slides(                                                  \
+        const fnn_depthwise_gradient *p, const gradient_reach *reach, const real *x, const real *dy, real *dw) {          \
+        ptrdiff_t k = 0;                                                                                                  \
+        for (; k + LANES <= p->channels; k += LANES) gradient_block(p, reach, r, s, slides, x + k, dy + k, dw + k, -1);   \
+        if (k < p->channels) gradient_block(p, reach, r, s, slides, x + k, dy + k, dw + k, p->channels - k);              \
     }
-#define GRADIENT_ENTRY(r, s) [r - 1][s - 1] = gradient_##r##_##s,
+#define GRADIENT_ENTRY(r, s, slides) [r - 1][s - 1 + slides] = gradient_##r##_##s##_##slides,
+#define GRADIENT_4(X, r) X(r, 1, 0) X(r, 2, 0) X(r, 3, 0) X(r, 3, 1)
+#define GRADIENT(X) GRADIENT_4(X, 1) GRADIENT_4(X, 2) GRADIENT_4(X, 3)
 GRADIENT(GRADIENT_DEFINE)
-static gradient_function *const gradient_blocks[GRADIENT_TAPS][GRADIENT_TAPS] = {GRADIENT(GRADIENT_ENTRY)};
+static gradient_function *const gradient_blocks[GRADIENT_TAPS][GRADIENT_TAPS + 1] = {GRADIENT(GRADIENT_ENTRY)};
 
-/* conv_depthwise_gradient: dw (taps_r x taps_s x channels; taps dw_r and dw_s apart) += for each tap the sum over rows and pixels
- * of x (at row * x_row + pixel * x_col + r * x_r + s * x_s) times dy (at row * dy_row + pixel * dy_col), with neighbouring
- * channels. */
-static void conv_depthwise_gradient_kernel(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t taps_r,
-                                           ptrdiff_t taps_s, const void *x, ptrdiff_t x_row, ptrdiff_t x_col, ptrdiff_t x_r,
-                                           ptrdiff_t x_s, const void *dy, ptrdiff_t dy_row, ptrdiff_t dy_col, void *dw,
-                                           ptrdiff_t dw_r, ptrdiff_t dw_s) {
-    const gradient_plan p = {rows, pixels, x_row, x_col, x_r, x_s, dy_row, dy_col, dw_r, dw_s};
-    for (ptrdiff_t r = 0; r < taps_r; r += GRADIENT_TAPS)
-        for (ptrdiff_t s = 0; s < taps_s; s += GRADIENT_TAPS) {
-            const ptrdiff_t n_r = taps_r - r < GRADIENT_TAPS ? taps_r - r : GRADIENT_TAPS;
-            const ptrdiff_t n_s = taps_s - s < GRADIENT_TAPS ? taps_s - s : GRADIENT_TAPS;
-            gradient_blocks[n_r - 1][n_s - 1](&p, channels, (const real *)x + r * x_r + s * x_s, dy,
-                                              (real *)dw + r * dw_r + s * dw_s);
+/* conv_depthwise_gradient: dw += for each kernel position the sum over rows and pixels of x times dy. */
+static void conv_depthwise_gradient_kernel(const fnn_depthwise_gradient *p, const void *x, const void *dy, void *dw) {
+    for (ptrdiff_t r = 0; r < p->taps_r; r += GRADIENT_TAPS)
+        for (ptrdiff_t s = 0; s < p->taps_s; s += GRADIENT_TAPS) {
+            const ptrdiff_t n_r = fnn_min(p->taps_r - r, GRADIENT_TAPS), n_s = fnn_min(p->taps_s - s, GRADIENT_TAPS);
+            gradient_reach reach = {.col_from = p->col_from - s * p->gap, .col_to = p->col_to - s * p->gap};
+            const ptrdiff_t last = reach.col_to - 1 - (n_s - 1) * p->gap;
+            reach.lo = reach.col_from > 0 ? (reach.col_from + p->step - 1) / p->step : 0;
+            reach.hi = last < 0 ? 0 : last / p->step + 1;
+            const int slides = n_s == GRADIENT_TAPS && p->step == 1 && p->gap == 1;
+            gradient_blocks[n_r - 1][n_s - 1 + slides](p, &reach, (const real *)x + r * p->x_r + s * p->gap * p->x_col, dy,
+                                                       (real *)dw + r * p->dw_r + s * p->dw_s);
         }
 }

@@ -459,6 +459,10 @@ static int backward_input_run(fnn_call *call) {
     plan_common(call->in[1], &d, 1, &w, &first);
     char *row = (char *)call->shared + order_bytes(&d), *packed = row + bias_bytes(call);
     const fnn_epilogue finish = {.bias = fnn_conv_dense_bias(call, row)};
+    if (fnn_conv_quads_suit(call, &d)) {
+        fnn_conv_quads(call, &d, finish.bias, packed);
+        return FNN_OK;
+    }
     char *after = packed + fnn_conv_weight_bytes(&w);
     fnn_correlation *phases = (fnn_correlation *)after;
     fnn_conv_weight_pack(call, &w, packed, order, order + d.r);

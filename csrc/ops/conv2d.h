@@ -58,7 +58,7 @@ typedef struct {
     int staged;                 /* input rows are copied into padded scratch first */
     int spread;                 /* scratch holds [row][output column][tap][channel]: runs of pixels cross rows */
     int streamed;               /* depthwise: results are written past the caches */
-    ptrdiff_t ahead;            /* depthwise: input rows to ask for while one row of outputs is computed */
+    int asks;                   /* depthwise: the next rows are asked for while one or two are computed */
     int merged;                 /* horizontal taps and channels are one run */
     fnn_narrow_form narrow;
     int linear;                 /* narrow, pixels: runs cross rows */
@@ -76,32 +76,6 @@ typedef struct {
 typedef struct {
     ptrdiff_t image, images, row, rows, col, cols; /* output pixels */
 } fnn_conv_block;
-
-/* Memory to be asked for a little at a time while something else is computed: a core that waits for one line after
- * another copies 7 GB/s, which is a fifth of a layer's time; asked for before, the lines cost nothing. `left` runs of
- * `bytes`, `step` apart, `jump` more after every `row` of them. */
-typedef struct {
-    const char *at;
-    ptrdiff_t step, bytes, left, row, jump, row_left;
-} fnn_prefetch;
-
-/* rows of `runs` runs, `row_step` apart. */
-static inline fnn_prefetch fnn_prefetch_rows(const void *at, ptrdiff_t rows, ptrdiff_t row_step, ptrdiff_t runs, ptrdiff_t step,
-                                             ptrdiff_t bytes) {
-    return (fnn_prefetch){at, step, bytes, rows * runs, runs, row_step - runs * step, runs};
-}
-
-static inline fnn_prefetch fnn_prefetch_of(const void *at, ptrdiff_t runs, ptrdiff_t step, ptrdiff_t bytes) {
-    if (step == bytes) runs = runs * bytes / 64, step = bytes = 64;
-    return fnn_prefetch_rows(at, 1, 0, runs, step, bytes);
-}
-
-static inline void fnn_prefetch_some(fnn_prefetch *f, ptrdiff_t runs) {
-    for (ptrdiff_t end = f->left - fnn_min(runs, f->left); f->left > end; f->left--, f->at += f->step) {
-        for (ptrdiff_t b = 0; b < f->bytes; b += 64) __builtin_prefetch(f->at + b, 0, 2);
-        if (--f->row_left == 0) f->at += f->jump, f->row_left = f->row;
-    }
-}
 
 /* conv2d.c */
 double fnn_conv_cost(const fnn_conv_dims *d, int dtype);
@@ -202,6 +176,11 @@ void fnn_conv_wide_gradient(const fnn_call *call, const fnn_conv_dims *d);
 size_t fnn_conv_plan_copy(const fnn_conv_parts *p, const fnn_image *t, ptrdiff_t per_group, ptrdiff_t h, ptrdiff_t w, size_t *at);
 /* Makes that copy, if it is needed: t becomes it. */
 void fnn_conv_make_channels_last(const fnn_conv_parts *p, fnn_image *t, ptrdiff_t per_group, ptrdiff_t h, ptrdiff_t w, size_t at);
+
+/* conv2d_quads.c: backward_input of depthwise 3 x 3 kernels with stride 2, from channels-last dy; packed: as many bytes as the
+ * weights take. */
+int fnn_conv_quads_suit(const fnn_call *call, const fnn_conv_dims *d);
+void fnn_conv_quads(const fnn_call *call, const fnn_conv_dims *d, const void *bias, void *packed);
 
 /* conv2d_weight_depthwise.c */
 void fnn_conv_depthwise_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);

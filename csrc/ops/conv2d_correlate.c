@@ -282,41 +282,43 @@ void fnn_taps_that_meet(const fnn_axis *a, ptrdiff_t at, ptrdiff_t *t, ptrdiff_t
     }
 }
 
-/* Depthwise: output pixels from column `col` on, to `out`. Those whose windows reach over an edge go one by one, with
- * the kernel columns that meet the input. */
-static void compute_depthwise(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, ptrdiff_t col, ptrdiff_t pixels,
-                              const char *a, ptrdiff_t a_pixel, const char *panel, char *out, ptrdiff_t out_row) {
+/* Depthwise: a block's output rows, two at a time where they share input rows; a: where tap (0, 0) of the first output is. */
+static void compute_depthwise(const fnn_correlation *c, const fnn_conv_block *b, const char *a, const char *panel, char *dst,
+                              const char *bias, char *scratch) {
     const fnn_conv_weight *w = c->weight;
-    const ptrdiff_t a_r = c->h.gap * c->row_pitch, a_s = c->w.gap * c->pitch, end = col + pixels;
-    const ptrdiff_t next = fnn_reach(&c->h, 1) * c->row_pitch - t * a_r; /* what the next row of outputs reads besides */
-    ptrdiff_t lo, hi, any;
-    fnn_valid_range(&c->w, c->w.first, col, end, &lo, &any);
-    fnn_valid_range(&c->w, c->w.first + (c->w.taps - 1) * c->w.gap, col, end, &any, &hi);
-    for (ptrdiff_t j = col, n; j < end; j += n) {
-        ptrdiff_t s = 0, s_end = c->w.taps;
-        n = j >= lo && j < hi ? hi - j : 1;
-        if (j < lo || j >= hi) fnn_taps_that_meet(&c->w, j, &s, &s_end);
-        c->K->conv_depthwise(n, w->cols, t_end - t, s_end - s,
-                             fnn_at(a, t * a_r + s * a_s + (j - col) * a_pixel, c->dtype), a_r, a_s, a_pixel,
-                             fnn_at(panel, ((c->h.slot + t) * w->s + c->w.slot + s) * w->cols, c->dtype), w->s * w->cols,
-                             w->cols, fnn_at(out, (j - col) * out_row, c->dtype), out_row,
-                             c->ahead, next - s * a_s, c->row_pitch, c->streamed);
+    const ptrdiff_t most = c->h.step == 1 && c->h.gap == 1 && c->tile_at < 0 ? 2 : 1;
+    const ptrdiff_t left = b->col * c->w.step + c->w.first;
+    const int dense = c->pitch == w->cols && c->dst.w == w->cols;
+    const char *place = fnn_at(panel, (c->h.slot * w->s + c->w.slot) * w->cols, c->dtype);
+    char *out = scratch + c->tile_at;
+    fnn_depthwise p = {.pixels = b->cols, .channels = w->cols, .taps_r = c->h.taps, .taps_s = c->w.taps,
+                       .step = c->w.step, .gap = c->w.gap, .col_from = -left, .col_to = c->w.in - left,
+                       .a_r = c->h.gap * c->row_pitch, .a_s = c->pitch, .w_r = w->s * w->cols, .w_s = w->cols, .y_row = c->dst.h,
+                       .y_pixel = c->tile_at < 0 ? c->dst.w : w->cols, .ahead_row = c->row_pitch,
+                       .ask_y = dense && c->asks && !c->streamed, .stream = c->streamed};
+    for (ptrdiff_t i = 0; i < b->rows; i += p.rows) {
+        const ptrdiff_t top = (b->row + i) * c->h.step + c->h.first;
+        p.rows = fnn_min(most, b->rows - i);
+        if (p.rows == 1) fnn_taps_that_meet(&c->h, b->row + i, &p.row_from, &p.row_to);
+        else p.row_from = fnn_max(-top, 0), p.row_to = fnn_min(fnn_reach(&c->h, 2), c->h.in - top);
+        p.ahead_rows = dense && c->asks ? p.rows * c->h.step : 0, p.ahead = fnn_reach(&c->h, p.rows) * c->row_pitch;
+        char *to = fnn_at(dst, i * c->dst.h, c->dtype);
+        if (c->tile_at < 0) out = to;
+        c->K->conv_depthwise(&p, fnn_at(a, i * c->h.step * c->row_pitch, c->dtype), place, out);
+        for (ptrdiff_t r = 0, row = p.y_row; r < p.rows; r++)
+            fnn_conv_finish_run(c, b->cols, w->cols, fnn_at(out, r * row, c->dtype), p.y_pixel,
+                                fnn_at(to, r * row, c->dtype), bias);
     }
 }
 
 /* `pixels` output pixels that follow one another at dst, a panel of channels wide, from kernel rows t .. t_end - 1. */
-static void compute_run(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, ptrdiff_t col, ptrdiff_t pixels,
-                        ptrdiff_t cols, const char *a, ptrdiff_t a_row, const char *panel, char *dst, const char *bias,
-                        char *scratch) {
+static void compute_run(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, ptrdiff_t pixels, ptrdiff_t cols, const char *a,
+                        ptrdiff_t a_row, const char *panel, char *dst, const char *bias, char *scratch) {
     char *out = c->tile_at < 0 ? dst : scratch + c->tile_at;
     const ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->weight->cols, inner = c->batch / c->h.taps;
     const ptrdiff_t batch = (t_end - t) * inner;
     const ptrdiff_t *a_offset = c->a_offset + t * inner, *b_offset = c->b_offset + t * inner;
-    if (c->depthwise)
-        compute_depthwise(c, t, t_end, col, pixels, a, a_row, panel, out, out_row);
-    else
-        c->K->gemm_tile(pixels, cols, batch, c->run, a, a_offset, a_row, 1, panel, b_offset, c->weight->cols, out,
-                        out_row, 0);
+    c->K->gemm_tile(pixels, cols, batch, c->run, a, a_offset, a_row, 1, panel, b_offset, c->weight->cols, out, out_row, 0);
     fnn_conv_finish_run(c, pixels, cols, out, out_row, dst, bias);
 }
 
@@ -324,7 +326,7 @@ static void compute_run(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, 
 static void compute_spread(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t cols, const char *a, const char *panel,
                            char *dst, const char *bias, char *scratch) {
     if (c->tile_at < 0) {
-        compute_run(c, 0, c->h.taps, 0, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
+        compute_run(c, 0, c->h.taps, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
         return;
     }
     const ptrdiff_t wide = c->weight->cols;
@@ -346,6 +348,7 @@ static void compute_panel(const fnn_correlation *c, const fnn_conv_block *b, ptr
     char *dst = fnn_conv_output(c, image, b->row, b->col, channel);
     const char *bias = c->epilogue && c->epilogue->bias ? fnn_at(c->epilogue->bias, channel, c->dtype) : NULL;
     if (c->narrow) fnn_narrow_compute(c, b, panel, channel, bias, scratch);
+    else if (c->depthwise) compute_depthwise(c, b, a, panel, dst, bias, scratch);
     else if (c->spread) compute_spread(c, b, cols, a, panel, dst, bias, scratch);
     else
         for (ptrdiff_t i = 0; i < b->rows; i++) {
@@ -353,7 +356,7 @@ static void compute_panel(const fnn_correlation *c, const fnn_conv_block *b, ptr
             char *to = fnn_at(dst, i * c->dst.h, c->dtype);
             ptrdiff_t t, t_end;
             fnn_taps_that_meet(&c->h, b->row + i, &t, &t_end);
-            compute_run(c, t, t_end, b->col, b->cols, cols, from, c->w.step * c->pitch, panel, to, bias, scratch);
+            compute_run(c, t, t_end, b->cols, cols, from, c->w.step * c->pitch, panel, to, bias, scratch);
         }
 }
 
@@ -449,7 +452,7 @@ void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count,
         fnn_correlation *c = &list[i];
         fill_offsets(c, memory);
         c->streamed = wants_stream(call, c);
-        c->ahead = count == 1 && !c->staged && c->pitch > 0 ? c->h.step : 0;
+        c->asks = count == 1 && !c->staged;
         memory = (char *)memory + fnn_correlate_bytes(c);
         chunks = fnn_max(chunks, chunks_of(c));
         ns += (double)(c->images * c->h.out * c->w.out) * (c->flops / 100 + 0.1 * (double)(c->groups * c->width));

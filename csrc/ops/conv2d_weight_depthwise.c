@@ -11,9 +11,12 @@
 
 enum {
     PARTS_BYTES = 8 << 20, /* all parts together */
-    PART_PIXELS = 128,     /* at least */
+    PART_PIXELS = 48,      /* at least */
     PANEL_BYTES = 256,     /* of channels: whole lines, and their gradient stays in the first-level cache */
-    BLOCK_PIXELS = 64,     /* for which a gradient is read and written once; the pixels of a line fit the first-level cache */
+    /* For which a gradient is read and written once. The lines of pixels that are a power of two apart share few sets of the
+     * first-level cache: three rows of so many stay there until all channels of a line were used. */
+    BLOCK_PIXELS = 28,
+    BLOCK_COLUMNS = BLOCK_PIXELS,
     CHUNKS = 16
 };
 
@@ -64,25 +67,22 @@ static block block_from(const gradient *p, ptrdiff_t u, ptrdiff_t end) {
     return b;
 }
 
-/* Adds a block's gradient of `channels` channels to dw ([r][s][cols]). Columns whose windows reach over an edge go one by one. */
-static void add_block(const gradient *p, const block *b, ptrdiff_t first, ptrdiff_t channels, char *dw) {
+/* Adds a block's gradient of `channels` channels to dw ([r][s][cols]), some columns after others. */
+static void add_block(const gradient *p, const block *b, ptrdiff_t first, ptrdiff_t channels, fnn_prefetch ahead[2],
+                      const ptrdiff_t asks[2], char *dw) {
     const fnn_conv_parts *sum = &p->sum;
-    const int dtype = sum->dtype;
-    const char *x = fnn_at(p->x.data,
-                           b->image * p->x.n + (b->row * p->h.step + p->h.first + b->t * p->h.gap) * p->x.h + first, dtype);
-    const char *dy = fnn_at(p->dy.data, b->image * p->dy.n + b->row * p->dy.h + first, dtype);
-    ptrdiff_t lo, hi, any;
-    fnn_valid_range(&p->w, p->w.first, 0, p->w.out, &lo, &any);
-    fnn_valid_range(&p->w, p->w.first + (p->w.taps - 1) * p->w.gap, 0, p->w.out, &any, &hi);
-    for (ptrdiff_t j = 0, n; j < p->w.out; j += n) {
-        ptrdiff_t s = 0, s_end = p->w.taps;
-        n = j >= lo && j < hi ? hi - j : 1;
-        if (j < lo || j >= hi) fnn_taps_that_meet(&p->w, j, &s, &s_end);
+    const ptrdiff_t top = b->row * p->h.step + p->h.first + b->t * p->h.gap;
+    fnn_depthwise_gradient plan = {
+        .rows = b->rows, .channels = channels, .taps_r = b->t_end - b->t, .taps_s = p->w.taps, .step = p->w.step, .gap = p->w.gap,
+        .x_row = p->h.step * p->x.h, .x_col = p->x.w, .x_r = p->h.gap * p->x.h, .dy_row = p->dy.h, .dy_col = p->dy.w,
+        .dw_r = p->w.taps * sum->cols, .dw_s = sum->cols, .ahead = {&ahead[0], &ahead[1]}, .asks = {asks[0], asks[1]}};
+    for (ptrdiff_t j = 0; j < p->w.out; j += plan.pixels) {
+        const ptrdiff_t left = j * p->w.step + p->w.first;
+        plan.pixels = fnn_min(BLOCK_COLUMNS, p->w.out - j), plan.col_from = -left, plan.col_to = p->w.in - left;
         sum->K->conv_depthwise_gradient(
-            b->rows, n, channels, b->t_end - b->t, s_end - s,
-            fnn_at(x, (j * p->w.step + p->w.first + s * p->w.gap) * p->x.w, dtype), p->h.step * p->x.h, p->w.step * p->x.w,
-            p->h.gap * p->x.h, p->w.gap * p->x.w, fnn_at(dy, j * p->dy.w, dtype), p->dy.h, p->dy.w,
-            fnn_at(dw, (b->t * p->w.taps + s) * sum->cols, dtype), p->w.taps * sum->cols, sum->cols);
+            &plan, fnn_at(p->x.data, b->image * p->x.n + top * p->x.h + left * p->x.w + first, sum->dtype),
+            fnn_at(p->dy.data, b->image * p->dy.n + b->row * p->dy.h + j * p->dy.w + first, sum->dtype),
+            fnn_at(dw, b->t * p->w.taps * sum->cols, sum->dtype));
     }
 }
 
@@ -114,15 +114,14 @@ static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     memset(dw, 0, (size_t)((panel_end - panel) * panel_size) * fnn_itemsize(sum->dtype));
     block b;
     for (ptrdiff_t u = rows * part / sum->parts; u < end; u += b.rows) {
-        fnn_prefetch x, dy;
+        fnn_prefetch ahead[2];
         b = block_from(p, u, end);
-        plan_prefetch(p, u + b.rows, fnn_min(end - u - b.rows, b.rows), first, channels, &x, &dy);
-        const ptrdiff_t quota_x = x.left / (panel_end - panel) + 1, quota_dy = dy.left / (panel_end - panel) + 1;
+        plan_prefetch(p, u + b.rows, fnn_min(end - u - b.rows, b.rows), first, channels, &ahead[0], &ahead[1]);
+        const ptrdiff_t times = b.rows * fnn_ceil_div(p->w.out, BLOCK_COLUMNS) * fnn_ceil_div(channels, sum->K->lanes);
+        const ptrdiff_t asks[2] = {ahead[0].left / times + 1, ahead[1].left / times + 1};
         for (ptrdiff_t i = 0; i < panel_end - panel; i++) {
             const ptrdiff_t k = first + i * sum->cols;
-            fnn_prefetch_some(&x, quota_x);
-            fnn_prefetch_some(&dy, quota_dy);
-            add_block(p, &b, k, fnn_min(sum->cols, sum->k - k), fnn_at(dw, i * panel_size, sum->dtype));
+            add_block(p, &b, k, fnn_min(sum->cols, sum->k - k), ahead, asks, fnn_at(dw, i * panel_size, sum->dtype));
         }
     }
 }

@@ -98,12 +98,11 @@ INLINE vec vec_exp(vec x) {
 }
 
 #if !(REAL64 || defined(VEC_AVX512)) /* AVX-512's vec_scale is one instruction */
-/* exp_exponent's n and 2^n for -127 <= n <= 127, 0 for -127: a number whose exponent n is shifted to its place, magic's own bits
- * out of it. */
+/* exp_exponent's n and 2^n for -127 <= n <= 127, 0 for -127: a number whose biased exponent is shifted to its place, magic's own
+ * bits out of it. */
 INLINE vec exp_exponent_power(vec x, vec *power) {
-    const vec magic = vec_set1((real)0x1.8p23), shifted = vec_fma(x, vec_set1((real)1.4426950408889634), magic);
-    const ivec exponent = ivec_shl(vec_as_ivec(shifted), MANTISSA_BITS);
-    *power = ivec_as_vec(ivec_add(exponent, ivec_set1(EXPONENT_BIAS << MANTISSA_BITS)));
+    const vec magic = vec_set1((real)(0x1.8p23 + EXPONENT_BIAS)), shifted = vec_fma(x, vec_set1((real)1.4426950408889634), magic);
+    *power = ivec_as_vec(ivec_shl(vec_as_ivec(shifted), MANTISSA_BITS));
     return vec_sub(shifted, magic);
 }
 #endif
