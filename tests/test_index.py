@@ -122,10 +122,21 @@ def test_one_hot_in_a_captured_step():
         program(fastnn.tensor([1, 9, 0]))
 
 
+def scattered(x, index, axis):
+    """Of equal indices the last one counts."""
+    y, x, index = (np.moveaxis(a, axis, 0) for a in (x.copy(), x, index))
+    others = np.indices(x.shape[1:], sparse=True)
+    for j in range(len(index)):
+        y[(index[j], *others)] = x[j]
+    return np.moveaxis(y, 0, axis)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
-@pytest.mark.parametrize("shape, axis", [((20000,), 0), ((3, 9001), 1), ((9001, 3), 0), ((5, 700, 11), 1), ((2, 5000, 1), 1)])
-def test_gather_cuts_its_axis(shape, axis, dtype):
-    """Axes longer than a chunk, inner and outer ones, whatever the number of threads; the first bad index is named."""
+@pytest.mark.parametrize("shape, axis", [((20000,), 0), ((3, 9001), 1), ((9001, 3), 0), ((5, 700, 11), 1), ((2, 5000, 1), 1),
+                                         ((2, 50, 130), 1)])
+def test_gather_and_scatter_cut(shape, axis, dtype):
+    """Axes longer than a chunk, inner and outer ones, whatever the number of threads and the layout; the first bad index is
+    named."""
     rng = np.random.default_rng(5)
     x = (rng.standard_normal(shape) * 50).astype(dtype)
     index = rng.integers(0, shape[axis], shape)
@@ -136,6 +147,8 @@ def test_gather_cuts_its_axis(shape, axis, dtype):
             turned = fastnn.tensor(x.T.copy()).permute(*range(len(shape))[::-1])
             found = turned.gather(axis, fastnn.tensor(index.T.copy()).permute(*range(len(shape))[::-1])).numpy()
             np.testing.assert_array_equal(found, np.take_along_axis(x, index, axis))
+            found = fastnn.tensor(x).scatter(axis, fastnn.tensor(index), fastnn.tensor(x)).numpy()
+            np.testing.assert_array_equal(found, scattered(x, index, axis))
     index.reshape(-1)[[-5, -3]] = shape[axis], -1
     with pytest.raises(IndexError, match=f"element {index.size - 5} of index is {shape[axis]}, but must lie between 0 and"):
         fastnn.tensor(x).gather(axis, fastnn.tensor(index))

@@ -235,7 +235,7 @@ typedef struct {
     fnn_nest nest;            /* the axes but the chosen one: operands written, read, index */
     ptrdiff_t step[3];        /* along the axis */
     ptrdiff_t count;          /* of the axis in the index: of a chunk, where the axis is cut */
-    ptrdiff_t units;          /* positions a chunk; places along the axis, where positions lie together */
+    ptrdiff_t units;          /* positions a chunk; of gather, where they lie together, places along the axis */
     ptrdiff_t pieces, all;    /* chunks along an axis of `all` indices: gather's results do not meet */
     int whole;                /* which operand the indices point into: 0 or 1 */
     size_t size;
@@ -300,8 +300,8 @@ static void gather_workspace(const fnn_call *call, fnn_workspace *ws) {
     ws->shared = (size_t)check_chunks(call->in[call->op == FNN_OP_gather]) * sizeof(ptrdiff_t);
 }
 
-/* One position's elements without arithmetic: y[j] = x[i] or, whole being 0, y[i] = x[j]. Where neighbours lie together, indices are
- * not multiplied. */
+/* One position's elements without arithmetic: y[j] = x[i] or, whole being 0, y[i] = x[j]. Where neighbours lie together, indices
+ * are not multiplied. */
 static void move_plain(const gather_plan *p, char *const *at) {
     const int64_t *restrict index = (const int64_t *)at[2];
     const ptrdiff_t n = p->count, to = p->step[0], from = p->step[1], step = p->step[2];
@@ -354,21 +354,23 @@ static void run_gather(void *context, ptrdiff_t chunk, void *scratch) {
     }
 }
 
-/* Whether gather's positions lie together and its axis does not: then rows of them are walked, not columns along the axis. */
+/* Whether elements are moved as they are, positions lie together, and the axis does not: then rows of them are walked, not columns
+ * along the axis. */
 static int lie_together(const gather_plan *p) {
     const int last = p->nest.rank - 1;
-    int together = p->whole && p->step[0] != 1 && p->nest.shape[last] > 1;
+    int together = !p->K && !p->combine && p->step[0] != 1 && p->nest.shape[last] > 1;
     for (int k = 0; k < 3; k++) together = together && p->nest.stride[k][last] == 1;
     return together;
 }
 
-/* `n` positions that lie together: y[u] = x[i, u], i being the u-th index. */
+/* `n` positions that lie together: y[u] = x[i, u] or y[i, u] = x[u], i being the u-th index. */
 static void move_together(const gather_plan *p, ptrdiff_t n, char *y_, const char *x_, const int64_t *restrict index) {
-    const ptrdiff_t from = p->step[1];
+    const ptrdiff_t step = p->step[p->whole];
 #define MOVE(type)                                                                                                      \
     type *restrict y = (type *)y_;                                                                                      \
     const type *restrict x = (const type *)x_;                                                                          \
-    for (ptrdiff_t u = 0; u < n; u++) y[u] = x[index[u] * from + u];                                                    \
+    if (p->whole) for (ptrdiff_t u = 0; u < n; u++) y[u] = x[index[u] * step + u];                                      \
+    else for (ptrdiff_t u = 0; u < n; u++) y[index[u] * step + u] = x[u];                                               \
     return
     switch (p->size) {
     case 1: { MOVE(uint8_t); }
@@ -378,15 +380,27 @@ static void move_together(const gather_plan *p, ptrdiff_t n, char *y_, const cha
 #undef MOVE
 }
 
-/* Chunk: some places along the axis, for all positions that lie together. */
+/* Chunk: of gather some places along the axis, for all positions that lie together; of scatter, whose places may meet, some of
+ * these positions, for all places in order. */
 static void run_together(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const gather_plan *p = context;
-    const ptrdiff_t n = p->nest.shape[p->nest.rank - 1], first = chunk % p->pieces * p->units;
+    const ptrdiff_t all = p->nest.shape[p->nest.rank - 1], first = chunk % p->pieces * p->units;
+    const ptrdiff_t begin = p->whole ? first : 0, end = p->whole ? fnn_min(first + p->units, p->count) : p->count;
+    const ptrdiff_t from = p->whole ? 0 : first, n = p->whole ? all : fnn_min(p->units, all - first);
     char *at[FNN_MAX_ARGS];
-    fnn_nest_seek(&p->nest, chunk / p->pieces * n, at);
-    for (ptrdiff_t j = first; j < fnn_min(first + p->units, p->count); j++)
-        move_together(p, n, at[0] + j * p->step[0] * (ptrdiff_t)p->size, at[1], (const int64_t *)at[2] + j * p->step[2]);
+    fnn_nest_seek(&p->nest, chunk / p->pieces * all + from, at);
+    for (ptrdiff_t j = begin; j < end; j++) {
+        const ptrdiff_t y = p->whole ? j * p->step[0] : 0, x = p->whole ? 0 : j * p->step[1], size = (ptrdiff_t)p->size;
+        move_together(p, n, at[0] + y * size, at[1] + x * size, (const int64_t *)at[2] + j * p->step[2]);
+    }
+}
+
+static void move_all_together(const fnn_call *call, gather_plan *p, double ns) {
+    const ptrdiff_t all = p->nest.shape[p->nest.rank - 1], cut = p->whole ? p->count : all;
+    p->units = fnn_max(PIECES / (p->whole ? all : p->count), p->whole ? 1 : 64);
+    p->pieces = fnn_ceil_div(cut, p->units);
+    fnn_parallel_for(call, p->nest.size / all * p->pieces, ns, run_together, p);
 }
 
 static int gather_all(fnn_call *call, gather_plan *p, const fnn_tensor *to, const fnn_tensor *from,
@@ -406,10 +420,7 @@ static int gather_all(fnn_call *call, gather_plan *p, const fnn_tensor *to, cons
     fnn_nest_build(&p->nest, operand, 3);
     const double ns = 4 * (double)fnn_numel(index);
     if (lie_together(p)) {
-        const ptrdiff_t n = p->nest.shape[p->nest.rank - 1];
-        p->units = fnn_max(PIECES / n, 1);
-        p->pieces = fnn_ceil_div(p->count, p->units);
-        fnn_parallel_for(call, p->nest.size / n * p->pieces, ns, run_together, p);
+        move_all_together(call, p, ns);
         return FNN_OK;
     }
     p->units = fnn_max(PIECES / p->count, 1);
