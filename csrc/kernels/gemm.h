@@ -24,7 +24,7 @@ typedef struct {
     ptrdiff_t batch, depth;
     const ptrdiff_t *a_offset, *b_offset;
     ptrdiff_t a_row, a_col, b_row, c_row; /* in bytes */
-    const char *b;
+    const char *b, *bias; /* bias: added to each row of the sums, or NULL */
     ptrdiff_t last; /* columns of the last vector */
     int accumulate;
 } tile_plan;
@@ -109,6 +109,11 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
             for (int q = 0; q < bases; q++) base[q] += a_col;
         }
     }
+    if (t->bias)
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++)
+#pragma GCC unroll 8
+            for (int v = 0; v < vecs; v++) acc[i][v] = vec_add(acc[i][v], tile_load(t->bias, v, vecs, last, masked));
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
@@ -193,13 +198,14 @@ INLINE tile_function *tile_of(ptrdiff_t rows, int vecs, int masked, int order) {
     return tiles[rows - 1][vecs - 1][masked][order];
 }
 
-/* rows x cols of C, by as few tiles as possible. */
-INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a, const char *b, char *c, int order) {
+/* rows x cols of C, by as few tiles as possible; bias (cols) or NULL. */
+INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a, const char *b, char *c, const char *bias,
+                     int order) {
     const ptrdiff_t size = sizeof(real), wide = (rows == 1 ? 8 : WIDE_VECS) * LANES;
     for (ptrdiff_t j = 0, width; j < cols; j += width) {
         const char *from = a;
         char *to = c + j * size;
-        t->b = b + j * size;
+        t->b = b + j * size, t->bias = bias ? bias + j * size : NULL;
         width = wide;
         if (rows <= WIDE_ROWS && cols - j >= wide) {
             wide_tiles[rows - 1][order](t, from, to);
@@ -220,15 +226,22 @@ INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a
 
 INLINE int order_of(ptrdiff_t a_row, ptrdiff_t a_col) { return a_col == 1 ? A_ALONG_K : a_row == 1 ? A_ALONG_ROWS : A_STRIDED; }
 
-/* C (rows x cols) (+)= sum over t of A_t (rows x depth) times B_t (depth x cols, unit column stride);
+/* C (rows x cols) (+)= sum over t of A_t (rows x depth) times B_t (depth x cols, unit column stride), then + bias (cols);
  * A_t starts at a + a_offset[t], B_t at b + b_offset[t] (NULL: 0). A tile stays in registers over all t and k. */
-static void gemm_tile_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
-                             const ptrdiff_t *a_offset, ptrdiff_t a_row, ptrdiff_t a_col, const void *b,
-                             const ptrdiff_t *b_offset, ptrdiff_t b_row, void *c, ptrdiff_t c_row, int accumulate) {
+static void gemm_tile_bias_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
+                                  const ptrdiff_t *a_offset, ptrdiff_t a_row, ptrdiff_t a_col, const void *b,
+                                  const ptrdiff_t *b_offset, ptrdiff_t b_row, void *c, ptrdiff_t c_row, int accumulate,
+                                  const void *bias) {
     const ptrdiff_t size = sizeof(real);
     tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = a_row * size,
                    .a_col = a_col * size, .b_row = b_row * size, .c_row = c_row * size, .last = LANES, .accumulate = accumulate};
-    tile_all(&t, rows, cols, a, b, c, order_of(a_row, a_col));
+    tile_all(&t, rows, cols, a, b, c, bias, order_of(a_row, a_col));
+}
+
+static void gemm_tile_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
+                             const ptrdiff_t *a_offset, ptrdiff_t a_row, ptrdiff_t a_col, const void *b,
+                             const ptrdiff_t *b_offset, ptrdiff_t b_row, void *c, ptrdiff_t c_row, int accumulate) {
+    gemm_tile_bias_kernel(rows, cols, batch, depth, a, a_offset, a_row, a_col, b, b_offset, b_row, c, c_row, accumulate, NULL);
 }
 
 /* `count` products with the same A as gemm_tile makes one: of B, and to C, b_step and c_step elements after the one before. */
@@ -241,7 +254,7 @@ static void gemm_tile_series_kernel(ptrdiff_t count, ptrdiff_t b_step, ptrdiff_t
                    .a_col = a_col * size, .b_row = b_row * size, .c_row = c_row * size, .last = LANES};
     const int order = order_of(a_row, a_col);
     for (ptrdiff_t i = 0; i < count; i++)
-        tile_all(&t, rows, cols, a, (const char *)b + i * b_step * size, (char *)c + i * c_step * size, order);
+        tile_all(&t, rows, cols, a, (const char *)b + i * b_step * size, (char *)c + i * c_step * size, NULL, order);
 }
 
 /* C (rows x cols, at most TILE_COLS) (+)= A times B: A in cells of TILE_ROWS rows that are neighbours, `cell` elements from one to

@@ -318,8 +318,11 @@ static void compute_run(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, 
     const ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->weight->cols, inner = c->batch / c->h.taps;
     const ptrdiff_t batch = (t_end - t) * inner;
     const ptrdiff_t *a_offset = c->a_offset + t * inner, *b_offset = c->b_offset + t * inner;
-    c->K->gemm_tile(pixels, cols, batch, c->run, a, a_offset, a_row, 1, panel, b_offset, c->weight->cols, out, out_row, 0);
-    fnn_conv_finish_run(c, pixels, cols, out, out_row, dst, bias);
+    const fnn_epilogue *e = c->epilogue;
+    const int alone = out == dst && e && !e->residual && !e->activation; /* the bias is all that follows: the tile adds it */
+    c->K->gemm_tile_bias(pixels, cols, batch, c->run, a, a_offset, a_row, 1, panel, b_offset, c->weight->cols, out, out_row, 0,
+                         alone ? bias : NULL);
+    if (!alone) fnn_conv_finish_run(c, pixels, cols, out, out_row, dst, bias);
 }
 
 /* The same for spread rows of a block, of which there is one run. */

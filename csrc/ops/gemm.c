@@ -229,6 +229,8 @@ static void epilogue(const plan *p, const block *w, ptrdiff_t i, ptrdiff_t rows,
                         e->activation);
 }
 
+static int adds_bias_only(const fnn_gemm *g) { return g->epilogue.bias && !g->epilogue.residual && !g->epilogue.activation; }
+
 /* Runs the calls that follow on the block's finished rows. */
 static void follow_rows(const plan *p, const block *w, ptrdiff_t row, ptrdiff_t rows) {
     const fnn_gemm *g = p->g;
@@ -251,6 +253,7 @@ static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth
     const char *b = w->b + (k * g->b.row + w->col * g->b.col) * p->size;
     ptrdiff_t b_row = wide, panel = wide * depth; /* from one row, one panel to the next */
     ptrdiff_t across = wide;                      /* columns at a time */
+    const int ends = k + depth >= g->K;
     if (p->packs_b == BY_CHUNK) {
         p->K->gemm_pack(depth, w->cols, b, g->b.row, g->b.col, w->packed, wide, panel);
         b = w->packed;
@@ -275,11 +278,12 @@ static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth
         if (p->pass_cols) continue;
         for (ptrdiff_t j = 0; j < w->cols; j += across) {
             ptrdiff_t cols = fnn_min(across, w->cols - j);
-            p->K->gemm_tile(n, cols, 1, depth, a.data, NULL, a.row, a.col, b + j / wide * panel * p->size, NULL, b_row,
-                            w->c + (row * g->c.row + w->col + j) * p->size, g->c.row, k > 0);
-            if (k + depth >= g->K) epilogue(p, w, row, n, w->col + j, cols);
+            const char *bias = ends && adds_bias_only(g) ? (const char *)g->epilogue.bias + (w->col + j) * p->size : NULL;
+            p->K->gemm_tile_bias(n, cols, 1, depth, a.data, NULL, a.row, a.col, b + j / wide * panel * p->size, NULL, b_row,
+                                 w->c + (row * g->c.row + w->col + j) * p->size, g->c.row, k > 0, bias);
+            if (ends && !bias) epilogue(p, w, row, n, w->col + j, cols);
         }
-        if (g->leader && k + depth >= g->K) follow_rows(p, w, row, n);
+        if (g->leader && ends) follow_rows(p, w, row, n);
     }
 }
 

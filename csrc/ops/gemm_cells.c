@@ -42,7 +42,8 @@ int fnn_gemm_cells_suits(const fnn_gemm *g) {
     const fnn_epilogue *e = &g->epilogue;
     const double result = (double)g->M * (double)g->N;
     if (!fnn_small_tile(fnn_kernels_of(g->dtype)) || g->K < LEAST_DEPTH || fnn_min(g->M, g->N) < LEAST_SIDE) return 0;
-    if (result > MOST_RESULT || 2 * result < LEAST_MEAN * (double)(g->M + g->N) || 2 * result * (double)g->K < LEAST_FLOPS) return 0;
+    if (result > MOST_RESULT || 2 * result < LEAST_MEAN * (double)(g->M + g->N)) return 0;
+    if (2 * result * (double)g->K < LEAST_FLOPS) return 0;
     return g->a.row == 1 && g->a.col != 1 && g->b.col == 1 && !g->batch_rank && !e->bias && !e->residual && !e->activation;
 }
 
@@ -76,7 +77,8 @@ static void make_plan(plan *p, const fnn_gemm *g, char *shared) {
     p->blocks = fnn_max(fnn_min(slab, g->K) / p->depth, 1);
     p->cell = odd_lines(p, p->depth * K->tile_rows + K->lanes); /* the last row of a cell may be stored as a whole vector */
     p->panel = odd_lines(p, p->depth * K->tile_cols);
-    p->group_tiles = fnn_max(GROUP_BYTES / p->size / K->tile_rows, 1), p->group_panels = fnn_max(GROUP_BYTES / p->size / K->tile_cols, 1);
+    p->group_tiles = fnn_max(GROUP_BYTES / p->size / K->tile_rows, 1);
+    p->group_panels = fnn_max(GROUP_BYTES / p->size / K->tile_cols, 1);
     p->cells = shared;
     p->panels_at = fnn_at(shared, p->blocks * p->tiles * p->cell, g->dtype);
 }
@@ -98,8 +100,8 @@ static void copy_group(void *context, ptrdiff_t chunk, void *scratch) {
     const ptrdiff_t k = p->from + block * p->depth, depth = fnn_min(p->depth, p->to - k);
     if (i < of_a) {
         const ptrdiff_t tile = i * p->group_tiles, n = fnn_min(p->group_tiles * tall, g->M - tile * tall);
-        p->K->gemm_pack(depth, n, fnn_at(g->a.data, k * g->a.col + tile * tall, g->dtype), g->a.col, 1, cell_at(p, block, tile), tall,
-                        p->cell);
+        p->K->gemm_pack(depth, n, fnn_at(g->a.data, k * g->a.col + tile * tall, g->dtype), g->a.col, 1, cell_at(p, block, tile),
+                        tall, p->cell);
     } else {
         const ptrdiff_t panel = (i - of_a) * p->group_panels, n = fnn_min(p->group_panels * wide, g->N - panel * wide);
         p->K->gemm_pack(depth, n, fnn_at(g->b.data, k * g->b.row + panel * wide, g->dtype), g->b.row, 1, panel_at(p, block, panel),
@@ -158,7 +160,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const ptrdiff_t lines = fnn_ceil_div(next[0].lines + next[1].lines, tiles);
     for (ptrdiff_t k = p->from; k < p->to; k += p->depth)
         for (ptrdiff_t j = w.panel; j < w.panel + w.panels; j++) add_panel(p, &w, k, j, &next[next[0].lines == 0], lines);
-    for (ptrdiff_t i = w.row; g->leader && p->to == g->K && i < w.row + w.rows; i++) fnn_follow(g->leader, i * g->N + w.col, w.cols);
+    for (ptrdiff_t i = 0; g->leader && p->to == g->K && i < w.rows; i++)
+        fnn_follow(g->leader, (w.row + i) * g->N + w.col, w.cols);
 }
 
 void fnn_gemm_cells_workspace(const fnn_gemm *g, fnn_workspace *ws) {
