@@ -104,8 +104,9 @@ INLINE void depthwise_ask(const fnn_depthwise *p, int step, const real *a, const
             for (int i = 0; i < DEPTHWISE_PIXELS * LANES; i += LINE) __builtin_prefetch(y + i, 0, 2);
 }
 
-/* A line of channels of a row's pixels. */
+/* A line of channels of a row's pixels, at most DEPTHWISE_PIXELS. */
 INLINE void depthwise_stream(const real *line, real *y, ptrdiff_t y_pixel, ptrdiff_t pixels) {
+#pragma GCC unroll 4
     for (ptrdiff_t i = 0; i < pixels; i++)
 #pragma GCC unroll 16
         for (int k = 0; k < LINE; k += LANES) vec_stream(y + i * y_pixel + k, vec_load(line + i * LINE + k));
@@ -127,8 +128,11 @@ INLINE void depthwise_blocks(const fnn_depthwise *p, const depthwise_reach *whol
             ahead += DEPTHWISE_PIXELS * step * LANES, ahead_y += DEPTHWISE_PIXELS * LANES;
             depthwise_block(p, whole, step, taps, square, pair, careful, a + j, w + j, to, y_row, y_pixel);
             if (p->stream && (j + LANES) % LINE == 0)
-                for (ptrdiff_t r = 0; r < p->rows; r++)
-                    depthwise_stream(line + r * y_row, y + r * p->y_row + j + LANES - LINE, p->y_pixel, whole->pixels);
+#pragma GCC unroll 2
+                for (int r = 0; r < 2; r++)
+                    if (r < p->rows)
+                        depthwise_stream(line + r * y_row, y + r * p->y_row + j + LANES - LINE, p->y_pixel,
+                                         careful ? whole->pixels : DEPTHWISE_PIXELS);
         }
         if (careful && j < p->channels) {
             depthwise_reach reach = *whole;
@@ -150,7 +154,7 @@ typedef void depthwise_function(const fnn_depthwise *p, const depthwise_reach *r
 /* name, step, taps (0: any), and what else depthwise_block must know */
 #define DEPTHWISE(X)                                                                                                            \
     X(any, 0, 0, 0, 1) X(row1, 1, 1, 0, 1) X(row2, 1, 2, 0, 1) X(row3, 1, 3, 0, 1) X(row5, 1, 5, 0, 1) X(row7, 1, 7, 0, 1)      \
-    X(square3, 1, 3, 1, 1) X(stride3, 2, 3, 1, 0) X(stride_row3, 2, 3, 0, 1)
+    X(square3, 1, 3, 1, 1) X(single3, 1, 3, 1, 0) X(stride3, 2, 3, 1, 0) X(stride_row3, 2, 3, 0, 1)
 #define DEPTHWISE_BOTH(name, ...)                                                                                               \
     DEPTHWISE_DEFINE(depthwise_##name, 0, __VA_ARGS__) DEPTHWISE_DEFINE(depthwise_careful_##name, 1, __VA_ARGS__)
 DEPTHWISE(DEPTHWISE_BOTH)
@@ -167,7 +171,7 @@ static const depthwise_kind *depthwise_kind_of(const fnn_depthwise *p) {
     switch (p->gap != 1 ? 0 : p->step == 1 ? p->taps_s : p->step == 2 ? -p->taps_s : 0) {
     case 1: return &depthwise_kind_row1;
     case 2: return &depthwise_kind_row2;
-    case 3: return square ? &depthwise_kind_square3 : &depthwise_kind_row3;
+    case 3: return !square ? &depthwise_kind_row3 : p->rows == 1 ? &depthwise_kind_single3 : &depthwise_kind_square3;
     case 5: return &depthwise_kind_row5;
     case 7: return &depthwise_kind_row7;
     case -3: return square && p->rows == 1 ? &depthwise_kind_stride3 : &depthwise_kind_stride_row3;
@@ -262,8 +266,10 @@ INLINE void quads_run(const fnn_quads *p, ptrdiff_t quad, ptrdiff_t end, ptrdiff
             if (p->asks) quads_ask(p, ahead, ahead_dx);
             quads_block(p, quad, careful, from + j, w + j, stream ? line + j % LINE : to + j, dx_row, dx_pixel, LANES);
             if (stream && (j + LANES) % LINE == 0)
-                for (ptrdiff_t a = p->dx_row_from; a < p->dx_row_to; a++)
-                    depthwise_stream(line + a * dx_row, to + a * p->dx_row + j + LANES - LINE, p->dx_pixel, 2 * QUADS);
+#pragma GCC unroll 2
+                for (int a = 0; a < 2; a++)
+                    if (a >= p->dx_row_from && a < p->dx_row_to)
+                        depthwise_stream(line + a * dx_row, to + a * p->dx_row + j + LANES - LINE, p->dx_pixel, 2 * QUADS);
         }
         if (careful && j < p->channels) quads_block(p, quad, 1, from + j, w + j, to + j, dx_row, dx_pixel, p->channels - j);
     }
