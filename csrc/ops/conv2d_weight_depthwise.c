@@ -11,7 +11,7 @@
 
 enum {
     PARTS_BYTES = 8 << 20, /* all parts together */
-    PART_PIXELS = 48,      /* at least */
+    PART_PIXELS = 128,     /* at least */
     PANEL_BYTES = 256,     /* of channels: whole lines, and their gradient stays in the first-level cache */
     /* For which a gradient is read and written once. The lines of pixels that are a power of two apart share few sets of the
      * first-level cache: three rows of so many stay there until all channels of a line were used. */
