@@ -115,7 +115,7 @@ INLINE vec vec_exp_down(vec x) {
     vec power;
     x = vec_max(vec_set1(-88), x); /* exp(-88) is denormal */
     const vec n = exp_exponent_power(x, &power);
-    return vec_fma(exp_minus_one(exp_remainder(x, n)), power, power); /* as (1 + ...) times a power of 2: rounded once */
+    return vec_mul(vec_add(vec_set1(1), exp_minus_one(exp_remainder(x, n))), power);
 #endif
 }
 
