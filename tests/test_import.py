@@ -1,7 +1,6 @@
 """What `import fastnn` costs and brings, and what it says when the environment asks for the impossible."""
 
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ def test_import_takes_little_longer_than_numpy(tmp_path):
     for _ in range(7):
         for name, seconds in times.items():
             seconds.append(float(output(TIMED.format(name), **bytecode)))
-    extra = statistics.median(times["fastnn"]) - statistics.median(times["numpy"])
+    extra = min(times["fastnn"]) - min(times["numpy"])  # what else the machine does only adds
     assert extra < 0.060, times
 
 
