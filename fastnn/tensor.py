@@ -506,13 +506,7 @@ class set_grad_enabled(_GradMode):
 
 
 class inference_mode(_GradMode):
-    """`no_grad` by another name that PyTorch has: results are tensors like others, there is nothing more to save.
-
-    Parameters
-    ----------
-    mode : bool
-        False: recording stays on, or is turned on.
-    """
+    """`no_grad` by another name that PyTorch has, or with ``mode=False`` `enable_grad`: results are tensors like others."""
 
     def __init__(self, mode: bool = True) -> None:
         super().__init__()
