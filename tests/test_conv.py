@@ -271,20 +271,6 @@ def few_channels(seed, dtype=np.float32):
     return Case(seed, dtype, **sizes)
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_few_channels_of_many_images(isa, dtype):
-    _core.set_isa(isa)
-    for seed in range(5000, 5024):
-        case = few_channels(seed, dtype)
-        check(case, case.run(("nhwc", "nchw", "strided")[seed % 3]))
-
-
-@pytest.mark.parametrize("seed", range(5100, 5108))
-def test_threads_and_layouts_do_not_change_a_bit_of_few_channels(seed):
-    check_bits(few_channels(seed))
-
-
 def first_layer(seed, dtype=np.float32):
     """Few channels behind many: the input's gradient is a sum of windows, which overlap, touch or leave gaps."""
     rng = np.random.default_rng(seed)
@@ -296,16 +282,18 @@ def first_layer(seed, dtype=np.float32):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_first_layers(isa, dtype):
+@pytest.mark.parametrize("make, seeds", [(few_channels, range(5000, 5024)), (first_layer, range(6000, 6024))])
+def test_few_channels(isa, dtype, make, seeds):
     _core.set_isa(isa)
-    for seed in range(6000, 6024):
-        case = first_layer(seed, dtype)
+    for seed in seeds:
+        case = make(seed, dtype)
         check(case, case.run(("nhwc", "nchw", "strided")[seed % 3]))
 
 
-@pytest.mark.parametrize("seed", range(6100, 6108))
-def test_threads_and_layouts_do_not_change_a_bit_of_first_layers(seed):
-    check_bits(first_layer(seed))
+@pytest.mark.parametrize("make, seed", [(few_channels, seed) for seed in range(5100, 5108)]
+                         + [(first_layer, seed) for seed in range(6100, 6108)])
+def test_threads_and_layouts_do_not_change_a_bit_of_few_channels(make, seed):
+    check_bits(make(seed))
 
 
 def test_nan_stays_in_the_window_of_its_pixel():
