@@ -428,7 +428,6 @@ static inline void fnn_prefetch_some(fnn_prefetch *f, ptrdiff_t runs) {
     }
 }
 
-/* Rounded up to whole cache lines: so that parts of a workspace which follow one another do not share one. */
 /* A transfer that fetches nothing, its first bytes moved as far as the next line. */
 static inline fnn_transfer fnn_transfer_of(void *to, const void *from, ptrdiff_t bytes) {
     fnn_transfer t = {.to = to, .from = from, .bytes = bytes, .done = fnn_min((ptrdiff_t)(-(uintptr_t)to & (FNN_LINE - 1)), bytes)};
@@ -436,6 +435,7 @@ static inline fnn_transfer fnn_transfer_of(void *to, const void *from, ptrdiff_t
     return t;
 }
 
+/* Rounded up to whole cache lines: so that parts of a workspace which follow one another do not share one. */
 static inline size_t fnn_whole_lines(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 /* The next `bytes` of a workspace, which moves on over them. */
 static inline void *fnn_take(char **workspace, size_t bytes) {

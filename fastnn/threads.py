@@ -6,6 +6,7 @@ from ._core import get_num_threads, set_num_threads
 
 MOST_THREADS = 1024
 
+
 class num_threads:
     """A context in which parallel loops use `n` threads; results do not depend on it.
 

@@ -10,10 +10,11 @@ INLINE void store_lanes(real *to, vec v, ptrdiff_t left) {
 }
 INLINE vec constant(double a) { return vec_set1((real)a); }
 
-/* Runs the statements for element i on, `lanes` of them at a time: whole vectors, then what is left of n. */
-#define EACH_LANES(...)                                                                                                 \
+/* Runs the statements for element i on, `lanes` of them at a time, from `begin` on: whole vectors, then what is left of n. */
+#define EACH_LANES(...) EACH_LANES_FROM(0, __VA_ARGS__)
+#define EACH_LANES_FROM(begin, ...)                                                                                     \
     do {                                                                                                                \
-        ptrdiff_t i = 0;                                                                                                \
+        ptrdiff_t i = (begin);                                                                                          \
         for (; i + LANES <= n; i += LANES) {                                                                            \
             const ptrdiff_t lanes = LANES;                                                                              \
             __VA_ARGS__                                                                                                 \

@@ -10,21 +10,12 @@ enum {
  * of a vector, whole vectors, the rest. An element does not depend on its place, so that no bit does on y. */
 #define EACH_ALIGNED(y, ...)                                                                                            \
     do {                                                                                                                \
-        ptrdiff_t i = fnn_min(n, (ptrdiff_t)(-(uintptr_t)(y) % sizeof(vec) / sizeof(real)));                            \
-        if (i > 0) {                                                                                                    \
-            const ptrdiff_t lanes = i;                                                                                  \
-            i = 0;                                                                                                      \
-            __VA_ARGS__                                                                                                 \
-            i = lanes;                                                                                                  \
-        }                                                                                                               \
-        for (; i + LANES <= n; i += LANES) {                                                                            \
-            const ptrdiff_t lanes = LANES;                                                                              \
+        const ptrdiff_t head = fnn_min(n, (ptrdiff_t)(-(uintptr_t)(y) % sizeof(vec) / sizeof(real)));                   \
+        if (head > 0) {                                                                                                 \
+            const ptrdiff_t i = 0, lanes = head;                                                                        \
             __VA_ARGS__                                                                                                 \
         }                                                                                                               \
-        if (i < n) {                                                                                                    \
-            const ptrdiff_t lanes = n - i;                                                                              \
-            __VA_ARGS__                                                                                                 \
-        }                                                                                                               \
+        EACH_LANES_FROM(head, __VA_ARGS__);                                                                             \
     } while (0)
 
 /* To a multiple of a vector, if the vector is whole. */

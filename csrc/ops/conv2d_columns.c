@@ -44,7 +44,7 @@ typedef struct {
     int dtype;
     const fnn_conv_dims *d;
     fnn_image dy, dx;
-    const char *bias;
+    const char *bias; /* a row of pixels, or NULL */
     ptrdiff_t run, columns, cols; /* elements of a window's row, of a window, of a panel of weights */
     ptrdiff_t pixels, pitch;      /* of the windows in scratch: so many, so far apart */
     ptrdiff_t rows, row_pitch;    /* of dx in scratch: so many, so far apart */
@@ -56,7 +56,10 @@ static size_t round_bytes(ptrdiff_t count, int dtype) { return (size_t)fnn_round
 
 static size_t packed_bytes(const columns_plan *p) { return round_bytes(fnn_round_up(p->columns, p->cols) * p->d->k, p->dtype); }
 
-static size_t bias_bytes(const fnn_call *call, const columns_plan *p) { return call->in[2] ? round_bytes(p->d->c, p->dtype) : 0; }
+/* The bias, then a row of pixels of it. */
+static size_t bias_bytes(const fnn_call *call, const columns_plan *p) {
+    return call->in[2] ? round_bytes(p->d->c, p->dtype) + round_bytes(p->d->w * p->d->c, p->dtype) : 0;
+}
 
 /* Rows of dx together: many, as the windows at a block's edges are computed for both blocks, but enough blocks for all threads. */
 static ptrdiff_t rows_together(const columns_plan *p) {
@@ -161,16 +164,23 @@ static void compute_rows(void *context, ptrdiff_t chunk, void *scratch) {
         add_row(p, image, oh, row, rows, scratch);
     for (ptrdiff_t i = 0; i < rows; i++) {
         char *from = fnn_at(scratch, i * p->row_pitch + d->padding[2] * d->c, p->dtype);
-        for (ptrdiff_t j = 0; j < d->w && p->bias; j++)
-            p->K->gemm_epilogue(1, d->c, fnn_at(from, j * d->c, p->dtype), d->c, p->bias, NULL, 0, FNN_ACT_NONE);
+        if (p->bias) p->K->gemm_epilogue(1, d->w * d->c, from, p->row_pitch, p->bias, NULL, 0, FNN_ACT_NONE);
         store_row(p, from, fnn_at(p->dx.data, image * p->dx.n + (row + i) * p->dx.h, p->dtype));
     }
+}
+
+/* The bias repeated for each pixel of a row. */
+static const char *bias_row(const fnn_call *call, const columns_plan *p) {
+    const void *bias = fnn_conv_dense_bias(call, call->shared);
+    char *row = (char *)call->shared + round_bytes(p->d->c, p->dtype);
+    if (bias) p->K->conv_fill(p->d->w, p->d->c, bias, row, p->d->c, 1);
+    return bias ? row : NULL;
 }
 
 void fnn_conv_columns_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     columns_plan p = plan_of(call, d);
     p.packed = (char *)call->shared + bias_bytes(call, &p);
-    p.bias = fnn_conv_dense_bias(call, call->shared);
+    p.bias = bias_row(call, &p);
     pack_weight(&p, call->in[1]);
     const double flops = 2.0 * (double)(d->n * d->oh * d->ow) * (double)(d->k * p.columns);
     fnn_parallel_for(call, d->n * fnn_ceil_div(d->h, p.rows), flops / 100, compute_rows, &p);

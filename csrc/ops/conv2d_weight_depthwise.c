@@ -13,10 +13,9 @@ enum {
     PARTS_BYTES = 8 << 20, /* all parts together */
     PART_PIXELS = 128,     /* at least */
     PANEL_BYTES = 256,     /* of channels: whole lines, and their gradient stays in the first-level cache */
-    /* For which a gradient is read and written once. The lines of pixels that are a power of two apart share few sets of the
-     * first-level cache: three rows of so many stay there until all channels of a line were used. */
-    BLOCK_PIXELS = 28,
-    BLOCK_COLUMNS = BLOCK_PIXELS,
+    BLOCK_PIXELS = 64,     /* for which a gradient is read and written once, if rows are short ... */
+    BLOCK_COLUMNS = 28,    /* ... and so many of long ones: lines of pixels a power of two apart share few sets of the first-level
+                            * cache, and those of three such rows stay there until all channels of a line were used */
     CHUNKS = 16
 };
 

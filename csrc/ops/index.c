@@ -300,6 +300,14 @@ static void gather_workspace(const fnn_call *call, fnn_workspace *ws) {
     ws->shared = (size_t)check_chunks(call->in[call->op == FNN_OP_gather]) * sizeof(ptrdiff_t);
 }
 
+/* The statements of `move` for the type of so many bytes. */
+#define BY_SIZE(size, move)                                                                                             \
+    switch (size) {                                                                                                     \
+    case 1: { move(uint8_t); }                                                                                          \
+    case 4: { move(uint32_t); }                                                                                         \
+    case 8: { move(uint64_t); }                                                                                         \
+    }
+
 /* One position's elements without arithmetic: y[j] = x[i] or, whole being 0, y[i] = x[j]. Where neighbours lie together, indices
  * are not multiplied. */
 static void move_plain(const gather_plan *p, char *const *at) {
@@ -314,11 +322,7 @@ static void move_plain(const gather_plan *p, char *const *at) {
     else if (p->whole) for (ptrdiff_t j = 0; j < n; j++) y[j * to] = x[index[j * step] * from];                         \
     else for (ptrdiff_t j = 0; j < n; j++) y[index[j * step] * to] = x[j * from];                                       \
     return
-    switch (p->size) {
-    case 1: { MOVE(uint8_t); }
-    case 4: { MOVE(uint32_t); }
-    case 8: { MOVE(uint64_t); }
-    }
+    BY_SIZE(p->size, MOVE)
 #undef MOVE
 }
 
@@ -372,11 +376,7 @@ static void move_together(const gather_plan *p, ptrdiff_t n, char *y_, const cha
     if (p->whole) for (ptrdiff_t u = 0; u < n; u++) y[u] = x[index[u] * step + u];                                      \
     else for (ptrdiff_t u = 0; u < n; u++) y[index[u] * step + u] = x[u];                                               \
     return
-    switch (p->size) {
-    case 1: { MOVE(uint8_t); }
-    case 4: { MOVE(uint32_t); }
-    case 8: { MOVE(uint64_t); }
-    }
+    BY_SIZE(p->size, MOVE)
 #undef MOVE
 }
 
