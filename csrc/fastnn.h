@@ -181,6 +181,7 @@ int fnn_get_num_threads(void);
 void fnn_set_num_threads(int threads);
 const char *fnn_threads_reason(void); /* where the default came from */
 void fnn_set_thread_policy(int force);   /* 1: every loop of two chunks or more opens a region */
+int fnn_threads_forced(void);            /* that policy */
 int fnn_last_workers(void);              /* how many threads took part in the last parallel region */
 void fnn_forget_workers(void);           /* one, until the next region */
 int fnn_has_openmp(void);

@@ -223,6 +223,7 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
 int fnn_last_workers(void) { return last_workers; }
 void fnn_forget_workers(void) { last_workers = 1; }
 void fnn_set_thread_policy(int force) { forced = force; }
+int fnn_threads_forced(void) { return forced; }
 int fnn_get_num_threads(void) { return num_threads; }
 void fnn_set_num_threads(int threads) { num_threads = threads; }
 const char *fnn_threads_reason(void) { return reason; }

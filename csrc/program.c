@@ -6,15 +6,18 @@
 #define _POSIX_C_SOURCE 199309L
 #include "record.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-/* What two threads save of a call is half its time, less what it costs that data one core made are read by another, then and in
- * the calls that follow. A replay that would save less than WORTH_A_TEAM_NS in all stays on one thread, however many follow one
- * another: opening a team costs some 3 us while the workers still spin. `python bench/cliff.py`: at width 96, where three products
- * take 16 us each, a step of 81 us took 91 us on two threads; at width 192 255 us became 204. */
-static const double MOVING_DATA_NS = 10000, WORTH_A_TEAM_NS = 20000;
+/* Whether several threads are faster than one depends on what no prediction knows: how slowly the lines that one core has written
+ * come to another, and whether the other cores are free. The bits are the same, so a program of doubtful size finds out: TRIALS
+ * replays on all threads, as many on one, and the way whose shortest was shorter for RUNS_BETWEEN_TRIALS replays. Smaller programs
+ * stay on one thread (to open a team costs some 3 us while its workers still spin), larger ones use all.
+ * `python bench/cliff.py` compares both. */
+static const double DOUBTFUL_NS = 20e3, CERTAIN_NS = 20e6;
+enum { TRIALS = 4, RUNS_BETWEEN_TRIALS = 2000 };
 
 fnn_program *fnn_program_new(void) { return calloc(1, sizeof(fnn_program)); }
 
@@ -238,12 +241,9 @@ int fnn_program_plan(fnn_program *program, int once) {
     fnn_fuse(program);
     find_lifetimes(program);
     size_workspaces(program);
-    program->gain_ns = 0;
-    for (int r = 0; r < program->num_records; r++) {
-        double ns = 0;
-        EACH_OF_CHAIN(q, program, r) ns += fnn_cost(&q->call);
-        if (ns / 2 > MOVING_DATA_NS) program->gain_ns += ns / 2 - MOVING_DATA_NS;
-    }
+    program->ns = 0;
+    for (int r = 0; r < program->num_records; r++)
+        EACH_OF_CHAIN(q, program, r) program->ns += fnn_cost(&q->call);
     if (list_uses(program)) return FNN_MEMORY_ERROR;
     return lay_out(program);
 }
@@ -369,11 +369,44 @@ static void run_repeatedly(void *context) {
     }
 }
 
+static void run_on(int all, repetition *job) {
+    if (all) fnn_team_run(run_repeatedly, job);
+    else fnn_run_alone(run_repeatedly, job);
+}
+
+/* Replays once, on all threads in the first half of the trials and on one in the second, and notes how long that took. */
+static void run_trial(trials *t, repetition *job) {
+    int all = t->made < TRIALS;
+    ptrdiff_t runs = job->runs;
+    if (t->made++ % TRIALS == 0) t->least[all] = INFINITY;
+    job->runs = job->done + 1;
+    double start = now();
+    run_on(all, job);
+    double seconds = now() - start;
+    if (seconds < t->least[all]) t->least[all] = seconds;
+    job->runs = runs;
+}
+
+/* The replays that are left, on all threads or on one, as was found to be faster. */
+static void run_as_found(trials *t, repetition *job) {
+    ptrdiff_t before = job->done;
+    run_on(t->least[1] <= t->least[0], job);
+    if ((t->runs += job->done - before) >= RUNS_BETWEEN_TRIALS) t->made = 0, t->runs = 0;
+}
+
+static void run_tried(repetition *job) {
+    trials *t = &job->program->trials;
+    if (t->threads != fnn_get_num_threads()) *t = (trials){.threads = fnn_get_num_threads()};
+    while (t->made < 2 * TRIALS && job->done < job->runs && !job->program->status) run_trial(t, job);
+    if (job->done < job->runs && !job->program->status) run_as_found(t, job);
+}
+
 static int replay(repetition *job, const char **message) {
     fnn_program *program = job->program;
     program->status = FNN_OK;
-    if (program->gain_ns >= WORTH_A_TEAM_NS) fnn_team_run(run_repeatedly, job);
-    else fnn_run_alone(run_repeatedly, job);
+    if (fnn_threads_forced() || program->ns > CERTAIN_NS) run_on(1, job);
+    else if (program->ns < DOUBTFUL_NS || fnn_get_num_threads() < 2) run_on(0, job);
+    else run_tried(job);
     if (program->status) *message = program->records[program->failed]->call.message;
     return program->status;
 }

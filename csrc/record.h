@@ -38,13 +38,22 @@ typedef struct {
     int64_t launches;
 } counter;
 
+/* Replays on all threads, then on one, timed to find out which is faster. */
+typedef struct {
+    int threads;     /* how many `all` were */
+    int made;
+    double least[2]; /* seconds of the shortest on one thread, on all */
+    ptrdiff_t runs;  /* replays since */
+} trials;
+
 struct fnn_program {
     record **records;
     storage *storages;
     int num_records, max_records, num_storages, max_storages;
     char *arena;
     size_t arena_bytes, eager_bytes;
-    double gain_ns; /* what two threads are predicted to save */
+    double ns; /* what one thread is predicted to take */
+    trials trials;
     counter *counters;
     int num_counters;
     int fusions[FNN_NUM_FUSIONS];
