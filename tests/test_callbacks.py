@@ -283,7 +283,8 @@ def test_interrupt_stops_replayed_passes_at_a_whole_step(ctrl_c):
     states = list(trainer.optimizer.state.values())
     steps, = {state["step"].item() for state in states}
     epochs, rest = divmod(int(steps), 250)
-    assert len(trainer.history.epoch) == epochs >= 1
+    unrecorded = 1 if rest == 0 else 0  # it may have struck after an epoch's last step, before the epoch was recorded
+    assert epochs - unrecorded <= len(trainer.history.epoch) <= epochs >= 1
     again = adam()
     again.fit(x, y, batch_size=4, epochs=epochs, shuffle=False, verbose=0)
     if rest:
