@@ -11,13 +11,14 @@
 #include <string.h>
 #include <time.h>
 
-/* Whether several threads are faster than one depends on what no prediction knows: how slowly the lines that one core has written
- * come to another, and whether the other cores are free. The bits are the same, so a program of doubtful size finds out: TRIALS
- * replays on all threads, as many on one, and the way whose shortest was shorter for RUNS_BETWEEN_TRIALS replays. Smaller programs
- * stay on one thread (to open a team costs some 3 us while its workers still spin), larger ones use all.
- * `python bench/cliff.py` compares both. */
-static const double DOUBTFUL_NS = 20e3, CERTAIN_NS = 20e6;
-enum { TRIALS = 4, RUNS_BETWEEN_TRIALS = 2000 };
+/* What two threads are predicted to save of a call is half its time, less what it costs that data one core made are read by
+ * another, then and in the calls that follow. Opening a team costs some 3 us while its workers still spin: a replay that would save
+ * less than WORTH_A_TEAM_NS starts on one thread. How slowly a line comes from another core, and whether that is free, no prediction
+ * knows. The bits are the same, so a program that is to save something, but not CERTAIN of its time, finds out: TRIALS replays
+ * on all threads, as many on one, then FEW_RUNS as before; it changes its way when the other had the shortest replay twice
+ * in a row, and waits twice as long each time that its own had. `python bench/cliff.py` compares both. */
+static const double MOVING_DATA_NS = 10000, WORTH_A_TEAM_NS = 20000, CERTAIN = 0.36;
+enum { TRIALS = 4, FEW_RUNS = 32, MANY_RUNS = 4096 };
 
 fnn_program *fnn_program_new(void) { return calloc(1, sizeof(fnn_program)); }
 
@@ -241,9 +242,13 @@ int fnn_program_plan(fnn_program *program, int once) {
     fnn_fuse(program);
     find_lifetimes(program);
     size_workspaces(program);
-    program->ns = 0;
-    for (int r = 0; r < program->num_records; r++)
-        EACH_OF_CHAIN(q, program, r) program->ns += fnn_cost(&q->call);
+    program->ns = program->gain_ns = 0;
+    for (int r = 0; r < program->num_records; r++) {
+        double ns = 0;
+        EACH_OF_CHAIN(q, program, r) ns += fnn_cost(&q->call);
+        program->ns += ns;
+        if (ns / 2 > MOVING_DATA_NS) program->gain_ns += ns / 2 - MOVING_DATA_NS;
+    }
     if (list_uses(program)) return FNN_MEMORY_ERROR;
     return lay_out(program);
 }
@@ -374,38 +379,44 @@ static void run_on(int all, repetition *job) {
     else fnn_run_alone(run_repeatedly, job);
 }
 
+static void choose(trials *t, int all) {
+    t->lost = all == t->all ? 0 : t->lost + 1;
+    t->between = t->lost || !t->between ? FEW_RUNS : fnn_min(2 * t->between, MANY_RUNS);
+    if (t->lost == 2) t->all = all, t->lost = 0;
+    t->runs = 0;
+}
+
 /* Replays once, on all threads in the first half of the trials and on one in the second, and notes how long that took. */
 static void run_trial(trials *t, repetition *job) {
     int all = t->made < TRIALS;
     ptrdiff_t runs = job->runs;
-    if (t->made++ % TRIALS == 0) t->least[all] = INFINITY;
+    if (t->made % TRIALS == 0) t->least[all] = INFINITY;
     job->runs = job->done + 1;
     double start = now();
     run_on(all, job);
     double seconds = now() - start;
     if (seconds < t->least[all]) t->least[all] = seconds;
     job->runs = runs;
-}
-
-/* The replays that are left, on all threads or on one, as was found to be faster. */
-static void run_as_found(trials *t, repetition *job) {
-    ptrdiff_t before = job->done;
-    run_on(t->least[1] <= t->least[0], job);
-    if ((t->runs += job->done - before) >= RUNS_BETWEEN_TRIALS) t->made = 0, t->runs = 0;
+    if (++t->made == 2 * TRIALS) choose(t, t->least[1] <= t->least[0]);
 }
 
 static void run_tried(repetition *job) {
-    trials *t = &job->program->trials;
-    if (t->threads != fnn_get_num_threads()) *t = (trials){.threads = fnn_get_num_threads()};
-    while (t->made < 2 * TRIALS && job->done < job->runs && !job->program->status) run_trial(t, job);
-    if (job->done < job->runs && !job->program->status) run_as_found(t, job);
+    fnn_program *program = job->program;
+    trials *t = &program->trials;
+    if (t->threads != fnn_get_num_threads())
+        *t = (trials){.threads = fnn_get_num_threads(), .all = program->gain_ns >= WORTH_A_TEAM_NS};
+    while (t->made < 2 * TRIALS && job->done < job->runs && !program->status) run_trial(t, job);
+    if (job->done == job->runs || program->status) return;
+    const ptrdiff_t before = job->done;
+    run_on(t->all, job);
+    if ((t->runs += job->done - before) >= t->between) t->made = 0;
 }
 
 static int replay(repetition *job, const char **message) {
     fnn_program *program = job->program;
     program->status = FNN_OK;
-    if (fnn_threads_forced() || program->ns > CERTAIN_NS) run_on(1, job);
-    else if (program->ns < DOUBTFUL_NS || fnn_get_num_threads() < 2) run_on(0, job);
+    if (fnn_threads_forced() || program->gain_ns >= CERTAIN * program->ns) run_on(1, job);
+    else if (program->gain_ns == 0 || fnn_get_num_threads() < 2) run_on(0, job);
     else run_tried(job);
     if (program->status) *message = program->records[program->failed]->call.message;
     return program->status;

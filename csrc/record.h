@@ -40,10 +40,10 @@ typedef struct {
 
 /* Replays on all threads, then on one, timed to find out which is faster. */
 typedef struct {
-    int threads;     /* how many `all` were */
-    int made;
-    double least[2]; /* seconds of the shortest on one thread, on all */
-    ptrdiff_t runs;  /* replays since */
+    int threads, made;       /* how many `all` were; trials since the last choice was given up */
+    double least[2];         /* seconds of the shortest on one thread, on all */
+    int all, lost;           /* the choice; trials in a row that spoke against it */
+    ptrdiff_t runs, between; /* replays since; to the next trials */
 } trials;
 
 struct fnn_program {
@@ -52,7 +52,7 @@ struct fnn_program {
     int num_records, max_records, num_storages, max_storages;
     char *arena;
     size_t arena_bytes, eager_bytes;
-    double ns; /* what one thread is predicted to take */
+    double ns, gain_ns; /* predicted: what one thread takes, and what two save */
     trials trials;
     counter *counters;
     int num_counters;

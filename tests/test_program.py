@@ -99,6 +99,19 @@ def test_threads_stay_awake_and_change_no_bit(threads):
             assert _core.last_workers() == threads
 
 
+def test_a_program_in_doubt_tries_all_threads_and_one():
+    """Its first replays are four on all threads and four on one; both give the same bits."""
+    rng = np.random.default_rng(0)
+    x, w = (fastnn.tensor(rng.standard_normal(shape), dtype=fastnn.float32) for shape in ((128, 128), (128, 128)))
+    step = capture(lambda x: relu(launch.linear_forward(relu(launch.linear_forward(x, w)), w)))
+    with fastnn.num_threads(2):
+        program, tensors = step.prepared(x)  # the first replay
+        runs = [program.time(tensors) for _ in range(7)]
+    assert [max(workers) for _, _, workers in runs] == 3 * [2] + 4 * [1]
+    for (y,), _, _ in runs:
+        np.testing.assert_array_equal(y.numpy(), runs[0][0][0].numpy())
+
+
 def test_many_runs_equal_single_ones():
     table = fastnn.tensor(np.random.default_rng(1).standard_normal((50, 3)), dtype=fastnn.float32)
     total = fastnn.zeros(3)
