@@ -25,6 +25,7 @@ enum {
     ALIAS_BYTES = 4096,      /* rows so far apart, or a multiple, are in the same sets of a first-level cache, ... */
     ALIAS_ROWS = 8,          /* which hold so many */
     SLAB_BYTES = 32 << 20,   /* most of an operand that is packed at a time */
+    EVEN_PANELS = 8,         /* fewer cannot be shared out evenly: threads share rows */
     PACK_PANELS = 8,         /* packed together: long runs of B's rows, ... */
     PACK_ROWS = 96,          /* ... so many */
     FEW_ROWS = 16,           /* inner products: most rows of C, where packing B would cost more, ... */
@@ -72,6 +73,7 @@ typedef struct {
     ptrdiff_t all_panels, col_slabs, row_slabs;
     ptrdiff_t first, panels; /* of a slab of B: the widest one, then the present one */
     ptrdiff_t top, rows;     /* of a slab of A, likewise */
+    int by_rows;             /* neighbouring chunks share rows, not columns */
     ptrdiff_t depth;         /* of a k block */
     ptrdiff_t from, to;      /* of k, at present */
     ptrdiff_t near_rows;     /* of A at a time */
@@ -160,6 +162,7 @@ static void make_plan(plan *p, const fnn_gemm *g) {
     p->row_slabs = p->packs_a == SHARED ? fnn_min(fnn_ceil_div(copied_row(p) * g->M * p->size, SLAB_BYTES), g->M) : 1;
     p->rows = fnn_ceil_div(g->M, p->row_slabs);
     choose_grid(p);
+    p->by_rows = p->all_panels < EVEN_PANELS;
     ptrdiff_t fit = NEAR_BYTES / (p->size * p->depth) / p->K->tile_rows * p->K->tile_rows;
     p->near_rows = fnn_min(fnn_max(fit, p->K->tile_rows), fnn_ceil_div(p->rows, p->row_blocks));
     p->packs_b = choose_b(p);
@@ -301,9 +304,10 @@ static size_t passed_at(const plan *p) {
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_gemm *g = p->g;
-    ptrdiff_t r = chunk % p->row_blocks, s = chunk / p->row_blocks % p->col_blocks;
+    const ptrdiff_t blocks = p->row_blocks * p->col_blocks, at = chunk % blocks;
+    ptrdiff_t r = p->by_rows ? at / p->col_blocks : at % p->row_blocks, s = p->by_rows ? at % p->col_blocks : at / p->row_blocks;
     block w;
-    seek(p, chunk / p->row_blocks / p->col_blocks, &w);
+    seek(p, chunk / blocks, &w);
     w.row = p->top + begin(p->rows, p->row_blocks, r);
     w.rows = p->top + begin(p->rows, p->row_blocks, r + 1) - w.row;
     w.col = (p->first + begin(p->panels, p->col_blocks, s)) * p->K->tile_cols;
