@@ -22,6 +22,8 @@ enum {
     NEAR_BYTES = 128 << 10,  /* of A at a time: a small part of that cache */
     CLOSE_BYTES = 128 << 10, /* A of so few pages is read where it is, whatever its order, ... */
     TIGHT_BYTES = 22528,     /* and so is B, if it stays in the first-level cache */
+    FEW_TILES = 3,           /* so many rows of tiles read a panel where it is sooner than it is packed, ... */
+    FEW_TILES_NEAR = 14,     /* ... and so many where that stays in the first-level cache */
     ALIAS_BYTES = 4096,      /* rows so far apart, or a multiple, are in the same sets of a first-level cache, ... */
     ALIAS_ROWS = 8,          /* which hold so many */
     SLAB_BYTES = 32 << 20,   /* most of an operand that is packed at a time */
@@ -84,12 +86,19 @@ typedef struct {
 
 static ptrdiff_t begin(ptrdiff_t extent, ptrdiff_t parts, ptrdiff_t part) { return extent * part / parts; }
 
+/* Whether a panel's rows, so many bytes apart, stay in a first-level cache: there is place, and not all of it in a few sets. */
+static int stays_near(const plan *p, ptrdiff_t apart) {
+    const ptrdiff_t wide = p->K->tile_cols * p->size, step = fnn_min(fnn_max(apart & -apart, wide), ALIAS_BYTES);
+    return p->depth * wide <= TIGHT_BYTES && p->depth <= ALIAS_BYTES / step * ALIAS_ROWS;
+}
+
 /* B is read where it is when few rows use it, or its rows are near each other. */
 static packing choose_b(const plan *p) {
     const fnn_matrix *b = &p->g->b;
-    ptrdiff_t rows = fnn_ceil_div(p->rows, p->row_blocks), step = fnn_max(b->row, -b->row);
+    const ptrdiff_t rows = fnn_ceil_div(p->rows, p->row_blocks), step = fnn_max(b->row, -b->row);
+    const ptrdiff_t few = (stays_near(p, step * p->size) ? FEW_TILES_NEAR : FEW_TILES) * p->K->tile_rows;
     int close = p->depth * step * p->size <= TIGHT_BYTES || (step == p->g->N && p->g->N <= p->K->tile_cols);
-    if ((b->col == 1 || p->g->N == 1) && (close || rows <= 3 * p->K->tile_rows)) return IN_PLACE;
+    if ((b->col == 1 || p->g->N == 1) && (close || rows <= few)) return IN_PLACE;
     return (p->row_blocks == 1 && p->row_slabs == 1) || p->batches > 1 ? BY_CHUNK : SHARED;
 }
 
