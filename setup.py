@@ -30,6 +30,8 @@ TARGETS = {
     "x86_64": {"avx2": ["-march=x86-64-v3"], "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-bf16"]},
     "aarch64": {"neon": ["-fno-schedule-insns"]},
 }
+# What GCC 12 makes of a loop over strided rows of two elements reads the rows of the next step, past the last one's end.
+SCALAR = ["-fno-tree-vectorize"]
 EMULATED_AMX = "-DFNN_AMX_EMULATED"
 EMULATED_AVX512 = "-DFNN_AVX512_EMULATED"
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
@@ -66,7 +68,7 @@ class build_kernels(build_ext):
             wanted["avx512"] = [*wanted["avx2"], "-O1", "-Wno-psabi", EMULATED_AVX512]
         if (avx512 or amx) and "amx" in wanted:
             wanted["amx"] = [*wanted["avx512"], EMULATED_AMX]
-        targets = {"scalar": []} | {isa: march for isa, march in wanted.items() if self.accepts(march)}
+        targets = {"scalar": SCALAR} | {isa: march for isa, march in wanted.items() if self.accepts(march)}
         for isa in wanted.keys() - targets.keys():
             print(f"fastnn: this compiler does not know {' '.join(wanted[isa])}: built without the {isa} kernels")
 
