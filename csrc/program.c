@@ -12,12 +12,11 @@
 #include <time.h>
 
 /* What two threads are predicted to save of a call is half its time, less what it costs that data one core made are read by
- * another, then and in the calls that follow. Opening a team costs some 3 us while its workers still spin: a replay that would save
- * less than WORTH_A_TEAM_NS starts on one thread. How slowly a line comes from another core, and whether that is free, no prediction
- * knows. The bits are the same, so a program that is to save something, but not CERTAIN of its time, finds out: TRIALS replays
- * on all threads, as many on one, then FEW_RUNS as before; it changes its way when the other had the shortest replay twice
- * in a row, and waits twice as long each time that its own had. `python bench/cliff.py` compares both. */
-static const double MOVING_DATA_NS = 10000, WORTH_A_TEAM_NS = 20000, CERTAIN = 0.36;
+ * another, then and in the calls that follow. How slowly a line comes from another core, and whether that core is free, no
+ * prediction knows. The bits are the same, so a program that is to save something, but not CERTAIN of its time, finds out: TRIALS
+ * replays on all threads, as many on one, then FEW_RUNS of the way that had the shortest. It changes its way when the other had
+ * the shortest twice in a row, and waits twice as long each time that its own had. `python bench/cliff.py` compares both. */
+static const double MOVING_DATA_NS = 10000, CERTAIN = 0.36;
 enum { TRIALS = 4, FEW_RUNS = 32, MANY_RUNS = 4096 };
 
 fnn_program *fnn_program_new(void) { return calloc(1, sizeof(fnn_program)); }
@@ -380,9 +379,10 @@ static void run_on(int all, repetition *job) {
 }
 
 static void choose(trials *t, int all) {
+    const int first = t->between == 0;
     t->lost = all == t->all ? 0 : t->lost + 1;
-    t->between = t->lost || !t->between ? FEW_RUNS : fnn_min(2 * t->between, MANY_RUNS);
-    if (t->lost == 2) t->all = all, t->lost = 0;
+    t->between = t->lost || first ? FEW_RUNS : fnn_min(2 * t->between, MANY_RUNS);
+    if (first || t->lost == 2) t->all = all, t->lost = 0;
     t->runs = 0;
 }
 
@@ -404,7 +404,7 @@ static void run_tried(repetition *job) {
     fnn_program *program = job->program;
     trials *t = &program->trials;
     if (t->threads != fnn_get_num_threads())
-        *t = (trials){.threads = fnn_get_num_threads(), .all = program->gain_ns >= WORTH_A_TEAM_NS};
+        *t = (trials){.threads = fnn_get_num_threads()};
     while (t->made < 2 * TRIALS && job->done < job->runs && !program->status) run_trial(t, job);
     if (job->done == job->runs || program->status) return;
     const ptrdiff_t before = job->done;
