@@ -6,7 +6,7 @@ from programs import run
 
 import fastnn
 from fastnn import nn, optim
-from fastnn.io import load_checkpoint, save_checkpoint, save_model
+from fastnn.io import describe, load_checkpoint, save_checkpoint, save_model
 from fastnn.train import LambdaCallback, Trainer
 from fastnn.train.trainer import OPTIMIZERS
 
@@ -86,6 +86,25 @@ def test_schedule_and_groups_go_on(tmp_path):
     assert load_checkpoint(tmp_path / "run", model, optimizer, schedule, generator=other) == {}
     assert [float(group["lr"]) for group in optimizer.param_groups] == [0.25, 0.05] and schedule.last_epoch == 3
     assert fastnn.randperm(9, generator=other).equal(fastnn.randperm(9, generator=generator))
+
+
+def test_tied_parameters_go_on(tmp_path):
+    def make():
+        model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
+        model[1].weight = model[0].weight
+        return model, optim.Adam(model.parameters(), lr=0.01)
+
+    model, optimizer = make()
+    Trainer(model, optimizer=optimizer).fit(X, Y, 16, epochs=1, verbose=0)
+    save_checkpoint(tmp_path / "run", model, optimizer)
+    assert "model.1.weight" not in [tensor["name"] for tensor in describe(tmp_path / "run")["tensors"]]
+    again, optimizer_again = make()
+    load_checkpoint(tmp_path / "run", again, optimizer_again)
+    assert again[1].weight is again[0].weight
+    for trained, its in ((model, optimizer), (again, optimizer_again)):
+        fastnn.manual_seed(1)
+        Trainer(trained, optimizer=its).fit(X, Y, 16, epochs=1, verbose=0)
+    assert bits(again) == bits(model)
 
 
 def test_what_does_not_fit_changes_nothing(tmp_path):

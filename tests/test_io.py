@@ -11,6 +11,7 @@ import pytest
 
 import fastnn
 from fastnn import io, nn
+from fastnn.io.describe import table
 from fastnn.models import lenet5, mlp
 
 safetensors = pytest.importorskip("safetensors")
@@ -69,15 +70,63 @@ def test_model_is_rebuilt_from_its_file(tmp_path, build):
     assert metadata["architecture"] == model.architecture
 
 
-def test_tied_parameters_are_stored_once(tmp_path):
+def tied(value=None):
+    """Two layers with one weight."""
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
-    io.save_model(model, tmp_path / "tied")
-    assert sorted(io.load_file(tmp_path / "tied")) == ["0.bias", "0.weight", "1.bias"]
-    other = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    other[1].weight = other[0].weight
+    if value is not None:
+        nn.init.constant_(model[0].weight, value)
+    return model
+
+
+@pytest.mark.parametrize("save", [
+    io.save_model, lambda model, path: io.save_checkpoint(path, model), lambda model, path: io.save_file(model.state_dict(), path),
+    lambda model, path: io.save_file({name: value.numpy() for name, value in model.state_dict().items()}, path)])
+def test_tied_parameters_are_stored_once(tmp_path, save):
+    model, path = tied(), tmp_path / "tied"
+    save(model, path)
+    from safetensors.numpy import load_file
+    (kept,) = [name for name in load_file(path) if "weight" in name]
+    assert kept.endswith("0.weight")
+    first, second = [array for name, array in io.load_file(path).items() if "weight" in name]
+    assert first is second
+    found, alias = io.describe(path), kept.replace("0", "1")
+    assert found["tied"] == {alias: kept} and alias not in found["metadata"] and f"tied to {kept}" in table(found)
+
+
+def test_tied_parameters_stay_tied(tmp_path):
+    io.save_model(tied(3.0), tmp_path / "tied")
+    other = tied()
     io.load_model(tmp_path / "tied", other)
-    assert_same(values(other), values(model))
+    assert other[1].weight is other[0].weight and other[0].weight.detach().numpy().min() == 3
+    loose = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))  # each has its copy then
+    io.load_model(tmp_path / "tied", loose)
+    assert_same(values(loose), values(other))
+    loose[0].weight.detach().zero_()
+    assert loose[1].weight.detach().numpy().min() == 3
+    io.save_model(loose, tmp_path / "loose")
+    assert not io.describe(tmp_path / "loose")["tied"]
+
+
+def test_a_tied_parameter_may_be_there_under_any_one_name(tmp_path):
+    state = values(tied(2.0))
+    for name in ("0.weight", "1.weight"):
+        io.save_file({key: value for key, value in state.items() if key != name}, tmp_path / "one")
+        model = tied()
+        io.load_model(tmp_path / "one", model)
+        assert model[1].weight.detach().numpy().max() == 2
+    io.save_file({key: value for key, value in state.items() if "weight" not in key}, tmp_path / "none")
+    with pytest.raises(ValueError, match=r"Missing key\(s\) in state_dict: '0.weight'\."):
+        io.load_model(tmp_path / "none", tied())
+
+
+def test_what_shares_only_part_of_its_memory_is_stored_by_itself(tmp_path):
+    x = np.arange(12.0).reshape(3, 4)
+    tensors = {"all": x, "rows": x[:2], "turned": x.T, "square": x[:, :3], "square turned": x[:, :3].T, "none": x[:0],
+               "nothing": x[:0], "bits": x.view(np.int64), "again": x, "format": x}
+    io.save_file(tensors, tmp_path / "parts")
+    assert_same(io.load_file(tmp_path / "parts"), tensors)
+    assert io.describe(tmp_path / "parts")["tied"] == {"again": "all"}
 
 
 @pytest.mark.parametrize("change, message", [

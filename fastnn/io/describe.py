@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .weights import load_file, read_metadata
+from .weights import contents
 
 
 def read_array(path: str | os.PathLike) -> np.ndarray:
@@ -67,9 +67,10 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
     Returns
     -------
     dict
-        JSON-ready: ``file``, ``bytes``, ``kind``; for weights ``metadata``, ``parameters`` (numbers in all) and
-        ``tensors``; for arrays one entry in ``tensors``. Each of these has ``name``, ``dtype``, ``shape``, ``least``
-        and ``greatest`` of the finite elements (None without), and ``not_finite``, how many others there are.
+        JSON-ready: ``file``, ``bytes``, ``kind``; for weights ``metadata``, ``parameters`` (numbers in all), ``tied`` (from
+        further names of a tensor to the one it is stored under) and ``tensors``; for arrays one entry in ``tensors``. Each of
+        these has ``name``, ``dtype``, ``shape``, ``least`` and ``greatest`` of the finite elements (None without), and
+        ``not_finite``, how many others there are.
 
     Raises
     ------
@@ -86,8 +87,8 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{result['file']}: neither safetensors nor .npy nor IDX")
     if kind != "safetensors":
         return {**result, "tensors": [_figures("array", read_array(path))]}
-    arrays = load_file(path)
-    return {**result, "metadata": read_metadata(path), "parameters": sum(array.size for array in arrays.values()),
+    arrays, ties, metadata = contents(path)
+    return {**result, "metadata": metadata, "parameters": sum(array.size for array in arrays.values()), "tied": ties,
             "tensors": [_figures(name, arrays[name]) for name in sorted(arrays, key=_by_number)]}
 
 
@@ -128,6 +129,7 @@ def table(found: dict[str, Any]) -> str:
         if tensor["not_finite"]:
             span += f", {tensor['not_finite']:,} not finite"
         rows.append((tensor["name"], tensor["dtype"], str(tuple(tensor["shape"])), span))
+    rows += [(name, "", "", f"tied to {other}") for name, other in found.get("tied", {}).items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines += ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in rows]
     return "\n".join(lines)

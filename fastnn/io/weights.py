@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,22 @@ from .extras import require
 from .files import write_atomic
 
 _ENTRY = "fastnn"  # key of our JSON in the file's str -> str metadata
+_FORMAT = "format"  # a key that other programs read
+
+
+class Contents(NamedTuple):
+    """A file's parts: arrays, {other name: name} of what shares memory with one of them, and what describes the file."""
+
+    arrays: dict[str, np.ndarray]
+    ties: dict[str, str]
+    metadata: dict[str, Any]
 
 
 def save_file(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
     """Write named tensors to a safetensors file, completely or not at all.
+
+    What shares all its memory with another, as tied parameters do, is stored once; the file's metadata says so as safetensors'
+    own ``save_model`` does, an entry from its name to the other's.
 
     Parameters
     ----------
@@ -42,11 +54,14 @@ def save_file(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Map
     """
     safetensors = require("safetensors.numpy", extra="files", feature="saving weights")
     arrays = {name: _as_array(name, value) for name, value in tensors.items()}
+    ties = _ties(arrays)
     try:
         text = json.dumps(dict(metadata or {}))
     except (TypeError, ValueError) as error:
         raise TypeError(f"save_file: metadata must hold JSON values only ({error})") from error
-    write_atomic(path, safetensors.save(arrays, metadata={"format": "np", _ENTRY: text}))
+    entries = {_FORMAT: "np", _ENTRY: text, **ties}
+    write_atomic(path, safetensors.save({name: _dense(array) for name, array in arrays.items() if name not in ties},
+                                        metadata=entries))
 
 
 def load_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -60,7 +75,7 @@ def load_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to numpy.ndarray
-        The tensors by name.
+        The tensors by name, one array under two names where they were tied.
 
     Raises
     ------
@@ -71,7 +86,8 @@ def load_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
     OSError
         If it cannot be read.
     """
-    return _read(path, with_tensors=True)[0]
+    arrays, ties, _ = contents(path)
+    return arrays | {name: arrays[other] for name, other in ties.items()}
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
@@ -93,13 +109,13 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     ImportError, ValueError, OSError
         As `load_file`.
     """
-    return _read(path, with_tensors=False)[1]
+    return contents(path, with_tensors=False).metadata
 
 
 def save_model(model: Any, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
-    """Save a model's parameters and buffers, and its architecture if it is one of `fastnn.models`.
+    """Save a model's ``state_dict()``, and its architecture if it is one of `fastnn.models`.
 
-    Tied parameters are stored once, under their first name.
+    Tied parameters are stored once, as `save_file` does.
 
     Parameters
     ----------
@@ -118,8 +134,7 @@ def save_model(model: Any, path: str | os.PathLike, metadata: Mapping[str, Any] 
     import fastnn
 
     described = {"version": fastnn.__version__, "architecture": getattr(model, "architecture", None)}
-    state = {name: value.detach() for name, value in model.named_state(once=True).items()}
-    save_file(state, path, {**described, **(metadata or {})})
+    save_file(model.state_dict(), path, {**described, **(metadata or {})})
 
 
 def load_model(path: str | os.PathLike, model: Any = None, *, strict: bool = True) -> Any:
@@ -161,7 +176,7 @@ def load_model(path: str | os.PathLike, model: Any = None, *, strict: bool = Tru
             raise ValueError(f"{shown}: the file does not say which of fastnn.models it holds; "
                              "build the model yourself and pass it: load_model(path, model)")
         model = build(architecture["name"], **architecture.get("config", {}))
-    own = {name: value.detach().numpy().dtype for name, value in model.named_state(once=False).items()}
+    own = {name: value.detach().numpy().dtype for name, value in model.named_state().items()}
     wrong = [f"{name} is {array.dtype} in the file, {own[name]} in the model"
              for name, array in arrays.items() if name in own and array.dtype != own[name]]
     if wrong:
@@ -174,11 +189,28 @@ def load_model(path: str | os.PathLike, model: Any = None, *, strict: bool = Tru
 
 
 def _as_array(name: str, value: Any) -> np.ndarray:
-    """`value` as the dense C-ordered array that safetensors wants."""
+    """`value` as an array of numbers."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"save_file: {name!r} has dtype {array.dtype}, expected numbers or bool")
-    return np.ascontiguousarray(array).reshape(array.shape)  # ascontiguousarray makes 0-d arrays 1-d
+    return array
+
+
+def _dense(array: np.ndarray) -> np.ndarray:
+    """As safetensors wants it: in C order (and 0-d where it was, which ascontiguousarray is not)."""
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _ties(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """{name: the first name of the same memory} of what is there under several names."""
+    first: dict[tuple, str] = {}
+    ties = {}
+    for name, array in arrays.items():
+        memory = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype)
+        kept = first.setdefault(memory, name) if array.size else name
+        if kept != name and name not in (_FORMAT, _ENTRY):
+            ties[name] = kept
+    return ties
 
 
 def _said(path: str, error: Exception) -> str:
@@ -190,19 +222,39 @@ def _said(path: str, error: Exception) -> str:
     return str(error)
 
 
-def _read(path: str | os.PathLike, with_tensors: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors (when asked) and metadata of a safetensors file."""
+def contents(path: str | os.PathLike, with_tensors: bool = True) -> Contents:
+    """A safetensors file's parts.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    with_tensors : bool
+        Whether to read the arrays.
+
+    Returns
+    -------
+    Contents
+        `arrays` is empty where they were not asked for.
+
+    Raises
+    ------
+    ImportError, ValueError, OSError
+        As `load_file`.
+    """
     safetensors = require("safetensors", extra="files", feature="reading weights")
     shown = os.fspath(path)
     with open(shown, "rb"):  # a missing or unreadable file as Python's own OSError, with its name
         pass
     try:
         with safetensors.safe_open(shown, framework="numpy") as file:
-            raw = dict(file.metadata() or {})
+            raw, names = dict(file.metadata() or {}), set(file.keys())
             arrays = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}
         ours = json.loads(raw.pop(_ENTRY, "{}"))
     except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{shown}: not a complete safetensors file that NumPy can hold ({_said(shown, error)})") from error
     if not isinstance(ours, dict):
         raise ValueError(f"{shown}: the metadata entry '{_ENTRY}' is not a JSON object")
-    return arrays, {**raw, **ours}
+    ties = {name: raw.pop(name) for name, other in list(raw.items())
+            if other in names and name not in names and name != _FORMAT}
+    return Contents(arrays, ties, {**raw, **ours})

@@ -59,7 +59,7 @@ def load_state(module: Module, state_dict: Mapping[str, Any], strict: bool, assi
                 hook(part, own, prefix, {}, strict, keys.missing_keys, keys.unexpected_keys, errors)
             state_dict.update(own)
     extras = _extras(modules)
-    own = module.named_state(once=False)
+    own = module.named_state()
     _compare(own, extras, state_dict, keys)
     values = {name: _as_value(name, value) for name, value in state_dict.items() if name in own}
     late = [(part, hook) for _, part in reversed(modules) for hook in part._state_functions("load")]
@@ -85,12 +85,12 @@ def _extras(modules: list[tuple[str, Module]]) -> dict[str, Module]:
 
 
 def _compare(own: dict[str, Tensor], extras: Mapping[str, Module], state: Mapping[str, Any], keys: IncompatibleKeys) -> None:
-    """Adds to `keys` the names that are on one side only; a tied parameter may be there under its first name alone."""
-    first: dict[int, str] = {}
+    """Adds to `keys` the names that are on one side only; a tied parameter may be there under one of its names alone."""
+    names: dict[int, list[str]] = {}
     for name, value in own.items():
-        first.setdefault(id(value), name)
-    keys.missing_keys.extend(name for name, value in own.items() if name not in state and first[id(value)] == name
-                             and name.rpartition(".")[2] not in _MAY_BE_MISSING)
+        names.setdefault(id(value), []).append(name)
+    keys.missing_keys.extend(tied[0] for tied in names.values() if not any(name in state for name in tied)
+                             and tied[0].rpartition(".")[2] not in _MAY_BE_MISSING)
     keys.missing_keys.extend(name for name in extras if name not in state)
     keys.unexpected_keys.extend(name for name in state if name not in own and name not in extras)
 
@@ -130,17 +130,12 @@ def _as_value(name: str, value: Any) -> Tensor:
 class Stateful:
     """What a `Module` does with its state: saving it, loading it, and hooks on both."""
 
-    def named_state(self, once: bool) -> dict[str, Tensor]:
-        """What is saved, parameters and buffers; what is there under two names once, or under both."""
-        state, memo = OrderedDict(), set()
-        for path, module in self.named_modules(remove_duplicate=once):
-            for registry in (module._parameters, module._buffers):
-                for name, value in registry.items():
-                    if value is None or name in module._not_saved or once and id(value) in memo:
-                        continue
-                    memo.add(id(value))
-                    state[f"{path}.{name}" if path else name] = value
-        return state
+    def named_state(self) -> dict[str, Tensor]:
+        """Parameters and buffers that are saved, under all of their names."""
+        return OrderedDict((f"{path}.{name}" if path else name, value)
+                           for path, module in self.named_modules(remove_duplicate=False)
+                           for registry in (module._parameters, module._buffers) for name, value in registry.items()
+                           if value is not None and name not in module._not_saved)
 
     def state_dict(self, destination: dict[str, Any] | None = None, prefix: str = "",
                    keep_vars: bool = False) -> dict[str, Any]:

@@ -201,7 +201,7 @@ class EarlyStopping(_Monitor):
         """The model's present weights, if they may have to be restored."""
         if not self.restore_best_weights:
             return None
-        return {name: np.array(memoryview(value)) for name, value in self.model.named_state(once=False).items()}
+        return {name: np.array(memoryview(value)) for name, value in self.model.named_state().items()}
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch

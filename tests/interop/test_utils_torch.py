@@ -283,6 +283,25 @@ def test_extra_state():
         nn.Linear(2, 2).get_extra_state()
 
 
+def test_tied_parameters_in_files(tmp_path):
+    """Stored once by both, each reads the other's, and what is tied stays so."""
+    theirs_in_files = pytest.importorskip("safetensors.torch")
+    nets = []
+    for _, layers in LIBRARIES:
+        net = layers.Sequential(layers.Linear(3, 3), layers.Linear(3, 3))
+        net[1].weight = net[0].weight
+        nets.append(net)
+    ours, theirs = nets
+    fastnn.io.save_model(ours, tmp_path / "ours")
+    theirs_in_files.load_model(theirs, tmp_path / "ours")
+    np.testing.assert_array_equal(theirs[1].weight.detach().numpy(), ours[0].weight.detach().numpy())
+    theirs[0].weight.data.fill_(3.0)
+    theirs_in_files.save_model(theirs, tmp_path / "theirs")
+    assert fastnn.io.describe(tmp_path / "theirs")["tied"] == {"1.weight": "0.weight"}
+    fastnn.io.load_model(tmp_path / "theirs", ours)
+    assert ours[1].weight is ours[0].weight and ours[0].weight.detach().numpy().min() == 3
+
+
 def test_hooks_on_state_dicts():
     logs = []
     for library, layers in LIBRARIES:
