@@ -7,7 +7,7 @@ from programs import run
 import fastnn
 from fastnn import nn, optim
 from fastnn.io import describe, load_checkpoint, save_checkpoint, save_model
-from fastnn.train import LambdaCallback, Trainer
+from fastnn.train import EarlyStopping, LambdaCallback, Trainer
 from fastnn.train.trainer import OPTIMIZERS
 
 pytest.importorskip("safetensors")
@@ -86,6 +86,41 @@ def test_schedule_and_groups_go_on(tmp_path):
     assert load_checkpoint(tmp_path / "run", model, optimizer, schedule, generator=other) == {}
     assert [float(group["lr"]) for group in optimizer.param_groups] == [0.25, 0.05] and schedule.last_epoch == 3
     assert fastnn.randperm(9, generator=other).equal(fastnn.randperm(9, generator=generator))
+
+
+class Counter(nn.Linear):
+    """Counts its calls, as its parameters know nothing of."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+
+    def get_extra_state(self):
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state):
+        self.calls = state["calls"]
+
+
+def test_extra_state_is_kept(tmp_path):
+    model, fresh = (nn.Sequential(Counter(2, 2), nn.Linear(2, 3)) for _ in range(2))
+    model(fastnn.zeros(1, 2))
+    save_checkpoint(tmp_path / "run", model)
+    load_checkpoint(tmp_path / "run", fresh)
+    assert fresh[0].calls == 1
+    wide = nn.Sequential(Counter(2, 2), nn.Linear(2, 4))
+    with pytest.raises(ValueError, match="size mismatch for 1.weight"):
+        load_checkpoint(tmp_path / "run", wide)
+    assert wide[0].calls == 0
+
+
+def test_extra_state_is_restored_with_the_best_weights():
+    model = nn.Sequential(Counter(5, 3))
+    stop = EarlyStopping(monitor="loss", patience=1, mode="max", min_delta=1e9, restore_best_weights=True)
+    Trainer(model, optimizer="sgd", capture=False).fit(X, Y, 70, epochs=5, verbose=0, callbacks=[stop])
+    assert stop.best_epoch == 0 and stop.stopped_epoch and model[0].calls == 1
 
 
 def test_tied_parameters_go_on(tmp_path):

@@ -129,6 +129,68 @@ def test_what_shares_only_part_of_its_memory_is_stored_by_itself(tmp_path):
     assert io.describe(tmp_path / "parts")["tied"] == {"again": "all"}
 
 
+class Counting(nn.Module):
+    """Has state of many kinds beside its parameters."""
+
+    def __init__(self, extra=None):
+        super().__init__()
+        self.part, self.extra = nn.Linear(2, 2), extra
+
+    def get_extra_state(self):
+        return self.extra
+
+    def set_extra_state(self, state):
+        self.extra = state
+
+
+EXTRA = {"count": 7, "scale": fastnn.tensor([1.0, 2.0]), 3: (True, None, ["a", 2.5]), "places": np.arange(3),
+         "raw": (b"\0\xff", b""), "number": np.float32(0.5), "nested": {"scale": fastnn.tensor(4, dtype=fastnn.int64)}}
+
+
+def assert_same_extra(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert list(a) == list(b)
+        a, b = list(a.values()), list(b.values())
+    if isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for pair in zip(a, b):
+            assert_same_extra(*pair)
+    elif hasattr(a, "dtype"):
+        assert a.dtype == b.dtype and a.shape == b.shape and (np.asarray(a) == np.asarray(b)).all()
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize("extra", [EXTRA, 7, fastnn.tensor([1.5]), [fastnn.zeros(0)], None])
+def test_extra_state_comes_back(tmp_path, extra):
+    model, path = nn.Sequential(nn.Linear(2, 2), Counting(extra)), tmp_path / "extra"
+    io.save_model(model, path, metadata={"note": 1})
+    fresh = nn.Sequential(nn.Linear(2, 2), Counting("nothing"))
+    io.load_model(path, fresh)
+    assert_same_extra(fresh[1].extra, extra)
+    assert_same(*({name: value for name, value in values(m).items() if "extra" not in name} for m in (fresh, model)))
+    assert io.read_metadata(path)["note"] == 1 and io.describe(path)["metadata"].keys() == {"note", "version", "architecture",
+                                                                                           "format"}
+    io.save_file(Counting(extra).state_dict(), path)
+    assert_same_extra(io.load_file(path)["_extra_state"], extra)
+
+
+def test_extra_state_that_cannot_be_saved(tmp_path):
+    with pytest.raises(TypeError, match="'_extra_state.0.f' is a builtin_function_or_method, but extra state must be made of"):
+        io.save_file(Counting([{"f": print}]).state_dict(), tmp_path / "x")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("entry", ['{"_extra_state": {"tensor": "absent"}}', '{"_extra_state": {"call": "w"}}', '[1]',
+                                   '{"_extra_state": {}}', '{"_extra_state": {"dict": 3}}', '{"_extra_state": {"tensor": []}}'])
+def test_damaged_extra_state_is_refused(tmp_path, entry):
+    from safetensors.numpy import save_file
+    save_file({"w": np.ones(2)}, tmp_path / "odd", metadata={"fastnn.extra_state": entry})
+    with pytest.raises(ValueError, match="odd: the metadata entry 'fastnn.extra_state' is not"):
+        io.load_file(tmp_path / "odd")
+
+
 @pytest.mark.parametrize("change, message", [
     (lambda t: t.pop("2.bias"), r"Missing.*2\.bias"),
     (lambda t: t.update(extra=np.ones(1)), "extra"),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ..nn.state import copied_state
 from ..random import Generator, default_generator
 from .weights import load_file, read_metadata, save_file
 
@@ -101,15 +102,17 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
         if wanted is not None and key not in described:
             raise ValueError(f"{shown}: was saved without the {name}'s state")
     tensors = load_file(path)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = copied_state(model)
     try:
         model.load_state_dict({name.removeprefix(_MODEL): value for name, value in tensors.items()
                                if name.startswith(_MODEL)})
         if optimizer is not None:
             optimizer.load_state_dict({"state": _by_number(tensors), "param_groups": described["param_groups"]})
-    except (RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:
         model.load_state_dict(before)
-        raise ValueError(f"{shown} does not fit: {error.args[0]}") from error
+        if isinstance(error, (RuntimeError, ValueError, KeyError)):
+            raise ValueError(f"{shown} does not fit: {error.args[0]}") from error
+        raise
     if scheduler is not None:
         scheduler.load_state_dict(described["scheduler"])
     (generator or default_generator).state.copy_(tensors[_GENERATOR])

@@ -87,7 +87,7 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{result['file']}: neither safetensors nor .npy nor IDX")
     if kind != "safetensors":
         return {**result, "tensors": [_figures("array", read_array(path))]}
-    arrays, ties, metadata = contents(path)
+    arrays, ties, _, metadata = contents(path)
     return {**result, "metadata": metadata, "parameters": sum(array.size for array in arrays.values()), "tied": ties,
             "tensors": [_figures(name, arrays[name]) for name in sorted(arrays, key=_by_number)]}
 

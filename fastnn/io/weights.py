@@ -13,18 +13,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .extra_state import is_extra, pack, unpack
 from .extras import require
 from .files import write_atomic
 
-_ENTRY = "fastnn"  # key of our JSON in the file's str -> str metadata
+_ENTRY, _EXTRA = "fastnn", "fastnn.extra_state"  # keys of our JSON in the file's str -> str metadata
 _FORMAT = "format"  # a key that other programs read
 
 
 class Contents(NamedTuple):
-    """A file's parts: arrays, {other name: name} of what shares memory with one of them, and what describes the file."""
+    """A file's parts: arrays, {other name: name} of what shares memory with one of them, extra state in JSON, and what
+    describes the file."""
 
     arrays: dict[str, np.ndarray]
     ties: dict[str, str]
+    extras: dict[str, Any]
     metadata: dict[str, Any]
 
 
@@ -37,7 +40,8 @@ def save_file(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Map
     Parameters
     ----------
     tensors : mapping of str to Tensor or numpy.ndarray
-        What to save, such as a model's ``state_dict()``.
+        What to save, such as a model's ``state_dict()``; what `get_extra_state` gave may be made of tensors, arrays, numbers,
+        text, bytes, None, and lists, tuples and dicts of these.
     path : str or path-like
         The file to create or replace.
     metadata : mapping, optional
@@ -53,13 +57,15 @@ def save_file(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Map
         If the file cannot be written: the message names it and an older file is untouched.
     """
     safetensors = require("safetensors.numpy", extra="files", feature="saving weights")
-    arrays = {name: _as_array(name, value) for name, value in tensors.items()}
+    values = {name: value for name, value in tensors.items() if not is_extra(name)}
+    extras = {name: pack(name, tensors[name], values) for name in tensors if is_extra(name)}
+    arrays = {name: _as_array(name, value) for name, value in values.items()}
     ties = _ties(arrays)
     try:
         text = json.dumps(dict(metadata or {}))
     except (TypeError, ValueError) as error:
         raise TypeError(f"save_file: metadata must hold JSON values only ({error})") from error
-    entries = {_FORMAT: "np", _ENTRY: text, **ties}
+    entries = {_FORMAT: "np", _ENTRY: text, **({_EXTRA: json.dumps(extras)} if extras else {}), **ties}
     write_atomic(path, safetensors.save({name: _dense(array) for name, array in arrays.items() if name not in ties},
                                         metadata=entries))
 
@@ -75,7 +81,7 @@ def load_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to numpy.ndarray
-        The tensors by name, one array under two names where they were tied.
+        The tensors by name, one array under two names where they were tied; extra state as it was saved.
 
     Raises
     ------
@@ -86,8 +92,14 @@ def load_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
     OSError
         If it cannot be read.
     """
-    arrays, ties, _ = contents(path)
-    return arrays | {name: arrays[other] for name, other in ties.items()}
+    arrays, ties, extras, _ = contents(path)
+    for name, other in ties.items():
+        arrays[name] = arrays[other]
+    try:
+        unpacked = {name: unpack(packed, arrays) for name, packed in extras.items()}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{os.fspath(path)}: the metadata entry '{_EXTRA}' is not what save_file writes ({error!r})") from error
+    return arrays | unpacked
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
@@ -208,7 +220,7 @@ def _ties(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     for name, array in arrays.items():
         memory = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype)
         kept = first.setdefault(memory, name) if array.size else name
-        if kept != name and name not in (_FORMAT, _ENTRY):
+        if kept != name and name not in (_FORMAT, _ENTRY, _EXTRA):
             ties[name] = kept
     return ties
 
@@ -250,11 +262,12 @@ def contents(path: str | os.PathLike, with_tensors: bool = True) -> Contents:
         with safetensors.safe_open(shown, framework="numpy") as file:
             raw, names = dict(file.metadata() or {}), set(file.keys())
             arrays = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}
-        ours = json.loads(raw.pop(_ENTRY, "{}"))
+        ours, extras = json.loads(raw.pop(_ENTRY, "{}")), json.loads(raw.pop(_EXTRA, "{}"))
     except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{shown}: not a complete safetensors file that NumPy can hold ({_said(shown, error)})") from error
-    if not isinstance(ours, dict):
-        raise ValueError(f"{shown}: the metadata entry '{_ENTRY}' is not a JSON object")
+    for key, entry in ((_ENTRY, ours), (_EXTRA, extras)):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{shown}: the metadata entry '{key}' is not a JSON object")
     ties = {name: raw.pop(name) for name, other in list(raw.items())
             if other in names and name not in names and name != _FORMAT}
-    return Contents(arrays, ties, {**raw, **ours})
+    return Contents(arrays, ties, extras, {**raw, **ours})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +17,7 @@ from .hooks import Hook, RemovableHandle
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["IncompatibleKeys", "Stateful", "load_state"]
+__all__ = ["IncompatibleKeys", "Stateful", "copied_state", "load_state"]
 
 EXTRA_STATE = "_extra_state"  # its name in a state dict
 
@@ -41,6 +42,12 @@ class IncompatibleKeys(NamedTuple):
         if not self.missing_keys and not self.unexpected_keys:
             return "<All keys matched successfully>"
         return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+
+
+def copied_state(module: Module) -> dict[str, Any]:
+    """A state dict that does not change with the module."""
+    return {name: value.clone() if isinstance(value, TensorBase) else copy.deepcopy(value)
+            for name, value in module.state_dict().items()}
 
 
 def load_state(module: Module, state_dict: Mapping[str, Any], strict: bool, assign: bool) -> IncompatibleKeys:

@@ -8,10 +8,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from ..checks import real, whole
 from ..io.extras import require
+from ..nn.state import copied_state
 
 Logs = Mapping[str, Any]
 
@@ -197,11 +196,9 @@ class EarlyStopping(_Monitor):
         self.best_step = None if self.every is None else 0
         self._weights = self._copied_weights()
 
-    def _copied_weights(self) -> dict[str, np.ndarray] | None:
+    def _copied_weights(self) -> dict[str, Any] | None:
         """The model's present weights, if they may have to be restored."""
-        if not self.restore_best_weights:
-            return None
-        return {name: np.array(memoryview(value)) for name, value in self.model.named_state().items()}
+        return copied_state(self.model) if self.restore_best_weights else None
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
