@@ -44,6 +44,31 @@ def test_going_on_gives_the_same_bits(tmp_path, name):
     assert bits(again) == bits(whole)
 
 
+@pytest.mark.parametrize("kind", [optim.LBFGS, optim.RandomLocalSearch])
+def test_optimisers_by_closures_go_on(tmp_path, kind):
+    def steps(model, optimizer, count):
+        x, y = fastnn.tensor(X), fastnn.tensor(Y)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = fastnn.cross_entropy(model(x), y)
+            if loss.requires_grad:  # random search goes without
+                loss.backward()
+            return loss
+
+        for _ in range(count):
+            optimizer.step(closure)
+
+    models = [nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)) for _ in range(2)]
+    optimizers = [kind(model.parameters(), lr=0.5) for model in models]
+    steps(models[0], optimizers[0], 2)
+    save_checkpoint(tmp_path / "run", models[0], optimizers[0])
+    steps(models[0], optimizers[0], 2)
+    load_checkpoint(tmp_path / "run", models[1], optimizers[1])
+    steps(models[1], optimizers[1], 2)
+    assert bits(models[0]) == bits(models[1])
+
+
 def test_a_killed_run_goes_on(tmp_path):
     code = """
         import os, signal

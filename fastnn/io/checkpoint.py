@@ -24,7 +24,7 @@ def save_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
     model : fastnn.nn.Module
         Its parameters and buffers.
     optimizer : fastnn.optim.Optimizer, optional
-        Its state and hyper-parameters. (L-BFGS keeps no history there: it collects one anew.)
+        Its state and hyper-parameters.
     scheduler : object, optional
         One of `fastnn.optim.lr_scheduler` whose ``state_dict()`` is JSON.
     generator : fastnn.Generator, optional

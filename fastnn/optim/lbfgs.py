@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..checks import whole
+from ..ops.create import tensor
 from ..tensor import Tensor, enable_grad, no_grad
 from .optimizer import Optimizer
 
@@ -26,10 +27,8 @@ class LBFGS(Optimizer):
     """Quasi-Newton steps from the last `history_size` changes of parameters and gradients.
 
     d = -H g, with H the inverse Hessian that the changes s, y suggest, by the two-loop recursion from s'y / y'y times
-    the unit
-    matrix; p = p + t d with t from `line_search_fn`. A call of `step` takes up to `max_iter` such steps. Vectors are
-    kept in
-    float64. `state_dict` holds the hyper-parameters, not the history.
+    the unit matrix; p = p + t d with t from `line_search_fn`. A call of `step` takes up to `max_iter` such steps. Vectors are
+    kept in float64.
 
     Parameters
     ----------
@@ -156,6 +155,50 @@ class LBFGS(Optimizer):
             q = q + s * (a - (y @ q) / (y @ s))
         return q, options["lr"]
 
+    # -- saving and loading --
+
+    def state_dict(self) -> dict[str, Any]:
+        """Hyper-parameters, and under "state" of the first parameter, by PyTorch's names, what steps are made from.
+
+        Returns
+        -------
+        dict
+            As `Optimizer.state_dict`; tensors are float64, of all n numbers of the parameters: "old_dirs" and "old_stps" (m, n),
+            the m last changes of gradient and parameters, "prev_flat_grad" and "d" (n) of the last step, "t" its length;
+            "func_evals" counts evaluations.
+        """
+        state = {"func_evals": np.array(float(self.evaluations))}
+        if self._history:
+            state["old_stps"], state["old_dirs"] = (np.stack(changes) for changes in zip(*self._history))
+        if self._previous is not None:
+            state["prev_flat_grad"], state["d"], t = self._previous
+            state["t"] = np.array(t)
+        kept = {0: {name: tensor(value) for name, value in state.items()}} if self.evaluations else {}
+        return {**super().state_dict(), "state": kept}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` gave, PyTorch's as well.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            Tensors may be NumPy arrays or PyTorch's.
+
+        Raises
+        ------
+        ValueError
+            If it is of other parameters than these.
+        """
+        state = next(iter(state_dict["state"].values()), {})
+        n = sum(p.numel() for p in self._parameters())
+        history = [tuple(_vector(name, row, n) for name, row in zip(("old_stps", "old_dirs"), rows))
+                   for rows in zip(_rows(state, "old_stps"), _rows(state, "old_dirs"), strict=True)]
+        previous = None
+        if state.get("prev_flat_grad") is not None:
+            previous = *(_vector(name, state[name], n) for name in ("prev_flat_grad", "d")), float(state["t"])
+        super().load_state_dict({**state_dict, "state": {}})
+        self._history, self._previous, self.evaluations = history, previous, int(float(state.get("func_evals", 0)))
+
     # -- between tensors and one long vector --
 
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
@@ -175,6 +218,19 @@ class LBFGS(Optimizer):
             for p in self._parameters():
                 p.copy_(x[start:start + p.numel()].reshape(p.shape))
                 start += p.numel()
+
+
+def _rows(state: Mapping[str, Any], name: str) -> Any:
+    """A list of vectors or a matrix; nothing where there is none."""
+    rows = state.get(name)
+    return () if rows is None else rows
+
+
+def _vector(name: str, value: Any, n: int) -> np.ndarray:
+    vector = np.asarray(value, np.float64).copy()
+    if vector.shape != (n,):
+        raise ValueError(f"load_state_dict: a vector of '{name}' is {vector.shape}, but LBFGS's parameters have {n} numbers")
+    return vector
 
 
 def strong_wolfe(trial: Callable[[float], _Point], start: _Point, t: float, least: float, c1: float = 1e-4,

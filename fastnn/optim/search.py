@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .. import _core
 from .._core import launch
 from ..nn import init
+from ..ops.create import float64
 from ..tensor import Tensor, no_grad
 from .optimizer import Optimizer, zeros_for
 
@@ -23,11 +25,6 @@ class RandomSearch(Optimizer):
     lr : float
         Half the width of the interval.
 
-    Attributes
-    ----------
-    best : float or None
-        The least loss so far.
-
     Raises
     ------
     ValueError
@@ -36,13 +33,23 @@ class RandomSearch(Optimizer):
     References
     ----------
     Rastrigin, "The convergence of the random search method in the extremal control of a many parameter system",
-    Automation
-    and Remote Control 24, 1963.
+    Automation and Remote Control 24, 1963.
     """
+
+    numbers = ("best",)
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float = 1.0):
         super().__init__(params, dict(lr=lr))
-        self.best: float | None = None
+
+    @property
+    def best(self) -> float | None:
+        """The least loss so far; part of the state."""
+        state = self.state.get(next(self._parameters()), {})
+        return state["best"].item() if "best" in state else None
+
+    @best.setter
+    def best(self, loss: float) -> None:
+        self.state[next(self._parameters())]["best"] = _core.scalar(loss, float64)
 
     def check(self, options: Mapping[str, Any]) -> None:
         self.require_not_negative(options, "lr")

@@ -35,6 +35,29 @@ def test_the_same_path(options):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("options", [dict(lr=0.5, max_iter=3), dict(lr=0.8, max_iter=3, history_size=2)])
+def test_going_on_from_its_state(options):
+    theirs = torch.nn.Parameter(torch.zeros(6, dtype=torch.float64))
+    optimizer = torch.optim.LBFGS([theirs], **options)
+
+    def closure(p, optimizer, tensor):
+        optimizer.zero_grad()
+        loss = ((tensor(A) @ p.reshape(6, 1)).reshape(30) - tensor(B)).square().mean() + (p * p * p * p).sum()
+        loss.backward()
+        return loss
+
+    for _ in range(2):
+        optimizer.step(lambda: closure(theirs, optimizer, torch.tensor))
+    ours = nn.Parameter(theirs.detach().numpy().copy())
+    fresh = optim.LBFGS([ours])
+    fresh.load_state_dict(optimizer.state_dict())
+    assert fresh.evaluations == optimizer.state[theirs]["func_evals"]
+    for _ in range(3):
+        optimizer.step(lambda: closure(theirs, optimizer, torch.tensor))
+        fresh.step(lambda: closure(ours, fresh, fastnn.tensor))
+        np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-7, atol=1e-9)
+
+
 def test_the_same_minimum():
     options = dict(max_iter=100, line_search_fn="strong_wolfe")
     ours, _ = run(optim, nn.Parameter, fastnn.tensor, 1, **options)
