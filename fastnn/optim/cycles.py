@@ -32,6 +32,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
     """
 
+    forgets = True
+
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1):
         self.T_0 = whole("CosineAnnealingWarmRestarts: T_0", T_0, 1)
         self.T_mult = whole("CosineAnnealingWarmRestarts: T_mult", T_mult, 1)
@@ -100,6 +102,8 @@ class CyclicLR(LRScheduler):
     ----------
     L. N. Smith, "Cyclical learning rates for training neural networks", WACV 2017.
     """
+
+    forgets = True
 
     def __init__(self, optimizer: Optimizer, base_lr: float | Sequence[float], max_lr: float | Sequence[float],
                  step_size_up: int = 2000, step_size_down: int | None = None, mode: str = "triangular", gamma: float = 1.0,
@@ -180,6 +184,8 @@ class OneCycleLR(LRScheduler):
     ----------
     Smith and Topin, "Super-convergence", arXiv:1708.07120, 2017.
     """
+
+    forgets = True
 
     def __init__(self, optimizer: Optimizer, max_lr: float | Sequence[float], total_steps: int | None = None,
                  epochs: int | None = None, steps_per_epoch: int | None = None, pct_start: float = 0.3,

@@ -37,6 +37,8 @@ class LambdaLR(LRScheduler):
         See `LRScheduler`.
     """
 
+    forgets = True
+
     def __init__(self, optimizer: Optimizer,
                  lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]], last_epoch: int = -1):
         self.lr_lambdas = tuple(_each("LambdaLR: lr_lambda", lr_lambda, _optimizer(self, optimizer), _function))
@@ -306,13 +308,17 @@ class SequentialLR(LRScheduler):
         schedule, since = self._present(t)
         return schedule.rates(bases, since)
 
+    def chained_rates(self, rates: list[float], bases: list[float], t: int) -> list[float]:
+        schedule, since = self._present(t)
+        return schedule.rates(bases, 0) if t and not since else schedule.chained_rates(rates, bases, since)
+
     def momenta(self, t: int) -> list[float] | None:
         schedule, since = self._present(t)
         return schedule.momenta(since)
 
 
 class ChainedScheduler(LRScheduler):
-    """Several schedules at once: each takes the rates of the one before for its base rates, so that factors multiply.
+    """Several schedules at once: at every step each goes on from the rates that the one before it left, so that factors multiply.
 
     Parameters
     ----------
@@ -328,18 +334,28 @@ class ChainedScheduler(LRScheduler):
 
     Notes
     -----
-    With schedules whose rates are multiples of the base rate these are PyTorch's rates. PyTorch goes from rate to rate, which
-    leads elsewhere where `CosineAnnealingLR` has an `eta_min` above 0; and its `LambdaLR` forgets the ones before.
+    These are PyTorch's rates: `LambdaLR`, `CosineAnnealingWarmRestarts`, `CyclicLR` and `OneCycleLR` write the rates that they have
+    alone, whatever the ones before them wrote.
     """
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None):
         self.schedulers = _schedules("ChainedScheduler", schedulers, optimizer)
-        super().__init__(self.schedulers[0].optimizer)
+        self._reached: tuple[list[float], int, list[float]] = [], 0, []  # base rates, a step, the rates there
+        super().__init__(self.schedulers[0].optimizer, self.schedulers[0].last_epoch - 1)
 
     def rates(self, bases: list[float], t: int) -> list[float]:
+        known, reached, rates = self._reached
+        if known != bases or reached > t:
+            reached, rates = -1, bases
+        for step in range(reached + 1, t + 1):
+            rates = self.chained_rates(rates, bases, step)
+        self._reached = list(bases), t, rates
+        return rates
+
+    def chained_rates(self, rates: list[float], bases: list[float], t: int) -> list[float]:
         for scheduler in self.schedulers:
-            bases = scheduler.rates(bases, t)
-        return bases
+            rates = scheduler.chained_rates(rates, bases, t)
+        return rates
 
     def momenta(self, t: int) -> list[float] | None:
         found = [scheduler.momenta(t) for scheduler in self.schedulers]

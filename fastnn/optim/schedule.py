@@ -39,6 +39,8 @@ class LRScheduler:
         If `last_epoch` is below -1, or above and a group has no "initial_lr".
     """
 
+    forgets = False  # whether its rates, among several schedules, are what they are alone, whatever the ones before wrote
+
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
         self.optimizer = _optimizer(self, optimizer)
         self.last_epoch = whole(f"{type(self).__name__}: last_epoch", last_epoch, -1) + 1
@@ -58,6 +60,40 @@ class LRScheduler:
     def rates(self, bases: list[float], t: int) -> list[float]:
         """The rate of each parameter group at step `t`, given their base rates."""
         return [self.rate(base, t) for base in bases]
+
+    def chained_rates(self, rates: list[float], bases: list[float], t: int) -> list[float]:
+        """The rate of each parameter group at step `t` where several schedules write one after another.
+
+        A rate is taken to be a(t) base + b(t), as a multiple of the base or a way from it to another rate is: the base that would
+        have led to the present rate at the step before now leads to a new one.
+
+        Parameters
+        ----------
+        rates : list of float
+            The present ones: what the step before, and the schedules before this one, left.
+        bases : list of float
+            The base rates.
+        t : int
+            The step, from 0.
+
+        Returns
+        -------
+        list of float
+            The new ones.
+        """
+        if self.forgets:
+            return self.rates(bases, t)
+        scale, shift = self._scale_and_shift(len(bases), t)
+        if t == 0:
+            return [a * rate + b for rate, a, b in zip(rates, scale, shift)]
+        old_scale, old_shift = self._scale_and_shift(len(bases), t - 1)
+        return [a / old_a * (rate - old_b) + b if old_a else rate - old_b + a * base + b
+                for rate, base, a, b, old_a, old_b in zip(rates, bases, scale, shift, old_scale, old_shift)]
+
+    def _scale_and_shift(self, groups: int, t: int) -> tuple[list[float], list[float]]:
+        """Of rates that are scale * base + shift."""
+        shift = self.rates([0.0] * groups, t)
+        return [rate - b for rate, b in zip(self.rates([1.0] * groups, t), shift)], shift
 
     def momenta(self, t: int) -> list[float] | None:
         """The momentum of each parameter group at step `t`; None: it stays as it is."""

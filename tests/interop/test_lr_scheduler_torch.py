@@ -1,5 +1,7 @@
 """Schedules of the learning rate against PyTorch's, step by step."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -99,7 +101,17 @@ CHAINS = [
                        module.MultiStepLR(o, [3, 7], 0.5)],
     lambda module, o: [module.PolynomialLR(o, 30, 2.0), module.MultiplicativeLR(o, lambda t: 0.95), module.StepLR(o, 4)],
     lambda module, o: [module.CyclicLR(o, 0.1, 0.7, 3)],
-    lambda module, o: [module.OneCycleLR(o, 0.7, 20), module.LinearLR(o, 1.0, 1.0)]]
+    lambda module, o: [module.OneCycleLR(o, 0.7, 60), module.LinearLR(o, 1.0, 1.0)],
+    lambda module, o: [module.CosineAnnealingLR(o, 8, eta_min=0.02)],
+    lambda module, o: [module.LinearLR(o, 0.2, total_iters=5), module.CosineAnnealingLR(o, 9, eta_min=0.03)],
+    lambda module, o: [module.CosineAnnealingLR(o, 1, eta_min=0.03), module.ExponentialLR(o, 0.97)],
+    lambda module, o: [module.CosineAnnealingLR(o, 7, eta_min=0.03), module.ConstantLR(o, 0.5, total_iters=30),
+                       module.CosineAnnealingLR(o, 11, eta_min=0.01), module.MultiStepLR(o, [3, 20], 0.5)],
+    lambda module, o: [module.ExponentialLR(o, 0.9), module.LambdaLR(o, lambda t: 1 / (1 + t)), module.StepLR(o, 4, 0.5)],
+    lambda module, o: [module.LinearLR(o, 0.2), module.CosineAnnealingWarmRestarts(o, 4, 2, eta_min=0.01)],
+    lambda module, o: [module.CosineAnnealingWarmRestarts(o, 5), module.ExponentialLR(o, 0.9)],
+    lambda module, o: [module.CyclicLR(o, 0.1, 0.7, 3), module.ExponentialLR(o, 0.9), module.PolynomialLR(o, 10)],
+    lambda module, o: [module.LinearLR(o, 0.5, 0.0, 6), module.CosineAnnealingLR(o, 5, eta_min=0.01)]]
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
@@ -108,10 +120,43 @@ def test_several_at_once(parts):
     ours, theirs = optimizers()
     a = lr_scheduler.ChainedScheduler(parts(lr_scheduler, ours), optimizer=ours)
     b = torch.optim.lr_scheduler.ChainedScheduler(parts(torch.optim.lr_scheduler, theirs), optimizer=theirs)
-    for _ in range(15):
+    for _ in range(50):
         assert_equal_groups(ours, theirs)
         a.step()
         b.step()
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
+@pytest.mark.parametrize("parts", CHAINS)
+def test_several_at_once_go_on(parts):
+    """From the numbers of a state dict, and from any step at once."""
+    whole, other = (lr_scheduler.ChainedScheduler(parts(lr_scheduler, optimizers()[0])) for _ in range(2))
+    for _ in range(21):
+        whole.step()
+    other.load_state_dict(json.loads(json.dumps(whole.state_dict())))
+    for _ in range(9):
+        assert other.get_last_lr() == whole.get_last_lr() and other.last_epoch == whole.last_epoch
+        whole.step()
+        other.step()
+    assert whole.rates(whole.base_lrs, 21) == lr_scheduler.ChainedScheduler(whole.schedulers).rates(whole.base_lrs, 21)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
+def test_several_at_once_taken_up_later():
+    ours, theirs = optimizers()
+
+    def parts(module, o, last):
+        return [module.ExponentialLR(o, 0.9, last_epoch=last), module.CosineAnnealingLR(o, 9, eta_min=0.01, last_epoch=last)]
+
+    before = torch.optim.lr_scheduler.ChainedScheduler(parts(torch.optim.lr_scheduler, theirs, -1))
+    for _ in range(5):
+        before.step()
+    ours.load_state_dict(theirs.state_dict())
+    a = lr_scheduler.ChainedScheduler(parts(lr_scheduler, ours, 4))
+    for _ in range(20):
+        assert_equal_groups(ours, theirs)
+        a.step()
+        before.step()
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step", "ignore:The epoch parameter")
