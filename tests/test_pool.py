@@ -139,6 +139,41 @@ def test_overlapping_gradients_agree_with_float64():
     np.testing.assert_array_equal(grads[0], grads[1])  # small whole numbers: exact
 
 
+ONLY_MAXIMA = [lambda x, **o: pool.max_pool2d(x, 2, **o), lambda x, **o: pool.max_pool2d(x, 3, 2, 1, **o),
+               lambda x, **o: pool.max_pool2d(x, (2, 3), 1, (1, 0), 2, True, **o),
+               lambda x, **o: pool.adaptive_max_pool2d(x, 3, **o)]
+
+
+@pytest.mark.parametrize("function", ONLY_MAXIMA)
+@pytest.mark.parametrize("shape", [(2, 3, 7, 9), (1, 16, 6, 6), (3, 70, 5, 8), (0, 4, 5, 5), (2, 32, 200, 200)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_maxima_alone_are_those_with_positions(function, shape, dtype):
+    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    x[:, :1, 1:3, 2] = np.nan
+    x[:, -1:, -2:] = -np.inf
+    alone, (maxima, _) = function(channels_last(x)), function(channels_last(x), return_indices=True)
+    np.testing.assert_array_equal(alone.numpy(), maxima.numpy())
+
+
+@pytest.mark.parametrize("function", ONLY_MAXIMA)
+def test_positions_are_found_only_where_they_are_wanted(function, monkeypatch):
+    counts = {}
+    for name in ("max_pool2d_forward", "adaptive_max_pool2d_forward"):
+        def counted(*inputs, op=getattr(launch, name), **options):
+            counts["positions"] = counts.get("positions", 0) + 1
+            return op(*inputs, **options)
+        monkeypatch.setattr(launch, name, counted)
+    x = fastnn.zeros(1, 3, 6, 6)
+    function(x)
+    x.requires_grad = True
+    with fastnn.no_grad():
+        function(x)
+    assert not counts
+    function(x).sum().backward()
+    function(x.detach(), return_indices=True)
+    assert counts["positions"] == 2 and x.grad.numpy().any()
+
+
 def test_strided_outputs_are_written_in_place():
     x = fastnn.tensor(np.random.default_rng(4).standard_normal((2, 5, 6, 6)).astype(np.float32))
     window = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
@@ -146,6 +181,8 @@ def test_strided_outputs_are_written_in_place():
     y = fastnn.zeros(2, 5, 3, 6)[:, :, :, ::2]
     argmax = fastnn.zeros(5, 2, 3, 3, dtype=fastnn.int32).permute(1, 0, 2, 3)
     launch.max_pool2d_forward(x, **window, out=(y, argmax))
+    np.testing.assert_array_equal(y.numpy(), expected[0].numpy())
+    launch.max_pool2d_values(x, **window, out=y.zero_())
     np.testing.assert_array_equal(y.numpy(), expected[0].numpy())
     np.testing.assert_array_equal(argmax.numpy(), expected[1].numpy())
 

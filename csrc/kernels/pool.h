@@ -157,7 +157,8 @@ INLINE void pool_max_row(const fnn_pool_row *row, int few, int stream, real *y, 
 }
 
 static void max_pool_row_kernel(const fnn_pool_row *row, void *y, int32_t *argmax, const void *x) {
-    POOL_ROW(fnn_pool_row, pool_max_row, y, argmax, x);
+    if (argmax) POOL_ROW(fnn_pool_row, pool_max_row, y, argmax, x);
+    else POOL_ROW(fnn_pool_row, pool_max_row, y, NULL, x);
 }
 
 /* dx: the sum of dy over the windows whose argmax names this pixel, in their order. */

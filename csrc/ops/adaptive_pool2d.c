@@ -70,6 +70,7 @@ static int backward_infer(fnn_call *call, int is_max) {
 
 /* y, argmax: (N, C, OH, OW); x: (N, C, H, W). */
 ADAPTIVE_DRIVER(adaptive_max_pool2d_forward, forward, 1)
+ADAPTIVE_DRIVER(adaptive_max_pool2d_values, forward, 1)
 ADAPTIVE_DRIVER(adaptive_avg_pool2d_forward, forward, 0)
 /* dx: (N, C, H, W); dy, argmax: (N, C, OH, OW). */
 ADAPTIVE_DRIVER(adaptive_max_pool2d_backward, backward, 1)

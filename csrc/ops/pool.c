@@ -223,14 +223,14 @@ void fnn_pool_forward(fnn_call *call, fnn_pool_plan *plan) {
     plan->windows[1] = make_windows(&plan->w, &workspace);
     plan->x = (char *)fnn_stage_input(call->in[0], &workspace);
     plan->y = fnn_stage_output(call->out[0], &workspace);
-    plan->argmax = plan->is_max ? fnn_stage_output(call->out[1], &workspace) : NULL;
+    plan->argmax = call->out[1] ? fnn_stage_output(call->out[1], &workspace) : NULL;
     ptrdiff_t outputs = fnn_numel(call->out[0]);
     plan->stream = fnn_may_stream(plan->y, outputs, plan->channels, plan->dtype) &&
                    (!plan->argmax || fnn_may_stream(plan->argmax, outputs, plan->channels, FNN_INT32));
     cut(plan, plan->h.output);
     fnn_parallel_for(call, plan->bands * plan->blocks, fnn_cost(call), run_forward, plan);
     fnn_unstage_output(call->out[0], plan->y);
-    if (plan->is_max) fnn_unstage_output(call->out[1], plan->argmax);
+    if (plan->argmax) fnn_unstage_output(call->out[1], plan->argmax);
 }
 
 void fnn_pool_backward(fnn_call *call, fnn_pool_plan *plan) {

@@ -139,6 +139,7 @@ static fnn_pool_plan backward_plan(const fnn_call *call, const window *w, int is
 
 /* y, argmax: (N, C, OH, OW); x: (N, C, H, W). */
 POOL_DRIVER(max_pool2d_forward, forward, max, 0, 1)
+POOL_DRIVER(max_pool2d_values, forward, max, 0, 1)
 POOL_DRIVER(avg_pool2d_forward, forward, avg, 0, 0)
 /* dx: (N, C, H, W); dy, argmax: (N, C, OH, OW). */
 POOL_DRIVER(max_pool2d_backward, backward, max, 2, 1)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import _core
 from .._core import launch, record
 from ..checks import integer, pair
 from .create import int64
@@ -74,10 +75,17 @@ def max_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
     if x.ndim != 4:
         return _as_batch(max_pool2d, "max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     window = _max_window(kernel_size, stride, padding, dilation, ceil_mode)
+    if not _asks_for_positions(x, return_indices):
+        return launch.max_pool2d_values(x, **window)
     y, argmax = launch.max_pool2d_forward(x, **window)
     size = x.shape[2:]
     record(_max_pool2d_backward, (x,), y, saved=(argmax,), context=(size, window))
     return (y, launch.max_pool2d_indices(argmax, input=size, **window)) if return_indices else y
+
+
+def _asks_for_positions(x: Tensor, return_indices: bool) -> bool:
+    """Whether the user or a gradient wants to know where the maxima are."""
+    return bool(return_indices) or x.requires_grad and _core.is_grad_enabled()
 
 
 @_windows
@@ -114,7 +122,10 @@ def adaptive_max_pool2d(x: Tensor, output_size: int | Sequence[int | None],
     """
     if x.ndim != 4:
         return _as_batch(adaptive_max_pool2d, "adaptive_max_pool2d", x, output_size, return_indices)
-    y, argmax = launch.adaptive_max_pool2d_forward(x, output=_output_size("adaptive_max_pool2d", x, output_size))
+    output = _output_size("adaptive_max_pool2d", x, output_size)
+    if not _asks_for_positions(x, return_indices):
+        return launch.adaptive_max_pool2d_values(x, output=output)
+    y, argmax = launch.adaptive_max_pool2d_forward(x, output=output)
     record(_adaptive_max_pool2d_backward, (x,), y, saved=(argmax,), context=x.shape[2:])
     return (y, launch.copy(argmax, dtype=int64.code)) if return_indices else y
 

@@ -99,7 +99,7 @@ def _benchmarks(*cases):
 
 register(OpSpec("max_pool2d", pool.max_pool2d, _max_reference,
                 _samples((*_WINDOWS, {"kernel_size": 2, "stride": 1, "dilation": 2})), gradients=(0,), exact=True,
-                bytes=_bytes(_max_reference, 8),
+                bytes=_bytes(_max_reference, 4),
                 benchmarks=_benchmarks(((16, 64, 224, 224), {"kernel_size": 2}),
                                        ((16, 64, 112, 112), {"kernel_size": 3, "stride": 2, "padding": 1}),
                                        ((64, 6, 28, 28), {"kernel_size": 2}))))
