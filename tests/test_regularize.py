@@ -6,6 +6,7 @@ import pytest
 
 import fastnn
 from fastnn import nn, optim
+from fastnn.optim import swa_utils
 from fastnn.program import capture
 
 SHAPES = ((4, 3), (5,), (2, 3, 2, 2))
@@ -150,6 +151,51 @@ def test_hooks_run_in_captured_steps_as_in_eager_ones():
         return [v.tobytes() for v in arrays([*model.parameters(), *ema.averages])]
 
     assert run(capture) == run(lambda step: step)
+
+
+AVERAGES = [{}, {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(0.7)}, {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(0.0)},
+            {"avg_fn": swa_utils.get_ema_avg_fn(0.7)}, {"avg_fn": swa_utils.get_swa_avg_fn()},
+            {"avg_fn": lambda average, value, count: (average * count + value) / (count + 1)},
+            {"multi_avg_fn": lambda averages, values, count: [a.copy_(a + (x - a) / count) for a, x in zip(averages, values)]},
+            {"use_buffers": True}]
+
+
+@pytest.mark.parametrize("options", AVERAGES)
+@pytest.mark.parametrize("done", [0, 3])
+def test_averaged_models_are_part_of_captured_steps(options, done):
+    """From the first update on, or after some that were eager."""
+    def run(wrap):
+        fastnn.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
+        averaged = swa_utils.AveragedModel(model, **options)
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+        def step(x, y):
+            fastnn.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            averaged.update_parameters(model)
+
+        step, eager, rng = wrap(step), step, np.random.default_rng(1)
+        for k in range(8):
+            batch = fastnn.tensor(rng.standard_normal((5, 6)).astype(np.float32)), fastnn.tensor(rng.integers(0, 3, 5))
+            (eager if k < done else step)(*batch)
+        assert averaged.n_averaged.item() == 8 and averaged.module[1].num_batches_tracked.item() == 8
+        assert wrap is not capture or step.replays == 6 - done
+        return [v.tobytes() for v in arrays([*model.state_dict().values(), *averaged.state_dict().values()])]
+
+    assert run(capture) == run(lambda step: step)
+
+
+@pytest.mark.parametrize("options", AVERAGES)
+def test_the_first_update_of_an_averaged_model_copies(options):
+    """Whatever was there."""
+    model = nn.Linear(3, 2)
+    averaged = swa_utils.AveragedModel(model, **options)
+    nn.init.constant_(averaged.module.weight, float("nan"))
+    averaged.update_parameters(model)
+    for own, value in zip(arrays(averaged.module.parameters()), arrays(model.parameters())):
+        np.testing.assert_array_equal(own, value)
 
 
 def test_a_hook_can_be_taken_off():

@@ -406,14 +406,20 @@ static void proximal_step_kernel FNN_ELEMENTWISE_ARGS {
 BINARY(penalty_gradient,
        vec_add(a, vec_add(vec_mul(constant(p[0]), sign_formula(b, NULL)), vec_mul(constant(p[1]), b))))
 
-/* y = decay y + (1 - decay) x, decay = min(limit, (1 + t) / (10 + t)) while it warms up.  attr: limit, warmup */
+/* y = decay y + (1 - decay) x, decay = min(limit, ramp(t)); where decay is 0 it is x, whatever y holds.
+ * attr: limit, which ramp: 0: none; 1: (1 + t) / (10 + t); 2: t / (t + 1), equal weights; 3: 0 at first, the limit afterwards */
 static void ema_update_kernel FNN_ELEMENTWISE_ARGS {
     real *y = out[0];
     const real *average = in[0], *x = in[1];
-    const double t = scalar_input(in, 2), early = (1 + t) / (10 + t);
-    const double decay = attr[1] != 0 && early < attr[0] ? early : attr[0];
+    const double t = scalar_input(in, 2), ramps[] = {1, (1 + t) / (10 + t), t / (t + 1), t > 0};
+    const double early = ramps[attr[1] == 1 ? 1 : attr[1] == 2 ? 2 : attr[1] == 3 ? 3 : 0];
+    const double decay = early < attr[0] ? early : attr[0];
     const vec fresh = constant(1 - decay);
     (void)step;
+    if (decay == 0) {
+        EACH_LANES(store_lanes(y + i, load_lanes(x + i, lanes), lanes););
+        return;
+    }
     EACH_LANES(vec a = load_lanes(average + i, lanes);
                store_lanes(y + i, vec_add(a, vec_mul(fresh, vec_sub(load_lanes(x + i, lanes), a))), lanes););
 }

@@ -385,7 +385,7 @@ class EMA(_Hook):
 
     def apply(self, optimizer: Any = None) -> None:
         launch.ema_update.each([(average, p.detach(), self._steps) for average, p in zip(self.averages, self.params)],
-                               self.averages, limit=self.decay, warmup=self.warmup)
+                               self.averages, limit=self.decay, ramp=self.warmup)
         launch.add(self._steps, constant(1.0, float64), out=self._steps)
 
     @contextmanager

@@ -1,6 +1,6 @@
 """Averages of a model's weights beside the model: stochastic weight averaging, its learning rate, batch statistics for it.
 
-`fastnn.optim.EMA` averages parameters at every step of an optimiser, in captured steps too.
+`fastnn.optim.EMA` averages parameters at every step of an optimiser. Both may be part of captured steps.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .._core import launch, scalar
+from .._core import launch
 from ..checks import real, whole
 from ..nn.module import Module
 from ..nn.norm import _BatchNorm, _InstanceNorm
 from ..ops.create import as_tensor, float64, int64, zeros
+from ..ops.math import eq, where
 from ..tensor import Tensor, no_grad
 from .cycles import _rate
 from .optimizer import Optimizer
@@ -23,14 +24,22 @@ __all__ = ["SWALR", "AveragedModel", "get_ema_avg_fn", "get_ema_multi_avg_fn", "
            "update_bn"]
 
 
-def _move(averages: Sequence[Tensor], values: Sequence[Tensor], decay: float) -> None:
-    """average = decay average + (1 - decay) value, in place."""
-    step = scalar(0.0, float64)  # read by averages that warm up only
-    launch.ema_update.each([(a, x, step) for a, x in zip(averages, values, strict=True)], list(averages), limit=decay,
-                           warmup=False)
+_EQUAL, _AFTER_FIRST = 2, 3  # ramps of the op ema_update
 
 
-def get_ema_multi_avg_fn(decay: float = 0.999) -> Callable[[Sequence[Tensor], Sequence[Tensor], int], None]:
+class _Move:
+    """average = decay average + (1 - decay) value, in place; the first value is copied."""
+
+    def __init__(self, decay: float | None):
+        """Without `decay`, weights are equal."""
+        self.options = {"limit": 1.0, "ramp": _EQUAL} if decay is None else {"limit": decay, "ramp": _AFTER_FIRST}
+
+    def __call__(self, averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
+        step = as_tensor(count).to(float64)
+        launch.ema_update.each([(a, x, step) for a, x in zip(averages, values, strict=True)], list(averages), **self.options)
+
+
+def get_ema_multi_avg_fn(decay: float = 0.999) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
     """For `AveragedModel`: exponential averages, decay average + (1 - decay) value.
 
     Parameters
@@ -48,11 +57,10 @@ def get_ema_multi_avg_fn(decay: float = 0.999) -> Callable[[Sequence[Tensor], Se
     ValueError
         If `decay` is out of range.
     """
-    decay = real("get_ema_multi_avg_fn: decay", decay, 0, 1)
-    return lambda averages, values, count: _move(averages, values, decay)
+    return _Move(real("get_ema_multi_avg_fn: decay", decay, 0, 1))
 
 
-def get_swa_multi_avg_fn() -> Callable[[Sequence[Tensor], Sequence[Tensor], int], None]:
+def get_swa_multi_avg_fn() -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
     """For `AveragedModel`: equally weighted averages, as it makes by default.
 
     Returns
@@ -60,10 +68,10 @@ def get_swa_multi_avg_fn() -> Callable[[Sequence[Tensor], Sequence[Tensor], int]
     callable
         ``multi_avg_fn(averages, values, count)``, which writes into the averages.
     """
-    return lambda averages, values, count: _move(averages, values, count / (count + 1))
+    return _Move(None)
 
 
-def get_ema_avg_fn(decay: float = 0.999) -> Callable[[Tensor, Tensor, int], Tensor]:
+def get_ema_avg_fn(decay: float = 0.999) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """For `AveragedModel`: an exponential average, decay average + (1 - decay) value.
 
     Parameters
@@ -85,7 +93,7 @@ def get_ema_avg_fn(decay: float = 0.999) -> Callable[[Tensor, Tensor, int], Tens
     return lambda average, value, count: decay * average + (1 - decay) * value
 
 
-def get_swa_avg_fn() -> Callable[[Tensor, Tensor, int], Tensor]:
+def get_swa_avg_fn() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """For `AveragedModel`: an equally weighted average.
 
     Returns
@@ -99,14 +107,16 @@ def get_swa_avg_fn() -> Callable[[Tensor, Tensor, int], Tensor]:
 class AveragedModel(Module):
     """A copy of a model whose parameters are averages of the model's, over the calls of `update_parameters`.
 
-    The first call copies; the next ones average, by default with equal weights (stochastic weight averaging).
+    The first call copies; the next ones average, by default with equal weights (stochastic weight averaging). `update_parameters`
+    may be part of a captured step.
 
     Parameters
     ----------
     model : Module
         What to copy and to average; its parameters must have their shapes.
     avg_fn : callable, optional
-        ``avg_fn(average, value, count)`` gives the new average of one tensor, of which there were `count` values so far.
+        ``avg_fn(average, value, count)`` gives the new average of one tensor, of which there were `count` values so far, a 0-d
+        int64 tensor; what it gives with a count of 0 is not used.
     multi_avg_fn : callable, optional
         ``multi_avg_fn(averages, values, count)`` writes new averages into a list of tensors; in the place of `avg_fn`.
     use_buffers : bool
@@ -130,8 +140,8 @@ class AveragedModel(Module):
     Izmailov et al., "Averaging weights leads to wider optima and better generalization", UAI 2018.
     """
 
-    def __init__(self, model: Module, avg_fn: Callable[[Tensor, Tensor, int], Tensor] | None = None,
-                 multi_avg_fn: Callable[[Sequence[Tensor], Sequence[Tensor], int], None] | None = None,
+    def __init__(self, model: Module, avg_fn: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+                 multi_avg_fn: Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None] | None = None,
                  use_buffers: bool = False):
         super().__init__()
         if not isinstance(model, Module):
@@ -152,8 +162,6 @@ class AveragedModel(Module):
     def update_parameters(self, model: Module) -> None:
         """Takes the present parameters of `model` into the averages.
 
-        Reads the count in Python, so that it is no part of captured steps: call it after them.
-
         Parameters
         ----------
         model : Module
@@ -167,22 +175,26 @@ class AveragedModel(Module):
         own, values = _tensors(self.module), _tensors(model)
         if [t.shape for t in own] != [t.shape for t in values]:
             raise ValueError("AveragedModel: model has other parameters or buffers than the one that was copied")
-        count, parameters = int(self.n_averaged.item()), len(list(model.parameters()))
+        parameters = len(list(model.parameters()))
         with no_grad():
-            averaged = [k for k, t in enumerate(own) if count and t.is_floating_point()
-                        and (self.use_buffers or k < parameters)]
-            for k in set(range(len(own))) - set(averaged):
+            averaged = [k for k, t in enumerate(own) if t.is_floating_point() and (self.use_buffers or k < parameters)]
+            for k in sorted(set(range(len(own))) - set(averaged)):
                 own[k].copy_(values[k])
             if averaged:
-                self._average([own[k] for k in averaged], [values[k] for k in averaged], count)
-            self.n_averaged.copy_(count + 1)
+                self._average([own[k] for k in averaged], [values[k] for k in averaged], self.n_averaged)
+            self.n_averaged.add_(1)
 
-    def _average(self, own: list[Tensor], values: list[Tensor], count: int) -> None:
+    def _average(self, own: list[Tensor], values: list[Tensor], count: Tensor) -> None:
+        """The count is memory and never read here, so that a captured step sees it grow; functions not from here leave it to
+        `where` to take the first value."""
         if self.multi_avg_fn is not None:
             self.multi_avg_fn(own, values, count)
-            return
-        for average, value in zip(own, values):
-            average.copy_(self.avg_fn(average, value, count))
+            found = own
+        else:
+            found = [self.avg_fn(average, value, count) for average, value in zip(own, values)]
+        if not isinstance(self.multi_avg_fn, _Move):
+            for average, value, new in zip(own, values, found):
+                average.copy_(where(eq(count, 0), value, new))
 
 
 def _tensors(model: Module) -> list[Tensor]:

@@ -186,8 +186,8 @@ def _proximal_reference(p, strength, shrink):
     return (np.sign(p) * np.maximum(np.abs(p) - _LR * strength, 0) / (1 + _LR * shrink),)
 
 
-def _ema_reference(y, x, limit, warmup):
-    decay = min(limit, (1 + _STEP) / (10 + _STEP)) if warmup else limit
+def _ema_reference(y, x, limit, ramp):
+    decay = min(limit, (1, (1 + _STEP) / (10 + _STEP), _STEP / (_STEP + 1), 1)[ramp])
     return (decay * y + (1 - decay) * x,)
 
 
@@ -276,6 +276,7 @@ _register("penalty_gradient", lambda g, w, **options: _update(launch.penalty_gra
           lambda g, w, l1, l2: (g + l1 * np.sign(w) + l2 * w,), 2, [{"l1": 0.3, "l2": 0.0}, {"l1": 0.3, "l2": 0.7}], 3)
 _register("ema_update", lambda y, x, **options: _update(launch.ema_update, (y, x), (_STEP,), (0,), options),
           _ema_reference, 2,
-          [{"limit": 0.99, "warmup": 0}, {"limit": 0.99, "warmup": 1}, {"limit": 0.1, "warmup": 1}], 3)
+          [{"limit": 0.99, "ramp": 0}, {"limit": 0.99, "ramp": 1}, {"limit": 0.1, "ramp": 1}, {"limit": 1.0, "ramp": 2},
+           {"limit": 0.9, "ramp": 3}, {"limit": 0.0, "ramp": 0}], 3)
 _register("running_update", _running, lambda running, x, scale: (0.9 * running + 0.1 * scale * x,), 2,
           [{"scale": 1.5}], 3)
