@@ -71,6 +71,17 @@ def test_integers_stay_exact():
         bitwise.bitwise_and(fastnn.ones(2), 2)
 
 
+def test_what_is_flat_has_zeros_for_gradient():
+    for function in (division.floor_divide, lambda a, b: math.div(a, b, rounding_mode="floor"),
+                     lambda a, b: math.div(a, b, rounding_mode="trunc")):
+        a, b = fastnn.tensor([[5.0], [-3.0]], requires_grad=True), fastnn.tensor([2.0, 4.0, 0.5], requires_grad=True)
+        function(a, b).sum().backward()
+        assert a.grad.tolist() == [[0], [0]] and b.grad.tolist() == [0, 0, 0]
+        a.grad = None
+        function(a, b.detach()).sum().backward()
+        assert a.grad.tolist() == [[0], [0]]
+
+
 def test_logic():
     a, b = fastnn.tensor([0, 1, 2, 0]), fastnn.tensor([False, True, False, True])
     assert math.logical_and(a, b).tolist() == [False, True, False, False]

@@ -34,7 +34,7 @@ def floor_divide(a: Tensor | float, b: Tensor | float) -> Tensor:
     a, b = operands("floor_divide", a, b)
     if not a.dtype.is_floating:
         return _integers("floor_divide", a, b)
-    return record(_flat_backward, (a, b), launch.floor_divide(a, b))
+    return record(_flat_backward, (a, b), launch.floor_divide(a, b), context=(a.shape, b.shape))
 
 
 def remainder(a: Tensor | float, b: Tensor | float) -> Tensor:

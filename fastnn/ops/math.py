@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import DType, TensorBase, launch, record
-from .create import as_tensor, bool_, float32, float64, int64
+from .create import as_tensor, bool_, float32, float64, int64, zeros
 from .shape import to, unbroadcast
 
 if TYPE_CHECKING:
@@ -203,11 +203,11 @@ def _divided(a: Any, b: Any, rounding_mode: str) -> Tensor:
     if not a.dtype.is_floating:
         size = _integers("floor_divide", abs(a), abs(b))
         return where(ne(lt(a, 0), lt(b, 0)), neg(size), size) if size.dtype.name != "uint8" else size
-    return record(_flat_backward, (a, b), launch.trunc(launch.div(a, b)))
+    return record(_flat_backward, (a, b), launch.trunc(launch.div(a, b)), context=(a.shape, b.shape))
 
 
 def _flat_backward(node, dy):
-    return None, None
+    return tuple(zeros(shape, dtype=dy.dtype) if needed else None for shape, needed in zip(node.context, node.needs))
 
 
 def _div_backward(node, dy):

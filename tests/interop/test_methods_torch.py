@@ -130,6 +130,10 @@ def test_rounded_division(mode):
     y, z = (library.tensor(X).div(library.tensor(Y - 3), rounding_mode=mode) for library in (fastnn, torch))
     np.testing.assert_array_equal(y.numpy(), z.numpy())
     x, expected = fastnn.tensor(X, requires_grad=True), torch.tensor(X, requires_grad=True)
+    alone = [library.tensor(X, requires_grad=True) for library in (fastnn, torch)]
+    for a, library in zip(alone, (fastnn, torch)):
+        a.div(library.tensor(Y), rounding_mode=mode).sum().backward()
+    assert alone[0].grad.tolist() == alone[1].grad.tolist()
     (x.div(fastnn.tensor(Y), rounding_mode=mode) + x).sum().backward()
     (expected.div(torch.tensor(Y), rounding_mode=mode) + expected).sum().backward()
     np.testing.assert_array_equal(x.grad.numpy(), expected.grad.numpy())
