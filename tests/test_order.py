@@ -9,6 +9,7 @@ import pytest
 
 import fastnn
 from fastnn import nn, optim
+from fastnn._core import launch
 
 
 @pytest.mark.parametrize("n", [1, 2, 39, 40, 41, 300, 5000])
@@ -30,6 +31,25 @@ def test_special_numbers_in_order():
     assert np.signbit(values.numpy()[2:4]).tolist() == [False, True]
     assert x.sort(descending=True).indices.tolist() == [0, 6, 5, 1, 7, 3, 4, 8, 2]
     assert fastnn.tensor(3.0).sort().values.item() == 3 and fastnn.zeros(0, 4).sort(0).values.shape == (0, 4)
+
+
+@pytest.mark.parametrize("options", [{}, {"keepdim": True}, {"dim": 0}, {"dim": -1, "keepdim": True}, {"interpolation": "nearest"}])
+def test_several_quantiles_sort_once(options, monkeypatch):
+    sorts, op = [], launch.sort
+    monkeypatch.setattr(launch, "sort", lambda *inputs, **attributes: sorts.append(1) or op(*inputs, **attributes))
+    x = np.random.default_rng(0).standard_normal((6, 5))
+    x[0, 0] = np.nan
+    shares = [0.1, 0.5, 0.9, 1.0]
+    several, single = (fastnn.tensor(x, requires_grad=True) for _ in range(2))
+    y = several.quantile(shares, **options)
+    assert len(sorts) == 1
+    expected = [single.quantile(share, **options) for share in shares]
+    assert y.shape == (4, *expected[0].shape)
+    np.testing.assert_array_equal(y.detach().numpy(), [e.detach().numpy() for e in expected])
+    y.sum().backward()
+    sum(e.sum() for e in expected).backward()
+    np.testing.assert_allclose(several.grad.numpy(), single.grad.numpy(), rtol=1e-14)
+    assert several.quantile(np.array(shares), **options).shape == y.shape
 
 
 def test_orders_and_sums_are_captured():

@@ -255,30 +255,30 @@ def quantile(x: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool
         raise ValueError(f"quantile: interpolation is {interpolation!r}, but must be one of {', '.join(_BETWEEN)}")
     if not x.dtype.is_floating:
         raise TypeError(f"quantile: x has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
-    shares = q.tolist() if isinstance(q, TensorBase) else q
-    if isinstance(shares, (list, tuple)) and not any(isinstance(share, (list, tuple)) for share in shares):
-        return stack([quantile(x, share, dim, keepdim, interpolation) for share in shares], 0)
-    if not isinstance(shares, Real) or not 0 <= shares <= 1:
+    given = q.tolist() if hasattr(q, "tolist") else q
+    shares = given if isinstance(given, (list, tuple)) else [given]
+    if not all(isinstance(share, Real) and 0 <= share <= 1 for share in shares):
         raise ValueError(f"quantile: q is {q!r}, but must be a number between 0 and 1, or a vector of them")
-    if dim is None:
-        y = quantile(reshape(x, (x.numel(),)), shares, 0, False, interpolation)
-        return reshape(y, (1,) * x.ndim) if keepdim else y
-    axis = _line_axis("quantile", x, dim)
-    n = _extent(x, axis)
+    lines = reshape(x, (x.numel(),)) if dim is None else x
+    axis = 0 if dim is None else _line_axis("quantile", x, dim)
+    n = _extent(lines, axis)
     if n == 0:
-        raise ValueError(f"quantile: axis {axis} of x {x.shape} is empty")
-    return _interpolated(x, axis, shares * (n - 1), n, keepdim, interpolation)
+        raise ValueError(f"quantile: axis {axis} of x {lines.shape} is empty")
+    ordered = _sorted(lines, axis, False)
+    found = [_interpolated(ordered, axis, share * (n - 1), n, keepdim, interpolation) for share in shares]
+    if dim is None and keepdim:
+        found = [reshape(y, (1,) * x.ndim) for y in found]
+    return found[0] if shares is not given else stack(found, 0)
 
 
-def _interpolated(x: Tensor, axis: int, place: float, n: int, keepdim: bool, interpolation: str) -> Tensor:
-    ordered = _sorted(x, axis, False)
+def _interpolated(ordered: Sorted, axis: int, place: float, n: int, keepdim: bool, interpolation: str) -> Tensor:
     low, high = math.floor(place), builtins.min(math.ceil(place), n - 1)
     weight = {"lower": 0.0, "higher": 1.0, "midpoint": 0.5, "nearest": float(builtins.round(place) - low)}.get(interpolation,
                                                                                                                place - low)
     a, b = (_at(ordered, axis, k, keepdim).values for k in (low, high))
     y = a if low == high or weight == 0 else a + (b - a) * weight
     last = _at(ordered, axis, n - 1, keepdim).values.detach()
-    return where(ne(last, last), constant(math.nan, x.dtype), y)  # NaN, which is above all, wins
+    return where(ne(last, last), constant(math.nan, y.dtype), y)  # NaN, which is above all, wins
 
 
 # ---- values without repetition ----------------------------------------------------------------------------------------
