@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import tarfile
+from http.client import BadStatusLine, IncompleteRead
 
 import numpy as np
 import pytest
@@ -99,12 +100,29 @@ def test_read_csv(tmp_path):
     ("a,b\n1,2\nx,4\n", -1, "line 3, column 'a': found 'x'"),
     ("a,b\n1,2\n", "c", "target is 'c', expected .* one of a, b"),
     ("a,b\n1,2\n", 2, "target is 2, expected a number from -2 to 1"),
-    ("a,b\n,2\n", -1, "line 2, column 'a': found ''")])
+    ("a,b\n,2\n", -1, "line 2, column 'a': found ''"),
+    ("a,b\n1,2\n3,\n", -1, "line 3, column 'b': found '', expected a target"),
+    ("1,x\n2, \n", -1, "line 2, column 'column 1': found '', expected a target"),
+    ("a,b\n1,NA\n3,4\n", -1, "line 2, column 'b': found 'NA', expected a target"),
+    ("a,b\n", -1, "found names only"), ("a;b\n1;2\n", -1, "found one column, .* delimiter, which is ','")])
 def test_read_csv_refuses(tmp_path, text, target, message):
     path = tmp_path / "table.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_csv(path, target)
+
+
+def test_read_csv_refuses_what_is_no_text(tmp_path):
+    path = tmp_path / "table.csv"
+    for data in ("größe,b\n1,2\n".encode("latin-1"), "a,b\n1,2\n".encode("utf-16"), b"\x93NUMPY"):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="table.csv: not a table of UTF-8 text"):
+            read_csv(path)
+    for delimiter in ("", ";;", None):
+        with pytest.raises(ValueError, match=f"delimiter is {delimiter!r}, but must be one character"):
+            read_csv(path, delimiter=delimiter)
+    path.write_text("a,b\n1,NA\n2,none\n")  # texts among texts
+    assert read_csv(path).classes == ["NA", "none"]
 
 
 def test_character_text(tmp_path):
@@ -193,7 +211,8 @@ class Broken(io.BytesIO):
         return data
 
 
-@pytest.mark.parametrize("error", [TimeoutError("timed out"), ConnectionResetError(104, "reset"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), ConnectionResetError(104, "reset"), KeyboardInterrupt(),
+                                   IncompleteRead(b"begin", 9), BadStatusLine("?")])
 def test_a_download_that_breaks_off_leaves_nothing(tmp_path, error):
     wanted = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ConnectionError
     with pytest.raises(wanted) as caught:

@@ -175,6 +175,9 @@ def image_folder(root: str | os.PathLike, size: int | tuple[int, int], *, grey: 
     return ImageFolder(_image_dataset(images.transpose(0, 3, 1, 2), labels, dtype), [folder.name for folder in folders])
 
 
+_MISSING = ("", "na", "n/a", "null", "none", "?")  # what stands for a target that is not known
+
+
 class Table(NamedTuple):
     """What `read_csv` returns.
 
@@ -221,20 +224,22 @@ def read_csv(path: str | os.PathLike, target: int | str = -1, *, delimiter: str 
     Raises
     ------
     ValueError
-        If there is no line, lines differ in length, a field is no number, or `target` is no column; with line and
-        column.
+        If there is no line or only one column, lines differ in length, a field is no number, a target is missing, or `target`
+        is no column, with line and column; if the file is not UTF-8, or `delimiter` not one character.
     OSError
         If the file cannot be read.
     """
     dtype, name = image_type("read_csv", dtype), os.fspath(path)
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        lines = [(reader.line_num, row) for row in reader if row]
+    lines = _lines(path, delimiter)
     if not lines:
         raise ValueError(f"{name}: found no lines, expected a table")
     if header is None:
         header = not any(_number(field) is not None for field in lines[0][1])
     names = lines.pop(0)[1] if header else [f"column {k}" for k in range(len(lines[0][1]))]
+    if not lines:
+        raise ValueError(f"{name}: found names only, expected at least one line of numbers below them")
+    if len(names) < 2:
+        raise ValueError(f"{name}: found one column, expected several, separated by delimiter, which is {delimiter!r}")
     for number, row in lines:
         if len(row) != len(names):
             raise ValueError(f"{name}, line {number}: found {len(row)} fields, expected {len(names)}")
@@ -250,11 +255,27 @@ def read_csv(path: str | os.PathLike, target: int | str = -1, *, delimiter: str 
             x[k, j] = value
     texts = [row[column].strip() for _, row in lines]
     values = [_number(text) for text in texts]
-    names = [names[k] for k in others]
+    has_numbers = any(value is not None for value in values)
+    for (number, _), text in zip(lines, texts):
+        if not text or has_numbers and text.lower() in _MISSING:
+            raise ValueError(f"{name}, line {number}, column {names[column]!r}: found {text!r}, expected a target")
+    features = [names[k] for k in others]
     if None not in values:
-        return Table(x, np.array(values, dtype), names, None)
+        return Table(x, np.array(values, dtype), features, None)
     classes = sorted(set(texts))
-    return Table(x, np.array([classes.index(text) for text in texts], np.int64), names, classes)
+    return Table(x, np.array([classes.index(text) for text in texts], np.int64), features, classes)
+
+
+def _lines(path: str | os.PathLike, delimiter: str) -> list[tuple[int, list[str]]]:
+    """The fields of lines that are not empty, and the lines' numbers."""
+    if not isinstance(delimiter, str) or len(delimiter) != 1:
+        raise ValueError(f"read_csv: delimiter is {delimiter!r}, but must be one character")
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            return [(reader.line_num, row) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{os.fspath(path)}: not a table of UTF-8 text ({error})") from error
 
 
 def _number(text: str) -> float | None:
