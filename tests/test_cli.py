@@ -120,6 +120,7 @@ def test_never_overwrites_without_force(capsys, tmp_path):
     (["train", "--epochs", "x"], 2, "invalid int value: 'x'"),
     (["train", "--batch-size", "-4"], 2, "out of range"),
     (["train", "--lr", "nan"], 2, "out of range"),
+    (["train", "--seed", str(2**63)], 2, "--seed: 9223372036854775808 is out of range"),
     (["train", "--lr", "-1"], 2, "out of range"),
     (["train", "--optimizer", "adagrad"], 2, "invalid choice"),
     (["train", "--threads", "0"], 2, "out of range"), (["train", "--threads", "1025"], 2, "at most 1024"),

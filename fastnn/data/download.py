@@ -82,8 +82,11 @@ def _receive(opener: Callable[[str], Any], url: str, path: Path, kind: str) -> s
     try:
         with opener(url) as stream, open(path, "wb") as file:
             return _digest(kind, stream, file)
-    except OSError as error:  # urllib's errors have a reason; the disk's name a file and go on as they are
-        if not hasattr(error, "reason") and not isinstance(error, (ConnectionError, TimeoutError)):
+    except Exception as error:  # urllib's errors have a reason; the disk's name a file and go on as they are
+        from http.client import HTTPException  # what a broken answer raises
+
+        if not (hasattr(error, "reason") and isinstance(error, OSError)
+                or isinstance(error, (ConnectionError, TimeoutError, HTTPException))):
             raise
         raise ConnectionError(f"{url} cannot be fetched ({getattr(error, 'reason', error)})") from error
 
