@@ -184,6 +184,15 @@ def test_model_checkpoint(tmp_path):
     trainer = scripted_run([3, 1, 2], [ModelCheckpoint(tmp_path / "best", "val_scripted", save_best_only=True)])
     assert not same(load_file(tmp_path / "best"), weights(trainer.model))
     assert same(load_file(tmp_path / "best"), load_file(tmp_path / "02-1.0.safetensors"))
+    for name in ("new/folder/last", "{epoch}/weights"):
+        scripted_run([3, 1], [ModelCheckpoint(tmp_path / "made" / name)])
+    assert (tmp_path / "made/new/folder/last").exists() and (tmp_path / "made/2/weights").exists()
+    (tmp_path / "file").touch()
+    epochs = []
+    with pytest.raises(OSError, match="file"):  # before the first epoch
+        scripted_run([1], [ModelCheckpoint(tmp_path / "file" / "weights"),
+                           LambdaCallback(on_epoch_begin=lambda epoch, logs: epochs.append(epoch))])
+    assert not epochs
     with pytest.raises(ValueError, match="filepath is .*only fields among epoch, loss"):
         scripted_run([1], [ModelCheckpoint(tmp_path / "{val_accuracy}")])
 

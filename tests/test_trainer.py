@@ -1,6 +1,7 @@
 """Trainer: fit, evaluate, predict, weights, captured steps, the same run from the same seed, what is refused."""
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -385,7 +386,9 @@ WRONG = {
     "empty": (dict(x=X[:0], y=Y[:0]), "expected at least one sample"),
     "a number": (dict(x=3.0, y=Y), "expected at least one sample"),
     "ragged": (dict(x=[[1.0], [1.0, 2.0]], y=[0, 1]), "x is not an array of numbers"),
-    "text": (dict(x=X, y=np.array(["a"] * 40)), "y has dtype <U1, expected numbers"),
+    "text": (dict(x=X, y=np.array(["a"] * 40)), r"y has dtype <U1, expected numbers: .* np.unique\(y"),
+    "text among objects": (dict(x=X, y=np.array(["a"] * 40, object)), r"y has dtype object, expected numbers: .* np.unique\(y"),
+    "a generator": (dict(x=(row for row in X), y=Y), "x is a generator, expected an array of numbers"),
     "batch size": (dict(x=X, y=Y, batch_size=0), "batch_size is 0"),
     "negative batch size": (dict(x=X, y=Y, batch_size=-3), "batch_size is -3"),
     "epochs": (dict(x=X, y=Y, epochs=-1), "epochs is -1"),
@@ -426,6 +429,43 @@ def test_fit_refuses(case):
     with pytest.raises(ValueError, match=message):
         trainer.fit(**arguments)
     assert not steps and same(weights(trainer.model), before)
+
+
+def test_frozen_models_and_single_outputs_are_refused():
+    with pytest.raises(ValueError, match="no parameter of the model requires a gradient"):
+        Trainer(mlp([4, 3]).requires_grad_(False)).fit(X, Y, verbose=0)
+    with pytest.raises(ValueError, match=r"shape \(40, 1\), but 'cross_entropy' needs at least two classes .* 'bce_with_logits'"):
+        Trainer(mlp([4, 1])).fit(X, 0 * Y, 40, verbose=0)
+
+
+def spoilt(array):
+    """With a NaN in the sixth sample."""
+    array = array.copy()
+    array[5] = np.nan
+    return array
+
+
+@pytest.mark.parametrize("x, y, rate, message", [
+    (spoilt(X), X, 0.1, "epoch 1 is nan; x holds NaN or infinite numbers in 1 samples, the first is number 5"),
+    (X, spoilt(X), 0.1, "epoch 1 is nan; y holds NaN"), (X, X, 1e30, "the data are finite: a smaller learning rate may help")])
+def test_a_loss_that_is_no_number_is_told_once(x, y, rate, message):
+    def fit(*callbacks):
+        model = nn.Linear(4, 4)
+        trainer = Trainer(model, "mse", optim.SGD(model.parameters(), lr=rate))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer.fit(x, y, 8, epochs=4, verbose=0, callbacks=callbacks)
+        return [warning for warning in caught if warning.category is RuntimeWarning and "Trainer" in str(warning.message)]
+
+    (warning,) = fit()
+    assert message in str(warning.message) and warning.filename == __file__
+    assert not fit(TerminateOnNaN())  # says so itself
+
+
+def test_predict_takes_a_loader_and_keeps_the_order():
+    trainer = make()
+    expected = trainer.predict(X)
+    np.testing.assert_array_equal(trainer.predict(DataLoader((X, Y), 7, shuffle=True)), expected)
 
 
 def test_unknown_names_are_refused():

@@ -67,7 +67,8 @@ def test_warns_of_vanishing_once():
 def test_warns_of_exploding_once():
     fastnn.manual_seed(0)
     messages = warned(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1)), 50.0)
-    assert len(messages) == 2 and all("explodes" in message for message in messages)
+    *gradients, loss = messages
+    assert len(gradients) == 2 and all("explodes" in message for message in gradients) and "the loss of epoch 4 is inf" in loss
 
 
 def test_plot(tmp_path):

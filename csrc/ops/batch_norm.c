@@ -265,7 +265,8 @@ static int forward_infer(fnn_call *call) {
     if (status) return status;
     if (x->shape[0] * fnn_span(x, 2, x->rank) < 2)
         return fnn_fail(call, FNN_VALUE_ERROR,
-                        "expected more than 1 value per channel when training, but x has shape %s", fnn_shape_text(x));
+                        "expected more than 1 value per channel when training, but x has shape %s; drop_last leaves out a last "
+                        "batch of one sample", fnn_shape_text(x));
     fnn_set_like(call->out[0], x);
     for (int k = 1; k < 4; k++) set_channels(call->out[k], x);
     return FNN_OK;

@@ -238,7 +238,7 @@ class ModelCheckpoint(_Monitor):
     ----------
     filepath : str or path-like
         Where to; may hold ``{epoch}`` (counted from 1) and keys of the logs with formats, such as
-        ``"runs/{epoch:03d}-{val_loss:.3f}.safetensors"``. Without them one file is replaced each time.
+        ``"runs/{epoch:03d}-{val_loss:.3f}.safetensors"``. Without them one file is replaced each time. Its folder is made.
     monitor : str
         Figure to watch under `save_best_only`.
     save_best_only : bool
@@ -270,12 +270,17 @@ class ModelCheckpoint(_Monitor):
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(f"ModelCheckpoint: filepath is {self.filepath!r}, expected only fields among epoch, "
                              f"{', '.join(self.trainer.log_names)} ({error!r})") from error
+        folder = os.path.dirname(self.filepath)
+        if "{" not in folder:  # what cannot be written is better known before the first epoch
+            os.makedirs(folder or ".", exist_ok=True)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if not self.save_best_only or self._improved(logs[self.monitor]):
             from ..io.weights import save_model
 
-            save_model(self.model, self.filepath.format(epoch=epoch + 1, **logs))
+            path = self.filepath.format(epoch=epoch + 1, **logs)
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            save_model(self.model, path)
 
 
 class LearningRateScheduler(Callback):

@@ -133,6 +133,27 @@ def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, as_values
     return ArrayDataset(*arrays, transform=conversion(source, inputs, dtype))
 
 
+def where_not_finite(data: ArrayDataset) -> str | None:
+    """Says where the first NaN or infinite number of a data set is.
+
+    Parameters
+    ----------
+    data : ArrayDataset
+        As `supervised` made it.
+
+    Returns
+    -------
+    str or None
+        Which array and which sample; None if all numbers are finite.
+    """
+    for name, array in zip(("x", "y", "sample_weight"), data.arrays):
+        if array.dtype.kind == "f":
+            wrong = ~np.isfinite(array).reshape(len(array), -1).all(1)
+            if wrong.any():
+                return f"{name} holds NaN or infinite numbers in {wrong.sum():,} samples, the first is number {wrong.argmax()}"
+    return None
+
+
 def split(data: ArrayDataset, fraction: float) -> tuple[ArrayDataset, ArrayDataset | None]:
     """Keep the last `fraction` of the samples for validation (as Keras: before any shuffling).
 
@@ -176,10 +197,20 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     except ValueError as error:
         raise ValueError(f"{name} is not an array of numbers ({error})") from error
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} has dtype {array.dtype}, expected numbers")
+        raise ValueError(_no_numbers(name, value, array))
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}, expected at least one sample")
     return array
+
+
+def _no_numbers(name: str, value: Any, array: np.ndarray) -> str:
+    """What to say of something else."""
+    if array.ndim == 0 and array.dtype.kind == "O":
+        return f"{name} is a {type(value).__name__}, expected an array of numbers"
+    if name.endswith("y") and (array.dtype.kind in "US" or array.size and isinstance(array.flat[0], str)):
+        return (f"{name} has dtype {array.dtype}, expected numbers: names of classes become indices of classes by "
+                "np.unique(y, return_inverse=True)[1]")
+    return f"{name} has dtype {array.dtype}, expected numbers"
 
 
 def _unpack(x: Any, y: Any, sample_weight: Any, prefix: str) -> tuple[Any, Any, Any]:

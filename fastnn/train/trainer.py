@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import fastnn
+import fastnn.functional as F
 from fastnn import nn, optim
 
 from ..checks import real, whole
 from ..data import ArrayDataset, DataLoader
 from ..program import CapturedProgram
-from .callbacks import Callback
+from .callbacks import Callback, TerminateOnNaN
 from .captured import CapturedPass
 from .history import History
-from .inputs import conversion, features, split, supervised
+from .inputs import conversion, features, split, supervised, where_not_finite
 from .interrupt import StepInterrupt
 from .losses import ValueLoss, get_loss, weighted
 from .metrics import Metric, get_metric
@@ -181,6 +184,7 @@ class Trainer:
             "epochs": last, "batch_size": loader.batch_size, "steps": len(loader), "samples": loader.samples,
             "higher_is_better": [metric.name for metric in self.metrics if metric.higher_is_better]}
         self.stop_training = False
+        self._told_of_nan = any(isinstance(callback, TerminateOnNaN) for callback in everyone)  # which says so itself
         with StepInterrupt() as self._interrupt, mode(self.model, training=True), contextlib.ExitStack() as ending:
             for callback in everyone:
                 callback.set_trainer(self)
@@ -233,8 +237,8 @@ class Trainer:
 
         Parameters
         ----------
-        x : array_like or ArrayDataset
-            Inputs (N, ...), or a data set whose first array they are.
+        x : array_like, ArrayDataset or DataLoader
+            Inputs (N, ...), or a data set whose first array they are, in its own order.
         batch_size : int, optional
             Samples at a time, 256 by default.
         verbose : {0, 1, 2, "auto", "tqdm"}
@@ -250,6 +254,7 @@ class Trainer:
         ValueError
             If `x` is empty or not numbers.
         """
+        x = x.dataset if isinstance(x, DataLoader) else x
         inputs = features("x", x.arrays[0] if isinstance(x, ArrayDataset) else x, self._dtype())
         size = _EVALUATION_BATCH if batch_size is None else whole("batch_size", batch_size, 1)
         loader = DataLoader(ArrayDataset(inputs, transform=conversion(x, inputs, self._dtype())), size)
@@ -363,6 +368,9 @@ class Trainer:
                 self.model(loader.first()[0])
         if isinstance(self.optimizer, str):
             self.optimizer = OPTIMIZERS[self.optimizer](self.model.parameters())
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise ValueError("Trainer: no parameter of the model requires a gradient: all are frozen; unfreeze those to be "
+                             "trained, by requires_grad_()")
         if self._watch_gradients:
             self._watch = self._watch or GradientWatch(self.model)  # the same one in every run: captured steps hold it
             self._watch.reset()
@@ -415,8 +423,17 @@ class Trainer:
         if self._watch is not None:
             self._watch.end_epoch(self.history)
         self.history.append(epoch, logs)
+        if not self._told_of_nan and not math.isfinite(logs["loss"]):
+            self._tell_of_nan(epoch, logs["loss"], loader.dataset)
         for callback in callbacks:
             callback.on_epoch_end(epoch, logs)
+
+    def _tell_of_nan(self, epoch: int, loss: float, data: ArrayDataset) -> None:
+        """One warning a run, which names the likely cause."""
+        self._told_of_nan = True
+        cause = where_not_finite(data) or "the data are finite: a smaller learning rate may help"
+        warnings.warn(f"Trainer: the loss of epoch {epoch + 1} is {loss}; {cause}. TerminateOnNaN stops such a run.",
+                      RuntimeWarning, stacklevel=4)
 
     def _pass(self, loader: DataLoader, running: RunningLogs, callbacks: Sequence[Callback]) -> None:
         """The steps of one epoch. Only hooks that somebody wrote are called."""
@@ -459,6 +476,9 @@ class Trainer:
 
     def _loss(self, prediction: Any, y: Any, weight: Any) -> Any:
         """The batch's loss, a scalar tensor."""
+        if self.loss is F.cross_entropy and prediction.ndim > 1 and prediction.shape[1] == 1:
+            raise ValueError(f"loss: the model returned shape {prediction.shape}, but 'cross_entropy' needs at least two classes "
+                             "along axis 1: of one its loss is always 0; 'bce_with_logits' takes one output for two classes")
         return self.loss(prediction, y) if weight is None else self._weighted_loss(prediction, y, weight)
 
     @functools.cached_property
