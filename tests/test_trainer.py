@@ -432,7 +432,7 @@ def test_fit_refuses(case):
 
 
 def test_frozen_models_and_single_outputs_are_refused():
-    with pytest.raises(ValueError, match="no parameter of the model requires a gradient"):
+    with pytest.raises(ValueError, match="no parameter of the optimizer requires a gradient"):
         Trainer(mlp([4, 3]).requires_grad_(False)).fit(X, Y, verbose=0)
     with pytest.raises(ValueError, match=r"shape \(40, 1\), but 'cross_entropy' needs at least two classes .* 'bce_with_logits'"):
         Trainer(mlp([4, 1])).fit(X, 0 * Y, 40, verbose=0)

@@ -368,8 +368,8 @@ class Trainer:
                 self.model(loader.first()[0])
         if isinstance(self.optimizer, str):
             self.optimizer = OPTIMIZERS[self.optimizer](self.model.parameters())
-        if not any(p.requires_grad for p in self.model.parameters()):
-            raise ValueError("Trainer: no parameter of the model requires a gradient: all are frozen; unfreeze those to be "
+        if not any(p.requires_grad for group in self.optimizer.param_groups for p in group["params"]):
+            raise ValueError("Trainer: no parameter of the optimizer requires a gradient: all are frozen; unfreeze those to be "
                              "trained, by requires_grad_()")
         if self._watch_gradients:
             self._watch = self._watch or GradientWatch(self.model)  # the same one in every run: captured steps hold it
