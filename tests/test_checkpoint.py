@@ -6,7 +6,7 @@ from programs import run
 
 import fastnn
 from fastnn import nn, optim
-from fastnn.io import describe, load_checkpoint, save_checkpoint, save_model
+from fastnn.io import describe, load_checkpoint, load_model, save_checkpoint, save_model
 from fastnn.train import EarlyStopping, LambdaCallback, Trainer
 from fastnn.train.trainer import OPTIMIZERS
 
@@ -165,6 +165,32 @@ def test_tied_parameters_go_on(tmp_path):
         fastnn.manual_seed(1)
         Trainer(trained, optimizer=its).fit(X, Y, 16, epochs=1, verbose=0)
     assert bits(again) == bits(model)
+
+
+def test_another_kind_is_refused(tmp_path):
+    model = make_model()
+    adam = optim.Adam(model.parameters())
+    save_checkpoint(tmp_path / "run", model, adam, optim.lr_scheduler.StepLR(adam, 3))
+    before = bits(model)
+    with pytest.raises(ValueError, match="run: was saved with the state of Adam, but optimizer is SGD"):
+        load_checkpoint(tmp_path / "run", model, optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match="run: was saved with the state of StepLR, but scheduler is ExponentialLR"):
+        load_checkpoint(tmp_path / "run", model, adam, optim.lr_scheduler.ExponentialLR(adam, 0.9))
+    assert bits(model) == before
+    with pytest.raises(ValueError, match=r"run is a checkpoint: load_checkpoint\(path, model\) reads its weights"):
+        load_model(tmp_path / "run", model)
+
+
+@pytest.mark.parametrize("arguments, options, message", [
+    (("model",), {}, "model is 'model', but must be a Module"),
+    ((nn.Linear(2, 2), "adam"), {}, "optimizer is 'adam', but must be an Optimizer"),
+    ((nn.Linear(2, 2), None, 3), {}, "scheduler is 3, but must be one of fastnn.optim.lr_scheduler"),
+    ((nn.Linear(2, 2),), {"generator": 5}, "generator is 5, but must be a Generator")])
+def test_wrong_arguments_are_named(tmp_path, arguments, options, message):
+    for function in (save_checkpoint, load_checkpoint):
+        with pytest.raises(TypeError, match=f"{function.__name__}: {message}"):
+            function(tmp_path / "run", *arguments, **options)
+    assert not any(tmp_path.iterdir())
 
 
 def test_what_does_not_fit_changes_nothing(tmp_path):

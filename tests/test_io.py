@@ -260,6 +260,17 @@ def test_what_cannot_be_saved(tmp_path):
         io.save_file({"names": np.array(["a"])}, tmp_path / "x")
     with pytest.raises(TypeError, match="metadata must hold JSON"):
         io.save_file({}, tmp_path / "x", metadata={"f": print})
+    for wrong in ([np.ones(2)], {3: np.ones(2)}):
+        with pytest.raises(TypeError, match="tensors is a .*, but must be a mapping of texts to tensors or arrays"):
+            io.save_file(wrong, tmp_path / "x")
+    for save in (io.save_model, io.load_model):
+        with pytest.raises(TypeError, match=f"{save.__name__}: model is .*Linear'>, but must be a Module"):
+            io.save_file({}, tmp_path / "empty")
+            save(*((nn.Linear, tmp_path / "x") if save is io.save_model else (tmp_path / "empty", nn.Linear)))
+    (tmp_path / "empty").unlink()
+    for save, what in ((io.save_file, {}), (io.save_model, nn.Linear(2, 2))):
+        with pytest.raises(TypeError, match="metadata is a list, but must be a mapping"):
+            save(what, tmp_path / "x", metadata=[1])
     assert not any(tmp_path.iterdir())
 
 

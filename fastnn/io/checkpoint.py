@@ -8,7 +8,7 @@ from typing import Any
 
 from ..nn.state import copied_state
 from ..random import Generator, default_generator
-from .weights import load_file, read_metadata, save_file
+from .weights import as_metadata, as_module, load_file, read_metadata, save_file
 
 _MODEL, _STATE, _GENERATOR = "model.", "optimizer.", "generator"  # what the tensors' names begin with
 
@@ -37,7 +37,7 @@ def save_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
     ImportError
         If the extra ``files`` is not installed.
     TypeError
-        If the metadata or the scheduler's state is not JSON.
+        If the metadata or the scheduler's state is not JSON, or an argument is something else.
     OSError
         If the file cannot be written: an older one is untouched.
 
@@ -47,16 +47,17 @@ def save_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
     >>> keep = LambdaCallback(on_epoch_end=lambda epoch, logs: save_checkpoint(
     ...     "run.safetensors", model, optimizer, metadata={"epochs": epoch + 1}))
     """
+    _check("save_checkpoint", model, optimizer, scheduler, generator)
     tensors = {_MODEL + name: value for name, value in model.state_dict().items()}
     tensors[_GENERATOR] = (generator or default_generator).get_state()
-    described: dict[str, Any] = {"user": dict(metadata or {})}
+    described: dict[str, Any] = {"user": as_metadata("save_checkpoint", metadata)}
     if optimizer is not None:
         saved = optimizer.state_dict()
         tensors |= {f"{_STATE}{number}.{name}": value for number, values in saved["state"].items()
                     for name, value in values.items() if value is not None}
-        described["param_groups"] = saved["param_groups"]
+        described["param_groups"], described["optimizer_kind"] = saved["param_groups"], type(optimizer).__name__
     if scheduler is not None:
-        described["scheduler"] = scheduler.state_dict()
+        described["scheduler"], described["scheduler_kind"] = scheduler.state_dict(), type(scheduler).__name__
     save_file(tensors, path, {"checkpoint": described})
 
 
@@ -71,7 +72,7 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
     model : fastnn.nn.Module
         A model of the same shapes, filled in place.
     optimizer : fastnn.optim.Optimizer, optional
-        One with as many parameters, in groups as before.
+        One of the same kind with as many parameters, in groups as before.
     scheduler : object, optional
         One of the same kind.
     generator : fastnn.Generator, optional
@@ -85,7 +86,9 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
     Raises
     ------
     ValueError
-        If the file is no checkpoint, was saved without what is to be loaded, or does not fit.
+        If the file is no checkpoint, was saved without what is to be loaded or with another kind of it, or does not fit.
+    TypeError
+        If an argument is something else.
     ImportError, OSError
         As `load_file`.
 
@@ -94,6 +97,7 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
     >>> done = load_checkpoint("run.safetensors", model, optimizer)["epochs"]
     >>> trainer.fit(x, y, epochs=10, initial_epoch=done)
     """
+    _check("load_checkpoint", model, optimizer, scheduler, generator)
     shown = os.fspath(path)
     described = read_metadata(path).get("checkpoint")
     if not isinstance(described, dict):
@@ -101,6 +105,9 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
     for name, wanted, key in (("optimizer", optimizer, "param_groups"), ("scheduler", scheduler, "scheduler")):
         if wanted is not None and key not in described:
             raise ValueError(f"{shown}: was saved without the {name}'s state")
+        kind = described.get(f"{name}_kind")
+        if wanted is not None and kind not in (None, type(wanted).__name__):  # files from before it was noted have none
+            raise ValueError(f"{shown}: was saved with the state of {kind}, but {name} is {type(wanted).__name__}")
     tensors = load_file(path)
     before = copied_state(model)
     try:
@@ -117,6 +124,19 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
         scheduler.load_state_dict(described["scheduler"])
     (generator or default_generator).state.copy_(tensors[_GENERATOR])
     return described["user"]
+
+
+def _check(name: str, model: Any, optimizer: Any, scheduler: Any, generator: Any) -> None:
+    """Raises TypeError where an argument is something else than its name says."""
+    from ..optim import Optimizer
+
+    as_module(name, model)
+    for argument, value, is_right, wanted in (
+            ("optimizer", optimizer, isinstance(optimizer, Optimizer), "an Optimizer"),
+            ("scheduler", scheduler, hasattr(scheduler, "load_state_dict"), "one of fastnn.optim.lr_scheduler"),
+            ("generator", generator, isinstance(generator, Generator), "a Generator")):
+        if value is not None and not is_right:
+            raise TypeError(f"{name}: {argument} is {value!r}, but must be {wanted}")
 
 
 def _by_number(tensors: Mapping[str, Any]) -> dict[int, dict[str, Any]]:

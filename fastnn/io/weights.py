@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..nn.module import Module
 from .extra_state import is_extra, pack, unpack
 from .extras import require
 from .files import write_atomic
@@ -57,12 +58,15 @@ def save_file(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Map
         If the file cannot be written: the message names it and an older file is untouched.
     """
     safetensors = require("safetensors.numpy", extra="files", feature="saving weights")
+    if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
+        raise TypeError(f"save_file: tensors is a {type(tensors).__name__}, but must be a mapping of texts to tensors or arrays")
+    metadata = as_metadata("save_file", metadata)
     values = {name: value for name, value in tensors.items() if not is_extra(name)}
     extras = {name: pack(name, tensors[name], values) for name in tensors if is_extra(name)}
     arrays = {name: _as_array(name, value) for name, value in values.items()}
     ties = _ties(arrays)
     try:
-        text = json.dumps(dict(metadata or {}))
+        text = json.dumps(metadata)
     except (TypeError, ValueError) as error:
         raise TypeError(f"save_file: metadata must hold JSON values only ({error})") from error
     entries = {_FORMAT: "np", _ENTRY: text, **({_EXTRA: json.dumps(extras)} if extras else {}), **ties}
@@ -124,6 +128,56 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     return contents(path, with_tensors=False).metadata
 
 
+def as_metadata(name: str, metadata: Any) -> dict[str, Any]:
+    """`metadata` as a dictionary.
+
+    Parameters
+    ----------
+    name : str
+        Who asks, in messages.
+    metadata : mapping or None
+        What the user gave.
+
+    Returns
+    -------
+    dict
+        A copy; empty for None.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"{name}: metadata is a {type(metadata).__name__}, but must be a mapping")
+    return dict(metadata or {})
+
+
+def as_module(name: str, model: Any) -> Any:
+    """`model`, which must be a Module.
+
+    Parameters
+    ----------
+    name : str
+        Who asks, in messages.
+    model : object
+        What the user gave.
+
+    Returns
+    -------
+    fastnn.nn.Module
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"{name}: model is {model!r}, but must be a Module")
+    return model
+
+
 def save_model(model: Any, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
     """Save a model's ``state_dict()``, and its architecture if it is one of `fastnn.models`.
 
@@ -141,12 +195,12 @@ def save_model(model: Any, path: str | os.PathLike, metadata: Mapping[str, Any] 
     Raises
     ------
     ImportError, TypeError, OSError
-        As `save_file`.
+        As `save_file`; TypeError if `model` is no Module.
     """
     import fastnn
 
     described = {"version": fastnn.__version__, "architecture": getattr(model, "architecture", None)}
-    save_file(model.state_dict(), path, {**described, **(metadata or {})})
+    save_file(as_module("save_model", model).state_dict(), path, {**described, **as_metadata("save_model", metadata)})
 
 
 def load_model(path: str | os.PathLike, model: Any = None, *, strict: bool = True) -> Any:
@@ -179,16 +233,18 @@ def load_model(path: str | os.PathLike, model: Any = None, *, strict: bool = Tru
         As `load_file`.
     """
     shown = os.fspath(path)
-    arrays = load_file(path)
+    arrays, metadata = load_file(path), read_metadata(path)
+    if "checkpoint" in metadata:
+        raise ValueError(f"{shown} is a checkpoint: load_checkpoint(path, model) reads its weights")
     if model is None:
         from ..models import build
 
-        architecture = read_metadata(path).get("architecture")
+        architecture = metadata.get("architecture")
         if not isinstance(architecture, dict) or "name" not in architecture:
             raise ValueError(f"{shown}: the file does not say which of fastnn.models it holds; "
                              "build the model yourself and pass it: load_model(path, model)")
         model = build(architecture["name"], **architecture.get("config", {}))
-    own = {name: value.detach().numpy().dtype for name, value in model.named_state().items()}
+    own = {name: value.detach().numpy().dtype for name, value in as_module("load_model", model).named_state().items()}
     wrong = [f"{name} is {array.dtype} in the file, {own[name]} in the model"
              for name, array in arrays.items() if name in own and array.dtype != own[name]]
     if wrong:

@@ -11,7 +11,7 @@ import numpy as np
 from ..checks import whole
 from ..ops.create import tensor
 from ..tensor import Tensor, enable_grad, no_grad
-from .optimizer import Optimizer
+from .optimizer import Optimizer, check_state
 
 
 class _Point(NamedTuple):
@@ -189,6 +189,7 @@ class LBFGS(Optimizer):
         ValueError
             If it is of other parameters than these.
         """
+        check_state(state_dict)
         state = next(iter(state_dict["state"].values()), {})
         n = sum(p.numel() for p in self._parameters())
         history = [tuple(_vector(name, row, n) for name, row in zip(("old_stps", "old_dirs"), rows))

@@ -365,8 +365,9 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If groups have other numbers of parameters, or state another shape, than here.
+            If it is no optimiser's state, or groups have other numbers of parameters, or state another shape, than here.
         """
+        check_state(state_dict)
         saved = state_dict["param_groups"]
         sizes, own = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
         if sizes != own:
@@ -401,6 +402,13 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(map(repr, self.param_groups))})"
+
+
+def check_state(state_dict: Any) -> None:
+    """Raises ValueError where `state_dict` is not what an optimiser's `state_dict` gives."""
+    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
+        given = f"has the keys {list(state_dict)[:5]}" if isinstance(state_dict, Mapping) else f"is a {type(state_dict).__name__}"
+        raise ValueError(f"load_state_dict: state_dict {given}, but must have 'state' and 'param_groups'")
 
 
 def _stored(old: Tensor | None, value: Tensor | None) -> Tensor | None:
