@@ -43,6 +43,8 @@ def summary(model: Any, input_shape: Sequence[int] | None = None, dtype: Any = "
     ------  ------  ------  ----------
     8 parameters, 8 trainable, 32 bytes
     """
+    if input_shape is not None and (isinstance(input_shape, str) or not isinstance(input_shape, Sequence)):
+        raise TypeError(f"summary: input_shape is {input_shape!r}, but must be a sequence of integers, such as (1, 1, 28, 28)")
     shapes = {} if input_shape is None else _output_shapes(model, input_shape, dtype)
     counted: set[int] = set()
     rows: list[Row] = []

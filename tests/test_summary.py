@@ -17,6 +17,12 @@ def rows(text):
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[rules[0] + 1:rules[1]]]
 
 
+@pytest.mark.parametrize("wrong", ["x", 4])
+def test_input_shape_is_a_sequence(wrong):
+    with pytest.raises(TypeError, match=f"summary: input_shape is {wrong!r}, but must be a sequence of integers"):
+        summary(nn.Linear(4, 2), wrong)
+
+
 def test_summary_of_lenet5():
     text = summary(lenet5(image_size=32), (2, 1, 32, 32))
     table = rows(text)

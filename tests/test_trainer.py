@@ -382,7 +382,8 @@ def test_lenet_run_is_the_same_for_any_threads():
 X, Y = blobs(40)
 WRONG = {
     "lengths": (dict(x=X, y=Y[:-1]), "x has 40 samples, but y has 39"),
-    "no targets": (dict(x=X), "y is missing"),
+    "no targets": (dict(x=X), "y is missing: x is a ndarray, which without y must be a data set"),
+    "both in one": (dict(x=(X, Y)), "y is missing: x is a tuple, which without y must be a data set"),
     "empty": (dict(x=X[:0], y=Y[:0]), "expected at least one sample"),
     "a number": (dict(x=3.0, y=Y), "expected at least one sample"),
     "ragged": (dict(x=[[1.0], [1.0, 2.0]], y=[0, 1]), "x is not an array of numbers"),
@@ -438,6 +439,24 @@ def test_frozen_models_and_single_outputs_are_refused():
         Trainer(mlp([4, 1])).fit(X, 0 * Y, 40, verbose=0)
 
 
+@pytest.mark.parametrize("model, loss, error, message", [
+    (mlp([4, 3]), nn.CrossEntropyLoss, TypeError, "is a class, expected an instance, CrossEntropyLoss\\(\\)"),
+    (mlp([4, 3]), lambda p, t: F.cross_entropy(p, t, reduction="none"), TypeError,
+     r"returned shape \(40,\), expected a tensor of one"),
+    (mlp([4, 3]), lambda p, t: 3.0, TypeError, "returned a float, expected a tensor of one number"),
+    (nn.RNN(4, 3), "cross_entropy", TypeError, "the model returned a tuple, expected a tensor")])
+def test_what_is_no_loss_is_named(model, loss, error, message):
+    with pytest.raises(error, match=f"loss: .*{message}"):
+        Trainer(model, loss).fit(X if not isinstance(model, nn.RNN) else X[:, None], Y, 40, verbose=0)
+
+
+@pytest.mark.parametrize("kind", [optim.LBFGS, optim.RandomSearch, optim.RandomLocalSearch])
+def test_optimisers_by_closures_are_refused(kind):
+    model = mlp([4, 3])
+    with pytest.raises(ValueError, match=f"optimizer is {kind.__name__}, which asks for the loss several times a step"):
+        Trainer(model, optimizer=kind(model.parameters()))
+
+
 def spoilt(array):
     """With a NaN in the sixth sample."""
     array = array.copy()
@@ -490,6 +509,9 @@ def test_unknown_names_are_refused():
         LambdaCallback(on_epoch=print)
     with pytest.raises(TypeError, match="class was given instead of an instance"):
         Trainer(model).fit(X, Y, callbacks=[EarlyStopping], verbose=0)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match="LearningRateSchedule makes one of a schedule"):
+        Trainer(model, optimizer=optimizer).fit(X, Y, callbacks=[optim.lr_scheduler.StepLR(optimizer, 2)], verbose=0)
     for wrong in (TerminateOnNaN(), 3):
         with pytest.raises(TypeError, match="callbacks is .*expected a list"):
             Trainer(model).fit(X, Y, callbacks=wrong, verbose=0)

@@ -218,6 +218,9 @@ def _unpack(x: Any, y: Any, sample_weight: Any, prefix: str) -> tuple[Any, Any, 
     if isinstance(x, DataLoader):
         x = x.dataset
     if not isinstance(x, ArrayDataset):
+        if y is None and x is not None:
+            raise ValueError(f"{prefix}y is missing: {prefix}x is a {type(x).__name__}, which without {prefix}y must be a data set "
+                             "of fastnn.data, ArrayDataset or DataLoader")
         return x, y, sample_weight
     if y is not None or sample_weight is not None:
         raise ValueError(f"{prefix}y and sample_weight must be left out when {prefix}x is a data set")

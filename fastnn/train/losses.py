@@ -9,6 +9,8 @@ from typing import Any
 
 import fastnn.functional as F
 
+from .._core import TensorBase
+
 LOSSES: dict[str, str] = {
     "cross_entropy": "cross_entropy",
     "bce_with_logits": "binary_cross_entropy_with_logits",
@@ -54,8 +56,10 @@ def get_loss(loss: str | Callable[..., Any]) -> Callable[..., Any]:
     ValueError
         If the name is unknown; the message lists the known ones.
     TypeError
-        If it is neither a name nor callable.
+        If it is neither a name nor callable, or a class.
     """
+    if isinstance(loss, type):
+        raise TypeError(f"loss: {loss!r} is a class, expected an instance, {loss.__name__}(), a name or a function")
     if callable(loss):
         return loss
     if not isinstance(loss, str):
@@ -64,6 +68,31 @@ def get_loss(loss: str | Callable[..., Any]) -> Callable[..., Any]:
         raise ValueError(f"loss: {loss!r} is unknown, expected one of {', '.join(sorted(LOSSES))}, or a callable")
     function = getattr(F, LOSSES[loss])
     return function if loss in _OF_LABELS else ValueLoss(function)
+
+
+def check_prediction(loss: Callable[..., Any], prediction: Any) -> None:
+    """Raises where a named loss cannot judge what a model returned.
+
+    Parameters
+    ----------
+    loss : callable
+        As `get_loss` gave it for a name.
+    prediction : object
+        What the model returned.
+
+    Raises
+    ------
+    TypeError
+        If it is no tensor.
+    ValueError
+        If it is of one class, of which the cross-entropy is always 0.
+    """
+    if not isinstance(prediction, TensorBase):
+        raise TypeError(f"loss: the model returned a {type(prediction).__name__}, expected a tensor; a loss(prediction, target) of "
+                        "your own may take it")
+    if loss is F.cross_entropy and prediction.ndim > 1 and prediction.shape[1] == 1:
+        raise ValueError(f"loss: the model returned shape {prediction.shape}, but 'cross_entropy' needs at least two classes along "
+                         "axis 1: of one its loss is always 0; 'bce_with_logits' takes one output for two classes")
 
 
 class ValueLoss:

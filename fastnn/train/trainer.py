@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 import fastnn
-import fastnn.functional as F
 from fastnn import nn, optim
 
 from ..checks import real, whole
@@ -24,7 +23,7 @@ from .captured import CapturedPass
 from .history import History
 from .inputs import conversion, features, split, supervised, where_not_finite
 from .interrupt import StepInterrupt
-from .losses import ValueLoss, get_loss, weighted
+from .losses import ValueLoss, check_prediction, get_loss, weighted
 from .metrics import Metric, get_metric
 from .mode import mode
 from .progress import ProgressBar, TqdmProgress, format_logs
@@ -106,7 +105,7 @@ class Trainer:
         if isinstance(metrics, (str, Metric)) or not isinstance(metrics or (), Iterable):
             raise TypeError(f"Trainer: metrics is {metrics!r}, expected a list such as ['accuracy']")
         self.model = model
-        self.loss = get_loss(loss)
+        self.loss, self._loss_is_named = get_loss(loss), isinstance(loss, str)
         self.metrics = [get_metric(metric) for metric in metrics or ()]
         names = ["loss", *(metric.name for metric in self.metrics)]
         if len(set(names)) < len(names):
@@ -476,10 +475,13 @@ class Trainer:
 
     def _loss(self, prediction: Any, y: Any, weight: Any) -> Any:
         """The batch's loss, a scalar tensor."""
-        if self.loss is F.cross_entropy and prediction.ndim > 1 and prediction.shape[1] == 1:
-            raise ValueError(f"loss: the model returned shape {prediction.shape}, but 'cross_entropy' needs at least two classes "
-                             "along axis 1: of one its loss is always 0; 'bce_with_logits' takes one output for two classes")
-        return self.loss(prediction, y) if weight is None else self._weighted_loss(prediction, y, weight)
+        if self._loss_is_named:
+            check_prediction(self.loss, prediction)
+        loss = self.loss(prediction, y) if weight is None else self._weighted_loss(prediction, y, weight)
+        if not isinstance(loss, fastnn.Tensor) or loss.numel() != 1:
+            given = f"shape {loss.shape}" if isinstance(loss, fastnn.Tensor) else f"a {type(loss).__name__}"
+            raise TypeError(f"loss: {self.loss!r} returned {given}, expected a tensor of one number, the mean over the batch")
+        return loss
 
     @functools.cached_property
     def _weighted_loss(self) -> Callable[[Any, Any, Any], Any]:
@@ -515,6 +517,9 @@ def _check_optimizer(optimizer: Any, model: Any) -> Any:
                              "or a fastnn.optim.Optimizer")
     elif not isinstance(optimizer, optim.Optimizer):
         raise TypeError(f"Trainer: optimizer is {optimizer!r}, expected a name or a fastnn.optim.Optimizer")
+    elif isinstance(optimizer, (optim.LBFGS, optim.RandomSearch)):
+        raise ValueError(f"Trainer: optimizer is {optimizer.name}, which asks for the loss several times a step, but must be one "
+                         "that takes one gradient a step: call its step(closure) in a loop of your own")
     else:
         own = {id(p) for p in model.parameters()}
         if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
@@ -529,7 +534,9 @@ def _check_callbacks(callbacks: Sequence[Callback] | None) -> list[Callback]:
         raise TypeError(f"callbacks is {callbacks!r}, expected a list such as [EarlyStopping()]")
     for callback in callbacks or ():
         if not isinstance(callback, Callback):
-            raise TypeError(f"callbacks: {callback!r} is not a Callback (a class was given instead of an instance?)")
+            hint = ("LearningRateSchedule makes one of a schedule" if hasattr(callback, "get_last_lr")
+                    else "a class was given instead of an instance?")
+            raise TypeError(f"callbacks: {callback!r} is not a Callback ({hint})")
     return list(callbacks or ())
 
 
