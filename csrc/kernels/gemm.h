@@ -257,14 +257,18 @@ static void gemm_tile_series_kernel(ptrdiff_t count, ptrdiff_t b_step, ptrdiff_t
         tile_all(&t, rows, cols, a, (const char *)b + i * b_step * size, (char *)c + i * c_step * size, NULL, order);
 }
 
-/* C (rows x cols, at most TILE_COLS) (+)= A times B: A in cells of TILE_ROWS rows that are neighbours, `cell` elements from one to
- * the next, B a panel. `lines` cache lines from `ahead` on are asked for before every tile. */
-static void gemm_tile_cells_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *a, ptrdiff_t cell, const void *b,
-                                   void *c, ptrdiff_t c_row, int accumulate, const void *ahead, ptrdiff_t lines) {
+/* C (rows x cols, at most TILE_COLS) (+)= sum over t of A_t times B_t, as in gemm_tile: A in cells of TILE_ROWS rows that are
+ * neighbours, `cell` elements from one to the next, a_col from one k to the next, B a panel. `lines` cache lines from `ahead` on are
+ * asked for before every tile. */
+static void gemm_tile_cells_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
+                                   const ptrdiff_t *a_offset, ptrdiff_t cell, ptrdiff_t a_col, const void *b,
+                                   const ptrdiff_t *b_offset, void *c, ptrdiff_t c_row, int accumulate, const void *ahead,
+                                   ptrdiff_t lines) {
     const ptrdiff_t size = sizeof(real);
     const int vecs = (int)((cols + LANES - 1) / LANES), masked = TILE_MASKED || cols % LANES != 0;
-    const tile_plan t = {.batch = 1, .depth = depth, .a_row = size, .a_col = TILE_ROWS * size, .b_row = TILE_COLS * size,
-                         .c_row = c_row * size, .b = b, .last = cols - (vecs - 1) * LANES, .accumulate = accumulate};
+    const tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = size,
+                         .a_col = a_col * size, .b_row = TILE_COLS * size, .c_row = c_row * size, .b = b,
+                         .last = cols - (vecs - 1) * LANES, .accumulate = accumulate};
     const char *next = ahead, *from = a;
     char *to = c;
     for (ptrdiff_t n; rows > 0; rows -= n, from += cell * size, to += n * t.c_row) {

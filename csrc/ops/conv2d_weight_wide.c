@@ -4,7 +4,7 @@
  * multiplied by zero. Large register tiles read both operands where they are, pixel by pixel. (Packing x into cells of one
  * tile, dy into panels, or both: 70 to 106 instead of 85 to 113 GFLOP/s on one core of a Zen 4.) For small ones a chunk
  * packs both, a block of pixels at a time, into cells of a tile's channels (on two cores of a Zen 3, with AVX2: 76 to 93
- * GFLOP/s in place, 107 to 128 from cells). Operands that are not channels-last are first copied.
+ * GFLOP/s in place, 115 to 150 from cells). Operands that are not channels-last are first copied.
  *
  * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, each summed one
  * after another into its own copy of the gradient; the copies are added in order. Within a part, chunks share out the
@@ -140,6 +140,7 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     p->row_step = d->r == 1 ? 1 : d->stride[0];
     p->pitch = d->s == 1 ? d->ow : d->w;
     p->packed = wants_cells(p);
+    if (p->packed) p->height = K->tile_rows; /* all cells but the last are full, as gemm_tile_cells wants them */
     p->column_step = p->packed && d->s == 1 ? 1 : d->stride[1];
     split(p);
     p->chunks = s->parts * d->groups * p->tile_chunks * p->panel_chunks;
@@ -312,45 +313,73 @@ static void plan_prefetch(const gradient *p, target *t, const target *next, ptrd
     t->quota_dy = t->next_dy.left / calls + 1;
 }
 
-/* The gradient of tile i and panel j at one kernel position. */
-static void add_position(const gradient *p, target *t, ptrdiff_t i, ptrdiff_t j, ptrdiff_t place, int accumulate) {
+/* One side of the products at a kernel position: `data` is of the first tile, or panel. */
+typedef struct {
+    const char *data;
+    const ptrdiff_t *offset;
+    ptrdiff_t col, next;
+} operand;
+
+typedef struct {
+    operand a, b;
+    ptrdiff_t batch, depth;
+} product;
+
+static product product_at(const gradient *p, const target *t, ptrdiff_t place) {
     const fnn_conv_dims *d = p->sum.d;
-    const fnn_conv_parts *sum = &p->sum;
-    const ptrdiff_t r = place / d->s, s = place % d->s, row = i * p->height, col = j * sum->cols;
-    const ptrdiff_t first = p->packed && d->s == 1 ? 0 : s * d->dilation[1] - d->padding[2];
-    const ptrdiff_t rows = fnn_min(p->height, p->rows - row), cols = fnn_min(sum->cols, p->cols - col);
-    if (p->packed) i -= t->tile, j -= t->panel;
-    ptrdiff_t lo, hi, batch = t->count[r];
+    const ptrdiff_t r = place / d->s, s = place % d->s, first = p->packed && d->s == 1 ? 0 : s * d->dilation[1] - d->padding[2];
+    ptrdiff_t lo, hi;
     valid_columns(d, s, &lo, &hi);
-    ptrdiff_t depth = hi - lo;
-    if (p->one_run) depth *= batch, batch = fnn_min(batch, 1);
-    const char *x = fnn_at(t->x, (lo * p->column_step + first) * p->x_side.pixel + (p->swapped ? j : i) * p->x_side.next,
-                           sum->dtype);
-    const char *dy = fnn_at(t->dy, lo * p->dy_side.pixel + (p->swapped ? i : j) * p->dy_side.next, sum->dtype);
-    const ptrdiff_t x_col = p->column_step * p->x_side.pixel, dy_col = p->dy_side.pixel,
-                    *x_offset = t->x_offset + r * p->block_rows, *dy_offset = t->dy_offset + r * p->block_rows;
-    if (p->swapped)
-        sum->K->gemm_tile(rows, cols, batch, depth, dy, dy_offset, 1, dy_col, x, x_offset, x_col,
-                          fnn_at(t->part, row * (p->direct ? sum->dw.stride[0] : d->c) + col, sum->dtype),
-                          p->direct ? sum->dw.stride[0] : d->c, accumulate);
-    else
-        sum->K->gemm_tile(rows, cols, batch, depth, x, x_offset, 1, x_col, dy, dy_offset, dy_col,
-                          fnn_at(t->part, ((col / sum->cols * d->r * d->s + place) * d->c + row) * sum->cols,
-                                 sum->dtype),
-                          sum->cols, accumulate);
+    const operand x = {fnn_at(t->x, (lo * p->column_step + first) * p->x_side.pixel, p->sum.dtype), t->x_offset + r * p->block_rows,
+                       p->column_step * p->x_side.pixel, p->x_side.next};
+    const operand dy = {fnn_at(t->dy, lo * p->dy_side.pixel, p->sum.dtype), t->dy_offset + r * p->block_rows, p->dy_side.pixel,
+                        p->dy_side.next};
+    product m = {.a = p->swapped ? dy : x, .b = p->swapped ? x : dy, .batch = t->count[r], .depth = hi - lo};
+    if (p->one_run) m.depth *= m.batch, m.batch = fnn_min(m.batch, 1);
+    return m;
 }
 
-/* Adds the block's pixels to all tiles. Cells of a panel stay in the first-level cache while the tiles' come by. */
+/* Where a panel's gradient is from `row` on, and how far its rows are apart. */
+static char *result_at(const gradient *p, const target *t, ptrdiff_t panel, ptrdiff_t place, ptrdiff_t row, ptrdiff_t *step) {
+    const fnn_conv_dims *d = p->sum.d;
+    *step = !p->swapped ? p->sum.cols : p->direct ? p->sum.dw.stride[0] : d->c;
+    if (p->swapped) return fnn_at(t->part, row * *step + panel * p->sum.cols, p->sum.dtype);
+    return fnn_at(t->part, ((panel * d->r * d->s + place) * d->c + row) * p->sum.cols, p->sum.dtype);
+}
+
+/* Adds the block's pixels to a panel of all tiles, read from cells. */
+static void add_cells(const gradient *p, const target *t, ptrdiff_t panel, ptrdiff_t place, int accumulate) {
+    const product m = product_at(p, t, place);
+    const ptrdiff_t row = t->tile * p->height, rows = fnn_min(t->tile_end * p->height, p->rows) - row;
+    ptrdiff_t step;
+    char *to = result_at(p, t, panel, place, row, &step);
+    p->sum.K->gemm_tile_cells(rows, fnn_min(p->sum.cols, p->cols - panel * p->sum.cols), m.batch, m.depth, m.a.data, m.a.offset,
+                              m.a.next, m.a.col, fnn_at(m.b.data, (panel - t->panel) * m.b.next, p->sum.dtype), m.b.offset, to,
+                              step, accumulate, to, 0);
+}
+
+/* Adds them to one tile of a panel, read where they are. */
+static void add_tile(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff_t panel, ptrdiff_t place, int accumulate) {
+    const product m = product_at(p, t, place);
+    const ptrdiff_t row = tile * p->height, rows = fnn_min(p->height, p->rows - row);
+    ptrdiff_t step;
+    char *to = result_at(p, t, panel, place, row, &step);
+    p->sum.K->gemm_tile(rows, fnn_min(p->sum.cols, p->cols - panel * p->sum.cols), m.batch, m.depth,
+                        fnn_at(m.a.data, tile * m.a.next, p->sum.dtype), m.a.offset, 1, m.a.col,
+                        fnn_at(m.b.data, panel * m.b.next, p->sum.dtype), m.b.offset, m.b.col, to, step, accumulate);
+}
+
+/* Adds the block's pixels to all tiles. Cells of a panel stay in the first-level cache while the tiles' come by, many in one call;
+ * what is copied next is left to the hardware, which sees streams (asked for between tiles, it cost more than it saved). */
 static void add_block(const gradient *p, target *t, int accumulate) {
-    const ptrdiff_t tiles = t->tile_end - t->tile, panels = t->panel_end - t->panel, inner = p->packed ? tiles : panels;
-    for (ptrdiff_t q = 0; q < tiles * panels; q++) {
-        const ptrdiff_t i = t->tile + (p->packed ? q % inner : q / inner), j = t->panel + (p->packed ? q / inner : q % inner);
-        for (ptrdiff_t place = 0; place < p->sum.d->r * p->sum.d->s; place++) {
+    const ptrdiff_t tiles = t->tile_end - t->tile, panels = t->panel_end - t->panel, places = p->sum.d->r * p->sum.d->s;
+    for (ptrdiff_t q = 0; p->packed && q < panels * places; q++) add_cells(p, t, t->panel + q / places, q % places, accumulate);
+    for (ptrdiff_t q = 0; !p->packed && q < tiles * panels; q++)
+        for (ptrdiff_t place = 0; place < places; place++) {
             fnn_prefetch_some(&t->next_x, t->quota_x);
             fnn_prefetch_some(&t->next_dy, t->quota_dy);
-            add_position(p, t, i, j, place, accumulate);
+            add_tile(p, t, t->tile + q / panels, t->panel + q % panels, place, accumulate);
         }
-    }
 }
 
 static void find_target(const gradient *p, ptrdiff_t chunk, target *t) {
@@ -382,7 +411,7 @@ static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
         const ptrdiff_t next = fnn_min(u + t.block, t.end);
         find_rows(p, &t, u, next);
         if (p->packed) pack_block(p, &t, u, next);
-        if (next < t.end) plan_prefetch(p, &t, &t, next, fnn_min(next + t.block, t.end));
+        else if (next < t.end) plan_prefetch(p, &t, &t, next, fnn_min(next + t.block, t.end));
         else plan_prefetch(p, &t, &after, after.first, fnn_min(after.first + after.block, after.end));
         add_block(p, &t, u > t.first);
         u = next;
