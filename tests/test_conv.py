@@ -335,6 +335,30 @@ def test_relu_behind_few_channels_of_many_images_changes_no_bit(bias):
     assert "conv2d_forward+relu" in program.summary()
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_updates_behind_a_pointwise_gradient_of_few_pixels_change_no_bit(isa):
+    """Its gradient is a matrix product where tiles are small: what follows takes its rows."""
+    _core.set_isa(isa)
+
+    def trained(wrap):
+        fastnn.manual_seed(0)
+        model = nn.Conv2d(48, 40, 1)
+        optimizer = fastnn.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        x = fastnn.randn(4, 48, 9, 8)
+
+        def step(x):
+            model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        step = wrap(step)
+        for _ in range(4):
+            step(x)
+        return model.weight.detach().numpy().copy()
+
+    np.testing.assert_array_equal(trained(capture), trained(lambda step: step))
+
+
 def test_results_are_channels_last_and_gradients_of_weights_c_ordered():
     case = Case(0, n=2, groups=1, c=3, k=5, h=8, w=8, r=3, s=3)
     y = launch.conv2d_forward(fastnn.tensor(case.x), fastnn.tensor(case.weight), None, **case.attributes)

@@ -1,0 +1,60 @@
+/* conv2d_weight_product.c: dweight (k, c, 1, 1) = dy (pixels x k) transposed times x (pixels x c): a matrix product (gemm.c), which
+ * copies both operands once for all threads.
+ *
+ * Where pixels are few beside the channels, chunks of conv2d_weight_wide.c share out the gradient, and each would copy its
+ * channels' pixels for itself. (Two cores of a Zen 3, AVX2: 512 x 2048 channels and 784 pixels 1.11 times as fast so,
+ * 512 x 1024 and 3136 1.09; 64 x 256 and 50176 0.7 times: there chunks share out pixels and need nothing of each other.) */
+#include "conv2d.h"
+#include "gemm.h"
+
+enum {
+    LEAST_PIXELS = 128,         /* that a copy serves */
+    FEW_PIXELS = 1024,          /* one block of the product's inner extent: a sum is not taken up again */
+    LARGE_GRADIENT = 512 << 10, /* elements, whose chunks share out channels however many the pixels are */
+    MOST_PIXELS = 4096,         /* ... up to which this was measured */
+    LEAST_SIDE = 32             /* channels for which copying the others costs little */
+};
+
+typedef struct {
+    fnn_gemm g;
+    fnn_tensor dw, result; /* as (k, c) */
+    fnn_staging staging;
+} task;
+
+int fnn_conv_product_suits(const fnn_conv_dims *d, int dtype) {
+    const ptrdiff_t pixels = d->n * d->oh * d->ow;
+    if (!fnn_small_tile(fnn_kernels_of(dtype)) || d->groups > 1 || d->r * d->s > 1 || d->stride[0] * d->stride[1] > 1) return 0;
+    if (d->oh != d->h || d->ow != d->w || d->padding[0] + d->padding[2] > 0 || fnn_min(d->k, d->c) < LEAST_SIDE) return 0;
+    return pixels >= LEAST_PIXELS && (pixels <= FEW_PIXELS || (d->k * d->c >= LARGE_GRADIENT && pixels <= MOST_PIXELS));
+}
+
+/* Pixels by channels. */
+static fnn_matrix pixels_of(fnn_staging *s, const fnn_tensor *t) {
+    fnn_tensor last = *t;
+    for (int axis = 1; axis < 4; axis++) last.shape[axis] = t->shape[axis % 3 + 1], last.stride[axis] = t->stride[axis % 3 + 1];
+    return fnn_rows_of(s, &last);
+}
+
+static void setup(const fnn_call *call, const fnn_conv_dims *d, task *t) {
+    fnn_staging none = {.call = NULL};
+    const fnn_matrix dy = pixels_of(&t->staging, call->in[0]);
+    t->dw = *call->out[0], t->dw.rank = 2;
+    t->result = fnn_result_of(&t->staging, &t->dw, 1);
+    t->g = (fnn_gemm){.dtype = t->dw.dtype, .precision = call->precision, .M = d->k, .N = d->c, .K = d->n * d->oh * d->ow,
+                      .a = {.data = dy.data, .row = dy.col, .col = dy.row}, .b = pixels_of(&t->staging, call->in[1]),
+                      .c = fnn_rows_of(&none, &t->result), .leader = call->follower ? call : NULL};
+}
+
+void fnn_conv_product_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws) {
+    task t = {.staging = {.call = NULL}};
+    setup(call, d, &t);
+    ws->shared = t.staging.bytes;
+    fnn_gemm_workspace(&t.g, ws);
+}
+
+void fnn_conv_product_gradient(const fnn_call *call, const fnn_conv_dims *d) {
+    task t = {.staging = {.call = call, .at = call->shared}};
+    setup(call, d, &t);
+    fnn_gemm_run(call, &t.g, (char *)call->shared + t.staging.bytes);
+    fnn_finish(call, &t.dw, &t.result);
+}
