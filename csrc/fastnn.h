@@ -351,7 +351,9 @@ typedef struct {
 typedef struct {
     ptrdiff_t rows, pixels, channels;       /* of dy */
     ptrdiff_t taps_r, taps_s, step, gap;    /* steps and gaps of columns */
-    ptrdiff_t col_from, col_to;             /* columns of x that exist: others are left out */
+    ptrdiff_t step_r, gap_r;                /* of rows */
+    ptrdiff_t row_from, row_to;             /* rows of x that exist: others are left out */
+    ptrdiff_t col_from, col_to;             /* columns of x that exist */
     ptrdiff_t x_row, x_col, x_r;            /* from row of dy to row of dy, column to column, kernel row to kernel row */
     ptrdiff_t dy_row, dy_col, dw_r, dw_s;
     fnn_prefetch *ahead[2]; /* x and dy to come, and how many runs to ask for with each row of a vector of channels */

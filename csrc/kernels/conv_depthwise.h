@@ -305,88 +305,109 @@ static void conv_depthwise_quads_kernel(const fnn_quads *p, const void *dy, cons
 
 enum { GRADIENT_TAPS = 3 }; /* in each direction: nine sums in registers */
 
-/* What one pass over some kernel positions works on. */
+/* What one pass over some kernel positions works on: as in fnn_depthwise_gradient, for the first of them. */
 typedef struct {
-    ptrdiff_t col_from, col_to; /* as in fnn_depthwise_gradient, for its first kernel column */
-    ptrdiff_t lo, hi;           /* pixels whose columns all exist */
+    ptrdiff_t row_from, row_to, col_from, col_to;
+    ptrdiff_t lo, hi; /* pixels whose columns all exist */
 } gradient_reach;
 
 INLINE vec gradient_load(const real *p, ptrdiff_t n) { return n < 0 ? vec_load(p) : vec_load_n(p, n); }
 
-/* A pixel of dy meets taps_r x taps_s inputs, where they exist. */
-INLINE void gradient_pixel(const fnn_depthwise_gradient *p, const gradient_reach *reach, int taps_r, int taps_s, int inside,
-                           ptrdiff_t j, const real *x, const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
-    const vec g = gradient_load(dy + j * p->dy_col, n);
+/* A pixel of dy meets kernel rows r .. r_to - 1 and columns of x from i on; `edge`: where they exist. */
+INLINE void gradient_pixel(const fnn_depthwise_gradient *p, const gradient_reach *reach, int r, int r_to, int taps_s, int edge,
+                           ptrdiff_t i, const real *x, const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
+    const vec g = gradient_load(dy, n);
+    const ptrdiff_t col = p->gap * p->x_col;
 #pragma GCC unroll 3
-    for (int s = 0; s < taps_s; s++) {
-        const ptrdiff_t i = j * p->step + s * p->gap;
-        if (!inside && (i < reach->col_from || i >= reach->col_to)) continue;
+    for (int s = 0; s < taps_s; s++, i += p->gap) {
+        if (edge && (i < reach->col_from || i >= reach->col_to)) continue;
 #pragma GCC unroll 3
-        for (int r = 0; r < taps_r; r++) vec_accumulate(&sum[r][s], gradient_load(x + r * p->x_r + i * p->x_col, n), g);
+        for (int t = r; t < r_to; t++) vec_accumulate(&sum[t][s], gradient_load(x + t * p->x_r + s * col, n), g);
     }
 }
 
-INLINE void gradient_row(const fnn_depthwise_gradient *p, const gradient_reach *reach, int taps_r, int taps_s, const real *x,
+INLINE void gradient_row(const fnn_depthwise_gradient *p, const gradient_reach *reach, int r, int r_to, int taps_s, const real *x,
                          const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
+    const ptrdiff_t lo = fnn_min(reach->lo, p->pixels), hi = fnn_max(fnn_min(reach->hi, p->pixels), lo), step = p->step * p->x_col;
     ptrdiff_t j = 0;
-    for (; j < fnn_min(reach->lo, p->pixels); j++) gradient_pixel(p, reach, taps_r, taps_s, 0, j, x, dy, sum, n);
-    for (; j < fnn_min(reach->hi, p->pixels); j++) gradient_pixel(p, reach, taps_r, taps_s, 1, j, x, dy, sum, n);
-    for (; j < p->pixels; j++) gradient_pixel(p, reach, taps_r, taps_s, 0, j, x, dy, sum, n);
+    for (; j < lo; j++, x += step, dy += p->dy_col) gradient_pixel(p, reach, r, r_to, taps_s, 1, j * p->step, x, dy, sum, n);
+    for (; j < hi; j++, x += step, dy += p->dy_col) gradient_pixel(p, reach, r, r_to, taps_s, 0, 0, x, dy, sum, n);
+    for (; j < p->pixels; j++, x += step, dy += p->dy_col)
+        gradient_pixel(p, reach, r, r_to, taps_s, 1, j * p->step, x, dy, sum, n);
 }
 
-/* An input column meets those of the last three pixels of dy that exist. */
-INLINE void gradient_column(const fnn_depthwise_gradient *p, int taps_r, ptrdiff_t i, const real *x, const real *dy,
-                            vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
+/* A column of x meets kernel column s + k with g[s + k], the pixel of dy so many before it. */
+INLINE void gradient_column(const fnn_depthwise_gradient *p, int r, int r_to, int s, int s_to, const real *x,
+                            const vec g[GRADIENT_TAPS], vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
 #pragma GCC unroll 3
-    for (int s = 0; s < GRADIENT_TAPS; s++) {
-        if (i < s || i - s >= p->pixels) continue;
-        const vec g = gradient_load(dy + (i - s) * p->dy_col, n);
+    for (int t = r; t < r_to; t++) {
+        const vec v = gradient_load(x + t * p->x_r, n);
 #pragma GCC unroll 3
-        for (int r = 0; r < taps_r; r++) vec_accumulate(&sum[r][s], gradient_load(x + r * p->x_r + i * p->x_col, n), g);
+        for (int k = s; k < s_to; k++) vec_accumulate(&sum[t][k], v, g[k]);
     }
 }
 
-#define GRADIENT_SLIDE(first, second, third)                                                                              \
+/* The same as gradient_row with stride 1, three kernel columns next to each other and at least two pixels: x and dy are loaded
+ * once. */
+INLINE void gradient_sliding_row(const fnn_depthwise_gradient *p, const gradient_reach *reach, int r, int r_to, const real *x,
+                                 const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
+    const ptrdiff_t pixels = p->pixels, end = fnn_min(reach->col_to, pixels + GRADIENT_TAPS - 1), inside = fnn_min(end, pixels);
+    ptrdiff_t i = fnn_max(reach->col_from, 0);
+    vec g[GRADIENT_TAPS];
+    if (i == 0 && i < end) {
+        g[0] = gradient_load(dy, n);
+        gradient_column(p, r, r_to, 0, 1, x, g, sum, n), i = 1;
+    }
+    if (i == 1 && i < end) {
+        g[0] = gradient_load(dy + p->dy_col, n), g[1] = gradient_load(dy, n);
+        gradient_column(p, r, r_to, 0, 2, x + p->x_col, g, sum, n), i = 2;
+    }
+    x += i * p->x_col, dy += i * p->dy_col;
+    if (i < inside) g[0] = gradient_load(dy - p->dy_col, n), g[1] = gradient_load(dy - 2 * p->dy_col, n);
+    for (; i < inside; i++, x += p->x_col, dy += p->dy_col) {
+        g[2] = g[1], g[1] = g[0], g[0] = gradient_load(dy, n);
+        gradient_column(p, r, r_to, 0, 3, x, g, sum, n);
+    }
+    if (i == pixels && i < end) {
+        g[1] = gradient_load(dy - p->dy_col, n), g[2] = gradient_load(dy - 2 * p->dy_col, n);
+        gradient_column(p, r, r_to, 1, 3, x, g, sum, n), i++, x += p->x_col, dy += p->dy_col;
+    }
+    if (i == pixels + 1 && i < end) {
+        g[2] = gradient_load(dy - 2 * p->dy_col, n);
+        gradient_column(p, r, r_to, 2, 3, x, g, sum, n);
+    }
+}
+
+#define GRADIENT_ROW(r, r_to)                                                                                             \
     do {                                                                                                                  \
-        first = gradient_load(g, n), g += p->dy_col;                                                                      \
-        _Pragma("GCC unroll 3") for (int r = 0; r < taps_r; r++) {                                                        \
-            const vec v = gradient_load(q + r * p->x_r, n);                                                               \
-            vec_accumulate(&sum[r][0], v, first);                                                                         \
-            vec_accumulate(&sum[r][1], v, second);                                                                        \
-            vec_accumulate(&sum[r][2], v, third);                                                                         \
-        }                                                                                                                 \
-        q += p->x_col;                                                                                                    \
+        if (slides) gradient_sliding_row(p, reach, r, r_to, x, dy, sum, n);                                               \
+        else gradient_row(p, reach, r, r_to, taps_s, x, dy, sum, n);                                                      \
     } while (0)
 
-/* The same with stride 1 and three kernel columns next to each other: x and dy are loaded once. */
-INLINE void gradient_sliding_row(const fnn_depthwise_gradient *p, const gradient_reach *reach, int taps_r, const real *x,
-                                 const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
-    const ptrdiff_t end = fnn_min(reach->col_to, p->pixels + GRADIENT_TAPS - 1), inside = fnn_min(end, p->pixels);
-    ptrdiff_t i = fnn_max(reach->col_from, 0);
-    for (; i < fnn_min(GRADIENT_TAPS - 1, end); i++) gradient_column(p, taps_r, i, x, dy, sum, n);
-    if (i + 3 <= inside) {
-        const real *q = x + i * p->x_col, *g = dy + i * p->dy_col;
-        vec g0, g1 = gradient_load(g - p->dy_col, n), g2 = gradient_load(g - 2 * p->dy_col, n);
-        for (; i + 3 <= inside; i += 3) {
-            GRADIENT_SLIDE(g0, g1, g2);
-            GRADIENT_SLIDE(g2, g0, g1);
-            GRADIENT_SLIDE(g1, g2, g0);
-        }
-    }
-    for (; i < end; i++) gradient_column(p, taps_r, i, x, dy, sum, n);
-}
-
+/* A vector of channels. Rows at the edges, which meet fewer kernel rows, have code of their own where they are many. */
 INLINE void gradient_block(const fnn_depthwise_gradient *p, const gradient_reach *reach, int taps_r, int taps_s, int slides,
                            const real *x, const real *dy, real *dw, ptrdiff_t n) {
+    const int all = (1 << taps_r) - 1, pairs = taps_r == 3 && taps_s == 3 && n < 0;
     vec sum[GRADIENT_TAPS][GRADIENT_TAPS];
 #pragma GCC unroll 3
     for (int r = 0; r < taps_r; r++)
 #pragma GCC unroll 3
         for (int s = 0; s < taps_s; s++) sum[r][s] = gradient_load(dw + r * p->dw_r + s * p->dw_s, n);
     for (ptrdiff_t i = 0; i < p->rows; i++, x += p->x_row, dy += p->dy_row) {
+        int meets = 0;
+#pragma GCC unroll 3
+        for (int r = 0; r < taps_r; r++) {
+            const ptrdiff_t row = i * p->step_r + r * p->gap_r;
+            meets |= (row >= reach->row_from && row < reach->row_to) << r;
+        }
         for (int k = 0; k < 2; k++) fnn_prefetch_some(p->ahead[k], p->asks[k]);
-        if (slides) gradient_sliding_row(p, reach, taps_r, x, dy, sum, n);
-        else gradient_row(p, reach, taps_r, taps_s, x, dy, sum, n);
+        if (meets == all) GRADIENT_ROW(0, taps_r);
+        else if (pairs && meets == 6) GRADIENT_ROW(1, 3);
+        else if (pairs && meets == 3) GRADIENT_ROW(0, 2);
+        else
+#pragma GCC unroll 3
+            for (int r = 0; r < taps_r; r++)
+                if (meets >> r & 1) GRADIENT_ROW(r, r + 1);
     }
 #pragma GCC unroll 3
     for (int r = 0; r < taps_r; r++)
@@ -420,11 +441,12 @@ static void conv_depthwise_gradient_kernel(const fnn_depthwise_gradient *p, cons
     for (ptrdiff_t r = 0; r < p->taps_r; r += GRADIENT_TAPS)
         for (ptrdiff_t s = 0; s < p->taps_s; s += GRADIENT_TAPS) {
             const ptrdiff_t n_r = fnn_min(p->taps_r - r, GRADIENT_TAPS), n_s = fnn_min(p->taps_s - s, GRADIENT_TAPS);
-            gradient_reach reach = {.col_from = p->col_from - s * p->gap, .col_to = p->col_to - s * p->gap};
+            gradient_reach reach = {.row_from = p->row_from - r * p->gap_r, .row_to = p->row_to - r * p->gap_r,
+                                    .col_from = p->col_from - s * p->gap, .col_to = p->col_to - s * p->gap};
             const ptrdiff_t last = reach.col_to - 1 - (n_s - 1) * p->gap;
             reach.lo = reach.col_from > 0 ? (reach.col_from + p->step - 1) / p->step : 0;
             reach.hi = last < 0 ? 0 : last / p->step + 1;
-            const int slides = n_s == GRADIENT_TAPS && p->step == 1 && p->gap == 1;
+            const int slides = n_s == GRADIENT_TAPS && p->step == 1 && p->gap == 1 && p->pixels > 1;
             gradient_blocks[n_r - 1][n_s - 1 + slides](p, &reach, (const real *)x + r * p->x_r + s * p->gap * p->x_col, dy,
                                                        (real *)dw + r * p->dw_r + s * p->dw_s);
         }

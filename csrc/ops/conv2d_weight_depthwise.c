@@ -11,11 +11,12 @@
 
 enum {
     PARTS_BYTES = 8 << 20, /* all parts together */
-    PART_PIXELS = 128,     /* at least */
-    PANEL_BYTES = 256,     /* of channels: whole lines, and their gradient stays in the first-level cache */
-    BLOCK_PIXELS = 64,     /* for which a gradient is read and written once, if rows are short ... */
-    BLOCK_COLUMNS = 28,    /* ... and so many of long ones: lines of pixels a power of two apart share few sets of the first-level
-                            * cache, and those of three such rows stay there until all channels of a line were used */
+    PART_PIXELS = 49,      /* at least: whole images of 7 x 7 */
+    PANEL_BYTES = 512,     /* of channels: their gradient stays in the first-level cache */
+    BAND_BYTES = 96 << 10, /* of rows of x and dy for which a gradient is read and written once: with what they share with others
+                            * and what is asked for next they stay in the second-level cache */
+    BLOCK_PIXELS = 40,     /* of x and dy that a row of a block is the first to read: their lines are asked for at once, and a core
+                            * has few more on their way; the block's own stay in the first-level cache for all their channels */
     CHUNKS = 16
 };
 
@@ -23,9 +24,13 @@ typedef struct {
     fnn_conv_parts sum;
     fnn_image x, dy; /* channels-last */
     fnn_axis h, w;
-    ptrdiff_t panel_chunks, block_rows;
+    ptrdiff_t panel_chunks, band_rows, block_cols;
+    int by_image; /* parts are whole images */
     size_t x_at, dy_at, slot_at, shared;
 } gradient;
+
+/* Of `all`, cut into as few parts of at most `most` as will do: how many are in one, where all are alike. */
+static ptrdiff_t even_share(ptrdiff_t all, ptrdiff_t most) { return fnn_ceil_div(all, fnn_max(fnn_ceil_div(all, most), 1)); }
 
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
     *p = (gradient){.sum = {.call = call, .d = d, .K = fnn_kernels_of(call->in[0]->dtype), .dtype = call->in[0]->dtype,
@@ -42,7 +47,12 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     const ptrdiff_t most = fnn_min(PARTS_BYTES / fnn_max(s->part_size * size, 1), rows * d->ow / PART_PIXELS);
     s->parts = fnn_max(fnn_min(fnn_min(most, rows), CHUNKS), 1);
     p->panel_chunks = fnn_min(s->panels, fnn_ceil_div(CHUNKS, s->parts));
-    p->block_rows = fnn_max(BLOCK_PIXELS / fnn_max(d->ow, 1), 1);
+    p->by_image = s->parts <= d->n;
+    const ptrdiff_t channels = fnn_ceil_div(s->panels, p->panel_chunks) * s->cols;
+    const ptrdiff_t row_bytes = (d->stride[0] * d->w + d->ow) * channels * size;
+    p->band_rows = fnn_max(BAND_BYTES / fnn_max(row_bytes, 1), 1);
+    p->band_rows = even_share(d->oh, p->band_rows);
+    p->block_cols = even_share(d->ow, fnn_max(BLOCK_PIXELS / (d->stride[0] * d->stride[1] + 1), 1));
     p->slot_at = fnn_whole_lines((size_t)(s->parts * s->part_size * size));
     p->shared = p->slot_at + fnn_whole_lines((size_t)(d->r * d->s) * sizeof(ptrdiff_t));
     p->x_at = fnn_conv_plan_copy(s, &p->x, s->k, d->h, d->w, &p->shared);
@@ -52,75 +62,96 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
 /* ---- a chunk: one part of the pixels, some panels of channels ---- */
 
 typedef struct {
-    ptrdiff_t image, row, rows, t, t_end; /* output rows of an image that meet the same kernel rows */
-} block;
+    ptrdiff_t part, panel, panel_end, first, channels; /* of the chunk */
+    ptrdiff_t u, end, image, row, rows;                /* output rows: counted through all images, of one */
+} band;
 
-static block block_from(const gradient *p, ptrdiff_t u, ptrdiff_t end) {
-    block b = {.image = u / p->h.out, .row = u % p->h.out, .rows = 1};
-    const ptrdiff_t most = fnn_min(fnn_min(p->block_rows, end - u), p->h.out - b.row);
-    fnn_taps_that_meet(&p->h, b.row, &b.t, &b.t_end);
-    for (ptrdiff_t t, t_end; b.rows < most; b.rows++) {
-        fnn_taps_that_meet(&p->h, b.row + b.rows, &t, &t_end);
-        if (t != b.t || t_end != b.t_end) break;
-    }
+static ptrdiff_t part_start(const gradient *p, ptrdiff_t part) {
+    const ptrdiff_t n = p->sum.d->n, rows = p->h.out, parts = p->sum.parts;
+    return p->by_image ? n * part / parts * rows : n * rows * part / parts;
+}
+
+static void place_band(const gradient *p, band *b, ptrdiff_t u) {
+    b->u = u, b->image = u / p->h.out, b->row = u % p->h.out;
+    b->rows = fnn_min(fnn_min(p->band_rows, b->end - u), p->h.out - b->row);
+}
+
+static band first_band(const gradient *p, ptrdiff_t chunk) {
+    const fnn_conv_parts *sum = &p->sum;
+    const ptrdiff_t share = chunk % p->panel_chunks;
+    band b = {.part = chunk / p->panel_chunks, .panel = sum->panels * share / p->panel_chunks,
+              .panel_end = sum->panels * (share + 1) / p->panel_chunks};
+    b.first = b.panel * sum->cols, b.channels = fnn_min(b.panel_end * sum->cols, sum->k) - b.first;
+    b.end = part_start(p, b.part + 1);
+    place_band(p, &b, part_start(p, b.part));
     return b;
 }
 
-/* Adds a block's gradient of `channels` channels to dw ([r][s][cols]), some columns after others. */
-static void add_block(const gradient *p, const block *b, ptrdiff_t first, ptrdiff_t channels, fnn_prefetch ahead[2],
-                      const ptrdiff_t asks[2], char *dw) {
+/* Adds a band's gradient of `channels` channels to dw ([r][s][cols]), some columns after others. */
+static void add_band(const gradient *p, const band *b, ptrdiff_t first, ptrdiff_t channels, fnn_prefetch ahead[2],
+                     const ptrdiff_t asks[2], char *dw) {
     const fnn_conv_parts *sum = &p->sum;
-    const ptrdiff_t top = b->row * p->h.step + p->h.first + b->t * p->h.gap;
+    const ptrdiff_t top = b->row * p->h.step + p->h.first;
     fnn_depthwise_gradient plan = {
-        .rows = b->rows, .channels = channels, .taps_r = b->t_end - b->t, .taps_s = p->w.taps, .step = p->w.step, .gap = p->w.gap,
+        .rows = b->rows, .channels = channels, .taps_r = p->h.taps, .taps_s = p->w.taps, .step = p->w.step, .gap = p->w.gap,
+        .step_r = p->h.step, .gap_r = p->h.gap, .row_from = -top, .row_to = p->h.in - top,
         .x_row = p->h.step * p->x.h, .x_col = p->x.w, .x_r = p->h.gap * p->x.h, .dy_row = p->dy.h, .dy_col = p->dy.w,
         .dw_r = p->w.taps * sum->cols, .dw_s = sum->cols, .ahead = {&ahead[0], &ahead[1]}, .asks = {asks[0], asks[1]}};
     for (ptrdiff_t j = 0; j < p->w.out; j += plan.pixels) {
         const ptrdiff_t left = j * p->w.step + p->w.first;
-        plan.pixels = fnn_min(BLOCK_COLUMNS, p->w.out - j), plan.col_from = -left, plan.col_to = p->w.in - left;
+        plan.pixels = fnn_min(p->block_cols, p->w.out - j), plan.col_from = -left, plan.col_to = p->w.in - left;
         sum->K->conv_depthwise_gradient(
             &plan, fnn_at(p->x.data, b->image * p->x.n + top * p->x.h + left * p->x.w + first, sum->dtype),
-            fnn_at(p->dy.data, b->image * p->dy.n + b->row * p->dy.h + j * p->dy.w + first, sum->dtype),
-            fnn_at(dw, b->t * p->w.taps * sum->cols, sum->dtype));
+            fnn_at(p->dy.data, b->image * p->dy.n + b->row * p->dy.h + j * p->dy.w + first, sum->dtype), dw);
     }
 }
 
-/* Plans to ask for what output rows u .. u + rows - 1 read of `channels` channels, besides what those before them did. */
-static void plan_prefetch(const gradient *p, ptrdiff_t u, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t channels,
-                          fnn_prefetch *x, fnn_prefetch *dy) {
-    const ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->sum.dtype), image = u / p->h.out, row = u % p->h.out;
-    const ptrdiff_t top = row * p->h.step + p->h.first, to = fnn_max(fnn_min(top + fnn_reach(&p->h, rows), p->h.in), 0);
-    const ptrdiff_t from = fnn_min(fnn_max(row ? top + fnn_reach(&p->h, 1) - p->h.step : 0, 0), to);
-    *x = *dy = (fnn_prefetch){0};
-    if (rows <= 0) return;
-    if (p->x.h == p->w.in * p->x.w)
-        *x = fnn_prefetch_of(fnn_at(p->x.data, image * p->x.n + from * p->x.h + first, p->sum.dtype), (to - from) * p->w.in,
-                             p->x.w * size, channels * size);
-    if (p->dy.h == p->w.out * p->dy.w)
-        *dy = fnn_prefetch_of(fnn_at(p->dy.data, image * p->dy.n + row * p->dy.h + first, p->sum.dtype),
-                              rows * p->w.out, p->dy.w * size, channels * size);
+/* So many pixels' channels, to be asked for in `times` equal shares. */
+static fnn_prefetch share_out(const gradient *p, const fnn_image *t, ptrdiff_t offset, ptrdiff_t pixels, ptrdiff_t channels,
+                              ptrdiff_t times, ptrdiff_t *asks) {
+    if (pixels == 0) return (fnn_prefetch){0};
+    const ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->sum.dtype), pitch = t->w * size;
+    const ptrdiff_t runs = t->w == channels ? 1 : pixels, lines = fnn_ceil_div(pixels / runs * channels * size, FNN_LINE);
+    const ptrdiff_t least = fnn_ceil_div(runs * lines, times), pieces = fnn_max(lines / least, 1);
+    const ptrdiff_t bytes = fnn_ceil_div(lines, pieces) * FNN_LINE;
+    *asks = fnn_ceil_div(runs * pieces, times);
+    return fnn_prefetch_rows(fnn_at(t->data, offset, p->sum.dtype), runs, pitch, pieces, bytes, bytes);
+}
+
+/* Plans to ask for what a band reads, besides what the one before it did, in `times` shares. */
+static void plan_prefetch(const gradient *p, const band *b, ptrdiff_t times, fnn_prefetch ahead[2], ptrdiff_t asks[2]) {
+    const ptrdiff_t top = b->row * p->h.step + p->h.first, to = fnn_max(fnn_min(top + fnn_reach(&p->h, b->rows), p->h.in), 0);
+    const ptrdiff_t from = fnn_min(fnn_max(b->row ? top + fnn_reach(&p->h, 1) - p->h.step : 0, 0), to);
+    if (p->x.h == p->w.in * p->x.w && to > from)
+        ahead[0] = share_out(p, &p->x, b->image * p->x.n + from * p->x.h + b->first, (to - from) * p->w.in, b->channels, times,
+                             &asks[0]);
+    if (p->dy.h == p->w.out * p->dy.w && b->rows)
+        ahead[1] = share_out(p, &p->dy, b->image * p->dy.n + b->row * p->dy.h + b->first, b->rows * p->w.out, b->channels, times,
+                             &asks[1]);
 }
 
 static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const gradient *p = context;
     const fnn_conv_parts *sum = &p->sum;
-    const ptrdiff_t part = chunk / p->panel_chunks, share = chunk % p->panel_chunks, rows = sum->d->n * sum->d->oh;
-    const ptrdiff_t panel = sum->panels * share / p->panel_chunks, panel_end = sum->panels * (share + 1) / p->panel_chunks;
-    const ptrdiff_t panel_size = p->h.taps * p->w.taps * sum->cols, end = rows * (part + 1) / sum->parts;
-    const ptrdiff_t first = panel * sum->cols, channels = fnn_min(panel_end * sum->cols, sum->k) - first;
-    char *dw = fnn_at(sum->packed, part * sum->part_size + panel * panel_size, sum->dtype);
-    memset(dw, 0, (size_t)((panel_end - panel) * panel_size) * fnn_itemsize(sum->dtype));
-    block b;
-    for (ptrdiff_t u = rows * part / sum->parts; u < end; u += b.rows) {
-        fnn_prefetch ahead[2];
-        b = block_from(p, u, end);
-        plan_prefetch(p, u + b.rows, fnn_min(end - u - b.rows, b.rows), first, channels, &ahead[0], &ahead[1]);
-        const ptrdiff_t times = b.rows * fnn_ceil_div(p->w.out, BLOCK_COLUMNS) * fnn_ceil_div(channels, sum->K->lanes);
-        const ptrdiff_t asks[2] = {ahead[0].left / times + 1, ahead[1].left / times + 1};
-        for (ptrdiff_t i = 0; i < panel_end - panel; i++) {
-            const ptrdiff_t k = first + i * sum->cols;
-            add_block(p, &b, k, fnn_min(sum->cols, sum->k - k), ahead, asks, fnn_at(dw, i * panel_size, sum->dtype));
+    const ptrdiff_t panel_size = p->h.taps * p->w.taps * sum->cols;
+    band b = first_band(p, chunk), next;
+    char *dw = fnn_at(sum->packed, b.part * sum->part_size + b.panel * panel_size, sum->dtype);
+    memset(dw, 0, (size_t)((b.panel_end - b.panel) * panel_size) * fnn_itemsize(sum->dtype));
+    for (; b.u < b.end; b = next) {
+        const ptrdiff_t times = b.rows * fnn_ceil_div(p->w.out, p->block_cols) * fnn_ceil_div(b.channels, sum->K->lanes);
+        fnn_prefetch ahead[2] = {{0}, {0}};
+        ptrdiff_t asks[2] = {0, 0};
+        next = b;
+        place_band(p, &next, b.u + b.rows);
+        if (next.u < next.end) plan_prefetch(p, &next, times, ahead, asks);
+        else if (chunk + 1 < sum->parts * p->panel_chunks) {
+            const band other = first_band(p, chunk + 1);
+            plan_prefetch(p, &other, times, ahead, asks);
+        }
+        for (ptrdiff_t i = b.panel; i < b.panel_end; i++) {
+            const ptrdiff_t k = i * sum->cols;
+            add_band(p, &b, k, fnn_min(sum->cols, sum->k - k), ahead, asks, fnn_at(dw, (i - b.panel) * panel_size, sum->dtype));
         }
     }
 }
