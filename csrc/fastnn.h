@@ -424,11 +424,15 @@ static inline fnn_prefetch fnn_prefetch_of(const void *at, ptrdiff_t runs, ptrdi
     return fnn_prefetch_rows(at, 1, 0, runs, step, bytes);
 }
 
+/* Goes on to the next run. */
+static inline void fnn_prefetch_pass(fnn_prefetch *f) {
+    f->left--, f->at += f->step;
+    if (--f->row_left == 0) f->at += f->jump, f->row_left = f->row;
+}
+
 static inline void fnn_prefetch_some(fnn_prefetch *f, ptrdiff_t runs) {
-    for (ptrdiff_t end = f->left - fnn_min(runs, f->left); f->left > end; f->left--, f->at += f->step) {
+    for (ptrdiff_t end = f->left - fnn_min(runs, f->left); f->left > end; fnn_prefetch_pass(f))
         for (ptrdiff_t b = 0; b < f->bytes; b += 64) __builtin_prefetch(f->at + b, 0, 2);
-        if (--f->row_left == 0) f->at += f->jump, f->row_left = f->row;
-    }
 }
 
 /* A transfer that fetches nothing, its first bytes moved as far as the next line. */

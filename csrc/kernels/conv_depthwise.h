@@ -12,10 +12,19 @@ typedef struct {
     ptrdiff_t blocks, n;
 } depthwise_reach;
 
-INLINE vec depthwise_load(int careful, const real *p, ptrdiff_t n) { return careful ? vec_load_n(p, n) : vec_load(p); }
+enum { CAREFUL_COLUMNS = 1, CAREFUL_LANES = 2 }; /* columns may be missing; and lanes as well */
+
+INLINE vec depthwise_load(int careful, const real *p, ptrdiff_t n) {
+    return careful == CAREFUL_LANES ? vec_load_n(p, n) : vec_load(p);
+}
+
+INLINE void depthwise_store(int careful, real *p, vec v, ptrdiff_t n) {
+    if (careful == CAREFUL_LANES) vec_store_n(p, v, n);
+    else vec_store(p, v);
+}
 
 /* An input row meets kernel row w of the first output row, and w_second of the second one. Inputs are loaded once; each output's
- * sum goes through the kernel's columns in order. `careful`: columns may be missing, and lanes. */
+ * sum goes through the kernel's columns in order. */
 INLINE void depthwise_row(const fnn_depthwise *p, const depthwise_reach *reach, int first, int second, int step, int taps,
                           int careful, const real *a, const real *w, const real *w_second,
                           vec sum[2][DEPTHWISE_PIXELS]) {
@@ -86,8 +95,7 @@ INLINE void depthwise_block(const fnn_depthwise *p, const depthwise_reach *reach
         if (i == p->rows) break;
 #pragma GCC unroll 4
         for (int k = 0; k < DEPTHWISE_PIXELS; k++) {
-            if (!careful) vec_store(y + k * y_pixel, sum[i][k]);
-            else if (k < reach->pixels) vec_store_n(y + k * y_pixel, sum[i][k], reach->n);
+            if (!careful || k < reach->pixels) depthwise_store(careful, y + k * y_pixel, sum[i][k], reach->n);
         }
     }
 }
@@ -137,7 +145,7 @@ INLINE void depthwise_blocks(const fnn_depthwise *p, const depthwise_reach *whol
         if (careful && j < p->channels) {
             depthwise_reach reach = *whole;
             reach.n = p->channels - j;
-            depthwise_block(p, &reach, step, taps, square, pair, 1, a + j, w + j, y + j, p->y_row, p->y_pixel);
+            depthwise_block(p, &reach, step, taps, square, pair, CAREFUL_LANES, a + j, w + j, y + j, p->y_row, p->y_pixel);
         }
         a += DEPTHWISE_PIXELS * p->step * p->a_s, y += DEPTHWISE_PIXELS * p->y_pixel;
     }
@@ -235,8 +243,8 @@ INLINE void quads_block(const fnn_quads *p, ptrdiff_t quad, int careful, const r
 #pragma GCC unroll 4
         for (int i = 0; i < 2 * QUADS; i++) {
             real *to = dx + a * dx_row + i * dx_pixel;
-            if (!careful) vec_store(to, sum[a][i]);
-            else if (2 * quad + i >= p->dx_col_from && 2 * quad + i < p->dx_col_to) vec_store_n(to, sum[a][i], n);
+            if (!careful || (2 * quad + i >= p->dx_col_from && 2 * quad + i < p->dx_col_to))
+                depthwise_store(careful, to, sum[a][i], n);
         }
     }
 }
@@ -271,7 +279,8 @@ INLINE void quads_run(const fnn_quads *p, ptrdiff_t quad, ptrdiff_t end, ptrdiff
                     if (a >= p->dx_row_from && a < p->dx_row_to)
                         depthwise_stream(line + a * dx_row, to + a * p->dx_row + j + LANES - LINE, p->dx_pixel, 2 * QUADS);
         }
-        if (careful && j < p->channels) quads_block(p, quad, 1, from + j, w + j, to + j, dx_row, dx_pixel, p->channels - j);
+        if (careful && j < p->channels)
+            quads_block(p, quad, CAREFUL_LANES, from + j, w + j, to + j, dx_row, dx_pixel, p->channels - j);
     }
 }
 
@@ -309,7 +318,35 @@ enum { GRADIENT_TAPS = 3 }; /* in each direction: nine sums in registers */
 typedef struct {
     ptrdiff_t row_from, row_to, col_from, col_to;
     ptrdiff_t lo, hi; /* pixels whose columns all exist */
+    ptrdiff_t by[2];  /* bytes of x and dy to come for each of those pixels */
 } gradient_reach;
+
+/* What a row asks for, pixel by pixel: all at once would be more than a core can wait for, and its own loads would wait as well
+ * (3 x 3 with stride 2 on 96 channels of 112 x 112, two Zen 3 cores: 18 GB/s, so 23). */
+typedef struct {
+    const char *at[2];
+    ptrdiff_t by[2];
+} gradient_ahead;
+
+INLINE void gradient_ask(gradient_ahead *a) {
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; k++) {
+        for (ptrdiff_t b = 0; b < a->by[k]; b += FNN_LINE) __builtin_prefetch(a->at[k] + b, 0, 2);
+        a->at[k] += a->by[k];
+    }
+}
+
+/* The next run of each, if it can be shared out among pixels, else at once. */
+INLINE gradient_ahead gradient_next(const fnn_depthwise_gradient *p, const gradient_reach *reach) {
+    gradient_ahead a = {{NULL, NULL}, {0, 0}};
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; k++) {
+        fnn_prefetch *f = p->ahead[k];
+        if (reach->by[k] && f->left) a.at[k] = f->at, a.by[k] = reach->by[k], fnn_prefetch_pass(f);
+        else fnn_prefetch_some(f, p->asks[k]);
+    }
+    return a;
+}
 
 INLINE vec gradient_load(const real *p, ptrdiff_t n) { return n < 0 ? vec_load(p) : vec_load_n(p, n); }
 
@@ -326,12 +363,15 @@ INLINE void gradient_pixel(const fnn_depthwise_gradient *p, const gradient_reach
     }
 }
 
-INLINE void gradient_row(const fnn_depthwise_gradient *p, const gradient_reach *reach, int r, int r_to, int taps_s, const real *x,
-                         const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
+INLINE void gradient_row(const fnn_depthwise_gradient *p, const gradient_reach *reach, gradient_ahead ahead, int r, int r_to,
+                         int taps_s, const real *x, const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
     const ptrdiff_t lo = fnn_min(reach->lo, p->pixels), hi = fnn_max(fnn_min(reach->hi, p->pixels), lo), step = p->step * p->x_col;
     ptrdiff_t j = 0;
     for (; j < lo; j++, x += step, dy += p->dy_col) gradient_pixel(p, reach, r, r_to, taps_s, 1, j * p->step, x, dy, sum, n);
-    for (; j < hi; j++, x += step, dy += p->dy_col) gradient_pixel(p, reach, r, r_to, taps_s, 0, 0, x, dy, sum, n);
+    for (; j < hi; j++, x += step, dy += p->dy_col) {
+        gradient_ask(&ahead);
+        gradient_pixel(p, reach, r, r_to, taps_s, 0, 0, x, dy, sum, n);
+    }
     for (; j < p->pixels; j++, x += step, dy += p->dy_col)
         gradient_pixel(p, reach, r, r_to, taps_s, 1, j * p->step, x, dy, sum, n);
 }
@@ -349,8 +389,8 @@ INLINE void gradient_column(const fnn_depthwise_gradient *p, int r, int r_to, in
 
 /* The same as gradient_row with stride 1, three kernel columns next to each other and at least two pixels: x and dy are loaded
  * once. */
-INLINE void gradient_sliding_row(const fnn_depthwise_gradient *p, const gradient_reach *reach, int r, int r_to, const real *x,
-                                 const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
+INLINE void gradient_sliding_row(const fnn_depthwise_gradient *p, const gradient_reach *reach, gradient_ahead ahead, int r,
+                                 int r_to, const real *x, const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
     const ptrdiff_t pixels = p->pixels, end = fnn_min(reach->col_to, pixels + GRADIENT_TAPS - 1), inside = fnn_min(end, pixels);
     ptrdiff_t i = fnn_max(reach->col_from, 0);
     vec g[GRADIENT_TAPS];
@@ -365,6 +405,7 @@ INLINE void gradient_sliding_row(const fnn_depthwise_gradient *p, const gradient
     x += i * p->x_col, dy += i * p->dy_col;
     if (i < inside) g[0] = gradient_load(dy - p->dy_col, n), g[1] = gradient_load(dy - 2 * p->dy_col, n);
     for (; i < inside; i++, x += p->x_col, dy += p->dy_col) {
+        gradient_ask(&ahead);
         g[2] = g[1], g[1] = g[0], g[0] = gradient_load(dy, n);
         gradient_column(p, r, r_to, 0, 3, x, g, sum, n);
     }
@@ -380,8 +421,8 @@ INLINE void gradient_sliding_row(const fnn_depthwise_gradient *p, const gradient
 
 #define GRADIENT_ROW(r, r_to)                                                                                             \
     do {                                                                                                                  \
-        if (slides) gradient_sliding_row(p, reach, r, r_to, x, dy, sum, n);                                               \
-        else gradient_row(p, reach, r, r_to, taps_s, x, dy, sum, n);                                                      \
+        if (slides) gradient_sliding_row(p, reach, ahead, r, r_to, x, dy, sum, n);                                        \
+        else gradient_row(p, reach, ahead, r, r_to, taps_s, x, dy, sum, n);                                               \
     } while (0)
 
 /* A vector of channels. Rows at the edges, which meet fewer kernel rows, have code of their own where they are many. */
@@ -400,14 +441,17 @@ INLINE void gradient_block(const fnn_depthwise_gradient *p, const gradient_reach
             const ptrdiff_t row = i * p->step_r + r * p->gap_r;
             meets |= (row >= reach->row_from && row < reach->row_to) << r;
         }
-        for (int k = 0; k < 2; k++) fnn_prefetch_some(p->ahead[k], p->asks[k]);
+        gradient_ahead ahead = gradient_next(p, reach);
         if (meets == all) GRADIENT_ROW(0, taps_r);
         else if (pairs && meets == 6) GRADIENT_ROW(1, 3);
         else if (pairs && meets == 3) GRADIENT_ROW(0, 2);
         else
 #pragma GCC unroll 3
             for (int r = 0; r < taps_r; r++)
-                if (meets >> r & 1) GRADIENT_ROW(r, r + 1);
+                if (meets >> r & 1) {
+                    GRADIENT_ROW(r, r + 1);
+                    ahead.by[0] = ahead.by[1] = 0;
+                }
     }
 #pragma GCC unroll 3
     for (int r = 0; r < taps_r; r++)
@@ -446,6 +490,9 @@ static void conv_depthwise_gradient_kernel(const fnn_depthwise_gradient *p, cons
             const ptrdiff_t last = reach.col_to - 1 - (n_s - 1) * p->gap;
             reach.lo = reach.col_from > 0 ? (reach.col_from + p->step - 1) / p->step : 0;
             reach.hi = last < 0 ? 0 : last / p->step + 1;
+            const ptrdiff_t inner = fnn_min(reach.hi, p->pixels) - reach.lo;
+            for (int k = 0; k < 2; k++)
+                if (p->asks[k] == 1 && inner > 0) reach.by[k] = fnn_ceil_div(p->ahead[k]->bytes, inner);
             const int slides = n_s == GRADIENT_TAPS && p->step == 1 && p->gap == 1 && p->pixels > 1;
             gradient_blocks[n_r - 1][n_s - 1 + slides](p, &reach, (const real *)x + r * p->x_r + s * p->gap * p->x_col, dy,
                                                        (real *)dw + r * p->dw_r + s * p->dw_s);

@@ -10,13 +10,13 @@
 #include <string.h>
 
 enum {
-    PARTS_BYTES = 8 << 20, /* all parts together */
-    PART_PIXELS = 49,      /* at least: whole images of 7 x 7 */
-    PANEL_BYTES = 512,     /* of channels: their gradient stays in the first-level cache */
-    BAND_BYTES = 96 << 10, /* of rows of x and dy for which a gradient is read and written once: with what they share with others
-                            * and what is asked for next they stay in the second-level cache */
-    BLOCK_PIXELS = 40,     /* of x and dy that a row of a block is the first to read: their lines are asked for at once, and a core
-                            * has few more on their way; the block's own stay in the first-level cache for all their channels */
+    PARTS_BYTES = 8 << 20,  /* all parts together */
+    PART_PIXELS = 49,       /* at least: whole images of 7 x 7 */
+    PANEL_BYTES = 512,      /* of channels: their gradient stays in the first-level cache */
+    BAND_BYTES = 128 << 10, /* of rows of x and dy for which a gradient is read and written once: with what they share with others
+                             * and what is asked for next they stay in the second-level cache */
+    BLOCK_COLUMNS = 28,     /* at a time: lines of pixels a power of two apart share few sets of the first-level cache, and those of
+                             * three such rows stay there until all channels of a line were used */
     CHUNKS = 16
 };
 
@@ -52,7 +52,7 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     const ptrdiff_t row_bytes = (d->stride[0] * d->w + d->ow) * channels * size;
     p->band_rows = fnn_max(BAND_BYTES / fnn_max(row_bytes, 1), 1);
     p->band_rows = even_share(d->oh, p->band_rows);
-    p->block_cols = even_share(d->ow, fnn_max(BLOCK_PIXELS / (d->stride[0] * d->stride[1] + 1), 1));
+    p->block_cols = even_share(d->ow, BLOCK_COLUMNS);
     p->slot_at = fnn_whole_lines((size_t)(s->parts * s->part_size * size));
     p->shared = p->slot_at + fnn_whole_lines((size_t)(d->r * d->s) * sizeof(ptrdiff_t));
     p->x_at = fnn_conv_plan_copy(s, &p->x, s->k, d->h, d->w, &p->shared);
