@@ -59,7 +59,8 @@ class build_kernels(build_ext):
             flags.append("-Werror")
         avx512, amx = emulated("FASTNN_AVX512"), emulated("FASTNN_AMX")
         if not self.accepts([]):
-            raise SystemExit(f"fastnn: the C compiler {self.compiler.compiler_so[0]!r} does not work; on Debian: apt-get install gcc")
+            name = self.compiler.compiler_so[0]
+            raise SystemExit(f"fastnn: the C compiler {name!r} does not work; on Debian: apt-get install gcc")
         openmp = ["-fopenmp"] if self.accepts(["-fopenmp"], OPENMP_PROBE, link=True) else []
         if not openmp:
             print("fastnn: this compiler has no OpenMP: the engine will run on one thread")
@@ -126,7 +127,7 @@ def emulated(variable):
 
 
 def up_to_date(target, made_from):
-    """Whether an object is newer than this file and all it was made from; the compiler listed that as "object: source header ..."."""
+    """Whether an object is newer than this file and all it was made from, listed by the compiler: "object: source header ..."."""
     if not (target.exists() and made_from.exists()):
         return False
     files = shlex.split(made_from.read_text().replace("\\\n", " ").partition(":")[2])

@@ -37,9 +37,11 @@ int fnn_is_contiguous(const fnn_tensor *t);                    /* dense, C order
 int fnn_is_channels_last(const fnn_tensor *t);                 /* rank 4, dense, N H W C order */
 int fnn_same_shape(const fnn_tensor *a, const fnn_tensor *b);
 int fnn_same_layout(const fnn_tensor *a, const fnn_tensor *b); /* same shape and strides (where the extent is over 1) */
-void fnn_set_shape(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape);            /* results' layout: NHWC strides at rank 4, else C order */
-void fnn_set_shape_contiguous(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape); /* C order at any rank (parameters' gradients) */
-void fnn_set_like(fnn_tensor *t, const fnn_tensor *like);                                  /* same shape and dtype, the results' layout */
+/* In the results' layout: NHWC strides at rank 4, else C order; in C order at any rank (parameters' gradients); and of the same
+ * shape and dtype as another, in the results' layout. */
+void fnn_set_shape(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape);
+void fnn_set_shape_contiguous(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape);
+void fnn_set_like(fnn_tensor *t, const fnn_tensor *like);
 /* Axes in canonical order (N H W C for rank 4, logical order otherwise): the order of summation and of random numbers. */
 void fnn_canonical_axes(int rank, int *axes);
 
@@ -52,7 +54,8 @@ typedef struct {
 
 typedef enum { FNN_OK, FNN_VALUE_ERROR, FNN_TYPE_ERROR, FNN_INDEX_ERROR, FNN_MEMORY_ERROR } fnn_status;
 
-/* Bytes a driver works in: `shared` by all chunks, and `scratch` for each worker that runs chunks. `workers` is the launch's to fill. */
+/* Bytes a driver works in: `shared` by all chunks, and `scratch` for each worker that runs chunks. `workers` is the launch's to
+ * fill. */
 typedef struct {
     size_t shared, scratch;
     int workers;
@@ -140,7 +143,8 @@ extern const fnn_driver fnn_elementwise;
  * when it is done. Both do nothing where nothing follows. */
 void fnn_follow(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n);
 void fnn_follow_all(const fnn_call *call);
-/* The same where nobody but those calls wants out[0] (call->passes): these elements of it are in the driver's scratch, at `part`. */
+/* The same where nobody but those calls wants out[0] (call->passes): these elements of it are in the driver's scratch, at
+ * `part`. */
 void fnn_follow_part(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, void *part);
 
 /* launch.c: the one door. infer: checks what is common to all ops, then the op's own infer. run: workspace, denormals, driver. */

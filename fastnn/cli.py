@@ -107,7 +107,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
                         help=f"first learning rate, which falls to 0 along a cosine (default: {rates})")
     parser.add_argument("--momentum", type=_number(float, 0), default=0.9,
                         help="of sgd, Nesterov's (default: %(default)s)")
-    parser.add_argument("--seed", type=_number(int, -2**63 + 1, 2**63 - 1), default=0, help="the same seed gives the same run (default: %(default)s)")
+    parser.add_argument("--seed", type=_number(int, -2**63 + 1, 2**63 - 1), default=0,
+                        help="the same seed gives the same run (default: %(default)s)")
     parser.add_argument("--threads", type=_number(int, 1, MOST_THREADS), help="number of threads (default: as 'fastnn info' says)")
     parser.add_argument("--out", metavar="DIR", help="folder for weights, history and learning curve "
                         "(default: runs/MODEL)")

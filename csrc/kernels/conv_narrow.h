@@ -2,9 +2,9 @@
  * gradients. */
 
 /* conv_planes_out: dst (rows x pixels x channels, at most LANES channels; pixels dst_col apart, rows dst_row) =
- * activation(planes (channels x rows x pixels; rows `row` apart) + bias (channels)), each step rounded; NULL: none. Applied to whole
- * vectors of pixels: afterwards a pixel's few channels are most of a vector short. (Permuting the few vectors there are takes as
- * long as transposing a whole block: masks and permutations share a port.) */
+ * activation(planes (channels x rows x pixels; rows `row` apart) + bias (channels)), each step rounded; NULL: none. Applied to
+ * whole vectors of pixels: afterwards a pixel's few channels are most of a vector short. (Permuting the few vectors there are
+ * takes as long as transposing a whole block: masks and permutations share a port.) */
 static void conv_planes_out_kernel(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t channels, const void *planes, ptrdiff_t plane,
                                    ptrdiff_t row, const void *bias, int activation, void *to, ptrdiff_t dst_row,
                                    ptrdiff_t dst_col) {

@@ -72,7 +72,8 @@ INLINE int are_classes(ptrdiff_t rows, const int64_t *label) {
 static void label_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dloss_, ptrdiff_t step, const void *logp_,
                                        const int64_t *label, const void *weight, const void *sample_weight, double smoothing,
                                        int stream, void *dx_) {
-    const real *dloss = dloss_, *weights = weight, *logp = logp_, keep = (real)(1 - smoothing), share = (real)(smoothing / (double)n);
+    const real *dloss = dloss_, *weights = weight, *logp = logp_;
+    const real keep = (real)(1 - smoothing), share = (real)(smoothing / (double)n);
     real *dx = dx_;
     const real all = share > 0 ? share * (weight ? sum_row(n, weight) : (real)n) : 0;
     /* one factor for all rows: one loop over all elements, without a tail at the end of each short row */
@@ -122,7 +123,8 @@ static void soft_loss_kernel(ptrdiff_t rows, ptrdiff_t n, const void *logp_, con
 
 /* dx: (rows, n); dloss: one per row, `step` apart, divided by the mean's divisor already; the others as soft_loss */
 static void soft_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *dloss_, ptrdiff_t step,
-                                      const void *logp_, const void *target_, const void *weight, const void *sample_weight, double smoothing, void *dx_) {
+                                      const void *logp_, const void *target_, const void *weight, const void *sample_weight,
+                                      double smoothing, void *dx_) {
     const real *dloss = dloss_, *logp = logp_, *target = target_;
     real *dx = dx_;
     const vec keep = vec_set1((real)(1 - smoothing)), share = vec_set1((real)(smoothing / (double)n));

@@ -10,7 +10,8 @@
  * which also read longer runs of B. */
 
 #if defined(VEC_AVX512)
-enum { TILE_ROWS = 14, TILE_VECS = 2, WIDE_ROWS = 6, WIDE_VECS = 4, TILE_MASKED = 1 }; /* a masked load costs what a plain one does */
+/* A masked load costs what a plain one does. */
+enum { TILE_ROWS = 14, TILE_VECS = 2, WIDE_ROWS = 6, WIDE_VECS = 4, TILE_MASKED = 1 };
 #elif defined(VEC_NEON)
 enum { TILE_ROWS = 6, TILE_VECS = 4, WIDE_ROWS = 2, WIDE_VECS = 8, TILE_MASKED = 0 };
 #elif defined(VEC_AVX2)
@@ -79,7 +80,8 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
     const int unroll = order == A_ALONG_K ? 4 : order == A_ALONG_ROWS ? 2 : 1;
     const int bases = order == A_ALONG_ROWS ? 1 : (rows + 2) / 3;
     vec acc[TILE_ROWS][WIDEST];
-    const ptrdiff_t last = t->last, a_row = t->a_row, a_col = order == A_ALONG_K ? (ptrdiff_t)sizeof(real) : t->a_col, b_row = t->b_row;
+    const ptrdiff_t last = t->last, a_row = t->a_row, b_row = t->b_row;
+    const ptrdiff_t a_col = order == A_ALONG_K ? (ptrdiff_t)sizeof(real) : t->a_col;
     const int accumulate = t->accumulate;
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
@@ -99,7 +101,8 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
         if (unroll > 1)
             for (; k >= unroll; k -= unroll) {
 #pragma GCC unroll 4
-                for (int u = 0; u < unroll; u++, b += b_row) tile_step(acc, base, a_row, u * a_col, b, rows, vecs, last, masked, order);
+                for (int u = 0; u < unroll; u++, b += b_row)
+                    tile_step(acc, base, a_row, u * a_col, b, rows, vecs, last, masked, order);
 #pragma GCC unroll 16
                 for (int q = 0; q < bases; q++) base[q] += unroll * a_col;
             }
@@ -258,8 +261,8 @@ static void gemm_tile_series_kernel(ptrdiff_t count, ptrdiff_t b_step, ptrdiff_t
 }
 
 /* C (rows x cols, at most TILE_COLS) (+)= sum over t of A_t times B_t, as in gemm_tile: A in cells of TILE_ROWS rows that are
- * neighbours, `cell` elements from one to the next, a_col from one k to the next, B a panel. `lines` cache lines from `ahead` on are
- * asked for before every tile. */
+ * neighbours, `cell` elements from one to the next, a_col from one k to the next, B a panel. `lines` cache lines from `ahead` on
+ * are asked for before every tile. */
 static void gemm_tile_cells_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
                                    const ptrdiff_t *a_offset, ptrdiff_t cell, ptrdiff_t a_col, const void *b,
                                    const ptrdiff_t *b_offset, void *c, ptrdiff_t c_row, int accumulate, const void *ahead,

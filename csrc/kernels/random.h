@@ -104,8 +104,8 @@ static void random_normal_kernel(ptrdiff_t n, const fnn_stream *stream, ptrdiff_
     }
 }
 
-/* mask: n bytes, 0 with probability p; y = mask ? scale * x + shift : dropped. Both types take one word an element: u = word / 2^32, and an
- * element stays if u >= p, word >= limit. */
+/* mask: n bytes, 0 with probability p; y = mask ? scale * x + shift : dropped. Both types take one word an element:
+ * u = word / 2^32, and an element stays if u >= p, word >= limit. */
 static void random_dropout_kernel(ptrdiff_t n, const fnn_stream *stream, ptrdiff_t first, uint64_t limit, double scale,
                                   double shift, double dropped, const void *in, void *out, uint8_t *mask_out) {
     real *y = out;

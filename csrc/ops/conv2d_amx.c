@@ -36,10 +36,10 @@ static const double CHUNK_NS = 50000;
 /* ---- shared with the weights' gradients ---- */
 
 /* Measured on the reference machine: 6 ns for two tiles; for splitting an element in three within the first-level
- * cache 0.48 cycles, 0.13 ns, which bounds the following from below. Derived, not measured: 0.15 ns for an element to come from the third-level cache, which
- * gives 8 bytes a cycle, and 0.1 ns for each part of it: 0.04 for instructions (20 to split 32 elements in three, on
- * two ports, and loads, stores), 0.02 for 2 bytes on their way to the second-level cache, and as much again for what
- * was not thought of. */
+ * cache 0.48 cycles, 0.13 ns, which bounds the following from below. Derived, not measured: 0.15 ns for an element to
+ * come from the third-level cache, which gives 8 bytes a cycle, and 0.1 ns for each part of it: 0.04 for instructions
+ * (20 to split 32 elements in three, on two ports, and loads, stores), 0.02 for 2 bytes on their way to the
+ * second-level cache, and as much again for what was not thought of. */
 double fnn_amx_products_ns(int planes, double tiles) { return 6.0 * (double)(planes * (planes + 1) / 2) * tiles; }
 double fnn_amx_split_ns(int planes, double fetched, double written) { return 0.15 * fetched + 0.1 * planes * written; }
 
@@ -490,7 +490,8 @@ int fnn_conv_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
     /* Most small layers need no plan to be refused. */
     const double padded = (double)fnn_round_up(depth, pass == FNN_CONV_BACKWARD_WEIGHT ? FNN_AMX_TILE : STEP) *
                           (double)fnn_round_up(width, FNN_AMX_TILE);
-    const double least = fnn_amx_products_ns(fnn_amx_planes(call->precision), places * padded / (FNN_AMX_TILE * FNN_AMX_TILE * STEP));
+    const double tiles = places * padded / (FNN_AMX_TILE * FNN_AMX_TILE * STEP);
+    const double least = fnn_amx_products_ns(fnn_amx_planes(call->precision), tiles);
     return GAIN * least < other && GAIN * cost_of(call, d, pass) < other;
 }
 

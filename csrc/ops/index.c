@@ -121,8 +121,8 @@ static void copy_elements(char *to, ptrdiff_t to_step, const char *from, ptrdiff
 }
 
 /* Runs j .. j + n - 1. Rows of a data set in random order come from memory, and each is too short for the CPU to fetch ahead: while
- * one is copied the next ones are on their way (batches of 200 rows on two Zen 4 cores: 784 bytes 21.7 us before, 16.8 now, 256 bytes
- * 10.7 and 8.8; rows of 3 KB and more gain nothing). */
+ * one is copied the next ones are on their way (batches of 200 rows on two Zen 4 cores: 784 bytes 21.7 us before, 16.8 now, 256
+ * bytes 10.7 and 8.8; rows of 3 KB and more gain nothing). */
 static void copy_runs(const plan *p, char *const *at, ptrdiff_t j, ptrdiff_t n) {
     const ptrdiff_t bytes = p->run * (ptrdiff_t)p->size, from = p->step[0] * (ptrdiff_t)p->size;
     const ptrdiff_t ahead = fnn_max(AHEAD_BYTES / bytes, 1);

@@ -65,7 +65,8 @@ static size_t num_links(const fnn_pool_axis *axis) {
 }
 
 static size_t links_bytes(const fnn_pool_axis *axis) {
-    return fnn_whole_lines(num_links(axis) * sizeof(fnn_pool_link)) + fnn_whole_lines(((size_t)axis->input + 2) * sizeof(ptrdiff_t));
+    const size_t links = num_links(axis) * sizeof(fnn_pool_link), starts = ((size_t)axis->input + 2) * sizeof(ptrdiff_t);
+    return fnn_whole_lines(links) + fnn_whole_lines(starts);
 }
 
 /* The windows turned around: for each input position those that hold it, in ascending order. */

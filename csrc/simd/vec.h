@@ -11,13 +11,15 @@
  *   vec_lt vec_le vec_eq vec_unordered -> mask     mask_and mask_or mask_not   vec_select(m,a,b) = m ? a : b
  *   vec_copysign(a,b): |a| with b's sign
  *   ivec_set1 ivec_add ivec_sub ivec_and ivec_or ivec_shl ivec_shr (logical, constant count)
- *   ivec_load    vec_scale(a,n) = a * 2^n, rounded once, n a whole number    vec_product_error(a,b,p) = a*b - p, exact for p = vec_mul(a,b)
+ *   ivec_load    vec_scale(a,n) = a * 2^n, rounded once, n a whole number
+ *   vec_product_error(a,b,p) = a*b - p, exact for p = vec_mul(a,b)
  *   vec_as_ivec ivec_as_vec (bits)       vec_to_ivec (round) ivec_to_vec (values; |value| < 2^31, for 64 bits 2^51)
  *   vec_sum vec_hmax vec_hmin: across lanes, in a fixed tree
  *   vec_load_u8 vec_load_i32 vec_store_i32 (p, n): bytes and 32-bit integers as reals   mask_store_u8 (p, m, n): 0 or 1
  *   mask_load_u8 (p, n): nonzero bytes   mask_any(m)   mask_first(n): the first n lanes
  *   ivec_load_i32 ivec_store_i32 (p, n): 32-bit integers as integers   ivec_eq -> mask   ivec_select(m,a,b) = m ? a : b
- *   vec_load_columns (p, row, out): VEC_BLOCK columns of LANES rows `row` elements apart: out[k] = p[0 * row + k], p[1 * row + k] ...
+ *   vec_load_columns (p, row, out): VEC_BLOCK columns of LANES rows `row` elements apart:
+ *     out[k] = p[0 * row + k], p[1 * row + k] ...
  *   vec_transpose(rows): a LANES x LANES block, in place
  *   words: WORDS integers of 64 bits, whatever `real` is: words_set1 words_count(from) = from, from + 1, ...
  *   words_mul (of the low halves, 64-bit products) words_add words_and words_or words_xor words_shl words_shr

@@ -186,7 +186,9 @@ INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
 #endif
 #if REAL64
 INLINE mask ivec_eq(ivec a, ivec b) { return AS_REAL(_mm256_cmpeq_epi64(a, b)); }
-INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_epi64(_mm_maskload_epi32(p, first_lanes_i32(n))); }
+INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) {
+    return _mm256_cvtepi32_epi64(_mm_maskload_epi32(p, first_lanes_i32(n)));
+}
 INLINE __m128i low_halves(ivec i) {
     return _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(i, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)));
 }

@@ -89,8 +89,12 @@ INLINE vec ivec_to_vec(ivec i) { return _mm512_cvtepi32_ps(i); }
 #if REAL64
 INLINE mask ivec_eq(ivec a, ivec b) { return _mm512_cmpeq_epi64_mask(a, b); }
 INLINE ivec ivec_select(mask m, ivec a, ivec b) { return _mm512_mask_blend_epi64(m, b, a); }
-INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(mask_first(n), p)); }
-INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) { _mm256_mask_storeu_epi32(p, mask_first(n), _mm512_cvtepi64_epi32(i)); }
+INLINE ivec ivec_load_i32(const int32_t *p, ptrdiff_t n) {
+    return _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(mask_first(n), p));
+}
+INLINE void ivec_store_i32(int32_t *p, ivec i, ptrdiff_t n) {
+    _mm256_mask_storeu_epi32(p, mask_first(n), _mm512_cvtepi64_epi32(i));
+}
 #else
 INLINE mask ivec_eq(ivec a, ivec b) { return _mm512_cmpeq_epi32_mask(a, b); }
 INLINE ivec ivec_select(mask m, ivec a, ivec b) { return _mm512_mask_blend_epi32(m, b, a); }
@@ -207,7 +211,8 @@ INLINE void vec_transpose(vec r[LANES]) {
 #endif
     for (int j = 0; j < STEP; j++) {
         vec even = SWAP_LANES(t[j], t[STEP + j], 0x88), odd = SWAP_LANES(t[j], t[STEP + j], 0xdd);
-        vec even_high = SWAP_LANES(t[2 * STEP + j], t[3 * STEP + j], 0x88), odd_high = SWAP_LANES(t[2 * STEP + j], t[3 * STEP + j], 0xdd);
+        vec even_high = SWAP_LANES(t[2 * STEP + j], t[3 * STEP + j], 0x88),
+            odd_high = SWAP_LANES(t[2 * STEP + j], t[3 * STEP + j], 0xdd);
         r[j] = SWAP_LANES(even, even_high, 0x88), r[STEP + j] = SWAP_LANES(odd, odd_high, 0x88);
         r[2 * STEP + j] = SWAP_LANES(even, even_high, 0xdd), r[3 * STEP + j] = SWAP_LANES(odd, odd_high, 0xdd);
     }
