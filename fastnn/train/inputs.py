@@ -219,6 +219,7 @@ def _unpack(x: Any, y: Any, sample_weight: Any, prefix: str) -> tuple[Any, Any, 
         x = x.dataset
     if not isinstance(x, ArrayDataset):
         if y is None and x is not None:
+            array_like(f"{prefix}x", x)  # has a better word for data sets that give samples one by one
             raise ValueError(f"{prefix}y is missing: {prefix}x is a {type(x).__name__}, which without {prefix}y must be a data set "
                              "of fastnn.data, ArrayDataset or DataLoader")
         return x, y, sample_weight
