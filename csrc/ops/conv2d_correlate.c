@@ -19,6 +19,7 @@ enum {
     SECOND_LEVEL = 1200 << 10, /* ... of this much together, where whole images fit */
     SIDE_BY_SIDE = 8, /* images, at most */
     PAGE = 4096,               /* rows of a tile this far apart would share one set of the first-level cache */
+    LATENCY = 8,               /* accumulators that hide a multiply-add's */
     CHUNKS = 16,               /* wanted, when each has CHUNK_FLOPS to do */
     CHUNK_FLOPS = 4 << 20
 };
@@ -325,19 +326,57 @@ static void compute_run(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, 
     if (!alone) fnn_conv_finish_run(c, pixels, cols, out, out_row, dst, bias);
 }
 
-/* The same for spread rows of a block, of which there is one run. */
-static void compute_spread(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t cols, const char *a, const char *panel,
-                           char *dst, const char *bias, char *scratch) {
+/* Where a panel's tiles find what they read and go to: the first pixel of a block. */
+typedef struct {
+    ptrdiff_t cols;
+    const char *a, *panel, *bias;
+    char *dst, *scratch;
+} panel_run;
+
+/* The same for spread rows from .. to - 1 of a block, which are one run. */
+static void compute_spread_rows(const fnn_correlation *c, const fnn_conv_block *b, const panel_run *p, ptrdiff_t from, ptrdiff_t to,
+                                ptrdiff_t t, ptrdiff_t t_end) {
+    const char *a = fnn_at(p->a, from * c->row_pitch, c->dtype);
+    char *dst = fnn_at(p->dst, from * c->dst.h, c->dtype);
     if (c->tile_at < 0) {
-        compute_run(c, 0, c->h.taps, b->rows * b->cols, cols, a, c->pitch, panel, dst, bias, scratch);
+        compute_run(c, t, t_end, (to - from) * b->cols, p->cols, a, c->pitch, p->panel, dst, p->bias, p->scratch);
         return;
     }
     const ptrdiff_t wide = c->weight->cols;
-    char *out = scratch + c->tile_at;
-    c->K->gemm_tile(b->rows * b->cols, cols, c->batch, c->run, a, c->a_offset, c->pitch, 1, panel, c->b_offset, wide, out, wide, 0);
-    for (ptrdiff_t i = 0; i < b->rows; i++)
-        fnn_conv_finish_run(c, b->cols, cols, fnn_at(out, i * b->cols * wide, c->dtype), wide, fnn_at(dst, i * c->dst.h, c->dtype),
-                            bias);
+    char *out = p->scratch + c->tile_at;
+    c->K->gemm_tile((to - from) * b->cols, p->cols, t_end - t, c->run, a, c->a_offset + t, c->pitch, 1, p->panel, c->b_offset + t,
+                    wide, out, wide, 0);
+    for (ptrdiff_t i = 0; i < to - from; i++)
+        fnn_conv_finish_run(c, b->cols, p->cols, fnn_at(out, i * b->cols * wide, c->dtype), wide,
+                            fnn_at(dst, i * c->dst.h, c->dtype), p->bias);
+}
+
+/* What so many pixels cost by `taps` kernel rows, in steps of a tile: small tiles wait for their latency. */
+static ptrdiff_t run_cost(const fnn_correlation *c, ptrdiff_t pixels, ptrdiff_t cols, ptrdiff_t taps) {
+    const ptrdiff_t tiles = fnn_ceil_div(pixels, c->K->tile_rows), least = fnn_ceil_div(LATENCY, fnn_ceil_div(cols, c->K->lanes));
+    return fnn_max(pixels, tiles * least) * taps;
+}
+
+static int misses_taps(const fnn_axis *h, ptrdiff_t row, ptrdiff_t *t, ptrdiff_t *t_end) {
+    fnn_taps_that_meet(h, row, t, t_end);
+    return *t_end - *t < h->taps;
+}
+
+/* Spread rows of a block: one run, or three, so that those at the edges leave out kernel rows that meet only padding. */
+static void compute_spread(const fnn_correlation *c, const fnn_conv_block *b, const panel_run *p) {
+    const ptrdiff_t taps = c->h.taps;
+    ptrdiff_t from = 0, to = b->rows, t, t_end, top = 0, bottom = taps;
+    for (; from < to && misses_taps(&c->h, b->row + from, &t, &t_end); from++) top = t;
+    for (; to > from && misses_taps(&c->h, b->row + to - 1, &t, &t_end); to--) bottom = t_end;
+    const ptrdiff_t apart = run_cost(c, from * b->cols, p->cols, taps - top) + run_cost(c, (to - from) * b->cols, p->cols, taps) +
+                            run_cost(c, (b->rows - to) * b->cols, p->cols, bottom);
+    if (from == to || apart >= run_cost(c, b->rows * b->cols, p->cols, taps)) {
+        compute_spread_rows(c, b, p, 0, b->rows, 0, taps);
+        return;
+    }
+    if (from > 0) compute_spread_rows(c, b, p, 0, from, top, taps);
+    compute_spread_rows(c, b, p, from, to, 0, taps);
+    if (to < b->rows) compute_spread_rows(c, b, p, to, b->rows, 0, bottom);
 }
 
 /* A panel of output channels for the block of one image, or of all where they are narrow; a: where tap (0, 0) of the first output
@@ -352,7 +391,7 @@ static void compute_panel(const fnn_correlation *c, const fnn_conv_block *b, ptr
     const char *bias = c->epilogue && c->epilogue->bias ? fnn_at(c->epilogue->bias, channel, c->dtype) : NULL;
     if (c->narrow) fnn_narrow_compute(c, b, panel, channel, bias, scratch);
     else if (c->depthwise) compute_depthwise(c, b, a, panel, dst, bias, scratch);
-    else if (c->spread) compute_spread(c, b, cols, a, panel, dst, bias, scratch);
+    else if (c->spread) compute_spread(c, b, &(panel_run){cols, a, panel, bias, dst, scratch});
     else
         for (ptrdiff_t i = 0; i < b->rows; i++) {
             const char *from = fnn_at(a, i * c->h.step * c->row_pitch, c->dtype);
