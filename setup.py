@@ -7,7 +7,8 @@ only when its source, a header that it includes, its flags or this file changed.
 Environment: FASTNN_SANITIZE=address,undefined builds with these sanitizers; FASTNN_WERROR=1 makes warnings errors;
 FASTNN_AMX=emulated computes the AMX level's instructions on AVX-512, to test that level on any CPU that has those;
 FASTNN_AVX512=emulated computes AVX-512's as well, lane by lane, to test both levels on any CPU that has AVX2. Such a build takes
-an emulated level only where FASTNN_ISA or a test asks for it, and has not the machine's own.
+an emulated level only where FASTNN_ISA or a test asks for it, and has not the machine's own. FASTNN_TARGETS=avx2 leaves out all
+instruction sets but those listed, with commas between, and scalar.
 """
 
 import os
@@ -64,9 +65,9 @@ class build_kernels(build_ext):
         openmp = ["-fopenmp"] if self.accepts(["-fopenmp"], OPENMP_PROBE, link=True) else []
         if not openmp:
             print("fastnn: this compiler has no OpenMP: the engine will run on one thread")
-        wanted = dict(TARGETS.get(self.architecture(), {}))
+        wanted = chosen(TARGETS.get(self.architecture(), {}))
         if avx512 and "avx512" in wanted:  # -O3 takes minutes, and vectors of 64 bytes have no register to be passed in
-            wanted["avx512"] = [*wanted["avx2"], "-O1", "-Wno-psabi", EMULATED_AVX512]
+            wanted["avx512"] = [*TARGETS["x86_64"]["avx2"], "-O1", "-Wno-psabi", EMULATED_AVX512]
         if (avx512 or amx) and "amx" in wanted:
             wanted["amx"] = [*wanted["avx512"], EMULATED_AMX]
         targets = {"scalar": SCALAR} | {isa: march for isa, march in wanted.items() if self.accepts(march)}
@@ -117,6 +118,17 @@ class build_kernels(build_ext):
             self.spawn([*compiler, *folders, "-MMD", "-c", source, "-o", str(target)])
             stamp.write_text(text)
         return str(target)
+
+
+def chosen(targets):
+    """Those of `targets` that FASTNN_TARGETS lists; all of them where it is not set."""
+    names = [name.strip() for name in os.environ.get("FASTNN_TARGETS", "").split(",") if name.strip()]
+    known = ["scalar", *targets]
+    if unknown := [name for name in names if name not in known]:
+        raise SystemExit(f"fastnn: FASTNN_TARGETS names {', '.join(unknown)}, but here only {', '.join(known)} may be named")
+    if "amx" in names:
+        names.append("avx512")  # which has most of its kernels
+    return {isa: flags for isa, flags in targets.items() if not names or isa in names}
 
 
 def emulated(variable):
