@@ -1,4 +1,4 @@
-"""No operation reads past the ends of what it is given (fenced.py, which runs in a process of its own, since what does would die)."""
+"""No operation reads past the ends of what it is given (fenced.py, in a process of its own, since what does would die)."""
 
 import pytest
 from programs import run
