@@ -403,8 +403,7 @@ static void run_trial(trials *t, repetition *job) {
 static void run_tried(repetition *job) {
     fnn_program *program = job->program;
     trials *t = &program->trials;
-    if (t->threads != fnn_get_num_threads())
-        *t = (trials){.threads = fnn_get_num_threads()};
+    if (t->threads != fnn_get_num_threads()) *t = (trials){.threads = fnn_get_num_threads()};
     while (t->made < 2 * TRIALS && job->done < job->runs && !program->status) run_trial(t, job);
     if (job->done == job->runs || program->status) return;
     const ptrdiff_t before = job->done;
