@@ -315,6 +315,19 @@ typedef struct {
     int align_corners; /* -1 and 1 are the middles of the outermost pixels, else their outer edges */
 } fnn_grid;
 
+/* Rows of maps made of weighted sums of pixels. Result j is the sum over its entries start[j] .. start[j + 1] - 1 of weight times
+ * column of x. */
+typedef struct {
+    ptrdiff_t width, channels;  /* of the results */
+    const ptrdiff_t *start, *column;
+    const void *weight;
+    ptrdiff_t x_row;            /* elements from one row of x to the next */
+    ptrdiff_t pixels;           /* that entries name: so many, */
+    const ptrdiff_t *pixel;     /* these, */
+    const ptrdiff_t *place;     /* and for each entry its column's place among them */
+    ptrdiff_t block;            /* channels summed together */
+} fnn_resample;
+
 /* Depthwise convolution: one row of outputs, or two that follow one another and share input rows (then step_r and gap_r are 1).
  * Kernel position (r, s) of output (i, j) reads input row r * gap_r + i * step_r and column s * gap + j * step, both counted from
  * what position (0, 0) of the first output reads. Distances are in elements; neighbouring channels are neighbours. */

@@ -1,25 +1,58 @@
 /* resample.h: weighted sums of whole pixels (up-sampling, padding by what is there, and their gradients); un-pooling;
  * local response normalisation along channels. Maps are [pixels][channels]. */
 
-/* One row of results: y[j] = sum over a of row_weight[a] (sum over b of column_weight[b] x[row[a]][column[b]]), b
- * from start[j] to start[j + 1]; y: (width, channels); x: rows x_row elements apart, pixels `channels` apart. */
-static void resample_row_kernel(ptrdiff_t width, ptrdiff_t channels, ptrdiff_t rows, const ptrdiff_t *row,
-                                const void *row_weight_, const ptrdiff_t *start, const ptrdiff_t *column,
-                                const void *column_weight_, const void *x_, ptrdiff_t x_row, void *y_) {
-    const real *row_weight = row_weight_, *column_weight = column_weight_, *x = x_;
-    real *y = y_;
-    for (ptrdiff_t j = 0; j < width; j++, y += channels)
-        for (ptrdiff_t c = 0, left; (left = channels - c) > 0; c += LANES) {
-            vec sum = vec_zero();
-            for (ptrdiff_t a = 0; a < rows; a++) {
-                const real *from = x + row[a] * x_row + c;
-                vec across = vec_zero();
-                for (ptrdiff_t b = start[j]; b < start[j + 1]; b++)
-                    across = vec_fma(vec_set1(column_weight[b]), load_lanes(from + column[b] * channels, left), across);
-                sum = vec_fma(vec_set1(row_weight[a]), across, sum);
-            }
-            store_lanes(y + c, sum, left);
+/* y = sum over k of weight[k] x[source[k]], runs of n elements, `step` apart; as many sources as `few` (at most 4) says, or any
+ * number. */
+INLINE void sum_few_runs(ptrdiff_t n, ptrdiff_t sources, int few, const real *weight, const ptrdiff_t *source, ptrdiff_t step,
+                         const real *x, real *y) {
+    const ptrdiff_t count = few ? few : sources;
+    const real *from[4];
+    vec by[4];
+#pragma GCC unroll 4
+    for (int k = 0; k < few; k++) from[k] = x + source[k] * step, by[k] = vec_set1(weight[k]);
+    for (ptrdiff_t i = 0; i < n; i += LANES) {
+        const int whole = i + LANES <= n;
+        vec sum = vec_zero();
+#pragma GCC unroll 4
+        for (ptrdiff_t k = 0; k < count; k++) {
+            const real *at = few ? from[k] + i : x + source[k] * step + i;
+            const vec v = whole ? vec_load(at) : vec_load_n(at, n - i), w = few ? by[k] : vec_set1(weight[k]);
+            sum = k ? vec_fma(w, v, sum) : vec_mul(w, v);
         }
+        if (whole) vec_store(y + i, sum);
+        else vec_store_n(y + i, sum, n - i);
+    }
+}
+
+static void sum_of_runs(ptrdiff_t n, ptrdiff_t sources, const real *weight, const ptrdiff_t *source, ptrdiff_t step,
+                         const real *x, real *y) {
+    if (sources == 0) memset(y, 0, (size_t)n * sizeof *y);
+    else if (sources == 1 && weight[0] == 1) memcpy(y, x + source[0] * step, (size_t)n * sizeof *y);
+    else if (sources == 2) sum_few_runs(n, sources, 2, weight, source, step, x, y);
+    else if (sources == 4) sum_few_runs(n, sources, 4, weight, source, step, x, y);
+    else sum_few_runs(n, sources, 0, weight, source, step, x, y);
+}
+
+/* One row of results: y[j] = sum over its entries of weight (sum over a of row_weight[a] x[row[a]][column]); y: (width, channels);
+ * room: for the sums of rows, `block` channels of each pixel that is named, unless there is one row of weight one. */
+static void resample_row_kernel(const fnn_resample *p, ptrdiff_t rows, const ptrdiff_t *row, const void *row_weight, const void *x_,
+                                void *room, void *y_) {
+    const ptrdiff_t channels = p->channels;
+    const real *weight = p->weight, *x = x_;
+    real *y = y_;
+    const int plain = rows == 1 && *(const real *)row_weight == 1;
+    for (ptrdiff_t c = 0, n; c < channels; c += n) {
+        n = plain || channels - c < p->block ? channels - c : p->block;
+        const int dense = n == channels && p->pixels && p->pixel[p->pixels - 1] == p->pixels - 1;
+        const ptrdiff_t runs = plain ? 0 : dense ? 1 : p->pixels, run = dense ? p->pixels * n : n;
+        for (ptrdiff_t j = 0; j < runs; j++)
+            sum_of_runs(run, rows, row_weight, row, p->x_row, x + p->pixel[j] * channels + c, (real *)room + j * n);
+        for (ptrdiff_t j = 0; j < p->width; j++) {
+            const ptrdiff_t at = p->start[j];
+            sum_of_runs(n, p->start[j + 1] - at, weight + at, (plain ? p->column : p->place) + at, plain ? channels : n,
+                        plain ? x + row[0] * p->x_row + c : room, y + j * channels + c);
+        }
+    }
 }
 
 /* y[index] = x (gather 0) or x = y[index] (gather 1) for n elements of one plane; index = row * width + column; x,

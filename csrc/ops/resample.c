@@ -5,7 +5,10 @@
 
 #include <string.h>
 
-enum { CHUNK = 8192 /* elements a chunk, about */ };
+enum {
+    CHUNK = 8192,         /* elements a chunk, about */
+    ROOM_BYTES = 32 << 10 /* of a sum of rows, unless that is less than a line of channels: a first-level cache */
+};
 
 /* For each of n results its sources start[k] .. start[k + 1] - 1: place and weight. */
 typedef struct {
@@ -19,7 +22,8 @@ typedef struct {
     int dtype;
     ptrdiff_t images, channels, rows; /* rows: of a result a chunk */
     ptrdiff_t from_h, from_w, to_h, to_w;
-    list row, column;
+    list row;
+    fnn_resample across;
     const char *from;
     char *to;
 } plan;
@@ -98,24 +102,46 @@ static int read_table(fnn_call *call, int input, int backward, ptrdiff_t n, ptrd
     return FNN_OK;
 }
 
+static size_t place_bytes(const fnn_tensor *index, ptrdiff_t from_w) {
+    return 2 * rounded((size_t)from_w * sizeof(ptrdiff_t)) + rounded((size_t)fnn_numel(index) * sizeof(ptrdiff_t));
+}
+
+/* The pixels of a row that columns are made of, and where among them each entry finds its own. */
+static void find_places(const list *column, ptrdiff_t from_w, char **at, fnn_resample *across) {
+    const ptrdiff_t entries = column->start[column->n];
+    ptrdiff_t *pixel = take(at, (size_t)from_w * sizeof(ptrdiff_t)), *place_of = take(at, (size_t)from_w * sizeof(ptrdiff_t));
+    ptrdiff_t *place = take(at, (size_t)entries * sizeof(ptrdiff_t)), pixels = 0;
+    memset(place_of, 0, (size_t)from_w * sizeof(ptrdiff_t));
+    for (ptrdiff_t e = 0; e < entries; e++) place_of[column->source[e]] = 1;
+    for (ptrdiff_t j = 0; j < from_w; j++)
+        if (place_of[j]) pixel[pixels] = j, place_of[j] = pixels++;
+    for (ptrdiff_t e = 0; e < entries; e++) place[e] = place_of[column->source[e]];
+    across->start = column->start, across->column = column->source, across->weight = column->weight;
+    across->pixels = pixels, across->pixel = pixel, across->place = place;
+}
+
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t parts = fnn_ceil_div(p->to_h, p->rows), image = chunk / parts, first = chunk % parts * p->rows;
     const char *from = fnn_at(p->from, image * p->from_h * p->from_w * p->channels, p->dtype);
-    (void)scratch;
     for (ptrdiff_t i = first; i < fnn_min(first + p->rows, p->to_h); i++) {
         const ptrdiff_t begin = p->row.start[i];
-        p->K->resample_row(p->to_w, p->channels, p->row.start[i + 1] - begin, p->row.source + begin,
-                           fnn_at(p->row.weight, begin, p->dtype), p->column.start, p->column.source,
-                           p->column.weight, from, p->from_w * p->channels,
-                           fnn_at(p->to, (image * p->to_h + i) * p->to_w * p->channels, p->dtype));
+        p->K->resample_row(&p->across, p->row.start[i + 1] - begin, p->row.source + begin, fnn_at(p->row.weight, begin, p->dtype),
+                           from, scratch, fnn_at(p->to, (image * p->to_h + i) * p->to_w * p->channels, p->dtype));
     }
+}
+
+/* Whole lines of channels, unless all of them find room. */
+static ptrdiff_t block_of(const fnn_tensor *from) {
+    const ptrdiff_t size = (ptrdiff_t)fnn_itemsize(from->dtype), line = 64 / size, pixel = fnn_max(from->shape[3], 1) * size;
+    return fnn_min(fnn_max(ROOM_BYTES / pixel / line, 1) * line, from->shape[1]);
 }
 
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_tensor *from = call->in[0], *to = call->out[0];
     ws->shared = fnn_stage_bytes(from) + fnn_stage_bytes(to) + list_bytes(call->in[1], to->shape[2], to->dtype) +
-                 list_bytes(call->in[3], to->shape[3], to->dtype);
+                 list_bytes(call->in[3], to->shape[3], to->dtype) + place_bytes(call->in[3], from->shape[3]);
+    ws->scratch = (size_t)(block_of(from) * from->shape[3]) * fnn_itemsize(from->dtype);
 }
 
 static int run_of(fnn_call *call, int backward) {
@@ -129,9 +155,12 @@ static int run_of(fnn_call *call, int backward) {
               .from_w = from->shape[3],
               .to_h = to->shape[2],
               .to_w = to->shape[3]};
+    list column;
     int status = read_table(call, 1, backward, p.to_h, backward ? p.to_h : p.from_h, &at, &p.row);
-    if (!status) status = read_table(call, 3, backward, p.to_w, backward ? p.to_w : p.from_w, &at, &p.column);
+    if (!status) status = read_table(call, 3, backward, p.to_w, backward ? p.to_w : p.from_w, &at, &column);
     if (status) return status;
+    p.across = (fnn_resample){.width = p.to_w, .channels = p.channels, .x_row = p.from_w * p.channels, .block = block_of(from)};
+    find_places(&column, p.from_w, &at, &p.across);
     p.from = fnn_stage_input(from, &at);
     p.to = fnn_stage_output(to, &at);
     p.rows = fnn_max(CHUNK / fnn_max(p.to_w * p.channels, 1), 1);
