@@ -232,8 +232,8 @@ typedef struct {
     int activation;
 } fnn_epilogue;
 
-/* Tiles of F(4x4, 3x3) convolutions: 4 x 4 outputs, 6 x 6 inputs, and as many products of channels. */
-enum { FNN_WINOGRAD_OUTPUTS = 4, FNN_WINOGRAD_PATCH = 6, FNN_WINOGRAD_PLANES = 36 };
+/* Tiles of F(4x4, 3x3) convolutions: 4 x 4 outputs, 6 x 6 inputs, and as many products of channels; F(4x4, 2x2): one less each way. */
+enum { FNN_WINOGRAD_OUTPUTS = 4, FNN_WINOGRAD_PATCH = 6 };
 
 /* What a recurrent layer's step computes. */
 typedef enum { FNN_RNN_TANH, FNN_RNN_RELU, FNN_LSTM, FNN_GRU } fnn_recurrent_mode;

@@ -32,6 +32,14 @@ def case_of(seed, **fixed):
     return Case(seed, **(sizes | fixed))
 
 
+def phased(seed, stride=None, **fixed):
+    """Another: a kernel of twice its stride is a 2 x 2 kernel of stride 1 for each phase of x."""
+    rng = np.random.default_rng(100 + seed)
+    stride = stride or tuple(int(v) for v in rng.integers(1, 5, 2))
+    padding = tuple(int(v) for v in rng.integers(0, 5, 4))
+    return case_of(seed, **({"stride": stride, "r": 2 * stride[0], "s": 2 * stride[1], "padding": padding} | fixed))
+
+
 def run(case, algorithm, layout="nhwc"):
     fastnn.set_conv_algorithm(algorithm)
     return case.run(layout)
@@ -49,10 +57,11 @@ def bits(results):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("block", range(4))
-def test_random_convolutions_match_float64(isa, block):
+@pytest.mark.parametrize("make", [case_of, phased])
+def test_random_convolutions_match_float64(isa, block, make):
     _core.set_isa(isa)
     for seed in range(block * 8, block * 8 + 8):
-        case = case_of(seed)
+        case = make(seed)
         results = run(case, "winograd", ("nhwc", "nchw", "strided")[seed % 3])
         for name, (error, size) in zip(NAMES, errors(case, results)):
             assert error <= 4e-6 * size + 1e-30, f"{name} of {case}: relative error {error / size:.1e}"
@@ -70,10 +79,22 @@ def test_the_error_is_at_most_six_times_that_of_direct_sums(isa, n, c, k, h, w):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("n, size", [(1, 4), (2, 4), (1, 7), (9, 4), (2, 7)])
-def test_auto_keeps_that_bound_on_small_maps(isa, n, size):
+@pytest.mark.parametrize("n, c, k, h, w, stride", [(2, 16, 32, 28, 28, 2), (1, 64, 48, 33, 31, 2), (3, 70, 33, 12, 15, 3),
+                                                   (2, 64, 128, 13, 9, 1)])
+def test_phases_keep_that_bound(isa, n, c, k, h, w, stride):
     _core.set_isa(isa)
-    case = case_of(n, n=n, c=256, k=128, h=size, w=size, padding=(1, 1, 1, 1), bias=False)
+    case = phased(n + c, n=n, c=c, k=k, h=h, w=w, stride=(stride, stride), padding=(1, 1, 1, 1), bias=False)
+    direct, winograd = (errors(case, run(case, a)) for a in ("direct", "winograd"))
+    for name, (least, _), (error, _) in zip(NAMES, direct, winograd):
+        assert least < error <= 6 * least, f"{name} of {case} on {isa}: {error / least:.1f} times direct's error"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n, size", [(1, 4), (2, 4), (1, 7), (9, 4), (2, 7)])
+@pytest.mark.parametrize("make, scale", [(case_of, 1), (phased, 2)])
+def test_auto_keeps_that_bound_on_small_maps(isa, n, size, make, scale):
+    _core.set_isa(isa)
+    case = make(n, n=n, c=256, k=128, h=scale * size, w=scale * size, stride=(scale, scale), padding=(1, 1, 1, 1), bias=False)
     direct, auto = (errors(case, run(case, a)) for a in ("direct", "auto"))
     for name, (least, _), (error, _) in zip(NAMES, direct, auto):
         assert error <= 6 * least, f"{name} of {case} on {isa}: {error / least:.1f} times direct's error"
@@ -86,9 +107,15 @@ def test_auto_keeps_that_bound_on_small_maps(isa, n, size):
     dict(n=2, c=96, k=520, h=9, w=9),                                   # the width split
     dict(n=9, c=130, k=70, h=15, w=14, padding=(0, 2, 1, 0)),           # several boxes and parts of the gradient
     dict(n=2, c=256, k=32, h=5, w=6, padding=(3, 3, 4, 4)),             # rows a page apart; windows of padding alone
+    dict(n=3, c=64, k=64, h=60, w=60, stride=(2, 2)),                   # the same of phases
+    dict(n=1, c=40, k=33, h=11, w=700, stride=(2, 2)),
+    dict(n=83, c=20, k=24, h=14, w=13, stride=(2, 2)),
+    dict(n=2, c=150, k=520, h=9, w=9, stride=(2, 2)),
+    dict(n=9, c=130, k=70, h=21, w=23, stride=(3, 2), padding=(0, 2, 1, 0)),
+    dict(n=2, c=64, k=32, h=5, w=6, stride=(4, 4), padding=(9, 8, 4, 11)),
 ])
 def test_blocks_parts_threads_and_layouts(sizes):
-    case = case_of(3, **sizes)
+    case = (phased if "stride" in sizes else case_of)(3, **sizes)
     with forced_threads(1):
         first = run(case, "winograd")
     for name, (error, size) in zip(NAMES, errors(case, first)):
@@ -99,8 +126,9 @@ def test_blocks_parts_threads_and_layouts(sizes):
         assert bits(again) == bits(first), f"{case}, {threads} threads, {layout}"
 
 
-def test_gradients_are_adjoints():
-    case = case_of(5, n=2, c=48, k=40, h=13, w=18, padding=(1, 0, 2, 1), bias=False)
+@pytest.mark.parametrize("make", [case_of, phased])
+def test_gradients_are_adjoints(make):
+    case = make(5, n=2, c=48, k=40, h=13, w=18, padding=(1, 0, 2, 1), bias=False)
     y, dx, dweight = (a.astype(np.float64) for a in run(case, "winograd"))
     products = [(y * case.dy).sum(), (dx * case.x).sum(), (dweight * case.weight).sum()]
     scale = np.sqrt((y**2).sum() * (case.dy.astype(np.float64) ** 2).sum())
@@ -126,10 +154,15 @@ def test_reports_can_ask_which_way_a_pass_goes(algorithm, way):
     assert launch.conv2d_backward_input.algorithm(x, weight, input=(28, 28), **options) == way
     assert launch.conv2d_backward_weight.algorithm(x, x, kernel=(3, 3), **options) == way
     assert launch.conv2d_forward.algorithm(x, weight, **options | {"stride": (2, 2)}) == "direct"
+    weight, dy, options = fastnn.zeros(64, 64, 4, 4), fastnn.zeros(2, 64, 14, 14), options | {"stride": (2, 2)}
+    assert launch.conv2d_forward.algorithm(x, weight, **options) == way
+    assert launch.conv2d_backward_input.algorithm(dy, weight, input=(28, 28), **options) == way
+    assert launch.conv2d_backward_weight.algorithm(dy, x, kernel=(4, 4), **options) == way
 
 
 @pytest.mark.parametrize("other", [dict(stride=(1, 2)), dict(dilation=(2, 1)), dict(groups=2), dict(r=1), dict(s=5),
-                                   dict(dtype=np.float64)])
+                                   dict(dtype=np.float64), dict(r=4, s=4), dict(r=10, s=10, stride=(5, 5)),
+                                   dict(r=4, s=4, stride=(2, 2), groups=2), dict(r=4, s=4, stride=(2, 2), dilation=(1, 2))])
 def test_other_convolutions_are_direct(other):
     case = case_of(0, n=2, c=32, k=32, h=20, w=20, padding=(1, 1, 2, 2), **other)
     assert bits(run(case, "winograd")) == bits(run(case, "direct"))
@@ -151,10 +184,11 @@ def test_setting_errors():
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
 @pytest.mark.parametrize("which", ["x", "weight", "dy"])
-def test_a_value_that_is_not_finite_makes_the_call_direct(isa, value, which):
+@pytest.mark.parametrize("make, stride", [(case_of, (1, 1)), (phased, (2, 2))])
+def test_a_value_that_is_not_finite_makes_the_call_direct(isa, value, which, make, stride):
     """3e38 is finite, but its transform is not."""
     _core.set_isa(isa)
-    case = case_of(1, n=2, c=20, k=35, h=10, w=9, padding=(1, 1, 1, 1), bias=True)
+    case = make(1, n=2, c=20, k=35, h=10, w=9, stride=stride, padding=(1, 1, 1, 1), bias=True)
     array = getattr(case, which)
     array[tuple(s - 1 for s in array.shape)] = value
     if which == "x":
@@ -166,8 +200,9 @@ def test_a_value_that_is_not_finite_makes_the_call_direct(isa, value, which):
         assert winograd[k] == direct[k], f"{NAMES[k]} with {value} in {which}"
 
 
-def test_values_that_no_window_reads_do_not_matter():
-    case = case_of(1, n=1, c=16, k=16, h=11, w=10, padding=(0, 0, 0, 0), bias=False)
+@pytest.mark.parametrize("make", [case_of, phased])
+def test_values_that_no_window_reads_do_not_matter(make):
+    case = make(1, n=1, c=16, k=16, h=11, w=10, padding=(0, 0, 0, 0), bias=False)
     clean = bits(run(case, "winograd"))[0]
     big = np.full((1, 16, 13, 12), np.nan, np.float32)
     big[:, :, :11, :10] = case.x
@@ -183,8 +218,9 @@ def test_values_that_no_window_reads_do_not_matter():
 def network(seed=0):
     fastnn.manual_seed(seed)
     return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 20, 3, padding=1), nn.ReLU(),
-                         nn.Conv2d(20, 18, 3), nn.BatchNorm2d(18), nn.ReLU(), nn.Conv2d(18, 40, 3, padding=2),
-                         nn.ReLU(), nn.Flatten(), nn.Linear(40 * 15 * 14, 3))
+                         nn.Conv2d(20, 18, 3), nn.BatchNorm2d(18), nn.ReLU(), nn.Conv2d(18, 40, 3, padding=2), nn.ReLU(),
+                         nn.Conv2d(40, 24, 4, stride=2), nn.ReLU(), nn.ConvTranspose2d(24, 20, 4, stride=2, padding=1),
+                         nn.ReLU(), nn.Flatten(), nn.Linear(20 * 12 * 12, 3))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -229,14 +265,16 @@ def test_a_program_is_captured_anew_when_the_algorithm_changes():
             assert program(x).numpy().tobytes() == expected, algorithm
 
 
-def test_transposed_convolutions_take_it_too():
+@pytest.mark.parametrize("kernel, stride", [(3, 1), (4, 2), (6, 3)])
+def test_transposed_convolutions_take_it_too(kernel, stride):
     rng = np.random.default_rng(0)
-    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 32, 14, 13), (32, 24, 3, 3)))
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 32, 14, 13), (32, 24, kernel, kernel)))
+    bias = fastnn.tensor(rng.standard_normal(24).astype(np.float32))
     got = {}
     for algorithm in ("direct", "winograd"):
         fastnn.set_conv_algorithm(algorithm)
         a, w = fastnn.tensor(x, requires_grad=True), fastnn.tensor(weight, requires_grad=True)
-        y = F.conv_transpose2d(a, w, padding=1)
+        y = F.conv_transpose2d(a, w, bias, stride=stride, padding=1)
         (y**2).mean().backward()
         got[algorithm] = [t.numpy() for t in (y.detach(), a.grad, w.grad)]
     for direct, winograd in zip(*got.values()):

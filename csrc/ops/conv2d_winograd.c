@@ -5,6 +5,9 @@
  * products M of each group back to pixels, where bias, residual, activation and the calls that follow meet them in
  * cache. So nothing transformed but U is ever in memory. backward_input is the same with the weights turned round.
  *
+ * Kernels of twice their stride, as 4x4 ones of stride 2, are 2x2 ones of stride 1 for each phase of x, F(4x4, 2x2) with 25 such
+ * matrices: forward sums over the channels of all phases, backward_input writes one phase after the other.
+ *
  * An infinity or NaN would spread over its tile. It always reaches one of the tile's outputs that it belongs to, so
  * outputs that are all finite are right; otherwise the call is computed directly. */
 #include "conv2d_winograd.h"
@@ -12,11 +15,10 @@
 #include <string.h>
 
 enum {
-    PLANES = FNN_WINOGRAD_PLANES,
     OUTPUTS = FNN_WINOGRAD_OUTPUTS,
     PIXELS = FNN_WINOGRAD_PIXELS,
     PANEL = FNN_WINOGRAD_PANEL,
-    PLACES = 9,
+    PLACES = FNN_WINOGRAD_PLACES,
     FLOAT = 4,
     MOST_TILES = 64,
     LEAST_TILES = 32,
@@ -28,6 +30,47 @@ enum {
     LEAST_TILES_OF_GRADIENT = 8, /* a direct sum over fewer pixels errs so little that this way errs six times as much */
     LEAST_WIDTH = 128     /* of a chunk where the width is split: each split transforms the input anew */
 };
+
+/* ---- phases ---- */
+
+fnn_winograd_form fnn_winograd_form_of(const fnn_conv_dims *d) {
+    fnn_winograd_form f = {.stride = {d->stride[0], d->stride[1]}, .padding = {d->padding[0], d->padding[2]}};
+    const int undilated = d->groups == 1 && d->dilation[0] == 1 && d->dilation[1] == 1;
+    if (undilated && d->r == 3 && d->s == 3 && d->stride[0] == 1 && d->stride[1] == 1) f.taps = 3;
+    if (undilated && d->r == 2 * d->stride[0] && d->s == 2 * d->stride[1] && d->r <= 2 * FNN_WINOGRAD_STRIDE &&
+        d->s <= 2 * FNN_WINOGRAD_STRIDE)
+        f.taps = 2;
+    f.patch = OUTPUTS + f.taps - 1;
+    f.planes = f.patch * f.patch;
+    f.phases = f.stride[0] * f.stride[1];
+    return f;
+}
+
+static ptrdiff_t phase_axis(const fnn_winograd_form *f, int axis, ptrdiff_t phase) {
+    return axis ? phase % f->stride[1] : phase / f->stride[1];
+}
+
+/* The first row of x that kernel row `tap` of a phase meets is tap - padding = stride * first + row, with 0 <= row < stride. */
+ptrdiff_t fnn_phase_first(const fnn_winograd_form *f, int axis, ptrdiff_t phase) {
+    return -fnn_ceil_div(f->padding[axis] - phase_axis(f, axis, phase), f->stride[axis]);
+}
+
+fnn_tile_source fnn_phase_of(const fnn_winograd_form *f, const fnn_tile_source *x, ptrdiff_t phase) {
+    fnn_tile_source p = *x;
+    ptrdiff_t at[2];
+    for (int axis = 0; axis < 2; axis++)
+        at[axis] = phase_axis(f, axis, phase) - f->padding[axis] - f->stride[axis] * fnn_phase_first(f, axis, phase);
+    p.image.data += (at[0] * x->image.h + at[1] * x->image.w) * FLOAT;
+    p.image.h *= f->stride[0], p.image.w *= f->stride[1];
+    p.h = fnn_ceil_div(x->h - at[0], f->stride[0]), p.w = fnn_ceil_div(x->w - at[1], f->stride[1]);
+    return p;
+}
+
+ptrdiff_t fnn_phase_place(const fnn_winograd_form *f, ptrdiff_t r, ptrdiff_t s, int turned) {
+    const ptrdiff_t phase = r % f->stride[0] * f->stride[1] + s % f->stride[1], taps = f->taps;
+    const ptrdiff_t place = r / f->stride[0] * taps + s / f->stride[1];
+    return phase * taps * taps + (turned ? taps * taps - 1 - place : place);
+}
 
 /* ---- tiles ---- */
 
@@ -73,13 +116,13 @@ void fnn_tile_pixels(const fnn_tile_source *s, ptrdiff_t image, ptrdiff_t row, p
 fnn_ahead fnn_ahead_of(const fnn_tile_source *s, const fnn_tiling *t, const fnn_tile_block *b, ptrdiff_t row,
                        ptrdiff_t row_end, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t calls) {
     const fnn_image *map = &s->image;
-    if (b->cols < t->cols || map->h != s->w * map->w) return (fnn_ahead){0};
-    if (b->images > 1 && map->n != s->h * map->h) return (fnn_ahead){0};
+    if (b->cols < t->cols || (b->images > 1 && map->n != s->h * map->h)) return (fnn_ahead){0};
     row = fnn_min(fnn_max(row, 0), s->h);
     row_end = fnn_min(fnn_max(row_end, row), s->h);
     const float *at = (const float *)map->data + b->image * map->n + row * map->h + first;
-    const ptrdiff_t pixels = ((b->images - 1) * s->h + row_end - row) * s->w;
-    const fnn_prefetch lines = fnn_prefetch_of(at, pixels, map->w * FLOAT, channels * FLOAT);
+    const ptrdiff_t rows = (b->images - 1) * s->h + row_end - row, step = map->w * FLOAT, bytes = channels * FLOAT;
+    const fnn_prefetch lines = map->h == s->w * map->w ? fnn_prefetch_of(at, rows * s->w, step, bytes)
+                                                       : fnn_prefetch_rows(at, rows, map->h * FLOAT, s->w, step, bytes);
     return (fnn_ahead){lines, fnn_ceil_div(lines.left, calls)};
 }
 
@@ -98,15 +141,17 @@ fnn_tensor fnn_channels_last_of(fnn_staging *s, const fnn_tensor *t, int fill) {
 typedef struct {
     const fnn_call *call;
     const fnn_kernels *K;
+    fnn_winograd_form form;
     ptrdiff_t depth, width; /* channels read, written */
-    ptrdiff_t first_row, first_col; /* of the input that the first tile reads */
+    ptrdiff_t reads, writes; /* phases: one of the two is 1 */
     fnn_tile_source src, dst;
     fnn_tensor weight;
+    ptrdiff_t r, s;
     int turned; /* backward_input: weights turned round, their two channel axes exchanged */
     const fnn_epilogue *epilogue;
     fnn_tiling tiling;
     ptrdiff_t panels, splits;
-    ptrdiff_t pitch, v_plane, m_pitch, m_plane, u_plane, u_panel, g_plane; /* in elements */
+    ptrdiff_t pitch, v_plane, m_pitch, m_plane, u_plane, u_panel, u_phase, g_plane; /* in elements */
     size_t u_bytes, v_bytes, scratch;
     char *u;
     const fnn_call *leader; /* whose followers take finished rows; NULL: they run later */
@@ -114,37 +159,46 @@ typedef struct {
 } plan;
 
 static void plan_blocks(plan *p, ptrdiff_t images) {
-    ptrdiff_t most = fnn_min(fnn_max(V_BYTES / (PLANES * FLOAT * p->depth), LEAST_TILES), MOST_TILES);
-    p->tiling = fnn_tiling_of(images, p->dst.h, p->dst.w, most);
-    for (p->splits = 1; p->tiling.blocks * p->splits < CHUNKS && p->width / (2 * p->splits) >= LEAST_WIDTH;)
+    const ptrdiff_t tile_bytes = p->form.planes * p->reads * p->depth * FLOAT;
+    const ptrdiff_t most = fnn_min(fnn_max(V_BYTES / tile_bytes, LEAST_TILES), MOST_TILES);
+    const ptrdiff_t apart_h = p->writes > 1 ? p->form.stride[0] : 1, apart_w = p->writes > 1 ? p->form.stride[1] : 1;
+    p->tiling = fnn_tiling_of(images, fnn_ceil_div(p->dst.h, apart_h), fnn_ceil_div(p->dst.w, apart_w), most);
+    for (p->splits = 1; p->tiling.blocks * p->writes * p->splits < CHUNKS && p->width / (2 * p->splits) >= LEAST_WIDTH;)
         p->splits *= 2;
 }
 
 static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
     const int turned = pass == FNN_CONV_BACKWARD_INPUT;
+    const fnn_tile_source x = {.h = d->h, .w = d->w}, y = {.h = d->oh, .w = d->ow};
     *p = (plan){.call = call,
                 .K = fnn_kernels_of(FNN_FLOAT32),
+                .form = fnn_winograd_form_of(d),
                 .depth = turned ? d->k : d->c,
                 .width = turned ? d->c : d->k,
-                .first_row = turned ? d->padding[0] - 2 : -d->padding[0],
-                .first_col = turned ? d->padding[2] - 2 : -d->padding[2],
-                .src = {.h = turned ? d->oh : d->h, .w = turned ? d->ow : d->w},
-                .dst = {.h = turned ? d->h : d->oh, .w = turned ? d->w : d->ow},
+                .src = turned ? y : x,
+                .dst = turned ? x : y,
                 .weight = *call->in[1],
+                .r = d->r,
+                .s = d->s,
                 .turned = turned};
+    p->reads = turned ? 1 : p->form.phases;
+    p->writes = turned ? p->form.phases : 1;
     plan_blocks(p, d->n);
+    const ptrdiff_t depth = p->reads * p->depth, planes = p->form.planes;
     p->panels = fnn_ceil_div(p->width, PANEL);
-    p->pitch = p->depth % 256 ? fnn_round_up(p->depth, 16) : fnn_odd_lines(p->depth);
+    const ptrdiff_t room = fnn_round_up(depth - p->depth + fnn_round_up(p->depth, 16), 16); /* a phase's last vector is whole */
+    p->pitch = room % 256 ? room : fnn_odd_lines(room);
     p->v_plane = fnn_odd_lines(p->tiling.size * p->pitch);
     p->m_pitch = fnn_min(GROUP, p->panels) * PANEL;
     p->m_plane = fnn_odd_lines(p->tiling.size * p->m_pitch);
-    p->u_plane = fnn_odd_lines(p->depth * PANEL);
-    p->u_panel = PLANES * p->u_plane;
+    p->u_plane = fnn_odd_lines(depth * PANEL);
+    p->u_panel = planes * p->u_plane;
+    p->u_phase = p->writes > 1 ? p->panels * p->u_panel : p->depth * PANEL;
     p->g_plane = fnn_odd_lines(PACK_DEPTH * PANEL);
-    p->u_bytes = (size_t)(p->panels * p->u_panel * FLOAT);
-    p->v_bytes = (size_t)(PLANES * p->v_plane * FLOAT);
-    p->scratch = p->v_bytes + (size_t)(PLANES * p->m_plane * FLOAT);
-    const size_t packing = (size_t)(PLACES * p->g_plane * FLOAT);
+    p->u_bytes = (size_t)(p->writes * p->panels * p->u_panel * FLOAT);
+    p->v_bytes = (size_t)(planes * p->v_plane * FLOAT);
+    p->scratch = p->v_bytes + (size_t)(planes * p->m_plane * FLOAT);
+    const size_t packing = (size_t)(p->r * p->s * p->g_plane * FLOAT);
     if (p->scratch < packing) p->scratch = packing;
 }
 
@@ -153,20 +207,20 @@ static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn
 /* `cols` columns (channels written) from `first` on, `count` rows (channels read) from `from` on, as
  * [place][row][col]. */
 static void gather_weights(const plan *p, ptrdiff_t first, ptrdiff_t cols, ptrdiff_t from, ptrdiff_t count, float *g) {
-    const ptrdiff_t *stride = p->weight.stride;
+    const ptrdiff_t *stride = p->weight.stride, places = p->r * p->s;
     const ptrdiff_t width_stride = stride[p->turned ? 1 : 0], depth_stride = stride[p->turned ? 0 : 1];
     const float *data = (const float *)p->weight.data + first * width_stride + from * depth_stride;
     ptrdiff_t slot[PLACES];
-    for (int t = 0; t < PLACES; t++) slot[t] = (p->turned ? PLACES - 1 - t : t) * p->g_plane;
-    const int dense = stride[3] == 1 && stride[2] == 3;
-    if (dense && depth_stride == PLACES)
-        p->K->conv_pack(PLACES, count, cols, data, 1, width_stride, g, slot, PANEL);
+    for (ptrdiff_t t = 0; t < places; t++) slot[t] = fnn_phase_place(&p->form, t / p->s, t % p->s, p->turned) * p->g_plane;
+    const int dense = stride[3] == 1 && stride[2] == p->s;
+    if (dense && depth_stride == places)
+        p->K->conv_pack(places, count, cols, data, 1, width_stride, g, slot, PANEL);
     else if (dense)
         for (ptrdiff_t i = 0; i < count; i++)
-            p->K->conv_pack(PLACES, 1, cols, data + i * depth_stride, 1, width_stride, g + i * PANEL, slot, 0);
+            p->K->conv_pack(places, 1, cols, data + i * depth_stride, 1, width_stride, g + i * PANEL, slot, 0);
     else
-        for (int t = 0; t < PLACES; t++)
-            p->K->conv_pack(1, count, cols, data + t / 3 * stride[2] + t % 3 * stride[3], depth_stride, width_stride,
+        for (ptrdiff_t t = 0; t < places; t++)
+            p->K->conv_pack(1, count, cols, data + t / p->s * stride[2] + t % p->s * stride[3], depth_stride, width_stride,
                             g + slot[t], NULL, PANEL);
 }
 
@@ -174,56 +228,71 @@ static void transform_weights(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t parts = fnn_ceil_div(p->depth, PACK_DEPTH), panel = chunk / parts;
     const ptrdiff_t from = chunk % parts * PACK_DEPTH, count = fnn_min(PACK_DEPTH, p->depth - from);
-    const ptrdiff_t cols = fnn_min(PANEL, p->width - panel * PANEL);
-    if (cols < PANEL) memset(scratch, 0, (size_t)(PLACES * p->g_plane * FLOAT));
+    const ptrdiff_t cols = fnn_min(PANEL, p->width - panel * PANEL), taps = p->form.taps;
+    if (cols < PANEL) memset(scratch, 0, (size_t)(p->r * p->s * p->g_plane * FLOAT));
     gather_weights(p, panel * PANEL, cols, from, count, scratch);
-    p->K->winograd_weight(count * PANEL, scratch, p->g_plane,
-                          (float *)p->u + panel * p->u_panel + from * PANEL, p->u_plane);
+    for (ptrdiff_t phase = 0; phase < p->form.phases; phase++)
+        p->K->winograd_weight(p->form.taps, count * PANEL, (float *)scratch + phase * taps * taps * p->g_plane, p->g_plane,
+                              (float *)p->u + phase * p->u_phase + panel * p->u_panel + from * PANEL, p->u_plane);
 }
 
 /* ---- a chunk ---- */
 
-static void transform_tiles(const plan *p, const fnn_tile_block *b, float *v) {
+/* The first row (column) that the first tile reads of a phase; backward_input, of dy for it. */
+static ptrdiff_t first_read(const plan *p, int axis, ptrdiff_t phase) {
+    const ptrdiff_t first = fnn_phase_first(&p->form, axis, phase);
+    return p->turned ? 1 - p->form.taps - first : first;
+}
+
+/* Of what the written phase reads: forward, of all phases, side by side. */
+static void transform_tiles(const plan *p, const fnn_tile_block *b, ptrdiff_t written, float *v) {
     const void *pixel[PIXELS];
-    for (ptrdiff_t t = 0, image, row, col; t < b->tiles; t++) {
-        fnn_tile_at(b, t, &image, &row, &col);
-        fnn_tile_pixels(&p->src, image, row * OUTPUTS + p->first_row, col * OUTPUTS + p->first_col, FNN_WINOGRAD_PATCH,
-                        0, pixel);
-        p->K->winograd_input(p->depth, pixel, v + t * p->pitch, p->v_plane);
+    for (ptrdiff_t i = 0; i < p->reads; i++, v += p->depth) {
+        const fnn_tile_source src = p->reads > 1 ? fnn_phase_of(&p->form, &p->src, i) : p->src;
+        const ptrdiff_t first_row = first_read(p, 0, p->turned ? written : i);
+        const ptrdiff_t first_col = first_read(p, 1, p->turned ? written : i);
+        for (ptrdiff_t t = 0, image, row, col; t < b->tiles; t++) {
+            fnn_tile_at(b, t, &image, &row, &col);
+            fnn_tile_pixels(&src, image, row * OUTPUTS + first_row, col * OUTPUTS + first_col, p->form.patch, 0, pixel);
+            p->K->winograd_input(p->form.taps, p->depth, pixel, v + t * p->pitch, p->v_plane);
+        }
     }
 }
 
-/* M of panels first .. end - 1. */
-static void multiply(const plan *p, ptrdiff_t tiles, ptrdiff_t first, ptrdiff_t end, const float *v, float *m,
+static ptrdiff_t chunks_of(const plan *p) { return p->tiling.blocks * p->splits * p->writes; }
+
+/* M of panels first .. end - 1; u: of the panel 0. */
+static void multiply(const plan *p, ptrdiff_t tiles, ptrdiff_t first, ptrdiff_t end, const float *u, const float *v, float *m,
                      fnn_ahead *next, fnn_ahead *result) {
-    for (ptrdiff_t plane = 0; plane < PLANES; plane++)
+    for (ptrdiff_t plane = 0; plane < p->form.planes; plane++)
         for (ptrdiff_t panel = first; panel < end; panel++) {
             fnn_ask_ahead(next);
             fnn_ask_ahead(result);
-            p->K->gemm_tile(tiles, fnn_min(PANEL, p->width - panel * PANEL), 1, p->depth, v + plane * p->v_plane, NULL,
-                            p->pitch, 1, (const float *)p->u + panel * p->u_panel + plane * p->u_plane, NULL, PANEL,
+            p->K->gemm_tile(tiles, fnn_min(PANEL, p->width - panel * PANEL), 1, p->reads * p->depth, v + plane * p->v_plane, NULL,
+                            p->pitch, 1, u + panel * p->u_panel + plane * p->u_plane, NULL, PANEL,
                             m + plane * p->m_plane + (panel - first) * PANEL, p->m_pitch, 0);
         }
 }
 
 /* What the next chunk reads, which the same worker takes. */
 static fnn_ahead ahead_of_next(const plan *p, ptrdiff_t chunk, ptrdiff_t calls) {
-    if (chunk + 1 >= p->tiling.blocks * p->splits) return (fnn_ahead){0};
+    if (chunk + 1 >= chunks_of(p)) return (fnn_ahead){0};
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, (chunk + 1) % p->tiling.blocks);
-    const ptrdiff_t row = b.row * OUTPUTS + p->first_row;
-    return fnn_ahead_of(&p->src, &p->tiling, &b, row, row + b.rows * OUTPUTS + 2, 0, p->depth, calls);
+    const ptrdiff_t step = p->reads > 1 ? p->form.stride[0] : 1, first = p->reads > 1 ? -p->form.padding[0] : first_read(p, 0, 0);
+    const ptrdiff_t row = b.row * OUTPUTS * step + first, row_end = row + (b.rows * OUTPUTS + p->form.taps - 1) * step;
+    return fnn_ahead_of(&p->src, &p->tiling, &b, row, row_end, 0, p->depth, calls);
 }
 
 /* Channels from `first` on of the block's pixels. */
-static void finish_tiles(const plan *p, const fnn_tile_block *b, ptrdiff_t first, ptrdiff_t channels, const float *m,
-                         int *bad) {
+static void finish_tiles(const plan *p, const fnn_tile_source *dst, const fnn_tile_block *b, ptrdiff_t first, ptrdiff_t channels,
+                         const float *m, int *bad) {
     const fnn_epilogue *e = p->epilogue;
-    const fnn_image *y = &p->dst.image;
+    const fnn_image *y = &dst->image;
     for (ptrdiff_t t = 0, image, row, col; t < b->tiles; t++) {
         fnn_tile_at(b, t, &image, &row, &col);
         const ptrdiff_t at = image * y->n + row * OUTPUTS * y->h + col * OUTPUTS * y->w + first;
-        p->K->winograd_output(channels, m + t * p->m_pitch, p->m_plane, fnn_min(OUTPUTS, p->dst.h - row * OUTPUTS),
-                              fnn_min(OUTPUTS, p->dst.w - col * OUTPUTS), (float *)y->data + at, y->h, y->w,
+        p->K->winograd_output(p->form.taps, channels, m + t * p->m_pitch, p->m_plane, fnn_min(OUTPUTS, dst->h - row * OUTPUTS),
+                              fnn_min(OUTPUTS, dst->w - col * OUTPUTS), (float *)y->data + at, y->h, y->w,
                               e->bias ? (const float *)e->bias + first : NULL,
                               e->residual ? (const float *)e->residual + at : NULL, e->activation, bad);
     }
@@ -243,19 +312,22 @@ static void follow_rows(const plan *p, const fnn_tile_block *b) {
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, chunk % p->tiling.blocks);
-    const ptrdiff_t split = chunk / p->tiling.blocks, end = p->panels * (split + 1) / p->splits;
+    const ptrdiff_t part = chunk / p->tiling.blocks, split = part % p->splits, phase = part / p->splits;
+    const ptrdiff_t end = p->panels * (split + 1) / p->splits;
+    const fnn_tile_source dst = p->writes > 1 ? fnn_phase_of(&p->form, &p->dst, phase) : p->dst;
+    const float *u = (const float *)p->u + phase * p->u_phase;
     float *v = scratch, *m = (float *)((char *)scratch + p->v_bytes);
     int bad = 0;
     ptrdiff_t panel = p->panels * split / p->splits;
-    fnn_ahead next = ahead_of_next(p, chunk, PLANES * (end - panel));
-    transform_tiles(p, &b, v);
+    fnn_ahead next = ahead_of_next(p, chunk, p->form.planes * (end - panel));
+    transform_tiles(p, &b, phase, v);
     for (ptrdiff_t stop; panel < end; panel = stop) {
         stop = fnn_min(panel + GROUP, end);
         const ptrdiff_t first = panel * PANEL, channels = fnn_min(stop * PANEL, p->width) - first;
-        fnn_ahead result = fnn_ahead_of(&p->dst, &p->tiling, &b, b.row * OUTPUTS, (b.row + b.rows) * OUTPUTS, first,
-                                        channels, PLANES * (stop - panel));
-        multiply(p, b.tiles, panel, stop, v, m, &next, &result);
-        finish_tiles(p, &b, first, channels, m, &bad);
+        fnn_ahead result = fnn_ahead_of(&dst, &p->tiling, &b, b.row * OUTPUTS, (b.row + b.rows) * OUTPUTS, first,
+                                        channels, p->form.planes * (stop - panel));
+        multiply(p, b.tiles, panel, stop, u, v, m, &next, &result);
+        finish_tiles(p, &dst, &b, first, channels, m, &bad);
     }
     if (bad) __atomic_store_n(p->bad, 1, __ATOMIC_RELAXED);
     else if (p->leader) follow_rows(p, &b);
@@ -264,22 +336,23 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 /* ---- what it costs, and whether it suits ---- */
 
 static int is_possible(const fnn_call *call, const fnn_conv_dims *d) {
-    return call->in[0]->dtype == FNN_FLOAT32 && d->r == 3 && d->s == 3 && d->groups == 1 && d->stride[0] == 1 &&
-           d->stride[1] == 1 && d->dilation[0] == 1 && d->dilation[1] == 1 && d->n * d->oh * d->ow * d->h * d->w > 0;
+    return call->in[0]->dtype == FNN_FLOAT32 && fnn_winograd_form_of(d).taps > 0 && d->n * d->oh * d->ow * d->h * d->w > 0;
 }
 
 /* In multiply-adds, a lane's worth of them at a time: the products; the transforms of a tile's channels; those of the
  * weights, whose results go to memory (weight gradients: whose sums come from cache). Measured on one Zen 4 core, both
  * ways forced by set_conv_algorithm, on some of the layers of vgg16 and resnet18 and on maps of 2 to 14 pixels. */
 static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
+    const fnn_winograd_form f = fnn_winograd_form_of(d);
     const int turned = pass == FNN_CONV_BACKWARD_INPUT;
     const ptrdiff_t lanes = fnn_kernels_of(FNN_FLOAT32)->lanes;
-    const ptrdiff_t rows = fnn_ceil_div(turned ? d->h : d->oh, OUTPUTS);
-    const ptrdiff_t cols = fnn_ceil_div(turned ? d->w : d->ow, OUTPUTS);
-    const double tiles = (double)(d->n * rows * cols);
-    const double c = (double)fnn_round_up(d->c, lanes), k = (double)fnn_round_up(d->k, lanes);
+    const ptrdiff_t rows = fnn_ceil_div(turned ? fnn_ceil_div(d->h, f.stride[0]) : d->oh, OUTPUTS);
+    const ptrdiff_t cols = fnn_ceil_div(turned ? fnn_ceil_div(d->w, f.stride[1]) : d->ow, OUTPUTS);
+    const double tiles = (double)(d->n * rows * cols), planes = (double)f.planes, phases = (double)f.phases;
+    const double c = phases * (double)fnn_round_up(d->c, lanes), k = (double)fnn_round_up(d->k, lanes);
+    const double transforms = c + (pass == FNN_CONV_FORWARD ? k : phases * k);
     const double weights = pass == FNN_CONV_BACKWARD_WEIGHT ? 0.6 : 1.7;
-    return PLANES * tiles * c * k + 190 * tiles * (c + k) + weights * (double)lanes * PLANES * c * k;
+    return planes * (tiles * c * k + 5.3 * tiles * transforms + weights * (double)lanes * c * k);
 }
 
 double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass) { return 0.02 * work_of(d, pass); }
@@ -289,7 +362,7 @@ int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
     if (call->algorithm == FNN_CONV_WINOGRAD) return 1;
     const ptrdiff_t tiles = d->n * fnn_ceil_div(d->oh, OUTPUTS) * fnn_ceil_div(d->ow, OUTPUTS);
     if (pass == FNN_CONV_BACKWARD_WEIGHT && tiles < LEAST_TILES_OF_GRADIENT) return 0;
-    const double direct = (double)(d->n * d->oh * d->ow) * (double)(d->c * d->k * PLACES);
+    const double direct = (double)(d->n * d->oh * d->ow) * (double)(d->c * d->k * d->r * d->s);
     return d->c >= LEAST_CHANNELS && d->k >= LEAST_CHANNELS && 1.1 * work_of(d, pass) < direct;
 }
 
@@ -333,12 +406,12 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);
     p.src.image = fnn_image_of(&x);
     p.dst.image = fnn_image_of(&y);
-    const int by_rows = call->follower && p.splits == 1 && y.data == call->out[0]->data &&
+    const int by_rows = call->follower && chunks_of(&p) == p.tiling.blocks && y.data == call->out[0]->data &&
                         fnn_conv_can_repeat_followers(call);
     if (by_rows) p.leader = call;
-    fnn_parallel_for(call, p.panels * fnn_ceil_div(p.depth, PACK_DEPTH), (double)(p.panels * p.u_panel) * 0.3,
+    fnn_parallel_for(call, p.panels * fnn_ceil_div(p.depth, PACK_DEPTH), (double)p.u_bytes * 0.08,
                      transform_weights, &p);
-    fnn_parallel_for(call, p.tiling.blocks * p.splits, fnn_winograd_cost(d, pass), run_chunk, &p);
+    fnn_parallel_for(call, chunks_of(&p), fnn_winograd_cost(d, pass), run_chunk, &p);
     if (bad) return 0;
     fnn_finish(call, call->out[0], &y);
     if (!by_rows) fnn_follow_all(call);

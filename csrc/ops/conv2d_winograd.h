@@ -1,4 +1,4 @@
-/* conv2d_winograd.h: F(4x4, 3x3) convolutions (kernels/winograd.h), for conv2d.c. */
+/* conv2d_winograd.h: F(4x4, 3x3) and F(4x4, 2x2) convolutions (kernels/winograd.h), for conv2d.c. */
 #ifndef FNN_CONV2D_WINOGRAD_H
 #define FNN_CONV2D_WINOGRAD_H
 #include "conv2d.h"
@@ -22,8 +22,20 @@ int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
 enum {
     FNN_WINOGRAD_PANEL = 32, /* columns of a panel of U, or of dM: a whole number of register tiles on every ISA */
-    FNN_WINOGRAD_PIXELS = FNN_WINOGRAD_PATCH * FNN_WINOGRAD_PATCH
+    FNN_WINOGRAD_PIXELS = FNN_WINOGRAD_PATCH * FNN_WINOGRAD_PATCH,
+    FNN_WINOGRAD_STRIDE = 4,                                             /* at most */
+    FNN_WINOGRAD_PLACES = 4 * FNN_WINOGRAD_STRIDE * FNN_WINOGRAD_STRIDE  /* kernel positions, at most */
 };
+
+/* A convolution as the sum of one of stride 1 for each phase of x: rows p, p + stride, ... of x meet the kernel rows t, t + stride,
+ * ..., `taps` of them. Phases are counted by their t, row by row. 3x3 kernels of stride 1 are one phase; kernels of twice their
+ * stride have 2x2 taps in each. taps 0: it is nothing of these. */
+typedef struct {
+    int taps, patch, planes;
+    ptrdiff_t stride[2], padding[2], phases;
+} fnn_winograd_form;
+
+fnn_winograd_form fnn_winograd_form_of(const fnn_conv_dims *d);
 
 /* How the tiles of a map are shared out, in blocks of at most `size` tiles. */
 typedef struct {
@@ -56,13 +68,20 @@ typedef struct {
     const char *zeros;
 } fnn_tile_source;
 
+/* A phase's part of the map x; the place on it that the first output reads first. */
+fnn_tile_source fnn_phase_of(const fnn_winograd_form *f, const fnn_tile_source *x, ptrdiff_t phase);
+ptrdiff_t fnn_phase_first(const fnn_winograd_form *f, int axis, ptrdiff_t phase);
+
+/* Where the weights of kernel position (r, s) are among those of all phases: [phase][row][col], `turned` round. */
+ptrdiff_t fnn_phase_place(const fnn_winograd_form *f, ptrdiff_t r, ptrdiff_t s, int turned);
+
 /* The pixels of size x size from (row, col) on, channels from `channel` on. */
 void fnn_tile_pixels(const fnn_tile_source *s, ptrdiff_t image, ptrdiff_t row, ptrdiff_t col, int size,
                      ptrdiff_t channel, const void **pixel);
 
 /* Memory to be asked for while something else is computed, a share before each of `calls` products: what rows row ..
  * row_end - 1 hold in channels first .. first + channels - 1, of images image .. image + images - 1. Nothing where the
- * block has not whole rows, or pixels are not equally far apart. */
+ * block has not whole rows, or rows are not equally far apart. */
 typedef struct {
     fnn_prefetch lines;
     ptrdiff_t share;

@@ -1,19 +1,17 @@
-/* conv2d_winograd_weight.c: dweight of 3x3 convolutions as F(4x4, 3x3): dg = G'[sum over tiles of (B'dB) (A dY A')]G.
+/* conv2d_winograd_weight.c: dweight of convolutions as F(4x4, 3x3) or F(4x4, 2x2): dg = G'[sum over tiles of (B'dB) (A dY A')]G.
  *
- * A chunk has a box of the gradient (`chunk_c` x `chunk_k` channels) and one part of the tiles. Block of tiles by block
+ * A chunk has a box of the gradient (of a phase `chunk_c` x `chunk_k` channels) and one part of the tiles. Block of tiles by block
  * it transforms its channels of x to V and of dy to dM, and adds V'dM to 36 sums dU, which stay in its core's cache;
- * only at the end are these taken back to 3 x 3. The parts are as many as shapes say and are added in order. */
+ * only at the end are these taken back to 3 x 3 (2 x 2). The parts are as many as shapes say and are added in order. */
 #include "conv2d_winograd.h"
 
 #include <string.h>
 
 enum {
-    PLANES = FNN_WINOGRAD_PLANES,
     OUTPUTS = FNN_WINOGRAD_OUTPUTS,
-    PATCH = FNN_WINOGRAD_PATCH,
     PIXELS = FNN_WINOGRAD_PIXELS,
     PANEL = FNN_WINOGRAD_PANEL,
-    PLACES = 9,
+    PLACES = FNN_WINOGRAD_PLACES,
     FLOAT = 4,
     MOST_TILES = 32,
     MOST_CHANNELS = 64,     /* of a box, each way */
@@ -25,12 +23,13 @@ enum {
 typedef struct {
     const fnn_call *call;
     const fnn_kernels *K;
-    ptrdiff_t c, k, first_row, first_col;
+    fnn_winograd_form form;
+    ptrdiff_t c, k, r, s;
     fnn_tile_source x, dy;
     fnn_tensor dw;
     fnn_tiling tiling;
     ptrdiff_t chunk_c, chunk_k, c_chunks, k_chunks, parts;
-    ptrdiff_t panels, part_size;                              /* packed gradient: [panel][place][c][PANEL] */
+    ptrdiff_t panels, part_size;                              /* packed gradient: [panel][phase, place][c][PANEL] */
     ptrdiff_t v_plane, m_panel, m_plane, u_panel, u_plane;    /* in elements */
     size_t v_bytes, m_bytes, scratch, parts_bytes, zeros_bytes;
     float *packed;
@@ -42,13 +41,16 @@ static ptrdiff_t box_of(ptrdiff_t channels, ptrdiff_t unit) {
     return fnn_round_up(fnn_ceil_div(channels, fnn_ceil_div(channels, MOST_CHANNELS)), unit);
 }
 
+static ptrdiff_t boxes_of(const gradient *p) { return p->form.phases * p->c_chunks * p->k_chunks; }
+
 static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims *d) {
     *p = (gradient){.call = call,
                     .K = fnn_kernels_of(FNN_FLOAT32),
                     .c = d->c,
                     .k = d->k,
-                    .first_row = -d->padding[0],
-                    .first_col = -d->padding[2],
+                    .form = fnn_winograd_form_of(d),
+                    .r = d->r,
+                    .s = d->s,
                     .x = {.h = d->h, .w = d->w},
                     .dy = {.h = d->oh, .w = d->ow},
                     .dw = *call->out[0],
@@ -58,8 +60,8 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
     p->c_chunks = fnn_ceil_div(p->c, p->chunk_c);
     p->k_chunks = fnn_ceil_div(p->k, p->chunk_k);
     p->panels = fnn_ceil_div(p->k, PANEL);
-    p->part_size = p->panels * PLACES * p->c * PANEL;
-    const ptrdiff_t tiles = p->tiling.images * p->tiling.rows * p->tiling.cols, boxes = p->c_chunks * p->k_chunks;
+    p->part_size = p->panels * p->r * p->s * p->c * PANEL;
+    const ptrdiff_t tiles = p->tiling.images * p->tiling.rows * p->tiling.cols, boxes = boxes_of(p);
     p->parts = fnn_min(fnn_min(PARTS_BYTES / (p->part_size * FLOAT), tiles / PART_TILES), fnn_ceil_div(CHUNKS, boxes));
     p->parts = fnn_max(fnn_min(p->parts, p->tiling.blocks), 1);
     p->v_plane = fnn_odd_lines(p->tiling.size * p->chunk_c);
@@ -67,10 +69,10 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
     p->m_plane = fnn_odd_lines(p->chunk_k / PANEL * p->m_panel);
     p->u_panel = p->chunk_c * PANEL;
     p->u_plane = fnn_odd_lines(p->chunk_k / PANEL * p->u_panel);
-    p->v_bytes = (size_t)(PLANES * p->v_plane * FLOAT);
-    p->m_bytes = (size_t)(PLANES * p->m_plane * FLOAT);
-    p->scratch = p->v_bytes + p->m_bytes + (size_t)(PLANES * p->u_plane * FLOAT);
-    const size_t dense = (size_t)(PANEL * p->c * PLACES * FLOAT); /* a panel of the result, when dweight is strided */
+    p->v_bytes = (size_t)(p->form.planes * p->v_plane * FLOAT);
+    p->m_bytes = (size_t)(p->form.planes * p->m_plane * FLOAT);
+    p->scratch = p->v_bytes + p->m_bytes + (size_t)(p->form.planes * p->u_plane * FLOAT);
+    const size_t dense = (size_t)(PANEL * p->c * p->r * p->s * FLOAT); /* a panel of the result, when dweight is strided */
     if (p->scratch < dense) p->scratch = dense;
     p->parts_bytes = fnn_whole_lines((size_t)(p->parts * p->part_size * FLOAT));
     p->zeros_bytes = fnn_whole_lines((size_t)(fnn_max(p->c, p->k) * FLOAT));
@@ -79,21 +81,23 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
 /* ---- a chunk ---- */
 
 typedef struct {
-    ptrdiff_t first_c, c, first_k, k; /* the box: channels of x, of dy */
+    ptrdiff_t phase, first_c, c, first_k, k; /* the box: channels of x, of dy */
+    fnn_tile_source x;
     float *v, *m, *u;
     fnn_ahead next_x, next_dy;
 } target;
 
 static void transform_tiles(const gradient *p, const target *t, const fnn_tile_block *b) {
     const void *pixel[PIXELS];
+    const ptrdiff_t first_row = fnn_phase_first(&p->form, 0, t->phase), first_col = fnn_phase_first(&p->form, 1, t->phase);
     for (ptrdiff_t i = 0, image, row, col; i < b->tiles; i++) {
         fnn_tile_at(b, i, &image, &row, &col);
         row *= OUTPUTS, col *= OUTPUTS;
-        fnn_tile_pixels(&p->x, image, row + p->first_row, col + p->first_col, PATCH, t->first_c, pixel);
-        p->K->winograd_input(t->c, pixel, t->v + i * p->chunk_c, p->v_plane);
+        fnn_tile_pixels(&t->x, image, row + first_row, col + first_col, p->form.patch, t->first_c, pixel);
+        p->K->winograd_input(p->form.taps, t->c, pixel, t->v + i * p->chunk_c, p->v_plane);
         for (ptrdiff_t k = 0; k < t->k; k += PANEL) {
             fnn_tile_pixels(&p->dy, image, row, col, OUTPUTS, t->first_k + k, pixel);
-            p->K->winograd_output_gradient(fnn_min(PANEL, t->k - k), pixel,
+            p->K->winograd_output_gradient(p->form.taps, fnn_min(PANEL, t->k - k), pixel,
                                            t->m + k / PANEL * p->m_panel + i * PANEL, p->m_plane);
         }
     }
@@ -102,14 +106,15 @@ static void transform_tiles(const gradient *p, const target *t, const fnn_tile_b
 /* Plans to ask for what a block reads. */
 static void plan_ahead(const gradient *p, target *t, ptrdiff_t block) {
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, block);
-    const ptrdiff_t calls = PLANES * fnn_ceil_div(t->k, PANEL), top = b.row * OUTPUTS, bottom = top + b.rows * OUTPUTS;
-    t->next_x = fnn_ahead_of(&p->x, &p->tiling, &b, top + p->first_row, bottom + p->first_row + 2, t->first_c, t->c,
+    const ptrdiff_t calls = p->form.planes * fnn_ceil_div(t->k, PANEL), top = b.row * OUTPUTS, bottom = top + b.rows * OUTPUTS;
+    const ptrdiff_t first_row = fnn_phase_first(&p->form, 0, t->phase);
+    t->next_x = fnn_ahead_of(&t->x, &p->tiling, &b, top + first_row, bottom + first_row + p->form.taps - 1, t->first_c, t->c,
                              calls);
     t->next_dy = fnn_ahead_of(&p->dy, &p->tiling, &b, top, bottom, t->first_k, t->k, calls);
 }
 
 static void add_products(const gradient *p, target *t, ptrdiff_t tiles, int accumulate) {
-    for (ptrdiff_t plane = 0; plane < PLANES; plane++)
+    for (ptrdiff_t plane = 0; plane < p->form.planes; plane++)
         for (ptrdiff_t k = 0; k < t->k; k += PANEL) {
             fnn_ask_ahead(&t->next_x);
             fnn_ask_ahead(&t->next_dy);
@@ -122,23 +127,26 @@ static void add_products(const gradient *p, target *t, ptrdiff_t tiles, int accu
 /* The sums, taken back, to their part. */
 static void store_part(const gradient *p, const target *t, float *part) {
     int bad = 0;
+    const int taps = p->form.taps;
     for (ptrdiff_t k = 0; k < t->k; k += PANEL) {
         const float *u = t->u + k / PANEL * p->u_panel;
-        float *panel = part + ((t->first_k + k) / PANEL * PLACES * p->c + t->first_c) * PANEL;
+        float *panel = part + (((t->first_k + k) / PANEL * p->r * p->s + t->phase * taps * taps) * p->c + t->first_c) * PANEL;
         const ptrdiff_t cols = fnn_min(PANEL, t->k - k);
         if (cols == PANEL)
-            p->K->winograd_weight_gradient(t->c * PANEL, u, p->u_plane, panel, p->c * PANEL, &bad);
+            p->K->winograd_weight_gradient(taps, t->c * PANEL, u, p->u_plane, panel, p->c * PANEL, &bad);
         else
             for (ptrdiff_t c = 0; c < t->c; c++)
-                p->K->winograd_weight_gradient(cols, u + c * PANEL, p->u_plane, panel + c * PANEL, p->c * PANEL, &bad);
+                p->K->winograd_weight_gradient(taps, cols, u + c * PANEL, p->u_plane, panel + c * PANEL, p->c * PANEL, &bad);
     }
     if (bad) __atomic_store_n(p->bad, 1, __ATOMIC_RELAXED);
 }
 
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const gradient *p = context;
-    const ptrdiff_t boxes = p->c_chunks * p->k_chunks, box = chunk % boxes, part = chunk / boxes;
-    target t = {.first_c = box % p->c_chunks * p->chunk_c, .first_k = box / p->c_chunks * p->chunk_k, .v = scratch};
+    const ptrdiff_t boxes = boxes_of(p), box = chunk % boxes, part = chunk / boxes;
+    target t = {.phase = box / p->c_chunks % p->form.phases, .first_c = box % p->c_chunks * p->chunk_c, .v = scratch};
+    t.first_k = box / p->c_chunks / p->form.phases * p->chunk_k;
+    t.x = fnn_phase_of(&p->form, &p->x, t.phase);
     t.c = fnn_min(p->chunk_c, p->c - t.first_c);
     t.k = fnn_min(p->chunk_k, p->k - t.first_k);
     t.m = (float *)((char *)scratch + p->v_bytes);
@@ -153,22 +161,22 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     store_part(p, &t, p->packed + part * p->part_size);
 }
 
-/* ---- the sum of the parts, as (k, c, 3, 3) ---- */
+/* ---- the sum of the parts, as (k, c, r, s) ---- */
 
 static void combine_panel(void *context, ptrdiff_t panel, void *scratch) {
     const gradient *p = context;
     const fnn_tensor *dw = &p->dw;
-    const ptrdiff_t first = panel * PANEL, cols = fnn_min(PANEL, p->k - first), row = p->c * PLACES;
+    const ptrdiff_t places = p->r * p->s, first = panel * PANEL, cols = fnn_min(PANEL, p->k - first), row = p->c * places;
     ptrdiff_t slot[PLACES];
-    for (int t = 0; t < PLACES; t++) slot[t] = t * p->c * PANEL;
+    for (ptrdiff_t t = 0; t < places; t++) slot[t] = fnn_phase_place(&p->form, t / p->s, t % p->s, 0) * p->c * PANEL;
     float *dst = (float *)dw->data + first * dw->stride[0];
-    const int dense = dw->stride[3] == 1 && dw->stride[2] == 3 && (p->c == 1 || dw->stride[1] == PLACES);
-    p->K->conv_combine(PLACES, p->c, cols, p->parts, p->packed + panel * PLACES * p->c * PANEL, p->part_size, slot,
+    const int dense = dw->stride[3] == 1 && dw->stride[2] == p->s && (p->c == 1 || dw->stride[1] == places);
+    p->K->conv_combine(places, p->c, cols, p->parts, p->packed + panel * places * p->c * PANEL, p->part_size, slot,
                        PANEL, dense ? dst : scratch, dense ? dw->stride[0] : row);
     if (p->call->follower) fnn_follow(p->call, first * row, cols * row); /* only a dense gradient is followed */
     for (ptrdiff_t j = 0; j < cols && !dense; j++)
         for (ptrdiff_t c = 0; c < p->c; c++)
-            p->K->conv_scatter(3, 3, (float *)scratch + j * row + c * PLACES, 3,
+            p->K->conv_scatter(p->r, p->s, (float *)scratch + j * row + c * places, p->s,
                                dst + j * dw->stride[0] + c * dw->stride[1], dw->stride[2], dw->stride[3]);
 }
 
@@ -200,7 +208,7 @@ int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     const fnn_tensor x = fnn_channels_last_of(&staging, call->in[1], 1);
     p.dy.image = fnn_image_of(&dy);
     p.x.image = fnn_image_of(&x);
-    fnn_parallel_for(call, p.parts * p.c_chunks * p.k_chunks, fnn_winograd_cost(d, FNN_CONV_BACKWARD_WEIGHT), run_chunk,
+    fnn_parallel_for(call, p.parts * boxes_of(&p), fnn_winograd_cost(d, FNN_CONV_BACKWARD_WEIGHT), run_chunk,
                      &p);
     if (bad) return 0;
     fnn_parallel_for(call, p.panels, (double)(p.parts * p.part_size), combine_panel, &p);
