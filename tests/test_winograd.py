@@ -154,9 +154,10 @@ def test_reports_can_ask_which_way_a_pass_goes(algorithm, way):
     assert launch.conv2d_backward_input.algorithm(x, weight, input=(28, 28), **options) == way
     assert launch.conv2d_backward_weight.algorithm(x, x, kernel=(3, 3), **options) == way
     assert launch.conv2d_forward.algorithm(x, weight, **options | {"stride": (2, 2)}) == "direct"
-    weight, dy, options = fastnn.zeros(64, 64, 4, 4), fastnn.zeros(2, 64, 14, 14), options | {"stride": (2, 2)}
+    x, dy, weight = fastnn.zeros(4, 64, 32, 32), fastnn.zeros(4, 64, 16, 16), fastnn.zeros(64, 64, 4, 4)
+    options = options | {"stride": (2, 2)}
     assert launch.conv2d_forward.algorithm(x, weight, **options) == way
-    assert launch.conv2d_backward_input.algorithm(dy, weight, input=(28, 28), **options) == way
+    assert launch.conv2d_backward_input.algorithm(dy, weight, input=(32, 32), **options) == way
     assert launch.conv2d_backward_weight.algorithm(dy, x, kernel=(4, 4), **options) == way
 
 

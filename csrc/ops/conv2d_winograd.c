@@ -341,7 +341,8 @@ static int is_possible(const fnn_call *call, const fnn_conv_dims *d) {
 
 /* In multiply-adds, a lane's worth of them at a time: the products; the transforms of a tile's channels; those of the
  * weights, whose results go to memory (weight gradients: whose sums come from cache). Measured on one Zen 4 core, both
- * ways forced by set_conv_algorithm, on some of the layers of vgg16 and resnet18 and on maps of 2 to 14 pixels. */
+ * ways forced by set_conv_algorithm, on some of the layers of vgg16 and resnet18 and on maps of 2 to 14 pixels; of phases, whose
+ * pixels are apart, on one Zen 3 core, 4x4 kernels on maps of 4 to 64 pixels. */
 static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     const fnn_winograd_form f = fnn_winograd_form_of(d);
     const int turned = pass == FNN_CONV_BACKWARD_INPUT;
@@ -351,8 +352,9 @@ static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     const double tiles = (double)(d->n * rows * cols), planes = (double)f.planes, phases = (double)f.phases;
     const double c = phases * (double)fnn_round_up(d->c, lanes), k = (double)fnn_round_up(d->k, lanes);
     const double transforms = c + (pass == FNN_CONV_FORWARD ? k : phases * k);
-    const double weights = pass == FNN_CONV_BACKWARD_WEIGHT ? 0.6 : 1.7;
-    return planes * (tiles * c * k + 5.3 * tiles * transforms + weights * (double)lanes * c * k);
+    const int gradient = pass == FNN_CONV_BACKWARD_WEIGHT;
+    const double weights = gradient ? 0.6 : 1.7, transform = f.taps == 3 ? 5.3 : gradient ? 11 : 14;
+    return planes * (tiles * c * k + transform * tiles * transforms + weights * (double)lanes * c * k);
 }
 
 double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass) { return 0.02 * work_of(d, pass); }
