@@ -185,7 +185,7 @@ static void enlarge_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_
     else fnn_winograd_workspace(call, d, pass, ws);
 }
 
-/* Whether one of the other ways has computed the call. */
+/* Whether one of the other ways has computed the call; FNN_WINOGRAD_LEFT: a part of it. */
 static int correlated(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, const fnn_epilogue *epilogue) {
     if (fnn_conv_amx_suits(call, d, pass)) return fnn_conv_amx_correlate(call, d, pass, epilogue);
     return fnn_winograd_correlate(call, d, pass, epilogue);
@@ -448,7 +448,8 @@ static int backward_input_run(fnn_call *call) {
     fnn_correlation first;
     int status = backward_input_dims(call, &d);
     if (status || fnn_numel(call->out[0]) == 0) return status;
-    if (correlated(call, &d, FNN_CONV_BACKWARD_INPUT, NULL)) return FNN_OK;
+    const int done = correlated(call, &d, FNN_CONV_BACKWARD_INPUT, NULL);
+    if (done && done != FNN_WINOGRAD_LEFT) return FNN_OK;
     if (suits_columns(call, &d)) {
         fnn_conv_columns_gradient(call, &d);
         return FNN_OK;
@@ -466,11 +467,14 @@ static int backward_input_run(fnn_call *call) {
     char *after = packed + fnn_conv_weight_bytes(&w);
     fnn_correlation *phases = (fnn_correlation *)after;
     fnn_conv_weight_pack(call, &w, packed, order, order + d.r);
-    ptrdiff_t wide = fnn_min(d.stride[1], d.w), count = count_phases(&d);
-    for (ptrdiff_t i = 0; i < count; i++) {
-        plan_phase(call, &d, i / wide, i % wide, &same, &phases[i]);
-        phases[i].weight = &w;
-        if (finish.bias) phases[i].epilogue = &finish;
+    ptrdiff_t wide = fnn_min(d.stride[1], d.w), count = 0;
+    for (ptrdiff_t i = 0; i < count_phases(&d); i++) {
+        fnn_correlation *phase = &phases[count];
+        plan_phase(call, &d, i / wide, i % wide, &same, phase);
+        if (done && phase->h.taps * phase->w.taps > 1) continue;
+        phase->weight = &w;
+        if (finish.bias) phase->epilogue = &finish;
+        count++;
     }
     fnn_correlate(call, phases, count, after + phases_bytes(&d));
     return FNN_OK;

@@ -6,7 +6,8 @@
  * cache. So nothing transformed but U is ever in memory. backward_input is the same with the weights turned round.
  *
  * Kernels of twice their stride, as 4x4 ones of stride 2, are 2x2 ones of stride 1 for each phase of x, F(4x4, 2x2) with 25 such
- * matrices: forward sums over the channels of all phases, backward_input writes one phase after the other.
+ * matrices: forward sums over the channels of all phases, backward_input writes one phase after the other, those that read the
+ * same windows of dy from one V.
  *
  * An infinity or NaN would spread over its tile. It always reaches one of the tile's outputs that it belongs to, so
  * outputs that are all finite are right; otherwise the call is computed directly. */
@@ -33,16 +34,23 @@ enum {
 
 /* ---- phases ---- */
 
-fnn_winograd_form fnn_winograd_form_of(const fnn_conv_dims *d) {
-    fnn_winograd_form f = {.stride = {d->stride[0], d->stride[1]}, .padding = {d->padding[0], d->padding[2]}};
-    const int undilated = d->groups == 1 && d->dilation[0] == 1 && d->dilation[1] == 1;
-    if (undilated && d->r == 3 && d->s == 3 && d->stride[0] == 1 && d->stride[1] == 1) f.taps = 3;
-    if (undilated && d->r == 2 * d->stride[0] && d->s == 2 * d->stride[1] && d->r <= 2 * FNN_WINOGRAD_STRIDE &&
-        d->s <= 2 * FNN_WINOGRAD_STRIDE)
-        f.taps = 2;
+static int has_phases(const fnn_conv_dims *d, fnn_conv_pass pass) {
+    const ptrdiff_t kernel[2] = {d->r, d->s};
+    for (int axis = 0; axis < 2; axis++) {
+        const ptrdiff_t stride = d->stride[axis], least = pass == FNN_CONV_BACKWARD_INPUT ? stride + 1 : 2 * stride;
+        if (stride > FNN_WINOGRAD_STRIDE || kernel[axis] < least || kernel[axis] > 2 * stride) return 0;
+    }
+    return 1;
+}
+
+fnn_winograd_form fnn_winograd_form_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
+    fnn_winograd_form f = {.kernel = {d->r, d->s}, .stride = {d->stride[0], d->stride[1]}, .padding = {d->padding[0], d->padding[2]}};
+    if (d->groups > 1 || d->dilation[0] > 1 || d->dilation[1] > 1) return f;
+    f.taps = has_phases(d, pass) ? 2 : d->r == 3 && d->s == 3 && d->stride[0] == 1 && d->stride[1] == 1 ? 3 : 0;
     f.patch = OUTPUTS + f.taps - 1;
     f.planes = f.patch * f.patch;
     f.phases = f.stride[0] * f.stride[1];
+    f.left = f.taps == 2 ? (2 * f.stride[0] - d->r) * (2 * f.stride[1] - d->s) : 0;
     return f;
 }
 
@@ -50,9 +58,28 @@ static ptrdiff_t phase_axis(const fnn_winograd_form *f, int axis, ptrdiff_t phas
     return axis ? phase % f->stride[1] : phase / f->stride[1];
 }
 
-/* The first row of x that kernel row `tap` of a phase meets is tap - padding = stride * first + row, with 0 <= row < stride. */
-ptrdiff_t fnn_phase_first(const fnn_winograd_form *f, int axis, ptrdiff_t phase) {
-    return -fnn_ceil_div(f->padding[axis] - phase_axis(f, axis, phase), f->stride[axis]);
+/* Whether the phase has a single tap. */
+static int is_left(const fnn_winograd_form *f, ptrdiff_t phase) {
+    return f->left && phase_axis(f, 0, phase) + f->stride[0] >= f->kernel[0] && phase_axis(f, 1, phase) + f->stride[1] >= f->kernel[1];
+}
+
+/* The first row of x's phase that kernel row `tap` meets. */
+static ptrdiff_t meets(const fnn_winograd_form *f, int axis, ptrdiff_t tap) {
+    const ptrdiff_t stride = f->stride[axis];
+    return tap / stride - fnn_ceil_div(f->padding[axis] - tap % stride, stride);
+}
+
+ptrdiff_t fnn_phase_first(const fnn_winograd_form *f, int axis, ptrdiff_t phase) { return meets(f, axis, phase_axis(f, axis, phase)); }
+
+/* backward_input: phases that read the same windows of dy, which begin at one of two rows, and of two columns. A phase of one tap
+ * goes with either. */
+static ptrdiff_t groups_of(const fnn_winograd_form *f, int axis) {
+    const ptrdiff_t last = f->kernel[axis] - f->stride[axis] - 1; /* of two taps */
+    return f->taps == 2 ? 1 + meets(f, axis, last) - meets(f, axis, 0) : 1;
+}
+
+static ptrdiff_t group_of(const fnn_winograd_form *f, int axis, ptrdiff_t tap) {
+    return groups_of(f, axis) == 1 ? 0 : meets(f, axis, tap % f->stride[axis]) - meets(f, axis, 0);
 }
 
 fnn_tile_source fnn_phase_of(const fnn_winograd_form *f, const fnn_tile_source *x, ptrdiff_t phase) {
@@ -67,9 +94,13 @@ fnn_tile_source fnn_phase_of(const fnn_winograd_form *f, const fnn_tile_source *
 }
 
 ptrdiff_t fnn_phase_place(const fnn_winograd_form *f, ptrdiff_t r, ptrdiff_t s, int turned) {
-    const ptrdiff_t phase = r % f->stride[0] * f->stride[1] + s % f->stride[1], taps = f->taps;
-    const ptrdiff_t place = r / f->stride[0] * taps + s / f->stride[1];
-    return phase * taps * taps + (turned ? taps * taps - 1 - place : place);
+    const ptrdiff_t phase = r % f->stride[0] * f->stride[1] + s % f->stride[1], taps = f->taps, tap[2] = {r, s};
+    ptrdiff_t place[2];
+    for (int axis = 0; axis < 2; axis++) {
+        const ptrdiff_t first = meets(f, axis, 0) + group_of(f, axis, tap[axis]);
+        place[axis] = turned ? taps - 1 - (meets(f, axis, tap[axis]) - first) : tap[axis] / f->stride[axis];
+    }
+    return (phase * taps + place[0]) * taps + place[1];
 }
 
 /* ---- tiles ---- */
@@ -143,7 +174,8 @@ typedef struct {
     const fnn_kernels *K;
     fnn_winograd_form form;
     ptrdiff_t depth, width; /* channels read, written */
-    ptrdiff_t reads, writes; /* phases: one of the two is 1 */
+    ptrdiff_t reads;         /* phases, side by side; backward_input: 1 */
+    ptrdiff_t groups;        /* of the phases written; forward: 1 */
     fnn_tile_source src, dst;
     fnn_tensor weight;
     ptrdiff_t r, s;
@@ -161,18 +193,21 @@ typedef struct {
 static void plan_blocks(plan *p, ptrdiff_t images) {
     const ptrdiff_t tile_bytes = p->form.planes * p->reads * p->depth * FLOAT;
     const ptrdiff_t most = fnn_min(fnn_max(V_BYTES / tile_bytes, LEAST_TILES), MOST_TILES);
-    const ptrdiff_t apart_h = p->writes > 1 ? p->form.stride[0] : 1, apart_w = p->writes > 1 ? p->form.stride[1] : 1;
+    const ptrdiff_t apart_h = p->turned ? p->form.stride[0] : 1, apart_w = p->turned ? p->form.stride[1] : 1;
     p->tiling = fnn_tiling_of(images, fnn_ceil_div(p->dst.h, apart_h), fnn_ceil_div(p->dst.w, apart_w), most);
-    for (p->splits = 1; p->tiling.blocks * p->writes * p->splits < CHUNKS && p->width / (2 * p->splits) >= LEAST_WIDTH;)
+    for (p->splits = 1; p->tiling.blocks * p->groups * p->splits < CHUNKS && p->width / (2 * p->splits) >= LEAST_WIDTH;)
         p->splits *= 2;
 }
+
+/* What the weights of all phases take while they are transformed: [phase][row][col][channels]. */
+static size_t packing_bytes(const plan *p) { return (size_t)(p->form.phases * p->form.taps * p->form.taps * p->g_plane * FLOAT); }
 
 static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
     const int turned = pass == FNN_CONV_BACKWARD_INPUT;
     const fnn_tile_source x = {.h = d->h, .w = d->w}, y = {.h = d->oh, .w = d->ow};
     *p = (plan){.call = call,
                 .K = fnn_kernels_of(FNN_FLOAT32),
-                .form = fnn_winograd_form_of(d),
+                .form = fnn_winograd_form_of(d, pass),
                 .depth = turned ? d->k : d->c,
                 .width = turned ? d->c : d->k,
                 .src = turned ? y : x,
@@ -182,7 +217,7 @@ static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn
                 .s = d->s,
                 .turned = turned};
     p->reads = turned ? 1 : p->form.phases;
-    p->writes = turned ? p->form.phases : 1;
+    p->groups = turned ? groups_of(&p->form, 0) * groups_of(&p->form, 1) : 1;
     plan_blocks(p, d->n);
     const ptrdiff_t depth = p->reads * p->depth, planes = p->form.planes;
     p->panels = fnn_ceil_div(p->width, PANEL);
@@ -193,12 +228,12 @@ static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn
     p->m_plane = fnn_odd_lines(p->tiling.size * p->m_pitch);
     p->u_plane = fnn_odd_lines(depth * PANEL);
     p->u_panel = planes * p->u_plane;
-    p->u_phase = p->writes > 1 ? p->panels * p->u_panel : p->depth * PANEL;
+    p->u_phase = turned ? p->panels * p->u_panel : p->depth * PANEL;
     p->g_plane = fnn_odd_lines(PACK_DEPTH * PANEL);
-    p->u_bytes = (size_t)(p->writes * p->panels * p->u_panel * FLOAT);
+    p->u_bytes = (size_t)((turned ? p->form.phases : 1) * p->panels * p->u_panel * FLOAT);
     p->v_bytes = (size_t)(planes * p->v_plane * FLOAT);
     p->scratch = p->v_bytes + (size_t)(planes * p->m_plane * FLOAT);
-    const size_t packing = (size_t)(p->r * p->s * p->g_plane * FLOAT);
+    const size_t packing = packing_bytes(p);
     if (p->scratch < packing) p->scratch = packing;
 }
 
@@ -229,28 +264,30 @@ static void transform_weights(void *context, ptrdiff_t chunk, void *scratch) {
     const ptrdiff_t parts = fnn_ceil_div(p->depth, PACK_DEPTH), panel = chunk / parts;
     const ptrdiff_t from = chunk % parts * PACK_DEPTH, count = fnn_min(PACK_DEPTH, p->depth - from);
     const ptrdiff_t cols = fnn_min(PANEL, p->width - panel * PANEL), taps = p->form.taps;
-    if (cols < PANEL) memset(scratch, 0, (size_t)(p->r * p->s * p->g_plane * FLOAT));
+    const int full = cols == PANEL && p->r * p->s == p->form.phases * taps * taps; /* a single row or column has zeros beside it */
+    if (!full) memset(scratch, 0, packing_bytes(p));
     gather_weights(p, panel * PANEL, cols, from, count, scratch);
     for (ptrdiff_t phase = 0; phase < p->form.phases; phase++)
-        p->K->winograd_weight(p->form.taps, count * PANEL, (float *)scratch + phase * taps * taps * p->g_plane, p->g_plane,
-                              (float *)p->u + phase * p->u_phase + panel * p->u_panel + from * PANEL, p->u_plane);
+        if (!is_left(&p->form, phase))
+            p->K->winograd_weight(p->form.taps, count * PANEL, (float *)scratch + phase * taps * taps * p->g_plane, p->g_plane,
+                                  (float *)p->u + phase * p->u_phase + panel * p->u_panel + from * PANEL, p->u_plane);
 }
 
 /* ---- a chunk ---- */
 
-/* The first row (column) that the first tile reads of a phase; backward_input, of dy for it. */
-static ptrdiff_t first_read(const plan *p, int axis, ptrdiff_t phase) {
-    const ptrdiff_t first = fnn_phase_first(&p->form, axis, phase);
-    return p->turned ? 1 - p->form.taps - first : first;
+/* The first row (column) of dy that the first tile of a group of phases reads. */
+static ptrdiff_t first_turned(const plan *p, int axis, ptrdiff_t group) {
+    const ptrdiff_t wide = groups_of(&p->form, 1), which = axis ? group % wide : group / wide;
+    return 1 - p->form.taps - meets(&p->form, axis, 0) - which;
 }
 
-/* Of what the written phase reads: forward, of all phases, side by side. */
-static void transform_tiles(const plan *p, const fnn_tile_block *b, ptrdiff_t written, float *v) {
+/* Of what a group of phases reads; forward, of all phases, side by side. */
+static void transform_tiles(const plan *p, const fnn_tile_block *b, ptrdiff_t group, float *v) {
     const void *pixel[PIXELS];
     for (ptrdiff_t i = 0; i < p->reads; i++, v += p->depth) {
-        const fnn_tile_source src = p->reads > 1 ? fnn_phase_of(&p->form, &p->src, i) : p->src;
-        const ptrdiff_t first_row = first_read(p, 0, p->turned ? written : i);
-        const ptrdiff_t first_col = first_read(p, 1, p->turned ? written : i);
+        const fnn_tile_source src = p->turned ? p->src : fnn_phase_of(&p->form, &p->src, i);
+        const ptrdiff_t first_row = p->turned ? first_turned(p, 0, group) : fnn_phase_first(&p->form, 0, i);
+        const ptrdiff_t first_col = p->turned ? first_turned(p, 1, group) : fnn_phase_first(&p->form, 1, i);
         for (ptrdiff_t t = 0, image, row, col; t < b->tiles; t++) {
             fnn_tile_at(b, t, &image, &row, &col);
             fnn_tile_pixels(&src, image, row * OUTPUTS + first_row, col * OUTPUTS + first_col, p->form.patch, 0, pixel);
@@ -259,7 +296,7 @@ static void transform_tiles(const plan *p, const fnn_tile_block *b, ptrdiff_t wr
     }
 }
 
-static ptrdiff_t chunks_of(const plan *p) { return p->tiling.blocks * p->splits * p->writes; }
+static ptrdiff_t chunks_of(const plan *p) { return p->tiling.blocks * p->splits * p->groups; }
 
 /* M of panels first .. end - 1; u: of the panel 0. */
 static void multiply(const plan *p, ptrdiff_t tiles, ptrdiff_t first, ptrdiff_t end, const float *u, const float *v, float *m,
@@ -278,7 +315,7 @@ static void multiply(const plan *p, ptrdiff_t tiles, ptrdiff_t first, ptrdiff_t 
 static fnn_ahead ahead_of_next(const plan *p, ptrdiff_t chunk, ptrdiff_t calls) {
     if (chunk + 1 >= chunks_of(p)) return (fnn_ahead){0};
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, (chunk + 1) % p->tiling.blocks);
-    const ptrdiff_t step = p->reads > 1 ? p->form.stride[0] : 1, first = p->reads > 1 ? -p->form.padding[0] : first_read(p, 0, 0);
+    const ptrdiff_t step = p->turned ? 1 : p->form.stride[0], first = p->turned ? first_turned(p, 0, 0) : -p->form.padding[0];
     const ptrdiff_t row = b.row * OUTPUTS * step + first, row_end = row + (b.rows * OUTPUTS + p->form.taps - 1) * step;
     return fnn_ahead_of(&p->src, &p->tiling, &b, row, row_end, 0, p->depth, calls);
 }
@@ -308,26 +345,36 @@ static void follow_rows(const plan *p, const fnn_tile_block *b) {
             fnn_follow(p->leader, i * y->n + row * y->h + col * y->w, cols * y->w);
 }
 
+/* Panels from .. end - 1 of a phase (forward: of y) from V. */
+static void write_phase(const plan *p, const fnn_tile_block *b, ptrdiff_t phase, ptrdiff_t from, ptrdiff_t end, const float *v,
+                        float *m, fnn_ahead *next, int *bad) {
+    const fnn_tile_source dst = p->turned ? fnn_phase_of(&p->form, &p->dst, phase) : p->dst;
+    const float *u = (const float *)p->u + phase * p->u_phase;
+    for (ptrdiff_t panel = from, stop; panel < end; panel = stop) {
+        stop = fnn_min(panel + GROUP, end);
+        const ptrdiff_t first = panel * PANEL, channels = fnn_min(stop * PANEL, p->width) - first;
+        fnn_ahead result = fnn_ahead_of(&dst, &p->tiling, b, b->row * OUTPUTS, (b->row + b->rows) * OUTPUTS, first,
+                                        channels, p->form.planes * (stop - panel));
+        multiply(p, b->tiles, panel, stop, u, v, m, next, &result);
+        finish_tiles(p, &dst, b, first, channels, m, bad);
+    }
+}
+
 /* Neighbouring chunks share their part of U. */
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
+    const fnn_winograd_form *f = &p->form;
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, chunk % p->tiling.blocks);
-    const ptrdiff_t part = chunk / p->tiling.blocks, split = part % p->splits, phase = part / p->splits;
-    const ptrdiff_t end = p->panels * (split + 1) / p->splits;
-    const fnn_tile_source dst = p->writes > 1 ? fnn_phase_of(&p->form, &p->dst, phase) : p->dst;
-    const float *u = (const float *)p->u + phase * p->u_phase;
+    const ptrdiff_t part = chunk / p->tiling.blocks, split = part % p->splits, group = part / p->splits;
+    const ptrdiff_t from = p->panels * split / p->splits, end = p->panels * (split + 1) / p->splits;
     float *v = scratch, *m = (float *)((char *)scratch + p->v_bytes);
     int bad = 0;
-    ptrdiff_t panel = p->panels * split / p->splits;
-    fnn_ahead next = ahead_of_next(p, chunk, p->form.planes * (end - panel));
-    transform_tiles(p, &b, phase, v);
-    for (ptrdiff_t stop; panel < end; panel = stop) {
-        stop = fnn_min(panel + GROUP, end);
-        const ptrdiff_t first = panel * PANEL, channels = fnn_min(stop * PANEL, p->width) - first;
-        fnn_ahead result = fnn_ahead_of(&dst, &p->tiling, &b, b.row * OUTPUTS, (b.row + b.rows) * OUTPUTS, first,
-                                        channels, p->form.planes * (stop - panel));
-        multiply(p, b.tiles, panel, stop, u, v, m, &next, &result);
-        finish_tiles(p, &dst, &b, first, channels, m, &bad);
+    fnn_ahead next = ahead_of_next(p, chunk, f->planes * (end - from));
+    transform_tiles(p, &b, group, v);
+    for (ptrdiff_t phase = 0; phase < (p->turned ? f->phases : 1); phase++) {
+        const ptrdiff_t row = phase_axis(f, 0, phase), col = phase_axis(f, 1, phase);
+        if (!is_left(f, phase) && (!p->turned || group_of(f, 0, row) * groups_of(f, 1) + group_of(f, 1, col) == group))
+            write_phase(p, &b, phase, from, end, v, m, &next, &bad);
     }
     if (bad) __atomic_store_n(p->bad, 1, __ATOMIC_RELAXED);
     else if (p->leader) follow_rows(p, &b);
@@ -335,8 +382,10 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 
 /* ---- what it costs, and whether it suits ---- */
 
-static int is_possible(const fnn_call *call, const fnn_conv_dims *d) {
-    return call->in[0]->dtype == FNN_FLOAT32 && fnn_winograd_form_of(d).taps > 0 && d->n * d->oh * d->ow * d->h * d->w > 0;
+static int is_possible(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
+    const fnn_winograd_form f = fnn_winograd_form_of(d, pass);
+    if (f.left && d->c <= LEAST_CHANNELS) return 0; /* these may be sums of windows, which know no phases */
+    return call->in[0]->dtype == FNN_FLOAT32 && f.taps > 0 && d->n * d->oh * d->ow * d->h * d->w > 0;
 }
 
 /* In multiply-adds, a lane's worth of them at a time: the products; the transforms of a tile's channels; those of the
@@ -344,23 +393,24 @@ static int is_possible(const fnn_call *call, const fnn_conv_dims *d) {
  * ways forced by set_conv_algorithm, on some of the layers of vgg16 and resnet18 and on maps of 2 to 14 pixels; of phases, whose
  * pixels are apart, on one Zen 3 core, 4x4 kernels on maps of 4 to 64 pixels. */
 static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
-    const fnn_winograd_form f = fnn_winograd_form_of(d);
+    const fnn_winograd_form f = fnn_winograd_form_of(d, pass);
     const int turned = pass == FNN_CONV_BACKWARD_INPUT;
     const ptrdiff_t lanes = fnn_kernels_of(FNN_FLOAT32)->lanes;
     const ptrdiff_t rows = fnn_ceil_div(turned ? fnn_ceil_div(d->h, f.stride[0]) : d->oh, OUTPUTS);
     const ptrdiff_t cols = fnn_ceil_div(turned ? fnn_ceil_div(d->w, f.stride[1]) : d->ow, OUTPUTS);
-    const double tiles = (double)(d->n * rows * cols), planes = (double)f.planes, phases = (double)f.phases;
+    const double tiles = (double)(d->n * rows * cols), planes = (double)f.planes, phases = (double)(f.phases - f.left);
     const double c = phases * (double)fnn_round_up(d->c, lanes), k = (double)fnn_round_up(d->k, lanes);
-    const double transforms = c + (pass == FNN_CONV_FORWARD ? k : phases * k);
+    const double again = turned ? (double)(groups_of(&f, 0) * groups_of(&f, 1)) : pass == FNN_CONV_FORWARD ? 1 : phases;
+    const double transforms = c + again * k, left = (double)(f.left * d->n * rows * cols * OUTPUTS * OUTPUTS) * c / phases * k;
     const int gradient = pass == FNN_CONV_BACKWARD_WEIGHT;
     const double weights = gradient ? 0.6 : 1.7, transform = f.taps == 3 ? 5.3 : gradient ? 11 : 14;
-    return planes * (tiles * c * k + transform * tiles * transforms + weights * (double)lanes * c * k);
+    return planes * (tiles * c * k + transform * tiles * transforms + weights * (double)lanes * c * k) + left;
 }
 
 double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass) { return 0.02 * work_of(d, pass); }
 
 int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
-    if (call->algorithm == FNN_CONV_DIRECT || call->algorithm == FNN_CONV_PARTS || !is_possible(call, d)) return 0;
+    if (call->algorithm == FNN_CONV_DIRECT || call->algorithm == FNN_CONV_PARTS || !is_possible(call, d, pass)) return 0;
     if (call->algorithm == FNN_CONV_WINOGRAD) return 1;
     const ptrdiff_t tiles = d->n * fnn_ceil_div(d->oh, OUTPUTS) * fnn_ceil_div(d->ow, OUTPUTS);
     if (pass == FNN_CONV_BACKWARD_WEIGHT && tiles < LEAST_TILES_OF_GRADIENT) return 0;
@@ -408,7 +458,7 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);
     p.src.image = fnn_image_of(&x);
     p.dst.image = fnn_image_of(&y);
-    const int by_rows = call->follower && chunks_of(&p) == p.tiling.blocks && y.data == call->out[0]->data &&
+    const int by_rows = call->follower && p.form.phases == 1 && p.splits == 1 && y.data == call->out[0]->data &&
                         fnn_conv_can_repeat_followers(call);
     if (by_rows) p.leader = call;
     fnn_parallel_for(call, p.panels * fnn_ceil_div(p.depth, PACK_DEPTH), (double)p.u_bytes * 0.08,
@@ -416,6 +466,7 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     fnn_parallel_for(call, chunks_of(&p), fnn_winograd_cost(d, pass), run_chunk, &p);
     if (bad) return 0;
     fnn_finish(call, call->out[0], &y);
+    if (p.form.left) return FNN_WINOGRAD_LEFT;
     if (!by_rows) fnn_follow_all(call);
     return 1;
 }

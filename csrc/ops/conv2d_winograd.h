@@ -13,7 +13,8 @@ double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass);
 /* Enlarges *ws, which the direct way needs, should a result be infinite or NaN. Nothing where it does not suit. */
 void fnn_winograd_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws);
 /* 1: done. 0: it does not suit, or a result is not finite: the call must be computed directly; what follows it has not
- * run, or only in ways that can be repeated. */
+ * run, or only in ways that can be repeated. FNN_WINOGRAD_LEFT: done but for the phases of single taps, and what follows. */
+enum { FNN_WINOGRAD_LEFT = 2 };
 int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass,
                            const fnn_epilogue *epilogue);
 int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d);
@@ -29,13 +30,14 @@ enum {
 
 /* A convolution as the sum of one of stride 1 for each phase of x: rows p, p + stride, ... of x meet the kernel rows t, t + stride,
  * ..., `taps` of them. Phases are counted by their t, row by row. 3x3 kernels of stride 1 are one phase; kernels of twice their
- * stride have 2x2 taps in each. taps 0: it is nothing of these. */
+ * stride have 2x2 taps in each. backward_input also takes what lies between, as 3x3 kernels of stride 2: their other phases are
+ * 2x1, 1x2, and 1x1, which are left to direct sums. taps 0: it is nothing of these. */
 typedef struct {
     int taps, patch, planes;
-    ptrdiff_t stride[2], padding[2], phases;
+    ptrdiff_t kernel[2], stride[2], padding[2], phases, left;
 } fnn_winograd_form;
 
-fnn_winograd_form fnn_winograd_form_of(const fnn_conv_dims *d);
+fnn_winograd_form fnn_winograd_form_of(const fnn_conv_dims *d, fnn_conv_pass pass);
 
 /* How the tiles of a map are shared out, in blocks of at most `size` tiles. */
 typedef struct {

@@ -48,7 +48,7 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
                     .K = fnn_kernels_of(FNN_FLOAT32),
                     .c = d->c,
                     .k = d->k,
-                    .form = fnn_winograd_form_of(d),
+                    .form = fnn_winograd_form_of(d, FNN_CONV_BACKWARD_WEIGHT),
                     .r = d->r,
                     .s = d->s,
                     .x = {.h = d->h, .w = d->w},
