@@ -44,7 +44,9 @@ static int has_phases(const fnn_conv_dims *d, fnn_conv_pass pass) {
 }
 
 fnn_winograd_form fnn_winograd_form_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
-    fnn_winograd_form f = {.kernel = {d->r, d->s}, .stride = {d->stride[0], d->stride[1]}, .padding = {d->padding[0], d->padding[2]}};
+    fnn_winograd_form f = {.kernel = {d->r, d->s},
+                           .stride = {d->stride[0], d->stride[1]},
+                           .padding = {d->padding[0], d->padding[2]}};
     if (d->groups > 1 || d->dilation[0] > 1 || d->dilation[1] > 1) return f;
     f.taps = has_phases(d, pass) ? 2 : d->r == 3 && d->s == 3 && d->stride[0] == 1 && d->stride[1] == 1 ? 3 : 0;
     f.patch = OUTPUTS + f.taps - 1;
@@ -60,7 +62,8 @@ static ptrdiff_t phase_axis(const fnn_winograd_form *f, int axis, ptrdiff_t phas
 
 /* Whether the phase has a single tap. */
 static int is_left(const fnn_winograd_form *f, ptrdiff_t phase) {
-    return f->left && phase_axis(f, 0, phase) + f->stride[0] >= f->kernel[0] && phase_axis(f, 1, phase) + f->stride[1] >= f->kernel[1];
+    const ptrdiff_t row = phase_axis(f, 0, phase), col = phase_axis(f, 1, phase);
+    return f->left && row + f->stride[0] >= f->kernel[0] && col + f->stride[1] >= f->kernel[1];
 }
 
 /* The first row of x's phase that kernel row `tap` meets. */
@@ -69,7 +72,9 @@ static ptrdiff_t meets(const fnn_winograd_form *f, int axis, ptrdiff_t tap) {
     return tap / stride - fnn_ceil_div(f->padding[axis] - tap % stride, stride);
 }
 
-ptrdiff_t fnn_phase_first(const fnn_winograd_form *f, int axis, ptrdiff_t phase) { return meets(f, axis, phase_axis(f, axis, phase)); }
+ptrdiff_t fnn_phase_first(const fnn_winograd_form *f, int axis, ptrdiff_t phase) {
+    return meets(f, axis, phase_axis(f, axis, phase));
+}
 
 /* backward_input: phases that read the same windows of dy, which begin at one of two rows, and of two columns. A phase of one tap
  * goes with either. */
