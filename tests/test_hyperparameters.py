@@ -47,7 +47,7 @@ MAKERS |= {f"optim.{name}": (kind, with_parameters(kind)) for name, kind in vars
            if inspect.isclass(kind) and issubclass(kind, optim.Optimizer) and kind is not optim.Optimizer}
 MAKERS |= {f"lr_scheduler.{name}": (kind, on_optimizer(kind)) for name, kind in vars(lr_scheduler).items()
            if inspect.isclass(kind) and issubclass(kind, lr_scheduler.LRScheduler)
-           and name not in ("LRScheduler", "SequentialLR", "ChainedScheduler")}  # which take schedules, tested elsewhere
+           and name not in ("LRScheduler", "RelativeLR") and not issubclass(kind, lr_scheduler._Schedules)}  # of those: elsewhere
 MAKERS["swa_utils.SWALR"] = (optim.swa_utils.SWALR, on_optimizer(optim.swa_utils.SWALR))
 
 

@@ -32,8 +32,6 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
     """
 
-    forgets = True
-
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1):
         self.T_0 = whole("CosineAnnealingWarmRestarts: T_0", T_0, 1)
         self.T_mult = whole("CosineAnnealingWarmRestarts: T_mult", T_mult, 1)
@@ -50,7 +48,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         """
         if epoch is not None:
             self.last_epoch = real("CosineAnnealingWarmRestarts: epoch", epoch, 0)
-            self._write()
+            self._write(self.get_lr())
         else:
             super().step()
 
@@ -70,7 +68,8 @@ class CyclicLR(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
-        Whose rates to set; the base rates are `base_lr` then.
+        Whose rates to set. Where no schedule took its groups before, their "initial_lr" becomes `base_lr`; where one did, the first
+        rates begin at that "initial_lr", all others at `base_lr`.
     base_lr, max_lr : float or sequence of float
         The lowest and the highest rate, for all parameter groups or one for each.
     step_size_up : int
@@ -103,8 +102,6 @@ class CyclicLR(LRScheduler):
     L. N. Smith, "Cyclical learning rates for training neural networks", WACV 2017.
     """
 
-    forgets = True
-
     def __init__(self, optimizer: Optimizer, base_lr: float | Sequence[float], max_lr: float | Sequence[float],
                  step_size_up: int = 2000, step_size_down: int | None = None, mode: str = "triangular", gamma: float = 1.0,
                  scale_fn: Callable[[int], float] | None = None, scale_mode: str = "cycle", cycle_momentum: bool = True,
@@ -116,7 +113,7 @@ class CyclicLR(LRScheduler):
         if scale_mode not in ("cycle", "iterations"):
             raise ValueError(f"CyclicLR: scale_mode is {scale_mode!r}, but must be 'cycle' or 'iterations'")
         self.mode, self.gamma = mode, _between("CyclicLR: gamma", gamma)
-        self.lows = _each("CyclicLR: base_lr", base_lr, optimizer, _rate)
+        lows = _each("CyclicLR: base_lr", base_lr, optimizer, _rate)
         self.highs = _each("CyclicLR: max_lr", max_lr, optimizer, _rate)
         self.scale_fn = None if scale_fn is None else _function("CyclicLR: scale_fn", scale_fn)
         self.scale_mode = scale_mode
@@ -124,7 +121,11 @@ class CyclicLR(LRScheduler):
         self.step_size_down = (self.step_size_up if step_size_down is None
                                else whole("CyclicLR: step_size_down", step_size_down, 1))
         self.ranges = _momentum_ranges("CyclicLR", optimizer, cycle_momentum, base_momentum, max_momentum)
+        if last_epoch == -1:
+            for group, low in zip(optimizer.param_groups, lows):
+                group["lr"] = low
         super().__init__(optimizer, last_epoch)
+        self.base_lrs = lows  # the first rates, as PyTorch's, begin at the groups' "initial_lr"
 
     def height(self, t: int) -> float:
         """How far up the rate is at step `t`: 0 at the lowest, 1 at the highest."""
@@ -137,7 +138,7 @@ class CyclicLR(LRScheduler):
 
     def rates(self, bases: list[float], t: int) -> list[float]:
         height = self.height(t)
-        return [low + (high - low) * height for low, high in zip(self.lows, self.highs)]
+        return [low + (high - low) * height for low, high in zip(bases, self.highs)]
 
     def momenta(self, t: int) -> list[float] | None:
         height = self.height(t)
@@ -151,7 +152,7 @@ class OneCycleLR(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
-        Whose rates to set.
+        Whose rates to set; the "initial_lr" of its groups becomes the first rate.
     max_lr : float or sequence of float
         Above 0; for all parameter groups or one for each.
     total_steps : int, optional
@@ -185,8 +186,6 @@ class OneCycleLR(LRScheduler):
     Smith and Topin, "Super-convergence", arXiv:1708.07120, 2017.
     """
 
-    forgets = True
-
     def __init__(self, optimizer: Optimizer, max_lr: float | Sequence[float], total_steps: int | None = None,
                  epochs: int | None = None, steps_per_epoch: int | None = None, pct_start: float = 0.3,
                  anneal_strategy: str = "cos", cycle_momentum: bool = True,
@@ -208,6 +207,9 @@ class OneCycleLR(LRScheduler):
         ranges = _momentum_ranges("OneCycleLR", optimizer, cycle_momentum, base_momentum, max_momentum)
         if ranges is not None:
             self._momenta = [[high, low, high, *[high] * three_phase] for low, high in zip(*ranges)]
+        if last_epoch == -1:
+            for group, rates in zip(optimizer.param_groups, self._rates):
+                group["initial_lr"] = rates[0]
         super().__init__(optimizer, last_epoch)
 
     def _annealed(self, points: list[list[float]], t: int) -> list[float]:

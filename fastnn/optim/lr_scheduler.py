@@ -8,7 +8,6 @@ during `fit`.
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,11 +15,11 @@ from ..checks import positive, real, whole
 from .cycles import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
 from .optimizer import Optimizer
 from .plateau import AdaptiveLR, ReduceLROnPlateau
-from .schedule import LRScheduler, _between, _cosine, _each, _function, _milestones, _optimizer
+from .schedule import LRScheduler, RelativeLR, _between, _cosine, _each, _function, _milestones, _optimizer
 
 __all__ = ["AdaptiveLR", "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR",
            "ExponentialLR", "InverseScalingLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR",
-           "OneCycleLR", "PolynomialLR", "ReduceLROnPlateau", "SequentialLR", "StepLR"]
+           "OneCycleLR", "PolynomialLR", "ReduceLROnPlateau", "RelativeLR", "SequentialLR", "StepLR"]
 
 
 class LambdaLR(LRScheduler):
@@ -36,8 +35,6 @@ class LambdaLR(LRScheduler):
     last_epoch : int
         See `LRScheduler`.
     """
-
-    forgets = True
 
     def __init__(self, optimizer: Optimizer,
                  lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]], last_epoch: int = -1):
@@ -67,11 +64,18 @@ class MultiplicativeLR(LRScheduler):
         self.lr_lambdas = tuple(_each("MultiplicativeLR: lr_lambda", lr_lambda, _optimizer(self, optimizer), _function))
         super().__init__(optimizer, last_epoch)
 
-    def rates(self, bases: list[float], t: int) -> list[float]:
-        return [base * math.prod(factor(k) for k in range(1, t + 1)) for base, factor in zip(bases, self.lr_lambdas)]
+    def get_lr(self) -> list[float]:
+        return [rate * factor(self.last_epoch) for rate, factor in zip(self.get_last_lr(), self.lr_lambdas)]
+
+    def _begin(self) -> None:
+        self._write(self.get_last_lr())
+
+    def _take_over(self) -> None:
+        self.last_epoch = 0
+        self._write(self.get_lr())
 
 
-class PolynomialLR(LRScheduler):
+class PolynomialLR(RelativeLR):
     """The base rate times (1 - t / total_iters)^power, 0 from `total_iters` on.
 
     Parameters
@@ -95,7 +99,7 @@ class PolynomialLR(LRScheduler):
         return base * (1 - min(t, self.total_iters) / self.total_iters) ** self.power
 
 
-class ConstantLR(LRScheduler):
+class ConstantLR(RelativeLR):
     """The base rate times `factor` for the first `total_iters` steps, then the base rate.
 
     Parameters
@@ -119,7 +123,7 @@ class ConstantLR(LRScheduler):
         return base * self.factor if t < self.total_iters else base
 
 
-class LinearLR(LRScheduler):
+class LinearLR(RelativeLR):
     """Warm-up: from `start_factor` to `end_factor` times the base rate in `total_iters` equal steps, constant
     afterwards.
 
@@ -153,7 +157,7 @@ class LinearLR(LRScheduler):
         return base * (self.start_factor + (self.end_factor - self.start_factor) * done)
 
 
-class StepLR(LRScheduler):
+class StepLR(RelativeLR):
     """Times `gamma` after every `step_size` steps.
 
     Parameters
@@ -176,7 +180,7 @@ class StepLR(LRScheduler):
         return base * self.gamma ** (t // self.step_size)
 
 
-class MultiStepLR(LRScheduler):
+class MultiStepLR(RelativeLR):
     """Times `gamma` at every milestone.
 
     Parameters
@@ -200,7 +204,7 @@ class MultiStepLR(LRScheduler):
         return base * self.gamma ** bisect.bisect_right(self.milestones, t)
 
 
-class ExponentialLR(LRScheduler):
+class ExponentialLR(RelativeLR):
     """Times `gamma` at every step: base gamma^t.
 
     Parameters
@@ -221,7 +225,7 @@ class ExponentialLR(LRScheduler):
         return base * self.gamma ** t
 
 
-class InverseScalingLR(LRScheduler):
+class InverseScalingLR(RelativeLR):
     """base / (t + 1)^power, scikit-learn's "invscaling".
 
     Parameters
@@ -242,7 +246,7 @@ class InverseScalingLR(LRScheduler):
         return base / (t + 1) ** self.power
 
 
-class CosineAnnealingLR(LRScheduler):
+class CosineAnnealingLR(RelativeLR):
     """From the base rate down to `eta_min` in `T_max` steps along half a cosine, and up again in as many, and so on.
 
     Parameters
@@ -270,7 +274,25 @@ class CosineAnnealingLR(LRScheduler):
         return _cosine(base, self.eta_min, t / self.T_max)
 
 
-class SequentialLR(LRScheduler):
+class _Schedules(LRScheduler):
+    """Base class of schedules that are made of others: these keep the state."""
+
+    schedulers: tuple[LRScheduler, ...]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on: numbers only."""
+        return {"last_epoch": self.last_epoch, "_last_lr": self.get_last_lr(),
+                "_schedulers": [scheduler.state_dict() for scheduler in self.schedulers]}
+
+    def _restore(self, state_dict: dict[str, Any]) -> None:
+        parts = state_dict.get("_schedulers")
+        if not isinstance(parts, list) or len(parts) != len(self.schedulers):
+            raise ValueError(f"{type(self).__name__}: state_dict has no list '_schedulers' of {len(self.schedulers)} states")
+        for scheduler, part in zip(self.schedulers, parts):
+            scheduler._restore(part)
+
+
+class SequentialLR(_Schedules):
     """One schedule after another, such as a warm-up and a cosine; each starts from its own step 0.
 
     Parameters
@@ -299,25 +321,37 @@ class SequentialLR(LRScheduler):
                              "milestones, but there must be one milestone less than schedulers")
         super().__init__(optimizer, last_epoch)
 
-    def _present(self, t: int) -> tuple[LRScheduler, int]:
-        """Whose turn it is at step `t`, and since how many steps."""
-        which = bisect.bisect_right(self.milestones, t)
-        return self.schedulers[which], t - [0, *self.milestones][which]
+    def _present(self) -> tuple[LRScheduler, int]:
+        """Whose turn it is, and since how many steps."""
+        which = bisect.bisect_right(self.milestones, self.last_epoch)
+        return self.schedulers[which], self.last_epoch - [0, *self.milestones][which]
 
-    def rates(self, bases: list[float], t: int) -> list[float]:
-        schedule, since = self._present(t)
-        return schedule.rates(bases, since)
+    def _begin(self) -> None:
+        self._write([group["initial_lr"] for group in self.optimizer.param_groups])  # making the schedules changed the rates
+        scheduler, since = self._present()
+        scheduler._begin_anew()
+        for _ in range(since):
+            scheduler.step()
 
-    def chained_rates(self, rates: list[float], bases: list[float], t: int) -> list[float]:
-        schedule, since = self._present(t)
-        return schedule.rates(bases, 0) if t and not since else schedule.chained_rates(rates, bases, since)
+    def step(self) -> None:
+        """Goes to the next step and sets its rates."""
+        self.last_epoch += 1
+        scheduler, since = self._present()
+        if since:
+            scheduler.step()
+        else:
+            scheduler._take_over()
 
-    def momenta(self, t: int) -> list[float] | None:
-        schedule, since = self._present(t)
-        return schedule.momenta(since)
+    def _take_over(self) -> None:
+        self.last_epoch = 0
+        self._present()[0]._take_over()
+
+    def _restore(self, state_dict: dict[str, Any]) -> None:
+        super()._restore(state_dict)
+        self.last_epoch = state_dict["last_epoch"]
 
 
-class ChainedScheduler(LRScheduler):
+class ChainedScheduler(_Schedules):
     """Several schedules at once: at every step each goes on from the rates that the one before it left, so that factors multiply.
 
     Parameters
@@ -340,26 +374,26 @@ class ChainedScheduler(LRScheduler):
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None):
         self.schedulers = _schedules("ChainedScheduler", schedulers, optimizer)
-        self._reached: tuple[list[float], int, list[float]] = [], 0, []  # base rates, a step, the rates there
-        super().__init__(self.schedulers[0].optimizer, self.schedulers[0].last_epoch - 1)
+        self.optimizer = self.schedulers[0].optimizer
+        self.base_lrs = self.schedulers[0].base_lrs
 
-    def rates(self, bases: list[float], t: int) -> list[float]:
-        known, reached, rates = self._reached
-        if known != bases or reached > t:
-            reached, rates = -1, bases
-        for step in range(reached + 1, t + 1):
-            rates = self.chained_rates(rates, bases, step)
-        self._reached = list(bases), t, rates
-        return rates
+    @property
+    def last_epoch(self) -> int:
+        """Number of the present step, from 0."""
+        return self.schedulers[0].last_epoch
 
-    def chained_rates(self, rates: list[float], bases: list[float], t: int) -> list[float]:
+    def step(self) -> None:
+        """Goes to the next step of each schedule and sets its rates."""
         for scheduler in self.schedulers:
-            rates = scheduler.chained_rates(rates, bases, t)
-        return rates
+            scheduler.step()
 
-    def momenta(self, t: int) -> list[float] | None:
-        found = [scheduler.momenta(t) for scheduler in self.schedulers]
-        return next((momenta for momenta in reversed(found) if momenta is not None), None)
+    def _begin_anew(self) -> None:
+        for scheduler in self.schedulers:
+            scheduler._begin_anew()
+
+    def _take_over(self) -> None:
+        for k, scheduler in enumerate(self.schedulers):
+            scheduler._begin_anew() if k else scheduler._take_over()
 
 
 def _schedules(name: str, schedulers: Any, optimizer: Optimizer | None) -> tuple[LRScheduler, ...]:

@@ -13,13 +13,13 @@ from .optimizer import Optimizer, ParamGroup
 class LRScheduler:
     """Base class of schedules that follow from the step number.
 
-    A subclass defines `rate`, or `rates` where groups differ in more than their base rates, and `momenta` where it sets the
-    momentum too.
+    A subclass defines `rate`, or `rates` where groups differ in more than their base rates, or `get_lr`, which may look at the
+    present rates too; and `momenta` where it sets the momentum.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose rates to set; those it has now, or had when the first schedule took it, are the base rates.
+        Whose rates to set. Base rates are the "initial_lr" of its groups: the rates they had when the first schedule took them.
     last_epoch : int
         The step before the first; above -1 to go on with an optimiser whose groups have their "initial_lr", as those have
         that a schedule once took, or a state dict made of such.
@@ -39,8 +39,6 @@ class LRScheduler:
         If `last_epoch` is below -1, or above and a group has no "initial_lr".
     """
 
-    forgets = False  # whether its rates, among several schedules, are what they are alone, whatever the ones before wrote
-
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
         self.optimizer = _optimizer(self, optimizer)
         self.last_epoch = whole(f"{type(self).__name__}: last_epoch", last_epoch, -1) + 1
@@ -51,49 +49,19 @@ class LRScheduler:
                                      "group has no 'initial_lr'")
                 group["initial_lr"] = group["lr"]
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-        self._write()
+        self._begin()
 
     def rate(self, base: float, t: int) -> float:
         """The rate at step `t`, from 0, of a group whose base rate is `base`."""
         raise TypeError(f"{type(self).__name__} must define rate(base, t)")
 
     def rates(self, bases: list[float], t: int) -> list[float]:
-        """The rate of each parameter group at step `t`, given their base rates."""
+        """The rate of each parameter group at step `t`, given their base rates, where nobody else sets rates."""
         return [self.rate(base, t) for base in bases]
 
-    def chained_rates(self, rates: list[float], bases: list[float], t: int) -> list[float]:
-        """The rate of each parameter group at step `t` where several schedules write one after another.
-
-        A rate is taken to be a(t) base + b(t), as a multiple of the base or a way from it to another rate is: the base that would
-        have led to the present rate at the step before now leads to a new one.
-
-        Parameters
-        ----------
-        rates : list of float
-            The present ones: what the step before, and the schedules before this one, left.
-        bases : list of float
-            The base rates.
-        t : int
-            The step, from 0.
-
-        Returns
-        -------
-        list of float
-            The new ones.
-        """
-        if self.forgets:
-            return self.rates(bases, t)
-        scale, shift = self._scale_and_shift(len(bases), t)
-        if t == 0:
-            return [a * rate + b for rate, a, b in zip(rates, scale, shift)]
-        old_scale, old_shift = self._scale_and_shift(len(bases), t - 1)
-        return [a / old_a * (rate - old_b) + b if old_a else rate - old_b + a * base + b
-                for rate, base, a, b, old_a, old_b in zip(rates, bases, scale, shift, old_scale, old_shift)]
-
-    def _scale_and_shift(self, groups: int, t: int) -> tuple[list[float], list[float]]:
-        """Of rates that are scale * base + shift."""
-        shift = self.rates([0.0] * groups, t)
-        return [rate - b for rate, b in zip(self.rates([1.0] * groups, t), shift)], shift
+    def get_lr(self) -> list[float]:
+        """The rate of each parameter group at step `last_epoch`; its groups still have those of the step before."""
+        return self.rates(self.base_lrs, self.last_epoch)
 
     def momenta(self, t: int) -> list[float] | None:
         """The momentum of each parameter group at step `t`; None: it stays as it is."""
@@ -102,11 +70,25 @@ class LRScheduler:
     def step(self) -> None:
         """Goes to the next step and sets its rates."""
         self.last_epoch += 1
-        self._write()
+        self._write(self.get_lr())
 
-    def _write(self) -> None:
+    def _begin(self) -> None:
+        """Sets the rates of the first step."""
+        self._write(self.get_lr())
+
+    def _begin_anew(self) -> None:
+        """Sets the rates of step 0, as at the beginning."""
+        self.last_epoch = 0
+        self._begin()
+
+    def _take_over(self) -> None:
+        """Sets the rates of step 0, after another schedule: back from where that one led."""
+        self.last_epoch = 0
+        self._write(self.rates(self.base_lrs, 0))
+
+    def _write(self, rates: list[float]) -> None:
         groups = self.optimizer.param_groups
-        for group, rate in zip(groups, self.rates(self.base_lrs, self.last_epoch)):
+        for group, rate in zip(groups, rates):
             group["lr"] = rate
         for group, momentum in zip(groups, self.momenta(self.last_epoch) or ()):
             _set_momentum(group, momentum)
@@ -117,14 +99,67 @@ class LRScheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on: numbers only."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, (int, float, list))}
+        numbers = {name: value for name, value in vars(self).items() if isinstance(value, (int, float, list))}
+        return {**numbers, "_last_lr": self.get_last_lr()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave, and sets the rates."""
+        """Takes over what `state_dict` gave, and sets the rates.
+
+        Parameters
+        ----------
+        state_dict : dict
+            PyTorch's as well.
+
+        Raises
+        ------
+        ValueError
+            If it is of another number of parameter groups or schedules.
+        """
+        rates, groups = state_dict.get("_last_lr", self.get_last_lr()), len(self.optimizer.param_groups)
+        if len(rates) != groups:
+            raise ValueError(f"{type(self).__name__}: state_dict has the rates of {len(rates)} parameter groups, but there are "
+                             f"{groups}")
+        self._restore(state_dict)
+        self._write(rates)
+
+    def _restore(self, state_dict: dict[str, Any]) -> None:
+        """Takes over all numbers but the optimiser's."""
         for name, value in state_dict.items():
-            if name in vars(self):
+            if isinstance(vars(self).get(name), (int, float, list)) and isinstance(value, (int, float, list)):
                 setattr(self, name, value)
-        self._write()
+
+
+class RelativeLR(LRScheduler):
+    """Base class of schedules that go on from the present rates, so that they add to what others, or the user, set.
+
+    A rate is a(t) base + b(t), as a multiple of the base or a way from it to another rate is: the base that would have led to the
+    present rate at the step before now leads to a new one. Where nobody else sets rates, they are those of `rates`.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose rates to set.
+    last_epoch : int
+        See `LRScheduler`; above -1 the present rates are taken to be those of the step after.
+    """
+
+    def get_lr(self) -> list[float]:
+        scale, shift = self._scale_and_shift(self.last_epoch)
+        old_scale, old_shift = self._scale_and_shift(self.last_epoch - 1)
+        return [a / old_a * (rate - old_b) + b if old_a else rate - old_b + a * base + b for rate, base, a, b, old_a, old_b
+                in zip(self.get_last_lr(), self.base_lrs, scale, shift, old_scale, old_shift)]
+
+    def _begin(self) -> None:
+        rates = self.get_last_lr()
+        if self.last_epoch == 0:
+            rates = [a * rate + b for rate, a, b in zip(rates, *self._scale_and_shift(0))]
+        self._write(rates)
+
+    def _scale_and_shift(self, t: int) -> tuple[list[float], list[float]]:
+        """Of rates that are scale * base + shift."""
+        groups = len(self.base_lrs)
+        shift = self.rates([0.0] * groups, t)
+        return [rate - b for rate, b in zip(self.rates([1.0] * groups, t), shift)], shift
 
 
 def _optimizer(schedule: object, optimizer: Any) -> Optimizer:

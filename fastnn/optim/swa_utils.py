@@ -18,7 +18,7 @@ from ..ops.math import eq, where
 from ..tensor import Tensor, no_grad
 from .cycles import _rate
 from .optimizer import Optimizer
-from .schedule import LRScheduler, _cosine, _each, _optimizer
+from .schedule import RelativeLR, _cosine, _each, _optimizer
 
 __all__ = ["SWALR", "AveragedModel", "get_ema_avg_fn", "get_ema_multi_avg_fn", "get_swa_avg_fn", "get_swa_multi_avg_fn",
            "update_bn"]
@@ -230,7 +230,7 @@ def update_bn(loader: Iterable[Any], model: Module) -> None:
         model.train(was_training)
 
 
-class SWALR(LRScheduler):
+class SWALR(RelativeLR):
     """From the rate at its first step to `swa_lr` in `anneal_epochs` steps, constant afterwards.
 
     Until that step others may set the rates: one schedule for the training before, this one while weights are averaged.
@@ -245,6 +245,8 @@ class SWALR(LRScheduler):
         At least 0; with 0 the rates are `swa_lr` at once.
     anneal_strategy : str
         "cos" or "linear".
+    last_epoch : int
+        See `LRScheduler`.
 
     Raises
     ------
@@ -257,29 +259,19 @@ class SWALR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, swa_lr: float | Sequence[float], anneal_epochs: int = 10,
-                 anneal_strategy: str = "cos"):
+                 anneal_strategy: str = "cos", last_epoch: int = -1):
         self.swa_lrs = _each("SWALR: swa_lr", swa_lr, _optimizer(self, optimizer), _rate)
         self.anneal_epochs = whole("SWALR: anneal_epochs", anneal_epochs, 0)
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(f"SWALR: anneal_strategy is {anneal_strategy!r}, but must be 'cos' or 'linear'")
         self.anneal_strategy = anneal_strategy
-        super().__init__(optimizer)
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        return list(self.swa_lrs) if self.last_epoch > self.anneal_epochs else super().get_lr()
 
     def rates(self, bases: list[float], t: int) -> list[float]:
         part = min(1.0, t / self.anneal_epochs) if self.anneal_epochs else 1.0
         if self.anneal_strategy == "cos":
             return [_cosine(base, last, part) for base, last in zip(bases, self.swa_lrs)]
         return [base + (last - base) * part for base, last in zip(bases, self.swa_lrs)]
-
-    def step(self) -> None:
-        """Goes to the next step and sets its rates; the first one begins at the present rates."""
-        self._begin()
-        super().step()
-
-    def _begin(self) -> None:
-        if self.last_epoch == 0:
-            self.base_lrs = self.get_last_lr()
-
-    def _write(self) -> None:
-        self._begin()
-        super()._write()

@@ -129,7 +129,7 @@ def test_several_at_once(parts):
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
 @pytest.mark.parametrize("parts", CHAINS)
 def test_several_at_once_go_on(parts):
-    """From the numbers of a state dict, and from any step at once."""
+    """From the numbers of a state dict."""
     whole, other = (lr_scheduler.ChainedScheduler(parts(lr_scheduler, optimizers()[0])) for _ in range(2))
     for _ in range(21):
         whole.step()
@@ -138,7 +138,25 @@ def test_several_at_once_go_on(parts):
         assert other.get_last_lr() == whole.get_last_lr() and other.last_epoch == whole.last_epoch
         whole.step()
         other.step()
-    assert whole.rates(whole.base_lrs, 21) == lr_scheduler.ChainedScheduler(whole.schedulers).rates(whole.base_lrs, 21)
+
+
+def test_many_steps_are_taken_up_at_once():
+    """The rates are part of the state, not found again from step 0."""
+    calls = []
+
+    def factor(t):
+        calls.append(t)
+        return 0.99999
+
+    make = lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.MultiplicativeLR(o, factor), lr_scheduler.LinearLR(o)])
+    whole, other = make(optimizers()[0]), make(optimizers()[0])
+    for _ in range(10_000):
+        whole.step()
+    calls.clear()
+    other.load_state_dict(json.loads(json.dumps(whole.state_dict())))
+    other.step()
+    whole.step()
+    assert other.get_last_lr() == whole.get_last_lr() and calls == [10_001] * 4  # two groups each
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
@@ -171,6 +189,107 @@ def test_one_after_another():
         np.testing.assert_allclose(chains[0].get_last_lr(), chains[1].get_last_lr(), rtol=1e-9, atol=1e-12)
         for chain in chains:
             chain.step()
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
+@pytest.mark.parametrize("late", CASES[::2] + CASES[1:4])
+@pytest.mark.parametrize("early", CASES[:6] + CASES[7:22:3])
+def test_made_after_another_has_run(early, late):
+    """Stepped by hand: the first alone, then both, with a rate that the user sets and one that a plateau lowers."""
+    every, plateaus = [], []
+    for module, optimizer in zip((lr_scheduler, torch.optim.lr_scheduler), optimizers()):
+        first = getattr(module, early[0])(optimizer, **early[1])
+        for _ in range(4):
+            first.step()
+        every.append((optimizer, first, getattr(module, late[0])(optimizer, **late[1])))
+        plateaus.append(module.ReduceLROnPlateau(optimizer, patience=0, factor=0.7))
+    for k in range(12):
+        assert_equal_groups(*(optimizer for optimizer, *_ in every))
+        assert [group["initial_lr"] for group in every[0][0].param_groups] == pytest.approx(
+            [group["initial_lr"] for group in every[1][0].param_groups])
+        for (optimizer, first, second), plateau in zip(every, plateaus):
+            first.step()
+            second.step()
+            if k == 3:
+                optimizer.param_groups[0]["lr"] = 0.05
+            if k > 7:
+                plateau.step(1.0)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
+@pytest.mark.parametrize("last", [-1, 3])
+@pytest.mark.parametrize("name, options", CASES[1:9] + CASES[10:])
+def test_groups_that_have_their_initial_rates(name, options, last):
+    """Not of the two whose step 4 PyTorch gets wrong: a change of the rate is made again, a restart misplaced."""
+    values, made = np.ones(3, np.float32), []
+    for make, kind, module in ((nn.Parameter, optim.SGD, lr_scheduler), (torch.tensor, torch.optim.SGD, torch.optim.lr_scheduler)):
+        groups = [{"params": [make(values)], "initial_lr": 0.3}, {"params": [make(values)], "lr": 0.5, "initial_lr": 0.2}]
+        optimizer = kind(groups, lr=0.1)
+        if name == "OneCycleLR":  # PyTorch's reads these from the groups, which have them from its own state dict
+            first = getattr(module, name)(optimizer, **options)
+            first.step()
+        made.append((optimizer, getattr(module, name)(optimizer, **options, last_epoch=last)))
+    (ours, a), (theirs, b) = made
+    for _ in range(12):
+        assert a.last_epoch == b.last_epoch
+        assert_equal_groups(ours, theirs)
+        a.step()
+        b.step()
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step", "ignore:The epoch parameter")
+@pytest.mark.parametrize("parts", [
+    lambda module, o: [module.StepLR(o, 2), module.CyclicLR(o, 0.01, 0.2, 3)],
+    lambda module, o: [module.OneCycleLR(o, 0.5, 20), module.ExponentialLR(o, 0.9)],
+    lambda module, o: [module.LinearLR(o, 0.2), module.MultiplicativeLR(o, lambda t: 0.9)],
+    lambda module, o: [module.LambdaLR(o, lambda t: 1 / (1 + t)), module.CosineAnnealingWarmRestarts(o, 3)],
+    lambda module, o: [module.MultiStepLR(o, [1, 3]), module.PolynomialLR(o, 6)]])
+def test_one_after_another_of_all_kinds(parts):
+    every = []
+    for module, optimizer in zip((lr_scheduler, torch.optim.lr_scheduler), optimizers()):
+        every.append((optimizer, module.SequentialLR(optimizer, parts(module, optimizer), [5])))
+    for k in range(15):
+        assert_equal_groups(*(optimizer for optimizer, _ in every))
+        for optimizer, schedule in every:
+            schedule.step()
+            if k in (2, 8):
+                optimizer.param_groups[1]["lr"] = 0.02
+
+
+class Halved(lr_scheduler.LRScheduler):
+    """As for PyTorch: `get_lr` from `base_lrs` and `last_epoch`, or from the present rates."""
+
+    def get_lr(self):
+        return [base / (1 + self.last_epoch) for base in self.base_lrs]
+
+
+class PeerHalved(torch.optim.lr_scheduler.LRScheduler):
+    get_lr = Halved.get_lr
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
+def test_schedules_of_ones_own():
+    ours, theirs = optimizers()
+    pairs = [Halved(ours), lr_scheduler.StepLR(ours, 2)], [PeerHalved(theirs), torch.optim.lr_scheduler.StepLR(theirs, 2)]
+    for _ in range(5):
+        assert_equal_groups(ours, theirs)
+        for schedule in (*pairs[0], *pairs[1]):
+            schedule.step()
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
+@pytest.mark.parametrize("name, options", CASES)
+def test_states_of_pytorch(name, options):
+    ours, theirs = optimizers()
+    a = getattr(lr_scheduler, name)(ours, **options)
+    b = getattr(torch.optim.lr_scheduler, name)(theirs, **options)
+    for _ in range(6):
+        b.step()
+    a.load_state_dict(b.state_dict())
+    for _ in range(6):
+        assert a.get_last_lr() == pytest.approx(b.get_last_lr(), rel=1e-9)
+        a.step()
+        b.step()
 
 
 @pytest.mark.parametrize("options", [dict(), dict(mode="max", factor=0.5, patience=1, threshold_mode="abs",
