@@ -325,7 +325,7 @@ def test_class_weight_is_sample_weight():
 
 def test_balanced_class_weight():
     from fastnn.train.inputs import supervised
-    data = supervised(np.zeros((6, 1)), [0, 0, 0, 1, 1, 2], None, np.dtype(np.float32), as_values=False,
+    data = supervised(np.zeros((6, 1)), [0, 0, 0, 1, 1, 2], None, np.dtype(np.float32), loss=F.cross_entropy,
                       class_weight="balanced")
     np.testing.assert_allclose(data.arrays[2], [2 / 3] * 3 + [1, 1, 2])
 
@@ -402,6 +402,10 @@ WRONG = {
     "validation lengths": (dict(x=X, y=Y, validation_data=(X, Y[:3])),
                            "validation x has 40 samples, but validation y has 3"),
     "validation form": (dict(x=X, y=Y, validation_data=X), r"must be \(x, y\)"),
+    "validation features": (dict(x=X, y=Y, validation_data=(X[:, :3], Y)), "validation_data: linear_forward: .* 3"),
+    "validation targets": (dict(x=X, y=Y, validation_data=(X, np.ones((40, 7)))), "validation_data: cross_entropy_forward: "),
+    "bools for labels": (dict(x=X, y=Y > 0), r"^y has dtype bool and shape \(40,\), but the loss takes class indices, which are int"),
+    "bools to validate": (dict(x=X, y=Y, validation_data=(X, Y > 0)), "validation y has dtype bool"),
     "sample weight": (dict(x=X, y=Y, sample_weight=np.ones(3)), r"sample_weight has shape \(3,\), expected \(40,\)"),
     "negative weight": (dict(x=X, y=Y, sample_weight=-np.ones(40)), "negative, infinite or NaN"),
     "class weight": (dict(x=X, y=Y, class_weight=3.0), "class_weight is 3.0"),
@@ -430,6 +434,37 @@ def test_fit_refuses(case):
     with pytest.raises(ValueError, match=message):
         trainer.fit(**arguments)
     assert not steps and same(weights(trainer.model), before)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "nll", nn.CrossEntropyLoss(ignore_index=-1)])
+@pytest.mark.parametrize("label", [3, -2])
+def test_labels_to_validate_are_checked_first(loss, label):
+    wrong = Y.copy()
+    wrong[[35, 37]] = label
+    trainer = Trainer(mlp([4, 3]), loss)
+    message = f"validation y holds 2 labels that are no class, the first is {label} at 35, but must be from 0 to 2: the model returns 3"
+    for data in (dict(validation_data=(X, wrong)), dict(validation_split=0.5)):
+        with pytest.raises(IndexError, match=message if "validation_data" in data else message.replace("at 35", "at 15")):
+            trainer.fit(X, wrong, 16, callbacks=[LambdaCallback(on_epoch_begin=lambda *_: pytest.fail("began"))], verbose=0, **data)
+    wrong[[35, 37]] = -1 if isinstance(loss, nn.Module) else -100
+    trainer.fit(X, Y, 16, validation_data=(X, wrong), verbose=0)
+
+
+def test_what_training_data_lack_too_is_not_told_of_the_validation():
+    with pytest.raises(ValueError, match="^linear_forward: "):
+        Trainer(mlp([5, 3])).fit(X, Y, validation_data=(X, Y), verbose=0)
+
+
+def test_checking_validation_data_draws_no_random_numbers():
+    class Noisy(nn.Linear):
+        def forward(self, x):
+            return super().forward(x + fastnn.randn(*x.shape))
+
+    losses = []
+    for validation in (None, (X, Y)):
+        fastnn.manual_seed(3)
+        losses.append(Trainer(Noisy(4, 3)).fit(X, Y, 16, validation_data=validation, verbose=0).history["loss"])
+    assert losses[0] == losses[1]
 
 
 def test_frozen_models_and_single_outputs_are_refused():

@@ -86,12 +86,12 @@ class DataLoader:
         first, *others = self.gather(rows)
         return first if self.transform is None else self.transform(first), *others
 
-    def first(self) -> tuple[Any, ...]:
-        """The first sample as a batch of one; random numbers that this draws are given back."""
+    def first(self, count: int = 1) -> tuple[Any, ...]:
+        """The first samples (at most `count`) as a batch; random numbers that this draws are given back."""
         sources = (default_generator, self.generator, getattr(self.transform, "generator", None))
         states = [(source, source.get_state()) for source in sources if source is not None]
         try:
-            return self.batch(slice(0, 1))
+            return self.batch(slice(0, min(count, len(self.dataset))))
         finally:
             for source, state in states:
                 source.set_state(state)

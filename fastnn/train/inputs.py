@@ -12,6 +12,7 @@ import fastnn
 
 from ..checks import array_like
 from ..data import ArrayDataset, DataLoader, Normalize
+from .losses import ValueLoss, is_of_labels
 
 
 def features(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
@@ -64,15 +65,15 @@ def conversion(source: Any, inputs: np.ndarray, dtype: np.dtype) -> Callable[[An
     return Normalize(scale=1, dtype=dtype.name) if own is None and inputs.dtype == np.uint8 else own
 
 
-def targets(name: str, value: Any, dtype: np.dtype, as_values: bool) -> np.ndarray:
+def targets(name: str, value: Any, dtype: np.dtype, loss: Callable[..., Any]) -> np.ndarray:
     """A target: class indices become int64, everything else the model's type.
 
     Parameters
     ----------
     name, value, dtype
         As for `features`.
-    as_values : bool
-        Whether integers are values to be met (a regression) rather than class indices.
+    loss : callable
+        As `get_loss` gave it: says whether integers are class indices or values to be met (a regression).
 
     Returns
     -------
@@ -82,14 +83,17 @@ def targets(name: str, value: Any, dtype: np.dtype, as_values: bool) -> np.ndarr
     Raises
     ------
     ValueError
-        As `features`.
+        As `features`; if bools are given where the loss takes class indices.
     """
     array = _numbers(name, value)
-    labels = array.dtype.kind in "iu" and not as_values
+    if array.dtype == bool and array.ndim == 1 and is_of_labels(loss):
+        raise ValueError(f"{name} has dtype bool and shape {array.shape}, but the loss takes class indices, which are integers "
+                         "(y.astype(int) makes 0 and 1 of it), or a probability for each class (N, C)")
+    labels = array.dtype.kind in "iu" and not isinstance(loss, ValueLoss)
     return array.astype(np.int64 if labels else dtype, copy=False)
 
 
-def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, as_values: bool, prefix: str = "",
+def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, loss: Callable[..., Any], prefix: str = "",
                class_weight: Mapping[int, float] | str | None = None) -> ArrayDataset:
     """Inputs, targets and, if there are any, weights as one data set.
 
@@ -101,7 +105,7 @@ def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, as_values
         Targets (N, ...); None when `x` is a data set.
     sample_weight : array_like or None
         Weights (N,), finite and not negative.
-    dtype, as_values
+    dtype, loss
         As for `targets`.
     prefix : str
         Put before the names in messages (``"validation "``).
@@ -120,7 +124,7 @@ def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, as_values
     """
     source, (x, y, sample_weight) = x, _unpack(x, y, sample_weight, prefix)
     inputs = features(prefix + "x", x, dtype)
-    wanted = targets(prefix + "y", y, dtype, as_values)
+    wanted = targets(prefix + "y", y, dtype, loss)
     if len(inputs) != len(wanted):
         raise ValueError(f"{prefix}x has {len(inputs)} samples, but {prefix}y has {len(wanted)}")
     weight = None

@@ -7,7 +7,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import fastnn.functional as F
+from fastnn import nn
 
 from .._core import TensorBase
 
@@ -34,6 +37,8 @@ LOSSES: dict[str, str] = {
 }
 # Of class labels; all others compare values.
 _OF_LABELS = ("cross_entropy", "nll", "multi_margin", "focal")
+_LABEL_FUNCTIONS = tuple(getattr(F, LOSSES[name]) for name in _OF_LABELS)
+_LABEL_MODULES = (nn.CrossEntropyLoss, nn.FocalLoss, nn.MultiMarginLoss, nn.NLLLoss)
 
 
 def get_loss(loss: str | Callable[..., Any]) -> Callable[..., Any]:
@@ -93,6 +98,52 @@ def check_prediction(loss: Callable[..., Any], prediction: Any) -> None:
     if loss is F.cross_entropy and prediction.ndim > 1 and prediction.shape[1] == 1:
         raise ValueError(f"loss: the model returned shape {prediction.shape}, but 'cross_entropy' needs at least two classes along "
                          "axis 1: of one its loss is always 0; 'bce_with_logits' takes one output for two classes")
+
+
+def is_of_labels(loss: Callable[..., Any]) -> bool:
+    """Whether a loss is known to take class labels.
+
+    Parameters
+    ----------
+    loss : callable
+        As `get_loss` gave it.
+
+    Returns
+    -------
+    bool
+        False also where nothing is known.
+    """
+    return loss in _LABEL_FUNCTIONS or isinstance(loss, _LABEL_MODULES)
+
+
+def check_labels(name: str, loss: Callable[..., Any], labels: np.ndarray, prediction: Any) -> None:
+    """Raises where a label is no class of the model's; only where the loss is known to take labels.
+
+    Parameters
+    ----------
+    name : str
+        The labels' name in messages.
+    loss : callable
+        As `get_loss` gave it.
+    labels : numpy.ndarray
+        All of them, (N, ...).
+    prediction : object
+        What the model returned for some samples.
+
+    Raises
+    ------
+    IndexError
+        If one is neither a class nor ignored.
+    """
+    if not (is_of_labels(loss) and isinstance(prediction, TensorBase) and prediction.ndim == labels.ndim + 1 > 1
+            and labels.dtype.kind == "i"):
+        return
+    classes, ignored = prediction.shape[1], getattr(loss, "ignore_index", -100)
+    wrong = ((labels < 0) | (labels >= classes)) & (labels != ignored)
+    if wrong.any():
+        first = tuple(int(k) for k in np.argwhere(wrong)[0])
+        raise IndexError(f"{name} holds {wrong.sum():,} labels that are no class, the first is {labels[first]} at "
+                         f"{', '.join(map(str, first))}, but must be from 0 to {classes - 1}: the model returns {classes} classes")
 
 
 class ValueLoss:

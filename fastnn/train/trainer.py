@@ -18,12 +18,13 @@ from fastnn import nn, optim
 from ..checks import real, whole
 from ..data import ArrayDataset, DataLoader
 from ..program import CapturedProgram
+from ..random import default_generator
 from .callbacks import Callback, TerminateOnNaN
 from .captured import CapturedPass
 from .history import History
 from .inputs import conversion, features, split, supervised, where_not_finite
 from .interrupt import StepInterrupt
-from .losses import ValueLoss, check_prediction, get_loss, weighted
+from .losses import check_labels, check_prediction, get_loss, weighted
 from .metrics import Metric, get_metric
 from .mode import mode
 from .progress import ProgressBar, TqdmProgress, format_logs
@@ -177,6 +178,8 @@ class Trainer:
         first, last = whole("initial_epoch", initial_epoch, 0), whole("epochs", epochs, 0)
         everyone = [*_check_callbacks(callbacks), *_progress(verbose)]
         self._prepare(loader)
+        if validation is not None:
+            self._check_validation(loader, validation)
         self._validation = validation
         self.history = History()
         self.history.params = {
@@ -223,7 +226,7 @@ class Trainer:
         ValueError
             If data are empty, differ in length or are not numbers.
         """
-        data = supervised(x, y, sample_weight, self._dtype(), as_values=self._as_values)
+        data = supervised(x, y, sample_weight, self._dtype(), loss=self.loss)
         progress = _progress(verbose)
         loader = DataLoader(data, _EVALUATION_BATCH if batch_size is None else batch_size)
         logs = self._evaluate(loader, self._captured_evaluation(self._judge, loader))
@@ -323,11 +326,6 @@ class Trainer:
         name = name.removeprefix("val_")
         return next((metric for metric in self.metrics if metric.name == name), None)
 
-    @property
-    def _as_values(self) -> bool:
-        """Whether integer targets are values rather than class indices."""
-        return isinstance(self.loss, ValueLoss)
-
     def _dtype(self) -> np.dtype:
         """The floating-point type of the model's parameters, float32 if it has none."""
         return next((np.dtype(p.dtype.name) for p in self.model.parameters() if p.is_floating_point()),
@@ -336,14 +334,14 @@ class Trainer:
     def _fit_data(self, x: Any, y: Any, batch_size: int | None, validation_split: float, validation_data: Any,
                   shuffle: bool, class_weight: Any, sample_weight: Any) -> tuple[DataLoader, DataLoader | None]:
         """Loaders of the training and the validation data, from what `fit` was given."""
-        dtype, as_values = self._dtype(), self._as_values
+        dtype = self._dtype()
         options: dict[str, Any] = {"batch_size": 32 if batch_size is None else batch_size, "shuffle": shuffle}
         if isinstance(x, DataLoader):
             if batch_size is not None:
                 raise ValueError("batch_size must be left out when x is a DataLoader, which has its own")
             names = ("batch_size", "shuffle", "drop_last", "generator", "transform")
             options = {name: getattr(x, name) for name in names}
-        data = supervised(x, y, sample_weight, dtype, as_values=as_values, class_weight=class_weight)
+        data = supervised(x, y, sample_weight, dtype, loss=self.loss, class_weight=class_weight)
         data, held_out = split(data, validation_split)
         if validation_data is not None:
             if held_out is not None:
@@ -352,7 +350,7 @@ class Trainer:
                 validation_data = (validation_data, None)
             if not isinstance(validation_data, (tuple, list)) or not 2 <= len(validation_data) <= 3:
                 raise ValueError("validation_data must be (x, y), (x, y, sample_weight) or an ArrayDataset")
-            held_out = supervised(*(*validation_data, None)[:3], dtype, as_values=as_values, prefix="validation ")
+            held_out = supervised(*(*validation_data, None)[:3], dtype, loss=self.loss, prefix="validation ")
         loader = DataLoader(data, **options)
         if len(loader) == 0:
             raise ValueError(f"{len(data)} samples are less than one batch of {loader.batch_size} with drop_last")
@@ -376,6 +374,22 @@ class Trainer:
         self.optimizer.zero_grad()  # a step leaves no gradients behind; what others left must not enter the first one
         if len(loader.dataset.arrays) == 3:
             self._weighted_loss  # refuses a loss that cannot be weighted before any work
+
+    def _check_validation(self, loader: DataLoader, validation: DataLoader) -> None:
+        """Raises where the model or the loss cannot take the validation data, of which one batch is tried."""
+        state = default_generator.get_state()
+        try:
+            with fastnn.no_grad(), mode(self.model, training=False):
+                x, *others = validation.first(loader.batch_size)
+                try:
+                    prediction = self.model(x)
+                    check_labels("validation y", self.loss, validation.dataset.arrays[1], prediction)
+                    self._loss(prediction, *others)
+                except (RuntimeError, TypeError, ValueError) as error:
+                    self._judge(*loader.first(loader.batch_size))  # what is wrong with the training data too is not told of these
+                    raise type(error)(f"validation_data: {error}") from error
+        finally:
+            default_generator.set_state(state)
 
     def _captured_pass(self, loader: DataLoader, callbacks: Sequence[Callback]) -> CapturedPass | None:
         """What replays whole passes, if nobody needs to come in between steps."""
@@ -473,7 +487,7 @@ class Trainer:
         self.optimizer.zero_grad()
         return loss, prediction
 
-    def _loss(self, prediction: Any, y: Any, weight: Any) -> Any:
+    def _loss(self, prediction: Any, y: Any, weight: Any = None) -> Any:
         """The batch's loss, a scalar tensor."""
         if self._loss_is_named:
             check_prediction(self.loss, prediction)
