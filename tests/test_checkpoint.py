@@ -7,7 +7,7 @@ from programs import run
 import fastnn
 from fastnn import nn, optim
 from fastnn.io import describe, load_checkpoint, load_model, save_checkpoint, save_model
-from fastnn.train import EarlyStopping, LambdaCallback, Trainer
+from fastnn.train import EarlyStopping, LambdaCallback, LearningRateSchedule, ReduceLROnPlateau, Trainer
 from fastnn.train.trainer import OPTIMIZERS
 
 pytest.importorskip("safetensors")
@@ -111,6 +111,50 @@ def test_schedule_and_groups_go_on(tmp_path):
     assert load_checkpoint(tmp_path / "run", model, optimizer, schedule, generator=other) == {}
     assert [float(group["lr"]) for group in optimizer.param_groups] == [0.25, 0.05] and schedule.last_epoch == 3
     assert fastnn.randperm(9, generator=other).equal(fastnn.randperm(9, generator=generator))
+
+
+def run_with_callbacks(epochs, load=None, save=None, first=0):
+    """One run, whole or a part of it; what it logged, and the bits of its end."""
+    fastnn.manual_seed(11 if load is None else 12)
+    model = make_model()
+    optimizer = optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    callbacks = [EarlyStopping("val_accuracy", patience=3, restore_best_weights=True),
+                 ReduceLROnPlateau("val_accuracy", factor=0.5, patience=2, cooldown=1),
+                 LearningRateSchedule(lambda optimizer: optim.lr_scheduler.LinearLR(optimizer, 0.5, total_iters=7))]
+    if load is not None:
+        assert load_checkpoint(load, model, optimizer, callbacks=callbacks) == {"epochs": first}
+    told, keep = [], []
+    if save is not None:
+        keep = [LambdaCallback(on_epoch_end=lambda epoch, logs: save_checkpoint(
+            save, model, optimizer, callbacks=callbacks, metadata={"epochs": epoch + 1}))]
+    note = LambdaCallback(on_epoch_end=lambda epoch, logs: told.append(
+        (epoch, logs["loss"], logs["val_loss"], callbacks[0].best, callbacks[1]._waited, optimizer.param_groups[0]["lr"])))
+    y = X[:, :3].argmax(1)
+    Trainer(model, optimizer=optimizer, metrics=["accuracy"]).fit(
+        X[:50], y[:50], 16, epochs, 0, [*callbacks, *keep, note], initial_epoch=first, validation_data=(X[50:], y[50:]))
+    return told, bits(model), callbacks[0].stopped_epoch, callbacks[0].best_epoch
+
+
+@pytest.mark.parametrize("broken_off", [1, 5, 6])
+def test_callbacks_go_on(tmp_path, broken_off):
+    """Patience, the best so far and its weights, cooling: all as in a run that was not broken off."""
+    told, end, stopped, best = run_with_callbacks(10)
+    assert len({rate for *_, rate in told}) > 3 and stopped is not None and best > 0  # all callbacks do something
+    before, *_ = run_with_callbacks(broken_off, save=tmp_path / "run")
+    after, *rest = run_with_callbacks(10, load=tmp_path / "run", first=broken_off)
+    assert before + after == told and rest == [end, stopped, best]
+
+
+def test_callbacks_that_do_not_fit_are_refused(tmp_path):
+    model, stop = make_model(), EarlyStopping("loss")
+    save_checkpoint(tmp_path / "run", model, callbacks=[stop])
+    with pytest.raises(ValueError, match=r"saved with the callbacks \['EarlyStopping'\], but callbacks are \['LambdaCallback'\]"):
+        load_checkpoint(tmp_path / "run", model, callbacks=[LambdaCallback()])
+    with pytest.raises(TypeError, match="load_checkpoint: callbacks is 3, but must be a list of callbacks of fastnn.train"):
+        load_checkpoint(tmp_path / "run", model, callbacks=3)
+    with pytest.raises(ValueError, match="EarlyStopping: state_dict has 'pace', expected names among best, best_epoch"):
+        stop.load_state_dict({"pace": 3})
+    load_checkpoint(tmp_path / "run", model)  # nobody asks for them
 
 
 class Counter(nn.Linear):

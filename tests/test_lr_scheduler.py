@@ -102,6 +102,21 @@ def test_a_trainer_does_not_show_figures_to_schedules_that_may_be_given_a_step()
     assert trainer.learning_rate == pytest.approx(0.2 * (1 + np.cos(0.75 * np.pi)))
 
 
+@pytest.mark.parametrize("kind, options", [(lr_scheduler.AdaptiveLR, dict(n_iter_no_change=1)),
+                                           (lr_scheduler.ReduceLROnPlateau, dict(patience=1, cooldown=1))])
+def test_schedules_of_figures_go_on(kind, options):
+    first, second = (kind(sgd(), **options) for _ in range(2))
+    for loss in (3.0, 2.0, 2.5):
+        first.step(loss)
+    second.load_state_dict(first.state_dict())
+    for loss in (2.6, 1.0, 1.5, 1.4, 1.3):
+        first.step(loss)
+        second.step(loss)
+        assert second.optimizer.param_groups[0]["lr"] == first.optimizer.param_groups[0]["lr"]
+        assert second.state_dict() == first.state_dict()
+    assert first.optimizer.param_groups[0]["lr"] < 0.5
+
+
 @pytest.mark.parametrize("every, expected", [("epoch", [0.4, 0.2, 0.1]), ("batch", [0.1, 0.025, 0.00625])])
 def test_a_trainer_goes_through_a_schedule(every, expected):
     x, y = blobs(50)

