@@ -160,7 +160,8 @@ static void adamax_step_kernel FNN_ELEMENTWISE_ARGS {
     const real *w_in = in[0], *g_in = in[1], *m_in = in[2], *u_in = in[3];
     const double lr = scalar_input(in, 4), beta1 = scalar_input(in, 5), t = scalar_input(in, 6);
     const gradient_rule rule = make_gradient_rule(lr, attr[2], 0, attr[3]);
-    const vec rate = constant(-lr / (1 - pow(beta1, t))), new1 = constant(1 - beta1), old2 = constant(attr[0]);
+    static _Thread_local step_power power1 = {0, 0, 1};
+    const vec rate = constant(-lr / (1 - power_of(&power1, beta1, t))), new1 = constant(1 - beta1), old2 = constant(attr[0]);
     const vec eps = constant(attr[1]);
     (void)step;
     EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
@@ -248,11 +249,14 @@ static void adadelta_step_kernel FNN_ELEMENTWISE_ARGS {
 }
 
 /* Momentum of step t: beta1 (1 - 0.96^(t decay) / 2); their product over the steps so far. attr: decay */
-INLINE double nadam_momentum(double t, double beta1, double decay) { return beta1 * (1 - 0.5 * pow(0.96, t * decay)); }
+INLINE double nadam_momentum(step_power *kept, double t, double beta1, double decay) {
+    return beta1 * (1 - 0.5 * power_of(kept, 0.96, t * decay));
+}
 static void nadam_product_kernel FNN_ELEMENTWISE_ARGS {
     real *y = out[0];
     const real *product = in[0];
-    const vec momentum = constant(nadam_momentum(scalar_input(in, 1), scalar_input(in, 2), attr[0]));
+    static _Thread_local step_power power = {0, 0, 1};
+    const vec momentum = constant(nadam_momentum(&power, scalar_input(in, 1), scalar_input(in, 2), attr[0]));
     (void)step;
     EACH_LANES(store_lanes(y + i, vec_mul(load_lanes(product + i, lanes), momentum), lanes););
 }
@@ -265,9 +269,10 @@ static void nadam_step_kernel FNN_ELEMENTWISE_ARGS {
     real *w_out = out[0], *m_out = out[1], *v_out = out[2];
     const real *w_in = in[0], *g_in = in[1], *m_in = in[2], *v_in = in[3];
     const double lr = scalar_input(in, 4), beta1 = scalar_input(in, 5), t = scalar_input(in, 6), product = scalar_input(in, 7);
-    const double mu = nadam_momentum(t, beta1, attr[5]), next = nadam_momentum(t + 1, beta1, attr[5]);
+    static _Thread_local step_power present = {0, 0, 1}, coming = {0, 0, 1}, power2 = {0, 0, 1};
+    const double mu = nadam_momentum(&present, t, beta1, attr[5]), next = nadam_momentum(&coming, t + 1, beta1, attr[5]);
     const gradient_rule rule = make_gradient_rule(lr, attr[2], attr[3], attr[4]);
-    const double root = sqrt(1 - pow(attr[0], t)), rate = -lr * root;
+    const double root = sqrt(1 - power_of(&power2, attr[0], t)), rate = -lr * root;
     const vec of_g = constant(rate * (1 - mu) / (1 - product)), of_m = constant(rate * next / (1 - product * next));
     const vec new1 = constant(1 - beta1), old2 = constant(attr[0]), new2 = constant(1 - attr[0]);
     const vec eps = constant(attr[1] * root);
@@ -288,13 +293,14 @@ static void radam_step_kernel FNN_ELEMENTWISE_ARGS {
     real *w_out = out[0], *m_out = out[1], *v_out = out[2];
     const real *w_in = in[0], *g_in = in[1], *m_in = in[2], *v_in = in[3];
     const double lr = scalar_input(in, 4), beta1 = scalar_input(in, 5), t = scalar_input(in, 6), beta2 = attr[0];
-    const double correction = 1 - pow(beta2, t), most = 2 / (1 - beta2) - 1;
-    const double length = most - 2 * t * pow(beta2, t) / correction;
+    static _Thread_local step_power power1 = {0, 0, 1}, power2 = {0, 0, 1};
+    const double correction = 1 - power_of(&power2, beta2, t), most = 2 / (1 - beta2) - 1;
+    const double length = most - 2 * t * power_of(&power2, beta2, t) / correction;
     const int adaptive = length > 5;
     const double variance = (most - 4) * (most - 2) * length;
     const double rectified = adaptive ? sqrt((length - 4) * (length - 2) * most / variance) : 1;
     const gradient_rule rule = make_gradient_rule(lr, attr[2], attr[3], attr[4]);
-    const vec rate = constant(-lr / (1 - pow(beta1, t)) * (adaptive ? rectified * sqrt(correction) : 1));
+    const vec rate = constant(-lr / (1 - power_of(&power1, beta1, t)) * (adaptive ? rectified * sqrt(correction) : 1));
     const vec new1 = constant(1 - beta1), old2 = constant(beta2), new2 = constant(1 - beta2), eps = constant(attr[1]);
     (void)step;
     EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);
