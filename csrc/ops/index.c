@@ -358,18 +358,22 @@ static void run_gather(void *context, ptrdiff_t chunk, void *scratch) {
     }
 }
 
-/* Whether elements are moved as they are, positions lie together, and the axis does not: then rows of them are walked, not columns
- * along the axis. */
+/* Whether elements are moved as they are or added, positions lie together, and the axis does not: then rows of them are walked, not
+ * columns along the axis. */
 static int lie_together(const gather_plan *p) {
     const int last = p->nest.rank - 1;
-    int together = !p->K && !p->combine && p->step[0] != 1 && p->nest.shape[last] > 1;
+    int together = (p->K || !p->combine) && p->step[0] != 1 && p->nest.shape[last] > 1;
     for (int k = 0; k < 3; k++) together = together && p->nest.stride[k][last] == 1;
     return together;
 }
 
-/* `n` positions that lie together: y[u] = x[i, u] or y[i, u] = x[u], i being the u-th index. */
+/* `n` positions that lie together: y[u] = x[i, u], y[i, u] = x[u] or y[i, u] += x[u], i being the u-th index. */
 static void move_together(const gather_plan *p, ptrdiff_t n, char *y_, const char *x_, const int64_t *restrict index) {
     const ptrdiff_t step = p->step[p->whole];
+    if (p->K) {
+        p->K->scatter_add_together(n, index, x_, y_, step);
+        return;
+    }
 #define MOVE(type)                                                                                                      \
     type *restrict y = (type *)y_;                                                                                      \
     const type *restrict x = (const type *)x_;                                                                          \
