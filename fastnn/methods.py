@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._core import TensorBase, launch
+from ._core import TensorBase, is_grad_enabled, launch
 from .checks import check_device, whole
 from .ops import activation as _activation
 from .ops import arrange, bitwise, create, division, elementary, order, scan
@@ -343,6 +343,45 @@ class Methods:
 
     # -- in place, off the tape; the greater part of them is made below --
 
+    def add_(self, other: Any, *, alpha: builtins.float = 1) -> Tensor:
+        """Adds alpha times `other` in place."""
+        return self._in_place(_math.add, other if alpha == 1 else other * alpha)
+
+    def sub_(self, other: Any, *, alpha: builtins.float = 1) -> Tensor:
+        """Subtracts alpha times `other` in place."""
+        return self._in_place(_math.sub, other if alpha == 1 else other * alpha)
+
+    def mul_(self, other: Any) -> Tensor:
+        """Multiplies by `other` in place."""
+        return self._in_place(_math.mul, other)
+
+    def div_(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+        """Divides by `other` in place; see `div`."""
+        return self._in_place(lambda x, y: _math.div(x, y, rounding_mode=rounding_mode), other)
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._assigned(_math.add, other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._assigned(_math.sub, other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._assigned(_math.mul, other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._assigned(_math.div, other)
+
+    def _assigned(self, op: Any, other: Any) -> Tensor:
+        """What `self` becomes by ``+=`` and the like: itself, changed; where a gradient is to flow through it, a new tensor of its shape
+        and type, which the name then stands for."""
+        flows = self.requires_grad and not self.is_leaf or isinstance(other, TensorBase) and other.requires_grad
+        if not flows or not is_grad_enabled() or self.requires_grad and self.is_leaf:
+            return self._in_place(op, other)
+        result = op(self, other)
+        if result.shape != self.shape:
+            raise ValueError(f"a tensor of shape {self.shape} cannot become one of {result.shape} by an assignment such as +=")
+        return _shape.to(result, self.dtype)
+
     def uniform_(self, low: builtins.float = 0.0, high: builtins.float = 1.0, generator: Any = None) -> Tensor:
         """Filled with uniform random numbers."""
         return self._drawn(launch.uniform, generator, low=float(low), high=float(high))
@@ -401,6 +440,7 @@ def _changing(name: str) -> Any:
     """The method `name`, with its result written into the tensor."""
 
     def method(self: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        self._refuse_in_place(*arguments, *options.values())
         return self._in_place(lambda x, _: getattr(x, name)(*arguments, **options), None)
 
     method.__name__ = f"{name}_"

@@ -267,8 +267,7 @@ class Tensor(TensorBase, Methods):
         return _index.take(self, key)
 
     def __setitem__(self, key, value) -> None:
-        if self.requires_grad and _core.is_grad_enabled():
-            raise RuntimeError("writing in place to a tensor that requires grad: do it under no_grad()")
+        self._refuse_in_place(value)
         key = key if isinstance(key, tuple) else (key,)
         if all(_is_basic(part) for part in key):
             _shape.slice_view(self.detach(), key).copy_(value)
@@ -363,36 +362,23 @@ class Tensor(TensorBase, Methods):
 
     # -- in place --
 
-    def _refuse_in_place(self) -> None:
-        """Raises where writing would make gradients wrong."""
-        if self.requires_grad and _core.is_grad_enabled():
-            raise RuntimeError("writing in place to a tensor that requires grad: do it under no_grad()")
+    def _refuse_in_place(self, *sources: Any) -> None:
+        """Raises where writing, or what is written from, would make gradients wrong."""
+        if _core.is_grad_enabled():
+            if self.requires_grad:
+                raise RuntimeError("writing in place to a tensor that requires grad: take the result as a new tensor, as x = x.relu(), "
+                                   "or do it under no_grad()")
+            if any(isinstance(source, TensorBase) and source.requires_grad for source in sources):
+                raise RuntimeError("writing in place from a tensor that requires grad, whose gradient would be lost: make a new "
+                                   "tensor, as by x = x + y, stack or where, or take y.detach()")
 
     def _in_place(self, op: Callable, other: Any) -> Tensor:
         """self = op(self, other), in this tensor's memory; `other` must broadcast to this shape."""
-        self._refuse_in_place()
-        return self.copy_(op(self.detach(), other))
-
-    def add_(self, other: Any) -> Tensor:
-        """Adds `other` in place."""
-        return self._in_place(_math.add, other)
-
-    def sub_(self, other: Any) -> Tensor:
-        """Subtracts `other` in place."""
-        return self._in_place(_math.sub, other)
-
-    def mul_(self, other: Any) -> Tensor:
-        """Multiplies by `other` in place."""
-        return self._in_place(_math.mul, other)
-
-    def div_(self, other: Any) -> Tensor:
-        """Divides by `other` in place."""
-        return self._in_place(_math.div, other)
-
-    __iadd__ = add_
-    __isub__ = sub_
-    __imul__ = mul_
-    __itruediv__ = div_
+        self._refuse_in_place(other)
+        result = op(self.detach(), other)
+        if result.dtype.is_floating and not self.dtype.is_floating:
+            raise TypeError(f"writing in place: the result is {result.dtype}, which a tensor of {self.dtype} cannot hold")
+        return self.copy_(result)
 
     def copy_(self, other: Any) -> Tensor:
         """Writes `other` (a number or something that broadcasts to this shape) into this tensor."""

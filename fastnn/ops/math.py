@@ -109,13 +109,15 @@ def _back(node: Any, da: Tensor | None, db: Tensor | None) -> tuple[Tensor | Non
 # ---- arithmetic -------------------------------------------------------------------------------------------------------
 
 
-def add(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """a + b.
+def add(a: Tensor | float, b: Tensor | float, *, alpha: float = 1) -> Tensor:
+    """a + alpha b.
 
     Parameters
     ----------
     a, b : Tensor or number
         Shapes that broadcast together.
+    alpha : number
+        A factor for b.
 
     Returns
     -------
@@ -127,7 +129,7 @@ def add(a: Tensor | float, b: Tensor | float) -> Tensor:
     ValueError
         If the shapes do not broadcast.
     """
-    a, b = operands("add", a, b)
+    a, b = operands("add", a, b if alpha == 1 else b * alpha)
     if not a.dtype.is_floating:
         return _integers("add", a, b)
     return record(_add_backward, (a, b), launch.add(a, b), context=_shapes(a, b))
@@ -137,9 +139,9 @@ def _add_backward(node, dy):
     return _back(node, dy if node.needs[0] else None, dy if node.needs[1] else None)
 
 
-def sub(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """a - b; parameters as `add`."""
-    a, b = operands("sub", a, b)
+def sub(a: Tensor | float, b: Tensor | float, *, alpha: float = 1) -> Tensor:
+    """a - alpha b; parameters as `add`."""
+    a, b = operands("sub", a, b if alpha == 1 else b * alpha)
     if not a.dtype.is_floating:
         return _integers("sub", a, b)
     return record(_sub_backward, (a, b), launch.sub(a, b), context=_shapes(a, b))

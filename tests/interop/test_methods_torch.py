@@ -223,6 +223,61 @@ def test_in_place(name, arguments):
         getattr(fastnn.tensor(start, requires_grad=True), name)(*(given(fastnn, value) for value in arguments))
 
 
+def test_assignments_that_gradients_flow_through():
+    """``out += shortcut`` and its like in a forward pass; a loss that is summed up in a tensor."""
+    results = []
+    for library in (fastnn, torch):
+        x = library.tensor(X, requires_grad=True)
+        y = x * 2
+        y += library.tensor(V)
+        y -= 1
+        y *= x
+        y /= 4.0
+        loss = library.tensor(0.5, dtype=library.float64)
+        loss += y.sum()
+        loss.backward()
+        results += [[y.detach().numpy(), loss.item(), x.grad.numpy()]]
+    for ours, theirs in zip(*results):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    count = fastnn.tensor([1, 2])
+    same = count
+    count += 1
+    assert same is count and count.tolist() == [2, 3]  # without gradients it is the same tensor, changed
+    with pytest.raises(ValueError, match=r"of shape \(4,\) cannot become one of \(4, 4\)"):
+        row = fastnn.tensor(V, requires_grad=True) * 1
+        row += fastnn.tensor(X)
+
+
+def test_gradients_are_not_lost_by_writing():
+    """PyTorch's would flow; here they would not, which must not go unseen."""
+    y, x = fastnn.tensor(V, requires_grad=True) * 2, fastnn.zeros(4, 4, dtype=fastnn.float64)
+    key = (fastnn.tensor([0]),)
+    for write in (lambda: x.add_(y), lambda: x.__setitem__(0, y), lambda: x.__setitem__(key, y), lambda: x.lerp_(y, 0.5),
+                  lambda: x.masked_fill_(x > 0, y.sum()), lambda: x.addcmul_(x, tensor2=y)):
+        with pytest.raises(RuntimeError, match="writing in place from a tensor that requires grad, whose gradient would be lost"):
+            write()
+        with fastnn.no_grad():
+            write()
+    for leaf in (fastnn.tensor(V, requires_grad=True), y):
+        with pytest.raises(RuntimeError, match="writing in place to a tensor that requires grad: take the result as a new tensor"):
+            leaf[0] = 1.0
+    with pytest.raises(RuntimeError, match="writing in place to a tensor that requires grad"):
+        leaf = fastnn.tensor(V, requires_grad=True)
+        leaf += 1
+    with pytest.raises(TypeError, match="the result is float32, which a tensor of int64 cannot hold"):
+        fastnn.tensor([1, 2]).add_(0.5)
+
+
+def test_factors_of_what_is_added():
+    pairs = []
+    for library in (fastnn, torch):
+        x, y = library.tensor(X), library.tensor(X[::-1].copy())
+        pairs += [[library.add(x, y, alpha=0.5), x.sub(y, alpha=3), x.clone().add_(y, alpha=-2), x.clone().sub_(1.5, alpha=2),
+                   library.tensor([1, 2]).add(library.tensor([3, 4]), alpha=2)]]
+    for ours, theirs in zip(*pairs):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-13)
+
+
 def test_split_and_put():
     for sections in (3, (1, 3)):
         for y, z in zip(*(library.tensor(X).tensor_split(sections, 1) for library in (fastnn, torch)), strict=True):

@@ -87,7 +87,6 @@ ARGUMENTS = [
     (r"nn\.Hardtanh", {"min_value", "max_value"}, "deprecated: min_val and max_val"),
     (r"nn\.TransformerEncoder", {"enable_nested_tensor", "mask_check"}, "nested tensors are not offered"),
     (r"functional\.gumbel_softmax", {"eps"}, "deprecated"),
-    (r"swa_utils\.SWALR", {"last_epoch"}, "a state dict resumes it"),
     (r"parametrize\.ParametrizationList", {"unsafe"}, "register_parametrization checks what it is given"),
     (r"Tensor\.split", {"split_size"}, "split_size_or_sections, as the function's"),
     (r"Tensor\.norm", {"dtype"}, "convert the tensor first"),
