@@ -4,6 +4,7 @@ The low level follows PyTorch's names (`fastnn.tensor`, `fastnn.nn`, `fastnn.opt
 level Keras's (`fastnn.train.Trainer`).
 """
 
+from math import inf, nan, pi
 from typing import TYPE_CHECKING
 
 try:
@@ -16,15 +17,17 @@ except ImportError as _error:
     raise
 from .tensor import Function, Tensor, enable_grad, inference_mode, no_grad, set_grad_enabled  # before `tensor`, the function
 from .ops.create import (arange, as_tensor, empty, empty_like, eye, float32, float64, from_numpy, full, full_like, int32,
-                         int64, linspace, ones, ones_like, tensor, uint8, zeros, zeros_like)
+                         int64, is_tensor, linspace, ones, ones_like, tensor, uint8, zeros, zeros_like)
 from .ops.create import bool_ as bool, float32 as float, float64 as double, int32 as int, int64 as long
 from .config import show_config
 from .functional import *
 from .program import capture
 from .profile import profile
-from .random import (Generator, bernoulli, initial_seed, manual_seed, multinomial, rand, rand_like, randint, randn, randn_like,
-                     randperm)
+from .random import (Generator, bernoulli, get_rng_state, initial_seed, manual_seed, multinomial, rand, rand_like, randint, randn,
+                     randn_like, randperm, set_rng_state)
 from .threads import num_threads
+
+equal, allclose, numel, is_floating_point = Tensor.equal, Tensor.allclose, Tensor.numel, Tensor.is_floating_point
 
 if TYPE_CHECKING:
     from . import data, io, models, nn, optim, testing, train

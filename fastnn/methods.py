@@ -314,6 +314,11 @@ class Methods:
         """Whether all elements differ by at most atol + rtol |other|."""
         return builtins.bool(np.allclose(memoryview(self), memoryview(other), rtol, atol, equal_nan))
 
+    @property
+    def is_cuda(self) -> builtins.bool:
+        """False: there is no device but the CPU."""
+        return False
+
     # -- new tensors --
 
     def _new(self, make: Any, shape: tuple, dtype: DType | None, device: Any, *more: Any) -> Tensor:
@@ -372,8 +377,8 @@ class Methods:
         return self._assigned(_math.div, other)
 
     def _assigned(self, op: Any, other: Any) -> Tensor:
-        """What `self` becomes by ``+=`` and the like: itself, changed; where a gradient is to flow through it, a new tensor of its shape
-        and type, which the name then stands for."""
+        """What `self` becomes by ``+=`` and the like: itself, changed; where a gradient is to flow through it, a new tensor of its
+        shape and type, which the name then stands for."""
         flows = self.requires_grad and not self.is_leaf or isinstance(other, TensorBase) and other.requires_grad
         if not flows or not is_grad_enabled() or self.requires_grad and self.is_leaf:
             return self._in_place(op, other)

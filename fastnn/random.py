@@ -90,6 +90,16 @@ def initial_seed() -> int:
     return default_generator.initial_seed()
 
 
+def get_rng_state() -> Tensor:
+    """A copy of the default generator's state."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """The default generator continues from a state that `get_rng_state` gave."""
+    default_generator.set_state(new_state)
+
+
 def generator_state(generator: Generator | None) -> Tensor:
     """The state of `generator`, or of the default one."""
     if generator is not None and not isinstance(generator, Generator):

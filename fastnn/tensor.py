@@ -366,8 +366,8 @@ class Tensor(TensorBase, Methods):
         """Raises where writing, or what is written from, would make gradients wrong."""
         if _core.is_grad_enabled():
             if self.requires_grad:
-                raise RuntimeError("writing in place to a tensor that requires grad: take the result as a new tensor, as x = x.relu(), "
-                                   "or do it under no_grad()")
+                raise RuntimeError("writing in place to a tensor that requires grad: take the result as a new tensor, as "
+                                   "x = x.relu(), or do it under no_grad()")
             if any(isinstance(source, TensorBase) and source.requires_grad for source in sources):
                 raise RuntimeError("writing in place from a tensor that requires grad, whose gradient would be lost: make a new "
                                    "tensor, as by x = x + y, stack or where, or take y.detach()")

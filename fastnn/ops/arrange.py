@@ -17,7 +17,70 @@ from .shape import _axis, cat, expand, reshape, slice_view, unsqueeze
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["addmm", "bmm", "dot", "flip", "mm", "mv", "outer", "roll", "select", "tile", "tril", "triu"]
+__all__ = ["addmm", "bmm", "dot", "flip", "hstack", "meshgrid", "mm", "mv", "outer", "roll", "select", "tile", "tril", "triu",
+           "vstack"]
+
+
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Joins tensors side by side: along axis 1, numbers and vectors along their only one.
+
+    Parameters
+    ----------
+    tensors : sequence of Tensor
+        At least one; of the same extents along all other axes.
+
+    Returns
+    -------
+    Tensor
+        As of `cat`.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or shapes differ elsewhere.
+    """
+    tensors = [reshape(t, (1,)) if t.ndim == 0 else t for t in tensors]
+    return cat(tensors, 1 if tensors and tensors[0].ndim > 1 else 0)
+
+
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Joins tensors one under the other: along axis 0, vectors as rows; parameters as `hstack`."""
+    return cat([reshape(t, (1, t.numel())) if t.ndim < 2 else t for t in tensors], 0)
+
+
+def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple[Tensor, ...]:
+    """The coordinates of a grid's points: for each vector a view of the grid's shape that varies along its own axis.
+
+    Parameters
+    ----------
+    *tensors : Tensor
+        Vectors, or one sequence of them.
+    indexing : str
+        "ij": the first vector belongs to axis 0, the second to axis 1; "xy": the other way round.
+
+    Returns
+    -------
+    tuple of Tensor
+        One for each vector.
+
+    Raises
+    ------
+    ValueError
+        If there is no vector, one has another number of axes, or `indexing` is something else.
+    """
+    vectors = tuple(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
+    if indexing not in ("ij", "xy"):
+        raise ValueError(f"meshgrid: indexing is {indexing!r}, but must be 'ij' or 'xy'")
+    if not vectors or any(v.ndim > 1 for v in vectors):
+        raise ValueError(f"meshgrid: tensors have the shapes {[v.shape for v in vectors]}, but must be vectors, at least one")
+    axes = list(range(len(vectors)))
+    if indexing == "xy":
+        axes[:2] = axes[:2][::-1]
+    extents = [0] * len(vectors)
+    for v, axis in zip(vectors, axes):
+        extents[axis] = v.numel()
+    lying = [[-1 if k == axis else 1 for k in range(len(vectors))] for axis in axes]
+    return tuple(expand(reshape(v, tuple(shape)), tuple(extents)) for v, shape in zip(vectors, lying))
 
 
 def flip(x: Tensor, dims: int | Sequence[int]) -> Tensor:

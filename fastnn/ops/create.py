@@ -179,7 +179,12 @@ def fill(result: Tensor, value: float) -> Tensor:
     return result
 
 
-def full(shape: Sequence[int] | int, fill_value: float, dtype: DType = float32, requires_grad: bool = False,
+def is_tensor(x: Any) -> bool:
+    """Whether `x` is a tensor of fastnn's."""
+    return isinstance(x, _core.TensorBase)
+
+
+def full(shape: Sequence[int] | int, fill_value: float, dtype: DType | None = None, requires_grad: bool = False,
          device: Any = None) -> Tensor:
     """A tensor of the given shape with every element `fill_value`.
 
@@ -189,8 +194,8 @@ def full(shape: Sequence[int] | int, fill_value: float, dtype: DType = float32, 
         Extents.
     fill_value : float
         The value.
-    dtype : dtype
-        Element type.
+    dtype : dtype, optional
+        Element type; by default as PyTorch's: that of the value, bool, int64 or float32.
     requires_grad : bool
         Whether gradients are to be collected.
     device : None or "cpu"
@@ -202,6 +207,8 @@ def full(shape: Sequence[int] | int, fill_value: float, dtype: DType = float32, 
         In C order.
     """
     check_device("full", device)
+    if dtype is None:
+        dtype = bool_ if isinstance(fill_value, bool) else int64 if isinstance(fill_value, int) else float32
     result = fill(_core.empty(shape if isinstance(shape, (tuple, list)) else (shape,), dtype, contiguous=True), fill_value)
     result.requires_grad = requires_grad
     return result

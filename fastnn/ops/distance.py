@@ -17,11 +17,12 @@ from .index import index_select
 from .math import abs, add, constant, div, maximum, minimum, mul, ne, neg, pow, sqrt, square, sub
 from .activation import relu
 from .reduce import amax, sum
+from .shape import unsqueeze
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["cosine_embedding_loss", "cosine_similarity", "normalize", "pairwise_distance", "pdist",
+__all__ = ["cdist", "cosine_embedding_loss", "cosine_similarity", "normalize", "pairwise_distance", "pdist",
            "triplet_margin_loss", "triplet_margin_with_distance_loss"]
 
 _TINY = 1e-37  # under a root: keeps the gradient of a zero vector's norm finite
@@ -139,6 +140,34 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     """
     p, eps = _order("pairwise_distance", p), real("pairwise_distance: eps", eps, 0)
     return _norm(add(sub(x1, x2), eps), p, -1, keepdim)
+
+
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
+    """The distances of all rows of one matrix from all rows of another; all differences are in memory at once.
+
+    Parameters
+    ----------
+    x1 : Tensor
+        (..., N, D).
+    x2 : Tensor
+        (..., M, D); further axes broadcast.
+    p : float
+        Which norm, above 0; ``math.inf``: the greatest difference.
+
+    Returns
+    -------
+    Tensor
+        (..., N, M). Equal rows have no gradient.
+
+    Raises
+    ------
+    ValueError
+        If `p` is out of range or shapes do not fit.
+    """
+    p = _order("cdist", p)
+    if x1.ndim < 2 or x2.ndim < 2 or x1.shape[-1] != x2.shape[-1]:
+        raise ValueError(f"cdist: x1 has shape {x1.shape} and x2 {x2.shape}, but they must be (..., N, D) and (..., M, D)")
+    return _norm(sub(unsqueeze(x1, -2), unsqueeze(x2, -3)), p, -1, False)
 
 
 def pdist(x: Tensor, p: float = 2.0) -> Tensor:

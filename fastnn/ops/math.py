@@ -524,8 +524,9 @@ def masked_fill(x: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
     return to(where(mask, value, x), x.dtype)
 
 
-def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
-    """a where the condition holds, b elsewhere.
+def where(condition: Tensor, a: Tensor | float | None = None,
+          b: Tensor | float | None = None) -> Tensor | tuple[Tensor, ...]:
+    """a where the condition holds, b elsewhere; of a condition alone the places where it holds.
 
     Parameters
     ----------
@@ -536,15 +537,21 @@ def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
 
     Returns
     -------
-    Tensor
-        The broadcast shape.
+    Tensor or tuple of Tensor
+        The broadcast shape; places as ``nonzero(condition, as_tuple=True)`` gives them.
 
     Raises
     ------
     TypeError
-        If the condition is not bool.
+        If the condition is not bool, or only one of `a` and `b` is given.
     """
     condition = as_tensor(condition)
+    if a is None and b is None:
+        from .scatter import nonzero  # stands on this module
+
+        return nonzero(condition, as_tuple=True)
+    if a is None or b is None:
+        raise TypeError(f"where: {'a' if a is None else 'b'} is missing: both a and b are given, or neither")
     if condition.dtype is not bool_:
         raise TypeError(f"where: condition is {condition.dtype}, but must be bool")
     a, b = operands("where", a, b)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ops import arrange
+from ..ops.shape import stack
 from ..ops.vector_norm import norm
 from .spec import OpSpec, Sample, register
 
@@ -24,6 +25,20 @@ _moved("tile", lambda x, *dims: np.tile(x, dims),
 _moved("select", lambda x, dim, index: np.take(x, index, dim), [((5,), (0, -2)), ((2, 3, 4), (1, 2)), ((2, 3, 5, 4), (-1, 0))])
 _moved("tril", np.tril, [((4, 5), ()), ((5, 3), (1,)), ((2, 3, 4, 4), (-1,)), ((0, 3), ())])
 _moved("triu", np.triu, [((4, 5), ()), ((5, 3), (1,)), ((2, 3, 4, 4), (-1,)), ((0, 3), ())])
+
+
+def _joined(name, reference, *cases):
+    register(OpSpec(name, lambda *x: getattr(arrange, name)(x), lambda *x: reference(x),
+                    lambda rng: [Sample((rng.standard_normal(a), rng.standard_normal(b))) for a, b in cases], gradients=(0, 1),
+                    exact=True))
+
+
+_joined("hstack", np.hstack, ((3,), (2,)), ((2, 3), (2, 1)), ((2, 1, 3), (2, 4, 3)), ((), ()))
+_joined("vstack", np.vstack, ((3,), (3,)), ((2, 3), (4, 3)), ((2, 1, 3), (1, 1, 3)), ((1, 4), (4,)))
+register(OpSpec("meshgrid", lambda *x, indexing: stack(arrange.meshgrid(*x, indexing=indexing)),
+                lambda *x, indexing: np.stack(np.meshgrid(*x, indexing=indexing)),
+                lambda rng: [Sample(tuple(rng.standard_normal(n) for n in sizes), {"indexing": indexing})
+                             for sizes in ((3, 4), (5, 1), (2, 3)) for indexing in ("ij", "xy")], gradients=(0, 1), exact=True))
 
 
 def _product(name, reference, *cases):

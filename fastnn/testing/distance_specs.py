@@ -85,6 +85,13 @@ register(OpSpec("pdist", distance.pdist, _all_pairs,
                 gradients=(0,), tolerance=8))
 
 
+register(OpSpec("cdist", distance.cdist, lambda a, b, p: _norm(a[..., :, None, :] - b[..., None, :, :], p, -1),
+                lambda rng: [Sample((rng.standard_normal(a), rng.standard_normal(b) + 5), {"p": p})
+                             for a, b, p in (((5, 3), (4, 3), 2.0), ((2, 9, 17), (2, 5, 17), 1.0), ((4, 6), (3, 4, 6), np.inf),
+                                             ((0, 3), (2, 3), 2.0), ((30, 2), (7, 2), 3.0))],
+                gradients=(0, 1), tolerance=8))
+
+
 def _cosine_reference(a, b, target, margin, reduction):
     cosine = (a * b).sum(-1) / np.sqrt(((a * a).sum(-1) + 1e-12) * ((b * b).sum(-1) + 1e-12))
     return _reduced(np.where(target > 0, 1 - cosine, np.maximum(cosine - margin, 0)), reduction, max(target.size, 1))

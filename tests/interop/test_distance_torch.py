@@ -68,6 +68,20 @@ def test_cosine_of_vectors_shorter_than_eps():
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("a, b", [((5, 3), (4, 3)), ((2, 5, 3), (4, 3)), ((3, 1, 5, 3), (2, 4, 3))])
+def test_cdist(a, b, p):
+    same(lambda *t: fastnn.cdist(*t, p), lambda *t: torch.cdist(*t, p), normal(*a), normal(*b, seed=1))
+    with pytest.raises(ValueError, match=r"cdist: x1 has shape \(2, 3\) and x2 \(2, 4\), but they must be \(..., N, D\)"):
+        fastnn.cdist(fastnn.ones(2, 3), fastnn.ones(2, 4))
+
+
+def test_cdist_of_equal_rows():
+    """Which are 0 apart, and whose gradient is 0."""
+    x = normal(4, 3)
+    same(lambda *t: fastnn.cdist(*t), lambda *t: torch.cdist(*t), x, np.concatenate([x[:2], normal(2, 3, seed=1)]))
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, math.inf])
 def test_pdist(p):
     x = normal(6, 4)
     same(lambda t: F.pdist(t, p), lambda t: TF.pdist(t, p), x)

@@ -278,6 +278,41 @@ def test_factors_of_what_is_added():
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-13)
 
 
+def test_grids_and_piles():
+    pairs = []
+    for library in (fastnn, torch):
+        a, b, c = library.tensor(V, requires_grad=True), library.arange(3.0).double(), library.tensor(2.0).double()
+        grids = [*library.meshgrid(a, b, indexing="ij"), *library.meshgrid([a, b, c], indexing="xy")]
+        piles = [pile(parts) for pile in (library.hstack, library.vstack)
+                 for parts in ([a, a], [library.tensor(X), library.tensor(X) * 2], [c, c])]
+        sum((grid ** 2).sum() for grid in grids).backward()
+        pairs += [[*grids, *piles, a.grad, *library.where(library.tensor(X) > 0), library.full((2,), 7), library.full((2,), True),
+                   library.full((2, 2), 0.5), library.is_tensor(a), library.is_tensor(3), library.numel(a), library.equal(a, a),
+                   library.allclose(b, b + 1e-9), library.is_floating_point(a), library.inf, library.pi]]
+    for ours, theirs in zip(*pairs, strict=True):
+        if isinstance(theirs, torch.Tensor):
+            assert str(theirs.dtype).removeprefix("torch.") == ours.dtype.name
+            np.testing.assert_array_equal(ours.detach().numpy(), theirs.detach().numpy())
+        else:
+            assert ours == theirs
+    with pytest.raises(ValueError, match="meshgrid: indexing is 'yx', but must be 'ij' or 'xy'"):
+        fastnn.meshgrid(fastnn.ones(2), indexing="yx")
+    with pytest.raises(ValueError, match=r"meshgrid: tensors have the shapes \[\(4, 4\)\], but must be vectors"):
+        fastnn.meshgrid(fastnn.ones(4, 4))
+    with pytest.raises(TypeError, match="where: b is missing: both a and b are given, or neither"):
+        fastnn.where(fastnn.tensor(X) > 0, 1.0)
+
+
+def test_the_state_of_random_numbers():
+    fastnn.manual_seed(5)
+    fastnn.rand(3)
+    state = fastnn.get_rng_state()
+    drawn = fastnn.rand(3)
+    fastnn.rand(7)
+    fastnn.set_rng_state(state)
+    assert drawn.equal(fastnn.rand(3))
+
+
 def test_split_and_put():
     for sections in (3, (1, 3)):
         for y, z in zip(*(library.tensor(X).tensor_split(sections, 1) for library in (fastnn, torch)), strict=True):
