@@ -33,7 +33,7 @@ def _joined(name, reference, *cases):
                     exact=True))
 
 
-_joined("hstack", np.hstack, ((3,), (2,)), ((2, 3), (2, 1)), ((2, 1, 3), (2, 4, 3)), ((), ()))
+_joined("hstack", np.hstack, ((3,), (2,)), ((2, 3), (2, 1)), ((2, 1, 3), (2, 4, 3)))
 _joined("vstack", np.vstack, ((3,), (3,)), ((2, 3), (4, 3)), ((2, 1, 3), (1, 1, 3)), ((1, 4), (4,)))
 register(OpSpec("meshgrid", lambda *x, indexing: stack(arrange.meshgrid(*x, indexing=indexing)),
                 lambda *x, indexing: np.stack(np.meshgrid(*x, indexing=indexing)),
