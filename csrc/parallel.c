@@ -29,6 +29,9 @@ static const double TEAM_NS = 1500;
  * 784-256-10, batch 4, was 0.94 times as fast with all loops shared so). */
 static const double HELP_NS = 50000;
 
+/* Shares looked at, its own among them: on many cores asking everybody would cost more than waiting. */
+enum { HELPED = 8 };
+
 /* About 30 us of pauses; then waiting threads offer their CPU, which somebody else may need. */
 enum { SPINS_BEFORE_YIELD = 1000 };
 
@@ -105,10 +108,12 @@ static void run_share(const fnn_call *call, ptrdiff_t chunks, ptrdiff_t worker, 
     if (call && call->scratch) team = fnn_min(team, call->workers);
     if (worker >= team) return;
     char *scratch = scratch_of(call, (int)worker);
-    for (ptrdiff_t k = 0; k < (helps ? team : 1); k++) {
+    for (ptrdiff_t k = 0; k < (helps ? fnn_min(team, HELPED) : 1); k++) {
         const ptrdiff_t w = (worker + k) % team, first = chunks * w / team, count = chunks * (w + 1) / team - first;
-        for (ptrdiff_t c; (c = atomic_fetch_add_explicit(&shares[w].taken, 1, memory_order_relaxed)) < count;)
-            body(context, first + c, scratch);
+        while (atomic_load_explicit(&shares[w].taken, memory_order_relaxed) < count) {
+            const ptrdiff_t c = atomic_fetch_add_explicit(&shares[w].taken, 1, memory_order_relaxed);
+            if (c < count) body(context, first + c, scratch);
+        }
     }
 }
 
