@@ -64,7 +64,8 @@ def test_integers_are_filled_in_exactly():
     x.fill_(n)
     x[1:2] = n + 2
     assert x.tolist() == [n, n + 2, n]
-    assert fastnn.full((2,), n).tolist() == [2.0**53] * 2
+    assert fastnn.full((2,), n).tolist() == [n] * 2
+    assert fastnn.full((2,), np.int32(3)).dtype is fastnn.int64
 
 
 @pytest.mark.parametrize("strides", [(0, 1), (1, 1), (-1, 1), (2, 1)])

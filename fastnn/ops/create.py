@@ -208,7 +208,8 @@ def full(shape: Sequence[int] | int, fill_value: float, dtype: DType | None = No
     """
     check_device("full", device)
     if dtype is None:
-        dtype = bool_ if isinstance(fill_value, bool) else int64 if isinstance(fill_value, int) else float32
+        kinds = {bool_: (bool, np.bool_), int64: (int, np.integer)}
+        dtype = next((kind for kind, types in kinds.items() if isinstance(fill_value, types)), float32)
     result = fill(_core.empty(shape if isinstance(shape, (tuple, list)) else (shape,), dtype, contiguous=True), fill_value)
     result.requires_grad = requires_grad
     return result
