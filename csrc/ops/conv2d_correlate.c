@@ -483,10 +483,12 @@ static void correlate_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     else fill_image(c, index);
 }
 
+static ptrdiff_t results_of(const fnn_correlation *c) { return c->images * c->h.out * c->w.out * c->groups * c->width; }
+
 void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count, void *memory) {
     correlations all = {list, count};
     /* A dense result of one correlation; without taps its chunks are images. */
-    const int whole = count == 1 && list->images * list->h.out * list->w.out * list->groups * list->width == fnn_numel(call->out[0]);
+    const int whole = count == 1 && results_of(list) == fnn_numel(call->out[0]);
     const int follows = call->follower && whole && list->batch && list->splits == 1;
     if (follows) list->leader = call;
     ptrdiff_t chunks = 0;
