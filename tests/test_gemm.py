@@ -161,7 +161,9 @@ def test_copied_rows_larger_than_their_buffer_come_in_slabs():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(130, 300, 257), (90, 50, 5000), (200, 512, 96), (50, 784, 200), (33, 2000, 300), (700, 45, 1030)])
+@pytest.mark.parametrize(
+    "shape", [(130, 300, 257), (90, 50, 5000), (200, 512, 96), (50, 784, 200), (33, 2000, 300), (700, 45, 1030)]
+)
 def test_products_of_transposed_rows_are_the_same_chains(shape, dtype):
     """Where A is stored along M, small register tiles read copies: in cells, a slab of K at a time, or, of short K, rows."""
     m, n, k = shape
