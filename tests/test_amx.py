@@ -156,6 +156,16 @@ def test_batches_and_operands_that_come_in_slabs():
 
 
 @needs_amx
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bits_do_not_depend_on_which_operand_is_shared(precision):
+    rng = np.random.default_rng(6)
+    a, b = rng.standard_normal((700, 2500)).astype(np.float32), rng.standard_normal((2500, 300)).astype(np.float32)
+    whole = product(a, b, precision=precision)
+    assert product(a[:256], b, precision=precision).tobytes() == whole[:256].tobytes()
+    assert errors(whole, a, b)[0] < {"highest": 2.0**-21, "high": 2.0**-15, "medium": 2.0**-7}[precision]
+
+
+@needs_amx
 def test_a_program_is_captured_anew_when_the_precision_changes():
     _core.set_isa("amx")
     a, b = operands("normal", 256, 256, 256)

@@ -1,38 +1,53 @@
 /* gemm_amx.c: plans of float32 products on bfloat16 matrix units (kernels/gemm_amx.h).
  *
- * One parallel loop splits strips of A and of B, a second one multiplies: a chunk is a block of C, which waits in
- * scratch as float32 tiles while the chunk walks k in blocks, short enough for the second-level cache to hold its
- * strips. So the sum over k is one chain, whatever the blocks. What does not fit in SLAB_BYTES is split and multiplied
- * a slab of columns and a slab of rows at a time.
+ * The longer operand is cut into blocks of strips, one for each chunk, the other one is shared. A first parallel loop
+ * splits the shared one; in a second one each chunk splits its own block, a block of k at a time, into scratch, which
+ * stays in its core's second-level cache while strip after strip of the shared operand comes by from the third-level
+ * one, each for all strips of the block. So half of what is split never leaves its core, and what is shared is read
+ * once for a whole block. C waits in scratch as float32 tiles where k has several blocks: the sum over k is one chain,
+ * whatever the blocks. Of the shared operand SLAB_BYTES are split at a time.
  *
- * Rejected, on the reference machine: splitting a chunk's own strips between its products, in pieces of 128 elements.
- * The two overlap little, and chunks split again what others have split: 224 GFLOP/s a core at 1024 against 250. */
+ * On the reference machine an earlier form, which split both operands for all and multiplied squares of 8 x 8 strips,
+ * made 250 GFLOP/s a core at 1024, of the 450 that its products alone would allow: what is shared goes through the
+ * third-level cache both ways, 0.5 to 0.9 ns an element, and squares read 10 GB/s from it, blocks half of that. This
+ * form is derived from those measurements; it has not been timed there. Rejected there: splitting what others split,
+ * too, between products, in pieces of 128 elements (224). */
 #include "gemm_amx.h"
 #include "../amx.h"
 
 enum {
     STRIP = FNN_AMX_STRIP,
     STEP = FNN_AMX_STEP,
-    BLOCK = 8,                /* most strips of A, and of B, in a chunk, of two or three planes */
-    LEAST_BLOCK = 4,          /* fewest, where there are more */
-    BLOCK_STEPS = 16,         /* of a block of k: 0.8 MB of each operand */
-    FEW_CHUNKS = 8,           /* enough for most machines: smaller blocks read split strips more often */
-    SLAB_BYTES = 48 << 20     /* of each operand, split */
+    ROWS = 0,                /* sides of C: strips of A ... */
+    COLUMNS = 1,             /* ... and of B */
+    BLOCK = 8,               /* most strips of a chunk's own, of two or three planes */
+    LEAST_BLOCK = 2,         /* fewest, where there are more: each reads all that is shared */
+    OWN_BYTES = 768 << 10,   /* of a block of k, split: the rest of 2 MB is for what comes by */
+    MOST_SHARED = 128,       /* strips of a chunk whose sums wait: 4 MB of them */
+    LEAST_SHARED = 16,       /* or splitting its own costs a chunk more than an eighth of its products */
+    FEW_CHUNKS = 8,          /* enough for most machines: smaller blocks read shared strips more often */
+    SLAB_BYTES = 48 << 20    /* of the shared operand, split */
 };
 static const double CHUNK_NS = 50000;
+
+/* An operand at a batch position: all its strips, and those of the present slab. */
+typedef struct {
+    const float *data;
+    ptrdiff_t extent, wide_step, k_step; /* M or N; strides in elements */
+    ptrdiff_t all, first, strips;
+} side;
 
 typedef struct {
     const fnn_gemm *g;
     const fnn_amx_kernels *X;
-    int planes;
-    ptrdiff_t steps, strip_bytes;
-    ptrdiff_t strips, panels;                  /* most strips of A, of B, in a slab; then of the present slab */
-    ptrdiff_t all_strips, all_panels, row_slabs, col_slabs;
-    ptrdiff_t row_blocks, col_blocks;
-    const float *a, *b;
-    float *c;                                  /* at this batch position */
-    ptrdiff_t first_strip, first_panel;        /* of the slab */
-    char *a_at, *b_at;
+    int planes, own, shared;                /* the sides' indices */
+    side sides[2];
+    ptrdiff_t steps, block_steps;           /* of k; of a block of it */
+    ptrdiff_t slabs, own_blocks, shared_blocks;
+    ptrdiff_t own_bytes, shared_bytes;      /* of a split strip */
+    ptrdiff_t block_strips;                 /* most of a chunk's own */
+    float *c;                               /* at this batch position */
+    char *split;                            /* the shared slab */
     int *flag;
 } plan;
 
@@ -47,8 +62,8 @@ static ptrdiff_t batches(const fnn_gemm *g) {
 /* ---- what it costs ---- */
 
 /* On the reference machine a product of two tiles takes 6 ns and a multiply-add of an avx512 core 12.5 ps, both while
- * all cores compute; splitting an element takes 0.5 to 0.9 ns where it comes from and goes to the third-level cache;
- * the second loop 3 us. */
+ * all cores compute; splitting an element takes 0.5 to 0.9 ns where it comes from and goes to the third-level cache (a
+ * chunk's own is counted like that, too: less was not measured); the second loop 3 us. */
 static double split_ns(const fnn_gemm *g, ptrdiff_t elements) {
     return (0.25 + 0.22 * fnn_amx_planes(g->precision)) * (double)elements;
 }
@@ -67,56 +82,65 @@ int fnn_gemm_amx_suits(const fnn_gemm *g) {
 
 /* ---- the plan ---- */
 
-static void make_grid(plan *p) {
-    double wanted = fnn_gemm_amx_cost(p->g) / (CHUNK_NS * (double)(batches(p->g) * p->row_slabs * p->col_slabs));
-    if (wanted > FEW_CHUNKS) wanted = FEW_CHUNKS;
-    const ptrdiff_t block = p->planes == 1 ? 2 * BLOCK : BLOCK; /* what is a third as large can be twice as long */
-    p->row_blocks = fnn_ceil_div(p->strips, block);
-    /* Equal shares for even numbers of threads. */
-    if (p->strips >= 2 * LEAST_BLOCK) p->row_blocks = fnn_round_up(p->row_blocks, 2);
-    p->col_blocks = fnn_ceil_div(p->panels, block);
-    while ((double)(p->row_blocks * p->col_blocks) < wanted) {
-        ptrdiff_t high = p->strips / p->row_blocks, wide = p->panels / p->col_blocks;
-        if (high >= 2 * LEAST_BLOCK && high >= wide) p->row_blocks *= 2;
-        else if (wide >= 2 * LEAST_BLOCK) p->col_blocks *= 2;
-        else break;
-    }
+/* Blocks of the chunks' own strips, even shares for even numbers of threads; then blocks of k. */
+static void cut_own(plan *p, double wanted) {
+    const ptrdiff_t strips = p->sides[p->own].all, most = p->planes == 1 ? 2 * BLOCK : BLOCK;
+    p->own_blocks = fnn_ceil_div(strips, most);
+    if (strips >= 2 * LEAST_BLOCK) p->own_blocks = fnn_round_up(p->own_blocks, 2);
+    while ((double)p->own_blocks < wanted && strips / p->own_blocks >= 2 * LEAST_BLOCK) p->own_blocks *= 2;
+    p->block_strips = fnn_ceil_div(strips, p->own_blocks);
+    const ptrdiff_t longest = fnn_max(OWN_BYTES / (p->block_strips * p->planes * FNN_AMX_STRIP_BYTES), 1);
+    p->block_steps = fnn_ceil_div(p->steps, fnn_ceil_div(p->steps, longest));
+    p->own_bytes = p->block_steps * p->planes * FNN_AMX_STRIP_BYTES;
+}
+
+static void cut_shared(plan *p, double wanted) {
+    const ptrdiff_t strips = p->sides[p->shared].strips;
+    p->shared_blocks = p->block_steps < p->steps ? fnn_ceil_div(strips, MOST_SHARED) : 1;
+    while ((double)(p->own_blocks * p->shared_blocks) < wanted && strips / p->shared_blocks >= 2 * LEAST_SHARED)
+        p->shared_blocks *= 2;
 }
 
 static void make_plan(plan *p, const fnn_gemm *g) {
     *p = (plan){.g = g, .X = fnn_amx(), .planes = fnn_amx_planes(g->precision), .steps = fnn_ceil_div(g->K, STEP)};
-    p->strip_bytes = p->steps * p->planes * FNN_AMX_STRIP_BYTES;
-    p->all_strips = fnn_ceil_div(g->M, STRIP);
-    p->all_panels = fnn_ceil_div(g->N, STRIP);
-    const ptrdiff_t most = fnn_max(SLAB_BYTES / p->strip_bytes, 1);
-    p->row_slabs = fnn_ceil_div(p->all_strips, most);
-    p->col_slabs = fnn_ceil_div(p->all_panels, most);
-    p->strips = fnn_ceil_div(p->all_strips, p->row_slabs);
-    p->panels = fnn_ceil_div(p->all_panels, p->col_slabs);
-    make_grid(p);
+    p->sides[ROWS] = (side){.extent = g->M, .wide_step = g->a.row, .k_step = g->a.col};
+    p->sides[COLUMNS] = (side){.extent = g->N, .wide_step = g->b.col, .k_step = g->b.row};
+    for (int i = 0; i < 2; i++) p->sides[i].all = p->sides[i].strips = fnn_ceil_div(p->sides[i].extent, STRIP);
+    p->own = g->M >= g->N ? ROWS : COLUMNS;
+    p->shared = 1 - p->own;
+    p->shared_bytes = p->steps * p->planes * FNN_AMX_STRIP_BYTES;
+    side *shared = &p->sides[p->shared];
+    p->slabs = fnn_ceil_div(shared->all, fnn_max(SLAB_BYTES / p->shared_bytes, 1));
+    shared->strips = fnn_ceil_div(shared->all, p->slabs);
+    double wanted = fnn_gemm_amx_cost(g) / (CHUNK_NS * (double)(batches(g) * p->slabs));
+    if (wanted > FEW_CHUNKS) wanted = FEW_CHUNKS;
+    cut_own(p, wanted);
+    cut_shared(p, wanted);
 }
 
 /* ---- splitting ---- */
 
-/* One strip. Chunks mix strips of A and of B evenly, so that a worker later finds its rows of A in its own cache. */
+static ptrdiff_t width(const side *s, ptrdiff_t strip) { return fnn_min(s->extent - strip * STRIP, STRIP); }
+static int tiles_of(const side *s, ptrdiff_t strip) { return width(s, strip) > FNN_AMX_TILE ? 2 : 1; }
+
+/* Steps k .. k + steps - 1 of a strip. */
+static void split_strip(const plan *p, int which, ptrdiff_t strip, ptrdiff_t k, ptrdiff_t steps, char *to, float *bad) {
+    const side *s = &p->sides[which];
+    const fnn_amx_strip from = {.data = s->data + strip * STRIP * s->wide_step + k * STEP * s->k_step,
+                                .wide = width(s, strip),
+                                .depth = fnn_min(steps * STEP, p->g->K - k * STEP),
+                                .wide_step = s->wide_step,
+                                .k_step = s->k_step,
+                                .columns = which == COLUMNS};
+    p->X->split(p->planes, &from, to, bad);
+}
+
+/* One strip of the shared slab. */
 static void run_split(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
-    const fnn_gemm *g = p->g;
-    const ptrdiff_t total = p->strips + p->panels, i = begin(p->strips, total, chunk);
-    const int columns = begin(p->strips, total, chunk + 1) == i;
     _Alignas(64) float bad[16] = {0};
     (void)scratch;
-    fnn_amx_strip s = {.depth = g->K, .columns = columns};
-    ptrdiff_t at;
-    if (columns) {
-        at = (p->first_panel + chunk - i) * STRIP;
-        s.data = p->b + at * g->b.col, s.wide = g->N - at, s.wide_step = g->b.col, s.k_step = g->b.row;
-    } else {
-        at = (p->first_strip + i) * STRIP;
-        s.data = p->a + at * g->a.row, s.wide = g->M - at, s.wide_step = g->a.row, s.k_step = g->a.col;
-    }
-    s.wide = fnn_min(s.wide, STRIP);
-    p->X->split(p->planes, &s, columns ? p->b_at + (chunk - i) * p->strip_bytes : p->a_at + i * p->strip_bytes, bad);
+    split_strip(p, p->shared, p->sides[p->shared].first + chunk, 0, p->steps, p->split + chunk * p->shared_bytes, bad);
     fnn_amx_raise(p->flag, bad);
 }
 
@@ -132,67 +156,93 @@ static void epilogue(const plan *p, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, pt
                                                g->residual_row, e->activation);
 }
 
-/* A split strip from step k on. */
-static fnn_amx_operand operand(const plan *p, const char *split, ptrdiff_t strip, ptrdiff_t k, int tiles) {
-    const ptrdiff_t plane = tiles * FNN_AMX_TILE_BYTES, step = p->planes * plane;
-    return (fnn_amx_operand){split + strip * p->strip_bytes + k * step, step, FNN_AMX_TILE_BYTES, plane, NULL};
+/* A chunk: strips [top, bottom) of its own by strips [left, right) of the shared ones, counted in the slab. */
+typedef struct {
+    ptrdiff_t top, bottom, left, right;
+    char *own, *sums; /* scratch */
+    _Alignas(64) float bad[16];
+} block;
+
+static fnn_amx_operand operand(const plan *p, const char *split, int tiles) {
+    const ptrdiff_t plane = tiles * FNN_AMX_TILE_BYTES;
+    return (fnn_amx_operand){split, p->planes * plane, FNN_AMX_TILE_BYTES, plane, NULL};
 }
 
-/* Strip i of A times strip j of B, both counted in the slab, over steps k .. k + steps - 1; c: their tiles of C. */
-static void multiply(const plan *p, ptrdiff_t i, ptrdiff_t j, ptrdiff_t k, ptrdiff_t steps, fnn_amx_ahead ahead,
-                     float *c, float *bad) {
+/* Where step k of a shared strip begins. */
+static const char *shared_at(const plan *p, ptrdiff_t strip, ptrdiff_t k) {
+    const int tiles = tiles_of(&p->sides[p->shared], p->sides[p->shared].first + strip);
+    return p->split + strip * p->shared_bytes + k * p->planes * tiles * FNN_AMX_TILE_BYTES;
+}
+
+/* Strip i of the chunk's own times shared strip j over steps k .. k + steps - 1; c: their tiles of C. */
+static void multiply(const plan *p, block *w, ptrdiff_t i, ptrdiff_t j, ptrdiff_t k, ptrdiff_t steps,
+                     fnn_amx_ahead ahead, float *c) {
     const fnn_gemm *g = p->g;
-    const ptrdiff_t row = (p->first_strip + i) * STRIP, col = (p->first_panel + j) * STRIP;
-    const ptrdiff_t rows = fnn_min(g->M - row, STRIP), cols = fnn_min(g->N - col, STRIP);
-    const int row_tiles = rows > FNN_AMX_TILE ? 2 : 1, col_tiles = cols > FNN_AMX_TILE ? 2 : 1;
-    const fnn_amx_operand a = operand(p, p->a_at, i, k, row_tiles), b = operand(p, p->b_at, j, k, col_tiles);
-    p->X->multiply(p->planes, row_tiles, col_tiles, steps, &a, &b, c, k > 0, ahead);
+    const ptrdiff_t strip[2] = {p->own == ROWS ? i : p->sides[ROWS].first + j,
+                                p->own == ROWS ? p->sides[COLUMNS].first + j : i};
+    const int tiles[2] = {tiles_of(&p->sides[ROWS], strip[ROWS]), tiles_of(&p->sides[COLUMNS], strip[COLUMNS])};
+    fnn_amx_operand operands[2];
+    operands[p->own] = operand(p, w->own + (i - w->top) * p->own_bytes, tiles[p->own]);
+    operands[p->shared] = operand(p, shared_at(p, j, k), tiles[p->shared]);
+    p->X->multiply(p->planes, tiles[ROWS], tiles[COLUMNS], steps, &operands[ROWS], &operands[COLUMNS], c, k > 0, ahead);
     if (k + steps < p->steps) return;
-    p->X->store(0, rows, cols, c, p->c + row * g->c.row + col, g->c.row, bad);
+    const ptrdiff_t row = strip[ROWS] * STRIP, rows = width(&p->sides[ROWS], strip[ROWS]);
+    const ptrdiff_t col = strip[COLUMNS] * STRIP, cols = width(&p->sides[COLUMNS], strip[COLUMNS]);
+    p->X->store(0, rows, cols, c, p->c + row * g->c.row + col, g->c.row, w->bad);
     epilogue(p, row, rows, col, cols);
 }
 
-/* A block of C: strips of rows by strips of columns. Meanwhile come from the third-level cache: the next strip of B,
- * while B's are met for the first time; then the next strip of A, a share in each product (worth 8 % from 1536 on). */
-static void run_block(void *context, ptrdiff_t chunk, void *scratch) {
-    const plan *p = context;
-    const ptrdiff_t r = chunk / p->col_blocks, s = chunk % p->col_blocks;
-    const ptrdiff_t top = begin(p->strips, p->row_blocks, r), bottom = begin(p->strips, p->row_blocks, r + 1);
-    const ptrdiff_t left = begin(p->panels, p->col_blocks, s), right = begin(p->panels, p->col_blocks, s + 1);
-    const ptrdiff_t step = p->planes * FNN_AMX_STRIP_BYTES, share = fnn_round_up(step / (right - left), 64);
-    _Alignas(64) float bad[16] = {0};
-    p->X->begin();
-    for (ptrdiff_t k = 0; k < p->steps; k += BLOCK_STEPS) {
-        const ptrdiff_t steps = fnn_min(BLOCK_STEPS, p->steps - k);
-        char *c = scratch;
-        for (ptrdiff_t i = top; i < bottom; i++)
-            for (ptrdiff_t j = left; j < right; j++, c += FNN_AMX_C_BYTES) {
-                fnn_amx_ahead ahead = {p->a_at, 0};
-                if (i == top && j + 1 < right) {
-                    ahead.data = p->b_at + (j + 1) * p->strip_bytes + k * step, ahead.step = step;
-                } else if (i + 1 < bottom) {
-                    ahead.data = p->a_at + (i + 1) * p->strip_bytes + k * step + (j - left) * share * steps;
-                    ahead.step = share;
-                }
-                multiply(p, i, j, k, steps, ahead, (float *)c, bad);
-            }
+/* A block of k. Meanwhile the next shared strip comes from the third-level cache, a share in each product (worth 8 % in
+ * the earlier form): behind the last one, the next block's first. */
+static void multiply_block(const plan *p, block *w, ptrdiff_t k, ptrdiff_t steps) {
+    const ptrdiff_t own = w->bottom - w->top, step = p->planes * FNN_AMX_STRIP_BYTES;
+    const ptrdiff_t share = fnn_round_up(fnn_ceil_div(step, own), 64);
+    char *c = w->sums;
+    for (ptrdiff_t i = w->top; i < w->bottom; i++)
+        split_strip(p, p->own, i, k, steps, w->own + (i - w->top) * p->own_bytes, w->bad);
+    for (ptrdiff_t j = w->left; j < w->right; j++) {
+        const int last = j + 1 == w->right, more = !last || k + steps < p->steps;
+        const char *next = !more ? p->split : last ? shared_at(p, w->left, k + steps) : shared_at(p, j + 1, k);
+        for (ptrdiff_t i = w->top; i < w->bottom; i++) {
+            const fnn_amx_ahead ahead = {more ? next + (i - w->top) * share * steps : next, more ? share : 0};
+            multiply(p, w, i, j, k, steps, ahead, (float *)c);
+            if (p->block_steps < p->steps) c += FNN_AMX_C_BYTES;
+        }
     }
+}
+
+static ptrdiff_t own_bytes(const plan *p) { return p->block_strips * p->own_bytes; }
+static ptrdiff_t sums_bytes(const plan *p) {
+    const ptrdiff_t shared = fnn_ceil_div(p->sides[p->shared].strips, p->shared_blocks);
+    return p->block_steps < p->steps ? p->block_strips * shared * FNN_AMX_C_BYTES : FNN_AMX_C_BYTES;
+}
+
+static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const ptrdiff_t strips = p->sides[p->own].all, shared = p->sides[p->shared].strips;
+    const ptrdiff_t r = chunk / p->shared_blocks, s = chunk % p->shared_blocks;
+    block w = {.top = begin(strips, p->own_blocks, r),
+               .bottom = begin(strips, p->own_blocks, r + 1),
+               .left = begin(shared, p->shared_blocks, s),
+               .right = begin(shared, p->shared_blocks, s + 1),
+               .own = scratch,
+               .sums = (char *)scratch + own_bytes(p)};
+    p->X->begin();
+    for (ptrdiff_t k = 0; k < p->steps; k += p->block_steps)
+        multiply_block(p, &w, k, fnn_min(p->block_steps, p->steps - k));
     p->X->end();
-    fnn_amx_raise(p->flag, bad);
+    fnn_amx_raise(p->flag, w.bad);
 }
 
 static void run_slabs(const fnn_call *call, plan *p) {
-    const double ns = fnn_gemm_amx_cost(p->g) / (double)(batches(p->g) * p->row_slabs * p->col_slabs);
-    for (ptrdiff_t s = 0; s < p->col_slabs; s++)
-        for (ptrdiff_t r = 0; r < p->row_slabs && !*p->flag; r++) {
-            p->first_panel = begin(p->all_panels, p->col_slabs, s);
-            p->panels = begin(p->all_panels, p->col_slabs, s + 1) - p->first_panel;
-            p->first_strip = begin(p->all_strips, p->row_slabs, r);
-            p->strips = begin(p->all_strips, p->row_slabs, r + 1) - p->first_strip;
-            fnn_parallel_for(call, p->strips + p->panels, split_ns(p->g, (p->strips + p->panels) * STRIP * p->g->K),
-                             run_split, p);
-            if (!*p->flag) fnn_parallel_for(call, p->row_blocks * p->col_blocks, ns, run_block, p);
-        }
+    const double ns = fnn_gemm_amx_cost(p->g) / (double)(batches(p->g) * p->slabs);
+    side *shared = &p->sides[p->shared];
+    for (ptrdiff_t s = 0; s < p->slabs && !*p->flag; s++) {
+        shared->first = begin(shared->all, p->slabs, s);
+        shared->strips = begin(shared->all, p->slabs, s + 1) - shared->first;
+        fnn_parallel_for(call, shared->strips, split_ns(p->g, shared->strips * STRIP * p->g->K), run_split, p);
+        if (!*p->flag) fnn_parallel_for(call, p->own_blocks * p->shared_blocks, ns, run_chunk, p);
+    }
 }
 
 /* ---- the interface ---- */
@@ -200,9 +250,9 @@ static void run_slabs(const fnn_call *call, plan *p) {
 void fnn_gemm_amx_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     plan p;
     make_plan(&p, g);
-    size_t scratch = (size_t)(fnn_ceil_div(p.strips, p.row_blocks) * fnn_ceil_div(p.panels, p.col_blocks) * FNN_AMX_C_BYTES);
+    const size_t scratch = (size_t)(own_bytes(&p) + sums_bytes(&p));
     if (ws->scratch < scratch) ws->scratch = scratch;
-    ws->shared += (size_t)((p.strips + p.panels) * p.strip_bytes);
+    ws->shared += (size_t)(p.sides[p.shared].strips * p.shared_bytes);
 }
 
 int fnn_gemm_amx_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
@@ -210,12 +260,13 @@ int fnn_gemm_amx_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     int flag = 0;
     make_plan(&p, g);
     p.flag = &flag;
-    p.a_at = shared;
-    p.b_at = p.a_at + p.strips * p.strip_bytes;
+    p.split = shared;
     for (ptrdiff_t n = batches(g), index = 0; index < n && !flag; index++) {
         ptrdiff_t a, b, c;
         fnn_gemm_seek(g, index, &a, &b, &c);
-        p.a = (const float *)g->a.data + a, p.b = (const float *)g->b.data + b, p.c = (float *)g->c.data + c;
+        p.sides[ROWS].data = (const float *)g->a.data + a;
+        p.sides[COLUMNS].data = (const float *)g->b.data + b;
+        p.c = (float *)g->c.data + c;
         run_slabs(call, &p);
     }
     return !flag;
