@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn.data import ArrayDataset, DataLoader, Normalize, digits, mnist, read_idx
+from fastnn.data import ArrayDataset, DataLoader, Normalize, digits, mnist, random_split, read_idx
 from fastnn.train import Trainer
 
 CODES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -200,6 +200,38 @@ class Squares:
 
     def __getitem__(self, k):
         return (np.full((2, 3), k, np.float32), k * k, fastnn.ones(1))[: self.parts] if self.parts else [k] * (k + 1)
+
+
+def test_subsets_keep_rows_together():
+    data = ArrayDataset(np.arange(10), np.arange(10) * 2, transform=lambda x: x + 1)
+    for indices, expected in (([3, 1], [3, 1]), (-1, [9]), (np.arange(10) > 7, [8, 9]), (range(3), [0, 1, 2]), ([], [])):
+        part = data.subset(indices)
+        assert part.arrays[0].tolist() == expected and part.arrays[1].tolist() == [2 * k for k in expected]
+        assert part.transform is data.transform
+    assert np.shares_memory(data.subset(slice(2, 4)).arrays[0], data.arrays[0])
+    for wrong, error, text in (([10], IndexError, "reach from 10 to 10, but there are 10 samples"),
+                               ([True] * 11, IndexError, "reach from 0 to 10"), ([True] * 9, IndexError, "boolean"),
+                               ([0.5], TypeError, "indices is \\[0.5\\], but must be a slice"), ([[1]], TypeError, "must be a slice")):
+        with pytest.raises(error, match=text):
+            data.subset(wrong)
+
+
+def test_random_split_deals_every_sample_once():
+    data = ArrayDataset(np.arange(10), np.arange(10) * 2)
+    for lengths, counts in (([7, 3], [7, 3]), ([0.5, 0.25, 0.25], [6, 2, 2]), ([1 / 3] * 3, [4, 3, 3]), ([10, 0], [10, 0])):
+        fastnn.manual_seed(4)
+        parts = random_split(data, lengths)
+        assert [len(part) for part in parts] == counts
+        x = np.concatenate([part.arrays[0] for part in parts])
+        assert sorted(x) == list(range(10)) and list(x) != list(range(10))
+        assert all((part.arrays[1] == 2 * part.arrays[0]).all() for part in parts)
+        again = random_split(data, lengths, generator=fastnn.Generator().manual_seed(4))
+        assert [part.arrays[0].tolist() for part in again] == [part.arrays[0].tolist() for part in parts]
+    for wrong, text in (([7, 4], "add up to 11, but must add up to 10"), ([-1, 11], "lengths is -1"), ([], "add up to 0")):
+        with pytest.raises(ValueError, match=text):
+            random_split(data, wrong)
+    with pytest.raises(TypeError, match="data is a list, but must be an ArrayDataset"):
+        random_split([1], [1])
 
 
 def test_a_data_set_of_samples_becomes_arrays():

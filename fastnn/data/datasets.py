@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from ..checks import array_like, real, whole
 from ..io.extras import require
+from ..random import Generator, randperm
 from .idx import read_idx
 from .transforms import Normalize
 
@@ -103,6 +105,91 @@ class ArrayDataset:
     def __getitem__(self, index: Any) -> tuple[np.ndarray, ...]:
         """The rows `index` (an integer, slice or index array) of every array."""
         return tuple(array[index] for array in self.arrays)
+
+    def subset(self, indices: Any) -> ArrayDataset:
+        """Some of the samples, with the same `transform` (what PyTorch's ``Subset(dataset, indices)`` does).
+
+        Parameters
+        ----------
+        indices : slice or array_like of int or bool
+            Which, in this order; a slice copies nothing.
+
+        Returns
+        -------
+        ArrayDataset
+            Those rows of every array.
+
+        Raises
+        ------
+        TypeError
+            If `indices` are not integers or booleans.
+        IndexError
+            If there is no such sample, or booleans are not as many as there are samples.
+        """
+        if not isinstance(indices, slice):
+            given, indices = indices, np.atleast_1d(np.asarray(indices))
+            indices = indices.astype(np.int64) if indices.size == 0 else indices
+            if indices.ndim != 1 or indices.dtype.kind not in "iub":
+                raise TypeError(f"subset: indices is {given!r}, but must be a slice, integers or booleans")
+            kept = indices if indices.dtype != bool else np.arange(len(indices))
+            if kept.size and not -len(self) <= kept.min() <= kept.max() < len(self):
+                raise IndexError(f"subset: indices reach from {kept.min()} to {kept.max()}, but there are {len(self)} samples")
+        return ArrayDataset(*self[indices], transform=self.transform)
+
+
+def random_split(data: ArrayDataset, lengths: Sequence[float], generator: Generator | None = None) -> list[ArrayDataset]:
+    """Share the samples out at random.
+
+    Parameters
+    ----------
+    data : ArrayDataset
+        All samples.
+    lengths : sequence of int or float
+        How many each part gets, as many as there are together; or which fractions, 1 together: rounded down, and what is
+        left goes to the first parts, one each.
+    generator : fastnn.Generator, optional
+        Where the order comes from; the default one unless given.
+
+    Returns
+    -------
+    list of ArrayDataset
+        The parts, as copies with the same transform.
+
+    Raises
+    ------
+    ValueError
+        If a length is negative, or they are not so many as `data` has samples and do not add up to 1.
+
+    Notes
+    -----
+    Source: torch.utils.data.random_split.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> train, test = random_split(ArrayDataset(np.arange(10)), [0.8, 0.2])
+    >>> len(train), len(test)
+    (8, 2)
+    """
+    if not isinstance(data, ArrayDataset):
+        raise TypeError(f"random_split: data is a {type(data).__name__}, but must be an ArrayDataset")
+    order, counts = randperm(len(data), generator=generator).numpy(), _counts(lengths, len(data))
+    return [data.subset(part) for part in np.split(order, np.cumsum(counts)[:-1])]
+
+
+def _counts(lengths: Sequence[float], total: int) -> list[int]:
+    """The lengths of `random_split` as numbers of samples."""
+    wanted = [real("random_split: lengths", length, 0) for length in lengths]
+    whole_numbers = all(isinstance(length, (int, np.integer)) for length in lengths)
+    if wanted and whole_numbers and sum(wanted) == total:
+        return [int(length) for length in wanted]
+    if not wanted or not math.isclose(sum(wanted), 1):
+        raise ValueError(f"random_split: lengths {list(lengths)} add up to {sum(wanted):g}, but must add up to {total}, the "
+                         "number of samples, or, as fractions, to 1")
+    counts = [math.floor(total * fraction) for fraction in wanted]
+    for k in range(total - sum(counts)):
+        counts[k % len(counts)] += 1
+    return counts
 
 
 def data_folder(data_dir: str | os.PathLike | None = None) -> Path:

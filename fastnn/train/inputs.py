@@ -185,8 +185,7 @@ def split(data: ArrayDataset, fraction: float) -> tuple[ArrayDataset, ArrayDatas
     cut = math.floor(len(data) * (1 - fraction))
     if not 0 < cut < len(data):
         raise ValueError(f"validation_split {fraction} of {len(data)} samples leaves one part empty")
-    first, last = (ArrayDataset(*rows, transform=data.transform) for rows in (data[:cut], data[cut:]))
-    return first, last
+    return data.subset(slice(cut)), data.subset(slice(cut, None))
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:
