@@ -337,9 +337,10 @@ typedef struct {
     ptrdiff_t row_from, row_to; /* input rows that exist: those before and behind are left out. Of one output row: kernel rows */
     ptrdiff_t col_from, col_to; /* input columns that exist */
     ptrdiff_t a_r, a_s;         /* from kernel row to kernel row, from input column to input column */
-    ptrdiff_t w_r, w_s, y_row, y_pixel;
-    ptrdiff_t ahead, ahead_rows, ahead_row; /* input to ask for: from where on, how many rows, how far apart */
-    int ask_y;  /* whether to ask for what follows the output rows, which are dense, to be written next */
+    ptrdiff_t w_r, w_c;         /* from kernel row to kernel row, from vector to vector of channels; columns follow one another */
+    ptrdiff_t y_row, y_pixel;
+    ptrdiff_t ahead, ahead_row; /* input to ask for: from where on, how far apart its rows are */
+    int asks_x, asks_y; /* whether to ask for input, and for what follows the output rows, which are dense, to be written next */
     int stream; /* outputs are written past the caches: pixels start on whole cache lines */
 } fnn_depthwise;
 
@@ -373,7 +374,7 @@ typedef struct {
     ptrdiff_t col_from, col_to;             /* columns of x that exist */
     ptrdiff_t x_row, x_col, x_r;            /* from row of dy to row of dy, column to column, kernel row to kernel row */
     ptrdiff_t dy_row, dy_col, dw_r, dw_s;
-    fnn_prefetch *ahead[2]; /* x and dy to come, and how many runs to ask for with each row of a vector of channels */
+    fnn_prefetch *ahead[2]; /* x and dy to come, and how many runs to ask for with each row, or pair, of a vector of channels */
     ptrdiff_t asks[2];
 } fnn_depthwise_gradient;
 

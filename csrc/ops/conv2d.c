@@ -242,7 +242,7 @@ fnn_conv_weight fnn_conv_weight_of(const fnn_tensor *weight, const fnn_conv_dims
     w.cols = w.width > K->triple_cols ? K->tile_cols : fnn_min(K->triple_cols, fnn_round_up(w.width, 8));
     if (is_depthwise(d)) {
         w.groups = w.depth = 1;
-        w.width = w.cols = d->groups;
+        w.width = d->groups, w.cols = K->lanes;
         w.width_stride = weight->stride[0];
     }
     return w;

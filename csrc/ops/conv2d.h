@@ -26,7 +26,7 @@ typedef struct {
 } fnn_axis;
 
 /* Weights as panels [group][panel][place][depth][cols]: `width` counts what is produced, `depth` what is summed over.
- * Depthwise weights are one panel of all channels with a depth of 1. */
+ * Depthwise weights are panels of a vector of channels with a depth of 1. */
 typedef struct {
     const fnn_kernels *K;
     int dtype;
@@ -93,7 +93,7 @@ fnn_axis fnn_conv_forward_axis(const fnn_conv_dims *d, int axis);
 fnn_axis fnn_conv_phase_axis(const fnn_conv_dims *d, int axis, ptrdiff_t phase);
 /* The places of kernel positions in packed weights that fnn_conv_phase_axis counts on. */
 void fnn_conv_order_by_phase(const fnn_conv_dims *d, int axis, ptrdiff_t *order);
-/* Weights of one pass; of a depthwise convolution as one panel. */
+/* Weights of one pass; of a depthwise convolution as one group. */
 fnn_conv_weight fnn_conv_weight_of(const fnn_tensor *weight, const fnn_conv_dims *d, int backward);
 
 /* conv2d_correlate.c */

@@ -149,6 +149,9 @@ static void plan_layout(fnn_correlation *c) {
     if (c->narrow == FNN_NARROW_PIXELS && c->depth < c->w.taps) c->batch = c->h.taps * c->depth, c->run = c->w.taps;
 }
 
+/* What chunks may share out; of a depthwise convolution they take all channels. */
+static ptrdiff_t panels_of(const fnn_correlation *c) { return c->depthwise ? 1 : c->groups * c->weight->panels; }
+
 static ptrdiff_t count_chunks(const fnn_correlation *c) {
     return c->image_blocks * c->row_blocks * c->col_blocks * c->splits;
 }
@@ -156,7 +159,7 @@ static ptrdiff_t count_chunks(const fnn_correlation *c) {
 /* Blocks small enough for the cache and for sharing out; panels are split where pixels do not give enough chunks, or
  * where a chunk would read more of the weights than of the input. */
 static void plan_blocks(fnn_correlation *c) {
-    ptrdiff_t tile = c->K->tile_rows, rows = c->h.out, cols = c->w.out, panels = c->groups * c->weight->panels;
+    ptrdiff_t tile = c->K->tile_rows, rows = c->h.out, cols = c->w.out, panels = panels_of(c);
     const int across = c->narrow == FNN_NARROW_IMAGES;
     ptrdiff_t images = across ? c->K->tile_cols : 1;
     ptrdiff_t panel_bytes = c->weight->panel_size * size_of(c->dtype);
@@ -207,7 +210,7 @@ void fnn_correlate_plan(fnn_correlation *c) {
     c->product_at = c->block_images * c->stage_size;
     ptrdiff_t used = c->product_at + fnn_round_up(product, 64);
     c->tile_at = writes_in_place(c) ? -1 : used;
-    const ptrdiff_t tile = c->narrow == FNN_NARROW_IMAGES ? c->width * c->block_images : c->weight->cols;
+    const ptrdiff_t tile = c->narrow == FNN_NARROW_IMAGES ? c->width * c->block_images : c->depthwise ? c->width : c->weight->cols;
     const ptrdiff_t run = (c->spread ? c->block_rows : 1) * c->block_cols;
     c->scratch_bytes = (size_t)(used + (c->tile_at < 0 ? 0 : run * tile * size));
 }
@@ -284,30 +287,30 @@ void fnn_taps_that_meet(const fnn_axis *a, ptrdiff_t at, ptrdiff_t *t, ptrdiff_t
 }
 
 /* Depthwise: a block's output rows, two at a time where they share input rows; a: where tap (0, 0) of the first output is. */
-static void compute_depthwise(const fnn_correlation *c, const fnn_conv_block *b, const char *a, const char *panel, char *dst,
-                              const char *bias, char *scratch) {
+static void compute_depthwise(const fnn_correlation *c, const fnn_conv_block *b, const char *a, char *dst, const char *bias,
+                              char *scratch) {
     const fnn_conv_weight *w = c->weight;
     const ptrdiff_t most = c->h.step == 1 && c->h.gap == 1 && c->tile_at < 0 ? 2 : 1;
     const ptrdiff_t left = b->col * c->w.step + c->w.first;
-    const int dense = c->pitch == w->cols && c->dst.w == w->cols;
-    const char *place = fnn_at(panel, (c->h.slot * w->s + c->w.slot) * w->cols, c->dtype);
+    const int dense = c->pitch == c->width && c->dst.w == c->width;
+    const char *place = fnn_at(w->packed, (c->h.slot * w->s + c->w.slot) * w->cols, c->dtype);
     char *out = scratch + c->tile_at;
-    fnn_depthwise p = {.pixels = b->cols, .channels = w->cols, .taps_r = c->h.taps, .taps_s = c->w.taps,
+    fnn_depthwise p = {.pixels = b->cols, .channels = c->width, .taps_r = c->h.taps, .taps_s = c->w.taps,
                        .step = c->w.step, .gap = c->w.gap, .col_from = -left, .col_to = c->w.in - left,
-                       .a_r = c->h.gap * c->row_pitch, .a_s = c->pitch, .w_r = w->s * w->cols, .w_s = w->cols, .y_row = c->dst.h,
-                       .y_pixel = c->tile_at < 0 ? c->dst.w : w->cols, .ahead_row = c->row_pitch,
-                       .ask_y = dense && c->asks && !c->streamed, .stream = c->streamed};
+                       .a_r = c->h.gap * c->row_pitch, .a_s = c->pitch, .w_r = w->s * w->cols, .w_c = w->panel_size,
+                       .y_row = c->dst.h, .y_pixel = c->tile_at < 0 ? c->dst.w : c->width, .ahead_row = c->row_pitch,
+                       .asks_x = dense && c->asks, .asks_y = dense && c->asks && !c->streamed, .stream = c->streamed};
     for (ptrdiff_t i = 0; i < b->rows; i += p.rows) {
         const ptrdiff_t top = (b->row + i) * c->h.step + c->h.first;
         p.rows = fnn_min(most, b->rows - i);
         if (p.rows == 1) fnn_taps_that_meet(&c->h, b->row + i, &p.row_from, &p.row_to);
         else p.row_from = fnn_max(-top, 0), p.row_to = fnn_min(fnn_reach(&c->h, 2), c->h.in - top);
-        p.ahead_rows = dense && c->asks ? p.rows * c->h.step : 0, p.ahead = fnn_reach(&c->h, p.rows) * c->row_pitch;
+        p.ahead = fnn_reach(&c->h, p.rows) * c->row_pitch;
         char *to = fnn_at(dst, i * c->dst.h, c->dtype);
         if (c->tile_at < 0) out = to;
         c->K->conv_depthwise(&p, fnn_at(a, i * c->h.step * c->row_pitch, c->dtype), place, out);
         for (ptrdiff_t r = 0, row = p.y_row; r < p.rows; r++)
-            fnn_conv_finish_run(c, b->cols, w->cols, fnn_at(out, r * row, c->dtype), p.y_pixel,
+            fnn_conv_finish_run(c, b->cols, c->width, fnn_at(out, r * row, c->dtype), p.y_pixel,
                                 fnn_at(to, r * row, c->dtype), bias);
     }
 }
@@ -390,7 +393,7 @@ static void compute_panel(const fnn_correlation *c, const fnn_conv_block *b, ptr
     char *dst = fnn_conv_output(c, image, b->row, b->col, channel);
     const char *bias = c->epilogue && c->epilogue->bias ? fnn_at(c->epilogue->bias, channel, c->dtype) : NULL;
     if (c->narrow) fnn_narrow_compute(c, b, panel, channel, bias, scratch);
-    else if (c->depthwise) compute_depthwise(c, b, a, panel, dst, bias, scratch);
+    else if (c->depthwise) compute_depthwise(c, b, a, dst, bias, scratch);
     else if (c->spread) compute_spread(c, b, &(panel_run){cols, a, panel, bias, dst, scratch});
     else
         for (ptrdiff_t i = 0; i < b->rows; i++) {
@@ -410,7 +413,7 @@ static void follow_rows(const fnn_correlation *c, const fnn_conv_block *b) {
 }
 
 static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scratch) {
-    ptrdiff_t split = chunk % c->splits, place = chunk / c->splits, panels = c->groups * c->weight->panels, staged = -1;
+    ptrdiff_t split = chunk % c->splits, place = chunk / c->splits, panels = panels_of(c), staged = -1;
     fnn_conv_block b = {.col = place % c->col_blocks * c->block_cols,
                         .row = place / c->col_blocks % c->row_blocks * c->block_rows,
                         .image = place / c->col_blocks / c->row_blocks * c->block_images};

@@ -71,12 +71,12 @@ void fnn_conv_quads(const fnn_call *call, const fnn_conv_dims *d, const void *bi
     while (q.block_rows > 1 && d->n * fnn_ceil_div(q.rows, q.block_rows) < CHUNKS) q.block_rows = fnn_ceil_div(q.block_rows, 2);
     q.blocks = fnn_ceil_div(q.rows, q.block_rows);
     const ptrdiff_t line = 64 / (ptrdiff_t)fnn_itemsize(w.dtype);
-    const int dense = q.dy.w == w.cols && q.dx.w == w.cols;
+    const int dense = q.dy.w == w.width && q.dx.w == w.width;
     const int whole_lines = q.dx.w % line == 0 && q.dx.h % line == 0 && q.dx.n % line == 0;
-    q.row = (fnn_quads){.quads = fnn_ceil_div(d->w - q.left, 2), .channels = w.cols, .col_from = -q.dy_left,
+    q.row = (fnn_quads){.quads = fnn_ceil_div(d->w - q.left, 2), .channels = w.width, .col_from = -q.dy_left,
                         .col_to = d->ow - q.dy_left, .dx_col_from = -q.left, .dx_col_to = d->w - q.left, .dy_row = q.dy.h,
                         .dy_pixel = q.dy.w, .dx_row = q.dx.h, .dx_pixel = q.dx.w, .asks = dense,
                         .stream = whole_lines && !call->follower && !bias &&
-                                  fnn_may_stream(q.dx.data, fnn_numel(call->out[0]), w.cols, w.dtype)};
+                                  fnn_may_stream(q.dx.data, fnn_numel(call->out[0]), w.width, w.dtype)};
     fnn_parallel_for(call, d->n * q.blocks, fnn_conv_cost(d, w.dtype), run_chunk, &q);
 }

@@ -130,6 +130,12 @@ static void plan_prefetch(const gradient *p, const band *b, ptrdiff_t times, fnn
                              &asks[1]);
 }
 
+/* How often a band's rows ask for some of it: those that the kernel takes in pairs do once. */
+static ptrdiff_t turns_of(const gradient *p, const band *b) {
+    const int pairs = p->h.step == 1 && p->h.gap == 1 && p->h.taps > 2 && p->w.step == 1 && p->w.gap == 1 && p->w.taps > 2;
+    return pairs ? fnn_ceil_div(b->rows, 2) : b->rows;
+}
+
 static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const gradient *p = context;
@@ -139,7 +145,8 @@ static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     char *dw = fnn_at(sum->packed, b.part * sum->part_size + b.panel * panel_size, sum->dtype);
     memset(dw, 0, (size_t)((b.panel_end - b.panel) * panel_size) * fnn_itemsize(sum->dtype));
     for (; b.u < b.end; b = next) {
-        const ptrdiff_t times = b.rows * fnn_ceil_div(p->w.out, p->block_cols) * fnn_ceil_div(b.channels, sum->K->lanes);
+        const ptrdiff_t times =
+            turns_of(p, &b) * fnn_ceil_div(p->w.out, p->block_cols) * fnn_ceil_div(b.channels, sum->K->lanes);
         fnn_prefetch ahead[2] = {{0}, {0}};
         ptrdiff_t asks[2] = {0, 0};
         next = b;

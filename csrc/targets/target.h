@@ -18,6 +18,7 @@
 #include "../kernels/conv.h"
 #include "../kernels/conv_narrow.h"
 #include "../kernels/conv_depthwise.h"
+#include "../kernels/conv_depthwise_gradient.h"
 #include "../kernels/winograd.h"
 #include "../kernels/softmax.h"
 #include "../kernels/cross_entropy.h"
