@@ -280,9 +280,20 @@ def first_layer(seed, dtype=np.float32):
     return Case(seed, dtype, groups=1, **sizes, **pairs)
 
 
+def one_vector(seed, dtype=np.float32):
+    """Output channels that nearly fill one vector of some instruction set, and windows of up to 72 elements."""
+    rng = np.random.default_rng(seed)
+    sizes = {name: int(rng.integers(low, high)) for name, low, high in
+             (("n", 1, 6), ("h", 1, 40), ("w", 1, 40), ("r", 1, 6), ("s", 2, 6))}
+    sizes |= {"c": int(rng.integers(1, 72 // (sizes["r"] * sizes["s"]) + 1)), "k": int(rng.choice([1, 4, 7, 7, 8, 8]))}
+    stride = tuple(int(rng.integers(1, sizes[side] + 1)) for side in "rs")
+    return Case(seed, dtype, groups=1, stride=stride, dilation=(1, 1), **sizes)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("make, seeds", [(few_channels, range(5000, 5024)), (first_layer, range(6000, 6024))])
+@pytest.mark.parametrize("make, seeds", [(few_channels, range(5000, 5024)), (first_layer, range(6000, 6024)),
+                                         (one_vector, range(7000, 7032))])
 def test_few_channels(isa, dtype, make, seeds):
     _core.set_isa(isa)
     for seed in seeds:
@@ -291,7 +302,8 @@ def test_few_channels(isa, dtype, make, seeds):
 
 
 @pytest.mark.parametrize("make, seed", [(few_channels, seed) for seed in range(5100, 5108)]
-                         + [(first_layer, seed) for seed in range(6100, 6108)])
+                         + [(first_layer, seed) for seed in range(6100, 6108)]
+                         + [(one_vector, seed) for seed in range(7100, 7116)])
 def test_threads_and_layouts_do_not_change_a_bit_of_few_channels(make, seed):
     check_bits(make(seed))
 
@@ -406,6 +418,21 @@ def test_nan_reaches_what_reads_it_and_nothing_else():
     dweight = launch.conv2d_backward_weight(fastnn.tensor(np.ones_like(y)), fastnn.tensor(x), kernel=(3, 3),
                                             **a).numpy()
     assert np.isnan(dweight[:, 1]).all() and not np.isnan(dweight[:, 0]).any()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("c, k, size", [(3, 8, 3), (2, 7, 5), (2, 4, 3)])
+def test_what_is_not_finite_reaches_the_weights_of_its_channel_only(isa, value, c, k, size):
+    """Zeros of dy count: a product of zero with an infinity is NaN."""
+    _core.set_isa(isa)
+    case = Case(3, n=3, groups=1, c=c, k=k, h=14, w=14, r=size, s=size, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1))
+    case.dy *= np.random.default_rng(0).random(case.dy.shape) < 0.2
+    case.x[1, 1, 7, 7] = value
+    with np.errstate(invalid="ignore"):
+        dweight, wanted = case.run()[2], case.passes(case.x, case.weight, case.b, case.dy)[2]
+    assert np.isnan(wanted[:, 1]).any() and np.isfinite(np.delete(wanted, 1, 1)).all()
+    np.testing.assert_array_equal(np.where(np.isfinite(wanted), 0, wanted), np.where(np.isfinite(dweight), 0, dweight))
 
 
 GOOD = {"x": (2, 4, 8, 8), "weight": (6, 4, 3, 3), "bias": None, "stride": (1, 1), "padding": (0, 0, 0, 0),

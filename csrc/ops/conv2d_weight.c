@@ -1,6 +1,7 @@
 /* conv2d_weight.c: dweight (groups*k, c, r, s) = sum over images and output pixels of x (n, groups*c, h, w) times
- * dy (n, groups*k, oh, ow), where an input channel or a few leave register tiles empty (conv2d_weight_wide.c and
- * conv2d_weight_product.c: the others; conv2d_weight_depthwise.c: channels by themselves).
+ * dy (n, groups*k, oh, ow), where an input channel or a few leave register tiles empty (conv2d_weight_few.c: and output
+ * channels are one vector; conv2d_weight_wide.c and conv2d_weight_product.c: the others; conv2d_weight_depthwise.c:
+ * channels by themselves).
  *
  * For each kernel row it is a matrix product x^T dy that sums over pixels: gemm_tile with x as the k-major A, whose
  * rows
@@ -489,6 +490,10 @@ void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dim
         fnn_conv_product_gradient_workspace(call, d, ws);
         return;
     }
+    if (fnn_conv_few_suits(d, call->in[0]->dtype)) {
+        fnn_conv_few_gradient_workspace(call, d, ws);
+        return;
+    }
     if (is_wide(d, call->in[0]->dtype)) {
         fnn_conv_wide_gradient_workspace(call, d, ws);
         return;
@@ -506,6 +511,10 @@ void fnn_conv_weight_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     }
     if (fnn_conv_product_suits(d, call->in[0]->dtype)) {
         fnn_conv_product_gradient(call, d);
+        return;
+    }
+    if (fnn_conv_few_suits(d, call->in[0]->dtype)) {
+        fnn_conv_few_gradient(call, d);
         return;
     }
     if (is_wide(d, call->in[0]->dtype)) {
