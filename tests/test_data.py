@@ -211,7 +211,8 @@ def test_subsets_keep_rows_together():
     assert np.shares_memory(data.subset(slice(2, 4)).arrays[0], data.arrays[0])
     for wrong, error, text in (([10], IndexError, "reach from 10 to 10, but there are 10 samples"),
                                ([True] * 11, IndexError, "reach from 0 to 10"), ([True] * 9, IndexError, "boolean"),
-                               ([0.5], TypeError, "indices is \\[0.5\\], but must be a slice"), ([[1]], TypeError, "must be a slice")):
+                               ([0.5], TypeError, "indices is \\[0.5\\], but must be a slice"),
+                               ([[1]], TypeError, "must be a slice")):
         with pytest.raises(error, match=text):
             data.subset(wrong)
 

@@ -268,8 +268,8 @@ static void depthwise_slab(const fnn_depthwise *p, const depthwise_kind *kind, p
     }
 }
 
-/* conv_depthwise: y (rows x pixels x channels) = sums over kernel positions of x times w, as fnn_depthwise says. What is streamed is
- * written in the order of memory. */
+/* conv_depthwise: y (rows x pixels x channels) = sums over kernel positions of x times w, as fnn_depthwise says. What is streamed
+ * is written in the order of memory. */
 static void conv_depthwise_kernel(const fnn_depthwise *p, const void *a, const void *w, void *y) {
     const depthwise_kind *kind = depthwise_kind_of(p);
     const ptrdiff_t lines = fnn_ceil_div(p->channels, LINE), slabs = p->stream ? 1 : fnn_ceil_div(p->channels, SLAB);
