@@ -208,9 +208,12 @@ def test_subsets_keep_rows_together():
         part = data.subset(indices)
         assert part.arrays[0].tolist() == expected and part.arrays[1].tolist() == [2 * k for k in expected]
         assert part.transform is data.transform
+    assert ArrayDataset(np.arange(1)).subset([True]).arrays[0].tolist() == [0]
     assert np.shares_memory(data.subset(slice(2, 4)).arrays[0], data.arrays[0])
     for wrong, error, text in (([10], IndexError, "reach from 10 to 10, but there are 10 samples"),
-                               ([True] * 11, IndexError, "reach from 0 to 10"), ([True] * 9, IndexError, "boolean"),
+                               ([-11], IndexError, "from -11 to -11"),
+                               ([True] * 11, IndexError, "are 11 booleans, but there are 10 samples"),
+                               ([True] * 9, IndexError, "are 9 booleans, but there are 10 samples"),
                                ([0.5], TypeError, "indices is \\[0.5\\], but must be a slice"),
                                ([[1]], TypeError, "must be a slice")):
         with pytest.raises(error, match=text):
@@ -233,6 +236,8 @@ def test_random_split_deals_every_sample_once():
             random_split(data, wrong)
     with pytest.raises(TypeError, match="data is a list, but must be an ArrayDataset"):
         random_split([1], [1])
+    with pytest.raises(TypeError, match="lengths is 5, but must be a sequence of numbers"):
+        random_split(data, 5)
 
 
 def test_a_data_set_of_samples_becomes_arrays():

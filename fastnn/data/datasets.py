@@ -131,9 +131,12 @@ class ArrayDataset:
             indices = indices.astype(np.int64) if indices.size == 0 else indices
             if indices.ndim != 1 or indices.dtype.kind not in "iub":
                 raise TypeError(f"subset: indices is {given!r}, but must be a slice, integers or booleans")
-            kept = indices if indices.dtype != bool else np.arange(len(indices))
-            if kept.size and not -len(self) <= kept.min() <= kept.max() < len(self):
-                raise IndexError(f"subset: indices reach from {kept.min()} to {kept.max()}, but there are {len(self)} samples")
+            if indices.dtype == bool:
+                if len(indices) != len(self):
+                    raise IndexError(f"subset: indices are {len(indices)} booleans, but there are {len(self)} samples")
+            elif indices.size and not -len(self) <= indices.min() <= indices.max() < len(self):
+                raise IndexError(f"subset: indices reach from {indices.min()} to {indices.max()}, but there are {len(self)} "
+                                 "samples")
         return ArrayDataset(*self[indices], transform=self.transform)
 
 
@@ -157,6 +160,8 @@ def random_split(data: ArrayDataset, lengths: Sequence[float], generator: Genera
 
     Raises
     ------
+    TypeError
+        If `data` is no ArrayDataset, or `lengths` no sequence.
     ValueError
         If a length is negative, or they are not so many as `data` has samples and do not add up to 1.
 
@@ -179,6 +184,8 @@ def random_split(data: ArrayDataset, lengths: Sequence[float], generator: Genera
 
 def _counts(lengths: Sequence[float], total: int) -> list[int]:
     """The lengths of `random_split` as numbers of samples."""
+    if np.ndim(lengths) != 1:
+        raise TypeError(f"random_split: lengths is {lengths!r}, but must be a sequence of numbers")
     wanted = [real("random_split: lengths", length, 0) for length in lengths]
     whole_numbers = all(isinstance(length, (int, np.integer)) for length in lengths)
     if wanted and whole_numbers and sum(wanted) == total:
