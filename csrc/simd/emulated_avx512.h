@@ -193,22 +193,6 @@ INTRINSIC __m256i _mm512_cvtepi64_epi32(__m512i a) {
     for (int i = 0; i < 8; i++) v[i] = (int32_t)a[i];
     return (__m256i)v;
 }
-INTRINSIC __m512d _mm512_cvtepi32_pd(__m256i a) { LANE_BY_LANE(__m512d, 8, ((int32_half)a)[i]); }
-INTRINSIC __m256i _mm512_cvtpd_epi32(__m512d a) {
-    int32_half v;
-    for (int i = 0; i < 8; i++) v[i] = lane_to_int(a[i]);
-    return (__m256i)v;
-}
-INTRINSIC __m512i _mm512_cvtepu8_epi32(__m128i a) {
-    int32_lanes v;
-    for (int i = 0; i < 16; i++) v[i] = ((bytes16)a)[i];
-    return (__m512i)v;
-}
-INTRINSIC __m256i _mm256_cvtepu8_epi32(__m128i a) {
-    int32_half v;
-    for (int i = 0; i < 8; i++) v[i] = ((bytes16)a)[i];
-    return (__m256i)v;
-}
 
 /* ---- halves and quarters ---- */
 

@@ -10,13 +10,12 @@
  *   vec_max(a,b) vec_min(a,b): b where unordered   vec_abs vec_neg vec_sqrt vec_round (half to even)
  *   vec_lt vec_le vec_eq vec_unordered -> mask     mask_and mask_or mask_not   vec_select(m,a,b) = m ? a : b
  *   vec_copysign(a,b): |a| with b's sign
- *   ivec_set1 ivec_add ivec_sub ivec_and ivec_or ivec_shl ivec_shr (logical, constant count)
+ *   ivec_set1 ivec_add ivec_sub ivec_and ivec_shl ivec_shr (logical, constant count)
  *   ivec_load    vec_scale(a,n) = a * 2^n, rounded once, n a whole number
  *   vec_product_error(a,b,p) = a*b - p, exact for p = vec_mul(a,b)
  *   vec_as_ivec ivec_as_vec (bits)       vec_to_ivec (round) ivec_to_vec (values; |value| < 2^31, for 64 bits 2^51)
  *   vec_sum vec_hmax vec_hmin: across lanes, in a fixed tree
- *   vec_load_u8 vec_load_i32 vec_store_i32 (p, n): bytes and 32-bit integers as reals   mask_store_u8 (p, m, n): 0 or 1
- *   mask_load_u8 (p, n): nonzero bytes   mask_any(m)   mask_first(n): the first n lanes
+ *   mask_load_u8 (p, n): nonzero bytes   mask_store_u8 (p, m, n): 0 or 1   mask_any(m)   mask_first(n): the first n lanes
  *   ivec_load_i32 ivec_store_i32 (p, n): 32-bit integers as integers   ivec_eq -> mask   ivec_select(m,a,b) = m ? a : b
  *   vec_load_columns (p, row, out): VEC_BLOCK columns of LANES rows `row` elements apart:
  *     out[k] = p[0 * row + k], p[1 * row + k] ...

@@ -91,7 +91,6 @@ INLINE ivec ivec_set1(ireal a) { return _mm256_set1_epi32(a); }
 INLINE ivec ivec_add(ivec a, ivec b) { return I(add)(a, b); }
 INLINE ivec ivec_sub(ivec a, ivec b) { return I(sub)(a, b); }
 INLINE ivec ivec_and(ivec a, ivec b) { return _mm256_and_si256(a, b); }
-INLINE ivec ivec_or(ivec a, ivec b) { return _mm256_or_si256(a, b); }
 #define ivec_shl(a, count) I(slli)(a, count)
 #define ivec_shr(a, count) I(srli)(a, count)
 INLINE ivec vec_as_ivec(vec a) { return AS_INT(a); }
@@ -169,17 +168,11 @@ INLINE __m128i load_bytes(const void *p, ptrdiff_t n) {
 }
 #if REAL64
 INLINE __m128i first_lanes_i32(ptrdiff_t n) { return _mm_cmpgt_epi32(_mm_set1_epi32((int)n), _mm_setr_epi32(0, 1, 2, 3)); }
-INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(load_bytes(p, n))); }
-INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_pd(_mm_maskload_epi32(p, first_lanes_i32(n))); }
 INLINE void store_half(int32_t *p, __m128i v, ptrdiff_t n) { store_words(p, _mm256_zextsi128_si256(v), fnn_min(n, 4)); }
-INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { store_half(p, _mm256_cvtpd_epi32(v), n); }
 INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
     return AS_REAL(_mm256_cmpgt_epi64(_mm256_cvtepu8_epi64(load_bytes(p, n)), _mm256_setzero_si256()));
 }
 #else
-INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_bytes(p, n))); }
-INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm256_cvtepi32_ps(_mm256_maskload_epi32(p, first_lanes(n))); }
-INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { store_words(p, _mm256_cvtps_epi32(v), n); }
 INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) {
     return AS_REAL(_mm256_cmpgt_epi32(_mm256_cvtepu8_epi32(load_bytes(p, n)), _mm256_setzero_si256()));
 }

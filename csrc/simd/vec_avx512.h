@@ -72,7 +72,6 @@ INLINE ivec ivec_set1(ireal a) { return I(set1)(a); }
 INLINE ivec ivec_add(ivec a, ivec b) { return I(add)(a, b); }
 INLINE ivec ivec_sub(ivec a, ivec b) { return I(sub)(a, b); }
 INLINE ivec ivec_and(ivec a, ivec b) { return _mm512_and_si512(a, b); }
-INLINE ivec ivec_or(ivec a, ivec b) { return _mm512_or_si512(a, b); }
 #define ivec_shl(a, count) I(slli)(a, count)
 #define ivec_shr(a, count) I(srli)(a, count)
 #if REAL64
@@ -134,19 +133,6 @@ INLINE real vec_sum(vec a) { return V(reduce_add)(a); }
 INLINE real vec_hmax(vec a) { return V(reduce_max)(a); }
 INLINE real vec_hmin(vec a) { return V(reduce_min)(a); }
 
-INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) {
-    __m128i bytes = _mm_maskz_loadu_epi8(mask_first(n), p);
-#if REAL64
-    return _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(bytes));
-}
-INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm512_cvtepi32_pd(_mm256_maskz_loadu_epi32(mask_first(n), p)); }
-INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm256_mask_storeu_epi32(p, mask_first(n), _mm512_cvtpd_epi32(v)); }
-#else
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
-}
-INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask_first(n), p)); }
-INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { _mm512_mask_storeu_epi32(p, mask_first(n), _mm512_cvtps_epi32(v)); }
-#endif
 INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
     _mm_mask_storeu_epi8(p, mask_first(n), _mm_maskz_set1_epi8(m, 1));
 }

@@ -106,7 +106,6 @@ INLINE ivec ivec_set1(ireal a) { return I(dupq_n)(a); }
 INLINE ivec ivec_add(ivec a, ivec b) { return I(addq)(a, b); }
 INLINE ivec ivec_sub(ivec a, ivec b) { return I(subq)(a, b); }
 INLINE ivec ivec_and(ivec a, ivec b) { return I(andq)(a, b); }
-INLINE ivec ivec_or(ivec a, ivec b) { return I(orrq)(a, b); }
 #define ivec_shl(a, count) I(shlq_n)(a, count)
 #define ivec_shr(a, count) BITS_AS_INT(U(shrq_n)(INT_AS_BITS(a), count))
 INLINE ivec vec_as_ivec(vec a) { return AS_INT(a); }
@@ -201,9 +200,6 @@ INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
         for (ptrdiff_t k = 0; k < n; k++) p[k] = (uint8_t)(bytes >> (8 * k));
 }
 #endif
-INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return ivec_to_vec(load_u8(p, n)); }
-INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return ivec_to_vec(ivec_load_i32(p, n)); }
-INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) { ivec_store_i32(p, vec_to_ivec(v), n); }
 INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) { return mask_not(ivec_eq(load_u8(p, n), ivec_set1(0))); }
 
 /* Swaps rows and columns of a LANES x LANES block. */

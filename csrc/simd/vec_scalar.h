@@ -58,7 +58,6 @@ INLINE ivec ivec_set1(ireal a) { return a; }
 INLINE ivec ivec_add(ivec a, ivec b) { return (ivec)((UIREAL)a + (UIREAL)b); }
 INLINE ivec ivec_sub(ivec a, ivec b) { return (ivec)((UIREAL)a - (UIREAL)b); }
 INLINE ivec ivec_and(ivec a, ivec b) { return a & b; }
-INLINE ivec ivec_or(ivec a, ivec b) { return a | b; }
 INLINE ivec ivec_shl(ivec a, int count) { return (ivec)((UIREAL)a << count); }
 INLINE ivec ivec_shr(ivec a, int count) { return (ivec)((UIREAL)a >> count); }
 INLINE ivec vec_as_ivec(vec a) {
@@ -125,11 +124,6 @@ INLINE void words_stream(void *p, words a) { memcpy(p, &a, sizeof a); }
 INLINE real vec_sum(vec a) { return a; }
 INLINE real vec_hmax(vec a) { return a; }
 INLINE real vec_hmin(vec a) { return a; }
-INLINE vec vec_load_u8(const uint8_t *p, ptrdiff_t n) { return n > 0 ? (real)*p : (real)0; }
-INLINE vec vec_load_i32(const int32_t *p, ptrdiff_t n) { return n > 0 ? (real)*p : (real)0; }
-INLINE void vec_store_i32(int32_t *p, vec v, ptrdiff_t n) {
-    if (n > 0) *p = (int32_t)vec_to_ivec(v);
-}
 INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
     if (n > 0) *p = m != 0;
 }
