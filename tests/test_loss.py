@@ -214,7 +214,7 @@ def test_hinge_losses_stop_at_the_margin():
     (lambda x: fastnn.perceptron_loss(x, x, "avg"), ValueError, "perceptron_loss: reduction is 'avg'"),
     (lambda x: fastnn.multi_margin_loss(x, [0, 1], p=3), ValueError, "p is 3, but must be 1 or 2"),
     (lambda x: fastnn.multi_margin_loss(x, [0, 7]), IndexError, "is 7, but must lie between 0 and 2"),
-    (lambda x: fastnn.multi_margin_loss(x, [0.0, 1.0]), ValueError, r"they must be \(N, C\) and integers \(N,\)"),
+    (lambda x: fastnn.multi_margin_loss(x, [0]), ValueError, r"target \(1,\), but they must be \(N, C\) and \(N,\)"),
     (lambda x: fastnn.multi_margin_loss(x, [0, 1], weight=[1.0]), ValueError, r"shape \(1,\), but must be \(3,\)"),
     (lambda x: fastnn.multilabel_margin_loss(x, [[0, 1, 2], [-1, 3, 0]]), IndexError,
      r"target\[1, 1\] is 3, but must be a class between 0 and 2, or -1"),
@@ -238,3 +238,6 @@ def test_errors_of_margins_and_probabilities(call, error, message):
 def test_labels_that_are_not_integers_are_told_so(dtype):
     with pytest.raises(TypeError, match=r"target has dtype \w+ and shape \(4,\), .* labels must be integers"):
         loss.cross_entropy(fastnn.randn(4, 3), np.array([0, 1, 1, 0], dtype))
+    for name in ("nll_loss", "focal_loss", "multi_margin_loss", "multilabel_margin_loss"):
+        with pytest.raises(TypeError, match=f"{name}: target has dtype .*, but must hold integers"):
+            getattr(fastnn, name)(fastnn.randn(4, 3), np.array([0, 1, 1, 0], dtype))

@@ -9,6 +9,7 @@ from .. import _core
 from .._core import launch, record
 from ..checks import positive, real
 from .create import as_tensor
+from .index import _as_index
 from .math import _KIND, constant
 from .reduce import _divided
 from .shape import expand, movedim, reshape, squeeze, unbroadcast, unsqueeze
@@ -482,16 +483,20 @@ def nll_loss(x: Tensor, target: Any, weight: Any = None, ignore_index: int = -10
     ------
     IndexError
         If a label is neither a class nor `ignore_index`.
+    TypeError
+        If labels are not integers.
     ValueError
         If shapes do not fit.
     """
-    code, weight = _reduction("nll_loss", reduction), _constant_argument("nll_loss", "weight", weight, x)
-    target = as_tensor(target)
+    return _nll("nll_loss", x, target, weight, ignore_index, reduction)
+
+
+def _nll(name: str, x: Tensor, target: Any, weight: Any, ignore_index: int, reduction: str) -> Tensor:
+    code, weight = _reduction(name, reduction), _constant_argument(name, "weight", weight, x)
+    target = _as_index(name, target, "target")
     axis = 0 if x.ndim == 1 else 1
-    if x.ndim == 0 or target.dtype.is_floating or target.shape != x.shape[:axis] + x.shape[axis + 1:]:
-        raise ValueError(f"nll_loss: target is {target.dtype} {target.shape}, but labels for x {x.shape} are integers of "
-                         f"its shape without axis {axis}")
-    target = as_tensor(target, "int64")
+    if x.ndim == 0 or target.shape != x.shape[:axis] + x.shape[axis + 1:]:
+        raise ValueError(f"{name}: target has shape {target.shape}, but labels for x {x.shape} have its shape without axis {axis}")
     kept = launch.integer_binary(target, constant(ignore_index, target.dtype), kind=_KIND["ne"])
     index = unsqueeze(as_tensor(launch.integer_binary(target, kept, kind=_KIND["mul"]), "int64"), axis)
     zero, applied = constant(0.0, x.dtype), launch.copy(kept, dtype=x.dtype.code)

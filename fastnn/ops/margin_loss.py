@@ -8,7 +8,7 @@ from .. import _core
 from .._core import launch, record
 from ..checks import real
 from .activation import relu
-from .create import as_tensor, int64
+from .create import as_tensor
 from .index import _as_index, gather
 from .loss import _check_same_shape, _constant_argument, _reduction, binary_cross_entropy_with_logits
 from .math import mul, neg, square, sub
@@ -190,6 +190,8 @@ def multi_margin_loss(x: Tensor, target: Any, p: int = 1, margin: float = 1.0, w
     ------
     IndexError
         If a label is no class.
+    TypeError
+        If labels are not integers.
     ValueError
         If shapes do not fit or `p` is neither 1 nor 2.
 
@@ -199,13 +201,12 @@ def multi_margin_loss(x: Tensor, target: Any, p: int = 1, margin: float = 1.0, w
     2001.
     """
     name = "multi_margin_loss"
-    target, margin = as_tensor(target), real(f"{name}: margin", margin)
+    target, margin = _as_index(name, target, "target"), real(f"{name}: margin", margin)
     if p not in (1, 2):
         raise ValueError(f"{name}: p is {p!r}, but must be 1 or 2")
-    if x.ndim not in (1, 2) or target.shape != x.shape[:-1] or target.dtype.is_floating:
-        raise ValueError(f"{name}: x is {x.shape} and target {target.dtype} {target.shape}, but they must be (N, C) and "
-                         "integers (N,), or (C,) and ()")
-    labels, classes = unsqueeze(as_tensor(target, int64), -1), x.shape[-1]
+    if x.ndim not in (1, 2) or target.shape != x.shape[:-1]:
+        raise ValueError(f"{name}: x is {x.shape} and target {target.shape}, but they must be (N, C) and (N,), or (C,) and ()")
+    labels, classes = unsqueeze(target, -1), x.shape[-1]
     others = _core.empty(x.shape, x.dtype)
     launch.fill(value=1.0, out=others)
     launch.scatter_add(labels, launch.neg(_ones(labels.shape, x)), axis=x.ndim - 1, out=others)

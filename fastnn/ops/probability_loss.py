@@ -8,8 +8,7 @@ from .._core import launch, record
 from ..checks import real
 from .activation import sigmoid
 from .create import as_tensor
-from .loss import (_check_same_shape, _constant_argument, _reduce, _reduction, _spread,
-                   binary_cross_entropy_with_logits, nll_loss)
+from .loss import _check_same_shape, _constant_argument, _nll, _reduce, _reduction, _spread, binary_cross_entropy_with_logits
 from .margin_loss import _reduced
 from .math import constant, exp, mul, pow, sub
 from .shape import expand
@@ -193,6 +192,8 @@ def focal_loss(x: Tensor, target: Any, gamma: float = 2.0, weight: Any = None, i
     ------
     IndexError
         If a label is neither a class nor `ignore_index`.
+    TypeError
+        If labels are not integers.
     ValueError
         If shapes do not fit or `gamma` is below 0.
 
@@ -202,4 +203,4 @@ def focal_loss(x: Tensor, target: Any, gamma: float = 2.0, weight: Any = None, i
     """
     gamma = real("focal_loss: gamma", gamma, 0)
     logp = log_softmax(x, 0 if x.ndim == 1 else 1)
-    return nll_loss(mul(logp, pow(sub(1.0, exp(logp)), gamma)), target, weight, ignore_index, reduction)
+    return _nll("focal_loss", mul(logp, pow(sub(1.0, exp(logp)), gamma)), target, weight, ignore_index, reduction)
