@@ -37,6 +37,7 @@ int fnn_is_contiguous(const fnn_tensor *t);                    /* dense, C order
 int fnn_is_channels_last(const fnn_tensor *t);                 /* rank 4, dense, N H W C order */
 int fnn_same_shape(const fnn_tensor *a, const fnn_tensor *b);
 int fnn_same_layout(const fnn_tensor *a, const fnn_tensor *b); /* same shape and strides (where the extent is over 1) */
+int fnn_overlap(const fnn_tensor *a, const fnn_tensor *b);     /* whether the bytes that they span meet */
 /* In the results' layout: NHWC strides at rank 4, else C order; in C order at any rank (parameters' gradients); and of the same
  * shape and dtype as another, in the results' layout. */
 void fnn_set_shape(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape);
@@ -232,7 +233,8 @@ typedef struct {
     int activation;
 } fnn_epilogue;
 
-/* Tiles of F(4x4, 3x3) convolutions: 4 x 4 outputs, 6 x 6 inputs, and as many products of channels; F(4x4, 2x2): one less each way. */
+/* Tiles of F(4x4, 3x3) convolutions: 4 x 4 outputs, 6 x 6 inputs, and as many products of channels; F(4x4, 2x2): one less each
+ * way. */
 enum { FNN_WINOGRAD_OUTPUTS = 4, FNN_WINOGRAD_PATCH = 6 };
 
 /* What a recurrent layer's step computes. */
@@ -430,6 +432,8 @@ static inline ptrdiff_t fnn_ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b -
 static inline ptrdiff_t fnn_round_up(ptrdiff_t a, ptrdiff_t b) { return fnn_ceil_div(a, b) * b; }
 static inline ptrdiff_t fnn_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t fnn_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+/* Where part number `part` of `extent` begins, if it is cut into so many parts, whose sizes differ by at most 1. */
+static inline ptrdiff_t fnn_part_begin(ptrdiff_t extent, ptrdiff_t parts, ptrdiff_t part) { return extent * part / parts; }
 
 /* rows of `runs` runs, `row_step` apart. */
 static inline fnn_prefetch fnn_prefetch_rows(const void *at, ptrdiff_t rows, ptrdiff_t row_step, ptrdiff_t runs, ptrdiff_t step,
@@ -461,11 +465,17 @@ static inline fnn_transfer fnn_transfer_of(void *to, const void *from, ptrdiff_t
 }
 
 /* Rounded up to whole cache lines: so that parts of a workspace which follow one another do not share one. */
-static inline size_t fnn_whole_lines(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+static inline size_t fnn_whole_lines(size_t bytes) { return (bytes + FNN_LINE - 1) & ~(size_t)(FNN_LINE - 1); }
 /* The next `bytes` of a workspace, which moves on over them. */
 static inline void *fnn_take(char **workspace, size_t bytes) {
     void *here = *workspace;
     *workspace += fnn_whole_lines(bytes);
+    return here;
+}
+/* The next `bytes` of a workspace of which *used are taken; NULL while its size is only being counted (workspace: NULL). */
+static inline void *fnn_place(void *workspace, size_t *used, size_t bytes) {
+    void *here = workspace ? (char *)workspace + *used : NULL;
+    *used += fnn_whole_lines(bytes);
     return here;
 }
 static inline void *fnn_at(const void *base, ptrdiff_t index, int dtype) {

@@ -136,7 +136,7 @@ static range bytes_of(const fnn_tensor *t) {
     return (range){(const char *)t->data + low * size, (const char *)t->data + (high + 1) * size};
 }
 
-static int overlap(const fnn_tensor *a, const fnn_tensor *b) {
+int fnn_overlap(const fnn_tensor *a, const fnn_tensor *b) {
     range p = bytes_of(a), q = bytes_of(b);
     return fnn_numel(a) && fnn_numel(b) && p.low < q.high && q.low < p.high;
 }
@@ -187,12 +187,12 @@ int fnn_check_outputs(fnn_call *call, fnn_tensor *const *given) {
         const char *inputs = op->inputs;
         for (int j = 0; next_argument(&inputs, &in); j++) {
             const fnn_tensor *x = call->in[j];
-            if (!x || !overlap(have, x)) continue;
+            if (!x || !fnn_overlap(have, x)) continue;
             if (may_alias(op, out.name, in.name) && have->data == x->data && fnn_same_layout(have, x)) continue;
             return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' overlaps argument '%s' in memory", out.name, in.name);
         }
         for (int j = 0; j < k; j++)
-            if (given[j] && overlap(have, given[j]))
+            if (given[j] && fnn_overlap(have, given[j]))
                 return fnn_fail(call, FNN_VALUE_ERROR, "output '%s' overlaps another output in memory", out.name);
     }
     return FNN_OK;

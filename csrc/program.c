@@ -60,15 +60,17 @@ static const fnn_tensor *argument_of(const fnn_call *call, int k) {
     return k < FNN_MAX_ARGS ? call->out[k] : call->in[k - FNN_MAX_ARGS];
 }
 
-/* Whether the call also reads its output k: an in-place pair, or an op that works on what the caller gives. */
-static int accumulates_into(const fnn_call *call) { return call->op == FNN_OP_index_add; }
+/* Whether the call changes what its output holds: it reads it, too. */
+static int changes_output(const fnn_call *call) {
+    return call->op == FNN_OP_index_add || call->op == FNN_OP_scatter_add || call->op == FNN_OP_scatter;
+}
 
 static void note_uses(fnn_program *program, const record *r) {
     for (int k = MAX_OPERANDS - 1; k >= 0; k--) { /* inputs before outputs */
         int s = r->operands[k].storage;
         if (s < 0) continue;
         storage *t = &program->storages[s];
-        if (k >= FNN_MAX_ARGS || accumulates_into(&r->call)) t->read_first |= !t->written;
+        if (k >= FNN_MAX_ARGS || changes_output(&r->call)) t->read_first |= !t->written;
         if (k < FNN_MAX_ARGS) t->written = 1;
     }
 }
@@ -212,7 +214,7 @@ static void size_workspaces(fnn_program *program) {
 static size_t workspace_bytes(const record *r) { return r->workspace.shared + r->workspace.scratch * (size_t)r->workspace.workers; }
 
 /* Sizes a little over a multiple of a page: neighbours in the arena must not alias in the cache. */
-static size_t rounded(size_t bytes) { return bytes >= 4096 ? ((bytes + 63) & ~(size_t)63) + 192 : (bytes + 63) & ~(size_t)63; }
+static size_t rounded(size_t bytes) { return fnn_whole_lines(bytes) + (bytes >= 4096 ? 3 * FNN_LINE : 0); }
 
 static int lay_out(fnn_program *program) {
     piece *pieces = malloc((size_t)(program->num_storages + program->num_records + 1) * sizeof *pieces);

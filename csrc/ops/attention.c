@@ -150,21 +150,15 @@ typedef struct {
     size_t bytes;
 } rooms;
 
-static char *take(size_t *bytes, char *base, ptrdiff_t elements, ptrdiff_t size) {
-    char *here = base ? base + *bytes : NULL;
-    *bytes += fnn_whole_lines((size_t)(elements * size));
-    return here;
-}
-
 static rooms rooms_of(const plan *p, char *base) {
     const fnn_attention *a = &p->a;
     rooms r = {.bytes = 0};
-    r.q = take(&r.bytes, base, p->group * a->depth, a->size);
-    r.o = take(&r.bytes, base, p->group * a->width, a->size);
-    r.m = take(&r.bytes, base, p->group, a->size), r.l = take(&r.bytes, base, p->group, a->size);
-    r.k = take(&r.bytes, base, fnn_attention_panels_size(a, a->depth, a->key_block), a->size);
-    r.v = take(&r.bytes, base, fnn_attention_panels_size(a, a->key_block, a->width), a->size);
-    r.s = take(&r.bytes, base, a->query_block * a->key_block, a->size);
+    r.q = fnn_attention_room(a, base, &r.bytes, p->group * a->depth);
+    r.o = fnn_attention_room(a, base, &r.bytes, p->group * a->width);
+    r.m = fnn_attention_room(a, base, &r.bytes, p->group), r.l = fnn_attention_room(a, base, &r.bytes, p->group);
+    r.k = fnn_attention_room(a, base, &r.bytes, fnn_attention_panels_size(a, a->depth, a->key_block));
+    r.v = fnn_attention_room(a, base, &r.bytes, fnn_attention_panels_size(a, a->key_block, a->width));
+    r.s = fnn_attention_room(a, base, &r.bytes, a->query_block * a->key_block);
     return r;
 }
 
@@ -184,27 +178,18 @@ static double cost(const fnn_call *call) {
     return pairs * (2 * (double)(a.depth + a.width) + 40) / (9 * (double)a.K->lanes);
 }
 
-static fnn_tensor dense_lse(const fnn_call *call) {
-    fnn_tensor t;
-    fnn_set_shape_contiguous(&t, call->out[1]->dtype, 3, call->out[1]->shape);
-    return t;
-}
-
 static fnn_tensor dense_result(const fnn_call *call) {
     fnn_tensor t = {.data = NULL};
     fnn_attention_layout(&t, call->out[0], call->out[0]->shape[3]);
     return t;
 }
 
-static size_t bytes_of(const fnn_tensor *t) { return fnn_whole_lines((size_t)fnn_numel(t) * fnn_itemsize(t->dtype)); }
-
 static int y_is_ready(const fnn_call *call) { return call->out[0]->stride[3] == 1 || call->out[0]->shape[3] <= 1; }
 
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p = plan_of(call);
     ws->scratch = rooms_of(&p, NULL).bytes;
-    if (!y_is_ready(call)) ws->shared += bytes_of(call->out[0]);
-    if (!fnn_is_contiguous(call->out[1])) ws->shared += bytes_of(call->out[1]);
+    ws->shared = (y_is_ready(call) ? 0 : fnn_dense_bytes(call->out[0])) + fnn_stage_c_bytes(call->out[1]);
 }
 
 /* One block of keys for all blocks of the chunk's queries that may see it. */
@@ -256,22 +241,15 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 static int run(fnn_call *call) {
     plan p = plan_of(call);
     char *at = call->shared;
-    fnn_tensor lse = dense_lse(call);
     p.y = *call->out[0];
     if (!y_is_ready(call)) {
         p.y = dense_result(call);
-        p.y.data = at;
-        at += bytes_of(&p.y);
+        p.y.data = fnn_take(&at, fnn_dense_bytes(&p.y));
     }
-    lse.data = fnn_is_contiguous(call->out[1]) ? call->out[1]->data : at;
-    p.lse = lse.data;
+    p.lse = fnn_stage_c_output(call->out[1], &at);
     fnn_parallel_for(call, p.a.batch * p.a.heads * p.groups, cost(call), run_chunk, &p);
-    const fnn_tensor *made[2] = {&p.y, &lse};
-    for (int k = 0; k < 2; k++)
-        if (made[k]->data != call->out[k]->data) {
-            fnn_call copy = {.op = FNN_OP_copy, .out = {call->out[k]}, .in = {made[k]}, .attr.i = {-1}};
-            fnn_copy.run(&copy);
-        }
+    if (!y_is_ready(call)) fnn_copy_tensor(call->out[0], &p.y);
+    fnn_unstage_c_output(call->out[1], p.lse);
     return FNN_OK;
 }
 

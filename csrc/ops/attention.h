@@ -2,7 +2,7 @@
  * head. */
 #ifndef FNN_ATTENTION_H
 #define FNN_ATTENTION_H
-#include "../fastnn.h"
+#include "stage.h"
 
 typedef struct {
     const fnn_kernels *K;
@@ -36,6 +36,11 @@ void fnn_attention_product(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t col
 /* Applies mask and causality to the scores of queries i .. i + rows by keys j .. j + cols. */
 void fnn_attention_restrict(const fnn_attention *a, ptrdiff_t head, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j,
                             ptrdiff_t cols, void *s, ptrdiff_t s_row);
+
+/* Room for so many elements, see fnn_place. */
+static inline char *fnn_attention_room(const fnn_attention *a, void *workspace, size_t *used, ptrdiff_t elements) {
+    return fnn_place(workspace, used, (size_t)(elements * a->size));
+}
 
 static inline void *fnn_attention_head(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head) {
     return fnn_at(t->data, head / a->heads * t->stride[0] + head % a->heads * t->stride[1], t->dtype);

@@ -44,25 +44,19 @@ typedef struct {
     size_t bytes;
 } rooms;
 
-static char *take(rooms *r, char *base, ptrdiff_t elements, ptrdiff_t size) {
-    char *here = base ? base + r->bytes : NULL;
-    r->bytes += fnn_whole_lines((size_t)(elements * size));
-    return here;
-}
-
 static rooms rooms_of(const plan *p, char *base) {
     const fnn_attention *a = &p->a;
     rooms r = {.bytes = 0};
-    r.q = take(&r, base, a->queries * a->depth, a->size);
-    r.dy = take(&r, base, a->queries * a->width, a->size);
-    r.delta = take(&r, base, a->queries, a->size);
-    r.kt = take(&r, base, fnn_attention_panels_size(a, a->depth, a->key_block), a->size);
-    r.vt = take(&r, base, fnn_attention_panels_size(a, a->width, a->key_block), a->size);
-    r.k = take(&r, base, fnn_attention_panels_size(a, a->key_block, a->depth), a->size);
-    r.dk = take(&r, base, a->key_block * a->depth, a->size);
-    r.dv = take(&r, base, a->key_block * a->width, a->size);
-    r.s = take(&r, base, a->query_block * fnn_max(a->key_block, a->width), a->size);
-    r.ds = take(&r, base, a->query_block * a->key_block, a->size);
+    r.q = fnn_attention_room(a, base, &r.bytes, a->queries * a->depth);
+    r.dy = fnn_attention_room(a, base, &r.bytes, a->queries * a->width);
+    r.delta = fnn_attention_room(a, base, &r.bytes, a->queries);
+    r.kt = fnn_attention_room(a, base, &r.bytes, fnn_attention_panels_size(a, a->depth, a->key_block));
+    r.vt = fnn_attention_room(a, base, &r.bytes, fnn_attention_panels_size(a, a->width, a->key_block));
+    r.k = fnn_attention_room(a, base, &r.bytes, fnn_attention_panels_size(a, a->key_block, a->depth));
+    r.dk = fnn_attention_room(a, base, &r.bytes, a->key_block * a->depth);
+    r.dv = fnn_attention_room(a, base, &r.bytes, a->key_block * a->width);
+    r.s = fnn_attention_room(a, base, &r.bytes, a->query_block * fnn_max(a->key_block, a->width));
+    r.ds = fnn_attention_room(a, base, &r.bytes, a->query_block * a->key_block);
     return r;
 }
 
@@ -92,15 +86,13 @@ static double cost(const fnn_call *call) {
     return pairs * (2 * (double)(3 * a.depth + 2 * a.width) + 40) / (9 * (double)a.K->lanes);
 }
 
-static size_t rounded(ptrdiff_t elements, ptrdiff_t size) { return fnn_whole_lines((size_t)(elements * size)); }
-
 static size_t partial_bytes(const plan *p) {
-    return rounded(heads_of(p) * p->groups * p->a.queries * p->a.depth, p->a.size);
+    return fnn_whole_lines((size_t)(heads_of(p) * p->groups * p->a.queries * p->a.depth * p->a.size));
 }
 
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p = plan_of(call);
-    ws->shared = partial_bytes(&p) + rounded(heads_of(&p) * p.a.queries, p.a.size);
+    ws->shared = partial_bytes(&p) + fnn_stage_c_bytes(call->in[5]);
     ws->scratch = rooms_of(&p, NULL).bytes;
 }
 
@@ -190,16 +182,9 @@ static void run_sum(void *context, ptrdiff_t head, void *scratch) {
  * attention_forward. */
 static int run(fnn_call *call) {
     plan p = plan_of(call);
-    p.partials = call->shared;
-    fnn_tensor lse;
-    fnn_set_shape_contiguous(&lse, p.a.dtype, 3, call->in[5]->shape);
-    lse.data = call->in[5]->data;
-    if (!fnn_is_contiguous(call->in[5])) {
-        lse.data = (char *)call->shared + partial_bytes(&p);
-        fnn_call copy = {.op = FNN_OP_copy, .out = {&lse}, .in = {call->in[5]}, .attr.i = {-1}};
-        fnn_copy.run(&copy);
-    }
-    p.lse = lse.data;
+    char *at = call->shared;
+    p.partials = fnn_take(&at, partial_bytes(&p));
+    p.lse = fnn_stage_c_input(call->in[5], &at);
     fnn_parallel_for(call, heads_of(&p) * p.groups, cost(call), run_chunk, &p);
     fnn_parallel_for(call, heads_of(&p), (double)(heads_of(&p) * p.groups * p.a.queries * p.a.depth) * 0.2, run_sum,
                      &p);

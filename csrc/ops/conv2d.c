@@ -2,6 +2,7 @@
 #include "conv2d.h"
 #include "conv2d_amx.h"
 #include "conv2d_winograd.h"
+#include "stage.h"
 
 /* ---- attributes and shapes ---- */
 
@@ -143,30 +144,29 @@ double fnn_conv_cost(const fnn_conv_dims *d, int dtype) {
     return macs * (dtype == FNN_FLOAT64 ? 0.04 : 0.02) + bytes * 0.05;
 }
 
-static double forward_cost(const fnn_call *call) {
-    fnn_call copy = *call;
-    fnn_conv_dims d;
-    return forward_dims(&copy, &d) ? 0 : fnn_conv_cost(&d, call->in[0]->dtype);
+/* The sizes of a call that infer has checked: for what has only a constant one. */
+typedef int read_dims(fnn_call *call, fnn_conv_dims *d);
+
+static fnn_conv_dims dims_of(const fnn_call *call, read_dims *read) {
+    fnn_call copy = *call; /* its message may be written to */
+    fnn_conv_dims d = {0};
+    read(&copy, &d);
+    return d;
 }
 
-static double backward_input_cost(const fnn_call *call) {
-    fnn_call copy = *call;
-    fnn_conv_dims d;
-    return backward_input_dims(&copy, &d) ? 0 : fnn_conv_cost(&d, call->in[0]->dtype);
+static double cost_of(const fnn_call *call, read_dims *read) {
+    const fnn_conv_dims d = dims_of(call, read);
+    return fnn_conv_cost(&d, call->in[0]->dtype);
 }
 
-static double backward_weight_cost(const fnn_call *call) {
-    fnn_call copy = *call;
-    fnn_conv_dims d;
-    return backward_weight_dims(&copy, &d) ? 0 : fnn_conv_cost(&d, call->in[0]->dtype);
-}
+static double forward_cost(const fnn_call *call) { return cost_of(call, forward_dims); }
+static double backward_input_cost(const fnn_call *call) { return cost_of(call, backward_input_dims); }
+static double backward_weight_cost(const fnn_call *call) { return cost_of(call, backward_weight_dims); }
 
 /* ---- which way, for reports ---- */
 
-static const char *way(const fnn_call *call, int (*dims)(fnn_call *, fnn_conv_dims *), fnn_conv_pass pass) {
-    fnn_call copy = *call;
-    fnn_conv_dims d;
-    if (dims(&copy, &d)) return "direct";
+static const char *way(const fnn_call *call, read_dims *read, fnn_conv_pass pass) {
+    const fnn_conv_dims d = dims_of(call, read);
     if (fnn_conv_amx_suits(call, &d, pass)) return "bfloat16 parts";
     return fnn_winograd_suits(call, &d, pass) ? "winograd" : "direct";
 }
@@ -193,24 +193,21 @@ static int correlated(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pas
 
 /* ---- what the ways share ---- */
 
-static int overlap(const fnn_tensor *a, const fnn_tensor *b) {
-    ptrdiff_t a_low, a_high, b_low, b_high;
-    const ptrdiff_t a_size = (ptrdiff_t)fnn_itemsize(a->dtype), b_size = (ptrdiff_t)fnn_itemsize(b->dtype);
-    fnn_bounds(a, &a_low, &a_high);
-    fnn_bounds(b, &b_low, &b_high);
-    const char *p = a->data, *q = b->data;
-    return p + a_low * a_size < q + (b_high + 1) * b_size && q + b_low * b_size < p + (a_high + 1) * a_size;
-}
-
 int fnn_conv_can_repeat_followers(const fnn_call *call) {
     for (const fnn_call *f = call->follower; f; f = f->follower)
         for (int k = 0; k < FNN_MAX_ARGS; k++)
             for (const fnn_call *g = call; f->out[k]; g = g->follower) {
                 for (int j = 0; j < FNN_MAX_ARGS; j++)
-                    if (g->in[j] && g->in[j]->data != call->out[0]->data && overlap(f->out[k], g->in[j])) return 0;
+                    if (g->in[j] && g->in[j]->data != call->out[0]->data && fnn_overlap(f->out[k], g->in[j])) return 0;
                 if (g == f) break;
             }
     return 1;
+}
+
+void fnn_conv_follow(const fnn_call *leader, const fnn_image *y, const fnn_conv_block *b) {
+    for (ptrdiff_t i = b->image; i < b->image + b->images; i++)
+        for (ptrdiff_t row = b->row; row < b->row + b->rows; row++)
+            fnn_follow(leader, i * y->n + row * y->h + b->col * y->w, b->cols * y->w);
 }
 
 const void *fnn_conv_dense_bias(const fnn_call *call, void *copy) {
@@ -221,8 +218,6 @@ const void *fnn_conv_dense_bias(const fnn_call *call, void *copy) {
 }
 
 /* ---- forward and backward_input: plans ---- */
-
-static int is_depthwise(const fnn_conv_dims *d) { return d->groups > 1 && d->c == 1 && d->k == 1; }
 
 fnn_conv_weight fnn_conv_weight_of(const fnn_tensor *weight, const fnn_conv_dims *d, int backward) {
     const fnn_kernels *K = fnn_kernels_of(weight->dtype);
@@ -240,7 +235,7 @@ fnn_conv_weight fnn_conv_weight_of(const fnn_tensor *weight, const fnn_conv_dims
                          .r_stride = weight->stride[2],
                          .s_stride = weight->stride[3]};
     w.cols = w.width > K->triple_cols ? K->tile_cols : fnn_min(K->triple_cols, fnn_round_up(w.width, 8));
-    if (is_depthwise(d)) {
+    if (fnn_conv_is_depthwise(d)) {
         w.groups = w.depth = 1;
         w.width = d->groups, w.cols = K->lanes;
         w.width_stride = weight->stride[0];
@@ -254,7 +249,7 @@ static void plan_common(const fnn_tensor *weight, const fnn_conv_dims *d, int ba
     *w = fnn_conv_weight_of(weight, d, backward);
     *c = (fnn_correlation){.K = w->K, .dtype = w->dtype, .images = d->n, .groups = w->groups, .depth = w->depth,
                            .width = w->width, .weight = w};
-    if (is_depthwise(d)) {
+    if (fnn_conv_is_depthwise(d)) {
         c->depth = d->groups;
         c->depthwise = 1;
     }
@@ -280,8 +275,7 @@ static void plan_forward(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_
     fnn_correlate_plan(c);
 }
 
-/* Input positions p, p + stride, ... meet the kernel positions t of one residue class only: those with phase_of(t) = p.
- */
+/* Input positions p, p + stride, ... meet the kernel positions t of one residue class only: those with phase_of(t) = p. */
 static ptrdiff_t phase_of(const fnn_conv_dims *d, int axis, ptrdiff_t t) {
     ptrdiff_t stride = d->stride[axis], shift = (t * d->dilation[axis] - d->padding[2 * axis]) % stride;
     return shift < 0 ? shift + stride : shift;
@@ -330,8 +324,7 @@ static void plan_phase(const fnn_call *call, const fnn_conv_dims *d, ptrdiff_t p
     fnn_correlate_plan(c);
 }
 
-/* ---- conv2d_forward: y (n, groups*k, oh, ow) <- x (n, groups*c, h, w), weight (groups*k, c, r, s), bias? (groups*k)
- * ---- */
+/* ---- conv2d_forward: y (n, groups*k, oh, ow) <- x (n, groups*c, h, w), weight (groups*k, c, r, s), bias? (groups*k) ---- */
 
 static int forward_infer(fnn_call *call) {
     fnn_conv_dims d;
@@ -343,15 +336,13 @@ static int forward_infer(fnn_call *call) {
 
 static size_t bias_bytes(const fnn_call *call) {
     const fnn_tensor *bias = call->in[2];
-    return bias ? (size_t)fnn_round_up(bias->shape[0] * (ptrdiff_t)fnn_itemsize(bias->dtype), 64) : 0;
+    return bias ? fnn_dense_bytes(bias) : 0;
 }
 
 static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
-    fnn_call copy = *call;
-    fnn_conv_dims d;
+    const fnn_conv_dims d = dims_of(call, forward_dims);
     fnn_conv_weight w;
     fnn_correlation c;
-    forward_dims(&copy, &d);
     plan_forward(call, &d, &w, &c);
     ws->shared = bias_bytes(call) + fnn_correlate_bytes(&c) + fnn_conv_weight_bytes(&w);
     ws->scratch = c.scratch_bytes;
@@ -386,8 +377,8 @@ const fnn_driver fnn_conv2d_forward = {.infer = forward_infer,
                                        .run = forward_run,
                                        .algorithm = forward_way};
 
-/* ---- conv2d_backward_input: dx (n, groups*c, h, w) <- dy (n, groups*k, oh, ow), weight (groups*k, c, r, s),
- * bias? (groups*c), which a transposed convolution adds ---- */
+/* ---- conv2d_backward_input: dx (n, groups*c, h, w) <- dy (n, groups*k, oh, ow), weight (groups*k, c, r, s), bias? (groups*c) ----
+ * The bias is what a transposed convolution adds. */
 
 static int backward_input_infer(fnn_call *call) {
     fnn_conv_dims d;
@@ -398,7 +389,7 @@ static int backward_input_infer(fnn_call *call) {
 }
 
 static size_t order_bytes(const fnn_conv_dims *d) {
-    return (size_t)fnn_round_up((d->r + d->s) * (ptrdiff_t)sizeof(ptrdiff_t), 64);
+    return fnn_whole_lines((size_t)(d->r + d->s) * sizeof(ptrdiff_t));
 }
 
 static ptrdiff_t count_phases(const fnn_conv_dims *d) {
@@ -406,7 +397,7 @@ static ptrdiff_t count_phases(const fnn_conv_dims *d) {
 }
 
 static size_t phases_bytes(const fnn_conv_dims *d) {
-    return (size_t)fnn_round_up(count_phases(d) * (ptrdiff_t)sizeof(fnn_correlation), 64);
+    return fnn_whole_lines((size_t)count_phases(d) * sizeof(fnn_correlation));
 }
 
 /* Few channels are sums of windows (conv2d_columns.c) where that costs less than the correlation of each phase. */
@@ -420,12 +411,10 @@ static int suits_columns(const fnn_call *call, const fnn_conv_dims *d) {
 
 /* shared: [orders][bias][packed weights][phases][their offsets] */
 static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
-    fnn_call copy = *call;
-    fnn_conv_dims d;
+    const fnn_conv_dims d = dims_of(call, backward_input_dims);
     fnn_conv_weight w;
     fnn_correlation c;
     if (fnn_numel(call->out[0]) == 0) return;
-    backward_input_dims(&copy, &d);
     if (suits_columns(call, &d)) {
         fnn_conv_columns_workspace(call, &d, ws);
         enlarge_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
@@ -497,9 +486,7 @@ static int backward_weight_infer(fnn_call *call) {
 }
 
 static void backward_weight_workspace(const fnn_call *call, fnn_workspace *ws) {
-    fnn_call copy = *call;
-    fnn_conv_dims d;
-    backward_weight_dims(&copy, &d);
+    const fnn_conv_dims d = dims_of(call, backward_weight_dims);
     fnn_conv_weight_gradient_workspace(call, &d, ws);
     enlarge_workspace(call, &d, FNN_CONV_BACKWARD_WEIGHT, ws);
 }

@@ -1,8 +1,7 @@
 /* conv2d.h: the parts of a 2-D convolution that its three passes share.
  *
  * Forward and backward_input are both correlations (conv2d_correlate.c): every output pixel sums `taps` input pixels at
- * fixed distances. backward_input with a stride is one correlation per phase of the input grid: no zeros are inserted.
- */
+ * fixed distances. backward_input with a stride is one correlation per phase of the input grid: no zeros are inserted. */
 #ifndef FNN_CONV2D_H
 #define FNN_CONV2D_H
 #include "../fastnn.h"
@@ -13,11 +12,16 @@ typedef struct {
     ptrdiff_t stride[2], padding[4] /* top, bottom, left, right */, dilation[2];
 } fnn_conv_dims;
 
+static inline int fnn_conv_is_depthwise(const fnn_conv_dims *d) { return d->groups > 1 && d->c == 1 && d->k == 1; }
+
 /* A 4-D tensor by its strides in elements. */
 typedef struct {
     char *data;
     ptrdiff_t n, c, h, w;
 } fnn_image;
+
+/* Whether rows and images of h x w pixels follow one another. */
+static inline int fnn_image_is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) { return t->h == w * t->w && t->n == h * t->h; }
 
 /* One direction of a correlation: tap t of output o reads input o * step + first + t * gap, zero outside 0 .. in-1; its
  * weights are packed at place slot + t. */
@@ -85,6 +89,8 @@ int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue);
 /* Whether the calls behind this one could run a second time: none writes what it, one before it, or this call reads,
  * but for the result, which the second time writes anew. */
 int fnn_conv_can_repeat_followers(const fnn_call *call);
+/* Calls behind this one take the rows of a block of y that has all its channels. */
+void fnn_conv_follow(const fnn_call *leader, const fnn_image *y, const fnn_conv_block *b);
 /* The call's bias, a copy with unit stride; NULL: there is none. */
 const void *fnn_conv_dense_bias(const fnn_call *call, void *copy);
 
@@ -108,8 +114,7 @@ void fnn_conv_weight_gather(const fnn_conv_weight *w, ptrdiff_t panel, ptrdiff_t
                             const ptrdiff_t *slot, char *dst);
 void fnn_correlate_plan(fnn_correlation *c);
 size_t fnn_correlate_bytes(const fnn_correlation *c); /* shared: offsets */
-/* Runs `count` correlations (planned, with the same weights) as one loop; memory: the sum of their fnn_correlate_bytes.
- */
+/* Runs `count` correlations (planned, with the same weights) as one loop; memory: the sum of their fnn_correlate_bytes. */
 void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count, void *memory);
 
 /* Input positions from the first to the last that so many outputs read. */
@@ -168,6 +173,11 @@ void fnn_conv_weight_gradient(const fnn_call *call, const fnn_conv_dims *d);
 /* dweight = the sum of the parts; followers run on it. Works in so much scratch of the call. */
 void fnn_conv_combine(fnn_conv_parts *p);
 size_t fnn_conv_combine_scratch(const fnn_conv_parts *p);
+
+/* conv2d_weight_packed.c: few input channels, or few output channels where lanes are pixels or images */
+int fnn_conv_packed_suits(const fnn_conv_dims *d, int dtype);
+void fnn_conv_packed_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
+void fnn_conv_packed_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
 /* conv2d_weight_wide.c: channels enough for register tiles that read x and dy where they are */
 void fnn_conv_wide_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);

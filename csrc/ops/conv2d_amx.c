@@ -103,7 +103,7 @@ static void find_phases(plan *p, const fnn_conv_dims *d, fnn_conv_pass pass) {
 static void join_rows(plan *p) {
     phase *f = &p->phases[0];
     if (p->count > 1 || f->h.taps * f->w.taps != 1) return;
-    if (f->dst.h != f->w.out * f->dst.w || f->dst.n != f->h.out * f->dst.h) return;
+    if (!fnn_image_is_dense(&f->dst, f->h.out, f->w.out)) return;
     p->joined = 1;
     p->joined_images = p->images, p->joined_h = f->h, p->joined_w = f->w;
     f->w = (fnn_axis){.in = p->images * f->h.out * f->w.out, .step = 1, .taps = 1, .gap = 1, .slot = f->w.slot};
@@ -392,13 +392,6 @@ static void fill_phase(const plan *p, const phase *f, const fnn_conv_block *b, p
                             f->dst.w, 1);
 }
 
-/* Calls behind this one take the rows of a block that has all their channels. */
-static void follow_rows(const plan *p, const fnn_conv_block *b) {
-    for (ptrdiff_t i = b->image; i < b->image + b->images; i++)
-        for (ptrdiff_t row = b->row; row < b->row + b->rows; row++)
-            fnn_follow(p->leader, i * p->dst.n + row * p->dst.h + b->col * p->dst.w, b->cols * p->dst.w);
-}
-
 /* A stage of all phases and panels of a chunk. */
 static void run_stage(const plan *p, target *t) {
     split_input(p, t);
@@ -419,8 +412,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
                       .row = place / p->col_blocks % p->row_blocks * p->block_rows,
                       .image = place / p->col_blocks / p->row_blocks * p->block_images},
                 .a = scratch,
-                .first_panel = p->panels * split / p->splits,
-                .end_panel = p->panels * (split + 1) / p->splits};
+                .first_panel = fnn_part_begin(p->panels, p->splits, split),
+                .end_panel = fnn_part_begin(p->panels, p->splits, split + 1)};
     t.c = t.a + p->a_bytes;
     t.pixel = (const float **)(t.a + p->a_bytes + p->c_bytes);
     t.b.images = fnn_min(p->block_images, p->images - t.b.image);
@@ -433,7 +426,7 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     }
     p->X->end();
     fnn_amx_raise(p->bad, t.bad);
-    if (p->leader) follow_rows(p, &t.b);
+    if (p->leader) fnn_conv_follow(p->leader, &p->dst, &t.b);
 }
 
 /* ---- what it costs, and whether it suits ---- */
@@ -501,10 +494,10 @@ static size_t zeros_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->de
 static size_t bias_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->width * FLOAT)); }
 static size_t weight_bytes(const plan *p) { return (size_t)(p->panels * p->panel_bytes); }
 
-/* shared: [split weights][zeros][bias][tables][staged maps] */
+/* shared: [staged maps][split weights][zeros][bias][tables] */
 void fnn_conv_amx_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws) {
     plan p;
-    fnn_staging staging = {.call = NULL};
+    fnn_staging staging = {.memory = NULL};
     if (pass == FNN_CONV_BACKWARD_WEIGHT) {
         fnn_conv_amx_gradient_workspace(call, d, ws);
         return;
@@ -529,16 +522,12 @@ int fnn_conv_amx_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
                            const fnn_epilogue *epilogue) {
     plan p;
     int bad = 0;
-    fnn_staging count = {.call = NULL}, staging = {.call = call};
-    fnn_tensor x = fnn_channels_last_of(&count, call->in[0], 0), y = fnn_channels_last_of(&count, call->out[0], 0);
+    fnn_staging staging = {.memory = call->shared};
+    const fnn_tensor x = fnn_channels_last_of(&staging, call->in[0], 1);
+    const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);
     make_plan(&p, call, d, pass, &x, &y);
-    char *zeros = (char *)call->shared + weight_bytes(&p), *bias = zeros + zeros_bytes(&p);
-    p.split = call->shared;
-    p.slot = (ptrdiff_t *)(bias + bias_bytes(&p));
-    staging.at = (char *)p.slot + p.table_bytes;
-    x = fnn_channels_last_of(&staging, call->in[0], 1), y = fnn_channels_last_of(&staging, call->out[0], 0);
-    make_plan(&p, call, d, pass, &x, &y);
-    p.split = call->shared;
+    p.split = (char *)call->shared + staging.bytes;
+    char *zeros = p.split + weight_bytes(&p), *bias = zeros + zeros_bytes(&p);
     p.slot = (ptrdiff_t *)(bias + bias_bytes(&p));
     p.src.zeros = memset(zeros, 0, zeros_bytes(&p));
     fnn_epilogue finish = epilogue ? *epilogue : (fnn_epilogue){0};
@@ -550,7 +539,7 @@ int fnn_conv_amx_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     if (by_rows) p.leader = call;
     run(&p, d, pass);
     if (bad) return 0;
-    fnn_finish(call, call->out[0], &y);
+    fnn_finish(call->out[0], &y);
     if (!by_rows) fnn_follow_all(call);
     return 1;
 }

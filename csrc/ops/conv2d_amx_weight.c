@@ -309,7 +309,7 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     for (ptrdiff_t s = 0; s < p->block_images * p->steps; s++)
         t.offset[s] = s / p->steps * p->x_image + s % p->steps * p->step_rows * ROW;
     const ptrdiff_t units = p->image_blocks * p->row_blocks;
-    const ptrdiff_t begin = units * part / p->sum.parts, end = units * (part + 1) / p->sum.parts;
+    const ptrdiff_t begin = fnn_part_begin(units, p->sum.parts, part), end = fnn_part_begin(units, p->sum.parts, part + 1);
     p->X->begin();
     for (ptrdiff_t u = begin; u < end; u++) {
         t.image = u / p->row_blocks * p->block_images, t.row = u % p->row_blocks * p->block_rows;
@@ -329,7 +329,7 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 /* shared: [parts][slots][zeros][staged maps] */
 void fnn_conv_amx_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws) {
     gradient p;
-    fnn_staging staging = {.call = NULL};
+    fnn_staging staging = {.memory = NULL};
     plan_gradient(&p, call, d);
     fnn_channels_last_of(&staging, call->in[0], 0);
     fnn_channels_last_of(&staging, call->in[1], 0);
@@ -347,7 +347,7 @@ int fnn_conv_amx_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     p.sum.slot = (ptrdiff_t *)(p.sum.packed + p.parts_bytes);
     char *zeros = p.sum.packed + p.parts_bytes + p.slot_bytes;
     p.x.zeros = p.dy.zeros = memset(zeros, 0, p.zeros_bytes);
-    fnn_staging staging = {.call = call, .at = zeros + p.zeros_bytes};
+    fnn_staging staging = {.memory = zeros + p.zeros_bytes};
     const fnn_tensor dy = fnn_channels_last_of(&staging, call->in[0], 1);
     const fnn_tensor x = fnn_channels_last_of(&staging, call->in[1], 1);
     p.dy.image = fnn_image_of(&dy);

@@ -52,7 +52,7 @@ typedef struct {
     char *packed;
 } columns_plan;
 
-static size_t round_bytes(ptrdiff_t count, int dtype) { return (size_t)fnn_round_up(count * (ptrdiff_t)fnn_itemsize(dtype), 64); }
+static size_t round_bytes(ptrdiff_t count, int dtype) { return fnn_whole_lines((size_t)count * fnn_itemsize(dtype)); }
 
 static size_t packed_bytes(const columns_plan *p) { return round_bytes(fnn_round_up(p->columns, p->cols) * p->d->k, p->dtype); }
 

@@ -33,9 +33,10 @@ void fnn_conv_weight_plan(fnn_conv_weight *w) {
     w->panel_size = w->r * w->s * w->depth * w->cols;
 }
 
+static size_t slots_bytes(const fnn_conv_weight *w) { return fnn_whole_lines((size_t)(w->r * w->s) * sizeof *w->slot); }
+
 size_t fnn_conv_weight_bytes(const fnn_conv_weight *w) {
-    size_t slots = (size_t)fnn_round_up(w->r * w->s * (ptrdiff_t)sizeof(ptrdiff_t), 64);
-    return slots + (size_t)fnn_round_up(w->groups * w->panels * w->panel_size * size_of(w->dtype), 64);
+    return slots_bytes(w) + fnn_whole_lines((size_t)(w->groups * w->panels * w->panel_size * size_of(w->dtype)));
 }
 
 void fnn_conv_weight_gather(const fnn_conv_weight *w, ptrdiff_t panel, ptrdiff_t from, ptrdiff_t count,
@@ -67,7 +68,7 @@ static void pack_panel(void *context, ptrdiff_t panel, void *scratch) {
 void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory, const ptrdiff_t *order_r,
                           const ptrdiff_t *order_s) {
     w->slot = memory;
-    w->packed = (char *)memory + fnn_round_up(w->r * w->s * (ptrdiff_t)sizeof(ptrdiff_t), 64);
+    w->packed = (char *)memory + slots_bytes(w);
     for (ptrdiff_t r = 0; r < w->r; r++)
         for (ptrdiff_t s = 0; s < w->s; s++)
             w->slot[r * w->s + s] = ((order_r ? order_r[r] : r) * w->s + (order_s ? order_s[s] : s)) * w->depth *
@@ -76,8 +77,8 @@ void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory
     fnn_parallel_for(call, chunks, 0.5 * (double)(chunks * w->panel_size), pack_panel, w);
 }
 
-/* ---- the plan: from shapes, strides of the operands, dtype and ISA; strides decide only how elements are fetched ----
- */
+/* ---- the plan ----
+ * From shapes, dtype and ISA; strides of the operands decide only how elements are fetched. */
 
 void fnn_valid_range(const fnn_axis *a, ptrdiff_t offset, ptrdiff_t from, ptrdiff_t to, ptrdiff_t *lo, ptrdiff_t *hi) {
     ptrdiff_t low = offset >= 0 ? 0 : fnn_ceil_div(-offset, a->step);
@@ -141,7 +142,7 @@ static void plan_layout(fnn_correlation *c) {
     c->staged = c->narrow || c->spread || (c->depth > 1 && c->src.c != 1) ||
                 (!c->depthwise && (aliases || needs_padding(&c->h) || needs_padding(&c->w)));
     ptrdiff_t run = c->spread ? c->w.taps * c->depth : c->depth;
-    c->pitch = !c->staged ? c->src.w : c->narrow ? 1 : run * size % PAGE ? run : run + 64 / size;
+    c->pitch = !c->staged ? c->src.w : c->narrow ? 1 : run * size % PAGE ? run : run + FNN_LINE / size;
     const int merges = c->spread || (c->w.gap == 1 && c->pitch == c->depth) || c->w.taps == 1;
     c->merged = c->narrow == FNN_NARROW_IMAGES || (!c->depthwise && !c->narrow && merges);
     c->batch = c->merged ? c->h.taps : c->h.taps * c->w.taps;
@@ -156,43 +157,45 @@ static ptrdiff_t count_chunks(const fnn_correlation *c) {
     return c->image_blocks * c->row_blocks * c->col_blocks * c->splits;
 }
 
-/* Blocks small enough for the cache and for sharing out; panels are split where pixels do not give enough chunks, or
- * where a chunk would read more of the weights than of the input. */
-static void plan_blocks(fnn_correlation *c) {
-    ptrdiff_t tile = c->K->tile_rows, rows = c->h.out, cols = c->w.out, panels = panels_of(c);
+/* Blocks as large as what they read stays in cache. */
+static void fit_blocks(fnn_correlation *c, ptrdiff_t panel_bytes) {
     const int across = c->narrow == FNN_NARROW_IMAGES;
-    ptrdiff_t images = across ? c->K->tile_cols : 1;
-    ptrdiff_t panel_bytes = c->weight->panel_size * size_of(c->dtype);
-    double flops = c->flops;
+    const ptrdiff_t tile = c->K->tile_rows, limit = fnn_max(STAGE_BYTES, SECOND_LEVEL - panel_bytes);
+    ptrdiff_t images = across ? c->K->tile_cols : 1, rows = c->h.out, cols = c->w.out;
     while (!c->spread && !across && cols > tile &&
            (stage_bytes(c, 1, cols) > STAGE_BYTES ||
-            (rows == 1 && (double)cols * flops > CHUNK_FLOPS && c->images * fnn_ceil_div(c->w.out, cols) < CHUNKS)))
+            (rows == 1 && (double)cols * c->flops > CHUNK_FLOPS && c->images * fnn_ceil_div(c->w.out, cols) < CHUNKS)))
         cols = fnn_round_up(fnn_ceil_div(cols, 2), tile);
-    ptrdiff_t limit = fnn_max(STAGE_BYTES, SECOND_LEVEL - panel_bytes);
     while (rows > 1 && images * stage_bytes(c, rows, cols) > (rows == c->h.out ? limit : STAGE_BYTES))
         rows = fnn_ceil_div(rows, 2);
+    const int whole = rows == c->h.out && cols == c->w.out;
     /* Weights beyond the cache are read anew by every chunk: let it have several small images. */
-    if (!across && rows == c->h.out && cols == c->w.out && panels * panel_bytes > SECOND_LEVEL)
+    if (!across && whole && panels_of(c) * panel_bytes > SECOND_LEVEL)
         while (2 * images <= c->images && 2 * images * stage_bytes(c, rows, cols) <= limit &&
                2 * images * rows * cols <= 16 * tile)
             images *= 2;
     /* Planes of several images side by side make long runs of the rows at the edges, which meet fewer rows of the kernel. */
-    if (c->narrow == FNN_NARROW_PIXELS && c->h.step == 1 && rows == c->h.out && cols == c->w.out)
+    if (c->narrow == FNN_NARROW_PIXELS && c->h.step == 1 && whole)
         while (2 * images * CHUNKS <= c->images && images < SIDE_BY_SIDE && 2 * images * stage_bytes(c, rows, cols) <= STAGE_BYTES)
             images *= 2;
-    c->splits = 1;
-    for (;;) {
+    c->block_images = images, c->block_rows = rows, c->block_cols = cols;
+}
+
+/* Then small enough for sharing out; panels are split where pixels do not give enough chunks, or where a chunk would read more of
+ * the weights than of the input. */
+static void share_blocks(fnn_correlation *c, ptrdiff_t panel_bytes) {
+    const ptrdiff_t images = c->block_images, cols = c->block_cols, panels = panels_of(c);
+    for (c->splits = 1;;) {
+        const ptrdiff_t rows = c->block_rows;
         c->image_blocks = fnn_ceil_div(c->images, images), c->row_blocks = fnn_ceil_div(c->h.out, rows);
         c->col_blocks = fnn_ceil_div(c->w.out, cols);
-        if (count_chunks(c) >= CHUNKS || (double)(images * rows * cols) * flops / (double)c->splits <= CHUNK_FLOPS)
-            break;
-        int can_split = 2 * c->splits <= panels;
+        if (count_chunks(c) >= CHUNKS || (double)(images * rows * cols) * c->flops / (double)c->splits <= CHUNK_FLOPS) return;
+        const int can_split = 2 * c->splits <= panels;
         if (can_split && panels / c->splits * panel_bytes > images * stage_bytes(c, rows, cols)) c->splits *= 2;
-        else if (rows > 1) rows = fnn_ceil_div(rows, 2);
+        else if (rows > 1) c->block_rows = fnn_ceil_div(rows, 2);
         else if (can_split) c->splits *= 2;
-        else break;
+        else return;
     }
-    c->block_images = images, c->block_rows = rows, c->block_cols = cols;
 }
 
 void fnn_correlate_plan(fnn_correlation *c) {
@@ -201,14 +204,16 @@ void fnn_correlate_plan(fnn_correlation *c) {
     c->scratch_bytes = 0;
     if (c->h.taps * c->w.taps == 0 || c->images * c->h.out * c->w.out == 0) return;
     join_rows(c);
+    const ptrdiff_t panel_bytes = c->weight->panel_size * size;
     plan_layout(c);
-    plan_blocks(c);
+    fit_blocks(c, panel_bytes);
+    share_blocks(c, panel_bytes);
     ptrdiff_t pixels = c->spread ? c->w.out : fnn_reach(&c->w, c->block_cols), product = 0;
     c->row_pitch = !c->staged ? c->src.h : pixels * c->pitch;
     if (c->narrow) product = fnn_narrow_plan(c);
-    c->stage_size = c->staged ? fnn_round_up(stage_bytes(c, c->block_rows, c->block_cols), 64) : 0;
+    c->stage_size = c->staged ? fnn_round_up(stage_bytes(c, c->block_rows, c->block_cols), FNN_LINE) : 0;
     c->product_at = c->block_images * c->stage_size;
-    ptrdiff_t used = c->product_at + fnn_round_up(product, 64);
+    ptrdiff_t used = c->product_at + fnn_round_up(product, FNN_LINE);
     c->tile_at = writes_in_place(c) ? -1 : used;
     const ptrdiff_t tile = c->narrow == FNN_NARROW_IMAGES ? c->width * c->block_images : c->depthwise ? c->width : c->weight->cols;
     const ptrdiff_t run = (c->spread ? c->block_rows : 1) * c->block_cols;
@@ -216,7 +221,7 @@ void fnn_correlate_plan(fnn_correlation *c) {
 }
 
 size_t fnn_correlate_bytes(const fnn_correlation *c) {
-    return (size_t)fnn_round_up(2 * c->batch * (ptrdiff_t)sizeof(ptrdiff_t), 64);
+    return fnn_whole_lines(2 * (size_t)c->batch * sizeof(ptrdiff_t));
 }
 
 /* ---- the work of a chunk ---- */
@@ -405,13 +410,6 @@ static void compute_panel(const fnn_correlation *c, const fnn_conv_block *b, ptr
         }
 }
 
-/* Calls behind this one take the rows of a chunk that has all their channels. */
-static void follow_rows(const fnn_correlation *c, const fnn_conv_block *b) {
-    for (ptrdiff_t i = b->image; i < b->image + b->images; i++)
-        for (ptrdiff_t row = b->row; row < b->row + b->rows; row++)
-            fnn_follow(c->leader, i * c->dst.n + row * c->dst.h + b->col * c->dst.w, b->cols * c->dst.w);
-}
-
 static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t split = chunk % c->splits, place = chunk / c->splits, panels = panels_of(c), staged = -1;
     fnn_conv_block b = {.col = place % c->col_blocks * c->block_cols,
@@ -421,7 +419,8 @@ static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scrat
     b.rows = fnn_min(c->block_rows, c->h.out - b.row);
     b.cols = fnn_min(c->block_cols, c->w.out - b.col);
     ptrdiff_t row = b.row * c->h.step + c->h.first, col = b.col * c->w.step + c->w.first;
-    for (ptrdiff_t index = panels * split / c->splits, end = panels * (split + 1) / c->splits; index < end; index++) {
+    const ptrdiff_t end = fnn_part_begin(panels, c->splits, split + 1);
+    for (ptrdiff_t index = fnn_part_begin(panels, c->splits, split); index < end; index++) {
         ptrdiff_t group = index / c->weight->panels;
         if (c->narrow && group != staged) fnn_narrow_stage(c, &b, group, scratch);
         for (ptrdiff_t i = 0, n = c->narrow ? 1 : b.images; i < n; i++) {
@@ -433,7 +432,7 @@ static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scrat
         staged = group;
     }
     if (c->streamed) c->K->stream_end();
-    if (c->leader) follow_rows(c, &b);
+    if (c->leader) fnn_conv_follow(c->leader, &c->dst, &b);
 }
 
 /* No tap reaches these outputs, a phase of backward_input that the kernel never touched: the bias, or zeros. */

@@ -90,11 +90,11 @@ static void add_rows(const few_plan *p, ptrdiff_t n, ptrdiff_t y, ptrdiff_t rows
 
 static void sum_part(void *context, ptrdiff_t part, void *scratch) {
     const few_plan *p = context;
-    const ptrdiff_t oh = p->sum.d->oh, end = p->units * (part + 1) / p->sum.parts;
+    const ptrdiff_t oh = p->sum.d->oh, end = fnn_part_begin(p->units, p->sum.parts, part + 1);
     char *sums = fnn_at(p->sum.packed, part * p->sum.part_size, p->sum.dtype);
     memset(scratch, 0, p->dy_at);
     memset(sums, 0, (size_t)p->sum.part_size * fnn_itemsize(p->sum.dtype));
-    for (ptrdiff_t u = p->units * part / p->sum.parts, rows; u < end; u += rows) {
+    for (ptrdiff_t u = fnn_part_begin(p->units, p->sum.parts, part), rows; u < end; u += rows) {
         rows = fnn_min(fnn_min(p->rows, end - u), oh - u % oh);
         add_rows(p, u / oh, u % oh, rows, scratch, sums);
     }

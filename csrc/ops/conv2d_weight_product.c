@@ -15,12 +15,6 @@ enum {
     LEAST_SIDE = 32             /* channels for which copying the others costs little */
 };
 
-typedef struct {
-    fnn_gemm g;
-    fnn_tensor dw, result; /* as (k, c) */
-    fnn_staging staging;
-} task;
-
 int fnn_conv_product_suits(const fnn_conv_dims *d, int dtype) {
     const ptrdiff_t pixels = d->n * d->oh * d->ow;
     if (!fnn_small_tile(fnn_kernels_of(dtype)) || d->groups > 1 || d->r * d->s > 1 || d->stride[0] * d->stride[1] > 1) return 0;
@@ -35,26 +29,34 @@ static fnn_matrix pixels_of(fnn_staging *s, const fnn_tensor *t) {
     return fnn_rows_of(s, &last);
 }
 
-static void setup(const fnn_call *call, const fnn_conv_dims *d, task *t) {
-    fnn_staging none = {.call = NULL};
-    const fnn_matrix dy = pixels_of(&t->staging, call->in[0]);
-    t->dw = *call->out[0], t->dw.rank = 2;
-    t->result = fnn_result_of(&t->staging, &t->dw, 1);
-    t->g = (fnn_gemm){.dtype = t->dw.dtype, .precision = call->precision, .M = d->k, .N = d->c, .K = d->n * d->oh * d->ow,
-                      .a = {.data = dy.data, .row = dy.col, .col = dy.row}, .b = pixels_of(&t->staging, call->in[1]),
-                      .c = fnn_rows_of(&none, &t->result), .leader = call->follower ? call : NULL};
+/* The weights as (k, c). */
+static fnn_tensor gradient_of(const fnn_call *call) {
+    fnn_tensor dw = *call->out[0];
+    dw.rank = 2;
+    return dw;
+}
+
+/* memory: where what has to be staged goes; NULL: it is only counted. */
+static void read_call(const fnn_call *call, const fnn_conv_dims *d, void *memory, fnn_product *p) {
+    const fnn_tensor dw = gradient_of(call);
+    fnn_staging none = {.memory = NULL};
+    p->staging = (fnn_staging){.memory = memory};
+    const fnn_matrix dy = pixels_of(&p->staging, call->in[0]), x = pixels_of(&p->staging, call->in[1]);
+    p->result = fnn_result_of(&p->staging, &dw, 1);
+    p->g = (fnn_gemm){.dtype = dw.dtype, .precision = call->precision, .M = d->k, .N = d->c, .K = d->n * d->oh * d->ow,
+                      .a = {.data = dy.data, .row = dy.col, .col = dy.row}, .b = x, .c = fnn_rows_of(&none, &p->result),
+                      .leader = call->follower ? call : NULL};
 }
 
 void fnn_conv_product_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws) {
-    task t = {.staging = {.call = NULL}};
-    setup(call, d, &t);
-    ws->shared = t.staging.bytes;
-    fnn_gemm_workspace(&t.g, ws);
+    fnn_product p;
+    read_call(call, d, NULL, &p);
+    fnn_product_workspace(&p, ws);
 }
 
 void fnn_conv_product_gradient(const fnn_call *call, const fnn_conv_dims *d) {
-    task t = {.staging = {.call = call, .at = call->shared}};
-    setup(call, d, &t);
-    fnn_gemm_run(call, &t.g, (char *)call->shared + t.staging.bytes);
-    fnn_finish(call, &t.dw, &t.result);
+    fnn_product p;
+    read_call(call, d, call->shared, &p);
+    fnn_tensor dw = gradient_of(call);
+    fnn_product_run(call, &p, &dw);
 }

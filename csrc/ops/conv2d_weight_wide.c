@@ -182,15 +182,13 @@ void fnn_conv_make_channels_last(const fnn_conv_parts *p, fnn_image *t, ptrdiff_
     *t = c.to;
 }
 
-static int is_dense(const fnn_image *t, ptrdiff_t h, ptrdiff_t w) { return t->h == w * t->w && t->n == h * t->h; }
-
 /* Whether the pixels of all rows follow one another in both operands. */
 static int is_one_run(const gradient *p) {
     const fnn_conv_dims *d = p->sum.d;
     if (d->r * d->s > 1 || d->padding[0] + d->padding[2] > 0) return 0;
     if (p->packed) return (d->oh - 1) * d->stride[0] < d->h && (d->ow - 1) * d->stride[1] < d->w;
-    return d->stride[0] * d->stride[1] == 1 && d->oh == d->h && d->ow == d->w && is_dense(&p->x, d->h, d->w) &&
-           is_dense(&p->dy, d->oh, d->ow);
+    return d->stride[0] * d->stride[1] == 1 && d->oh == d->h && d->ow == d->w && fnn_image_is_dense(&p->x, d->h, d->w) &&
+           fnn_image_is_dense(&p->dy, d->oh, d->ow);
 }
 
 /* ---- a chunk: one part of the pixels, one box of the gradient ---- */
@@ -205,8 +203,6 @@ typedef struct {
     fnn_prefetch next_x, next_dy;            /* of the next block */
     ptrdiff_t quota_x, quota_dy;             /* to ask for before each tile */
 } target;
-
-static ptrdiff_t begin(ptrdiff_t extent, ptrdiff_t parts, ptrdiff_t part) { return extent * part / parts; }
 
 /* Outputs lo .. hi - 1 of a row read x at kernel column s inside the input. */
 static void valid_columns(const fnn_conv_dims *d, ptrdiff_t s, ptrdiff_t *lo, ptrdiff_t *hi) {
@@ -301,12 +297,12 @@ static void plan_prefetch(const gradient *p, target *t, const target *next, ptrd
     if (skips_pixels(p)) {
         t->next_x = fnn_prefetch_rows(x + u0 * d->stride[0] * row_bytes, u1 - u0, d->stride[0] * row_bytes, d->ow,
                                       d->stride[1] * p->x.w * size, bytes);
-    } else if (is_dense(&p->x, d->h, d->w)) {
+    } else if (fnn_image_is_dense(&p->x, d->h, d->w)) {
         const ptrdiff_t first = u0 / d->oh * d->h + fnn_min(u0 % d->oh * d->stride[0], d->h - 1);
         const ptrdiff_t last = (u1 - 1) / d->oh * d->h + fnn_min((u1 - 1) % d->oh * d->stride[0] + d->r, d->h);
         t->next_x = fnn_prefetch_of(x + first * row_bytes, (last - first) * d->w, p->x.w * size, bytes);
     }
-    if (is_dense(&p->dy, d->oh, d->ow))
+    if (fnn_image_is_dense(&p->dy, d->oh, d->ow))
         t->next_dy = fnn_prefetch_of(fnn_at(p->dy.data, u0 * p->dy.h + k * p->dy.c, p->sum.dtype), (u1 - u0) * d->ow,
                                      p->dy.w * size, (p->swapped ? rows : cols) * size);
     t->quota_x = t->next_x.left / calls + 1;
@@ -387,10 +383,10 @@ static void find_target(const gradient *p, ptrdiff_t chunk, target *t) {
     const ptrdiff_t rest = chunk / p->tile_chunks / p->panel_chunks, rows = p->sum.d->n * p->sum.d->oh;
     const ptrdiff_t part = rest / p->sum.groups;
     t->group = rest % p->sum.groups;
-    t->tile = begin(p->tiles, p->tile_chunks, tile), t->tile_end = begin(p->tiles, p->tile_chunks, tile + 1);
-    t->panel = begin(p->sum.panels, p->panel_chunks, panel), t->panel_end = begin(p->sum.panels, p->panel_chunks,
-                                                                                  panel + 1);
-    t->first = begin(rows, p->sum.parts, part), t->end = begin(rows, p->sum.parts, part + 1);
+    t->tile = fnn_part_begin(p->tiles, p->tile_chunks, tile), t->tile_end = fnn_part_begin(p->tiles, p->tile_chunks, tile + 1);
+    t->panel = fnn_part_begin(p->sum.panels, p->panel_chunks, panel);
+    t->panel_end = fnn_part_begin(p->sum.panels, p->panel_chunks, panel + 1);
+    t->first = fnn_part_begin(rows, p->sum.parts, part), t->end = fnn_part_begin(rows, p->sum.parts, part + 1);
     t->block = fnn_max(fnn_ceil_div(t->end - t->first, fnn_max(fnn_ceil_div(t->end - t->first, p->block_rows), 1)), 1);
     if (p->direct) t->part = fnn_at(p->sum.dw.data, t->group * p->sum.k * p->sum.dw.stride[0], p->sum.dtype);
     else t->part = fnn_at(p->sum.packed, part * p->sum.part_size + t->group * (p->sum.part_size / p->sum.groups),

@@ -12,6 +12,7 @@
  * An infinity or NaN would spread over its tile. It always reaches one of the tile's outputs that it belongs to, so
  * outputs that are all finite are right; otherwise the call is computed directly. */
 #include "conv2d_winograd.h"
+#include "stage.h"
 
 #include <string.h>
 
@@ -166,9 +167,8 @@ fnn_tensor fnn_channels_last_of(fnn_staging *s, const fnn_tensor *t, int fill) {
     if (t->stride[1] == 1 || t->shape[1] == 1) return *t;
     fnn_tensor map;
     fnn_set_shape(&map, t->dtype, 4, t->shape);
-    map.data = s->call ? s->at + s->bytes : NULL;
-    s->bytes += fnn_whole_lines((size_t)(fnn_numel(t) * FLOAT));
-    if (fill && s->call) fnn_finish(s->call, &map, t);
+    map.data = fnn_place(s->memory, &s->bytes, fnn_dense_bytes(t));
+    if (fill && s->memory) fnn_finish(&map, t);
     return map;
 }
 
@@ -371,7 +371,7 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const fnn_winograd_form *f = &p->form;
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, chunk % p->tiling.blocks);
     const ptrdiff_t part = chunk / p->tiling.blocks, split = part % p->splits, group = part / p->splits;
-    const ptrdiff_t from = p->panels * split / p->splits, end = p->panels * (split + 1) / p->splits;
+    const ptrdiff_t from = fnn_part_begin(p->panels, p->splits, split), end = fnn_part_begin(p->panels, p->splits, split + 1);
     float *v = scratch, *m = (float *)((char *)scratch + p->v_bytes);
     int bad = 0;
     fnn_ahead next = ahead_of_next(p, chunk, f->planes * (end - from));
@@ -431,7 +431,7 @@ static size_t bias_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->wid
 /* shared: [U][zeros][bias][staged maps] */
 void fnn_winograd_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws) {
     plan p;
-    fnn_staging staging = {.call = NULL};
+    fnn_staging staging = {.memory = NULL};
     if (!fnn_winograd_suits(call, d, pass)) return;
     if (pass == FNN_CONV_BACKWARD_WEIGHT) {
         fnn_winograd_gradient_workspace(call, d, ws);
@@ -458,7 +458,7 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     finish.bias = fnn_conv_dense_bias(call, bias);
     p.epilogue = &finish;
     p.bad = &bad;
-    fnn_staging staging = {.call = call, .at = bias + bias_bytes(&p)};
+    fnn_staging staging = {.memory = bias + bias_bytes(&p)};
     const fnn_tensor x = fnn_channels_last_of(&staging, call->in[0], 1);
     const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);
     p.src.image = fnn_image_of(&x);
@@ -470,7 +470,7 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
                      transform_weights, &p);
     fnn_parallel_for(call, chunks_of(&p), fnn_winograd_cost(d, pass), run_chunk, &p);
     if (bad) return 0;
-    fnn_finish(call, call->out[0], &y);
+    fnn_finish(call->out[0], &y);
     if (p.form.left) return FNN_WINOGRAD_LEFT;
     if (!by_rows) fnn_follow_all(call);
     return 1;

@@ -151,7 +151,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     t.k = fnn_min(p->chunk_k, p->k - t.first_k);
     t.m = (float *)((char *)scratch + p->v_bytes);
     t.u = (float *)((char *)t.m + p->m_bytes);
-    const ptrdiff_t begin = p->tiling.blocks * part / p->parts, end = p->tiling.blocks * (part + 1) / p->parts;
+    const ptrdiff_t blocks = p->tiling.blocks, begin = fnn_part_begin(blocks, p->parts, part);
+    const ptrdiff_t end = fnn_part_begin(blocks, p->parts, part + 1);
     for (ptrdiff_t i = begin; i < end; i++) {
         const fnn_tile_block b = fnn_tile_block_of(&p->tiling, i);
         transform_tiles(p, &t, &b);
@@ -185,7 +186,7 @@ static void combine_panel(void *context, ptrdiff_t panel, void *scratch) {
 /* shared: [parts][zeros][staged maps] */
 void fnn_winograd_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws) {
     gradient p;
-    fnn_staging staging = {.call = NULL};
+    fnn_staging staging = {.memory = NULL};
     plan_gradient(&p, call, d);
     fnn_channels_last_of(&staging, call->in[0], 1);
     fnn_channels_last_of(&staging, call->in[1], 1);
@@ -203,7 +204,7 @@ int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     p.packed = call->shared;
     char *zeros = (char *)call->shared + p.parts_bytes;
     p.x.zeros = p.dy.zeros = memset(zeros, 0, p.zeros_bytes);
-    fnn_staging staging = {.call = call, .at = zeros + p.zeros_bytes};
+    fnn_staging staging = {.memory = zeros + p.zeros_bytes};
     const fnn_tensor dy = fnn_channels_last_of(&staging, call->in[0], 1);
     const fnn_tensor x = fnn_channels_last_of(&staging, call->in[1], 1);
     p.dy.image = fnn_image_of(&dy);

@@ -80,14 +80,11 @@ static void run_copy(void *context, ptrdiff_t chunk, void *scratch) {
     const copy_plan *p = context;
     const fnn_nest *nest = &p->nest;
     int last = nest->rank - 1;
-    ptrdiff_t from = chunk * CHUNK, to = fnn_min(from + CHUNK, nest->size);
     char *at[FNN_MAX_ARGS];
-    while (from < to) {
-        ptrdiff_t n = fnn_min(nest->shape[last] - from % nest->shape[last], to - from);
-        fnn_nest_seek(nest, from, at);
+    for (ptrdiff_t from = chunk * CHUNK, end = fnn_min(from + CHUNK, nest->size), n; from < end; from += n) {
+        n = fnn_nest_run(nest, from, end, at);
         if (p->streamed) transfer(p->K, n * (ptrdiff_t)nest->itemsize[0], at[0], at[1]);
         else convert(p->to, at[0], nest->stride[0][last], p->from, at[1], nest->stride[1][last], n);
-        from += n;
     }
     if (p->streamed) p->K->stream_end();
 }
@@ -241,15 +238,12 @@ static void run_fill(void *context, ptrdiff_t chunk, void *scratch) {
     const fill_plan *p = context;
     const fnn_nest *nest = &p->nest;
     int last = nest->rank - 1;
-    ptrdiff_t from = chunk * CHUNK, to = fnn_min(from + CHUNK, nest->size);
     char *at[FNN_MAX_ARGS];
-    while (from < to) {
-        ptrdiff_t n = fnn_min(nest->shape[last] - from % nest->shape[last], to - from);
-        fnn_nest_seek(nest, from, at);
+    for (ptrdiff_t from = chunk * CHUNK, end = fnn_min(from + CHUNK, nest->size), n; from < end; from += n) {
+        n = fnn_nest_run(nest, from, end, at);
         if (p->streamed) stream_value(p, at[0], n);
         else if (p->clear && nest->stride[0][last] == 1) memset(at[0], 0, (size_t)n * nest->itemsize[0]);
         else convert(p->dtype, at[0], nest->stride[0][last], FNN_FLOAT64, &p->value, 0, n);
-        from += n;
     }
     if (p->streamed) p->K->stream_end();
 }

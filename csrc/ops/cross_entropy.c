@@ -95,12 +95,6 @@ static void set_per_position(fnn_tensor *t, const fnn_tensor *x) {
     fnn_set_shape(t, x->dtype, rank, shape);
 }
 
-static fnn_order order_of(const fnn_tensor *t) {
-    fnn_order order = fnn_order_empty();
-    for (int d = 0; d < t->rank; d++) fnn_order_add(&order, t->shape[d], t->stride[d]);
-    return order;
-}
-
 static void make_plan(const fnn_call *call, plan *p, const fnn_tensor *x, const fnn_tensor *target,
                       const fnn_tensor *sample_weight, const fnn_tensor *loss) {
     *p = (plan){.K = fnn_kernels_of(x->dtype), .size = fnn_itemsize(x->dtype), .ignore_index = call->attr.i[0],
@@ -113,28 +107,21 @@ static void make_plan(const fnn_call *call, plan *p, const fnn_tensor *x, const 
     p->chunks = fnn_ceil_div(p->rows, p->block);
     p->has_labels = is_label(target->dtype);
     p->stream = p->has_labels && p->smoothing == 0 && fnn_lines_stream(&p->x);
-    if (p->has_labels) p->labels = order_of(target);
+    if (p->has_labels) p->labels = fnn_order_of(target);
     else p->target = fnn_lines_of(target, axis);
-    if (sample_weight) p->samples = order_of(sample_weight);
-    p->loss = order_of(loss);
+    if (sample_weight) p->samples = fnn_order_of(sample_weight);
+    p->loss = fnn_order_of(loss);
     p->loss_data = loss->data;
-}
-
-/* The next `bytes` of a block; NULL while its size is only being counted. */
-static void *take(void *block, size_t *used, size_t bytes) {
-    void *here = block ? (char *)block + *used : NULL;
-    *used += fnn_whole_lines(bytes);
-    return here;
 }
 
 static size_t place_shared(plan *p, void *shared, int has_weight) {
     size_t used = 0;
     if (p->has_labels) {
-        p->label = take(shared, &used, (size_t)p->rows * sizeof *p->label);
-        p->bad = take(shared, &used, (size_t)p->chunks * sizeof *p->bad);
+        p->label = fnn_place(shared, &used, (size_t)p->rows * sizeof *p->label);
+        p->bad = fnn_place(shared, &used, (size_t)p->chunks * sizeof *p->bad);
     }
-    if (has_weight) p->weight = take(shared, &used, (size_t)p->n * p->size);
-    p->sums = take(shared, &used, 2 * (size_t)p->chunks * p->size);
+    if (has_weight) p->weight = fnn_place(shared, &used, (size_t)p->n * p->size);
+    p->sums = fnn_place(shared, &used, 2 * (size_t)p->chunks * p->size);
     return used;
 }
 
@@ -173,7 +160,7 @@ static int fail_label(fnn_call *call, const plan *p, ptrdiff_t position) {
 static int read_arguments(fnn_call *call, plan *p, const fnn_tensor *weight) {
     place_shared(p, call->shared, weight != NULL);
     if (weight) {
-        fnn_order order = order_of(weight);
+        fnn_order order = fnn_order_of(weight);
         fnn_order_gather(&order, weight->data, p->size, 0, p->n, p->weight);
     }
     if (!p->has_labels) return FNN_OK;
@@ -191,11 +178,11 @@ typedef struct {
 
 static size_t place_scratch(const plan *p, void *scratch, block_memory *m) {
     size_t used = 0, column = (size_t)p->block * p->size, block = column * (size_t)p->n;
-    m->sample_weight = take(scratch, &used, column);
-    m->loss = take(scratch, &used, column);
-    m->applied = take(scratch, &used, column);
-    m->x = take(scratch, &used, p->x.is_dense && p->dx.is_dense ? 0 : block);
-    m->target = take(scratch, &used, p->has_labels || p->target.is_dense ? 0 : block);
+    m->sample_weight = fnn_place(scratch, &used, column);
+    m->loss = fnn_place(scratch, &used, column);
+    m->applied = fnn_place(scratch, &used, column);
+    m->x = fnn_place(scratch, &used, p->x.is_dense && p->dx.is_dense ? 0 : block);
+    m->target = fnn_place(scratch, &used, p->has_labels || p->target.is_dense ? 0 : block);
     return used;
 }
 

@@ -61,14 +61,8 @@ static int check_gradient(fnn_call *call, const fnn_tensor *dy, ptrdiff_t bags) 
     return fnn_fail(call, FNN_VALUE_ERROR, "dy has shape %s, but must be (%td, D): a row for each bag", fnn_shape_text(dy), bags);
 }
 
-static fnn_order order_of(const fnn_tensor *t) {
-    fnn_order order = fnn_order_empty();
-    for (int d = 0; d < t->rank; d++) fnn_order_add(&order, t->shape[d], t->stride[d]);
-    return order;
-}
-
 static void *gathered(const fnn_tensor *t, char **at) {
-    const fnn_order order = order_of(t);
+    const fnn_order order = fnn_order_of(t);
     const size_t size = fnn_itemsize(t->dtype);
     void *to = fnn_take(at, (size_t)order.size * size);
     fnn_order_gather(&order, t->data, size, 0, order.size, to);
@@ -152,7 +146,7 @@ static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_tensor *weight = call->in[3];
     ws->shared = bags_bytes(call->in[1], call->out[0]->shape[0]) + fnn_stage_bytes(call->in[0]) + fnn_stage_bytes(call->out[0]) +
                  fnn_stage_bytes(call->out[1]);
-    if (weight) ws->shared += fnn_whole_lines((size_t)fnn_numel(weight) * fnn_itemsize(weight->dtype));
+    if (weight) ws->shared += fnn_dense_bytes(weight);
 }
 
 /* What is picked counts, not what it is picked from. */

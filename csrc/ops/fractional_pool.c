@@ -58,9 +58,8 @@ static void run_plane(void *context, ptrdiff_t chunk, void *scratch) {
 static int run(fnn_call *call) {
     const fnn_tensor *x = call->in[0], *samples = call->in[1];
     plan p = {.K = fnn_kernels_of(x->dtype), .call = call, .samples = call->shared};
-    fnn_order order = fnn_order_empty();
+    const fnn_order order = fnn_order_of(samples);
     ptrdiff_t bad;
-    for (int d = 0; d < 3; d++) fnn_order_add(&order, samples->shape[d], samples->stride[d]);
     fnn_order_gather(&order, samples->data, fnn_itemsize(samples->dtype), 0, order.size, call->shared);
     p.K->fractional_check(order.size, p.samples, &bad);
     if (bad >= 0)

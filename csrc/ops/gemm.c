@@ -43,7 +43,7 @@ static const double CHUNK_NS = 12000, COPY_NS = 200000;
 
 /* ---- what it costs ---- */
 
-static ptrdiff_t batches(const fnn_gemm *g) {
+ptrdiff_t fnn_gemm_batches(const fnn_gemm *g) {
     ptrdiff_t n = 1;
     for (int d = 0; d < g->batch_rank; d++) n *= g->batch_shape[d];
     return n;
@@ -53,7 +53,7 @@ static ptrdiff_t batches(const fnn_gemm *g) {
  * (bench/bench_gemm.py); what does not fit there is large enough for all threads anyway. */
 double fnn_gemm_cost(const fnn_gemm *g) {
     const fnn_kernels *K = fnn_kernels_of(g->dtype);
-    double count = (double)batches(g), M = (double)g->M, N = (double)g->N, depth = (double)g->K;
+    double count = (double)fnn_gemm_batches(g), M = (double)g->M, N = (double)g->N, depth = (double)g->K;
     double arithmetic = 2 * M * (double)fnn_round_up(g->N, K->lanes) * depth / (9 * (double)K->lanes);
     double traffic = 0.018 * (M * N + depth * (M + N)) * (double)fnn_itemsize(g->dtype);
     return count * (arithmetic > traffic ? arithmetic : traffic);
@@ -84,8 +84,6 @@ typedef struct {
     packing packs_a, packs_b;
     char *shared_a, *shared_b;
 } plan;
-
-static ptrdiff_t begin(ptrdiff_t extent, ptrdiff_t parts, ptrdiff_t part) { return extent * part / parts; }
 
 /* Whether a panel's rows, so many bytes apart, stay in a first-level cache: there is place, and not all of it in a few sets. */
 static int stays_near(const plan *p, ptrdiff_t apart) {
@@ -168,7 +166,7 @@ static void make_plan(plan *p, const fnn_gemm *g) {
     p->g = g;
     p->K = fnn_kernels_of(g->dtype);
     p->size = (ptrdiff_t)fnn_itemsize(g->dtype);
-    p->batches = batches(g);
+    p->batches = fnn_gemm_batches(g);
     const ptrdiff_t longest = DEPTH_BYTES / p->size, parts = fnn_max(fnn_ceil_div(g->K, longest), 1);
     p->depth = fnn_max(fnn_round_up(fnn_ceil_div(g->K, parts), 4), 4);
     p->all_panels = fnn_ceil_div(g->N, p->K->tile_cols);
@@ -324,10 +322,10 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t r = p->by_rows ? at / p->col_blocks : at % p->row_blocks, s = p->by_rows ? at % p->col_blocks : at / p->row_blocks;
     block w;
     seek(p, chunk / blocks, &w);
-    w.row = p->top + begin(p->rows, p->row_blocks, r);
-    w.rows = p->top + begin(p->rows, p->row_blocks, r + 1) - w.row;
-    w.col = (p->first + begin(p->panels, p->col_blocks, s)) * p->K->tile_cols;
-    w.cols = fnn_min((p->first + begin(p->panels, p->col_blocks, s + 1)) * p->K->tile_cols, g->N) - w.col;
+    w.row = p->top + fnn_part_begin(p->rows, p->row_blocks, r);
+    w.rows = p->top + fnn_part_begin(p->rows, p->row_blocks, r + 1) - w.row;
+    w.col = (p->first + fnn_part_begin(p->panels, p->col_blocks, s)) * p->K->tile_cols;
+    w.cols = fnn_min((p->first + fnn_part_begin(p->panels, p->col_blocks, s + 1)) * p->K->tile_cols, g->N) - w.col;
     w.copy = scratch;
     w.packed = (char *)scratch + packed_in_scratch(p);
     w.passed = (char *)scratch + passed_at(p);
@@ -370,8 +368,8 @@ static void run_block(const fnn_call *call, plan *p) {
         fnn_parallel_for(call, fnn_ceil_div(p->panels, PACK_PANELS) * fnn_ceil_div(depth, PACK_ROWS),
                          0.5 * (double)(p->panels * wide * depth), run_pack_b, p);
     for (ptrdiff_t r = 0; r < p->row_slabs; r++) {
-        p->top = begin(p->g->M, p->row_slabs, r);
-        p->rows = begin(p->g->M, p->row_slabs, r + 1) - p->top;
+        p->top = fnn_part_begin(p->g->M, p->row_slabs, r);
+        p->rows = fnn_part_begin(p->g->M, p->row_slabs, r + 1) - p->top;
         if (p->packs_a == SHARED)
             fnn_parallel_for(call, fnn_ceil_div(p->rows, PACK_ROWS), 0.5 * (double)(p->rows * depth), run_pack_a, p);
         fnn_parallel_for(call, p->batches * p->row_blocks * p->col_blocks, share * fnn_gemm_cost(p->g), run_chunk, p);
@@ -386,8 +384,8 @@ static void run_tiles(const fnn_call *call, const fnn_gemm *g, char *shared) {
     p.shared_a = shared;
     p.shared_b = shared + (p.packs_a == SHARED ? copy_bytes(&p, p.rows) : 0);
     for (ptrdiff_t s = 0; s < p.col_slabs; s++) {
-        p.first = begin(p.all_panels, p.col_slabs, s);
-        p.panels = begin(p.all_panels, p.col_slabs, s + 1) - p.first;
+        p.first = fnn_part_begin(p.all_panels, p.col_slabs, s);
+        p.panels = fnn_part_begin(p.all_panels, p.col_slabs, s + 1) - p.first;
         for (p.from = 0; p.from < fnn_max(g->K, 1); p.from += depth) {
             p.to = fnn_min(p.from + depth, g->K);
             run_block(call, &p);
@@ -403,66 +401,6 @@ static void tiles_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     if (p.packs_a == SHARED) ws->shared += copy_bytes(&p, p.rows);
     if (p.packs_b == SHARED) ws->shared += (size_t)(panel * p.panels);
     if (ws->scratch < scratch) ws->scratch = scratch;
-}
-
-/* ---- operands in other forms ---- */
-
-/* x's axes [0, to) seen as one: its stride; 0 when no single stride describes them. */
-static int merge_axes(const fnn_tensor *x, int to, ptrdiff_t *stride) {
-    int first = 1;
-    ptrdiff_t next = 0;
-    *stride = 1;
-    for (int d = to - 1; d >= 0; d--) {
-        if (x->shape[d] == 1) continue;
-        if (first) *stride = x->stride[d];
-        else if (x->stride[d] != next) return 0;
-        next = x->stride[d] * x->shape[d];
-        first = 0;
-    }
-    return 1;
-}
-
-/* Copies `from` into `to`: the same shape and dtype, other strides. */
-static void restride(const fnn_call *call, fnn_tensor *to, const fnn_tensor *from) {
-    fnn_call copy = {.op = FNN_OP_copy, .out = {to}, .in = {from}, .flush = call->flush};
-    copy.attr.i[0] = -1;
-    fnn_copy.run(&copy);
-}
-
-/* A tensor of x's shape in C order, in the staging's memory. */
-static fnn_tensor staged(fnn_staging *s, const fnn_tensor *x) {
-    fnn_tensor t;
-    fnn_set_shape_contiguous(&t, x->dtype, x->rank, x->shape);
-    size_t bytes = (size_t)fnn_round_up(fnn_numel(x) * (ptrdiff_t)fnn_itemsize(x->dtype), 64);
-    t.data = s->call ? s->at + s->bytes : NULL;
-    s->bytes += bytes;
-    return t;
-}
-
-static fnn_tensor copied(fnn_staging *s, const fnn_tensor *x) {
-    fnn_tensor t = staged(s, x);
-    if (s->call) restride(s->call, &t, x);
-    return t;
-}
-
-fnn_matrix fnn_rows_of(fnn_staging *s, const fnn_tensor *x) {
-    fnn_matrix m = {.data = x->data, .col = x->shape[x->rank - 1] == 1 ? 1 : x->stride[x->rank - 1]};
-    if (merge_axes(x, x->rank - 1, &m.row)) return m;
-    return (fnn_matrix){.data = copied(s, x).data, .row = x->shape[x->rank - 1], .col = 1};
-}
-
-const void *fnn_vector_of(fnn_staging *s, const fnn_tensor *x) {
-    return x->stride[0] == 1 || x->shape[0] == 1 ? x->data : copied(s, x).data;
-}
-
-fnn_tensor fnn_result_of(fnn_staging *s, const fnn_tensor *y, int leading_axes_merge) {
-    ptrdiff_t row;
-    int last = y->rank - 1, unit = y->shape[last] == 1 || y->stride[last] == 1;
-    return unit && (!leading_axes_merge || merge_axes(y, last, &row)) ? *y : staged(s, y);
-}
-
-void fnn_finish(const fnn_call *call, fnn_tensor *y, const fnn_tensor *result) {
-    if (result->data != y->data) restride(call, y, result);
 }
 
 /* ---- inner products ---- */
@@ -481,7 +419,7 @@ static void make_rows(fnn_staging *s, const fnn_gemm *g, fnn_matrix *m, ptrdiff_
     }
     from.shape[g->batch_rank] = rows, from.stride[g->batch_rank] = m->row;
     from.shape[g->batch_rank + 1] = g->K, from.stride[g->batch_rank + 1] = m->col;
-    fnn_tensor copy = copied(s, &from);
+    fnn_tensor copy = fnn_staged_copy(s, &from);
     for (int d = 0; d < g->batch_rank; d++) m->batch[d] = m->batch[d] ? copy.stride[d] : 0;
     m->data = copy.data, m->row = g->K, m->col = 1;
 }
@@ -500,8 +438,8 @@ static void run_dot_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     block w;
     (void)scratch;
     seek(&d->p, chunk / d->parts, &w);
-    ptrdiff_t part = chunk % d->parts, from = begin(d->many, d->parts, part), n = begin(d->many, d->parts, part + 1) - from;
-    ptrdiff_t size = d->p.size;
+    const ptrdiff_t part = chunk % d->parts, from = fnn_part_begin(d->many, d->parts, part), size = d->p.size;
+    const ptrdiff_t n = fnn_part_begin(d->many, d->parts, part + 1) - from;
     if (d->swapped) {
         d->p.K->gemm_dot(d->few, n, g->K, w.b, g->b.row, w.a + from * g->a.row * size, g->a.row, w.c + from * g->c.row * size, 1,
                          g->c.row);
@@ -521,7 +459,7 @@ static void make_dot_operands(fnn_staging *s, fnn_gemm *g) {
 
 static void run_dot(const fnn_call *call, const fnn_gemm *g, char *shared) {
     dot_plan d = {.g = *g, .swapped = g->M > g->N, .few = fnn_min(g->M, g->N), .many = fnn_max(g->M, g->N)};
-    fnn_staging s = {.call = call, .at = shared};
+    fnn_staging s = {.memory = shared};
     make_dot_operands(&s, &d.g);
     make_plan(&d.p, &d.g);
     d.parts = fnn_max(fnn_min(fnn_ceil_div(wanted_chunks(g), d.p.batches), fnn_ceil_div(d.many, 8)), 1);
@@ -530,7 +468,7 @@ static void run_dot(const fnn_call *call, const fnn_gemm *g, char *shared) {
 
 static void dot_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     fnn_gemm count = *g;
-    fnn_staging s = {.bytes = 0};
+    fnn_staging s = {.memory = NULL};
     make_dot_operands(&s, &count);
     ws->shared += s.bytes;
 }
@@ -542,7 +480,7 @@ static int uses_cells(const fnn_gemm *g) { return fnn_gemm_cells_suits(g) && !(g
 
 /* Sums are finished by one block of k, so that C need not be taken up again. */
 int fnn_gemm_can_pass(const fnn_gemm *g) {
-    return !uses_dot(g) && !fnn_gemm_amx_suits(g) && batches(g) == 1 && g->K > 0 &&
+    return !uses_dot(g) && !fnn_gemm_amx_suits(g) && fnn_gemm_batches(g) == 1 && g->K > 0 &&
            g->K * (ptrdiff_t)fnn_itemsize(g->dtype) <= DEPTH_BYTES;
 }
 
@@ -552,7 +490,7 @@ const char *fnn_gemm_algorithm(const fnn_gemm *g) {
 }
 
 void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
-    if (batches(g) * g->M * g->N == 0) return;
+    if (fnn_gemm_batches(g) * g->M * g->N == 0) return;
     if (uses_dot(g)) {
         dot_workspace(g, ws);
         return;
@@ -567,7 +505,7 @@ void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
 }
 
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
-    if (batches(g) * g->M * g->N == 0) return;
+    if (fnn_gemm_batches(g) * g->M * g->N == 0) return;
     if (!uses_dot(g) && (!fnn_gemm_amx_suits(g) || !fnn_gemm_amx_run(call, g, shared))) {
         if (uses_cells(g)) fnn_gemm_cells_run(call, g, shared);
         else run_tiles(call, g, shared);

@@ -39,14 +39,17 @@ double fnn_gemm_cost(const fnn_gemm *g);
 /* shared: at least as many bytes as the workspace says, 64-byte aligned. */
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared);
 
+/* How many positions the batch axes have. */
+ptrdiff_t fnn_gemm_batches(const fnn_gemm *g);
 /* Where position `index` of the batch axes begins in a, b and c, in elements. */
 void fnn_gemm_seek(const fnn_gemm *g, ptrdiff_t index, ptrdiff_t *a, ptrdiff_t *b, ptrdiff_t *c);
 
+/* gemm_operands.c */
+
 /* What a driver brings into another form before a product, counted by workspace() and carried out by run(). */
 typedef struct {
-    const fnn_call *call; /* NULL: only count */
-    char *at;             /* where the next copy goes */
-    size_t bytes;         /* so far */
+    char *memory; /* NULL: only count */
+    size_t bytes; /* so far */
 } fnn_staging;
 
 /* x (..., columns) as a matrix: its leading axes as rows if one stride describes them, else a copy; rank 1 is one row. */
@@ -56,6 +59,20 @@ const void *fnn_vector_of(fnn_staging *s, const fnn_tensor *x);
 /* Where to compute y so that its last axis has unit stride and its leading axes one stride: y itself, or a copy in C order
  * that fnn_finish then brings to y. */
 fnn_tensor fnn_result_of(fnn_staging *s, const fnn_tensor *y, int leading_axes_merge);
-void fnn_finish(const fnn_call *call, fnn_tensor *y, const fnn_tensor *result);
+void fnn_finish(fnn_tensor *y, const fnn_tensor *result);
+/* x in C order. */
+fnn_tensor fnn_staged_copy(fnn_staging *s, const fnn_tensor *x);
+
+/* A call's product, where its result is computed, and what had to be staged: one reading of the call for cost, workspace and
+ * run. */
+typedef struct {
+    fnn_gemm g;
+    fnn_tensor result;
+    fnn_staging staging;
+} fnn_product;
+
+double fnn_product_cost(const fnn_product *p);
+void fnn_product_workspace(const fnn_product *p, fnn_workspace *ws);
+void fnn_product_run(const fnn_call *call, const fnn_product *p, fnn_tensor *y);
 
 #endif

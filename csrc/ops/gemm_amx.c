@@ -51,14 +51,6 @@ typedef struct {
     int *flag;
 } plan;
 
-static ptrdiff_t begin(ptrdiff_t extent, ptrdiff_t parts, ptrdiff_t part) { return extent * part / parts; }
-
-static ptrdiff_t batches(const fnn_gemm *g) {
-    ptrdiff_t n = 1;
-    for (int d = 0; d < g->batch_rank; d++) n *= g->batch_shape[d];
-    return n;
-}
-
 /* ---- what it costs ---- */
 
 /* On the reference machine a product of two tiles takes 6 ns and a multiply-add of an avx512 core 12.5 ps, both while
@@ -71,12 +63,12 @@ static double split_ns(const fnn_gemm *g, ptrdiff_t elements) {
 double fnn_gemm_amx_cost(const fnn_gemm *g) {
     const int planes = fnn_amx_planes(g->precision), products = planes * (planes + 1) / 2;
     double tiles = (double)fnn_ceil_div(g->M, 16) * (double)fnn_ceil_div(g->N, 16) * (double)fnn_ceil_div(g->K, STEP);
-    return (double)batches(g) * (6.0 * products * tiles + split_ns(g, (g->M + g->N) * g->K) + 3000);
+    return (double)fnn_gemm_batches(g) * (6.0 * products * tiles + split_ns(g, (g->M + g->N) * g->K) + 3000);
 }
 
 int fnn_gemm_amx_suits(const fnn_gemm *g) {
     if (!fnn_amx() || g->dtype != FNN_FLOAT32) return 0;
-    double multiply_adds = (double)batches(g) * (double)g->M * (double)fnn_round_up(g->N, 16) * (double)g->K;
+    double multiply_adds = (double)fnn_gemm_batches(g) * (double)g->M * (double)fnn_round_up(g->N, 16) * (double)g->K;
     return fnn_gemm_amx_cost(g) < 0.0125 * multiply_adds;
 }
 
@@ -112,7 +104,7 @@ static void make_plan(plan *p, const fnn_gemm *g) {
     side *shared = &p->sides[p->shared];
     p->slabs = fnn_ceil_div(shared->all, fnn_max(SLAB_BYTES / p->shared_bytes, 1));
     shared->strips = fnn_ceil_div(shared->all, p->slabs);
-    double wanted = fnn_gemm_amx_cost(g) / (CHUNK_NS * (double)(batches(g) * p->slabs));
+    double wanted = fnn_gemm_amx_cost(g) / (CHUNK_NS * (double)(fnn_gemm_batches(g) * p->slabs));
     if (wanted > FEW_CHUNKS) wanted = FEW_CHUNKS;
     cut_own(p, wanted);
     cut_shared(p, wanted);
@@ -221,10 +213,10 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t strips = p->sides[p->own].all, shared = p->sides[p->shared].strips;
     const ptrdiff_t r = chunk / p->shared_blocks, s = chunk % p->shared_blocks;
-    block w = {.top = begin(strips, p->own_blocks, r),
-               .bottom = begin(strips, p->own_blocks, r + 1),
-               .left = begin(shared, p->shared_blocks, s),
-               .right = begin(shared, p->shared_blocks, s + 1),
+    block w = {.top = fnn_part_begin(strips, p->own_blocks, r),
+               .bottom = fnn_part_begin(strips, p->own_blocks, r + 1),
+               .left = fnn_part_begin(shared, p->shared_blocks, s),
+               .right = fnn_part_begin(shared, p->shared_blocks, s + 1),
                .own = scratch,
                .sums = (char *)scratch + own_bytes(p)};
     p->X->begin();
@@ -235,11 +227,11 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 }
 
 static void run_slabs(const fnn_call *call, plan *p) {
-    const double ns = fnn_gemm_amx_cost(p->g) / (double)(batches(p->g) * p->slabs);
+    const double ns = fnn_gemm_amx_cost(p->g) / (double)(fnn_gemm_batches(p->g) * p->slabs);
     side *shared = &p->sides[p->shared];
     for (ptrdiff_t s = 0; s < p->slabs && !*p->flag; s++) {
-        shared->first = begin(shared->all, p->slabs, s);
-        shared->strips = begin(shared->all, p->slabs, s + 1) - shared->first;
+        shared->first = fnn_part_begin(shared->all, p->slabs, s);
+        shared->strips = fnn_part_begin(shared->all, p->slabs, s + 1) - shared->first;
         fnn_parallel_for(call, shared->strips, split_ns(p->g, shared->strips * STRIP * p->g->K), run_split, p);
         if (!*p->flag) fnn_parallel_for(call, p->own_blocks * p->shared_blocks, ns, run_chunk, p);
     }
@@ -261,7 +253,7 @@ int fnn_gemm_amx_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     make_plan(&p, g);
     p.flag = &flag;
     p.split = shared;
-    for (ptrdiff_t n = batches(g), index = 0; index < n && !flag; index++) {
+    for (ptrdiff_t n = fnn_gemm_batches(g), index = 0; index < n && !flag; index++) {
         ptrdiff_t a, b, c;
         fnn_gemm_seek(g, index, &a, &b, &c);
         p.sides[ROWS].data = (const float *)g->a.data + a;

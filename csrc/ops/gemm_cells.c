@@ -36,8 +36,6 @@ typedef struct {
     ptrdiff_t from, to;                  /* the slab */
 } plan;
 
-static ptrdiff_t begin(ptrdiff_t extent, ptrdiff_t parts, ptrdiff_t part) { return extent * part / parts; }
-
 int fnn_gemm_cells_suits(const fnn_gemm *g) {
     const fnn_epilogue *e = &g->epilogue;
     const double result = (double)g->M * (double)g->N;
@@ -118,7 +116,7 @@ typedef struct {
 /* Part c of n of the next slab's rows of an operand, `step` elements apart: whole ones of `row` elements, or nothing. */
 static ahead share_of(const plan *p, const fnn_matrix *m, ptrdiff_t step, ptrdiff_t row, ptrdiff_t c, ptrdiff_t n) {
     const ptrdiff_t rows = fnn_max(fnn_min(p->to - p->from, p->g->K - p->to), 0);
-    const ptrdiff_t first = begin(rows, n, c), last = begin(rows, n, c + 1);
+    const ptrdiff_t first = fnn_part_begin(rows, n, c), last = fnn_part_begin(rows, n, c + 1);
     if (step != row || rows == 0) return (ahead){m->data, 0};
     return (ahead){fnn_at(m->data, (p->to + first) * row, p->g->dtype), (last - first) * row * p->size / 64};
 }
@@ -130,8 +128,9 @@ typedef struct {
 
 static block block_of(const plan *p, ptrdiff_t chunk) {
     const ptrdiff_t r = chunk % p->row_blocks, s = chunk / p->row_blocks, tall = p->K->tile_rows, wide = p->K->tile_cols;
-    block w = {.tile = begin(p->tiles, p->row_blocks, r), .panel = begin(p->panels, p->col_blocks, s)};
-    w.tiles = begin(p->tiles, p->row_blocks, r + 1) - w.tile, w.panels = begin(p->panels, p->col_blocks, s + 1) - w.panel;
+    block w = {.tile = fnn_part_begin(p->tiles, p->row_blocks, r), .panel = fnn_part_begin(p->panels, p->col_blocks, s)};
+    w.tiles = fnn_part_begin(p->tiles, p->row_blocks, r + 1) - w.tile;
+    w.panels = fnn_part_begin(p->panels, p->col_blocks, s + 1) - w.panel;
     w.row = w.tile * tall, w.rows = fnn_min(w.row + w.tiles * tall, p->g->M) - w.row;
     w.col = w.panel * wide, w.cols = fnn_min(w.col + w.panels * wide, p->g->N) - w.col;
     return w;

@@ -166,8 +166,7 @@ static void run_spread(const plan *p) {
                to;
     fnn_set_shape_contiguous(&to, p->dtype, 2, from.shape);
     to.data = p->centre;
-    fnn_call copy = {.op = FNN_OP_copy, .out = {&to}, .in = {&from}, .attr.i = {-1}};
-    fnn_copy.run(&copy);
+    fnn_copy_tensor(&to, &from);
 }
 
 static void run_sums(void *context, ptrdiff_t chunk, void *scratch) {

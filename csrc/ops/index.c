@@ -285,8 +285,7 @@ static void run_check(void *context, ptrdiff_t chunk, void *scratch) {
 
 /* Every index lies within the axis, none is negative (as in PyTorch); checked before anything is written. */
 static int check_indices(fnn_call *call, const fnn_tensor *index, ptrdiff_t extent) {
-    check_plan p = {.order = fnn_order_empty(), .index = index->data, .extent = extent, .bad = call->shared};
-    for (int d = 0; d < index->rank; d++) fnn_order_add(&p.order, index->shape[d], index->stride[d]);
+    check_plan p = {.order = fnn_order_of(index), .index = index->data, .extent = extent, .bad = call->shared};
     const ptrdiff_t chunks = check_chunks(index);
     fnn_parallel_for(call, chunks, 0.5 * (double)p.order.size, run_check, &p);
     for (ptrdiff_t c = 0; c < chunks; c++)

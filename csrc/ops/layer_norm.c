@@ -2,6 +2,7 @@
  * order. Dense rows are worked on where they lie, others are gathered and scattered block by block. Backward, each
  * chunk of rows sums the parameters' gradients by itself; a second loop adds the chunks' sums, columns shared out. */
 #include "order.h"
+#include "stage.h"
 
 #include <string.h>
 
@@ -26,8 +27,7 @@ typedef struct {
 
 /* t as rows of its last `dims` axes, in logical order. */
 static fnn_lines rows_of(const fnn_tensor *t, int dims) {
-    fnn_lines rows = {.order = fnn_order_empty(), .data = t->data, .size = fnn_itemsize(t->dtype)};
-    for (int d = 0; d < t->rank; d++) fnn_order_add(&rows.order, t->shape[d], t->stride[d]);
+    fnn_lines rows = {.order = fnn_order_of(t), .data = t->data, .size = fnn_itemsize(t->dtype)};
     rows.n = fnn_span(t, t->rank - dims, t->rank);
     rows.rows = fnn_span(t, 0, t->rank - dims);
     rows.is_dense = fnn_order_is_dense(&rows.order);
@@ -72,37 +72,6 @@ static int check_statistic(fnn_call *call, const char *name, const fnn_tensor *t
                     fnn_shape_text(t), rank, fnn_shape_text(x));
 }
 
-/* ---- small dense vectors: parameters and statistics ---- */
-
-static size_t dense_bytes(const fnn_tensor *t) {
-    if (!t || fnn_is_contiguous(t)) return 0;
-    return fnn_whole_lines((size_t)fnn_numel(t) * fnn_itemsize(t->dtype));
-}
-
-static fnn_lines as_line(const fnn_tensor *t) { return rows_of(t, t->rank); }
-
-/* t's elements in C order: where they are, or copied to *at. */
-static void *dense_input(const fnn_tensor *t, char **at) {
-    if (!t || fnn_is_contiguous(t)) return t ? t->data : NULL;
-    void *here = *at;
-    *at += dense_bytes(t);
-    fnn_lines line = as_line(t);
-    fnn_order_gather(&line.order, t->data, line.size, 0, line.order.size, here);
-    return here;
-}
-
-static void *dense_output(const fnn_tensor *t, char **at) {
-    void *here = *at;
-    *at += dense_bytes(t);
-    return !t || fnn_is_contiguous(t) ? t ? t->data : NULL : here;
-}
-
-static void finish_output(const fnn_tensor *t, const void *dense) {
-    if (!t || t->data == dense) return;
-    fnn_lines line = as_line(t);
-    fnn_order_scatter(&line.order, t->data, line.size, 0, line.order.size, dense);
-}
-
 /* ---- forward ---- */
 
 static int forward_infer_of(fnn_call *call, int statistics) {
@@ -120,7 +89,7 @@ static int forward_infer_of(fnn_call *call, int statistics) {
 static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p = plan_of(call, call->in[0]);
     p.y = rows_of(call->out[0], (int)call->attr.i[0]);
-    for (int k = 1; k < 3; k++) ws->shared += dense_bytes(call->in[k]) + dense_bytes(call->out[k]);
+    for (int k = 1; k < 3; k++) ws->shared += fnn_stage_c_bytes(call->in[k]) + fnn_stage_c_bytes(call->out[k]);
     if (!p.x.is_dense || !p.y.is_dense) ws->scratch = (size_t)(p.staged * p.n) * p.size;
 }
 
@@ -138,13 +107,13 @@ static int forward_run_of(fnn_call *call, int statistics) {
     plan p = plan_of(call, call->in[0]);
     char *at = call->shared;
     p.y = rows_of(call->out[0], (int)call->attr.i[0]);
-    p.weight = dense_input(call->in[1], &at);
-    if (statistics == 2) p.bias = dense_input(call->in[2], &at);
-    if (statistics == 2) p.mean = dense_output(call->out[1], &at);
-    p.rstd = dense_output(call->out[statistics], &at);
+    p.weight = fnn_stage_c_input(call->in[1], &at);
+    if (statistics == 2) p.bias = fnn_stage_c_input(call->in[2], &at);
+    if (statistics == 2) p.mean = fnn_stage_c_output(call->out[1], &at);
+    p.rstd = fnn_stage_c_output(call->out[statistics], &at);
     fnn_parallel_for(call, fnn_ceil_div(p.rows, p.block), fnn_cost(call), run_forward, &p);
-    if (statistics == 2) finish_output(call->out[1], p.mean);
-    finish_output(call->out[statistics], p.rstd);
+    if (statistics == 2) fnn_unstage_c_output(call->out[1], p.mean);
+    fnn_unstage_c_output(call->out[statistics], p.rstd);
     return FNN_OK;
 }
 
@@ -184,8 +153,8 @@ static size_t block_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->st
 
 static void backward_workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p = backward_plan(call);
-    for (int k = 1; k < 3; k++) ws->shared += dense_bytes(call->out[k]);
-    for (int k = 2; k < 5; k++) ws->shared += dense_bytes(call->in[k]);
+    for (int k = 1; k < 3; k++) ws->shared += fnn_stage_c_bytes(call->out[k]);
+    for (int k = 2; k < 5; k++) ws->shared += fnn_stage_c_bytes(call->in[k]);
     ws->shared += 2 * (size_t)(backward_chunks(&p) * p.n) * p.size;
     ws->scratch = (!p.dy.is_dense + (size_t)!p.x.is_dense + (call->out[0] && !p.dx.is_dense)) * block_bytes(&p);
 }
@@ -228,10 +197,10 @@ static void run_sum(void *context, ptrdiff_t chunk, void *scratch) {
 static int backward_run_of(fnn_call *call, int statistics) {
     plan p = backward_plan(call);
     char *at = call->shared;
-    if (statistics == 2) p.mean = dense_input(call->in[2], &at);
-    p.rstd = dense_input(call->in[1 + statistics], &at);
-    p.weight = dense_input(call->in[2 + statistics], &at);
-    for (int k = 0; k < statistics; k++) p.gradient[k] = dense_output(call->out[1 + k], &at);
+    if (statistics == 2) p.mean = fnn_stage_c_input(call->in[2], &at);
+    p.rstd = fnn_stage_c_input(call->in[1 + statistics], &at);
+    p.weight = fnn_stage_c_input(call->in[2 + statistics], &at);
+    for (int k = 0; k < statistics; k++) p.gradient[k] = fnn_stage_c_output(call->out[1 + k], &at);
     p.partials = at;
     const ptrdiff_t chunks = backward_chunks(&p);
     fnn_parallel_for(call, chunks, fnn_cost(call), run_backward, &p);
@@ -239,7 +208,7 @@ static int backward_run_of(fnn_call *call, int statistics) {
         if (p.gradient[k] && chunks == 0) memset(p.gradient[k], 0, (size_t)p.n * p.size);
     if (chunks && (p.gradient[0] || p.gradient[1]))
         fnn_parallel_for(call, fnn_ceil_div(p.n, COLUMNS), 0.2 * (double)(chunks * p.n), run_sum, &p);
-    for (int k = 0; k < statistics; k++) finish_output(call->out[1 + k], p.gradient[k]);
+    for (int k = 0; k < statistics; k++) fnn_unstage_c_output(call->out[1 + k], p.gradient[k]);
     return FNN_OK;
 }
 

@@ -1,63 +1,56 @@
 /* linear.c: y = x weight^T + bias and its gradients: three products of one family. */
 #include "gemm.h"
 
-/* A call's product, its result, and what had to be staged: the same reading of the call for cost, workspace and run. */
-typedef struct {
-    fnn_gemm g;
-    fnn_tensor result;
-    fnn_staging staging;
-} task;
-
-typedef void setup_function(const fnn_call *call, task *t);
+typedef void setup_function(const fnn_call *call, fnn_product *p);
 
 static ptrdiff_t columns(const fnn_tensor *x) { return x->shape[x->rank - 1]; }
 static ptrdiff_t rows(const fnn_tensor *x) { return fnn_span(x, 0, x->rank - 1); }
 
-static void set_result(task *t, const fnn_call *call) {
+static void set_result(fnn_product *p, const fnn_call *call) {
     const fnn_tensor *y = call->out[0];
-    if (call->follower) t->g.leader = call;
-    t->result = fnn_result_of(&t->staging, y, 1);
-    fnn_staging none = {.call = NULL};
-    t->g.c = fnn_rows_of(&none, &t->result);
-    t->g.dtype = y->dtype;
+    if (call->follower) p->g.leader = call;
+    p->result = fnn_result_of(&p->staging, y, 1);
+    fnn_staging none = {.memory = NULL};
+    p->g.c = fnn_rows_of(&none, &p->result);
+    p->g.dtype = y->dtype;
+}
+
+/* memory: where what has to be staged goes; NULL: it is only counted. */
+static void read_call(const fnn_call *call, setup_function *setup, void *memory, fnn_product *p) {
+    *p = (fnn_product){.staging = {.memory = memory}};
+    setup(call, p);
+    p->g.precision = call->precision;
 }
 
 static double cost_of(const fnn_call *call, setup_function *setup) {
-    task t = {.staging = {.call = NULL}};
-    setup(call, &t);
-    t.g.precision = call->precision;
-    return fnn_gemm_cost(&t.g) + 0.5 * (double)t.staging.bytes;
+    fnn_product p;
+    read_call(call, setup, NULL, &p);
+    return fnn_product_cost(&p);
 }
 
 static const char *algorithm_of(const fnn_call *call, setup_function *setup) {
-    task t = {.staging = {.call = NULL}};
-    setup(call, &t);
-    t.g.precision = call->precision;
-    return fnn_gemm_algorithm(&t.g);
+    fnn_product p;
+    read_call(call, setup, NULL, &p);
+    return fnn_gemm_algorithm(&p.g);
 }
 
 static void workspace_of(const fnn_call *call, fnn_workspace *ws, setup_function *setup) {
-    task t = {.staging = {.call = NULL}};
-    setup(call, &t);
-    t.g.precision = call->precision;
-    ws->shared = t.staging.bytes;
-    fnn_gemm_workspace(&t.g, ws);
+    fnn_product p;
+    read_call(call, setup, NULL, &p);
+    fnn_product_workspace(&p, ws);
 }
 
 static int run_of(fnn_call *call, setup_function *setup) {
-    task t = {.staging = {.call = call, .at = call->shared}};
-    setup(call, &t);
-    t.g.precision = call->precision;
-    fnn_gemm_run(call, &t.g, (char *)call->shared + t.staging.bytes);
-    fnn_finish(call, call->out[0], &t.result);
+    fnn_product p;
+    read_call(call, setup, call->shared, &p);
+    fnn_product_run(call, &p, call->out[0]);
     return FNN_OK;
 }
 
 static int can_pass(const fnn_call *call, setup_function *setup) {
-    task t = {.staging = {.call = NULL}};
-    setup(call, &t);
-    t.g.precision = call->precision;
-    return fnn_is_contiguous(call->out[0]) && fnn_gemm_can_pass(&t.g);
+    fnn_product p;
+    read_call(call, setup, NULL, &p);
+    return fnn_is_contiguous(call->out[0]) && fnn_gemm_can_pass(&p.g);
 }
 
 #define DRIVER(name)                                                                                                    \
@@ -104,27 +97,27 @@ static int forward_infer(fnn_call *call) {
 }
 
 /* y (..., out) = x (..., in) times weight (out, in) transposed, plus bias (out). Few rows: inner products, without packing. */
-static void forward_setup(const fnn_call *call, task *t) {
+static void forward_setup(const fnn_call *call, fnn_product *p) {
     const fnn_tensor *x = call->in[0], *weight = call->in[1], *bias = call->in[2];
-    t->g.M = rows(x), t->g.N = weight->shape[0], t->g.K = columns(x);
-    t->g.a = fnn_rows_of(&t->staging, x);
-    t->g.b = (fnn_matrix){.data = weight->data, .row = weight->stride[1], .col = weight->stride[0]};
-    t->g.dot = 1;
-    if (bias) t->g.epilogue.bias = fnn_vector_of(&t->staging, bias);
-    t->g.epilogue.activation = call->activation;
-    set_result(t, call);
+    p->g.M = rows(x), p->g.N = weight->shape[0], p->g.K = columns(x);
+    p->g.a = fnn_rows_of(&p->staging, x);
+    p->g.b = (fnn_matrix){.data = weight->data, .row = weight->stride[1], .col = weight->stride[0]};
+    p->g.dot = 1;
+    if (bias) p->g.epilogue.bias = fnn_vector_of(&p->staging, bias);
+    p->g.epilogue.activation = call->activation;
+    set_result(p, call);
 }
 DRIVER(forward)
 
 static int backward_input_infer(fnn_call *call) { return infer_product(call, "dy", 0, "out_features"); }
 
 /* dx (..., in) = dy (..., out) times weight (out, in). */
-static void backward_input_setup(const fnn_call *call, task *t) {
+static void backward_input_setup(const fnn_call *call, fnn_product *p) {
     const fnn_tensor *dy = call->in[0], *weight = call->in[1];
-    t->g.M = rows(dy), t->g.N = weight->shape[1], t->g.K = columns(dy);
-    t->g.a = fnn_rows_of(&t->staging, dy);
-    t->g.b = (fnn_matrix){.data = weight->data, .row = weight->stride[0], .col = weight->stride[1]};
-    set_result(t, call);
+    p->g.M = rows(dy), p->g.N = weight->shape[1], p->g.K = columns(dy);
+    p->g.a = fnn_rows_of(&p->staging, dy);
+    p->g.b = (fnn_matrix){.data = weight->data, .row = weight->stride[0], .col = weight->stride[1]};
+    set_result(p, call);
 }
 DRIVER(backward_input)
 
@@ -140,12 +133,12 @@ static int backward_weight_infer(fnn_call *call) {
 }
 
 /* dweight (out, in) = dy (..., out) transposed times x (..., in), summed over all leading axes. */
-static void backward_weight_setup(const fnn_call *call, task *t) {
+static void backward_weight_setup(const fnn_call *call, fnn_product *p) {
     const fnn_tensor *dy = call->in[0], *x = call->in[1];
-    t->g.M = columns(dy), t->g.N = columns(x), t->g.K = rows(x);
-    t->g.b = fnn_rows_of(&t->staging, x);
-    fnn_matrix by_rows = fnn_rows_of(&t->staging, dy);
-    t->g.a = (fnn_matrix){.data = by_rows.data, .row = by_rows.col, .col = by_rows.row};
-    set_result(t, call);
+    p->g.M = columns(dy), p->g.N = columns(x), p->g.K = rows(x);
+    p->g.b = fnn_rows_of(&p->staging, x);
+    fnn_matrix by_rows = fnn_rows_of(&p->staging, dy);
+    p->g.a = (fnn_matrix){.data = by_rows.data, .row = by_rows.col, .col = by_rows.row};
+    set_result(p, call);
 }
 DRIVER(backward_weight)

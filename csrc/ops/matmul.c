@@ -48,9 +48,12 @@ static void merge_batch(fnn_gemm *g) {
     }
 }
 
-static void setup(const fnn_call *call, fnn_gemm *g, fnn_staging *s, fnn_tensor *y) {
-    const fnn_tensor *a = call->in[0], *b = call->in[1];
-    *y = fnn_result_of(s, call->out[0], 0);
+/* memory: where what has to be staged goes; NULL: it is only counted. */
+static void read_call(const fnn_call *call, void *memory, fnn_product *p) {
+    const fnn_tensor *a = call->in[0], *b = call->in[1], *y = &p->result;
+    fnn_gemm *g = &p->g;
+    *p = (fnn_product){.staging = {.memory = memory}};
+    p->result = fnn_result_of(&p->staging, call->out[0], 0);
     g->dtype = a->dtype, g->precision = call->precision;
     g->M = a->shape[a->rank - 2], g->K = a->shape[a->rank - 1], g->N = b->shape[b->rank - 1];
     g->batch_rank = y->rank - 2;
@@ -63,38 +66,28 @@ static void setup(const fnn_call *call, fnn_gemm *g, fnn_staging *s, fnn_tensor 
 }
 
 static double cost(const fnn_call *call) {
-    fnn_gemm g = {.dot = 0};
-    fnn_staging s = {.call = NULL};
-    fnn_tensor y;
-    setup(call, &g, &s, &y);
-    return fnn_gemm_cost(&g) + 0.5 * (double)s.bytes;
+    fnn_product p;
+    read_call(call, NULL, &p);
+    return fnn_product_cost(&p);
 }
 
 static const char *algorithm(const fnn_call *call) {
-    fnn_gemm g = {.dot = 0};
-    fnn_staging s = {.call = NULL};
-    fnn_tensor y;
-    setup(call, &g, &s, &y);
-    return fnn_gemm_algorithm(&g);
+    fnn_product p;
+    read_call(call, NULL, &p);
+    return fnn_gemm_algorithm(&p.g);
 }
 
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
-    fnn_gemm g = {.dot = 0};
-    fnn_staging s = {.call = NULL};
-    fnn_tensor y;
-    setup(call, &g, &s, &y);
-    ws->shared = s.bytes;
-    fnn_gemm_workspace(&g, ws);
+    fnn_product p;
+    read_call(call, NULL, &p);
+    fnn_product_workspace(&p, ws);
 }
 
 /* y (..., M, N) = a (..., M, K) times b (..., K, N); batch axes broadcast; any strides: a transposed view costs no copy. */
 static int run(fnn_call *call) {
-    fnn_gemm g = {.dot = 0};
-    fnn_staging s = {.call = call, .at = call->shared};
-    fnn_tensor y;
-    setup(call, &g, &s, &y);
-    fnn_gemm_run(call, &g, (char *)call->shared + s.bytes);
-    fnn_finish(call, call->out[0], &y);
+    fnn_product p;
+    read_call(call, call->shared, &p);
+    fnn_product_run(call, &p, call->out[0]);
     return FNN_OK;
 }
 

@@ -37,8 +37,7 @@ static void set_loss(fnn_tensor *loss, const fnn_call *call, const fnn_tensor *x
 static int make_plan(fnn_call *call, plan *p, const fnn_tensor *x, const fnn_tensor *target, char **at) {
     *p = (plan){.K = fnn_kernels_of(x->dtype), .dtype = x->dtype, .reduction = (int)call->attr.i[0],
                 .rows = x->rank == 2 ? x->shape[0] : 1, .n = x->shape[x->rank - 1]};
-    fnn_order order = fnn_order_empty();
-    for (int d = 0; d < target->rank; d++) fnn_order_add(&order, target->shape[d], target->stride[d]);
+    const fnn_order order = fnn_order_of(target);
     p->block = fnn_max(CHUNK / p->n, 1);
     p->label = fnn_take(at, (size_t)order.size * sizeof *p->label);
     p->losses = fnn_take(at, (size_t)p->rows * fnn_itemsize(p->dtype));

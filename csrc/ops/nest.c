@@ -1,8 +1,6 @@
 /* nest.c: several tensors walked together; see nest.h. */
 #include "nest.h"
 
-#include <string.h>
-
 /* Strides of t over the result's dimensions: 0 where it is broadcast. */
 static void operand_strides(const fnn_tensor *t, const fnn_tensor *result, ptrdiff_t *stride) {
     int shift = result->rank - t->rank;
@@ -105,4 +103,10 @@ int fnn_broadcast(fnn_call *call, int inputs, int *rank, ptrdiff_t *shape) {
         }
     }
     return FNN_OK;
+}
+
+ptrdiff_t fnn_nest_run(const fnn_nest *nest, ptrdiff_t from, ptrdiff_t end, char **at) {
+    const ptrdiff_t extent = nest->shape[nest->rank - 1];
+    fnn_nest_seek(nest, from, at);
+    return fnn_min(extent - from % extent, end - from);
 }

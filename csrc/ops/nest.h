@@ -21,5 +21,7 @@ void fnn_nest_build(fnn_nest *nest, const fnn_tensor *const *tensors, int operan
 
 /* Addresses of every operand's element number `index` in the nest's order. */
 void fnn_nest_seek(const fnn_nest *nest, ptrdiff_t index, char **at);
+/* The same, and how many elements from `from` on follow one another along the last dimension, before `end`. */
+ptrdiff_t fnn_nest_run(const fnn_nest *nest, ptrdiff_t from, ptrdiff_t end, char **at);
 
 #endif

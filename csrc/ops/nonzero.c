@@ -13,7 +13,8 @@ typedef struct {
     ptrdiff_t *count; /* of each chunk, then of all before it */
 } plan;
 
-/* flags[i]: whether the i-th of n elements is other than 0; NaN is. */
+/* flags[i]: whether the i-th of n elements is other than 0; NaN is. (copy.c's conversion to bool, called block by block, made
+ * the whole op 0.5 to 0.8 times as fast.) */
 static void test_elements(const void *x, int dtype, ptrdiff_t n, uint8_t *flags) {
 #define TEST(type)                                                                                                      \
     for (ptrdiff_t i = 0; i < n; i++) flags[i] = ((const type *)x)[i] != 0;                                             \
@@ -104,8 +105,7 @@ static void workspace(const fnn_call *call, fnn_workspace *ws) {
 
 /* y: (how many, rank of x), given by the caller; x: any dtype and layout */
 static int run(fnn_call *call) {
-    plan p = {.x = call->in[0], .order = fnn_order_empty(), .y = call->out[0], .count = call->shared};
-    for (int d = 0; d < p.x->rank; d++) fnn_order_add(&p.order, p.x->shape[d], p.x->stride[d]);
+    plan p = {.x = call->in[0], .order = fnn_order_of(call->in[0]), .y = call->out[0], .count = call->shared};
     const ptrdiff_t chunks = fnn_ceil_div(p.order.size, CHUNK);
     const double ns = 0.5 * (double)p.order.size;
     fnn_parallel_for(call, chunks, ns, count_chunk, &p);

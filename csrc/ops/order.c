@@ -22,6 +22,20 @@ void fnn_order_add_axes(fnn_order *order, const fnn_tensor *t, const int *axes, 
     for (int d = first; d < last; d++) fnn_order_add(order, t->shape[axes[d]], t->stride[axes[d]]);
 }
 
+fnn_order fnn_order_of(const fnn_tensor *t) {
+    fnn_order order = fnn_order_empty();
+    for (int d = 0; d < t->rank; d++) fnn_order_add(&order, t->shape[d], t->stride[d]);
+    return order;
+}
+
+fnn_order fnn_order_canonical(const fnn_tensor *t) {
+    int axes[FNN_MAX_RANK];
+    fnn_order order = fnn_order_empty();
+    fnn_canonical_axes(t->rank, axes);
+    fnn_order_add_axes(&order, t, axes, 0, t->rank);
+    return order;
+}
+
 int fnn_order_step(const fnn_order *order, ptrdiff_t *step) {
     *step = order->rank == 1 ? order->stride[0] : 0;
     return order->rank <= 1;

@@ -13,6 +13,9 @@ typedef struct {
 static inline fnn_order fnn_order_empty(void) { return (fnn_order){.size = 1}; }
 /* Appends a dimension inside the others; extents of one vanish, dimensions that continue each other merge. */
 void fnn_order_add(fnn_order *order, ptrdiff_t extent, ptrdiff_t stride);
+/* t's elements in logical (C) order, and in the canonical order of its axes. */
+fnn_order fnn_order_of(const fnn_tensor *t);
+fnn_order fnn_order_canonical(const fnn_tensor *t);
 /* The axes first .. last - 1 of `axes`, in that order. */
 void fnn_order_add_axes(fnn_order *order, const fnn_tensor *t, const int *axes, int first, int last);
 int fnn_order_is_dense(const fnn_order *order);

@@ -17,15 +17,6 @@ typedef struct {
     uint64_t limit;
 } plan;
 
-/* Where the canonical order of t's elements leads. */
-static fnn_order canonical_order(const fnn_tensor *t) {
-    int axes[FNN_MAX_RANK];
-    fnn_order order = fnn_order_empty();
-    fnn_canonical_axes(t->rank, axes);
-    fnn_order_add_axes(&order, t, axes, 0, t->rank);
-    return order;
-}
-
 /* Fills need an output that the caller gives, of the right dtype. */
 static int check_given(fnn_call *call, int is_ok, const char *allowed) {
     if (call->out[0]->rank < 0) return fnn_fail(call, FNN_TYPE_ERROR, "writes into an output that the caller gives");
@@ -37,13 +28,13 @@ static int check_given(fnn_call *call, int is_ok, const char *allowed) {
 
 static plan make_plan(const fnn_call *call, const fnn_tensor *generator) {
     const fnn_tensor *y = call->out[0];
-    return (plan){.K = fnn_kernels_of(y->dtype), .stream = fnn_stream_of(generator, call->attr.i[0]), .y = canonical_order(y),
+    return (plan){.K = fnn_kernels_of(y->dtype), .stream = fnn_stream_of(generator, call->attr.i[0]), .y = fnn_order_canonical(y),
                   .call = call};
 }
 
 /* A staging area for one chunk of y where its elements do not lie in canonical order. */
 static void fill_workspace(const fnn_call *call, fnn_workspace *ws) {
-    fnn_order y = canonical_order(call->out[0]);
+    fnn_order y = fnn_order_canonical(call->out[0]);
     if (!fnn_order_is_dense(&y)) ws->scratch = CHUNK * fnn_itemsize(call->out[0]->dtype);
 }
 
@@ -140,7 +131,7 @@ static double dropout_cost(const fnn_call *call) { return 1.5 * (double)fnn_nume
 /* y, mask, x: one shape, any strides. */
 static int dropout_run(fnn_call *call) {
     plan p = make_plan(call, call->in[1]);
-    p.x = canonical_order(call->in[0]), p.mask = canonical_order(call->out[1]);
+    p.x = fnn_order_canonical(call->in[0]), p.mask = fnn_order_canonical(call->out[1]);
     p.limit = (uint64_t)ceil(call->attr.f[0] * 0x1p32), p.a = call->attr.f[1], p.b = call->attr.f[2], p.c = call->attr.f[3];
     fnn_parallel_for(call, fnn_ceil_div(p.y.size, CHUNK), dropout_cost(call), run_dropout, &p);
     return FNN_OK;

@@ -4,7 +4,7 @@
  * Sequences are independent: a chunk is a block of them and walks its steps alone, without waiting for others; the
  * hidden state's weight is packed once for all. Backward likewise; the weights' gradients are products over all
  * steps, made after. Fewer than 8 sequences make one chunk. */
-#include "order.h"
+#include "stage.h"
 
 #include <string.h>
 
@@ -113,64 +113,26 @@ static int check_lengths(fnn_call *call, const plan *p) {
 
 static int is_sequence(const fnn_tensor *t) { return t->stride[2] == 1 || t->shape[2] <= 1; }
 
-static size_t bytes_of(const fnn_tensor *t) {
-    return ((size_t)fnn_numel(t) * fnn_itemsize(t->dtype) + 63) & ~(size_t)63;
-}
-
-static void copy(fnn_tensor *to, const fnn_tensor *from) {
-    fnn_call call = {.op = FNN_OP_copy, .out = {to}, .in = {from}, .attr.i = {-1}};
-    fnn_copy.run(&call);
-}
-
-static fnn_tensor dense_at(const fnn_tensor *t, char **at) {
-    fnn_tensor dense;
-    fnn_set_shape_contiguous(&dense, t->dtype, t->rank, t->shape);
-    dense.data = *at;
-    *at += bytes_of(t);
-    return dense;
-}
-
 static sequence sequence_of(const fnn_tensor *t) { return (sequence){t->data, t->stride[0], t->stride[1]}; }
 
 static sequence read_sequence(const fnn_tensor *t, char **at) {
     if (!t || is_sequence(t)) return t ? sequence_of(t) : (sequence){.data = NULL};
-    fnn_tensor dense = dense_at(t, at);
-    copy(&dense, t);
+    fnn_tensor dense = fnn_dense_at(t, at);
+    fnn_copy_tensor(&dense, t);
     return sequence_of(&dense);
 }
 
 static sequence place_sequence(const fnn_tensor *t, char **at) {
     if (is_sequence(t)) return sequence_of(t);
-    fnn_tensor dense = dense_at(t, at);
+    fnn_tensor dense = fnn_dense_at(t, at);
     return sequence_of(&dense);
 }
 
 static void finish_sequence(fnn_tensor *t, const sequence *made) {
     if (is_sequence(t)) return;
-    fnn_tensor dense;
-    fnn_set_shape_contiguous(&dense, t->dtype, t->rank, t->shape);
-    dense.data = made->data;
-    copy(t, &dense);
-}
-
-static void *read_dense(const fnn_tensor *t, char **at) {
-    if (!t || fnn_is_contiguous(t)) return t ? t->data : NULL;
-    fnn_tensor dense = dense_at(t, at);
-    copy(&dense, t);
-    return dense.data;
-}
-
-static void *place_dense(const fnn_tensor *t, char **at) {
-    if (fnn_is_contiguous(t)) return t->data;
-    return dense_at(t, at).data;
-}
-
-static void finish_dense(fnn_tensor *t, void *made) {
-    if (fnn_is_contiguous(t)) return;
-    fnn_tensor dense;
-    fnn_set_shape_contiguous(&dense, t->dtype, t->rank, t->shape);
-    dense.data = made;
-    copy(t, &dense);
+    char *at = made->data;
+    fnn_tensor dense = fnn_dense_at(t, &at);
+    fnn_copy_tensor(t, &dense);
 }
 
 static size_t staged_bytes(const fnn_call *call) {
@@ -178,7 +140,7 @@ static size_t staged_bytes(const fnn_call *call) {
     for (int k = 0; k < FNN_MAX_ARGS; k++)
         for (int side = 0; side < 2; side++) {
             const fnn_tensor *t = side ? call->out[k] : call->in[k];
-            if (t && t->rank && !fnn_is_contiguous(t) && (t->rank < 3 || !is_sequence(t))) bytes += bytes_of(t);
+            if (t && t->rank && !fnn_is_contiguous(t) && (t->rank < 3 || !is_sequence(t))) bytes += fnn_dense_bytes(t);
         }
     return bytes;
 }
@@ -194,7 +156,7 @@ static void weight_shape(const plan *p, int transposed, ptrdiff_t *depth, ptrdif
 static size_t packed_bytes(const plan *p, int transposed) {
     ptrdiff_t depth, cols;
     weight_shape(p, transposed, &depth, &cols);
-    return ((size_t)(depth * fnn_round_up(cols, p->K->tile_cols) * p->size) + 63) & ~(size_t)63;
+    return fnn_whole_lines((size_t)(depth * fnn_round_up(cols, p->K->tile_cols) * p->size));
 }
 
 static void pack(const plan *p, int transposed, ptrdiff_t chunk) {
@@ -348,22 +310,22 @@ static int forward_run(fnn_call *call) {
     char *room = call->shared;
     p.packed = room;
     room += packed_bytes(&p, 1);
-    p.lengths = read_dense(call->in[5], &room);
+    p.lengths = fnn_stage_c_input(call->in[5], &room);
     int status = check_lengths(call, &p);
     if (status) return status;
     p.x = read_sequence(call->in[0], &room);
-    p.h0 = read_dense(call->in[1], &room), p.c0 = read_dense(call->in[2], &room),
-    p.bias = read_dense(call->in[4], &room);
+    p.h0 = fnn_stage_c_input(call->in[1], &room), p.c0 = fnn_stage_c_input(call->in[2], &room),
+    p.bias = fnn_stage_c_input(call->in[4], &room);
     p.y = place_sequence(call->out[0], &room), p.saved = place_sequence(call->out[3], &room);
     p.before = place_sequence(call->out[4], &room);
     if (p.mode >= FNN_LSTM) p.extra = place_sequence(call->out[5], &room);
-    p.h = place_dense(call->out[1], &room);
-    if (p.mode == FNN_LSTM) p.c = place_dense(call->out[2], &room);
+    p.h = fnn_stage_c_output(call->out[1], &room);
+    if (p.mode == FNN_LSTM) p.c = fnn_stage_c_output(call->out[2], &room);
     pack_weight(call, &p, 1);
     fnn_parallel_for(call, p.chunks, cost_of(&p), run_sequences, &p);
     finish_sequence(call->out[0], &p.y);
-    finish_dense(call->out[1], p.h);
-    if (p.c) finish_dense(call->out[2], p.c);
+    fnn_unstage_c_output(call->out[1], p.h);
+    if (p.c) fnn_unstage_c_output(call->out[2], p.c);
     finish_sequence(call->out[3], &p.saved);
     finish_sequence(call->out[4], &p.before);
     if (p.extra.data) finish_sequence(call->out[5], &p.extra);
@@ -443,23 +405,23 @@ static int backward_run(fnn_call *call) {
     char *room = call->shared;
     p.packed = room;
     room += packed_bytes(&p, 0);
-    p.lengths = read_dense(call->in[7], &room);
+    p.lengths = fnn_stage_c_input(call->in[7], &room);
     int status = check_lengths(call, &p);
     if (status) return status;
     p.saved = read_sequence(call->in[0], &room), p.before = read_sequence(call->in[1], &room);
     if (p.mode >= FNN_LSTM) p.extra = read_sequence(call->in[2], &room);
     p.dy = read_sequence(call->in[4], &room);
-    p.h0 = read_dense(call->in[5], &room), p.c0 = read_dense(call->in[6], &room);
+    p.h0 = fnn_stage_c_input(call->in[5], &room), p.c0 = fnn_stage_c_input(call->in[6], &room);
     p.dx = place_sequence(call->out[0], &room);
     if (p.mode == FNN_GRU) p.dhidden = place_sequence(call->out[1], &room);
-    p.h = place_dense(call->out[2], &room);
-    if (p.mode == FNN_LSTM) p.c = place_dense(call->out[3], &room);
+    p.h = fnn_stage_c_output(call->out[2], &room);
+    if (p.mode == FNN_LSTM) p.c = fnn_stage_c_output(call->out[3], &room);
     pack_weight(call, &p, 0);
     fnn_parallel_for(call, p.chunks, cost_of(&p), run_back, &p);
     finish_sequence(call->out[0], &p.dx);
     if (p.dhidden.data) finish_sequence(call->out[1], &p.dhidden);
-    finish_dense(call->out[2], p.h);
-    if (p.c) finish_dense(call->out[3], p.c);
+    fnn_unstage_c_output(call->out[2], p.h);
+    if (p.c) fnn_unstage_c_output(call->out[3], p.c);
     return FNN_OK;
 }
 

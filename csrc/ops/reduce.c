@@ -7,8 +7,6 @@
  * other strides is gathered chunk by chunk into this order, and gives the same bits. */
 #include "order.h"
 
-#include <string.h>
-
 enum {
     ROW_CHUNK = 16384,    /* elements of a row summed by one kernel call */
     COLUMN_CHUNK = 32768, /* elements of a block of columns, at least MIN_ROWS rows */

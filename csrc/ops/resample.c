@@ -45,18 +45,10 @@ static int check(fnn_call *call, const char *name) {
     return status ? status : check_table(call, 3, "columns");
 }
 
-static size_t rounded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
-
-static void *take(char **at, size_t bytes) {
-    void *here = *at;
-    *at += rounded(bytes);
-    return here;
-}
-
 static size_t list_bytes(const fnn_tensor *index, ptrdiff_t n, int dtype) {
     const size_t entries = (size_t)fnn_numel(index);
-    return rounded(((size_t)n + 1) * sizeof(ptrdiff_t)) + rounded(entries * sizeof(ptrdiff_t)) +
-           rounded(entries * fnn_itemsize(dtype));
+    return fnn_whole_lines(((size_t)n + 1) * sizeof(ptrdiff_t)) + fnn_whole_lines(entries * sizeof(ptrdiff_t)) +
+           fnn_whole_lines(entries * fnn_itemsize(dtype));
 }
 
 static int64_t index_at(const fnn_tensor *t, ptrdiff_t i, ptrdiff_t k) {
@@ -75,9 +67,9 @@ static int read_table(fnn_call *call, int input, int backward, ptrdiff_t n, ptrd
     const fnn_tensor *index = call->in[input], *weight = call->in[input + 1];
     const ptrdiff_t results = index->shape[0], taps = index->shape[1], entries = results * taps;
     l->n = n;
-    l->start = take(at, ((size_t)n + 1) * sizeof(ptrdiff_t));
-    l->source = take(at, (size_t)entries * sizeof(ptrdiff_t));
-    l->weight = take(at, (size_t)entries * fnn_itemsize(weight->dtype));
+    l->start = fnn_take(at, ((size_t)n + 1) * sizeof(ptrdiff_t));
+    l->source = fnn_take(at, (size_t)entries * sizeof(ptrdiff_t));
+    l->weight = fnn_take(at, (size_t)entries * fnn_itemsize(weight->dtype));
     memset(l->start, 0, ((size_t)n + 1) * sizeof(ptrdiff_t));
     for (ptrdiff_t i = 0; i < results; i++)
         for (ptrdiff_t k = 0; k < taps; k++) {
@@ -103,15 +95,16 @@ static int read_table(fnn_call *call, int input, int backward, ptrdiff_t n, ptrd
 }
 
 static size_t place_bytes(const fnn_tensor *index, ptrdiff_t from_w) {
-    return 2 * rounded((size_t)from_w * sizeof(ptrdiff_t)) + rounded((size_t)fnn_numel(index) * sizeof(ptrdiff_t));
+    return 2 * fnn_whole_lines((size_t)from_w * sizeof(ptrdiff_t)) + fnn_whole_lines((size_t)fnn_numel(index) * sizeof(ptrdiff_t));
 }
 
 /* The pixels of a row that columns are made of, and where among them each entry finds its own. */
 static void find_places(const list *column, ptrdiff_t from_w, char **at, fnn_resample *across) {
     const ptrdiff_t entries = column->start[column->n];
-    ptrdiff_t *pixel = take(at, (size_t)from_w * sizeof(ptrdiff_t)), *place_of = take(at, (size_t)from_w * sizeof(ptrdiff_t));
-    ptrdiff_t *place = take(at, (size_t)entries * sizeof(ptrdiff_t)), pixels = 0;
-    memset(place_of, 0, (size_t)from_w * sizeof(ptrdiff_t));
+    const size_t row_bytes = (size_t)from_w * sizeof(ptrdiff_t);
+    ptrdiff_t *pixel = fnn_take(at, row_bytes), *place_of = fnn_take(at, row_bytes);
+    ptrdiff_t *place = fnn_take(at, (size_t)entries * sizeof(ptrdiff_t)), pixels = 0;
+    memset(place_of, 0, row_bytes);
     for (ptrdiff_t e = 0; e < entries; e++) place_of[column->source[e]] = 1;
     for (ptrdiff_t j = 0; j < from_w; j++)
         if (place_of[j]) pixel[pixels] = j, place_of[j] = pixels++;

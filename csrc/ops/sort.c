@@ -6,8 +6,6 @@
  * All three leave equal elements as they came. One chunk sorts whole lines. */
 #include "order.h"
 
-#include <string.h>
-
 enum {
     CHUNK = 8192,     /* elements of a chunk, at least one line */
     DIGIT = 256,      /* values of a digit: a byte */

@@ -2,8 +2,6 @@
  * one place, the last one in h, w order is there. */
 #include "../fastnn.h"
 
-#include <string.h>
-
 typedef struct {
     const fnn_kernels *K;
     const fnn_tensor *small, *index, *large;
