@@ -4,6 +4,8 @@ import signal
 
 import pytest
 
+from fastnn import _core
+
 
 @pytest.fixture
 def ctrl_c():
@@ -11,3 +13,12 @@ def ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(params=_core.available_isas())
+def isa(request):
+    """Each instruction set in turn."""
+    before = _core.get_isa()
+    _core.set_isa(request.param)
+    yield request.param
+    _core.set_isa(before)

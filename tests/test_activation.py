@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from test_elementwise import isa, sweep, ulps  # noqa: F401 (isa is a fixture)
+from test_elementwise import sweep, ulps
 
 import fastnn
 import fastnn.functional as F
@@ -24,7 +24,7 @@ def normal_below(x):
 
 
 @pytest.mark.parametrize("dtype, limit, limit_below_6, end", [(np.float32, 9, 34, -12.9), (np.float64, 9, 9, -36)])
-def test_gelu_is_accurate_in_its_tail(isa, dtype, limit, limit_below_6, end):  # noqa: F811
+def test_gelu_is_accurate_in_its_tail(isa, dtype, limit, limit_below_6, end):
     """Down to where the bell, and up to where half of x, nears the smallest normal number."""
     x = np.concatenate([sweep(dtype), np.linspace(-14, 14, 20_000).astype(dtype)])
     x = x[np.abs(x) > 1e-37]

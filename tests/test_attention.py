@@ -8,13 +8,7 @@ from fastnn import _core, nn
 from fastnn._core import launch
 from fastnn.testing.checks import forced_threads
 
-
-@pytest.fixture(params=_core.available_isas(), autouse=True)
-def isa(request):
-    before = _core.get_isa()
-    _core.set_isa(request.param)
-    yield request.param
-    _core.set_isa(before)
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 def inputs(*shape, seed=0):

@@ -12,14 +12,6 @@ from fastnn._core import launch
 ISAS = _core.available_isas()
 
 
-@pytest.fixture(params=ISAS)
-def isa(request):
-    before = _core.get_isa()
-    _core.set_isa(request.param)
-    yield request.param
-    _core.set_isa(before)
-
-
 def ulps(actual, expected, flushed=False):
     """Largest error in units in the last place; 0 where both are infinite or NaN alike, infinite where one is."""
     info = np.finfo(actual.dtype)

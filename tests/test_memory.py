@@ -10,6 +10,7 @@ import pytest
 import fastnn
 from fastnn import _core, nn, optim
 from fastnn import functional as F
+from training import classifier_step
 
 
 def stats():
@@ -140,15 +141,8 @@ def test_replays_neither_allocate_nor_fault(threads, batches):
                           nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(32 * 14 * 14, 10))
     optimizer = optim.Adam(model.parameters(), lr=0.01)
 
-    def train(x, y):
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss
-
     inputs = [(fastnn.rand(n, 3, 32, 32), fastnn.tensor(np.arange(n) % 10)) for n in batches]
-    program = fastnn.capture(train)
+    program = fastnn.capture(classifier_step(model, optimizer))
     with fastnn.num_threads(threads):
         for _ in range(6):
             for batch in inputs:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import fastnn
-import fastnn.functional as F
 from fastnn import models, nn, optim
 from fastnn.testing.checks import forced_threads
 from fastnn.train import Trainer
+from training import classifier_step
 
 
 @pytest.mark.parametrize("name, config, parameters", [
@@ -37,13 +37,7 @@ def train(name, config, shape, steps, capture, optimizer):
     model = models.build(name, **config)
     opt = optimizer(model.parameters())
 
-    def step(x, y):
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        opt.step()
-        opt.zero_grad()
-        return loss
-
+    step = classifier_step(model, opt)
     run = fastnn.capture(step) if capture else step
     losses = []
     for k in range(steps):

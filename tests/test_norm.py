@@ -9,13 +9,7 @@ from fastnn._core import launch
 from fastnn.ops import norm
 from fastnn.testing.checks import forced_threads
 
-
-@pytest.fixture(params=_core.available_isas(), autouse=True)
-def isa(request):
-    before = _core.get_isa()
-    _core.set_isa(request.param)
-    yield request.param
-    _core.set_isa(before)
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 @pytest.mark.parametrize("shape", [(64, 3), (16, 24, 50), (8, 70, 30, 31), (2, 3, 200, 201)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import _core, testing
+from fastnn import testing
 from fastnn._core import launch
 
 SPECS = testing.specs()
@@ -21,14 +21,6 @@ def cases(keep=lambda spec: True):
     kept = [spec for spec in SPECS.values() if keep(spec)]
     return [pytest.param(spec, sample, id=f"{spec.name}-{k}") for spec in kept
             for k, sample in enumerate(samples_of(spec))]
-
-
-@pytest.fixture(params=_core.available_isas())
-def isa(request):
-    before = _core.get_isa()
-    _core.set_isa(request.param)
-    yield request.param
-    _core.set_isa(before)
 
 
 @pytest.mark.parametrize("spec, sample", cases())

@@ -15,14 +15,6 @@ from fastnn.ops import math
 SHAPES = ((7, 5), (3,), (4, 2, 3, 3), ())
 
 
-@pytest.fixture(params=_core.available_isas())
-def isa(request):
-    before = _core.get_isa()
-    _core.set_isa(request.param)
-    yield request.param
-    _core.set_isa(before)
-
-
 def sgd(p, g, s, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False, decoupled=False):
     g = -g if maximize else g
     if decoupled:

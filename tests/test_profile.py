@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 import fastnn
-import fastnn.functional as F
 from fastnn import nn, optim
 from fastnn.testing.checks import forced_threads
-from training import same, weights
+from training import classifier_step, same, weights
 
 
 def training(batch=8):
@@ -18,15 +17,8 @@ def training(batch=8):
                           nn.Sequential(nn.Linear(64, 8), nn.ReLU()), nn.Linear(8, 3))
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
-    def step(x, y):
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss
-
     rng = np.random.default_rng(0)
-    return model, step, (rng.standard_normal((batch, 1, 8, 8), dtype=np.float32), rng.integers(0, 3, batch))
+    return model, classifier_step(model, optimizer), (rng.standard_normal((batch, 1, 8, 8), dtype=np.float32), rng.integers(0, 3, batch))
 
 
 def of_op(found, name):

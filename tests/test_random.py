@@ -12,14 +12,6 @@ from fastnn.testing.checks import forced_threads
 ISAS = _core.available_isas()
 
 
-@pytest.fixture(params=ISAS)
-def isa(request):
-    before = _core.get_isa()
-    _core.set_isa(request.param)
-    yield request.param
-    _core.set_isa(before)
-
-
 def state(seed=1234, number=5):
     return fastnn.tensor([seed, number])
 

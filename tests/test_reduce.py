@@ -9,13 +9,7 @@ from fastnn._core import launch
 from fastnn.ops import reduce, softmax
 from fastnn.testing.checks import forced_threads
 
-
-@pytest.fixture(params=_core.available_isas(), autouse=True)
-def isa(request):
-    before = _core.get_isa()
-    _core.set_isa(request.param)
-    yield request.param
-    _core.set_isa(before)
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 def layouts(array):

@@ -8,6 +8,7 @@ import fastnn
 from fastnn import nn, optim
 from fastnn.optim import swa_utils
 from fastnn.program import capture
+from training import classifier_step
 
 SHAPES = ((4, 3), (5,), (2, 3, 2, 2))
 
@@ -138,14 +139,7 @@ def test_hooks_run_in_captured_steps_as_in_eager_ones():
         for hook in (optim.Proximal(0.02, params=[model[0].weight]), optim.MaxNorm(0.7), ema):
             optimizer.register_step_post_hook(hook)
 
-        def step(x, y):
-            loss = fastnn.cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            return loss
-
-        step, rng = wrap(step), np.random.default_rng(1)
+        step, rng = wrap(classifier_step(model, optimizer)), np.random.default_rng(1)
         for _ in range(8):
             step(fastnn.tensor(rng.standard_normal((5, 6)).astype(np.float32)), fastnn.tensor(rng.integers(0, 3, 5)))
         return [v.tobytes() for v in arrays([*model.parameters(), *ema.averages])]

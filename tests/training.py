@@ -31,6 +31,19 @@ def same(a, b):
     return all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
 
 
+def classifier_step(model, optimizer):
+    """A training step of cross-entropy."""
+
+    def step(x, y):
+        loss = fastnn.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    return step
+
+
 def steps(model, captured, batches, count=5):
     """Losses and weights, as bytes, of `count` steps of SGD from batch to batch, eager or captured; and the program."""
     optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
