@@ -2,12 +2,14 @@
 
 from .callbacks import (Callback, CSVLogger, EarlyStopping, LambdaCallback, LearningRateScheduler, ModelCheckpoint,
                         ReduceLROnPlateau, TerminateOnNaN)
+from .class_metrics import AUC, F1, Accuracy, ConfusionMatrix, Perplexity, Precision, Recall, TopKAccuracy
 from .history import History
-from .metrics import (AUC, F1, METRICS, R2, Accuracy, ConfusionMatrix, MeanAbsoluteError, MeanSquaredError, Metric,
-                      Perplexity, Precision, Recall, TopKAccuracy, get_metric)
+from .metric import Metric
+from .metrics import METRICS, get_metric
 from .progress import ProgressBar, TqdmProgress
 from .schedule import LearningRateSchedule
 from .trainer import Trainer
+from .value_metrics import R2, MeanAbsoluteError, MeanSquaredError
 
 __all__ = [
     "AUC", "F1", "METRICS", "R2", "Accuracy", "CSVLogger", "Callback", "ConfusionMatrix", "EarlyStopping", "History",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import Metric
+from .metric import Metric
 
 _BLOCK = 1 << 16  # predictions kept before the metrics see them: 256 KiB, still in the second-level cache
 

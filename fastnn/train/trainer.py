@@ -25,7 +25,8 @@ from .history import History
 from .inputs import conversion, features, split, supervised, where_not_finite
 from .interrupt import StepInterrupt
 from .losses import check_labels, check_prediction, get_loss, weighted
-from .metrics import Metric, get_metric
+from .metric import Metric
+from .metrics import get_metric
 from .mode import mode
 from .progress import ProgressBar, TqdmProgress, format_logs
 from .running import RunningLogs
