@@ -146,19 +146,54 @@ def randn(*shape: int, dtype: DType = float32, generator: Generator | None = Non
 
 
 def randperm(n: int, generator: Generator | None = None, device: Any = None) -> Tensor:
-    """The integers 0 to n - 1 in random order, int64."""
+    """The integers 0 to n - 1 in random order.
+
+    Parameters
+    ----------
+    n : int
+        How many, at least 0.
+    generator : Generator, optional
+        The default one if not given.
+    device : None or "cpu"
+        There is no other.
+
+    Returns
+    -------
+    Tensor
+        (n,), int64.
+
+    Raises
+    ------
+    ValueError
+        If `n` is not an integer of at least 0.
+    """
     check_device("randperm", device)
     result = _core.empty((whole("randperm: n", n, 0),), int64)
     return launch.randperm(generator_state(generator), ordinal=0, out=result)
 
 
 def rand_like(x: Tensor, dtype: DType | None = None, generator: Generator | None = None) -> Tensor:
-    """Uniform random numbers in [0, 1), of the shape of `x` and, unless told otherwise, its type."""
+    """Uniform random numbers in [0, 1) of another tensor's shape.
+
+    Parameters
+    ----------
+    x : Tensor
+        What they are to be like.
+    dtype : dtype, optional
+        float32 or float64; by default x's.
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+        Of x's shape.
+    """
     return rand(x.shape, dtype=dtype or x.dtype, generator=generator)
 
 
 def randn_like(x: Tensor, dtype: DType | None = None, generator: Generator | None = None) -> Tensor:
-    """Normally distributed random numbers, of the shape of `x` and, unless told otherwise, its type."""
+    """Normally distributed random numbers of mean 0 and standard deviation 1; parameters as `rand_like`."""
     return randn(x.shape, dtype=dtype or x.dtype, generator=generator)
 
 

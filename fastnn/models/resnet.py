@@ -168,17 +168,41 @@ def _initialise(model: nn.Module) -> None:
 
 @named
 def resnet18(num_classes: int = 1000, width: int = 64) -> ResNet:
-    """ResNet-18: 11,689,512 parameters with 1,000 classes."""
+    """ResNet-18: 11,689,512 parameters with 1,000 classes; (N, 3, H, W) -> (N, num_classes).
+
+    Parameters
+    ----------
+    num_classes : int
+        Outputs.
+    width : int
+        Channels of the first of four stages; each later one doubles them.
+
+    Returns
+    -------
+    ResNet
+    """
     return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, width)
 
 
 @named
 def resnet50(num_classes: int = 1000, width: int = 64) -> ResNet:
-    """ResNet-50: 25,557,032 parameters with 1,000 classes."""
+    """ResNet-50, of bottleneck blocks: 25,557,032 parameters with 1,000 classes; see `resnet18`."""
     return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, width)
 
 
 @named
 def resnet20(num_classes: int = 10, width: int = 16) -> CifarResNet:
-    """ResNet-20 for 32x32 images."""
+    """ResNet-20 for small images such as CIFAR-10's: 272,474 parameters with 10 classes; (N, 3, H, W) -> (N, num_classes).
+
+    Parameters
+    ----------
+    num_classes : int
+        Outputs.
+    width : int
+        Channels of the first of three stages; each later one doubles them.
+
+    Returns
+    -------
+    CifarResNet
+    """
     return CifarResNet(3, num_classes, width)

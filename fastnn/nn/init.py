@@ -69,6 +69,11 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generato
     -------
     Tensor
         The tensor.
+
+    Raises
+    ------
+    ValueError
+        If `a` is greater than `b`.
     """
     if not a <= b:
         raise ValueError(f"uniform_: a is {a} and b is {b}, but a must not be greater than b")
@@ -77,7 +82,29 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generato
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Fills with normally distributed numbers of the given mean and standard deviation; parameters as `uniform_`."""
+    """Fills with normally distributed numbers.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Any shape, float32 or float64.
+    mean : float
+        Their mean.
+    std : float
+        Their standard deviation, at least 0.
+    generator : Generator, optional
+        The default one if not given.
+
+    Returns
+    -------
+    Tensor
+        The tensor.
+
+    Raises
+    ------
+    ValueError
+        If `std` is below 0.
+    """
     if std < 0:
         raise ValueError(f"normal_: std is {std}, but must not be negative")
     launch.normal(generator_state(generator), mean=mean, std=std, ordinal=0, out=tensor.detach())
@@ -85,18 +112,31 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Gene
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
-    """Fills with one number."""
+    """Fills with one number.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Any shape and type.
+    val : float
+        The number.
+
+    Returns
+    -------
+    Tensor
+        The tensor.
+    """
     tensor.detach().fill_(val)
     return tensor
 
 
 def zeros_(tensor: Tensor) -> Tensor:
-    """Fills with 0."""
+    """Fills with 0; see `constant_`."""
     return constant_(tensor, 0.0)
 
 
 def ones_(tensor: Tensor) -> Tensor:
-    """Fills with 1."""
+    """Fills with 1; see `constant_`."""
     return constant_(tensor, 1.0)
 
 
@@ -230,7 +270,23 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
 
 
 def eye_(tensor: Tensor) -> Tensor:
-    """Fills a matrix with 1 on its diagonal and 0 elsewhere; returns it."""
+    """Fills a matrix with 1 on its diagonal and 0 elsewhere.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        (M, N).
+
+    Returns
+    -------
+    Tensor
+        The tensor.
+
+    Raises
+    ------
+    ValueError
+        If it has another number of axes.
+    """
     if tensor.ndim != 2:
         raise ValueError(f"eye_: the tensor has shape {tensor.shape}, but must be a matrix")
     tensor.detach().copy_(np.eye(*tensor.shape))

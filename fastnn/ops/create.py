@@ -226,7 +226,24 @@ def ones(*shape: int, dtype: DType = float32, requires_grad: bool = False, devic
 
 
 def full_like(x: Tensor, fill_value: float, dtype: DType | None = None, device: Any = None) -> Tensor:
-    """A tensor of `x`'s shape (and dtype, unless given) with every element `fill_value`, in the results' layout."""
+    """A tensor of another one's shape with every element `fill_value`.
+
+    Parameters
+    ----------
+    x : Tensor
+        What it is to be like.
+    fill_value : float
+        The value.
+    dtype : dtype, optional
+        Element type; by default x's.
+    device : None or "cpu"
+        There is no other.
+
+    Returns
+    -------
+    Tensor
+        Of x's shape, in the results' layout: N, H, W, C for four axes, else C order.
+    """
     return fill(empty_like(x, dtype, device), fill_value)
 
 

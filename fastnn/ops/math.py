@@ -518,7 +518,29 @@ def logical_not(x: Tensor) -> Tensor:
 
 
 def masked_fill(x: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
-    """`value`, a number or a 0-d tensor, where the bool `mask` holds, `x` elsewhere; shapes broadcast together."""
+    """One number where a mask holds, `x` elsewhere.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any type.
+    mask : Tensor
+        bool; its shape and x's broadcast together.
+    value : Tensor or number
+        The number, as such or as a 0-d tensor, which may take a gradient.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape, of x's type.
+
+    Raises
+    ------
+    TypeError
+        If `mask` is not bool.
+    ValueError
+        If `value` is more than one number or shapes do not fit.
+    """
     if getattr(value, "ndim", 0):
         raise ValueError(f"masked_fill: value has shape {value.shape}, but must be one number")
     return to(where(mask, value, x), x.dtype)
