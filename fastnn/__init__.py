@@ -15,7 +15,8 @@ except ImportError as _error:
 
     _refuse(_error)
     raise
-from .tensor import Function, Tensor, enable_grad, inference_mode, no_grad, set_grad_enabled  # before `tensor`, the function
+from .tensor import Tensor, enable_grad, inference_mode, no_grad, set_grad_enabled  # before `tensor`, the function
+from .function import Function
 from .ops.create import (arange, as_tensor, empty, empty_like, eye, float32, float64, from_numpy, full, full_like, int32,
                          int64, is_tensor, linspace, ones, ones_like, tensor, uint8, zeros, zeros_like)
 from .ops.create import bool_ as bool, float32 as float, float64 as double, int32 as int, int64 as long

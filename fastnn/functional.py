@@ -42,6 +42,7 @@ from .ops.resample import *
 from .ops.scan import *
 from .ops.scatter import *
 from .ops.shape import *
+from .ops.slices import *
 from .ops.softmax import *
 from .ops.trigonometry import *
 from .ops.vector_norm import *

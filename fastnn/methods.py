@@ -16,6 +16,7 @@ from .ops import index as _index
 from .ops import math as _math
 from .ops import scatter as _scatter
 from .ops import shape as _shape
+from .ops import slices as _slices
 from .ops import trigonometry as _trigonometry
 from .ops.vector_norm import norm
 
@@ -149,11 +150,11 @@ class Methods:
         """Cut along an axis into so many views, of which the first are one longer, or before the places given."""
         axis = _shape._axis("tensor_split", dim, self.ndim)
         cuts = [len(part) for part in np.array_split(np.arange(self.shape[axis]), indices_or_sections)]
-        return _shape.split(self, cuts, axis)
+        return _slices.split(self, cuts, axis)
 
     def narrow_copy(self, dim: builtins.int, start: builtins.int, length: builtins.int) -> Tensor:
         """`narrow` with memory of its own."""
-        return _shape.narrow(self, dim, start, length).clone()
+        return _slices.narrow(self, dim, start, length).clone()
 
     def positive(self) -> Tensor:
         """Itself."""

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._core import TensorBase, launch, record
+from ._core import TensorBase, launch
 from .methods import Methods
 from .ops import bitwise, division
 from .ops import index as _index
 from .ops import math as _math
 from .ops import reduce as _reduce
 from .ops import shape as _shape
+from .ops import slices as _slices
 from .ops import softmax as _softmax
 from .ops.activation import relu, sigmoid, tanh
 from .ops.create import as_tensor, fill, tensor
@@ -246,10 +247,10 @@ class Tensor(TensorBase, Methods):
     unsqueeze = _shape.unsqueeze
     squeeze = _shape.squeeze
     expand = _shape.expand
-    split = _shape.split
-    chunk = _shape.chunk
-    narrow = _shape.narrow
-    unbind = _shape.unbind
+    split = _slices.split
+    chunk = _slices.chunk
+    narrow = _slices.narrow
+    unbind = _slices.unbind
     t = _shape.t
     contiguous = _shape.contiguous
     clone = _shape.clone
@@ -263,14 +264,14 @@ class Tensor(TensorBase, Methods):
     def __getitem__(self, key) -> Tensor:
         key = key if isinstance(key, tuple) else (key,)
         if all(_is_basic(part) for part in key):
-            return _shape.slice_view(self, key)
+            return _slices.slice_view(self, key)
         return _index.take(self, key)
 
     def __setitem__(self, key, value) -> None:
         self._refuse_in_place(value)
         key = key if isinstance(key, tuple) else (key,)
         if all(_is_basic(part) for part in key):
-            _shape.slice_view(self.detach(), key).copy_(value)
+            _slices.slice_view(self.detach(), key).copy_(value)
         else:
             _index.put(self.detach(), key, value)
 
@@ -497,89 +498,3 @@ class inference_mode(_GradMode):
     def __init__(self, mode: bool = True) -> None:
         super().__init__()
         self.enabled = not mode
-
-
-class Function:
-    """An operation of one's own, written with NumPy.
-
-    Subclass it with two static methods and call ``MyFunction.apply(*tensors)``:
-    ``forward(ctx, *arrays)`` takes NumPy arrays and returns one (or a tuple); ``backward(ctx, *doutputs)`` takes the gradients as
-    arrays and returns one, or None, per input. `ctx` is an object to keep things on.
-
-    Examples
-    --------
-    >>> class Cube(fastnn.Function):
-    ...     @staticmethod
-    ...     def forward(ctx, x):
-    ...         ctx.x = x
-    ...         return x ** 3
-    ...     @staticmethod
-    ...     def backward(ctx, dy):
-    ...         return 3 * ctx.x ** 2 * dy
-    >>> y = Cube.apply(x)
-    """
-
-    class Context:
-        """What forward leaves for backward, as attributes; or, PyTorch's way, by `save_for_backward`."""
-
-        saved_tensors: tuple[Any, ...] = ()
-
-        def save_for_backward(self, *values: Any) -> None:
-            """Keeps arrays, which are then `saved_tensors`."""
-            self.saved_tensors = values
-
-    @classmethod
-    def apply(cls, *inputs: Any) -> Tensor | tuple[Tensor, ...]:
-        """Runs ``forward`` on the inputs' arrays and puts the operation on the tape.
-
-        Parameters
-        ----------
-        *inputs : Tensor or object
-            Tensors arrive as read-only NumPy arrays, everything else as it is.
-
-        Returns
-        -------
-        Tensor or tuple of Tensor
-        """
-        ctx = cls.Context()
-        arrays = []
-        for value in inputs:
-            if isinstance(value, TensorBase):
-                value = np.asarray(memoryview(value)).view()
-                value.flags.writeable = False
-            arrays.append(value)
-        results = cls.forward(ctx, *arrays)
-        outputs = tuple(as_tensor(np.array(r)) for r in (results if isinstance(results, tuple) else (results,)))
-        tensors = tuple(value if isinstance(value, TensorBase) else None for value in inputs)
-        shapes = [None if t is None else (t.shape, t.dtype) for t in tensors]
-        record(_function_backward, tensors, outputs, context=(cls, ctx, shapes, [(o.shape, o.dtype) for o in outputs]))
-        return outputs if isinstance(results, tuple) else outputs[0]
-
-    @staticmethod
-    def forward(ctx: Any, *arrays: Any) -> Any:
-        """Computes the outputs as NumPy arrays; to be written by the subclass."""
-        raise TypeError("a Function needs a static method forward(ctx, *arrays)")
-
-    @staticmethod
-    def backward(ctx: Any, *doutputs: np.ndarray) -> Any:
-        """Computes the inputs' gradients as NumPy arrays; to be written by the subclass."""
-        raise TypeError("a Function needs a static method backward(ctx, *doutputs)")
-
-
-def _function_backward(node, *doutputs):
-    cls, ctx, inputs, outputs = node.context
-    arrays = [np.zeros(shape, dtype.name) if dy is None else dy.numpy() for dy, (shape, dtype) in zip(doutputs, outputs)]
-    results = cls.backward(ctx, *arrays)
-    results = results if isinstance(results, tuple) else (results,)
-    if len(results) != len(inputs):
-        raise ValueError(f"{cls.__name__}.backward gave {len(results)} gradients, but forward took {len(inputs)} inputs")
-    gradients = []
-    for result, wanted in zip(results, inputs):
-        if result is None or wanted is None:
-            gradients.append(None)
-            continue
-        if np.shape(result) != wanted[0]:
-            raise ValueError(f"{cls.__name__}.backward gave a gradient of shape {np.shape(result)} for an input of shape "
-                             f"{wanted[0]}")
-        gradients.append(as_tensor(np.array(result), wanted[1]))
-    return tuple(gradients)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ..checks import integer, real, whole
-
 from ..ops import activation, softmax
 from ..ops.create import full, zeros
 from ..ops.random_activation import rrelu

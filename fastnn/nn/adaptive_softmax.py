@@ -12,7 +12,8 @@ from ..ops.loss import cross_entropy
 from ..ops.math import add, ge, logical_and, lt, neg, where
 from ..ops.reduce import argmax, mean
 from ..ops.scatter import nonzero, scatter
-from ..ops.shape import cat, reshape, slice_view, squeeze, unsqueeze
+from ..ops.shape import reshape, squeeze, unsqueeze
+from ..ops.slices import cat, slice_view
 from ..ops.softmax import log_softmax
 from ..tensor import Tensor
 from .container import ModuleList, Sequential

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..checks import integer, named_pairs
 from ..ops.math import add
-from ..ops.shape import cat, pad, slice_view
+from ..ops.slices import cat, pad, slice_view
 from ..tensor import Tensor
 from .module import Module
 

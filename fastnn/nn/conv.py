@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..checks import pair, whole
 from ..ops.conv import conv1d, conv2d, sides, single
 from ..ops.create import empty
-from ..ops.shape import pad
+from ..ops.slices import pad
 from ..tensor import Tensor
 from . import init
 from .lazy import Lazy

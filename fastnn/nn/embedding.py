@@ -13,7 +13,8 @@ from ..ops.create import empty, tensor
 from ..ops.dropout import dropout
 from ..ops.embedding import embedding
 from ..ops.math import add
-from ..ops.shape import slice_view, unsqueeze
+from ..ops.shape import unsqueeze
+from ..ops.slices import slice_view
 from ..tensor import Tensor, no_grad
 from . import init
 from .module import Module, Parameter

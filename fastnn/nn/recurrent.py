@@ -11,7 +11,8 @@ from ..ops.dropout import dropout
 from ..ops.index import _as_index
 from ..ops.math import ge, masked_fill
 from ..ops.recurrent import gru, lstm, rnn
-from ..ops.shape import cat, pad, reshape, slice_view, stack, transpose, unsqueeze
+from ..ops.shape import reshape, transpose, unsqueeze
+from ..ops.slices import cat, pad, slice_view, stack
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..checks import integer, pair, real
 from ..ops.conv import single
 from ..ops.resample import INTERPOLATION_MODES, bed_of_nails2d, check_extents, interpolate, max_unpool1d, max_unpool2d
-from ..ops.shape import pad
+from ..ops.slices import pad
 from ..tensor import Tensor
 from .module import Module
 

@@ -12,7 +12,8 @@ from .create import as_tensor, bool_
 from .index import index_select
 from .linear import matmul
 from .math import add, mul, where
-from .shape import _axis, cat, expand, reshape, slice_view, unsqueeze
+from .shape import _axis, expand, reshape, unsqueeze
+from .slices import cat, slice_view
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from .._core import launch, record
 from ..checks import pair
 from .conv import flat, sequence, sides, single
-from .shape import pad, unsqueeze
+from .shape import unsqueeze
+from .slices import pad
 from .unbatched import batch_of_one
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 from .. import _core
 from .._core import TensorBase, launch, record
 from .create import as_tensor
-from .shape import _axis, reshape, slice_view
+from .shape import _axis, reshape
+from .slices import _with_ellipsis, slice_view
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -132,12 +133,7 @@ def _separate(x: Tensor, key: tuple) -> tuple[tuple, list]:
     """`key` as a basic key with full slices where arrays stand, and the arrays, each with its first axis in that view."""
     parts = [_array(part) if _is_array(part) else part for part in key]
     used = sum(part.ndim if _is_mask(part) else part is not None and part is not Ellipsis for part in parts)
-    if used > x.ndim:
-        raise IndexError(f"index: {used} indices for a tensor of {x.ndim} axes")
-    if sum(part is Ellipsis for part in parts) > 1:
-        raise IndexError("index: more than one Ellipsis")
-    if not any(part is Ellipsis for part in parts):
-        parts.append(Ellipsis)
+    parts = _with_ellipsis(parts, used, x.ndim)
     basic, arrays, axis, source = [], [], 0, 0
     for part in parts:
         if part is Ellipsis:

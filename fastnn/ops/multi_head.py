@@ -11,7 +11,8 @@ from .create import zeros
 from .linear import linear
 from .math import add, logical_and, logical_not, where
 from .reduce import mean
-from .shape import broadcast_to, cat, pad, permute, reshape, unsqueeze
+from .shape import broadcast_to, permute, reshape, unsqueeze
+from .slices import cat, pad
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

@@ -8,14 +8,15 @@ from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
-from .._core import TensorBase, launch, record
+from .._core import launch, record
 from ..checks import integer
 from .create import as_tensor, int64
 from .index import _gather_backward, gather, index_select
 from .math import constant, ne, sub, where
 from .scan import cumsum
 from .scatter import nonzero, scatter
-from .shape import _axis, cat, flatten, reshape, slice_view, squeeze, stack, to
+from .shape import _axis, flatten, reshape, squeeze, to
+from .slices import cat, slice_view, stack
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

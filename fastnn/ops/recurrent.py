@@ -9,7 +9,8 @@ from .create import arange
 from .index import _as_index
 from .linear import linear, matmul
 from .math import eq, mul, sub, where
-from .shape import cat, permute, to, transpose, unsqueeze
+from .shape import permute, to, transpose, unsqueeze
+from .slices import cat
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

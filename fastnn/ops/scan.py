@@ -10,7 +10,8 @@ from .create import as_tensor, float64, int64
 from .index import _gather_backward
 from .math import ne, sub
 from .reduce import Dim, Extremum, _axes, _count, _kept
-from .shape import _axis, permute, reshape, slice_view, to
+from .shape import _axis, permute, reshape, to
+from .slices import slice_view
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

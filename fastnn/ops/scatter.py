@@ -14,7 +14,8 @@ from .create import as_tensor, bool_, float64, full_like, int64, zeros
 from .index import _as_index, gather, index_select
 from .math import constant, div, maximum, mul, ne, where
 from .reduce import Dim, sum
-from .shape import _axis, broadcast_to, clone, expand, flatten, reshape, slice_view, to, unbind
+from .shape import _axis, broadcast_to, clone, expand, flatten, reshape, to
+from .slices import slice_view, unbind
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

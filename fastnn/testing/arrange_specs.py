@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ops import arrange
-from ..ops.shape import stack
+from ..ops.slices import stack
 from ..ops.vector_norm import norm
 from .spec import OpSpec, Sample, register
 

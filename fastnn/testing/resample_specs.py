@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ops import local_response, pool1d, resample
-from ..ops.shape import pad
+from ..ops.slices import pad
 from .spec import OpSpec, Sample, register
 
 

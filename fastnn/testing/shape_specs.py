@@ -1,10 +1,10 @@
-"""OpSpecs of fastnn/ops/shape.py."""
+"""OpSpecs of fastnn/ops/shape.py and slices.py."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..ops import shape
+from ..ops import shape, slices
 from .spec import OpSpec, Sample, register
 
 
@@ -14,7 +14,7 @@ def _moved(name, reference, options, shapes=((2, 3, 4), (3, 5, 1), (0, 3, 4), (2
     def samples(rng):
         return [Sample((rng.standard_normal(s),), o) for s in shapes for o in options]
 
-    register(OpSpec(name, function or getattr(shape, name), reference, samples, gradients=(0,), exact=True))
+    register(OpSpec(name, function or getattr(slices if name in slices.__all__ else shape, name), reference, samples, gradients=(0,), exact=True))
 
 
 _moved("permute", lambda x, dims: x.transpose(dims), [{"dims": (2, 0, 1)}], ((2, 3, 4), (1, 7, 3), (0, 3, 4)),
@@ -48,12 +48,12 @@ _moved("pad",
        lambda x, pad, value: np.pad(x, [(0, 0)] * (x.ndim - 2) + [pad[2:], pad[:2]], constant_values=value),
        [{"pad": (1, 2, 0, 3), "value": 0.5}])
 
-register(OpSpec("cat", lambda *x, dim: shape.cat(x, dim), lambda *x, dim: np.concatenate(x, dim),
+register(OpSpec("cat", lambda *x, dim: slices.cat(x, dim), lambda *x, dim: np.concatenate(x, dim),
                 lambda rng: [Sample((rng.standard_normal((2, 3)), rng.standard_normal((4, 3))), {"dim": 0}),
                              Sample((rng.standard_normal((2, 3, 2, 2)), rng.standard_normal((2, 1, 2, 2))), {"dim": 1}),
                              Sample((rng.standard_normal((2, 0)), rng.standard_normal((2, 5))), {"dim": -1})],
                 gradients=(0, 1), exact=True))
-register(OpSpec("stack", lambda *x, dim: shape.stack(x, dim), lambda *x, dim: np.stack(x, dim),
+register(OpSpec("stack", lambda *x, dim: slices.stack(x, dim), lambda *x, dim: np.stack(x, dim),
                 lambda rng: [Sample((rng.standard_normal((2, 3)), rng.standard_normal((2, 3))), {"dim": d})
                              for d in (0, 1, -1)],
                 gradients=(0, 1), exact=True))

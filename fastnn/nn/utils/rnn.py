@@ -8,7 +8,8 @@ from typing import Any
 from ..._core import TensorBase
 from ...ops.create import as_tensor
 from ...ops.index import _as_index
-from ...ops.shape import pad, slice_view, stack, transpose
+from ...ops.shape import transpose
+from ...ops.slices import pad, slice_view, stack
 from ...tensor import Tensor
 from ..recurrent import PackedSequence, pack_padded_sequence, pad_packed_sequence
 

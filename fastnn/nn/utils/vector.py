@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..._core import TensorBase
-from ...ops.shape import cat, flatten
+from ...ops.shape import flatten
+from ...ops.slices import cat
 from ...tensor import Tensor, no_grad
 
 __all__ = ["parameters_to_vector", "vector_to_parameters"]

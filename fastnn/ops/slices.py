@@ -1,0 +1,360 @@
+"""Parts of tensors, and tensors made of parts: slices, splitting, concatenation, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .. import _core
+from .._core import TensorBase, launch, record
+from ..checks import integer, whole
+from .create import fill
+from .shape import _axis, unsqueeze
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["cat", "chunk", "concat", "narrow", "pad", "slice_view", "split", "stack", "unbind"]
+
+
+# ---- slices -----------------------------------------------------------------------------------------------------------
+
+
+def _with_ellipsis(key: Sequence[Any], used: int, ndim: int) -> Sequence[Any]:
+    """`key`, whose parts use so many of a tensor's axes, with an Ellipsis for the others: at its end where it has none."""
+    if used > ndim:
+        raise IndexError(f"index: {used} indices for a tensor of {ndim} axes, but there must be at most one for each")
+    count = sum(part is Ellipsis for part in key)
+    if count > 1:
+        raise IndexError(f"index: Ellipsis stands {count} times, but must stand at most once")
+    return key if count else (*key, Ellipsis)
+
+
+def slice_view(x: Tensor, key: tuple) -> Tensor:
+    """``x[key]`` for integers, slices, None and Ellipsis: a view.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    key : tuple
+        Integers drop an axis, slices keep a part of it (of any step), None puts one of extent 1 in, an Ellipsis stands for
+        all that the others do not name.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    IndexError
+        If an integer lies outside its axis, or there are more parts than axes.
+    TypeError
+        If a part is none of these.
+    """
+    used = sum(part is not None and part is not Ellipsis for part in key)
+    key = _with_ellipsis(key, used, x.ndim)
+    extents, strides, offset, d = [], [], 0, 0
+    for part in key:
+        if part is None:
+            extents.append(1)
+            strides.append(1)
+        elif part is Ellipsis:
+            rest = x.ndim - used
+            extents += x.shape[d:d + rest]
+            strides += x.strides[d:d + rest]
+            d += rest
+        elif isinstance(part, slice):
+            start, stop, step = part.indices(x.shape[d])
+            extents.append(len(range(start, stop, step)))
+            strides.append(x.strides[d] * step)
+            offset += x.strides[d] * start if extents[-1] else 0
+            d += 1
+        else:
+            k = integer("index", "an index", part)
+            if not -x.shape[d] <= k < x.shape[d]:
+                raise IndexError(f"index: {k} is out of range for axis {d} of extent {x.shape[d]}")
+            offset += x.strides[d] * (k % x.shape[d])
+            d += 1
+    return record(_slice_backward, (x,), x.as_strided(extents, strides, offset), context=(x.shape, x.dtype, key))
+
+
+def _slice_backward(node, dy):
+    shape, dtype, key = node.context
+    dx = _core.empty(shape, dtype)
+    launch.fill(value=0.0, out=dx)
+    launch.copy(dy, dtype=-1, out=slice_view(dx, key))
+    return dx
+
+
+def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Cuts `x` along an axis into views.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape but ().
+    split_size_or_sections : int or sequence of int
+        The size of each part, where the last may be shorter; or the sizes, which must add up to the axis' extent.
+    dim : int
+        The axis to cut.
+
+    Returns
+    -------
+    tuple of Tensor
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    ValueError
+        If sizes are below 1 or do not add up.
+    """
+    dim = _axis("split", dim, x.ndim)
+    sizes = split_size_or_sections
+    if isinstance(sizes, int):
+        if sizes < 1:
+            raise ValueError(f"split: split_size is {sizes}, but must be at least 1")
+        sizes = [min(sizes, x.shape[dim] - k) for k in range(0, x.shape[dim], sizes)]
+    if sum(sizes) != x.shape[dim]:
+        raise ValueError(f"split: sections {tuple(sizes)} do not add up to the extent {x.shape[dim]} of dim {dim}")
+    parts, start = [], 0
+    for n in sizes:
+        parts.append(slice_view(x, (slice(None),) * dim + (slice(start, start + n),)))
+        start += n
+    return tuple(parts)
+
+
+def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Cuts `x` along an axis into at most so many views of one size, but for the last, which may be shorter.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape but ().
+    chunks : int
+        The most parts there may be, at least 1.
+    dim : int
+        The axis to cut.
+
+    Returns
+    -------
+    tuple of Tensor
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    ValueError
+        If `chunks` is below 1.
+    """
+    dim, chunks = _axis("chunk", dim, x.ndim), whole("chunk: chunks", chunks, 1)
+    return split(x, max(-(-x.shape[dim] // chunks), 1), dim) if x.shape[dim] else (x,)
+
+
+def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """The view of some neighbouring places along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape but ().
+    dim : int
+        The axis.
+    start : int
+        The first place; a negative one counts from the end.
+    length : int
+        How many places, at least 0.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis, or it has no such places.
+    ValueError
+        If `length` is below 0.
+    """
+    dim, length = _axis("narrow", dim, x.ndim), whole("narrow: length", length, 0)
+    start = integer("narrow", "start", start)
+    first = start + (x.shape[dim] if start < 0 else 0)
+    if not 0 <= first <= x.shape[dim] - length:
+        raise IndexError(f"narrow: start is {start} and length {length}, but dim {dim} has {x.shape[dim]} places")
+    return slice_view(x, (slice(None),) * dim + (slice(first, first + length),))
+
+
+def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """The views of each place along an axis, without that axis.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape but ().
+    dim : int
+        The axis.
+
+    Returns
+    -------
+    tuple of Tensor
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    """
+    dim = _axis("unbind", dim, x.ndim)
+    return tuple(slice_view(x, (slice(None),) * dim + (k,)) for k in range(x.shape[dim]))
+
+
+# ---- joining and padding ----------------------------------------------------------------------------------------------
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Joins tensors along an existing axis.
+
+    Parameters
+    ----------
+    tensors : sequence of Tensor
+        At least one; same dtype, and same shape but along `dim`.
+    dim : int
+        The axis to join along.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        If `tensors` is empty or shapes differ elsewhere.
+    TypeError
+        If dtypes differ, or an entry is no tensor.
+    """
+    tensors = _joinable("cat", tensors)
+    first = tensors[0]
+    dim = _axis("cat", dim, first.ndim)
+    for t in tensors:
+        if t.ndim != first.ndim or any(d != dim and t.shape[d] != n for d, n in enumerate(first.shape)):
+            raise ValueError(f"cat: shapes {first.shape} and {t.shape} differ in another axis than dim {dim}, but must not")
+    extents = list(first.shape)
+    extents[dim] = sum(t.shape[dim] for t in tensors)
+    result, start = _core.empty(extents, first.dtype), 0
+    for t in tensors:
+        place = (slice(None),) * dim + (slice(start, start + t.shape[dim]),)
+        launch.copy(t, dtype=-1, out=slice_view(result, place))
+        start += t.shape[dim]
+    return record(_cat_backward, tensors, result, context=(dim, [t.shape[dim] for t in tensors]))
+
+
+def _joinable(name: str, tensors: Any) -> tuple[Tensor, ...]:
+    """What to join: at least one, tensors only, of one dtype."""
+    if not isinstance(tensors, Iterable):
+        raise TypeError(f"{name}: tensors is a {type(tensors).__name__}, but must hold tensors")
+    tensors = tuple(tensors)
+    if not tensors:
+        raise ValueError(f"{name}: tensors is empty, but needs at least one tensor")
+    for t in tensors:
+        if not isinstance(t, TensorBase):
+            raise TypeError(f"{name}: tensors holds a {type(t).__name__}, but must hold tensors only")
+        if t.dtype is not tensors[0].dtype:
+            raise TypeError(f"{name}: dtypes {tensors[0].dtype} and {t.dtype} differ, but must be the same")
+    return tensors
+
+
+def _cat_backward(node, dy):
+    dim, sizes = node.context
+    return split(dy, sizes, dim)
+
+
+concat = cat
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Joins tensors of one shape along a new axis.
+
+    Parameters
+    ----------
+    tensors : sequence of Tensor
+        At least one; same dtype and shape.
+    dim : int
+        Which axis of the result the new one is.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    IndexError
+        If `dim` is out of range.
+    ValueError
+        If `tensors` is empty or shapes differ.
+    TypeError
+        If dtypes differ, or an entry is no tensor.
+    """
+    tensors = _joinable("stack", tensors)
+    for t in tensors:
+        if t.shape != tensors[0].shape:
+            raise ValueError(f"stack: shapes {tensors[0].shape} and {t.shape} differ, but must be the same")
+    return cat([unsqueeze(t, dim) for t in tensors], dim)
+
+
+def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
+    """Surrounds `x` with a constant or with elements of its own.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape; for modes other than "constant" at most 4 axes.
+    pad : sequence of int
+        Before and after the last axis, then the one before it, and so on, as in PyTorch; negative numbers crop. Modes other
+        than "constant" pad the last axis or the last two.
+    mode : str
+        "constant"; "reflect": the mirror image, without the edge itself; "replicate": the edge, repeated; "circular": the
+        other end.
+    value : float
+        What to surround with, for "constant".
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        If `pad` has an odd length, names more axes than there are, crops more than there is, or mirrors or wraps more
+        than there is.
+    """
+    if not isinstance(pad, (tuple, list)):
+        raise TypeError(f"pad: pad is {pad!r}, but must be a tuple of integers")
+    padding = [integer("pad", "pad", n) for n in pad]
+    if mode in ("reflect", "replicate", "circular"):
+        from .resample import pad_by  # stands on this module
+
+        return pad_by(x, padding, mode)
+    if mode != "constant":
+        raise ValueError(f"pad: mode is {mode!r}, but must be 'constant', 'reflect', 'replicate' or 'circular'")
+    if len(padding) % 2 or len(padding) > 2 * x.ndim:
+        raise ValueError(f"pad: pad is {tuple(padding)}, but must hold two numbers for each of at most {x.ndim} axes")
+    before = [0] * x.ndim
+    after = [0] * x.ndim
+    for k in range(len(padding) // 2):
+        before[-1 - k], after[-1 - k] = padding[2 * k], padding[2 * k + 1]
+    extents = [n + b + a for n, b, a in zip(x.shape, before, after)]
+    if any(n < 0 for n in extents):
+        raise ValueError(f"pad: pad {tuple(padding)} crops more than the shape {x.shape} has")
+    source = tuple(slice(max(-b, 0), n + min(a, 0)) for n, b, a in zip(x.shape, before, after))
+    place = tuple(slice(max(b, 0), n - max(a, 0)) for n, b, a in zip(extents, before, after))
+    result = fill(_core.empty(extents, x.dtype), value)
+    launch.copy(slice_view(x.detach(), source), dtype=-1, out=slice_view(result, place))
+    return record(_pad_backward, (x,), result, context=(x.shape, source, place))
+
+
+def _pad_backward(node, dy):
+    shape, source, place = node.context
+    dx = _core.empty(shape, dy.dtype)
+    launch.fill(value=0.0, out=dx)
+    launch.copy(slice_view(dy, place), dtype=-1, out=slice_view(dx, source))
+    return dx
