@@ -33,6 +33,17 @@ def extents(title: str, argument: str, value: int | Sequence[int], axes: int, le
     return (whole(f"{title}: {argument}", single(title, argument, value), least),)
 
 
+def set_channels(layer: Module, in_channels: int, out_channels: int, groups: int) -> None:
+    """The three as the layer's attributes; a lazy layer learns of `in_channels`, which is 0 so far, from its first input."""
+    title = type(layer).__name__
+    layer.in_channels = whole(f"{title}: in_channels", in_channels, 0 if layer._is_lazy else 1)
+    layer.out_channels = whole(f"{title}: out_channels", out_channels, 1)
+    layer.groups = whole(f"{title}: groups", groups, 1)
+    if layer.in_channels % layer.groups or layer.out_channels % layer.groups:
+        raise ValueError(f"{title}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
+                         f"groups {groups}")
+
+
 class _Conv(Module):
     """What convolutions share; see `Conv2d`."""
 
@@ -44,12 +55,7 @@ class _Conv(Module):
                  bias: bool = True, padding_mode: str = "zeros"):
         super().__init__()
         title = type(self).__name__
-        self.in_channels = whole(f"{title}: in_channels", in_channels, 0 if self._is_lazy else 1)
-        self.out_channels = whole(f"{title}: out_channels", out_channels, 1)
-        self.groups = whole(f"{title}: groups", groups, 1)
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise ValueError(f"{title}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
-                             f"groups {groups}")
+        set_channels(self, in_channels, out_channels, groups)
         for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
             setattr(self, name, extents(title, name, value, self._axes, 1))
         self.padding = padding if isinstance(padding, str) else extents(title, "padding", padding, self._axes, 0)

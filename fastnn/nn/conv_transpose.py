@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..checks import whole
 from ..ops.conv_transpose import conv_transpose1d, conv_transpose2d
 from ..ops.create import empty
 from ..tensor import Tensor
 from . import init
-from .conv import extents
+from .conv import extents, set_channels
 from .lazy import Lazy
 from .module import Module, Parameter
 from .typed import typed
@@ -29,12 +28,7 @@ class _ConvTranspose(Module):
                  bias: bool = True, dilation: int | Sequence[int] = 1, padding_mode: str = "zeros"):
         super().__init__()
         title = type(self).__name__
-        self.in_channels = whole(f"{title}: in_channels", in_channels, 0 if self._is_lazy else 1)
-        self.out_channels = whole(f"{title}: out_channels", out_channels, 1)
-        self.groups = whole(f"{title}: groups", groups, 1)
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise ValueError(f"{title}: in_channels {in_channels} and out_channels {out_channels} must be multiples of "
-                             f"groups {groups}")
+        set_channels(self, in_channels, out_channels, groups)
         sizes = (("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0),
                  ("output_padding", output_padding, 0), ("dilation", dilation, 1))
         for name, value, least in sizes:

@@ -122,7 +122,19 @@ class LocallyConnected1d(LocallyConnected2d):
         return local1d(x, self.weight, self.bias, self.kernel_size, self.stride, self.padding)
 
 
-class Unfold(Module):
+class _Windows(Module):
+    """What layers share that take a map apart into windows or put it together again."""
+
+    def _set_windows(self, kernel_size: int | Sequence[int], dilation: int | Sequence[int], padding: int | Sequence[int],
+                     stride: int | Sequence[int]) -> None:
+        title = type(self).__name__
+        self.kernel_size = pair(title, "kernel_size", kernel_size, 1)
+        self.dilation = pair(title, "dilation", dilation, 1)
+        self.padding = pair(title, "padding", padding, 0)
+        self.stride = pair(title, "stride", stride, 1)
+
+
+class Unfold(_Windows):
     """All windows of a map side by side: (N, C, H, W) -> (N, C R S, windows); see `fastnn.functional.unfold`.
 
     Parameters
@@ -140,10 +152,7 @@ class Unfold(Module):
     def __init__(self, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1,
                  padding: int | Sequence[int] = 0, stride: int | Sequence[int] = 1):
         super().__init__()
-        self.kernel_size = pair("Unfold", "kernel_size", kernel_size, 1)
-        self.dilation = pair("Unfold", "dilation", dilation, 1)
-        self.padding = pair("Unfold", "padding", padding, 0)
-        self.stride = pair("Unfold", "stride", stride, 1)
+        self._set_windows(kernel_size, dilation, padding, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)
@@ -152,7 +161,7 @@ class Unfold(Module):
         return f"{self.kernel_size}, dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
 
 
-class Fold(Module):
+class Fold(_Windows):
     """Puts windows back and adds them up: (N, C R S, windows) -> (N, C, H, W); see `fastnn.functional.fold`.
 
     Parameters
@@ -174,10 +183,7 @@ class Fold(Module):
                  padding: int | Sequence[int] = 0, stride: int | Sequence[int] = 1):
         super().__init__()
         self.output_size = pair("Fold", "output_size", output_size, 1)
-        self.kernel_size = pair("Fold", "kernel_size", kernel_size, 1)
-        self.dilation = pair("Fold", "dilation", dilation, 1)
-        self.padding = pair("Fold", "padding", padding, 0)
-        self.stride = pair("Fold", "stride", stride, 1)
+        self._set_windows(kernel_size, dilation, padding, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return fold(x, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
