@@ -125,9 +125,10 @@ def test_an_element_is_one_chain_whatever_surrounds_it():
 def test_a_packed_operand_larger_than_its_buffer_comes_in_slabs():
     _core.set_isa([isa for isa in _core.available_isas() if isa != "amx"][-1])  # where bits do not depend on the shape
     rng = np.random.default_rng(9)
-    a, b = (rng.standard_normal(shape, dtype=np.float32) for shape in ((520, 2100), (2100, 4200)))
+    # More rows than a chunk's, the longest block of k, and as few columns as are 32 MiB of it.
+    a, b = (rng.standard_normal(shape, dtype=np.float32) for shape in ((520, 1024), (1024, 8200)))
     whole = launch.matmul(laid_out(a, "C"), laid_out(b, "C")).numpy()
-    for cols in (slice(0, 9), slice(2090, 2130), slice(4190, 4200)):
+    for cols in (slice(0, 9), slice(4070, 4130), slice(8190, 8200)):
         check(whole[:, cols], a, b[:, cols])
         np.testing.assert_array_equal(whole[:40, cols],
                                       launch.matmul(laid_out(a[:40], "C"), laid_out(b[:, cols], "C")).numpy())

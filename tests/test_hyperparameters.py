@@ -25,7 +25,8 @@ MODULES = {"module": lambda: nn.Linear(3, 3), "encoder_layer": lambda: nn.Transf
 # A size or a factor (a share); a number of steps or two; what leaves clusters features.
 ONE_OF_TWO = {**dict.fromkeys(("Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d"), {"scale_factor": 1.5}),
               "lr_scheduler.OneCycleLR": {"total_steps": 10}, "FractionalMaxPool2d": {"output_ratio": 0.5},
-              "AdaptiveLogSoftmaxWithLoss": {"div_value": 2.0}}
+              "AdaptiveLogSoftmaxWithLoss": {"div_value": 2.0},
+              "Transformer": {"d_model": 8, "nhead": 2, "num_encoder_layers": 1, "num_decoder_layers": 1, "dim_feedforward": 8}}
 WRONG = [-1, 0, -0.5, 1e300, math.nan, math.inf, "no such", None, True, 10**30, (1, 2, 3, 4, 5, 6, 7), object()]
 
 
