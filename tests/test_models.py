@@ -50,7 +50,7 @@ def train(name, config, shape, steps, capture, optimizer):
     return [np.array(losses)] + [t.numpy() for t in model.state_dict().values()]
 
 
-CASES = [("mlp", {"sizes": (20, 16, 10)}, (12, 20), 20), ("lenet5", {}, (4, 1, 28, 28), 20),
+CASES = [("mlp", {"sizes": (20, 16, 10)}, (12, 20), 50), ("lenet5", {}, (4, 1, 28, 28), 50),
          ("resnet20", {"width": 4}, (4, 3, 16, 16), 12),
          ("resnet18", {"width": 4, "num_classes": 10}, (2, 3, 64, 64), 8),
          ("resnet50", {"width": 4, "num_classes": 10}, (2, 3, 64, 64), 6),
