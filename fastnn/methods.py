@@ -149,8 +149,13 @@ class Methods:
     def tensor_split(self, indices_or_sections: Any, dim: builtins.int = 0) -> tuple[Tensor, ...]:
         """Cut along an axis into so many views, of which the first are one longer, or before the places given."""
         axis = _shape._axis("tensor_split", dim, self.ndim)
-        cuts = [len(part) for part in np.array_split(np.arange(self.shape[axis]), indices_or_sections)]
-        return _slices.split(self, cuts, axis)
+        before = (slice(None),) * axis
+        if isinstance(indices_or_sections, (tuple, list)):
+            cuts = [None, *indices_or_sections, None]
+            return tuple(_slices.slice_view(self, (*before, slice(*pair))) for pair in zip(cuts, cuts[1:]))
+        sections = whole("tensor_split: indices_or_sections", indices_or_sections, 1)
+        longer = self.shape[axis] % sections
+        return _slices.split(self, [self.shape[axis] // sections + (k < longer) for k in range(sections)], axis)
 
     def narrow_copy(self, dim: builtins.int, start: builtins.int, length: builtins.int) -> Tensor:
         """`narrow` with memory of its own."""

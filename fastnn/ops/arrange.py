@@ -11,7 +11,7 @@ from ..checks import integer, whole
 from .create import as_tensor, bool_
 from .index import index_select
 from .linear import matmul
-from .math import add, mul, where
+from .math import add, constant, mul, where
 from .shape import _axis, expand, reshape, unsqueeze
 from .slices import cat, slice_view
 
@@ -167,9 +167,11 @@ def tile(x: Tensor, *dims: int) -> Tensor:
     shape = (1,) * (len(counts) - x.ndim) + tuple(x.shape)
     pairs = [extent for n, size in zip(counts, shape) for extent in ((n, size) if n != 1 else (size,))]
     single = [extent for n, size in zip(counts, shape) for extent in ((1, size) if n != 1 else (size,))]
-    if len(pairs) > 8:  # too many axes for one view: one after the other
+    if 0 in counts:
+        x = slice_view(reshape(x, shape), tuple(slice(0) for _ in shape))
+    elif len(pairs) > 8:  # too many axes for one view: one after the other
         for axis, n in enumerate(counts):
-            x = cat([reshape(x, (*[c * s for c, s in zip(counts[:axis], shape)], *shape[axis:]))] * n, axis) if n else x
+            x = cat([reshape(x, (*[c * s for c, s in zip(counts[:axis], shape)], *shape[axis:]))] * n, axis)
     else:
         x = expand(reshape(x, single), pairs)
     return reshape(x, [n * size for n, size in zip(counts, shape)])
@@ -199,7 +201,7 @@ def _triangle(name: str, x: Tensor, diagonal: int, upper: bool) -> Tensor:
         raise ValueError(f"{name}: x has shape {x.shape}, but must have at least two axes")
     diagonal = integer(name, "diagonal", diagonal)
     below = np.tri(*x.shape[-2:], diagonal - upper, dtype=bool)
-    return where(as_tensor(~below if upper else below, bool_), x, 0)
+    return where(as_tensor(~below if upper else below, bool_), x, constant(0, x.dtype))
 
 
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:

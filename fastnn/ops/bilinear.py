@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from .linear import linear
@@ -41,10 +42,10 @@ def bilinear(x1: Tensor, x2: Tensor, weight: Tensor, bias: Tensor | None = None)
             (x1.shape[-1], x2.shape[-1]) != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
         raise ValueError(f"bilinear: x1 {x1.shape}, x2 {x2.shape}, weight {weight.shape} and bias "
                          f"{None if bias is None else bias.shape} must be (..., I1), (..., I2), (O, I1, I2) and (O,)")
-    outputs, n1, n2 = weight.shape
+    (outputs, n1, n2), count = weight.shape, math.prod(x1.shape[:-1])
     # (rows, I2) (O I1, I2)^T: W_o x2 for all o in one product
-    rows = linear(reshape(x2, (-1, n2)), reshape(weight, (outputs * n1, n2)))
-    y = sum(mul(reshape(rows, (-1, outputs, n1)), unsqueeze(reshape(x1, (-1, n1)), 1)), -1)
+    rows = linear(reshape(x2, (count, n2)), reshape(weight, (outputs * n1, n2)))
+    y = sum(mul(reshape(rows, (count, outputs, n1)), unsqueeze(reshape(x1, (count, n1)), 1)), -1)
     if bias is not None:
         y = add(y, bias)
     return reshape(y, (*x1.shape[:-1], outputs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .index import index_select
 from .math import abs, add, constant, div, maximum, minimum, mul, ne, neg, pow, sqrt, square, sub
 from .activation import relu
 from .reduce import amax, sum
-from .shape import unsqueeze
+from .shape import expand, unsqueeze
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -28,8 +28,8 @@ __all__ = ["cdist", "cosine_embedding_loss", "cosine_similarity", "normalize", "
 _TINY = 1e-37  # under a root: keeps the gradient of a zero vector's norm finite
 
 
-def _norm(x: Tensor, p: float, dim: int, keepdim: bool, least: float = 0.0) -> Tensor:
-    """(sum |x|^p)^(1/p) along an axis, at least `least`."""
+def _norm(x: Tensor, p: float, dim: int | Sequence[int], keepdim: bool, least: float = 0.0) -> Tensor:
+    """(sum |x|^p)^(1/p) along axes, at least `least`."""
     if p == math.inf:
         return maximum(amax(abs(x), dim, keepdim), least)
     if p == 1:
@@ -48,7 +48,7 @@ def _raised_backward(node, dy):
     return dy
 
 
-def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+def normalize(x: Tensor, p: float = 2.0, dim: int | Sequence[int] = 1, eps: float = 1e-12) -> Tensor:
     """Divides vectors by their norm.
 
     Parameters
@@ -57,8 +57,8 @@ def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Te
         Any shape.
     p : float
         Which norm, above 0; ``math.inf``: the greatest magnitude.
-    dim : int
-        The axis along which vectors lie.
+    dim : int or sequence of int
+        The axis along which vectors lie, or several that are taken together as one.
     eps : float
         Least divisor, above 0.
 
@@ -75,7 +75,7 @@ def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Te
         If there is no such axis.
     """
     p, eps = _order("normalize", p), positive("normalize: eps", eps)
-    return div(x, _norm(x, p, integer("normalize", "dim", dim), True, eps))
+    return div(x, _norm(x, p, dim if isinstance(dim, (tuple, list)) else integer("normalize", "dim", dim), True, eps))
 
 
 def _order(name: str, p: float) -> float:
@@ -108,8 +108,12 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
         If there is no such axis.
     """
     dim, eps = integer("cosine_similarity", "dim", dim), positive("cosine_similarity: eps", eps)
-    if dim >= 0 and x1.ndim != x2.ndim:  # axes of the common shape, from the end
-        dim -= max(x1.ndim, x2.ndim)
+    if x1.shape != x2.shape:  # an axis that is repeated counts in the norm as often
+        try:
+            shape = np.broadcast_shapes(x1.shape, x2.shape)
+        except ValueError:
+            raise ValueError(f"cosine_similarity: shapes {x1.shape} and {x2.shape} do not broadcast together") from None
+        x1, x2 = expand(x1, shape), expand(x2, shape)
     norms = [_raised(_norm(x, 2, dim, True), eps) for x in (x1, x2)]
     return sum(mul(div(x1, norms[0]), div(x2, norms[1])), dim)
 

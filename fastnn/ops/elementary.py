@@ -9,9 +9,8 @@ import numpy as np
 
 from .._core import launch, record
 from .create import as_tensor, zeros_like
-from .math import (_back, _shapes, abs, add, clip, constant, div, eq, exp, floating, le, log, logical_and, lt, maximum, minimum,
-                   mul, ne,
-                   operands, sub, where)
+from .math import (_back, _shapes, abs, add, clip, constant, div, eq, exp, floating, le, log, logical_and, logical_or, lt, maximum,
+                   minimum, mul, ne, operands, sub, where)
 from .reduce import Dim, sum
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def xlogy(x: Tensor | float, y: Tensor | float) -> Tensor:
     """
     x, y = operands("xlogy", x, y)
     x, y = floating("xlogy", x), floating("xlogy", y)
-    flat = logical_and(eq(x, 0), eq(y, y))
+    flat = logical_and(eq(x, 0), logical_or(le(y, 0), isinf(y)))  # where the product alone would be NaN
     return where(flat, 0.0, mul(x, log(where(flat, 1.0, y))))
 
 

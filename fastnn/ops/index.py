@@ -132,6 +132,9 @@ def _is_mask(array: Any) -> bool:
 def _separate(x: Tensor, key: tuple) -> tuple[tuple, list]:
     """`key` as a basic key with full slices where arrays stand, and the arrays, each with its first axis in that view."""
     parts = [_array(part) if _is_array(part) else part for part in key]
+    if sum(isinstance(part, (np.ndarray, TensorBase)) for part in parts) > 1:  # arrays of one number are numbers, as in PyTorch
+        parts = [int(part) if isinstance(part, (np.ndarray, TensorBase)) and not part.ndim and not _is_mask(part) else part
+                 for part in parts]
     used = sum(part.ndim if _is_mask(part) else part is not None and part is not Ellipsis for part in parts)
     parts = _with_ellipsis(parts, used, x.ndim)
     basic, arrays, axis, source = [], [], 0, 0
@@ -189,9 +192,9 @@ def take(x: Tensor, key: tuple) -> Tensor:
     view = slice_view(x, basic)
     if len(arrays) == 1 and (not _is_mask(arrays[0][1]) or arrays[0][1].ndim == 1):
         axis, index = arrays[0]
-        index = np.flatnonzero(index) if _is_mask(index) else index
+        index = as_tensor(np.flatnonzero(index) if _is_mask(index) else index)
         shape = index.shape
-        y = index_select(view, axis, reshape(as_tensor(index), (-1,)) if len(shape) != 1 and view.numel() else index)
+        y = index_select(view, axis, index if len(shape) == 1 else reshape(index, (index.numel(),)))
         return y if len(shape) == 1 else reshape(y, (*view.shape[:axis], *shape, *view.shape[axis + 1:]))
     places = np.arange(view.numel()).reshape(view.shape)
     try:

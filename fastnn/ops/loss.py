@@ -418,7 +418,8 @@ def gaussian_nll_loss(x: Tensor, target: Any, var: Any, full: bool = False, eps:
     target : Tensor or array_like
         Of x's shape.
     var : Tensor or array_like
-        Variances, broadcast to x's shape; v is `var` but at least `eps`. Its gradient is that at v, as in PyTorch.
+        Variances, of x's shape, or of that without its last axis, along which they then are the same, or what broadcasts to it; v is
+        `var` but at least `eps`. Its gradient is that at v, as in PyTorch.
     full : bool
         Whether the constant log(2 pi) / 2 is added.
     eps : float
@@ -438,6 +439,8 @@ def gaussian_nll_loss(x: Tensor, target: Any, var: Any, full: bool = False, eps:
     """
     target, d = _difference("gaussian_nll_loss", x, target)
     code, var = _reduction("gaussian_nll_loss", reduction), as_tensor(var, x.dtype)
+    if var.shape == x.shape[:-1] and x.ndim:
+        var = unsqueeze(var, -1)
     v = launch.maximum(var, constant(float(eps), x.dtype))
     scaled = launch.div(d, v)
     loss = launch.mul(launch.add(launch.log(v), launch.mul(d, scaled)), constant(0.5, x.dtype))
@@ -512,14 +515,16 @@ def _nll(name: str, x: Tensor, target: Any, weight: Any, ignore_index: int, redu
     if code == 1:
         total = launch.sum(applied, axes=axes, keepdim=0, divisor=1.0)
         loss = launch.div(loss, total)
-    return record(_nll_backward, (x,), loss, saved=(index, applied, total), context=(x.shape, axis))
+    return record(_nll_backward, (x,), loss, saved=(index, kept, applied, total), context=(x.shape, axis))
 
 
 def _nll_backward(node, dloss):
-    index, applied, total = node.saved
+    index, kept, applied, total = node.saved
     shape, axis = node.context
     g = dloss if total is None else launch.div(dloss, total)
     dx = _core.empty(shape, applied.dtype)
     launch.fill(value=0.0, out=dx)
-    launch.scatter_add(index, unsqueeze(launch.neg(launch.mul(applied, g)), axis), axis=axis, out=dx)
+    # Where a label is ignored the gradient is 0, also if all are and the mean is 0 / 0.
+    share = launch.where(kept, launch.neg(launch.mul(applied, g)), constant(0.0, applied.dtype))
+    launch.scatter_add(index, unsqueeze(share, axis), axis=axis, out=dx)
     return dx

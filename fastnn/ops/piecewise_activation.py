@@ -220,7 +220,7 @@ def prelu(x: Tensor, weight: Tensor) -> Tensor:
     if weight.ndim != 1 or weight.shape[0] not in (1, channels):
         raise ValueError(f"prelu: weight has shape {weight.shape}, but for x {x.shape} it must be (1,) or "
                          f"({channels},)")
-    shape = (weight.shape[0],) + (1,) * (x.ndim - 2 if weight.shape[0] > 1 else 0)
+    shape = (1,) * min(x.ndim, 1) if weight.shape[0] == 1 else weight.shape + (1,) * (x.ndim - 2)
     slopes = reshape(weight.detach(), shape)
     y = launch.prelu_forward(x, slopes)
     return record(_prelu_backward, (x, weight), y, saved=(x, slopes), context=weight.shape)

@@ -190,6 +190,8 @@ def _picked_rows(n: int) -> Table:
 
 
 def _rule(mode: str, n: int, out: int, ratio: float, align_corners: bool, antialias: bool) -> tuple:
+    if n == out and (antialias or mode.endswith("linear")):
+        return _picked_rows, n  # as in PyTorch, whatever the factor
     if antialias:
         return _smoothed, n, out, ratio, align_corners, mode
     if mode.startswith("nearest"):
@@ -274,6 +276,8 @@ def pad_by(x: Tensor, padding: Sequence[int], mode: str) -> Tensor:
             limit = "" if most is None else f", and at most {most} on a side"
             raise ValueError(f"pad: padding ({before}, {after}) for an axis of {n} must leave at least one "
                              f"element{limit}")
+        if mode == "circular" and n + min(before, 0) + min(after, 0) < 1:
+            raise ValueError(f"pad: padding ({before}, {after}) crops all of an axis of {n}, so that nothing is left to wrap round")
     maps = reshape(x, (1,) * (4 - x.ndim) + tuple(x.shape)) if x.ndim < 4 else x
     (left, right), (top, bottom) = (sides + [(0, 0)])[:2]
     y = resample(maps, (_padded, mode, maps.shape[2], top, bottom), (_padded, mode, maps.shape[3], left, right))

@@ -295,15 +295,15 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
     return reshape(x, (*x.shape[:dim], 1, *x.shape[dim:]))
 
 
-def squeeze(x: Tensor, dim: int | None = None) -> Tensor:
+def squeeze(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Drops axes of extent 1; a view.
 
     Parameters
     ----------
     x : Tensor
         Any shape.
-    dim : int, optional
-        The axis to drop; where its extent is not 1, nothing changes. Without it all such axes are dropped.
+    dim : int or sequence of int, optional
+        The axis to drop, or several; where an extent is not 1, nothing changes. Without it all such axes are dropped.
 
     Returns
     -------
@@ -316,6 +316,9 @@ def squeeze(x: Tensor, dim: int | None = None) -> Tensor:
     """
     if dim is None:
         return reshape(x, tuple(n for n in x.shape if n != 1))
+    if isinstance(dim, (tuple, list)):
+        dims = {_axis("squeeze", d, x.ndim) for d in dim}
+        return reshape(x, tuple(n for d, n in enumerate(x.shape) if n != 1 or d not in dims))
     dim = _axis("squeeze", dim, x.ndim)
     return reshape(x, (*x.shape[:dim], *x.shape[dim + 1:])) if x.shape[dim] == 1 else x
 

@@ -115,7 +115,7 @@ def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) 
     if isinstance(sizes, int):
         if sizes < 1:
             raise ValueError(f"split: split_size is {sizes}, but must be at least 1")
-        sizes = [min(sizes, x.shape[dim] - k) for k in range(0, x.shape[dim], sizes)]
+        sizes = [min(sizes, x.shape[dim] - k) for k in range(0, x.shape[dim], sizes)] or [0]
     if sum(sizes) != x.shape[dim]:
         raise ValueError(f"split: sections {tuple(sizes)} do not add up to the extent {x.shape[dim]} of dim {dim}")
     parts, start = [], 0
@@ -126,7 +126,7 @@ def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) 
 
 
 def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """Cuts `x` along an axis into at most so many views of one size, but for the last, which may be shorter.
+    """Cuts `x` along an axis into at most so many views of one size, but for the last, which may be shorter; or into empty ones.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         If `chunks` is below 1.
     """
     dim, chunks = _axis("chunk", dim, x.ndim), whole("chunk: chunks", chunks, 1)
-    return split(x, max(-(-x.shape[dim] // chunks), 1), dim) if x.shape[dim] else (x,)
+    return split(x, -(-x.shape[dim] // chunks) if x.shape[dim] else [0] * chunks, dim)
 
 
 def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:

@@ -139,11 +139,11 @@ _activation("threshold", lambda x, threshold, value: np.where(x <= threshold, va
 
 
 def _prelu(x, weight):
-    return np.where(x > 0, x, x * (weight.reshape(-1, *(1,) * (x.ndim - 2)) if weight.size > 1 else weight))
+    return np.where(x > 0, x, x * (weight.reshape(weight.size, *(1,) * (x.ndim - 2)) if weight.size != 1 else weight))
 
 
 def _prelu_samples(rng):
-    cases = ((37,), 1), ((4, 5), 5), ((4, 5), 1), ((2, 3, 5, 4), 3), ((2, 3, 5, 4), 1), ((3, 70, 50), 70), ((0, 3), 3)
+    cases = ((37,), 1), ((4, 5), 5), ((4, 5), 1), ((2, 3, 5, 4), 3), ((2, 3, 5, 4), 1), ((3, 70, 50), 70), ((0, 3), 3), ((4, 0, 3), 0)
     return [Sample((_off_zero(rng, shape), rng.uniform(0.1, 0.9, n))) for shape, n in cases]
 
 

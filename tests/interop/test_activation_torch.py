@@ -45,10 +45,10 @@ def test_values_and_gradients(name, options, dtype):
 
 
 @pytest.mark.parametrize("shape, slopes", [((40,), 1), ((4, 5), 1), ((4, 5), 5), ((2, 3, 4, 5), 3), ((2, 3, 4, 5), 1),
-                                           ((2, 6, 7), 6)])
+                                           ((2, 6, 7), 6), ((), 1), ((3, 0, 2), 0)])
 def test_prelu(shape, slopes):
     rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(shape), rng.standard_normal(slopes)]
+    arrays = [np.asarray(rng.standard_normal(shape)), rng.standard_normal(slopes)]
     both(F.prelu, torch.nn.functional.prelu, arrays, np.float64, 1e-13)
 
 

@@ -42,6 +42,7 @@ def test_shuffles(name, option, shape):
 @pytest.mark.parametrize("p, dim", list(itertools.product((2.0, 1.0, 3.0, 0.5, math.inf), (0, 1, -1))))
 def test_normalize(p, dim):
     same(lambda x: F.normalize(x, p, dim), lambda x: TF.normalize(x, p, dim), normal(4, 5, 3))
+    same(lambda x: F.normalize(x, p, (dim, -2)), lambda x: TF.normalize(x, p, (dim, -2)), normal(4, 5, 3, 2))
 
 
 def test_vectors_of_zeros_are_normalized_and_have_gradients():
@@ -54,7 +55,8 @@ def test_vectors_of_zeros_are_normalized_and_have_gradients():
 
 
 @pytest.mark.parametrize("shapes, dim", [(((4, 5), (4, 5)), 1), (((3, 4, 5), (3, 4, 5)), 0), (((4, 5), (5,)), -1),
-                                         (((2, 4, 5), (4, 5)), 1), (((6,), (6,)), 0)])
+                                         (((2, 4, 5), (4, 5)), 1), (((6,), (6,)), 0),
+                                         (((4, 5), (4, 1)), 1), (((3, 1, 5), (1, 4, 5)), 0), (((1,), (3, 5)), 1)])
 def test_cosine_similarity(shapes, dim):
     arrays = [normal(*shape, seed=k) for k, shape in enumerate(shapes)]
     same(lambda *t: F.cosine_similarity(*t, dim), lambda *t: TF.cosine_similarity(*t, dim), *arrays)

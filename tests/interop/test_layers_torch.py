@@ -126,6 +126,14 @@ def test_interpolate(mode, how, align_corners):
          lambda x: TF.interpolate(x, mode=mode, align_corners=align_corners, **how), shape)
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_a_factor_that_leaves_the_size_leaves_the_values(align_corners):
+    how = {"mode": "bilinear", "scale_factor": (1.15, 1.7), "align_corners": align_corners}
+    same(lambda x: F.interpolate(x, **how), lambda x: TF.interpolate(x, **how), (2, 3, 5, 6))
+    x = fastnn.rand(2, 3, 5, 6)
+    np.testing.assert_array_equal(F.interpolate(x, **{**how, "scale_factor": 1.1}, antialias=True).numpy(), x.numpy())
+
+
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("how", [{"size": (7, 3)}, {"size": 1}, {"scale_factor": 2}, {"scale_factor": (0.3, 1.7)},

@@ -85,6 +85,8 @@ def test_more_losses(reduction):
     for full in (False, True):
         both(lambda t, u, v: loss.gaussian_nll_loss(t, u, v, full, **options),
              lambda t, u, v: F.gaussian_nll_loss(t, u, v, full, **options), [x, target, var], np.float64)
+        both(lambda t, u, v: loss.gaussian_nll_loss(t, u, v, full, **options),  # a variance for each row
+             lambda t, u, v: F.gaussian_nll_loss(t, u, v, full, **options), [x[:, :6], target[:, :6], var[:, 0]], np.float64)
     for log_input, full in itertools.product((True, False), (True, False)):
         both(lambda t: loss.poisson_nll_loss(t, np.abs(target), log_input, full, **options),
              lambda t: F.poisson_nll_loss(t, torch.tensor(np.abs(target)), log_input, full, **options), [np.abs(x)], np.float64)
@@ -93,6 +95,14 @@ def test_more_losses(reduction):
     both(lambda t: loss.nll_loss(t, labels, weight, 3, reduction),
          lambda t: F.nll_loss(t, torch.tensor(labels), torch.tensor(weight), ignore_index=3,
                               reduction=reduction), [x], np.float64)
+
+
+@pytest.mark.parametrize("name", ["nll_loss", "cross_entropy"])
+def test_labels_that_are_all_ignored_have_no_gradient(name):
+    x = fastnn.ones(3, 4, requires_grad=True)
+    y = getattr(loss, name)(x, [2, 2, 2], ignore_index=2)
+    y.backward()
+    assert np.isnan(y.item()) and x.grad.tolist() == [[0.0] * 4] * 3
 
 
 @pytest.mark.parametrize("dim", [0, 1, -1])

@@ -45,7 +45,8 @@ CALLS = [
     ("masked_select", (MASK,)), ("masked_scatter", (MASK, Y)), ("repeat_interleave", (2, 1)), ("repeat_interleave", (INDEX[0], 0)),
     ("fliplr", ()), ("flipud", ()), ("inner", (Y,)), ("inner", (V,)), ("float_power", (2.0,)), ("dist", (Y, 1.0)),
     ("erfc", ()), ("unfold", (0, 2, 1)), ("unfold", (1, 3, 1)), ("narrow_copy", (1, 1, 2)), ("positive", ()),
-    ("diag", (1,)), ("diagonal", (-1,)), ("diag_embed", (1,)), ("gather", (1, INDEX))]
+    ("diag", (1,)), ("diagonal", (-1,)), ("diag_embed", (1,)), ("gather", (1, INDEX)), ("repeat", (2, 0, 3)), ("tile", (0, 0, 2)),
+    ("squeeze", ((0, 1),))]
 
 
 def given(library, value):
@@ -331,6 +332,39 @@ def test_split_and_put():
     for (a, b), (c, d) in zip(*([library.tensor(X).aminmax(), library.tensor(X).aminmax(dim=1)] for library in (fastnn, torch))):
         np.testing.assert_array_equal(a.numpy(), c.numpy())
         np.testing.assert_array_equal(b.numpy(), d.numpy())
+
+
+def test_xlogy_s_gradient_at_0_is_the_logarithm():
+    x, y = (library.tensor([0.0, 0.0, 0.0, 2.0], requires_grad=True) for library in (fastnn, torch))
+    x.xlogy(fastnn.tensor([3.0, 0.0, -1.0, 0.5])).sum().backward()
+    y.xlogy(torch.tensor([3.0, 0.0, -1.0, 0.5])).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), y.grad.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("cut", [
+    lambda x: x.split(2, 1), lambda x: x.chunk(3, 1), lambda x: x.tensor_split(2, 1), lambda x: x.tensor_split((0, 3, 1), 0),
+    lambda x: x.tensor_split((-1,), 0), lambda x: (x.squeeze((1, 2)), x.squeeze((0, -1))),
+    lambda x: (x.repeat_interleave(x[0, :, 0].long(), 1),)])
+def test_axes_of_nothing_and_of_one_place(cut):
+    for y, z in zip(*(cut(library.zeros(4, 0, 1)) for library in (fastnn, torch)), strict=True):
+        assert y.shape == tuple(z.shape)
+
+
+def test_triangles_keep_the_type():
+    for dtype in ("bool", "uint8", "int32", "int64"):
+        x = np.ones((3, 3), dtype)
+        for name in ("tril", "triu"):
+            y, z = (getattr(library.tensor(x), name)(1) for library in (fastnn, torch))
+            assert y.dtype.name == dtype
+            np.testing.assert_array_equal(y.numpy(), z.numpy())
+
+
+@pytest.mark.parametrize("key", [
+    lambda t: (t(1), slice(None), t([[0, 1, 0]])), lambda t: (t([0, 1]), slice(None), t(-1)),
+    lambda t: (slice(0), t([[0, 1]])), lambda t: (Ellipsis, t([[0, 1, 2, 0]]), slice(0)), lambda t: (t(0), t(1), t(0))])
+def test_keys(key):
+    y, z = (library.tensor(X.reshape(2, 4, 2))[key(library.tensor)] for library in (fastnn, torch))
+    np.testing.assert_array_equal(y.numpy(), z.numpy())
 
 
 def test_drawn_in_place():
