@@ -64,6 +64,30 @@ INLINE void gradient_row(const fnn_depthwise_gradient *p, const gradient_reach *
         gradient_pixel(p, reach, r, r_to, taps_s, 1, j * p->step, x, dy, sum, n);
 }
 
+/* The same with stride 2 and three kernel columns next to each other: a pixel's last column is the next one's first. */
+INLINE void gradient_strided_row(const fnn_depthwise_gradient *p, const gradient_reach *reach, gradient_ahead ahead, int r,
+                                 int r_to, const real *x, const real *dy, vec sum[GRADIENT_TAPS][GRADIENT_TAPS], ptrdiff_t n) {
+    const ptrdiff_t lo = fnn_min(reach->lo, p->pixels), hi = fnn_max(fnn_min(reach->hi, p->pixels), lo);
+    const ptrdiff_t col = p->x_col, row = p->x_r, dy_col = p->dy_col;
+    ptrdiff_t j = 0;
+    vec last[GRADIENT_TAPS];
+    for (; j < lo; j++, x += 2 * col, dy += dy_col) gradient_pixel(p, reach, r, r_to, 3, 1, 2 * j, x, dy, sum, n);
+#pragma GCC unroll 3
+    for (int t = r; j < hi && t < r_to; t++) last[t] = gradient_load(x + t * row, n);
+    for (; j < hi; j++, x += 2 * col, dy += dy_col) {
+        gradient_ask(&ahead);
+        const vec g = gradient_load(dy, n);
+#pragma GCC unroll 3
+        for (int t = r; t < r_to; t++) {
+            vec_accumulate(&sum[t][0], last[t], g);
+            vec_accumulate(&sum[t][1], gradient_load(x + t * row + col, n), g);
+            last[t] = gradient_load(x + t * row + 2 * col, n);
+            vec_accumulate(&sum[t][2], last[t], g);
+        }
+    }
+    for (; j < p->pixels; j++, x += 2 * col, dy += dy_col) gradient_pixel(p, reach, r, r_to, 3, 1, 2 * j, x, dy, sum, n);
+}
+
 /* A column of x, rows r .. r_to - 1, meets kernel column k with g[.][k], the pixel of dy so many before it. Of a pair of dy's rows
  * the first meets row t with kernel row t, the second with the one before. */
 INLINE void gradient_column(const fnn_depthwise_gradient *p, int pair, int r, int r_to, int s, int s_to, const real *x,
@@ -123,7 +147,8 @@ INLINE void gradient_sliding_row(const fnn_depthwise_gradient *p, const gradient
 
 #define GRADIENT_ROW(r, r_to)                                                                                             \
     do {                                                                                                                  \
-        if (slides) gradient_sliding_row(p, reach, ahead, 0, r, r_to, x, dy, sum, n);                                     \
+        if (slides == 1) gradient_sliding_row(p, reach, ahead, 0, r, r_to, x, dy, sum, n);                                \
+        else if (slides == 2) gradient_strided_row(p, reach, ahead, r, r_to, x, dy, sum, n);                              \
         else gradient_row(p, reach, ahead, r, r_to, taps_s, x, dy, sum, n);                                               \
     } while (0)
 
@@ -149,7 +174,7 @@ INLINE void gradient_block(const fnn_depthwise_gradient *p, const gradient_reach
 #pragma GCC unroll 3
         for (int s = 0; s < taps_s; s++) sum[r][s] = gradient_load(dw + r * p->dw_r + s * p->dw_s, n);
     for (ptrdiff_t i = 0; i < p->rows; i++, x += p->x_row, dy += p->dy_row) {
-        if (taps_r == 3 && slides && gradient_pair(p, reach, i, x, dy, sum, n)) {
+        if (taps_r == 3 && slides == 1 && gradient_pair(p, reach, i, x, dy, sum, n)) {
             i++, x += p->x_row, dy += p->dy_row;
             continue;
         }
@@ -193,10 +218,10 @@ typedef void gradient_function(const fnn_depthwise_gradient *p, const gradient_r
         if (k < p->channels) gradient_block(p, reach, r, s, slides, x + k, dy + k, dw + k, p->channels - k);              \
     }
 #define GRADIENT_ENTRY(r, s, slides) [r - 1][s - 1 + slides] = gradient_##r##_##s##_##slides,
-#define GRADIENT_4(X, r) X(r, 1, 0) X(r, 2, 0) X(r, 3, 0) X(r, 3, 1)
-#define GRADIENT(X) GRADIENT_4(X, 1) GRADIENT_4(X, 2) GRADIENT_4(X, 3)
+#define GRADIENT_5(X, r) X(r, 1, 0) X(r, 2, 0) X(r, 3, 0) X(r, 3, 1) X(r, 3, 2)
+#define GRADIENT(X) GRADIENT_5(X, 1) GRADIENT_5(X, 2) GRADIENT_5(X, 3)
 GRADIENT(GRADIENT_DEFINE)
-static gradient_function *const gradient_blocks[GRADIENT_TAPS][GRADIENT_TAPS + 1] = {GRADIENT(GRADIENT_ENTRY)};
+static gradient_function *const gradient_blocks[GRADIENT_TAPS][GRADIENT_TAPS + 2] = {GRADIENT(GRADIENT_ENTRY)};
 
 /* conv_depthwise_gradient: dw += for each kernel position the sum over rows and pixels of x times dy. */
 static void conv_depthwise_gradient_kernel(const fnn_depthwise_gradient *p, const void *x, const void *dy, void *dw) {
@@ -211,7 +236,8 @@ static void conv_depthwise_gradient_kernel(const fnn_depthwise_gradient *p, cons
             const ptrdiff_t inner = fnn_min(reach.hi, p->pixels) - reach.lo;
             for (int k = 0; k < 2; k++)
                 if (p->asks[k] == 1 && inner > 0) reach.by[k] = fnn_ceil_div(p->ahead[k]->bytes, inner);
-            const int slides = n_s == GRADIENT_TAPS && p->step == 1 && p->gap == 1 && p->pixels > 1;
+            const int dense = n_s == GRADIENT_TAPS && p->gap == 1 && p->pixels > 1;
+            const int slides = dense && p->step <= 2 ? (int)p->step : 0;
             gradient_blocks[n_r - 1][n_s - 1 + slides](p, &reach, (const real *)x + r * p->x_r + s * p->gap * p->x_col, dy,
                                                        (real *)dw + r * p->dw_r + s * p->dw_s);
         }
