@@ -111,13 +111,15 @@ cdef class Program:
     cdef public object layer
     cdef list layers        # per recorded launch: its layer's path
     cdef public object obstacle  # why the step cannot be replayed, or None
+    cdef set followed       # serials of the storages that gradients and the graphs of outputs hold
+    cdef readonly bint leaves_state  # what the step made lives on besides those: state that came to be, or is made anew every time
 
     def __cinit__(self):
         self.handle = fnn_program_new()
         if self.handle == NULL:
             raise MemoryError()
         self.storages, self.guards, self.inputs, self.outputs, self.written = [], [], [], [], []
-        self.numbers, self.gradients, self.random_counts, self.guarded = {}, {}, {}, set()
+        self.numbers, self.gradients, self.random_counts, self.guarded, self.followed = {}, {}, {}, set(), set()
         self.layer, self.layers = "", []
 
     def __dealloc__(self):
@@ -341,6 +343,9 @@ cdef class Program:
             self.outputs.append((number if number in returned else -1, alias(t)))
         for entry in self.gradients.values():
             entry[3] = (<TensorBase>entry[0])._grad
+            if entry[3] is not None:
+                self.followed.add((<TensorBase>entry[3]).storage.serial)
+        self.follow_graphs(outputs)
         for number in range(len(self.storages)):
             if not self.settle(number, number in returned, once):
                 return False
@@ -352,6 +357,23 @@ cdef class Program:
         if fnn_program_plan(self.handle, once) != FNN_OK:
             raise MemoryError("capture: no memory for the plan")
         return True
+
+    cdef int follow_graphs(self, outputs) except -1:
+        """Notes what is alive only because the graphs of `outputs` saved it."""
+        cdef Node node
+        cdef set seen = set()
+        cdef list left = [(<TensorBase>value).node for value in outputs]
+        while left:
+            value = left.pop()
+            if not isinstance(value, Node) or value in seen:
+                continue
+            seen.add(value)
+            node = value
+            left += node.edges or ()
+            for saved in node._saved or ():
+                if saved is not None:
+                    self.followed.add((<TensorBase>saved).storage.serial)
+        return 0
 
     cdef bint settle(self, int number, bint is_returned, bint once) except -1:
         """Gives storage `number` its kind, and forgets it if it can go into the arena."""
@@ -377,6 +399,8 @@ cdef class Program:
             self.storages[number] = storage, as_input
             if is_made and self.holds_memory:
                 fnn_memory_outlives_hold(storage.start)
+            if is_made and storage.serial not in self.followed:
+                self.leaves_state = True
             fnn_program_set_kind(self.handle, number, FNN_BOUND if is_made and once else FNN_FIXED, storage.start)
             if is_written:
                 self.written.append(storage)
@@ -539,9 +563,8 @@ cdef class Program:
     def snapshot(self):
         """Copies of everything lasting that the program changes; for `restore`."""
         cdef Storage storage
-        cdef set fresh = {id((<TensorBase>after).storage) for _, before, is_set, after in self.gradients.values()
-                          if after is not None and (is_set or before is None)}  # an eager step makes these anew
-        copies = [(s, (<Storage>s).start[:(<Storage>s).nbytes]) for s in self.written if id(s) not in fresh]
+        copies = [(s, (<Storage>s).start[:(<Storage>s).nbytes]) for s in self.written
+                  if (<Storage>s).serial < self.first_serial]  # the others an eager step makes anew
         for number in self.random_counts:
             storage = self.storages[number][0]
             copies.append((storage, storage.start[:storage.nbytes]))

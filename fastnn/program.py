@@ -20,6 +20,7 @@ __all__ = ["CapturedProgram", "capture"]
 
 MAX_PROGRAMS = 8      # per captured function: one for each set of shapes and settings in use
 LARGE_ARENA = 1 << 25  # bytes
+MAX_WARM = 1024       # sets of shapes and settings that are remembered
 MAX_RECAPTURES = 16   # in a row without a replay in between; then the step runs eagerly
 MAX_VERIFIED_BYTES = 1 << 28
 
@@ -29,8 +30,8 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
 
     Call 1 takes `step` as it is (lazy shapes and optimiser state come to be); call 2 is recorded; later calls with tensors of
     the same shapes, dtypes and strides are replayed: threads stay awake from launch to launch, temporaries live in one planned
-    arena, and Python is not entered. Results have the same bits as eager ones. Other shapes or settings are recorded anew. Calls
-    1 and 2, too, put their launches off until `step` returns or reads a value, then plan them: they take no more memory than
+    arena, and Python is not entered. Results have the same bits as eager ones. Other shapes or settings are recorded anew, at the
+    second call with them if state comes to be at the first (that of a layer which was frozen, say). Calls 1 and 2, too, put their launches off until `step` returns or reads a value, then plan them: they take no more memory than
     replays.
 
     What varies from call to call must be tensors: arguments, or memory the step reads (parameters, learning rates, generators).
@@ -78,6 +79,7 @@ class CapturedProgram:
         self.replays = 0
         self._verify = 3 if verify is True else int(verify)
         self._programs: OrderedDict[tuple, tuple[Program, Any]] = OrderedDict()
+        self._has_run = False
         self._warm: set[tuple] = set()
         self._arena = None
         self._recaptures = 0
@@ -91,13 +93,15 @@ class CapturedProgram:
         if found is not None:
             if found[0].mismatch() is None:
                 self._programs.move_to_end(key)
-                return self._replay(*found, inputs)
+                return self._replay(key, *found, inputs)
             del self._programs[key]
+            self._warm.discard(key)  # what it works on is new: so may be what it keeps
             self._recaptures += 1
             if self._recaptures > MAX_RECAPTURES:
                 return self._give_up(found[0].mismatch(), inputs)
-        if not self._warm:  # the very first call: what is lazy comes to be
-            self._warm.add(key)
+        if not self._has_run:  # the very first call: what is lazy comes to be
+            self._has_run = True
+            self._warms(key)
             return self.step(*inputs) if self._verify else self._run_once(inputs)
         return self._record(key, inputs)
 
@@ -128,39 +132,56 @@ class CapturedProgram:
         if _core.settings_version() != version:
             program.catch_up()
             return self._give_up("the step itself changes settings (train or eval mode, threads, parameters)", None, results)
+        is_warm, is_recorded = self._warms(key), program.obstacle is None
         if not program.end(tensors):
             program.catch_up()
-            return self._give_up(program.obstacle, None, results)
+            return self._give_up(program.obstacle, None, results) if is_warm or not is_recorded else results
         if program.is_put_off:
             self._ready(program).run_recorded(_tensors(inputs), tensors)
+        if is_warm or not program.leaves_state:
+            self._keep(key, program, results)
+        return results
+
+    def _warms(self, key: tuple) -> bool:
+        """Whether the step has been taken for such inputs and settings before. If not, what is made now and lives on may be state
+        that just came to be, of a layer that was frozen, say: replays would make it anew. The next call will tell."""
+        is_warm = key in self._warm
+        if len(self._warm) > MAX_WARM:
+            self._warm.clear()
+        self._warm.add(key)
+        return is_warm
+
+    def _keep(self, key: tuple, program: Program, results: Any) -> None:
         self._programs[key] = (program, _flatten(results)[1])
         while len(self._programs) > MAX_PROGRAMS:
             self._programs.popitem(last=False)
-        return results
 
-    def _replay(self, program: Program, template: Any, inputs: tuple) -> Any:
+    def _replay(self, key: tuple, program: Program, template: Any, inputs: tuple) -> Any:
         self._ready(program)
         tensors = _tensors(inputs)
         self._recaptures = 0
         if self._verify and program.written_bytes <= MAX_VERIFIED_BYTES:
-            return self._replay_verified(program, template, tensors, inputs)
+            return self._replay_verified(key, program, template, tensors, inputs)
         self.replays += 1
         return _unflatten(template, program.run(tensors))
 
-    def _replay_verified(self, program: Program, template: Any, tensors: list, inputs: tuple) -> Any:
+    def _replay_verified(self, key: tuple, program: Program, template: Any, tensors: list, inputs: tuple) -> Any:
         """Replays, goes back, runs the step eagerly, and compares all bits."""
-        self._verify -= 1
         before = program.snapshot()
         outputs = program.run(tensors)
         after = program.snapshot()
         replayed = _bits(outputs, after)
         program.restore(before)
-        results = self.step(*inputs)
-        if _bits(_flatten(results)[0], program.snapshot()) != replayed:
+        again, made, results = self._trace(inputs)
+        self._verify -= 1
+        if _bits(made, program.snapshot()) != replayed:
             return self._give_up("a replay gave other bits than an eager run: the step depends on something that is not a tensor "
                                  "(Python numbers, NumPy's random numbers, global state)", None, results)
-        program.restore(after)
         self.replays += 1
+        if program.leaves_state and again.end(made):  # Python now holds what the eager run left: replays are to write that
+            self._keep(key, again, results)
+            return results
+        program.restore(after)
         return _unflatten(template, outputs)
 
     def _ready(self, program: Program) -> Program:

@@ -166,6 +166,61 @@ def test_gradients_that_stay_are_verified_too():
     assert program.replays == 4 and program.obstacle is None
 
 
+@pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.parametrize("make", [lambda p: optim.SGD(p, lr=0.1, momentum=0.9), lambda p: optim.Lion(p, lr=0.01),
+                                  lambda p: optim.Adam(p, lr=0.01)], ids=["SGD", "Lion", "Adam"])
+def test_state_that_comes_to_be_later_is_kept(make, verify):
+    """A frozen layer is thawed: its momentum is made in the step that is recorded then, and must not be made anew by replays."""
+    def trained(wrap):
+        fastnn.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+        optimizer = make(model.parameters())
+        model[0].requires_grad_(False)
+
+        def step(x, y):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        run, rng = wrap(step), np.random.default_rng(0)
+        for k in range(12):
+            if k == 4:
+                model[0].requires_grad_(True)
+            run(rng.standard_normal((5, 4)).astype(np.float32), rng.integers(0, 3, 5))
+        return run, [p.detach().numpy().tobytes() for p in model.parameters()]
+
+    captured, bits = trained(lambda step: capture(step, verify))
+    assert bits == trained(lambda step: lambda x, y: step(fastnn.tensor(x), fastnn.tensor(y)))[1]
+    assert captured.obstacle is None and captured.replays == 8
+
+
+def test_graphs_of_results_do_not_count_as_other_bits():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    program = capture(lambda x: model(x).softmax(1), verify=True)
+    for _ in range(6):
+        x = fastnn.randn(5, 4)
+        np.testing.assert_array_equal(program(x).numpy() if program.replays else program(x).detach().numpy(),
+                                      model(x).softmax(1).detach().numpy())
+    assert program.obstacle is None and program.replays == 4
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_what_a_step_leaves_is_that_of_the_last_call(verify):
+    kept = {}
+
+    def step(x):
+        kept["y"] = (x * 2).relu()
+        return kept["y"].sum()
+
+    program = capture(step, verify)
+    for k in range(9):
+        program(fastnn.full((3,), float(k)))
+        assert kept["y"].tolist() == [2.0 * k] * 3
+    assert program.obstacle is None and program.replays
+
+
 def test_gradients_are_taken_over_without_a_copy():
     layer = fastnn.nn.Linear(3, 2)
 
