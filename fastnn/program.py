@@ -99,11 +99,12 @@ class CapturedProgram:
             self._recaptures += 1
             if self._recaptures > MAX_RECAPTURES:
                 return self._give_up(found[0].mismatch(), inputs)
-        if not self._has_run:  # the very first call: what is lazy comes to be
-            self._has_run = True
-            self._warms(key)
-            return self.step(*inputs) if self._verify else self._run_once(inputs)
-        return self._record(key, inputs)
+        if self._has_run:
+            return self._record(key, inputs)
+        results = self.step(*inputs) if self._verify else self._run_once(inputs)  # the very first call: what is lazy comes to be
+        self._has_run = True  # after an error the next call is the first
+        self._warms(key)
+        return results
 
     def _trace(self, inputs: tuple) -> tuple[Program, list, Any]:
         """Takes the step while a program records it; its launches are put off, unless results are to be compared with eager

@@ -185,6 +185,8 @@ def test_state_that_comes_to_be_later_is_kept(make, verify):
             return loss
 
         run, rng = wrap(step), np.random.default_rng(0)
+        with pytest.raises(IndexError):  # what a first call that fails has not made comes to be later, too
+            run(np.ones((5, 4), np.float32), np.full(5, 3))
         for k in range(12):
             if k == 4:
                 model[0].requires_grad_(True)
