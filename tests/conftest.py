@@ -1,10 +1,16 @@
-"""Fixtures that several files use."""
+"""Fixtures that several files use, and how many threads NumPy takes."""
 
 import signal
 
 import pytest
 
-from fastnn import _core
+# References are many small products: threads of NumPy's own would spend most of their time waiting, on cores that the engine
+# uses. OpenBLAS asks when it is loaded; processes that tests start have the user's environment.
+with pytest.MonkeyPatch.context() as environment:
+    environment.setenv("OPENBLAS_NUM_THREADS", "1")
+    import numpy  # noqa: F401
+
+from fastnn import _core  # noqa: E402
 
 
 @pytest.fixture
