@@ -154,6 +154,7 @@ class Methods:
             cuts = [None, *indices_or_sections, None]
             return tuple(_slices.slice_view(self, (*before, slice(*pair))) for pair in zip(cuts, cuts[1:]))
         sections = whole("tensor_split: indices_or_sections", indices_or_sections, 1)
+        _slices.check_pieces("tensor_split: indices_or_sections", sections)
         longer = self.shape[axis] % sections
         return _slices.split(self, [self.shape[axis] // sections + (k < longer) for k in range(sections)], axis)
 

@@ -31,8 +31,8 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
     Call 1 takes `step` as it is (lazy shapes and optimiser state come to be); call 2 is recorded; later calls with tensors of
     the same shapes, dtypes and strides are replayed: threads stay awake from launch to launch, temporaries live in one planned
     arena, and Python is not entered. Results have the same bits as eager ones. Other shapes or settings are recorded anew, at the
-    second call with them if state comes to be at the first (that of a layer which was frozen, say). Calls 1 and 2, too, put their launches off until `step` returns or reads a value, then plan them: they take no more memory than
-    replays.
+    second call with them if state comes to be at the first (that of a layer which was frozen, say). Calls that are recorded, and
+    call 1, put their launches off until `step` returns or reads a value, then plan them: they take no more memory than replays.
 
     What varies from call to call must be tensors: arguments, or memory the step reads (parameters, learning rates, generators).
     Python numbers, and random numbers drawn by Python, are frozen as they were when the step was recorded.

@@ -303,6 +303,15 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch, call):
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_or_device_is_not_replaced_by_a_file(tmp_path):
+    path = tmp_path / "m.safetensors"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="Not a regular file.*nothing was changed"):
+        io.save_model(mlp([7, 5, 3]), path)
+    assert stat.S_ISFIFO(path.stat().st_mode) and [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
 @pytest.fixture
 def tiny_disk(tmp_path):
     """A file system of 64 KiB."""

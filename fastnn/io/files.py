@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[str]:
     Raises
     ------
     OSError
-        If the file cannot be written; the message names `path`.
+        If the file cannot be written, or `path` is there and is a device or a pipe; the message names `path`.
     """
     shown = os.fspath(path)
     target = os.path.realpath(shown)
@@ -38,6 +39,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[str]:
     stem, suffix = os.path.splitext(name)
     temporary = os.path.join(folder, f".{stem}.{os.getpid()}-{os.urandom(4).hex()}{suffix}")
     try:
+        if os.path.exists(target) and not (os.path.isfile(target) or os.path.isdir(target)):
+            raise OSError(errno.EINVAL, "Not a regular file")  # a device or pipe would be replaced by one
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             yield temporary

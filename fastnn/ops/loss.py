@@ -418,8 +418,8 @@ def gaussian_nll_loss(x: Tensor, target: Any, var: Any, full: bool = False, eps:
     target : Tensor or array_like
         Of x's shape.
     var : Tensor or array_like
-        Variances, of x's shape, or of that without its last axis, along which they then are the same, or what broadcasts to it; v is
-        `var` but at least `eps`. Its gradient is that at v, as in PyTorch.
+        Variances: of x's shape, or of that without its last axis (one for each row), or what broadcasts to it. v is `var` but at
+        least `eps`. Its gradient is that at v, as in PyTorch.
     full : bool
         Whether the constant log(2 pi) / 2 is added.
     eps : float

@@ -167,7 +167,7 @@ def diff(x: Tensor, n: int = 1, dim: int = -1) -> Tensor:
     """
     axis = _axis("diff", dim, x.ndim)
     every = (slice(None),) * axis
-    for _ in range(whole("diff: n", n, 0)):
+    for _ in range(min(whole("diff: n", n, 0), x.shape[axis])):  # then it is empty and stays so
         later, earlier = slice_view(x, (*every, slice(1, None))), slice_view(x, (*every, slice(None, -1)))
         x = ne(later, earlier) if x.dtype.name == "bool" else sub(later, earlier)
     return x

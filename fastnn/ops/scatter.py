@@ -362,7 +362,8 @@ def repeat_interleave(x: Tensor, repeats: int | Tensor, dim: int | None = None) 
     if dim is None:
         return repeat_interleave(flatten(x), repeats, 0)
     axis = _axis("repeat_interleave", dim, x.ndim)
-    counts = np.asarray(memoryview(repeats) if isinstance(repeats, TensorBase) else integer("repeat_interleave", "repeats", repeats))
+    is_tensor = isinstance(repeats, TensorBase)
+    counts = np.asarray(memoryview(repeats) if is_tensor else integer("repeat_interleave", "repeats", repeats))
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, x.shape[axis]) or (counts < 0).any():
         raise ValueError(f"repeat_interleave: repeats is {repeats!r}, but must be an integer of at least 0, or one for each of "
                          f"{x.shape[axis]} places")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cat", "chunk", "concat", "narrow", "pad", "slice_view", "split", "stack", "unbind"]
 
+_MOST_PIECES = 1 << 20
+
 
 # ---- slices -----------------------------------------------------------------------------------------------------------
 
@@ -125,6 +127,12 @@ def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) 
     return tuple(parts)
 
 
+def check_pieces(name: str, count: int) -> None:
+    """Refuses more empty pieces than anybody can want: they would fill the memory."""
+    if count > _MOST_PIECES:
+        raise ValueError(f"{name} is {count}, but may be at most {_MOST_PIECES}")
+
+
 def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """Cuts `x` along an axis into at most so many views of one size, but for the last, which may be shorter; or into empty ones.
 
@@ -149,6 +157,8 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         If `chunks` is below 1.
     """
     dim, chunks = _axis("chunk", dim, x.ndim), whole("chunk: chunks", chunks, 1)
+    if not x.shape[dim]:
+        check_pieces("chunk: chunks", chunks)
     return split(x, -(-x.shape[dim] // chunks) if x.shape[dim] else [0] * chunks, dim)
 
 

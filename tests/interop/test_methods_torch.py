@@ -350,6 +350,10 @@ def test_axes_of_nothing_and_of_one_place(cut):
         assert y.shape == tuple(z.shape)
 
 
+def test_differences_of_nothing_end():
+    assert fastnn.ones(2, 3).diff(2**62).shape == (2, 0)
+
+
 def test_triangles_keep_the_type():
     for dtype in ("bool", "uint8", "int32", "int64"):
         x = np.ones((3, 3), dtype)
@@ -402,6 +406,8 @@ def test_batches_of_matrices_and_vectors():
     (lambda x: fastnn.ones(2, 2, 2).diag(), "one axis or two"), (lambda x: fastnn.zeros(0).median(), "is empty"),
     (lambda x: x.multinomial(5), "num_samples is 5"), (lambda x: fastnn.randint(3, 3, (2,)), "low is 3 and high 3"),
     (lambda x: x.cuda(), "no device but the CPU"), (lambda x: x.unfold(0, 5, 1), "size is 5, but dimension 0 has 4"),
+    (lambda x: x.tensor_split(2**62), "sections is 4611686018427387904, but may be at most"),
+    (lambda x: x[:0].chunk(2**62), "chunks is 4611686018427387904, but may be at most"),
     (lambda x: x.norm(0), "p is 0"), (lambda x: fastnn.ones(3).tril(), "at least two axes"),
     (lambda x: x.new_zeros(2, device="cuda"), "device is 'cuda'")])
 def test_refused(call, message):
