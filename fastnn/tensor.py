@@ -182,7 +182,10 @@ class Tensor(TensorBase, Methods):
 
         if not callable(hook):
             raise TypeError(f"hook: it is {hook!r}, but must be callable")
-        return RemovableHandle(hooks, hook, lasts=lasts)
+        handle = RemovableHandle(hooks, hook, lasts=lasts)
+        if "retain_grad" in hooks:  # it keeps what the others have made of the gradient
+            hooks["retain_grad"] = hooks.pop("retain_grad")
+        return handle
 
     def retain_grad(self) -> None:
         """Has backward leave this tensor's gradient in its ``grad``, as it does for leaves."""

@@ -350,6 +350,15 @@ def test_axes_of_nothing_and_of_one_place(cut):
         assert y.shape == tuple(z.shape)
 
 
+def test_retained_gradients_are_those_that_hooks_leave():
+    for library in (fastnn, torch):
+        y = library.ones(2, requires_grad=True) * 1
+        y.retain_grad()
+        y.register_hook(lambda dy: dy * 2)
+        y.sum().backward()
+        assert y.grad.tolist() == [2, 2]
+
+
 def test_differences_of_nothing_end():
     assert fastnn.ones(2, 3).diff(2**62).shape == (2, 0)
 
