@@ -89,7 +89,12 @@ class CapturedProgram:
         if self.obstacle is not None:
             return self.step(*inputs)
         key = _key(inputs)
-        found = self._programs.get(key)
+        try:
+            found = self._programs.get(key)
+        except TypeError:
+            given = ", ".join(type(v).__name__ for v in inputs)
+            raise TypeError(f"capture: the step is given {given}, but takes tensors, arrays and constants such as numbers, strings "
+                            "and tuples of them; no lists and dicts") from None
         if found is not None:
             if found[0].mismatch() is None:
                 self._programs.move_to_end(key)
@@ -314,10 +319,15 @@ def _flatten(results: Any) -> tuple[list, Any]:
         if isinstance(value, dict):
             return {k: walk(v) for k, v in value.items()}
         if isinstance(value, (tuple, list)):
-            return type(value)(walk(v) for v in value)
+            return _like(value, (walk(v) for v in value))
         return value
 
     return tensors, walk(results)
+
+
+def _like(sequence: tuple | list, values: Iterator) -> Any:
+    """The values in a tuple or list of this kind, named tuples included."""
+    return type(sequence)(*values) if hasattr(sequence, "_fields") else type(sequence)(values)
 
 
 class _Place:
@@ -331,5 +341,5 @@ def _unflatten(template: Any, tensors: list) -> Any:
     if isinstance(template, dict):
         return {k: _unflatten(v, tensors) for k, v in template.items()}
     if isinstance(template, (tuple, list)):
-        return type(template)(_unflatten(v, tensors) for v in template)
+        return _like(template, (_unflatten(v, tensors) for v in template))
     return template

@@ -198,6 +198,23 @@ def test_state_that_comes_to_be_later_is_kept(make, verify):
     assert captured.obstacle is None and captured.replays == 8
 
 
+def test_named_tuples_are_results_too():
+    program = capture(lambda x: {"max": x.max(1)})
+    for k in range(4):
+        x = fastnn.randn(3, 4)
+        found = program(x)["max"]
+        assert found.values.equal(x.max(1).values) and found.indices.equal(x.max(1).indices)
+    assert program.replays == 2
+
+
+def test_lists_and_dicts_are_no_arguments():
+    program = capture(lambda x, axes: x.sum(axes))
+    for wrong in ([0, 1], {0: 1}):
+        with pytest.raises(TypeError, match="the step is given Tensor, .* but takes tensors, arrays and constants"):
+            program(fastnn.ones(2, 2), wrong)
+    assert [program(fastnn.ones(2, 2), (0, 1)).item() for _ in range(3)] == [4.0] * 3
+
+
 def test_graphs_of_results_do_not_count_as_other_bits():
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
     program = capture(lambda x: model(x).softmax(1), verify=True)
