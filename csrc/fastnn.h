@@ -466,6 +466,11 @@ static inline fnn_transfer fnn_transfer_of(void *to, const void *from, ptrdiff_t
 
 /* Rounded up to whole cache lines: so that parts of a workspace which follow one another do not share one. */
 static inline size_t fnn_whole_lines(size_t bytes) { return (bytes + FNN_LINE - 1) & ~(size_t)(FNN_LINE - 1); }
+/* Makes a workspace large enough for one of two ways that a call may take. */
+static inline void fnn_enlarge(fnn_workspace *ws, size_t shared, size_t scratch) {
+    if (ws->shared < shared) ws->shared = shared;
+    if (ws->scratch < scratch) ws->scratch = scratch;
+}
 /* The next `bytes` of a workspace, which moves on over them. */
 static inline void *fnn_take(char **workspace, size_t bytes) {
     void *here = *workspace;

@@ -440,9 +440,7 @@ void fnn_winograd_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_co
     make_plan(&p, call, d, pass);
     fnn_channels_last_of(&staging, call->in[0], 1);
     fnn_channels_last_of(&staging, call->out[0], 0);
-    const size_t shared = p.u_bytes + zeros_bytes(&p) + bias_bytes(&p) + staging.bytes;
-    if (ws->shared < shared) ws->shared = shared;
-    if (ws->scratch < p.scratch) ws->scratch = p.scratch;
+    fnn_enlarge(ws, p.u_bytes + zeros_bytes(&p) + bias_bytes(&p) + staging.bytes, p.scratch);
 }
 
 int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass,

@@ -190,9 +190,7 @@ void fnn_winograd_gradient_workspace(const fnn_call *call, const fnn_conv_dims *
     plan_gradient(&p, call, d);
     fnn_channels_last_of(&staging, call->in[0], 1);
     fnn_channels_last_of(&staging, call->in[1], 1);
-    const size_t shared = p.parts_bytes + p.zeros_bytes + staging.bytes;
-    if (ws->shared < shared) ws->shared = shared;
-    if (ws->scratch < p.scratch) ws->scratch = p.scratch;
+    fnn_enlarge(ws, p.parts_bytes + p.zeros_bytes + staging.bytes, p.scratch);
 }
 
 int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d) {

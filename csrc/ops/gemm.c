@@ -400,7 +400,7 @@ static void tiles_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     const size_t scratch = passed_at(&p) + (size_t)(p.pass_cols * p.near_rows * p.size);
     if (p.packs_a == SHARED) ws->shared += copy_bytes(&p, p.rows);
     if (p.packs_b == SHARED) ws->shared += (size_t)(panel * p.panels);
-    if (ws->scratch < scratch) ws->scratch = scratch;
+    fnn_enlarge(ws, 0, scratch);
 }
 
 /* ---- inner products ---- */
@@ -500,8 +500,7 @@ void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     else tiles_workspace(g, ws);
     if (!fnn_gemm_amx_suits(g)) return;
     fnn_gemm_amx_workspace(g, &again);
-    if (ws->shared < again.shared) ws->shared = again.shared;
-    if (ws->scratch < again.scratch) ws->scratch = again.scratch;
+    fnn_enlarge(ws, again.shared, again.scratch);
 }
 
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
