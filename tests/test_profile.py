@@ -19,7 +19,8 @@ def training(batch=8):
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     rng = np.random.default_rng(0)
-    return model, classifier_step(model, optimizer), (rng.standard_normal((batch, 1, 8, 8), dtype=np.float32), rng.integers(0, 3, batch))
+    inputs = rng.standard_normal((batch, 1, 8, 8), dtype=np.float32), rng.integers(0, 3, batch)
+    return model, classifier_step(model, optimizer), inputs
 
 
 def of_op(found, name):
