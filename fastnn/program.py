@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,9 +40,10 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
     Parameters
     ----------
     step : callable
-        Made of tensor operations: forward, loss, backward, update, `zero_grad`. It takes tensors or NumPy arrays (and constants)
-        and returns a tensor, None, or a tuple, list or dict of them; returned tensors carry no graph when replayed. If it reads
-        tensor values in Python (``loss.item()``), it cannot be captured: it runs eagerly, after one warning naming the line.
+        Made of tensor operations: forward, loss, backward, update, `zero_grad`. It takes tensors or NumPy arrays (and constants),
+        also in tuples, lists and dicts, and returns a tensor, None, or a tuple, list or dict of them; returned tensors carry no
+        graph when replayed. If it reads tensor values in Python (``loss.item()``), it cannot be captured: it runs eagerly, after
+        one warning naming the line.
     verify : bool or int
         Compare so many replays (True: three) with eager runs bit by bit; on a difference the step runs eagerly from then on, after
         one warning. Programs that change more than 256 MB are not compared: it takes twice that memory.
@@ -85,7 +86,7 @@ class CapturedProgram:
         self._recaptures = 0
 
     def __call__(self, *inputs: Any) -> Any:
-        inputs = tuple(as_tensor(v) if isinstance(v, np.ndarray) else v for v in inputs)
+        inputs = tuple(_as_input(v) if isinstance(v, _TO_CONVERT) else v for v in inputs)
         if self.obstacle is not None:
             return self.step(*inputs)
         key = _key(inputs)
@@ -93,8 +94,8 @@ class CapturedProgram:
             found = self._programs.get(key)
         except TypeError:
             given = ", ".join(type(v).__name__ for v in inputs)
-            raise TypeError(f"capture: the step is given {given}, but takes tensors, arrays and constants such as numbers, strings "
-                            "and tuples of them; no lists and dicts") from None
+            raise TypeError(f"capture: the step is given {given}, but takes tensors, arrays, constants that can be hashed, such as "
+                            "numbers and strings, and tuples, lists and dicts of these") from None
         if found is not None:
             if found[0].mismatch() is None:
                 self._programs.move_to_end(key)
@@ -263,7 +264,7 @@ class CapturedProgram:
         ValueError
             If the step cannot be captured; the message says why.
         """
-        inputs = tuple(as_tensor(v) if isinstance(v, np.ndarray) else v for v in inputs)
+        inputs = tuple(_as_input(v) if isinstance(v, _TO_CONVERT) else v for v in inputs)
         for _ in range(4):  # lazy state, the recording, and gradients that only then are there to stay
             found = self._programs.get(_key(inputs))
             if found is not None and found[0].mismatch() is None:
@@ -292,9 +293,27 @@ def _bits(outputs: list, state: tuple) -> list:
     return [np.array(memoryview(t)).tobytes() for t in (*outputs, *gradients)] + [content for _, content in state[0]]
 
 
-def _tensors(inputs: tuple) -> list:
-    """The inputs that are tensors."""
-    return [v for v in inputs if isinstance(v, TensorBase)]
+_TO_CONVERT = np.ndarray, tuple, list, dict
+
+
+def _as_input(value: Any) -> Any:
+    """Arrays as tensors, also within tuples, lists and dicts."""
+    if isinstance(value, np.ndarray):
+        return as_tensor(value)
+    if isinstance(value, dict):
+        return {k: _as_input(v) for k, v in value.items()}
+    return _like(value, (_as_input(v) for v in value)) if isinstance(value, (tuple, list)) else value
+
+
+def _tensors(inputs: Iterable) -> list:
+    """The inputs that are tensors, also within tuples, lists and dicts."""
+    found = []
+    for v in inputs:
+        if isinstance(v, TensorBase):
+            found.append(v)
+        elif isinstance(v, (tuple, list, dict)):
+            found += _tensors(v.values() if isinstance(v, dict) else v)
+    return found
 
 
 def _key(inputs: tuple) -> tuple:
@@ -304,8 +323,15 @@ def _key(inputs: tuple) -> tuple:
         if isinstance(v, TensorBase):
             parts.append((v.shape, v.strides, v.dtype.code, v.requires_grad))
         else:
-            parts.append((type(v), v))
+            parts.append((type(v), _described(v)))
     return tuple(parts)
+
+
+def _described(value: Any) -> Any:
+    """What of an argument that is no tensor a program was recorded for."""
+    if isinstance(value, dict):
+        return tuple(value), _key(tuple(value.values()))
+    return _key(tuple(value)) if isinstance(value, (tuple, list)) else value
 
 
 def _flatten(results: Any) -> tuple[list, Any]:

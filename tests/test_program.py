@@ -207,12 +207,27 @@ def test_named_tuples_are_results_too():
     assert program.replays == 2
 
 
-def test_lists_and_dicts_are_no_arguments():
-    program = capture(lambda x, axes: x.sum(axes))
-    for wrong in ([0, 1], {0: 1}):
-        with pytest.raises(TypeError, match="the step is given Tensor, .* but takes tensors, arrays and constants"):
+def test_arguments_may_be_tuples_lists_and_dicts_of_tensors():
+    """Each batch is made anew, as a loader makes it: what counts is what its tensors are like."""
+    def step(batch, scale):
+        x, y = batch["pair"]
+        return (x * y).sum() * scale[0] + batch["more"][0].sum()
+
+    program, rng = capture(step), np.random.default_rng(0)
+    for k in range(12):
+        x, y, z = (rng.standard_normal((3 + k % 2, 4)).astype(np.float32) for _ in range(3))
+        batch = {"pair": (fastnn.tensor(x), fastnn.tensor(y)), "more": [z]}
+        assert program(batch, [2.0]).item() == step(batch | {"more": [fastnn.tensor(z)]}, [2.0]).item()
+    assert program.replays == 9 and program.obstacle is None
+    assert program({"pair": (fastnn.tensor(x), fastnn.tensor(y)), "more": [z]}, [3.0]).item() != program(batch, [2.0]).item()
+
+
+def test_constants_that_cannot_be_hashed_are_no_arguments():
+    program = capture(lambda x, axes: x.sum(*axes))
+    for wrong in ({0, 1}, ({0, 1},)):
+        with pytest.raises(TypeError, match="the step is given Tensor, .* but takes tensors, arrays, constants"):
             program(fastnn.ones(2, 2), wrong)
-    assert [program(fastnn.ones(2, 2), (0, 1)).item() for _ in range(3)] == [4.0] * 3
+    assert [program(fastnn.ones(2, 2), [(0, 1)]).item() for _ in range(3)] == [4.0] * 3
 
 
 def test_graphs_of_results_do_not_count_as_other_bits():
