@@ -318,20 +318,18 @@ def _tensors(inputs: Iterable) -> list:
 
 def _key(inputs: tuple) -> tuple:
     """What a program was recorded for: shapes, dtypes, strides, constants, settings."""
-    parts: list = [_core.settings_version(), _core.is_grad_enabled()]
-    for v in inputs:
-        if isinstance(v, TensorBase):
-            parts.append((v.shape, v.strides, v.dtype.code, v.requires_grad))
-        else:
-            parts.append((type(v), _described(v)))
-    return tuple(parts)
+    return _core.settings_version(), _core.is_grad_enabled(), *map(_described, inputs)
 
 
-def _described(value: Any) -> Any:
-    """What of an argument that is no tensor a program was recorded for."""
+def _described(value: Any) -> tuple:
+    """What of an argument a program was recorded for."""
+    if isinstance(value, TensorBase):
+        return value.shape, value.strides, value.dtype.code, value.requires_grad
     if isinstance(value, dict):
-        return tuple(value), _key(tuple(value.values()))
-    return _key(tuple(value)) if isinstance(value, (tuple, list)) else value
+        return dict, tuple(value), tuple(map(_described, value.values()))
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(map(_described, value))
+    return type(value), value
 
 
 def _flatten(results: Any) -> tuple[list, Any]:
