@@ -25,55 +25,61 @@ static void conv_planes_out_kernel(ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t c
         }
 }
 
-/* y (pixels x channels x wide) = activation(y + bias (channels)); `wide` is whole vectors. */
-INLINE void images_finish(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t wide, real *y, const real *bias, const int relu) {
-    for (ptrdiff_t i = 0; i < pixels; i++)
-        for (ptrdiff_t k = 0; k < channels; k++, y += wide) {
-            const vec add = vec_set1(bias[k]);
-            for (ptrdiff_t image = 0; image < wide; image += LANES) {
-                const vec v = vec_add(vec_load(y + image), add);
-                vec_store(y + image, relu ? relu_forward_formula(v, NULL) : v);
-            }
-        }
+/* What is done to a product's vector of images, a row of one channel, on its way out. */
+typedef struct {
+    int adds, relu;
+    real bias[2 * LANES]; /* of the channels, over and over: of a vector of rows from any channel on */
+} images_epilogue;
+
+INLINE vec images_finish(const images_epilogue *e, const int adds, const int relu, const real *row, ptrdiff_t channel) {
+    vec v = vec_load(row);
+    if (adds) v = vec_add(v, vec_set1(e->bias[channel]));
+    return relu ? relu_forward_formula(v, NULL) : v;
 }
 
-/* dst (images x rows, contiguous along the rows) = y (rows x images, rows `wide`, whole vectors, apart). */
-INLINE void images_transpose(ptrdiff_t rows, ptrdiff_t images, const real *y, ptrdiff_t wide, real *dst, ptrdiff_t dst_image) {
+/* dst (images x rows, contiguous along the rows) = what is done to y (rows x images, rows `wide`, whole vectors, apart), whose rows
+ * are channels, one after another. */
+INLINE void images_transpose(const images_epilogue *e, const int adds, const int relu, ptrdiff_t rows, ptrdiff_t channels,
+                             ptrdiff_t images, const real *y, ptrdiff_t wide, real *dst, ptrdiff_t dst_image) {
     for (ptrdiff_t i = 0; i < rows; i += LANES)
-        for (ptrdiff_t image = 0; image < images; image += LANES) {
+        for (ptrdiff_t image = 0, channel = i % channels; image < images; image += LANES) {
             const ptrdiff_t height = rows - i, width = images - image;
             const real *p = y + i * wide + image;
             real *q = dst + image * dst_image + i;
             vec block[LANES];
             if (height >= LANES && width >= LANES) {
 #pragma GCC unroll 16
-                for (int v = 0; v < LANES; v++) block[v] = vec_load(p + v * wide);
+                for (int v = 0; v < LANES; v++) block[v] = images_finish(e, adds, relu, p + v * wide, channel + v);
                 vec_transpose(block);
 #pragma GCC unroll 16
                 for (int v = 0; v < LANES; v++) vec_store(q + v * dst_image, block[v]);
                 continue;
             }
-            for (ptrdiff_t v = 0; v < LANES; v++) block[v] = v < height ? vec_load(p + v * wide) : vec_zero();
+            for (ptrdiff_t v = 0; v < LANES; v++)
+                block[v] = v < height ? images_finish(e, adds, relu, p + v * wide, channel + v) : vec_zero();
             vec_transpose(block);
             for (ptrdiff_t v = 0; v < LANES && v < width; v++)
                 vec_store_n(q + v * dst_image, block[v], height < LANES ? height : LANES);
         }
 }
 
-/* conv_images_out: dst (images x pixels x channels; images dst_image apart, pixels dst_pixel) = activation(product (pixels x
- * channels x images, rows `wide`, whole vectors, apart; used up) + bias (channels)), each step rounded; NULL: none. Where pixels
- * follow one another it is the transpose of one matrix, whatever the number of channels. */
-static void conv_images_out_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t images, void *product, ptrdiff_t wide,
+/* conv_images_out: dst (images x pixels x channels, at most LANES of them; images dst_image apart, pixels dst_pixel) =
+ * activation(product (pixels x channels x images, rows `wide`, whole vectors, apart) + bias (channels)), each step rounded; NULL:
+ * none. Where pixels follow one another it is the transpose of one matrix, whatever the number of channels. */
+static void conv_images_out_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t images, const void *product, ptrdiff_t wide,
                                    const void *bias, int activation, void *dst, ptrdiff_t dst_image, ptrdiff_t dst_pixel) {
     const int dense = dst_pixel == channels;
     const ptrdiff_t runs = dense ? 1 : pixels, rows = dense ? pixels * channels : channels;
-    if (bias && activation == FNN_ACT_RELU) images_finish(pixels, channels, wide, product, bias, 1);
-    else if (bias) images_finish(pixels, channels, wide, product, bias, 0);
-    else if (activation == FNN_ACT_RELU)
-        for (real *p = product, *end = p + pixels * channels * wide; p < end; p += LANES)
-            vec_store(p, relu_forward_formula(vec_load(p), NULL));
-    for (ptrdiff_t i = 0; i < runs; i++)
-        images_transpose(rows, images, (const real *)product + i * rows * wide, wide, (real *)dst + i * dst_pixel, dst_image);
+    images_epilogue e = {.adds = bias != NULL, .relu = activation == FNN_ACT_RELU};
+    for (ptrdiff_t k = 0; bias && k < 2 * LANES; k++) e.bias[k] = ((const real *)bias)[k % channels];
+    for (ptrdiff_t i = 0; i < runs; i++) {
+        const real *from = (const real *)product + i * rows * wide;
+        real *to = (real *)dst + i * dst_pixel;
+        if (e.adds && e.relu) images_transpose(&e, 1, 1, rows, channels, images, from, wide, to, dst_image);
+        else if (e.adds) images_transpose(&e, 1, 0, rows, channels, images, from, wide, to, dst_image);
+        else if (e.relu) images_transpose(&e, 0, 1, rows, channels, images, from, wide, to, dst_image);
+        else images_transpose(&e, 0, 0, rows, channels, images, from, wide, to, dst_image);
+    }
 }
 
 /* ---- weight gradients ---- */
