@@ -74,6 +74,34 @@ static int pooling_of(const fnn_program *program, int end, const operand *argmax
     return -1;
 }
 
+/* The record before `end` that makes the storage s; -1: none. */
+static int maker_of(const fnn_program *program, int end, int s) {
+    for (int r = end - 1; r >= 0; r--)
+        if (program->records[r]->operands[0].storage == s) return r;
+    return -1;
+}
+
+/* The pooled map that pooling record f made, in the order in which its gradient `dy` lies: itself, or, where it was flattened
+ * before a linear layer, that copy, and `dy` as the layer makes it. Returns which record made it; -1: neither. */
+static int pooled_like(const fnn_program *program, int f, int b, operand *pooled, operand *dy) {
+    *pooled = program->records[f]->operands[0];
+    if (fnn_same_layout(&pooled->tensor, &dy->tensor)) return f;
+    if (!fnn_is_contiguous(&dy->tensor)) return -1;
+    for (int c = f + 1; c < b; c++) {
+        const record *copy = program->records[c];
+        const operand *flat = &copy->operands[0];
+        if (copy->call.op != FNN_OP_contiguous || !same_view(&copy->operands[FNN_MAX_ARGS], pooled)) continue;
+        if (is_used(program, f + 1, c, pooled->storage, 0)) return -1;
+        const int m = maker_of(program, b, dy->storage);
+        const operand *made = m < 0 ? dy : &program->records[m]->operands[0];
+        if (made->offset != dy->offset || fnn_numel(&made->tensor) != fnn_numel(&dy->tensor)) made = dy;
+        if (fnn_is_contiguous(&made->tensor)) dy->tensor = made->tensor;
+        *pooled = (operand){flat->storage, flat->offset, dy->tensor};
+        return c;
+    }
+    return -1;
+}
+
 static void move_up(fnn_program *program, int from, int to) {
     record *moved = program->records[from];
     for (; from > to; from--) program->records[from] = program->records[from - 1];
@@ -95,12 +123,11 @@ static int relu_gradient_before_pooling(fnn_program *program, int r) {
     if (b < 0 || count_users(program, scattered.storage) != 2) return 0;
     if (program->storages[scattered.storage].kind != FNN_TEMPORARY || program->storages[dx.storage].kind != FNN_TEMPORARY) return 0;
     record *pooling = program->records[b];
-    const operand dy = pooling->operands[X];
     const int f = pooling_of(program, b, &pooling->operands[X + 1], &map);
-    if (f < 0) return 0;
-    const operand pooled = program->records[f]->operands[0];
-    if (!fnn_same_layout(&pooled.tensor, &dy.tensor) || !fnn_same_layout(&scattered.tensor, &dx.tensor)) return 0;
-    if (is_used(program, f + 1, r, pooled.storage, 0) || is_used(program, f, r, map.storage, 0)) return 0;
+    if (f < 0 || !fnn_same_layout(&scattered.tensor, &dx.tensor)) return 0;
+    operand pooled, dy = pooling->operands[X];
+    const int made = pooled_like(program, f, b, &pooled, &dy);
+    if (made < 0 || is_used(program, made + 1, r, pooled.storage, 0) || is_used(program, f, r, map.storage, 0)) return 0;
     if (is_used(program, b + 1, r, dx.storage, 1) || is_used(program, b, b + 1, dx.storage, 1)) return 0;
     const int masked = fnn_program_add_storage(program, (size_t)fnn_numel(&dy.tensor) * fnn_itemsize(dy.tensor.dtype));
     if (masked < 0) return 0;
@@ -108,7 +135,7 @@ static int relu_gradient_before_pooling(fnn_program *program, int r) {
     relu->operands[0] = (operand){masked, 0, dy.tensor};
     relu->operands[X] = dy;
     relu->operands[X + 1] = pooled;
-    pooling->operands[X] = relu->operands[0];
+    pooling->operands[X] = (operand){masked, 0, pooling->operands[X].tensor};
     pooling->operands[0] = dx;
     move_up(program, r, b);
     return 1;

@@ -33,7 +33,9 @@ NETWORKS = {
     "few rows of a weight gradient": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 5)), 1),
     "update behind a convolution's weight gradient": (lambda: nn.Sequential(nn.Conv2d(3, 20, 3), nn.Flatten()), 1),
     "ReLU's gradient behind pooling's": (
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()), 2),
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()), 2),
+    "ReLU's gradient before pooling, behind a linear layer's": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(100, 7)), 1),
     "ReLU's gradient behind a convolution's": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(),
                               nn.Conv2d(5, 2, 3), nn.Flatten()), 3),
@@ -75,6 +77,13 @@ def test_relu_takes_its_mask_from_the_pooled_map():
         x = images(seed=seed)
         np.testing.assert_array_equal(program(x).numpy(), step(x).numpy())
     assert "1 relu_gradient_before_pooling" in program.summary()
+
+
+def test_relu_takes_its_mask_from_the_map_that_was_flattened():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(100, 7))
+    program = steps(model, True, [images(seed=k) for k in range(4)], 4)[2]
+    assert "1 relu_gradient_before_pooling" in program.summary()
+    assert "linear_backward_input > relu_backward" in program.summary()
 
 
 def test_no_lasting_write_moves_before_a_call_that_may_fail():
