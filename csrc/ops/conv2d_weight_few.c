@@ -1,9 +1,9 @@
 /* conv2d_weight_few.c: dweight (k, c, r, s) = sum over images and output pixels of x (n, c, h, w) times dy (n, k, oh, ow), where
- * output channels nearly fill one vector and windows are small.
+ * output channels nearly fill vectors and windows have few elements: first layers, mostly.
  *
- * A pixel of dy is then one vector, which every element of its window multiplies; a row of a window is one run of neighbours in
- * padded channels-last rows of x. Nothing is turned around, which with so few products takes most of the time; lanes that k leaves
- * empty are lost.
+ * A pixel of dy is then a few vectors, two of which every element of its window multiplies at a time; a row of a window is one run
+ * of neighbours in padded channels-last rows of x. Nothing is turned around or packed, which with so few products takes most of the
+ * time; lanes that k leaves empty are lost.
  *
  * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, of which each element is one
  * chain; the parts are added in order. */
@@ -19,10 +19,10 @@ enum {
 };
 
 typedef struct {
-    fnn_conv_parts sum; /* a part is [r][s][c][lanes]: the vectors that are summed */
+    fnn_conv_parts sum; /* a part is [panel][r][s][c][one or two vectors] */
     fnn_image x, dy;
     ptrdiff_t units;    /* output rows of all images */
-    ptrdiff_t rows;     /* of a block, at most */
+    ptrdiff_t rows, cols; /* of a block, at most: several rows only if whole */
     ptrdiff_t pitch;    /* elements of a padded row of x */
     int copies;         /* dy's channels are not neighbours */
     size_t dy_at, scratch, slot_at, shared;
@@ -33,8 +33,8 @@ typedef struct {
 int fnn_conv_few_suits(const fnn_conv_dims *d, int dtype) {
     const fnn_kernels *K = fnn_kernels_of(dtype);
     return d->n * d->oh * d->ow > 0 && d->groups == 1 && d->dilation[0] == 1 && d->dilation[1] == 1 && d->stride[0] <= d->r &&
-           d->stride[1] <= d->s && d->s > 1 && d->r * d->s * d->c <= WINDOW_ELEMENTS && d->k <= fnn_few_channels(K) &&
-           4 * d->k > 3 * K->lanes;
+           d->stride[1] <= d->s && d->s > 1 && d->r * d->s * d->c <= WINDOW_ELEMENTS && K->lanes <= fnn_few_channels(K) &&
+           (d->k > K->lanes || 4 * d->k > 3 * K->lanes);
 }
 
 static ptrdiff_t rows_read(const fnn_conv_dims *d, ptrdiff_t rows) { return (rows - 1) * d->stride[0] + d->r; }
@@ -43,11 +43,13 @@ static few_plan plan_of(const fnn_call *call, const fnn_conv_dims *d) {
     const fnn_tensor *dy = call->in[0], *x = call->in[1];
     const fnn_kernels *K = fnn_kernels_of(x->dtype);
     const ptrdiff_t size = (ptrdiff_t)fnn_itemsize(x->dtype);
+    const ptrdiff_t cols = d->k > K->lanes ? 2 * K->lanes : K->lanes, panels = fnn_ceil_div(d->k, cols);
     few_plan p = {.sum = {.call = call, .d = d, .K = K, .dtype = x->dtype, .dw = *call->out[0], .groups = 1, .c = d->c, .k = d->k,
-                          .cols = K->lanes, .panels = 1, .part_size = d->r * d->s * d->c * K->lanes},
+                          .cols = cols, .panels = panels, .part_size = panels * d->r * d->s * d->c * cols},
                   .x = fnn_image_of(x), .dy = fnn_image_of(dy), .units = d->n * d->oh};
     p.sum.parts = fnn_max(fnn_min(fnn_min(p.units * d->ow / PART_PIXELS, PARTS), p.units), 1);
     p.rows = fnn_min(fnn_max(BLOCK_BYTES / (d->k * d->ow * size), 1), d->oh);
+    p.cols = p.rows > 1 ? d->ow : fnn_min(fnn_max(BLOCK_BYTES / (d->k * size), 1), d->ow);
     p.pitch = ((d->ow - 1) * d->stride[1] + d->s) * d->c;
     p.copies = p.dy.c != 1 && d->k > 1;
     p.dy_at = fnn_whole_lines((size_t)(rows_read(d, p.rows) * p.pitch * size));
@@ -73,19 +75,47 @@ static void stage_x(const few_plan *p, ptrdiff_t n, ptrdiff_t y, ptrdiff_t rows,
     }
 }
 
+/* Output pixels and what they meet, and how many are next in memory. */
+typedef struct {
+    ptrdiff_t rows, cols, dy_row, dy_col, next;
+    const char *dy, *x;
+} few_block;
+
+/* Adds a block to sums, a panel of channels after another; meanwhile what comes next is asked for in the order of memory, in which
+ * panels do not read it. */
+static void add_block(const few_plan *p, const few_block *b, char *sums) {
+    const fnn_conv_dims *d = p->sum.d;
+    const int dtype = p->sum.dtype;
+    const ptrdiff_t size = (ptrdiff_t)fnn_itemsize(dtype), wide = p->sum.cols;
+    fnn_prefetch next = fnn_prefetch_of(b->dy + (b->rows - 1) * b->dy_row * size + b->cols * b->dy_col * size, b->next,
+                                        b->dy_col * size, d->k * size);
+    const ptrdiff_t asks = fnn_ceil_div(next.left, p->sum.panels);
+    for (ptrdiff_t k = 0; k < d->k; k += wide) {
+        fnn_prefetch_some(&next, asks);
+        p->sum.K->conv_few_gradient(b->rows, b->cols, fnn_min(wide, d->k - k), fnn_at(b->dy, k, dtype), b->dy_row, b->dy_col, b->x,
+                                    d->stride[0] * p->pitch, d->stride[1] * d->c, p->pitch, d->r, d->s * d->c,
+                                    fnn_at(sums, k * d->r * d->s * d->c, dtype), wide);
+    }
+}
+
 /* Adds output rows y .. y + rows - 1 of image n to sums. */
 static void add_rows(const few_plan *p, ptrdiff_t n, ptrdiff_t y, ptrdiff_t rows, char *scratch, char *sums) {
     const fnn_conv_dims *d = p->sum.d;
     const int dtype = p->sum.dtype;
     const char *dy = fnn_at(p->dy.data, n * p->dy.n + y * p->dy.h, dtype);
     char *copy = scratch + p->dy_at;
+    few_block b = {.rows = rows, .dy_row = p->copies ? d->ow * d->k : p->dy.h, .dy_col = p->copies ? d->k : p->dy.w};
     stage_x(p, n, y, rows, scratch);
     for (ptrdiff_t i = 0; i < rows && p->copies; i++)
         p->sum.K->conv_pack(1, d->ow, d->k, fnn_at(dy, i * p->dy.h, dtype), p->dy.w, p->dy.c, fnn_at(copy, i * d->ow * d->k, dtype),
                             NULL, d->k);
-    p->sum.K->conv_few_gradient(rows, d->ow, d->k, p->copies ? copy : dy, p->copies ? d->ow * d->k : p->dy.h,
-                                p->copies ? d->k : p->dy.w, scratch, d->stride[0] * p->pitch, d->stride[1] * d->c, p->pitch, d->r,
-                                d->s * d->c, sums);
+    for (ptrdiff_t col = 0; col < d->ow; col += b.cols) {
+        b.cols = fnn_min(p->cols, d->ow - col);
+        b.dy = fnn_at(p->copies ? copy : dy, col * b.dy_col, dtype);
+        b.x = fnn_at(scratch, col * d->stride[1] * d->c, dtype);
+        b.next = p->copies ? 0 : fnn_min(rows * p->cols, (d->oh - y - rows + 1) * d->ow - col - b.cols);
+        add_block(p, &b, sums);
+    }
 }
 
 static void sum_part(void *context, ptrdiff_t part, void *scratch) {
