@@ -1,4 +1,4 @@
-# cython: boundscheck=False, initializedcheck=False, cdivision=True, embedsignature=True
+# cython: boundscheck=False, initializedcheck=False, cdivision=True, embedsignature=True, embedsignature.format=clinic
 """The one binding: storage, tensors, launches, the tape. Everything arithmetic passes through `launch`."""
 
 cimport cython

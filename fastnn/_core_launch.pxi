@@ -76,7 +76,8 @@ cdef class Op:
                         call.attr.i[slot + k] = value[k]
             except (TypeError, ValueError, OverflowError) as error:
                 kind = "a number" if entry[0] else "an integer that fits 64 bits"
-                raise type(error)(f"{self.name}: attribute '{name}' is {value[k]!r}, but must be {kind}") from None
+                raise (TypeError if isinstance(error, TypeError) else ValueError)(
+                    f"{self.name}: attribute '{name}' is {value[k]!r}, but must be {kind}") from None
         return 0
 
     cdef int take_inputs(self, fnn_call *call, tuple inputs) except -1:

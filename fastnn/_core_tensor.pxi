@@ -105,6 +105,7 @@ cdef inline TensorBase new_tensor():
     return <TensorBase>fnn_new(tensor_type, no_arguments)
 
 
+@cython.binding(False)  # plain methods check what they are called on
 cdef class TensorBase:
     """A view of a storage, and its place on the tape. `fastnn.Tensor` adds the operations."""
 
@@ -347,18 +348,21 @@ cdef class TensorBase:
 
 
 cdef int write_scalar(void *p, int dtype, value) except -1:
-    if dtype == FNN_FLOAT32:
-        (<float *>p)[0] = value
-    elif dtype == FNN_FLOAT64:
-        (<double *>p)[0] = value
-    elif dtype == FNN_INT64:
-        (<int64_t *>p)[0] = value
-    elif dtype == FNN_INT32:
-        (<int32_t *>p)[0] = value
-    elif dtype == FNN_UINT8:
-        (<uint8_t *>p)[0] = value
-    else:
-        (<uint8_t *>p)[0] = 1 if value else 0
+    try:
+        if dtype == FNN_FLOAT32:
+            (<float *>p)[0] = value
+        elif dtype == FNN_FLOAT64:
+            (<double *>p)[0] = value
+        elif dtype == FNN_INT64:
+            (<int64_t *>p)[0] = value
+        elif dtype == FNN_INT32:
+            (<int32_t *>p)[0] = value
+        elif dtype == FNN_UINT8:
+            (<uint8_t *>p)[0] = value
+        else:
+            (<uint8_t *>p)[0] = 1 if value else 0
+    except OverflowError:
+        raise ValueError(f"a number is {value!r}, but must fit {DTYPE_NAMES[dtype]}") from None
     return 0
 
 
@@ -392,6 +396,8 @@ def empty(shape, dtype, bint contiguous=False):
             extents[d] = shape[d]
         except TypeError:
             raise TypeError(f"shape is {tuple(shape)}, but must hold integers") from None
+        except OverflowError:
+            raise ValueError(f"shape is {tuple(shape)}, but its extents must fit 64 bits") from None
         if extents[d] < 0:
             raise ValueError(f"shape {tuple(shape)} has a negative extent")
     if contiguous:
