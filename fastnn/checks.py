@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ._core import TensorBase
 
 _MOST = 2**63 - 1  # what the engine's sizes and attributes can hold
 
@@ -23,6 +24,33 @@ def _index(value: Any) -> int | None:
     except TypeError:
         return None
     return number if -_MOST <= number <= _MOST else None
+
+
+def a_tensor(name: str, value: Any, argument: str = "x") -> Any:
+    """`value`, which must be a tensor: asked before its shape or type is looked at.
+
+    Parameters
+    ----------
+    name : str
+        Who asks, in messages.
+    value : Tensor
+        What the user gave.
+    argument : str
+        Name of the argument.
+
+    Returns
+    -------
+    Tensor
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if isinstance(value, TensorBase):
+        return value
+    raise TypeError(f"{name}: {argument} is a {type(value).__name__}, but must be a Tensor")
 
 
 def integer(name: str, argument: str, value: Any) -> int:
@@ -53,8 +81,49 @@ def integer(name: str, argument: str, value: Any) -> int:
     return number
 
 
-def whole(name: str, value: Any, least: int) -> int:
-    """`value` as an int of at least `least`.
+def integers(name: str, argument: str, value: Any) -> tuple[int, ...]:
+    """`value`, an integer or a sequence of them, as a tuple; parameters as `integer`."""
+    if isinstance(value, (tuple, list)):
+        return tuple(integer(name, argument, v) for v in value)
+    try:
+        return (integer(name, argument, value),) if _index(value) is not None else integers(name, argument, list(value))
+    except TypeError:
+        raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer or a sequence of them") from None
+
+
+def number(name: str, value: Any) -> float:
+    """`value` as a float: any number, infinities and NaN too, also as a tensor of one element.
+
+    Parameters
+    ----------
+    name : str
+        Its name in messages.
+    value : float
+        What the user gave.
+
+    Returns
+    -------
+    float
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    try:
+        if not isinstance(value, (str, bytes)):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise TypeError(f"{name} is {value!r}, but must be a number")
+
+
+MOST_LAYERS = 2**16  # that a constructor makes one by one: many more fill the memory before anybody can see what is wrong
+
+
+def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """`value` as an int of at least `least` and, where it is given, at most `most`.
 
     Parameters
     ----------
@@ -64,6 +133,8 @@ def whole(name: str, value: Any, least: int) -> int:
         What the user gave.
     least : int
         Smallest allowed value.
+    most : int, optional
+        Greatest allowed value.
 
     Returns
     -------
@@ -73,9 +144,11 @@ def whole(name: str, value: Any, least: int) -> int:
     Raises
     ------
     ValueError
-        If it is not an integer or too small.
+        If it is not an integer, too small or too great.
     """
     number = _index(value)
+    if number is not None and most is not None and number > most:
+        raise ValueError(f"{name} is {value!r}, but must be at most {most}")
     if number is None or number < least:
         raise ValueError(f"{name} is {value!r}, but must be an integer of at least {least}{_size(value)}")
     return number

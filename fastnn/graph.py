@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._core import Node, TensorBase
+from .checks import named_pairs
 
 _FEW = 6  # elements of a leaf that are shown one by one
 
@@ -66,7 +67,7 @@ def graph_text(root: TensorBase, format: str = "text", names: Mapping[str, Tenso
     """
     if format not in ("text", "dot"):
         raise ValueError(f"graph: format is {format!r}, but must be 'text' or 'dot'")
-    named = {id(value): name for name, value in (names or {}).items()}
+    named = {id(value): name for name, value in named_pairs("graph", "names", names or {})}
     items = list(_walk(root))
     numbers = {id(item): number for number, (item, _) in enumerate(items)}
     labels = [_label(item, named) for item, _ in items]

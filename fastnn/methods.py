@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._core import TensorBase, is_grad_enabled, launch
-from .checks import check_device, whole
+from .checks import a_tensor, check_device, number, whole
 from .ops import activation as _activation
 from .ops import arrange, bitwise, create, division, elementary, order, scan
 from .ops import diagonal as _diagonal
@@ -109,7 +109,7 @@ class Methods:
 
     def inner(self, other: Tensor) -> Tensor:
         """Sums of products along the last axes, of each of this tensor's with each of the other's."""
-        if self.ndim == 0 or other.ndim == 0:
+        if self.ndim == 0 or a_tensor("inner", other, "other").ndim == 0:
             return _math.mul(self, other)
         flat = self.reshape(-1, self.shape[-1]) @ other.reshape(-1, other.shape[-1]).transpose(0, 1)
         return flat.reshape(*self.shape[:-1], *other.shape[:-1])
@@ -126,7 +126,7 @@ class Methods:
 
     def float_power(self, exponent: Tensor | builtins.float) -> Tensor:
         """`pow` in double precision."""
-        return _math.pow(self.double(), exponent.double() if hasattr(exponent, "dtype") else exponent)
+        return _math.pow(self.double(), exponent.double() if isinstance(exponent, TensorBase) else exponent)
 
     def dist(self, other: Tensor, p: builtins.float = 2.0) -> Tensor:
         """The norm of order `p` of the difference; see `norm`."""
@@ -197,17 +197,17 @@ class Methods:
 
     def view_as(self, other: Tensor) -> Tensor:
         """In the shape of another."""
-        return _shape.reshape(self, other.shape)
+        return _shape.reshape(self, a_tensor("view_as", other, "other").shape)
 
     reshape_as = view_as
 
     def expand_as(self, other: Tensor) -> Tensor:
         """Repeated to the shape of another: a view."""
-        return _shape.expand(self, other.shape)
+        return _shape.expand(self, a_tensor("expand_as", other, "other").shape)
 
     def type_as(self, other: Tensor) -> Tensor:
         """With elements of another's type."""
-        return _shape.to(self, other.dtype)
+        return _shape.to(self, a_tensor("type_as", other, "other").dtype)
 
     @property
     def mT(self) -> Tensor:
@@ -256,7 +256,7 @@ class Methods:
 
     def is_same_size(self, other: Tensor) -> builtins.bool:
         """Whether another has this shape."""
-        return self.shape == other.shape
+        return self.shape == a_tensor("is_same_size", other, "other").shape
 
     def is_nonzero(self) -> builtins.bool:
         """Whether the only element is other than 0."""
@@ -314,12 +314,15 @@ class Methods:
 
     def equal(self, other: Tensor) -> builtins.bool:
         """Whether shape, type and all elements are the same."""
+        a_tensor("equal", self, "self"), a_tensor("equal", other, "other")  # fastnn.equal is this function
         return self.shape == other.shape and self.dtype is other.dtype and np.array_equal(memoryview(self), memoryview(other))
 
     def allclose(self, other: Tensor, rtol: builtins.float = 1e-5, atol: builtins.float = 1e-8,
                  equal_nan: builtins.bool = False) -> builtins.bool:
         """Whether all elements differ by at most atol + rtol |other|."""
-        return builtins.bool(np.allclose(memoryview(self), memoryview(other), rtol, atol, equal_nan))
+        a_tensor("allclose", self, "self"), a_tensor("allclose", other, "other")
+        return builtins.bool(np.allclose(memoryview(self), memoryview(other), number("allclose: rtol", rtol),
+                                         number("allclose: atol", atol), equal_nan))
 
     @property
     def is_cuda(self) -> builtins.bool:

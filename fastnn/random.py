@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _core
 from ._core import DType, launch
-from .checks import check_device, integer, real, whole
+from .checks import a_tensor, check_device, integer, real, whole
 from .ops.create import extents_of, float32, float64, int64, tensor
 from .ops.math import constant, div, lt
 from .ops.order import topk
@@ -61,7 +61,7 @@ class Generator:
 
     def set_state(self, state: Tensor) -> None:
         """Continues from a state that `get_state` gave."""
-        if state.shape != (2,) or state.dtype is not int64:
+        if a_tensor("set_state", state, "state").shape != (2,) or state.dtype is not int64:
             raise ValueError(f"set_state: state is {state.dtype} {state.shape}, but must be int64 (2,)")
         self.state.copy_(state)
 
@@ -189,12 +189,12 @@ def rand_like(x: Tensor, dtype: DType | None = None, generator: Generator | None
     Tensor
         Of x's shape.
     """
-    return rand(x.shape, dtype=dtype or x.dtype, generator=generator)
+    return rand(a_tensor("rand_like", x).shape, dtype=dtype or x.dtype, generator=generator)
 
 
 def randn_like(x: Tensor, dtype: DType | None = None, generator: Generator | None = None) -> Tensor:
     """Normally distributed random numbers of mean 0 and standard deviation 1; parameters as `rand_like`."""
-    return randn(x.shape, dtype=dtype or x.dtype, generator=generator)
+    return randn(a_tensor("randn_like", x).shape, dtype=dtype or x.dtype, generator=generator)
 
 
 def randint(low: int, high: int | None = None, size: tuple[int, ...] = (), dtype: DType = int64,
@@ -260,7 +260,7 @@ def bernoulli(x: Tensor, p: float | None = None, *, generator: Generator | None 
     ValueError
         If `p` is not between 0 and 1. What `x` holds is not read: below 0 it counts as 0, above 1 as 1.
     """
-    if not x.dtype.is_floating:
+    if not a_tensor("bernoulli", x).dtype.is_floating:
         raise TypeError(f"bernoulli: x has dtype {x.dtype}, but must be float32 or float64")
     chances = x.detach() if p is None else real("bernoulli: p", p, 0, 1)
     return to(lt(rand(x.shape, dtype=x.dtype, generator=generator), chances), x.dtype)
@@ -299,7 +299,7 @@ def multinomial(x: Tensor, num_samples: int, replacement: bool = False, *, gener
     weight over exponentially distributed number.
     """
     count = whole("multinomial: num_samples", num_samples, 1)
-    if not x.dtype.is_floating:
+    if not a_tensor("multinomial", x).dtype.is_floating:
         raise TypeError(f"multinomial: x has dtype {x.dtype}, but must be float32 or float64")
     if x.ndim not in (1, 2) or x.shape[-1] == 0:
         raise ValueError(f"multinomial: x has shape {x.shape}, but must have one axis or two, the last not empty")

@@ -1,13 +1,19 @@
 """Wrong arguments are refused where they are given, by an error that names them; NumPy's integers are integers."""
 
+import copy
+import inspect
+
 import numpy as np
 import pytest
 
 import fastnn
 import fastnn.functional as F
-from fastnn import nn, optim
+from fastnn import nn, optim, testing
+from fastnn.testing.layers import LAYERS
 
 FOUR = np.int64(4)
+NO_TENSORS = (None, 3, 0.5, "x", [1, 2], (), {}, object(), np.ones(3), np.ones((2, 3, 4)))
+REFUSALS = (TypeError, ValueError, IndexError)
 
 
 def weights():
@@ -120,10 +126,103 @@ def test_layers_refuse_inputs(layer, x, message):
     (lambda: optim.SGD(weights(), lr="x"), "lr is 'x'"),
     (lambda: optim.SGD(weights(), lr=fastnn.tensor(0.1)), "lr is a float32 tensor"),
     (lambda: optim.Adam(weights(), eps=-1), "eps is -1"),
+    (lambda: F.sum(3), "sum: x is a int, but must be a Tensor"),
+    (lambda: F.softmax([1.0, 2.0], 0), "softmax: x is a list, but must be a Tensor"),
+    (lambda: F.permute(np.ones((2, 2)), 1, 0), "permute: x is a ndarray, but must be a Tensor"),
+    (lambda: F.scaled_dot_product_attention(fastnn.zeros(2, 3), 1, 2), "key is a int, but must be a Tensor"),
+    (lambda: F.lstm(None, None, None, None, None), "lstm: x is a NoneType"),
+    (lambda: F.binary_cross_entropy(fastnn.zeros(3), None), "target is a NoneType, but must be a Tensor"),
+    (lambda: F.mse_loss(fastnn.zeros(3), fastnn.zeros(3), ["mean"]), r"reduction is \['mean'\]"),
+    (lambda: F.flip(fastnn.zeros(3), 1.5), "dims is 1.5, but must be an integer or a sequence of them"),
+    (lambda: F.gumbel_softmax(fastnn.tensor([1, 2])), "logits has dtype int64"),
+    (lambda: F.var(fastnn.zeros(3), correction="x"), "correction is 'x', but must be a number"),
+    (lambda: F.nll_loss(fastnn.zeros(2, 3), fastnn.tensor([0, 1]), ignore_index=[1]), r"ignore_index is \[1\]"),
+    (lambda: F.sum(fastnn.zeros(3), 0, 2**63), "attribute 'keepdim' is 9223372036854775808"),
+    (lambda: fastnn.tensor([1]) & 2**63, "a number is 9223372036854775808, but must fit int64"),
+    (lambda: fastnn.zeros(2**63), "extents must fit 64 bits"),
+    (lambda: fastnn.zeros_like([1.0]), "zeros_like|empty_like: x is a list"),
+    (lambda: fastnn.zeros(2).view_as(3), "view_as: other is a int"),
+    (lambda: fastnn.multinomial(3, 1), "multinomial: x is a int"),
+    (lambda: nn.init.xavier_uniform_("x"), "xavier_uniform_: tensor is a str, but must be a Tensor"),
+    (lambda: nn.utils.weight_norm(3), "weight_norm: module is a int, but must be a Module"),
+    (lambda: nn.utils.clip_grad_norm_([3], 1.0), "a parameter is a int, but must be a Tensor"),
+    (lambda: nn.Linear(2, 2).get_submodule(3), "target is 3"),
+    (lambda: nn.LSTM(2, 3)(fastnn.zeros(4, 1, 2), (0, 1)), "LSTM: a state is a int"),
+    (lambda: nn.LazyConv1d(2, 3)(fastnn.zeros(0, 5)), "the input has 0 channels"),
 ])
 def test_functions_refuse(make, message):
     with pytest.raises((TypeError, ValueError, IndexError), match=message):
         make()
+
+
+def tensors_of(sample):
+    return [a if a is None else fastnn.tensor(a, "float32" if a.dtype.kind == "f" else None) for a in sample.inputs]
+
+
+@pytest.mark.parametrize("spec", [s for s in testing.specs().values() if s.function in vars(F).values()], ids=str)
+def test_what_is_no_tensor_is_refused_or_taken(spec):
+    """A number, an array or a list in place of a tensor: some functions take it, no other error than a refusal may come."""
+    sample = next(iter(spec.samples(np.random.default_rng(0))))
+    given = tensors_of(sample)
+    for k in range(len(given)):
+        for other in NO_TENSORS:
+            try:
+                spec.function(*given[:k], copy.copy(other), *given[k + 1:], **sample.options)
+            except REFUSALS:
+                pass
+
+
+def test_functions_of_a_tensor_refuse_what_is_none():
+    """Every function that takes nothing but a tensor, or needs nothing else."""
+    for name in F.__dict__:
+        function = getattr(F, name)
+        if name.startswith("_") or not inspect.isfunction(function) or function is F.identity:
+            continue
+        first, *others = inspect.signature(function).parameters.values()
+        if first.name != "x" or any(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in others):
+            continue
+        for other in (object(), "x"):
+            with pytest.raises(REFUSALS):
+                function(other)
+
+
+@pytest.mark.parametrize("spec", LAYERS, ids=lambda spec: spec.name)
+def test_layers_refuse_or_take_what_is_no_tensor(spec):
+    for other in (None, 3, "x", [1.0, 2.0], object()):
+        try:
+            spec.make()(other)  # the identity takes anything, an embedding a number
+        except REFUSALS:
+            pass
+
+
+def test_attribute_errors_of_users_own_forward_stay():
+    class Reads(nn.Module):
+        def forward(self, batch):
+            return batch.images if isinstance(batch, dict) else batch.shape
+
+    with pytest.raises(AttributeError, match="images"):
+        Reads()({"images": 1})
+    with pytest.raises(TypeError, match="Reads: an input is a list, but must be a Tensor"):
+        Reads()([1, 2])
+
+
+def test_methods_of_tensors_are_called_on_tensors_only():
+    """They would read what lies behind other objects."""
+    for method in (fastnn.numel, fastnn.is_floating_point, fastnn.Tensor.detach, fastnn.Tensor.item, fastnn.equal):
+        for other in (3, [1, 2], None, np.ones(2)):
+            with pytest.raises(TypeError):
+                method(*(other,) * (2 if method is fastnn.equal else 1))
+
+
+@pytest.mark.parametrize("make", [
+    lambda n: nn.TransformerEncoder(nn.TransformerEncoderLayer(2, 1, 2), n),
+    lambda n: nn.TransformerDecoder(nn.TransformerDecoderLayer(2, 1, 2), n),
+    lambda n: nn.Transformer(2, 1, n, 1, 2), lambda n: nn.Transformer(2, 1, 1, n, 2),
+    lambda n: nn.RNN(1, 1, n), lambda n: nn.GRU(1, 1, n), lambda n: nn.LSTM(1, 1, n)])
+def test_layers_that_nobody_can_wait_for_are_refused(make):
+    for count in (2**17, 2**31, 2**62):
+        with pytest.raises(ValueError, match=f"layers is {count}, but must be at most 65536"):
+            make(count)
 
 
 def test_numpy_integers_are_integers():

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .._core import launch
-from ..checks import positive, real, whole
+from ..checks import a_tensor, positive, real, whole
 from ..random import Generator, generator_state, randperm
 from ..tensor import Tensor
 
@@ -38,7 +38,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         If the nonlinearity is unknown.
     """
     if nonlinearity == "leaky_relu":
-        return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
+        return math.sqrt(2 / (1 + (0.01 if param is None else real("calculate_gain: param", param, -1e100, 1e100)) ** 2))
     if nonlinearity not in _GAINS:
         raise ValueError(f"calculate_gain: nonlinearity is {nonlinearity!r}, but must be one of "
                          f"{', '.join([*_GAINS, 'leaky_relu'])}")
@@ -47,7 +47,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 def _fans(name: str, tensor: Tensor) -> tuple[int, int]:
     """How many numbers a unit takes in, and how many units one number goes to."""
-    if tensor.ndim < 2:
+    if a_tensor(name, tensor, "tensor").ndim < 2:
         raise ValueError(f"{name}: the tensor has shape {tensor.shape}, but needs at least two axes for a fan-in and a fan-out")
     window = math.prod(tensor.shape[2:])
     return tensor.shape[1] * window, tensor.shape[0] * window
@@ -77,7 +77,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generato
     """
     if not a <= b:
         raise ValueError(f"uniform_: a is {a} and b is {b}, but a must not be greater than b")
-    launch.uniform(generator_state(generator), low=a, high=b, ordinal=0, out=tensor.detach())
+    launch.uniform(generator_state(generator), low=a, high=b, ordinal=0, out=a_tensor("uniform_", tensor, "tensor").detach())
     return tensor
 
 
@@ -107,7 +107,7 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Gene
     """
     if std < 0:
         raise ValueError(f"normal_: std is {std}, but must not be negative")
-    launch.normal(generator_state(generator), mean=mean, std=std, ordinal=0, out=tensor.detach())
+    launch.normal(generator_state(generator), mean=mean, std=std, ordinal=0, out=a_tensor("normal_", tensor, "tensor").detach())
     return tensor
 
 
@@ -126,7 +126,7 @@ def constant_(tensor: Tensor, val: float) -> Tensor:
     Tensor
         The tensor.
     """
-    tensor.detach().fill_(val)
+    a_tensor("constant_", tensor, "tensor").detach().fill_(val)
     return tensor
 
 
@@ -261,6 +261,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", 2013.
     """
     _fans("orthogonal_", tensor)
+    gain = real("orthogonal_: gain", gain)
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
     flat = Tensor(np.empty((max(rows, columns), min(rows, columns))))
     q, r = np.linalg.qr(normal_(flat, generator=generator).numpy())
@@ -287,7 +288,7 @@ def eye_(tensor: Tensor) -> Tensor:
     ValueError
         If it has another number of axes.
     """
-    if tensor.ndim != 2:
+    if a_tensor("eye_", tensor, "tensor").ndim != 2:
         raise ValueError(f"eye_: the tensor has shape {tensor.shape}, but must be a matrix")
     tensor.detach().copy_(np.eye(*tensor.shape))
     return tensor
@@ -313,7 +314,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     ValueError
         If its shape does not fit.
     """
-    if tensor.ndim not in (3, 4) or tensor.shape[0] % whole("dirac_: groups", groups, 1):
+    if a_tensor("dirac_", tensor, "tensor").ndim not in (3, 4) or tensor.shape[0] % whole("dirac_: groups", groups, 1):
         raise ValueError(f"dirac_: the tensor has shape {tensor.shape}, but must be (out, in, ...) of 3 or 4 axes, out a "
                          f"multiple of groups {groups}")
     values = np.zeros(tensor.shape)
@@ -354,7 +355,7 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Gener
     ----------
     J. Martens, "Deep learning via Hessian-free optimization", ICML 2010.
     """
-    if tensor.ndim != 2:
+    if a_tensor("sparse_", tensor, "tensor").ndim != 2:
         raise ValueError(f"sparse_: the tensor has shape {tensor.shape}, but must be a matrix")
     rows, columns = tensor.shape
     zeros = math.ceil(real("sparse_: sparsity", sparsity, 0, 1) * rows)
@@ -399,7 +400,7 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     if a >= b:
         raise ValueError(f"trunc_normal_: a is {a} and b {b}, but a must be below b")
     low, high = (math.erf((bound - mean) / (std * math.sqrt(2))) for bound in (a, b))
-    u = uniform_(Tensor(np.empty(tensor.shape)), low, high, generator).numpy() if high > low else np.full(tensor.shape, low)
+    u = uniform_(Tensor(np.empty(a_tensor("trunc_normal_", tensor, "tensor").shape)), low, high, generator).numpy() if high > low else np.full(tensor.shape, low)
     tensor.detach().copy_(np.clip(mean + std * math.sqrt(2) * _erfinv(u), a, b))
     return tensor
 

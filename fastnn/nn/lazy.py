@@ -65,8 +65,10 @@ class Lazy(Module):
         return 1
 
     def _become(self, count: int) -> None:
-        groups = getattr(self, "groups", 1)
-        if count % groups:
+        groups = getattr(self, "groups", None)
+        if groups and count == 0:
+            raise ValueError(f"{type(self).__name__}: the input has 0 channels, but must have at least 1")
+        if groups and count % groups:
             raise ValueError(f"{type(self).__name__}: the input has {count} channels, which is no multiple of groups {groups}")
         setattr(self, self._count, count)
         self.__class__ = type(self).__bases__[-1]

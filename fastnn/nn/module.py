@@ -83,6 +83,20 @@ def check_input(module: Module, x: Any, ranks: Container[int], layout: str) -> N
         raise ValueError(f"{type(module).__name__}: the input has shape {x.shape}, but must be {layout}")
 
 
+def a_module(name: str, value: Any, argument: str = "module") -> Module:
+    """`value`, which must be a module; `name` is who asks, for messages."""
+    if isinstance(value, Module):
+        return value
+    raise TypeError(f"{name}: {argument} is a {type(value).__name__}, but must be a Module")
+
+
+def _refuse_no_tensor(module: Module, inputs: tuple, error: AttributeError) -> None:
+    """Raises where forward failed because one of its inputs, asked for what tensors have, is none."""
+    for x in inputs:
+        if x is error.obj and not isinstance(x, TensorBase) and hasattr(Tensor, error.name or ""):
+            raise TypeError(f"{type(module).__name__}: an input is a {type(x).__name__}, but must be a Tensor") from None
+
+
 class Module(Stateful):
     """Base class of layers and networks, with PyTorch's names.
 
@@ -108,6 +122,9 @@ class Module(Stateful):
         outer = _core.enter_layer(self)
         try:
             return call_hooked(self, inputs, options) if self._hooks else self.run_forward(*inputs, **options)
+        except AttributeError as error:
+            _refuse_no_tensor(self, (*inputs, *options.values()), error)
+            raise
         finally:
             if outer is not None:
                 _core.leave_layer(outer)
@@ -280,6 +297,8 @@ class Module(Stateful):
 
     def get_submodule(self, target: str) -> Module:
         """The module with a dotted name."""
+        if not isinstance(target, str):
+            raise TypeError(f"get_submodule: target is {target!r}, but must be a dotted name")
         module = self
         for name in target.split(".") if target else ():
             if module._modules.get(name) is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..checks import real, whole
+from ..checks import MOST_LAYERS, a_tensor, real, whole
 from ..ops.create import arange, empty
 from ..ops.dropout import dropout
 from ..ops.index import _as_index
@@ -119,8 +119,9 @@ class _Recurrent(Module):
                  batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0):
         super().__init__()
         name = type(self).__name__
-        for argument, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            whole(f"{name}: {argument}", value, 1)
+        whole(f"{name}: input_size", input_size, 1)
+        whole(f"{name}: hidden_size", hidden_size, 1)
+        whole(f"{name}: num_layers", num_layers, 1, MOST_LAYERS)
         dropout = real(f"{name}: dropout", dropout, 0, 1)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, dropout, bidirectional
@@ -166,7 +167,7 @@ class _Recurrent(Module):
         """For each layer and direction its first state or states, (N, H) or None."""
         count = self.num_layers * (1 + self.bidirectional)
         for t, width in zip(given, (self._width, self.hidden_size)):
-            if t.ndim != 3 or t.shape[0] != count or t.shape[2] != width:
+            if a_tensor(type(self).__name__, t, "a state").ndim != 3 or t.shape[0] != count or t.shape[2] != width:
                 raise ValueError(f"{type(self).__name__}: a state has shape {t.shape}, but must be ({count}, N, {width}): "
                                  "layers times directions, batch, hidden_size (or proj_size)")
         return [[slice_view(t, (k,)) for t in given] for k in range(count)]
@@ -360,7 +361,7 @@ class _Cell(Module):
     def _step(self, function: Any, x: Tensor, states: list[Tensor | None], *options: Any) -> list[Tensor]:
         """The new states, (N, H), or (H,) for an input (I,)."""
         rows = reshape(x, (1, -1, x.shape[-1]))
-        states = [t if t is None else reshape(t, (-1, t.shape[-1])) for t in states]
+        states = [t if t is None else reshape(t, (-1, a_tensor(type(self).__name__, t, "a state").shape[-1])) for t in states]
         _, *new = function(rows, *states, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, *options)
         return [reshape(t, (*x.shape[:-1], self.hidden_size)) for t in new]
 

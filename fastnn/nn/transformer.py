@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..checks import real, whole
+from ..checks import MOST_LAYERS, real, whole
 from ..ops.activation import activation as activation_of
 from ..ops.activation import relu
 from ..ops.create import tensor
@@ -183,7 +183,7 @@ class _Stack(Module):
 
     def __init__(self, layer: Module, num_layers: int, norm: Module | None):
         super().__init__()
-        whole(f"{type(self).__name__}: num_layers", num_layers, 0)
+        whole(f"{type(self).__name__}: num_layers", num_layers, 0, MOST_LAYERS)
         if norm is not None and not isinstance(norm, Module):
             raise TypeError(f"{type(self).__name__}: norm is {norm!r}, but must be a Module or None")
         self.layers = ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
@@ -283,8 +283,8 @@ class Transformer(Module):
                  custom_encoder: Module | None = None, custom_decoder: Module | None = None, layer_norm_eps: float = 1e-5,
                  batch_first: bool = False, norm_first: bool = False, bias: bool = True):
         super().__init__()
-        whole("Transformer: num_encoder_layers", num_encoder_layers, 0)
-        whole("Transformer: num_decoder_layers", num_decoder_layers, 0)
+        whole("Transformer: num_encoder_layers", num_encoder_layers, 0, MOST_LAYERS)
+        whole("Transformer: num_decoder_layers", num_decoder_layers, 0, MOST_LAYERS)
         options = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias)
         for name, custom in (("custom_encoder", custom_encoder), ("custom_decoder", custom_decoder)):
             if custom is not None and not isinstance(custom, Module):

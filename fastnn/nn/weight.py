@@ -9,7 +9,7 @@ from ..ops.dropout import dropout
 from ..ops.math import div, mul, sqrt, square
 from ..ops.reduce import sum as sum_over
 from ..tensor import Tensor, no_grad
-from .module import Module, Parameter
+from .module import Module, Parameter, a_module
 
 __all__ = ["DropConnect", "WeightNorm", "norms", "remove_weight_norm", "weight_norm"]
 
@@ -47,6 +47,7 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
     T. Salimans and D. P. Kingma, "Weight normalization: a simple reparameterization to accelerate training of deep
     neural networks", NeurIPS 2016.
     """
+    a_module("weight_norm", module)
     weight = module._parameters.get(name)
     if weight is None:
         raise ValueError(f"weight_norm: name is {name!r}, but must be a parameter of {type(module).__name__}: "
@@ -90,6 +91,7 @@ def remove_weight_norm(module: Module, name: str = "weight") -> Module:
     ValueError
         If `weight_norm` was not called on it.
     """
+    a_module("remove_weight_norm", module)
     handle, compute = module.__dict__.get("_norms", {}).pop(name, (None, None))
     if handle is None:
         raise ValueError(f"remove_weight_norm: name is {name!r}, but weight_norm was not called on it")
@@ -151,6 +153,7 @@ class DropConnect(Module):
     def __init__(self, module: Module, p: float = 0.5, name: str = "weight"):
         super().__init__()
         p = real("DropConnect: p", p, 0, 1)
+        a_module("DropConnect", module)
         if module._parameters.get(name) is None:
             raise ValueError(f"DropConnect: name is {name!r}, but must be a parameter of {type(module).__name__}")
         self.module, self.p, self.name = module, p, name

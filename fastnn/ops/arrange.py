@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..checks import integer, whole
+from ..checks import a_tensor, integer, integers, whole
 from .create import as_tensor, bool_
 from .index import index_select
 from .linear import matmul
 from .math import add, constant, mul, where
 from .shape import _axis, expand, reshape, unsqueeze
-from .slices import cat, slice_view
+from .slices import _joinable, cat, slice_view
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -40,13 +40,13 @@ def hstack(tensors: Sequence[Tensor]) -> Tensor:
     ValueError
         If there is none, or shapes differ elsewhere.
     """
-    tensors = [reshape(t, (1,)) if t.ndim == 0 else t for t in tensors]
+    tensors = [reshape(t, (1,)) if t.ndim == 0 else t for t in _joinable("hstack", tensors)]
     return cat(tensors, 1 if tensors and tensors[0].ndim > 1 else 0)
 
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """Joins tensors one under the other: along axis 0, vectors as rows; parameters as `hstack`."""
-    return cat([reshape(t, (1, t.numel())) if t.ndim < 2 else t for t in tensors], 0)
+    return cat([reshape(t, (1, t.numel())) if t.ndim < 2 else t for t in _joinable("vstack", tensors)], 0)
 
 
 def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple[Tensor, ...]:
@@ -70,6 +70,7 @@ def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple[Tensor, ...]:
         If there is no vector, one has another number of axes, or `indexing` is something else.
     """
     vectors = tuple(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
+    vectors = _joinable("meshgrid", vectors)
     if indexing not in ("ij", "xy"):
         raise ValueError(f"meshgrid: indexing is {indexing!r}, but must be 'ij' or 'xy'")
     if not vectors or any(v.ndim > 1 for v in vectors):
@@ -99,8 +100,8 @@ def flip(x: Tensor, dims: int | Sequence[int]) -> Tensor:
     Tensor
         Shape and type of `x`.
     """
-    for dim in (dims,) if isinstance(dims, int) else dims:
-        axis = _axis("flip", dim, x.ndim)
+    for dim in integers("flip", "dims", dims):
+        axis = _axis("flip", dim, a_tensor("flip", x).ndim)
         x = index_select(x, axis, as_tensor(np.arange(x.shape[axis])[::-1].copy()))
     return x
 
@@ -129,7 +130,7 @@ def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | Non
     """
     if dims is None:
         return reshape(roll(reshape(x, (-1,)), shifts, 0), x.shape)
-    shifts, dims = ((v,) if isinstance(v, int) else tuple(v) for v in (shifts, dims))
+    shifts, dims = integers("roll", "shifts", shifts), integers("roll", "dims", dims)
     if len(shifts) != len(dims):
         raise ValueError(f"roll: shifts is {shifts} and dims {dims}, but there must be one shift for each axis")
     for shift, dim in zip(shifts, dims):
@@ -163,7 +164,7 @@ def tile(x: Tensor, *dims: int) -> Tensor:
     """
     counts = tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
     counts = [whole("tile: dims", n, 0) for n in counts]
-    counts = [1] * (x.ndim - len(counts)) + counts
+    counts = [1] * (a_tensor("tile", x).ndim - len(counts)) + counts
     shape = (1,) * (len(counts) - x.ndim) + tuple(x.shape)
     pairs = [extent for n, size in zip(counts, shape) for extent in ((n, size) if n != 1 else (size,))]
     single = [extent for n, size in zip(counts, shape) for extent in ((1, size) if n != 1 else (size,))]
@@ -193,11 +194,11 @@ def select(x: Tensor, dim: int, index: int) -> Tensor:
     -------
     Tensor
     """
-    return slice_view(x, ((slice(None),) * _axis("select", dim, x.ndim) + (integer("select", "index", index),)))
+    return slice_view(x, ((slice(None),) * _axis("select", dim, a_tensor("select", x).ndim) + (integer("select", "index", index),)))
 
 
 def _triangle(name: str, x: Tensor, diagonal: int, upper: bool) -> Tensor:
-    if x.ndim < 2:
+    if a_tensor(name, x).ndim < 2:
         raise ValueError(f"{name}: x has shape {x.shape}, but must have at least two axes")
     diagonal = integer(name, "diagonal", diagonal)
     below = np.tri(*x.shape[-2:], diagonal - upper, dtype=bool)
@@ -236,7 +237,7 @@ def triu(x: Tensor, diagonal: int = 0) -> Tensor:
 
 
 def _product(name: str, a: Tensor, b: Tensor, rank_a: int, rank_b: int) -> Tensor:
-    if a.ndim != rank_a or b.ndim != rank_b:
+    if a_tensor(name, a, "a").ndim != rank_a or a_tensor(name, b, "b").ndim != rank_b:
         raise ValueError(f"{name}: the factors have shapes {a.shape} and {b.shape}, but must have {rank_a} and {rank_b} axes")
     return matmul(a, b)
 
@@ -264,7 +265,7 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
 
 def bmm(a: Tensor, b: Tensor) -> Tensor:
     """The products of two batches of matrices, (B, N, K) and (B, K, M); see `mm`."""
-    if a.ndim == b.ndim == 3 and a.shape[0] != b.shape[0]:
+    if a_tensor("bmm", a, "a").ndim == a_tensor("bmm", b, "b").ndim == 3 and a.shape[0] != b.shape[0]:
         raise ValueError(f"bmm: the factors have shapes {a.shape} and {b.shape}, but must be of one batch")
     return _product("bmm", a, b, 3, 3)
 
@@ -281,7 +282,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """All products of an element of one vector, (N,), with one of the other, (M,): (N, M); see `mm`."""
-    if a.ndim != 1 or b.ndim != 1:
+    if a_tensor("outer", a, "a").ndim != 1 or a_tensor("outer", b, "b").ndim != 1:
         raise ValueError(f"outer: the factors have shapes {a.shape} and {b.shape}, but must have one axis")
     return mul(unsqueeze(a, 1), b)
 

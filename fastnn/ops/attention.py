@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core import empty, launch, record
+from ..checks import a_tensor, number
 from .create import tensor, zeros_like
 from .dropout import dropout
 from .linear import matmul
@@ -67,12 +68,12 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     name = "scaled_dot_product_attention"
     if attn_mask is not None and is_causal:
         raise ValueError(f"{name}: attn_mask and is_causal are both given, but only one of them may be")
-    if min(query.ndim, key.ndim, value.ndim) < 2:
+    if min(a_tensor(name, t, argument).ndim for t, argument in ((query, "query"), (key, "key"), (value, "value"))) < 2:
         raise ValueError(f"{name}: query {query.shape}, key {key.shape} and value {value.shape} must have at least 2 "
                          "axes")
     if enable_gqa:
         key, value = (_repeat_heads(name, query, t) for t in (key, value))
-    scale = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
+    scale = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else number(f"{name}: scale", scale)
     return attend(query, key, value, attn_mask, dropout_p, is_causal, scale)
 
 
@@ -82,7 +83,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
     if any(t.shape[:-2] != query.shape[:-2] for t in (key, value)):
         leading = np.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
         query, key, value = (broadcast_to(t, (*leading, *t.shape[-2:])) for t in (query, key, value))
-    if mask is not None and mask.ndim < 2:
+    if mask is not None and a_tensor("attention", mask, "the mask").ndim < 2:
         mask = reshape(mask, (1, *mask.shape) if mask.ndim else (1, 1))
     if dropout_p > 0 or (mask is not None and mask.requires_grad):
         return attend_with_weights(query, key, value, mask, dropout_p, causal, scale)[0]
@@ -177,9 +178,9 @@ def project_in(query: Tensor, key: Tensor, value: Tensor, weight: Tensor,
     tuple of Tensor
         Three, (..., E) each.
     """
-    width = weight.shape[1]
+    width = a_tensor("attention", weight, "in_proj_weight").shape[1]
     thirds = [slice(k * width, (k + 1) * width) for k in range(3)]
-    with_bias = [None if bias is None else bias.detach()[third] for third in thirds]
+    with_bias = [None if bias is None else a_tensor("attention", bias, "in_proj_bias").detach()[third] for third in thirds]
     results = tuple(launch.linear_forward(x, weight.detach()[third], b)
                     for x, third, b in zip((query, key, value), thirds, with_bias))
     return record(_project_in_backward, (query, key, value, weight, bias), results, (query, key, value, weight), thirds)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core import DType, empty, launch
-from ..checks import pair, positive, real
+from ..checks import a_tensor, pair, positive, real
 from ..random import Generator, generator_state
 from .create import tensor
 
@@ -66,7 +66,7 @@ def random_affine(x: Tensor, *, size: int | tuple[int, int] | None = None, paddi
     ValueError
         If an option is out of range, or shapes do not fit.
     """
-    height, width = x.shape[2:] if size is None and x.ndim == 4 else pair("random_affine", "size", size or 1, 1)
+    height, width = x.shape[2:] if size is None and a_tensor("random_affine", x).ndim == 4 else pair("random_affine", "size", size or 1, 1)
     low, high = _range("random_affine: scale", scale, 0.01, 100)
     down, across = _range("random_affine: shift", shift, 0, 1)
     return launch.augment_affine(
@@ -110,7 +110,7 @@ def elastic_flow(x: Tensor, alpha: float = 34.0, sigma: float = 4.0, *, generato
     P. Y. Simard, D. Steinkraus, J. C. Platt, "Best practices for convolutional neural networks applied to visual
     document analysis", ICDAR 2003.
     """
-    if x.ndim != 4:
+    if a_tensor("elastic_flow", x).ndim != 4:
         raise ValueError(f"elastic_flow: x has shape {x.shape}, but must be (N, C, H, W)")
     alpha, sigma = real("elastic_flow: alpha", alpha), positive("elastic_flow: sigma", sigma)
     noise = empty((x.shape[0], 2, *x.shape[2:]), x.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from ..checks import a_tensor
 from .linear import linear
 from .math import add, mul
 from .reduce import sum
@@ -38,6 +39,8 @@ def bilinear(x1: Tensor, x2: Tensor, weight: Tensor, bias: Tensor | None = None)
     ValueError
         If shapes do not fit.
     """
+    for argument, value in (("x1", x1), ("x2", x2), ("weight", weight), ("bias", weight if bias is None else bias)):
+        a_tensor("bilinear", value, argument)
     if weight.ndim != 3 or not x1.ndim or x1.shape[:-1] != x2.shape[:-1] or not x2.ndim or \
             (x1.shape[-1], x2.shape[-1]) != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
         raise ValueError(f"bilinear: x1 {x1.shape}, x2 {x2.shape}, weight {weight.shape} and bias "

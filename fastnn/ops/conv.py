@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
-from ..checks import integer, pair
+from ..checks import a_tensor, integer, pair
 from .shape import reshape, unsqueeze
 from .unbatched import batch_of_one
 
@@ -49,11 +49,11 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     TypeError
         If an argument is no integer, or dtypes differ.
     """
-    if x.ndim == 3:
+    if a_tensor("conv2d", x).ndim == 3:
         return batch_of_one(conv2d, x, weight, bias, stride, padding, dilation, groups)
     stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
     options = {"stride": stride, "dilation": dilation, "groups": groups,
-               "padding": sides("conv2d", padding, weight.shape[-2:], stride, dilation)}
+               "padding": sides("conv2d", padding, a_tensor("conv2d", weight, "weight").shape[-2:], stride, dilation)}
     y = launch.conv2d_forward(x, weight, bias, **options)
     return record(_conv2d_backward, (x, weight, bias), y, (x, weight), options)
 
@@ -93,7 +93,7 @@ def single(name: str, argument: str, value: int | Sequence[int]) -> int:
 
 def flat(name: str, x: Tensor) -> Tensor:
     """(N, C, L) as maps of one row."""
-    if x.ndim != 3:
+    if a_tensor(name, x).ndim != 3:
         raise ValueError(f"{name}: x has shape {x.shape}, but must be (N, C, L)")
     return unsqueeze(x, 2)
 
@@ -136,7 +136,7 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     TypeError
         If an argument is no integer, or dtypes differ.
     """
-    if x.ndim == 2:
+    if a_tensor("conv1d", x).ndim == 2:
         return batch_of_one(conv1d, x, weight, bias, stride, padding, dilation, groups)
     stride, dilation = single("conv1d", "stride", stride), single("conv1d", "dilation", dilation)
     both = padding if isinstance(padding, str) else (0, single("conv1d", "padding", padding))

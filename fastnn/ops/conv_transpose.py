@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
-from ..checks import pair
+from ..checks import a_tensor, pair
 from .conv import flat, sequence, sides, single
 from .shape import unsqueeze
 from .slices import pad
@@ -58,13 +58,13 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     ----------
     V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, 2016, chapter 4.
     """
-    if x.ndim == 3:
+    if a_tensor("conv_transpose2d", x).ndim == 3:
         return batch_of_one(conv_transpose2d, x, weight, bias, stride, padding, output_padding, groups, dilation)
     name = "conv_transpose2d"
     stride, dilation = pair(name, "stride", stride, 1), pair(name, "dilation", dilation, 1)
     extra = pair(name, "output_padding", output_padding, 0)
     edges = sides(name, pair(name, "padding", padding, 0), (1, 1), stride, dilation)
-    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[0]:
+    if x.ndim != 4 or a_tensor("conv_transpose2d", weight, "weight").ndim != 4 or x.shape[1] != weight.shape[0]:
         raise ValueError(f"{name}: x {x.shape} must be (N, C, H, W) and weight {weight.shape} (C, K / groups, R, S)")
     if any(e >= s and e >= d for e, s, d in zip(extra, stride, dilation)):
         raise ValueError(f"{name}: output_padding is {extra}, but must be less than stride {stride} or dilation "
@@ -127,7 +127,7 @@ def conv_transpose1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     TypeError
         If an argument is no integer, or dtypes differ.
     """
-    if x.ndim == 2:
+    if a_tensor("conv_transpose1d", x).ndim == 2:
         return batch_of_one(conv_transpose1d, x, weight, bias, stride, padding, output_padding, groups, dilation)
     values = [single("conv_transpose1d", argument, value) for argument, value in (
         ("stride", stride), ("padding", padding), ("output_padding", output_padding), ("dilation", dilation))]

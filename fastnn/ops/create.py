@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _core
 from .._core import DType, TensorBase, as_dtype, launch
-from ..checks import array_like, check_device
+from ..checks import a_tensor, array_like, check_device
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -260,7 +260,7 @@ def ones_like(x: Tensor, dtype: DType | None = None, device: Any = None) -> Tens
 def empty_like(x: Tensor, dtype: DType | None = None, device: Any = None) -> Tensor:
     """An uninitialised tensor of `x`'s shape; see `full_like`."""
     check_device("empty_like", device)
-    return _core.empty(x.shape, dtype or x.dtype)
+    return _core.empty(a_tensor("empty_like", x).shape, dtype or x.dtype)
 
 
 def arange(start: float, end: float | None = None, step: float = 1, dtype: DType | None = None,

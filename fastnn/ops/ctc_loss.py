@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._core import launch, record
-from ..checks import integer
+from ..checks import a_tensor, integer
 from .index import _as_index
 from .loss import _reduction
 from .shape import reshape, unsqueeze
@@ -69,7 +69,7 @@ def ctc_loss(log_probs: Tensor, targets: Any, input_lengths: Any, target_lengths
                for argument, value in (("input_lengths", input_lengths), ("target_lengths", target_lengths))]
     options = {"blank": integer(name, "blank", blank), "reduction": _reduction(name, reduction),
                "zero_infinity": bool(zero_infinity)}
-    is_one = log_probs.ndim == 2
+    is_one = a_tensor("ctc_loss", log_probs, "log_probs").ndim == 2
     if is_one:
         log_probs = unsqueeze(log_probs, 1)
         lengths = [reshape(length, (1,)) if length.numel() == 1 else length for length in lengths]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
-from ..checks import integer
+from ..checks import a_tensor, integer
 from .index import _zeros
 from .reduce import sum
 from .shape import _axis, clone, flatten
@@ -47,7 +47,7 @@ def diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor
     ValueError
         If both are one.
     """
-    rows, columns = _two_axes("diagonal", dim1, dim2, x.ndim)
+    rows, columns = _two_axes("diagonal", dim1, dim2, a_tensor("diagonal", x).ndim)
     offset = integer("diagonal", "offset", offset)
     return record(_diagonal_backward, (x,), _diagonal_view(x, offset, rows, columns), context=(x.shape, offset, rows, columns))
 
@@ -92,7 +92,7 @@ def diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Te
     ValueError
         If both are one, or `x` has no axis.
     """
-    if x.ndim == 0:
+    if a_tensor("diag_embed", x).ndim == 0:
         raise ValueError("diag_embed: x has no axis, but must have at least one")
     rows, columns = _two_axes("diag_embed", dim1, dim2, x.ndim + 1)
     offset = integer("diag_embed", "offset", offset)
@@ -127,7 +127,7 @@ def diag(x: Tensor, diagonal: int = 0) -> Tensor:
     ValueError
         If `x` has neither one nor two axes.
     """
-    if x.ndim not in (1, 2):
+    if a_tensor("diag", x).ndim not in (1, 2):
         raise ValueError(f"diag: x has shape {x.shape}, but must have one axis or two")
     return diag_embed(x, diagonal) if x.ndim == 1 else clone(_DIAGONAL(x, diagonal))
 
@@ -158,6 +158,6 @@ def trace(x: Tensor) -> Tensor:
     ValueError
         If `x` has not two axes.
     """
-    if x.ndim != 2:
+    if a_tensor("trace", x).ndim != 2:
         raise ValueError(f"trace: x has shape {x.shape}, but must have two axes")
     return sum(diagonal(x))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core import launch, record
-from ..checks import integer, positive, real
+from ..checks import a_tensor, integer, positive, real
 from .create import as_tensor
 from .loss import _check_same_shape, _constant_argument
 from .margin_loss import _reduced
@@ -35,7 +35,7 @@ def _norm(x: Tensor, p: float, dim: int | Sequence[int], keepdim: bool, least: f
     if p == 1:
         return maximum(sum(abs(x), dim, keepdim), least)
     if p == 2:
-        return sqrt(maximum(sum(square(x), dim, keepdim), max(least**2, _TINY)))
+        return sqrt(maximum(sum(square(x), dim, keepdim), max(least * least, _TINY)))
     return pow(maximum(sum(pow(abs(x), p), dim, keepdim), max(least**p, _TINY)), 1 / p)
 
 
@@ -108,9 +108,10 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
         If there is no such axis.
     """
     dim, eps = integer("cosine_similarity", "dim", dim), positive("cosine_similarity: eps", eps)
-    if x1.shape != x2.shape:  # an axis that is repeated counts in the norm as often
+    shapes = a_tensor("cosine_similarity", x1, "x1").shape, a_tensor("cosine_similarity", x2, "x2").shape
+    if shapes[0] != shapes[1]:  # an axis that is repeated counts in the norm as often
         try:
-            shape = np.broadcast_shapes(x1.shape, x2.shape)
+            shape = np.broadcast_shapes(*shapes)
         except ValueError:
             raise ValueError(f"cosine_similarity: shapes {x1.shape} and {x2.shape} do not broadcast together") from None
         x1, x2 = expand(x1, shape), expand(x2, shape)
@@ -169,7 +170,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
         If `p` is out of range or shapes do not fit.
     """
     p = _order("cdist", p)
-    if x1.ndim < 2 or x2.ndim < 2 or x1.shape[-1] != x2.shape[-1]:
+    if a_tensor("cdist", x1, "x1").ndim < 2 or a_tensor("cdist", x2, "x2").ndim < 2 or x1.shape[-1] != x2.shape[-1]:
         raise ValueError(f"cdist: x1 has shape {x1.shape} and x2 {x2.shape}, but they must be (..., N, D) and (..., M, D)")
     return _norm(sub(unsqueeze(x1, -2), unsqueeze(x2, -3)), p, -1, False)
 
@@ -195,7 +196,7 @@ def pdist(x: Tensor, p: float = 2.0) -> Tensor:
         If `p` is out of range or `x` has another number of axes.
     """
     p = _order("pdist", p)
-    if x.ndim != 2:
+    if a_tensor("pdist", x).ndim != 2:
         raise ValueError(f"pdist: x has shape {x.shape}, but must be (N, D)")
     first, second = (as_tensor(rows) for rows in np.triu_indices(x.shape[0], 1))
     return _norm(sub(index_select(x, 0, first), index_select(x, 0, second)), p, -1, False)
@@ -227,6 +228,8 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Any, margin: f
         If shapes do not fit, or an option is out of range.
     """
     name = "cosine_embedding_loss"
+    for argument, value in (("input1", input1), ("input2", input2)):
+        a_tensor(name, value, argument)
     _check_same_shape(name, input1, input2)
     if input1.ndim not in (1, 2):
         raise ValueError(f"{name}: input1 has shape {input1.shape}, but must be (N, D) or (D,)")
@@ -313,8 +316,8 @@ def triplet_margin_with_distance_loss(anchor: Tensor, positive: Tensor, negative
 
 def _triplets(name: str, anchor: Tensor, positive: Tensor, negative: Tensor, distance: Callable, margin: float, swap: bool,
               reduction: str) -> Tensor:
-    for other in (positive, negative):
-        _check_same_shape(name, anchor, other)
+    for argument, value in (("anchor", anchor), ("positive", positive), ("negative", negative)):
+        _check_same_shape(name, anchor, a_tensor(name, value, argument))
     margin = _above_0(f"{name}: margin", margin)
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
-from ..checks import real
+from ..checks import a_tensor, real
 from ..random import Generator, generator_state
 from .create import ones, zeros
 from .math import add, mul
@@ -112,7 +112,7 @@ def dropout2d(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = 
 
 def _channel_dropout(name: str, rank: int, x: Tensor, p: float, training: bool, generator: Generator | None) -> Tensor:
     p = real(f"{name}: p", p, 0, 1)
-    if x.ndim not in (rank - 1, rank):
+    if a_tensor(name, x).ndim not in (rank - 1, rank):
         raise ValueError(f"{name}: x has shape {x.shape}, but must have {rank} axes (or {rank - 1}, without the batch)")
     if not training or p == 0:
         return x
@@ -182,7 +182,7 @@ def feature_alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, inpl
         If `p` is not between 0 and 1, or `x` has no channels.
     """
     p = real("feature_alpha_dropout: p", p, 0, 1)
-    if x.ndim < 2:
+    if a_tensor("feature_alpha_dropout", x).ndim < 2:
         raise ValueError(f"feature_alpha_dropout: x has shape {x.shape}, but must be (N, C, ...)")
     if p == 0 or not training:
         return x

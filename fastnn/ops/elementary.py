@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core import launch, record
+from ..checks import a_tensor, number
 from .create import as_tensor, zeros_like
 from .math import (_back, _shapes, abs, add, clip, constant, div, eq, exp, floating, le, log, logical_and, logical_or, lt, maximum,
                    minimum, mul, ne, operands, sub, where)
@@ -249,14 +250,14 @@ def nan_to_num(x: Tensor, nan: float = 0.0, posinf: float | None = None, neginf:
     if not x.dtype.is_floating:
         return x
     most = float(np.finfo(x.dtype.name).max)
-    x = where(isnan(x), float(nan), x)
-    x = where(isposinf(x), most if posinf is None else float(posinf), x)
-    return where(isneginf(x), -most if neginf is None else float(neginf), x)
+    x = where(isnan(x), number("nan_to_num: nan", nan), x)
+    x = where(isposinf(x), most if posinf is None else number("nan_to_num: posinf", posinf), x)
+    return where(isneginf(x), -most if neginf is None else number("nan_to_num: neginf", neginf), x)
 
 
 def nansum(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The sum over axes, NaN counting as 0; parameters as `sum`."""
-    return sum(where(isnan(x), 0.0, x) if x.dtype.is_floating else x, dim, keepdim)
+    return sum(where(isnan(x), 0.0, x) if a_tensor("nansum", x).dtype.is_floating else x, dim, keepdim)
 
 
 def nanmean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:

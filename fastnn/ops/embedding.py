@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._core import launch, record
+from ..checks import a_tensor, integer, number
 from .create import ones, zeros
 from .index import _as_index
 from .math import constant
@@ -48,12 +49,12 @@ def embedding(x: Any, weight: Tensor, padding_idx: int | None = None, max_norm: 
         If `padding_idx` does.
     """
     index = _as_index("embedding", x)
-    rows = weight.shape[0]
-    if padding_idx is not None and not -rows <= padding_idx < rows:
+    rows = a_tensor("embedding", weight, "weight").shape[0]
+    if padding_idx is not None and not -rows <= integer("embedding", "padding_idx", padding_idx) < rows:
         raise ValueError(f"embedding: padding_idx is {padding_idx}, but must be a row of the table of {rows} rows")
     flat = reshape(index, -1)
     if max_norm is not None:
-        _limit_norms(weight, flat, float(max_norm), float(norm_type))
+        _limit_norms(weight, flat, number("embedding: max_norm", max_norm), number("embedding: norm_type", norm_type))
     y = launch.index_select(weight, flat, axis=0)
     context = (weight.shape, None if padding_idx is None else padding_idx % rows, scale_grad_by_freq)
     y = record(_embedding_backward, (weight,), y, (flat,), context)

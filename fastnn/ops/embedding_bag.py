@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import launch, record
-from ..checks import integer, positive
+from ..checks import a_tensor, integer, positive
 from .create import as_tensor
 from .embedding import _limit_norms
 from .index import _as_index
@@ -66,7 +66,7 @@ def embedding_bag(x: Any, weight: Tensor, offsets: Any = None, max_norm: float |
     name = "embedding_bag"
     index = _as_index(name, x, "x")
     offsets = None if offsets is None else _as_index(name, offsets, "offsets")
-    rows = weight.shape[0] if weight.ndim == 2 else 0
+    rows = weight.shape[0] if a_tensor("embedding_bag", weight, "weight").ndim == 2 else 0
     if mode not in _MODES:
         raise ValueError(f"{name}: mode is {mode!r}, but must be 'sum', 'mean' or 'max'")
     if index.ndim == 2 and offsets is not None:

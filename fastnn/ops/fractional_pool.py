@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core import launch, record
-from ..checks import pair, real
+from ..checks import a_tensor, pair, real
 from ..random import Generator, rand
 from .create import as_tensor
 from .pool import _as_batch
@@ -71,7 +71,7 @@ def fractional_max_pool2d(x: Tensor, kernel_size: int | Sequence[int], output_si
     B. Graham, "Fractional max-pooling", arXiv:1412.6071, 2014.
     """
     name = "fractional_max_pool2d"
-    if x.ndim != 4:
+    if a_tensor("fractional_max_pool2d", x).ndim != 4:
         if _random_samples is not None and as_tensor(_random_samples).ndim == 2:
             _random_samples = reshape(as_tensor(_random_samples), (1, *as_tensor(_random_samples).shape))
         return _as_batch(fractional_max_pool2d, name, x, kernel_size, output_size, output_ratio, return_indices,

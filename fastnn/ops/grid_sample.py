@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import _core
 from .._core import launch, record
-from ..checks import whole
+from ..checks import a_tensor, whole
 from .create import tensor
 from .linear import matmul
 from .shape import reshape, transpose
@@ -55,7 +55,7 @@ def grid_sample(x: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: s
     ----------
     M. Jaderberg, K. Simonyan, A. Zisserman and K. Kavukcuoglu, "Spatial transformer networks", NIPS 2015.
     """
-    if mode not in _MODES or padding_mode not in _PADDING:
+    if not (isinstance(mode, str) and isinstance(padding_mode, str) and mode in _MODES and padding_mode in _PADDING):
         raise ValueError(f"grid_sample: mode is {mode!r} and padding_mode {padding_mode!r}, but they must be 'bilinear', "
                          "'nearest' or 'bicubic', and 'zeros', 'border' or 'reflection'")
     options = {"mode": _MODES[mode], "padding": _PADDING[padding_mode], "align_corners": bool(align_corners)}
@@ -114,7 +114,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool = False)
     if not isinstance(size, (tuple, list)) or len(size) != 4:
         raise ValueError(f"affine_grid: size is {size!r}, but must be (N, C, H, W)")
     images, _, height, width = (whole("affine_grid: an element of size", n, 1) for n in size)
-    if theta.shape != (images, 2, 3):
+    if a_tensor("affine_grid", theta, "theta").shape != (images, 2, 3):
         raise ValueError(f"affine_grid: theta has shape {theta.shape}, but must be ({images}, 2, 3)")
     places = _plain_grid(height, width, bool(align_corners), theta.dtype.name)
     return reshape(matmul(places, transpose(theta)), (images, height, width, 2))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core
+from ..checks import a_tensor
 from .._core import TensorBase, launch, record
 from .create import as_tensor
 from .shape import _axis, reshape
@@ -54,7 +55,7 @@ def index_select(x: Tensor, dim: int, index: Any) -> Tensor:
     IndexError
         If an index lies outside the axis; it is named with its place.
     """
-    axis, index = _axis("index_select", dim, x.ndim), _as_index("index_select", index)
+    axis, index = _axis("index_select", dim, a_tensor("index_select", x).ndim), _as_index("index_select", index)
     y = launch.index_select(x, index, axis=axis)
     return record(_index_select_backward, (x,), y, saved=(index,), context=(x.shape, axis))
 
@@ -91,7 +92,7 @@ def gather(x: Tensor, dim: int, index: Any) -> Tensor:
     ValueError
         If `index` has another number of axes, or a longer one.
     """
-    axis, index = _axis("gather", dim, x.ndim), _as_index("gather", index)
+    axis, index = _axis("gather", dim, a_tensor("gather", x).ndim), _as_index("gather", index)
     if index.ndim == x.ndim and any(n < m for d, (n, m) in enumerate(zip(index.shape, x.shape)) if d != axis):
         x = slice_view(x, tuple(slice(None if d == axis else n) for d, n in enumerate(index.shape)))
     y = launch.gather(x, index, axis=axis)
@@ -131,12 +132,14 @@ def _is_mask(array: Any) -> bool:
 
 def _separate(x: Tensor, key: tuple) -> tuple[tuple, list]:
     """`key` as a basic key with full slices where arrays stand, and the arrays, each with its first axis in that view."""
+    if not isinstance(key, tuple):
+        raise TypeError(f"index: key is {key!r}, but must be a tuple")
     parts = [_array(part) if _is_array(part) else part for part in key]
     if sum(isinstance(part, (np.ndarray, TensorBase)) for part in parts) > 1:  # arrays of one number are numbers, as in PyTorch
         parts = [int(part) if isinstance(part, (np.ndarray, TensorBase)) and not part.ndim and not _is_mask(part) else part
                  for part in parts]
     used = sum(part.ndim if _is_mask(part) else part is not None and part is not Ellipsis for part in parts)
-    parts = _with_ellipsis(parts, used, x.ndim)
+    parts = _with_ellipsis(parts, used, a_tensor("index", x).ndim)
     basic, arrays, axis, source = [], [], 0, 0
     for part in parts:
         if part is Ellipsis:

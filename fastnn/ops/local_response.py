@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
+from ..checks import a_tensor
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -39,7 +40,7 @@ def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float =
     A. Krizhevsky, I. Sutskever and G. E. Hinton, "ImageNet classification with deep convolutional neural networks",
     NeurIPS 2012, section 3.3.
     """
-    if x.ndim < 3:
+    if a_tensor("local_response_norm", x).ndim < 3:
         raise ValueError(f"local_response_norm: x has shape {x.shape}, but must be (N, C, ...) with at least 3 axes")
     y, scale = launch.local_response_forward(x, size=size, alpha=alpha, beta=beta, k=k)
     return record(_local_response_backward, (x,), y, (x, scale), {"size": size, "alpha": alpha, "beta": beta})

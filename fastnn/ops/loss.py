@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import launch, record
-from ..checks import positive, real
+from ..checks import a_tensor, integer, number, positive, real
 from .create import as_tensor
 from .index import _as_index
 from .math import _KIND, constant
@@ -24,7 +24,7 @@ _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
 
 def _reduction(name: str, reduction: str) -> int:
-    if reduction not in _REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in _REDUCTIONS:
         raise ValueError(f"{name}: reduction is {reduction!r}, but must be 'mean', 'sum' or 'none'")
     return _REDUCTIONS[reduction]
 
@@ -33,7 +33,7 @@ def _constant_argument(name: str, argument: str, value: Any, x: Tensor) -> Tenso
     """`value` as a tensor of x's dtype that takes no gradient."""
     if value is None:
         return None
-    value = as_tensor(value, x.dtype)
+    value = as_tensor(value, a_tensor(name, x).dtype)
     if value.requires_grad:
         raise ValueError(f"{name}: {argument} requires grad, but has no gradient: use {argument}.detach()")
     return value
@@ -88,12 +88,12 @@ def cross_entropy(x: Tensor, target: Any, weight: Any = None, ignore_index: int 
     C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016 (label smoothing).
     """
     target = as_tensor(target)
-    if target.dtype.is_floating or target.dtype.name == "bool" or target.shape == x.shape:
+    if target.dtype.is_floating or target.dtype.name == "bool" or target.shape == a_tensor("cross_entropy", x).shape:
         if target.ndim == x.ndim - 1:
             raise TypeError(f"cross_entropy: target has dtype {target.dtype} and shape {target.shape}, which is that of labels "
                             f"for x {x.shape}, but labels must be integers")
         target = as_tensor(target, x.dtype) if target.dtype is not x.dtype else target
-        if ignore_index >= 0:
+        if integer("cross_entropy", "ignore_index", ignore_index) >= 0:
             raise ValueError(f"cross_entropy: ignore_index is {ignore_index}, but target holds probabilities, "
                              "which have no label to ignore")
     weight = _constant_argument("cross_entropy", "weight", weight, x)
@@ -155,7 +155,7 @@ def _spread(dloss: Tensor, count: int, weight: Tensor | None, total: Tensor | No
 
 
 def _check_same_shape(name: str, x: Tensor, target: Tensor) -> None:
-    if x.shape != target.shape:
+    if x.shape != a_tensor(name, target, "target").shape:
         raise ValueError(f"{name}: x has shape {x.shape} and target {target.shape}, but they must be the same")
 
 
@@ -183,7 +183,7 @@ def mse_loss(x: Tensor, target: Any, reduction: str = "mean", weight: Any = None
     ValueError
         If shapes differ.
     """
-    target = as_tensor(target, x.dtype)
+    target = as_tensor(target, a_tensor("mse_loss", x).dtype)
     _check_same_shape("mse_loss", x, target)
     code, weight = _reduction("mse_loss", reduction), _constant_argument("mse_loss", "weight", weight, x)
     loss, total = _reduce(launch.mse_forward(x, target), weight, code)
@@ -258,7 +258,7 @@ def _pointwise_backward(node, dloss):
 
 
 def _difference(name: str, x: Tensor, target: Any) -> tuple[Tensor, Tensor]:
-    target = as_tensor(target, x.dtype)
+    target = as_tensor(target, a_tensor(name, x).dtype)
     _check_same_shape(name, x, target)
     return target, launch.sub(x, target)
 
@@ -389,7 +389,7 @@ def poisson_nll_loss(x: Tensor, target: Any, log_input: bool = True, full: bool 
         rate = launch.exp(x)
         loss, slope = launch.sub(rate, launch.mul(target, x)), launch.sub(rate, target)
     else:
-        shifted = launch.add(x, constant(float(eps), x.dtype))
+        shifted = launch.add(x, constant(number("gaussian_nll_loss: eps", eps), x.dtype))
         loss = launch.sub(x, launch.mul(target, launch.log(shifted)))
         slope = launch.sub(constant(1.0, x.dtype), launch.div(target, shifted))
     if full:
@@ -497,10 +497,10 @@ def nll_loss(x: Tensor, target: Any, weight: Any = None, ignore_index: int = -10
 def _nll(name: str, x: Tensor, target: Any, weight: Any, ignore_index: int, reduction: str) -> Tensor:
     code, weight = _reduction(name, reduction), _constant_argument(name, "weight", weight, x)
     target = _as_index(name, target, "target")
-    axis = 0 if x.ndim == 1 else 1
+    axis = 0 if a_tensor(name, x).ndim == 1 else 1
     if x.ndim == 0 or target.shape != x.shape[:axis] + x.shape[axis + 1:]:
         raise ValueError(f"{name}: target has shape {target.shape}, but labels for x {x.shape} have its shape without axis {axis}")
-    kept = launch.integer_binary(target, constant(ignore_index, target.dtype), kind=_KIND["ne"])
+    kept = launch.integer_binary(target, constant(integer(name, "ignore_index", ignore_index), target.dtype), kind=_KIND["ne"])
     index = unsqueeze(as_tensor(launch.integer_binary(target, kept, kind=_KIND["mul"]), "int64"), axis)
     zero, applied = constant(0.0, x.dtype), launch.copy(kept, dtype=x.dtype.code)
     if weight is not None:

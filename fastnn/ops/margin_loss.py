@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import launch, record
-from ..checks import real
+from ..checks import a_tensor, real
 from .activation import relu
 from .create import as_tensor
 from .index import _as_index, gather
@@ -156,7 +156,7 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Any, margin: flo
         If shapes do not fit.
     """
     name = "margin_ranking_loss"
-    input2 = as_tensor(input2, input1.dtype)
+    input2 = as_tensor(input2, a_tensor("margin_ranking_loss", input1, "input1").dtype)
     _check_same_shape(name, input1, input2)
     target = _constant_argument(name, "target", target, input1)
     return _reduced(name, relu(sub(real(f"{name}: margin", margin), mul(sub(input1, input2), target))), reduction)
@@ -204,7 +204,7 @@ def multi_margin_loss(x: Tensor, target: Any, p: int = 1, margin: float = 1.0, w
     target, margin = _as_index(name, target, "target"), real(f"{name}: margin", margin)
     if p not in (1, 2):
         raise ValueError(f"{name}: p is {p!r}, but must be 1 or 2")
-    if x.ndim not in (1, 2) or target.shape != x.shape[:-1]:
+    if a_tensor("multi_margin_loss", x).ndim not in (1, 2) or target.shape != x.shape[:-1]:
         raise ValueError(f"{name}: x is {x.shape} and target {target.shape}, but they must be (N, C) and (N,), or (C,) and ()")
     labels, classes = unsqueeze(target, -1), x.shape[-1]
     others = _core.empty(x.shape, x.dtype)

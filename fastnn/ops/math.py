@@ -13,6 +13,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
+from ..checks import a_tensor
 from .._core import DType, TensorBase, launch, record
 from .create import as_tensor, bool_, float32, float64, int64, zeros
 from .shape import to, unbroadcast
@@ -543,7 +544,7 @@ def masked_fill(x: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
     """
     if getattr(value, "ndim", 0):
         raise ValueError(f"masked_fill: value has shape {value.shape}, but must be one number")
-    return to(where(mask, value, x), x.dtype)
+    return to(where(mask, value, x), a_tensor("masked_fill", x).dtype)
 
 
 def where(condition: Tensor, a: Tensor | float | None = None,

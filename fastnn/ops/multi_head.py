@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..checks import a_tensor
 from .attention import attend, attend_with_weights, project_in
 from .create import zeros
 from .linear import linear
@@ -80,7 +81,7 @@ def multi_head_attention_forward(query: Tensor, key: Tensor, value: Tensor, embe
     name = "multi_head_attention_forward"
     if static_k is not None or static_v is not None:
         raise ValueError(f"{name}: static_k and static_v must be None; for ready-made keys there is scaled_dot_product_attention")
-    if query.shape[-1] != embed_dim_to_check:
+    if a_tensor(name, query, "query").shape[-1] != embed_dim_to_check:
         raise ValueError(f"{name}: embed_dim_to_check is {embed_dim_to_check}, but query has shape {query.shape}")
     if num_heads < 1 or embed_dim_to_check % num_heads:
         raise ValueError(f"{name}: num_heads is {num_heads}, but must be at least 1 and divide {embed_dim_to_check}")
@@ -177,8 +178,8 @@ def _joined(q: Tensor, k: Tensor, key_padding_mask: Tensor | None, attn_mask: Te
     (batch, heads), keys = q.shape[:2], k.shape[2]
     masks = []
     if key_padding_mask is not None:
-        masks.append(reshape(key_padding_mask, (batch, 1, 1, key_padding_mask.shape[-1])))
-    if attn_mask is not None and attn_mask.ndim == 3:
+        masks.append(reshape(key_padding_mask, (batch, 1, 1, a_tensor("attention", key_padding_mask, "key_padding_mask").shape[-1])))
+    if attn_mask is not None and a_tensor("attention", attn_mask, "attn_mask").ndim == 3:
         masks.append(reshape(attn_mask, (batch, heads, *attn_mask.shape[1:])))
     elif attn_mask is not None:
         masks.append(reshape(attn_mask, (1, 1, *attn_mask.shape)))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._core import TensorBase, launch, record
+from ..checks import a_tensor, number
 from .create import float64
 from .math import constant
 
@@ -85,7 +86,7 @@ def _inference_backward(node, dy):
 def _axes(name: str, x: Tensor, normalized_shape: int | Sequence[int]) -> int:
     """How many axes are normalised; an error unless they are the last ones of `x`."""
     shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
-    if not shape or tuple(x.shape[-len(shape):]) != shape:
+    if not shape or tuple(a_tensor(name, x).shape[-len(shape):]) != shape:
         raise ValueError(f"{name}: normalized_shape is {shape}, but must be the last axes of x, whose shape is "
                          f"{x.shape}")
     return len(shape)
@@ -249,10 +250,10 @@ def instance_norm(x: Tensor, running_mean: Tensor | None = None, running_var: Te
     """
     if not use_input_stats:
         return batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    if x.ndim < 3 or (count := x.numel() // max(x.shape[0] * x.shape[1], 1)) < 2:
+    if a_tensor("instance_norm", x).ndim < 3 or (count := x.numel() // max(x.shape[0] * x.shape[1], 1)) < 2:
         raise ValueError(f"instance_norm: x has shape {x.shape}, but must be (N, C, ...) with more than one position")
     y, mean, var, rstd = launch.group_norm_forward(x, weight, bias, groups=x.shape[1], eps=eps)
-    rate = momentum if isinstance(momentum, TensorBase) else constant(float(momentum), float64)
+    rate = momentum if isinstance(momentum, TensorBase) else constant(number("instance_norm: momentum", momentum), float64)
     for running, new, scale in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
         if running is not None:
             average = launch.sum(new, axes=1, keepdim=0, divisor=float(x.shape[0]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
 from .._core import launch, record
-from ..checks import integer
+from ..checks import a_tensor, integer
 from .create import as_tensor, int64
 from .index import _gather_backward, gather, index_select
 from .math import constant, ne, sub, where
@@ -32,7 +32,7 @@ class Sorted(NamedTuple):
 
 
 def _line_axis(name: str, x: Tensor, dim: int) -> int:
-    return _axis(name, dim, max(x.ndim, 1))
+    return _axis(name, dim, max(a_tensor(name, x).ndim, 1))
 
 
 def _sorted(x: Tensor, axis: int, descending: bool, keep: int = -1) -> Sorted:
@@ -199,7 +199,7 @@ def nanmedian(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tenso
 
 def _middle(name: str, x: Tensor, dim: int | None, keepdim: bool, ignores: bool) -> Tensor | Sorted:
     if dim is None:
-        return _middle(name, reshape(x, (x.numel(),)), 0, False, ignores).values
+        return _middle(name, reshape(x, (a_tensor(name, x).numel(),)), 0, False, ignores).values
     axis = _line_axis(name, x, dim)
     n = _extent(x, axis)
     if n == 0:
@@ -254,7 +254,7 @@ def quantile(x: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool
     """
     if interpolation not in _BETWEEN:
         raise ValueError(f"quantile: interpolation is {interpolation!r}, but must be one of {', '.join(_BETWEEN)}")
-    if not x.dtype.is_floating:
+    if not a_tensor("quantile", x).dtype.is_floating:
         raise TypeError(f"quantile: x has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
     given = q.tolist() if hasattr(q, "tolist") else q
     shares = given if isinstance(given, (list, tuple)) else [given]
@@ -315,7 +315,7 @@ def unique(x: Tensor, sorted: bool = True, return_inverse: bool = False, return_
     if dim is not None:
         raise ValueError(f"unique: dim is {dim!r}, but only the elements of a whole tensor are compared: dim must be None")
     _core.depends_on_elements("unique")
-    x = x.detach()
+    x = a_tensor("unique", x).detach()
     values, order = launch.sort(flatten(x), axis=0, descending=0, keep=-1)
     groups = _groups(values)
     inverse = None
@@ -332,7 +332,7 @@ def unique_consecutive(x: Tensor, return_inverse: bool = False, return_counts: b
         raise ValueError(f"unique_consecutive: dim is {dim!r}, but only the elements of a whole tensor are compared: dim must "
                          f"be None")
     _core.depends_on_elements("unique_consecutive")
-    values = flatten(x.detach())
+    values = flatten(a_tensor("unique_consecutive", x).detach())
     groups = _groups(values)
     inverse = reshape(sub(cumsum(groups, 0), 1), x.shape) if return_inverse else None
     return _distinct(values, groups, inverse, return_counts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
-from ..checks import real
+from ..checks import a_tensor, real
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -41,7 +41,7 @@ def activity_penalty(x: Tensor, l1: float = 0.0, l2: float = 0.0) -> Tensor:
     ----------
     Goodfellow, Bengio and Courville, "Deep learning", MIT Press 2016, section 7.10 (sparse representations).
     """
-    samples = max(x.shape[0], 1) if x.ndim else 1
+    samples = max(x.shape[0], 1) if a_tensor("activity_penalty", x).ndim else 1
     strengths = real("activity_penalty: l1", l1, 0) / samples, real("activity_penalty: l2", l2, 0) / samples
     return record(_activity_backward, (x,), x.detach(), saved=(x,), context=strengths)
 

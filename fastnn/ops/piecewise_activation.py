@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
-from ..checks import real, whole
+from ..checks import a_tensor, real, whole
 from .reduce import max as largest
 from .shape import _axis, reshape, unbroadcast
 from .smooth_activation import elementwise
@@ -216,8 +216,8 @@ def prelu(x: Tensor, weight: Tensor) -> Tensor:
     ----------
     He et al., "Delving deep into rectifiers", ICCV 2015.
     """
-    channels = x.shape[1] if x.ndim > 1 else 1
-    if weight.ndim != 1 or weight.shape[0] not in (1, channels):
+    channels = x.shape[1] if a_tensor("prelu", x).ndim > 1 else 1
+    if a_tensor("prelu", weight, "weight").ndim != 1 or weight.shape[0] not in (1, channels):
         raise ValueError(f"prelu: weight has shape {weight.shape}, but for x {x.shape} it must be (1,) or "
                          f"({channels},)")
     shape = (1,) * min(x.ndim, 1) if weight.shape[0] == 1 else weight.shape + (1,) * (x.ndim - 2)
@@ -260,7 +260,7 @@ def maxout(x: Tensor, pieces: int, dim: int = 1) -> Tensor:
     ----------
     Goodfellow et al., "Maxout networks", ICML 2013.
     """
-    axis = _axis("maxout", dim, x.ndim)
+    axis = _axis("maxout", dim, a_tensor("maxout", x).ndim)
     if x.shape[axis] % whole("maxout: pieces", pieces, 1):
         raise ValueError(f"maxout: pieces is {pieces}, but must divide the extent of axis {dim} of x {x.shape}")
     groups = (*x.shape[:axis], x.shape[axis] // pieces, pieces, *x.shape[axis + 1:])

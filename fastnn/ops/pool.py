@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import launch, record
-from ..checks import integer, pair
+from ..checks import a_tensor, integer, pair
 from .create import int64
 from .unbatched import batch_of_one
 
@@ -24,7 +24,11 @@ def _windows(function: Callable) -> Callable:
     cached = functools.lru_cache(maxsize=256, typed=True)(function)
 
     def window(*arguments: Any) -> dict[str, Any]:
-        return cached(*[tuple(a) if isinstance(a, list) else a for a in arguments])
+        arguments = [tuple(a) if isinstance(a, list) else a for a in arguments]
+        try:
+            return cached(*arguments)
+        except TypeError:  # refused, or an array, which the cache cannot look up
+            return function(*arguments)
 
     return window
 
@@ -72,7 +76,7 @@ def max_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
     ValueError
         If an argument is out of range or the window does not fit.
     """
-    if x.ndim != 4:
+    if a_tensor("max_pool2d", x).ndim != 4:
         return _as_batch(max_pool2d, "max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     window = _max_window(kernel_size, stride, padding, dilation, ceil_mode)
     if not _asks_for_positions(x, return_indices):
@@ -120,7 +124,7 @@ def adaptive_max_pool2d(x: Tensor, output_size: int | Sequence[int | None],
     Tensor, or tuple of two
         (N, C, OH, OW), and the int64 positions h W + w.
     """
-    if x.ndim != 4:
+    if a_tensor("adaptive_max_pool2d", x).ndim != 4:
         return _as_batch(adaptive_max_pool2d, "adaptive_max_pool2d", x, output_size, return_indices)
     output = _output_size("adaptive_max_pool2d", x, output_size)
     if not _asks_for_positions(x, return_indices):
@@ -183,7 +187,7 @@ def avg_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
     ValueError
         If an argument is out of range or the window does not fit.
     """
-    if x.ndim != 4:
+    if a_tensor("avg_pool2d", x).ndim != 4:
         return _as_batch(avg_pool2d, "avg_pool2d", x, kernel_size, stride, padding, ceil_mode, count_include_pad,
                          divisor_override)
     window = _avg_window(kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
@@ -220,7 +224,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: int | Sequence[int | None]) -> T
     Tensor
         (N, C, OH, OW).
     """
-    if x.ndim != 4:
+    if a_tensor("adaptive_avg_pool2d", x).ndim != 4:
         return _as_batch(adaptive_avg_pool2d, "adaptive_avg_pool2d", x, output_size)
     y = launch.adaptive_avg_pool2d_forward(x, output=_output_size("adaptive_avg_pool2d", x, output_size))
     return record(_adaptive_avg_pool2d_backward, (x,), y, context=x.shape[2:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..checks import a_tensor
 from . import pool
 from .conv import single
 from .shape import reshape, unsqueeze
@@ -18,7 +19,7 @@ __all__ = ["adaptive_avg_pool1d", "adaptive_max_pool1d", "avg_pool1d", "global_a
 
 def _rows(name: str, function: Callable, x: Tensor, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
     """`function` of maps of one row, and its results without that row."""
-    if x.ndim not in (2, 3):
+    if a_tensor(name, x).ndim not in (2, 3):
         raise ValueError(f"{name}: x has shape {x.shape}, but must be (N, C, L) or (C, L)")
     result = function(unsqueeze(x, -2), *arguments)
     narrow = [reshape(r, (*r.shape[:-2], r.shape[-1])) for r in (result if isinstance(result, tuple) else (result,))]

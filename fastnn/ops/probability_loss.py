@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._core import launch, record
-from ..checks import real
+from ..checks import a_tensor, real
 from .activation import sigmoid
 from .create import as_tensor
 from .loss import _check_same_shape, _constant_argument, _nll, _reduce, _reduction, _spread, binary_cross_entropy_with_logits
@@ -93,7 +93,7 @@ def kl_div(x: Tensor, target: Any, reduction: str = "mean", log_target: bool = F
     """
     if reduction not in ("mean", "batchmean", "sum", "none"):
         raise ValueError(f"kl_div: reduction is {reduction!r}, but must be 'mean', 'batchmean', 'sum' or 'none'")
-    target = as_tensor(target, x.dtype)
+    target = as_tensor(target, a_tensor("kl_div", x).dtype)
     _check_same_shape("kl_div", x, target)
     if log_target:
         loss = mul(exp(target), sub(target, x))
@@ -202,5 +202,5 @@ def focal_loss(x: Tensor, target: Any, gamma: float = 2.0, weight: Any = None, i
     Lin et al., "Focal loss for dense object detection", ICCV 2017.
     """
     gamma = real("focal_loss: gamma", gamma, 0)
-    logp = log_softmax(x, 0 if x.ndim == 1 else 1)
+    logp = log_softmax(x, 0 if a_tensor("focal_loss", x).ndim == 1 else 1)
     return _nll("focal_loss", mul(logp, pow(sub(1.0, exp(logp)), gamma)), target, weight, ignore_index, reduction)

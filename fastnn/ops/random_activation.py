@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .. import _core
 from .._core import launch, record
-from ..checks import positive, real
+from ..checks import a_tensor, positive, real
 from ..random import Generator, generator_state
 from .activation import leaky_relu, softmax
 from .create import arange
@@ -98,6 +98,8 @@ def gumbel_softmax(logits: Tensor, tau: float = 1.0, hard: bool = False, dim: in
     ----------
     E. Jang, S. Gu and B. Poole, "Categorical reparameterization with Gumbel-softmax", ICLR 2017.
     """
+    if not a_tensor("gumbel_softmax", logits, "logits").dtype.is_floating:
+        raise TypeError(f"gumbel_softmax: logits has dtype {logits.dtype}, but must be float32 or float64")
     tau, axis = positive("gumbel_softmax: tau", tau), _axis("gumbel_softmax", dim, logits.ndim)
     u = launch.uniform(generator_state(generator), low=_LEAST[logits.dtype.name], high=1.0, ordinal=0,
                        out=_core.empty(logits.shape, logits.dtype))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..checks import whole
+from ..checks import a_tensor, whole
 from .shape import permute, reshape, transpose
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
     network", CVPR 2016.
     """
     r = whole("pixel_shuffle: upscale_factor", upscale_factor, 1)
-    if x.ndim < 3 or x.shape[-3] % r**2:
+    if a_tensor("pixel_shuffle", x).ndim < 3 or x.shape[-3] % r**2:
         raise ValueError(f"pixel_shuffle: x has shape {x.shape}, but must be (..., C, H, W) with C a multiple of "
                          f"{r**2}, the square of upscale_factor {r}")
     *before, c, h, w = x.shape
@@ -68,7 +68,7 @@ def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
         If `x` has fewer than three axes, or height or width is no multiple of r.
     """
     r = whole("pixel_unshuffle: downscale_factor", downscale_factor, 1)
-    if x.ndim < 3 or x.shape[-2] % r or x.shape[-1] % r:
+    if a_tensor("pixel_unshuffle", x).ndim < 3 or x.shape[-2] % r or x.shape[-1] % r:
         raise ValueError(f"pixel_unshuffle: x has shape {x.shape}, but must be (..., C, H, W) with H and W multiples "
                          f"of downscale_factor {r}")
     *before, c, h, w = x.shape
@@ -101,7 +101,7 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     X. Zhang et al., "ShuffleNet: an extremely efficient convolutional neural network for mobile devices", CVPR 2018.
     """
     groups = whole("channel_shuffle: groups", groups, 1)
-    if x.ndim < 3 or x.shape[1] % groups:
+    if a_tensor("channel_shuffle", x).ndim < 3 or x.shape[1] % groups:
         raise ValueError(f"channel_shuffle: x has shape {x.shape}, but must be (N, C, ...) with C a multiple of groups "
                          f"{groups}")
     n, c, *rest = x.shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._core import TensorBase, launch, record
+from ..checks import a_tensor
 from .create import arange
 from .index import _as_index
 from .linear import linear, matmul
@@ -23,7 +24,7 @@ _MODES = {"tanh": 0, "relu": 1, "lstm": 2, "gru": 3}
 def _recurrent(mode: str, x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor,
                bias_ih: Tensor | None, bias_hh: Tensor | None, lengths: Any, reverse: bool, batch_first: bool) -> tuple:
     """(y, last h, last c); the input's share of all steps is one product."""
-    if x.ndim != 3:
+    if a_tensor(mode, x).ndim != 3:
         layout = "(batch, steps, features)" if batch_first else "(steps, batch, features)"
         raise ValueError(f"{mode}: x has shape {x.shape}, but must be {layout}")
     options = {"mode": _MODES[mode], "reverse": bool(reverse), "batch_first": bool(batch_first)}
@@ -166,6 +167,7 @@ def _projected_lstm(x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: 
 
     No r gives `h0`: its share enters the first step as further features of the input, whose weight is W_hh.
     """
+    a_tensor("lstm", weight_hr, "weight_hr"), a_tensor("lstm", weight_hh, "weight_hh")
     if weight_hr.ndim != 2 or weight_hh.ndim != 2 or weight_hh.shape != (4 * weight_hr.shape[1], weight_hr.shape[0]):
         raise ValueError(f"lstm: weight_hr has shape {weight_hr.shape} and weight_hh {weight_hh.shape}, but must be (P, H) and "
                          "(4 H, P)")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
+from ..checks import a_tensor, number
 from .._core import TensorBase, launch, record
 from .create import float64, int64
 from .math import constant, eq, maximum, minimum, ne
@@ -59,7 +60,7 @@ def _count(shape: Sequence[int], axes: Sequence[int]) -> int:
 
 
 def _check_real(name: str, x: Tensor) -> None:
-    if not x.dtype.is_floating:
+    if not a_tensor(name, x).dtype.is_floating:
         raise TypeError(f"{name}: x has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
 
 
@@ -93,7 +94,7 @@ def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None)
     """
     if dtype is not None:
         x = to(x, dtype)
-    axes = _axes("sum", dim, x.ndim)
+    axes = _axes("sum", dim, a_tensor("sum", x).ndim)
     if not x.dtype.is_floating:
         return to(launch.sum(to(x, float64), axes=_mask(axes), keepdim=keepdim, divisor=1.0), int64)
     y = launch.sum(x, axes=_mask(axes), keepdim=keepdim, divisor=1.0)
@@ -154,7 +155,7 @@ def _mean_backward(node, dy):
 
 def _extreme_values(name: str, x: Tensor, dim: Dim, keepdim: bool) -> Tensor:
     """The extremum over axes; its gradient is shared among equals."""
-    axes = _axes(name, dim, x.ndim)
+    axes = _axes(name, dim, a_tensor(name, x).ndim)
     reduce = launch.max_reduce if name.endswith("max") else launch.min_reduce
     if not x.dtype.is_floating:
         return to(reduce(to(x, float64), axes=_mask(axes), keepdim=keepdim), x.dtype)
@@ -201,7 +202,7 @@ def amin(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 def _position(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     """Where the extremum is; an axis of a 0-d tensor (0 or -1) is one of a single element."""
-    x = x.detach() if x.dtype.is_floating else to(x, float64)
+    x = x.detach() if a_tensor(name, x).dtype.is_floating else to(x, float64)
     if dim is None or x.ndim == 0:
         if dim is not None:
             _axis(name, dim, 1)
@@ -243,7 +244,7 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
 def _extremum(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor | Extremum:
     if dim is None:
         return _extreme_values(name, x, None, False)
-    if x.ndim == 0:
+    if a_tensor(name, x).ndim == 0:
         return Extremum(x, _position(name, x, dim, keepdim))
     axis = _axis(name, dim, x.ndim)
     indices = _position(name, x, axis, True)
@@ -303,7 +304,7 @@ def _variance(name: str, x: Tensor, dim: Dim, correction: float,
               keepdim: bool) -> tuple[Tensor, Tensor, tuple[int, ...], float]:
     """The variance, the mean (with all axes), the axes and the divisor."""
     _check_real(name, x)
-    axes = _axes(name, dim, x.ndim)
+    axes, correction = _axes(name, dim, x.ndim), number(f"{name}: correction", correction)
     count = _count(x.shape, axes)
     divisor = float(count - correction) if count > correction else 0.0
     middle = launch.sum(x, axes=_mask(axes), keepdim=1, divisor=float(count))

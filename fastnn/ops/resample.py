@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core import launch, record
-from ..checks import pair, positive, whole
+from ..checks import a_tensor, integers, pair, positive, whole
 from .conv import single
 from .create import as_tensor, tensor
 from .pool import adaptive_avg_pool2d
@@ -151,7 +151,7 @@ def interpolate(x: Tensor, size: int | Sequence[int] | None = None, scale_factor
     R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE Transactions on Acoustics,
     Speech, and Signal Processing 29(6), 1981.
     """
-    axes = x.ndim - 2
+    axes = a_tensor("interpolate", x).ndim - 2
     smooth = mode in ("linear", "bilinear", "bicubic")
     if mode not in INTERPOLATION_MODES or axes not in (1, 2) or (smooth and INTERPOLATION_MODES[mode] != axes):
         raise ValueError(f"interpolate: mode is {mode!r} for x {x.shape}, but must be 'nearest', 'nearest-exact', "
@@ -244,6 +244,8 @@ def bed_of_nails2d(x: Tensor, scale_factor: int | Sequence[int] = 2) -> Tensor:
         If `scale_factor` is below 1.
     """
     rows, columns = pair("bed_of_nails2d", "scale_factor", scale_factor, 1)
+    if a_tensor("bed_of_nails2d", x).ndim != 4:
+        raise ValueError(f"bed_of_nails2d: x has shape {x.shape}, but must be (N, C, H, W)")
     return resample(x, (_spaced, x.shape[2], rows), (_spaced, x.shape[3], columns))
 
 
@@ -267,7 +269,7 @@ def _padded(mode: str, n: int, before: int, after: int) -> Table:
 def pad_by(x: Tensor, padding: Sequence[int], mode: str) -> Tensor:
     """Surrounds the last one or two axes with elements of `x`; see `fastnn.functional.pad`."""
     sides = [tuple(padding[k:k + 2]) for k in range(0, len(padding), 2)]
-    if len(padding) not in (2, 4) or not len(sides) <= x.ndim <= 4:
+    if len(padding) not in (2, 4) or not len(sides) <= a_tensor("pad", x).ndim <= 4:
         raise ValueError(f"pad: padding is {tuple(padding)}, but mode {mode!r} pads the last axis or the last two, "
                          "of at most 4")
     for n, (before, after) in zip(reversed(x.shape), sides):
@@ -324,7 +326,7 @@ def max_unpool2d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
     ----------
     M. D. Zeiler and R. Fergus, "Visualizing and understanding convolutional networks", ECCV 2014.
     """
-    if x.ndim == 3:
+    if a_tensor("max_unpool2d", x).ndim == 3:
         size = None if output_size is None else tuple(output_size)[-2:]
         y = max_unpool2d(unsqueeze(x, 0), unsqueeze(as_tensor(indices), 0), kernel_size, stride, padding, size)
         return reshape(y, y.shape[1:])
@@ -333,9 +335,9 @@ def max_unpool2d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
     edge = pair("max_unpool2d", "padding", padding, 0)
     size = [(n - 1) * s - 2 * p + k for n, s, p, k in zip(x.shape[2:], step, edge, kernel)]
     if output_size is not None:
-        wanted = list(output_size)[-2:]
+        wanted = integers("max_unpool2d", "output_size", output_size)[-2:]
         if len(wanted) != 2 or any(abs(w - n) >= s for w, n, s in zip(wanted, size, step)):
-            raise ValueError(f"max_unpool2d: output_size is {tuple(output_size)}, but must be less than a stride "
+            raise ValueError(f"max_unpool2d: output_size is {output_size}, but must be less than a stride "
                              f"{step} away from "
                              f"{tuple(size)}")
         size = wanted
@@ -381,7 +383,7 @@ def max_unpool1d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
     """
     kernel = single("max_unpool1d", "kernel_size", kernel_size)
     step = kernel if stride is None else single("max_unpool1d", "stride", stride)
-    size = None if output_size is None else (1, tuple(output_size)[-1])
+    size = None if output_size is None else (1, *integers("max_unpool1d", "output_size", output_size)[-1:])
     y = max_unpool2d(unsqueeze(x, -2), unsqueeze(as_tensor(indices), -2), (1, kernel), (1, step),
                      (0, single("max_unpool1d", "padding", padding)), size)
     return reshape(y, (*y.shape[:-2], y.shape[-1]))

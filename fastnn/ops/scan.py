@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._core import launch, record
-from ..checks import whole
+from ..checks import a_tensor, whole
 from .create import as_tensor, float64, int64
 from .index import _gather_backward
 from .math import ne, sub
@@ -131,7 +131,7 @@ def cummin(x: Tensor, dim: int) -> Extremum:
 
 
 def _cumulated(name: str, x: Tensor, dim: int) -> Extremum:
-    axis = _axis(name, dim, max(x.ndim, 1))
+    axis = _axis(name, dim, max(a_tensor(name, x).ndim, 1))
     wide = x if x.dtype.is_floating else to(x, float64)
     values, indices = launch.cummax(wide, axis=axis, smallest=name == "cummin")
     if wide is not x:
@@ -165,7 +165,7 @@ def diff(x: Tensor, n: int = 1, dim: int = -1) -> Tensor:
     IndexError
         If there is no such axis.
     """
-    axis = _axis("diff", dim, x.ndim)
+    axis = _axis("diff", dim, a_tensor("diff", x).ndim)
     every = (slice(None),) * axis
     for _ in range(min(whole("diff: n", n, 0), x.shape[axis])):  # then it is empty and stays so
         later, earlier = slice_view(x, (*every, slice(1, None))), slice_view(x, (*every, slice(None, -1)))

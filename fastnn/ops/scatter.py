@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _core
 from .._core import TensorBase, launch, record
-from ..checks import integer, whole
+from ..checks import a_tensor, integer, whole
 from .create import as_tensor, bool_, float64, full_like, int64, zeros
 from .index import _as_index, gather, index_select
 from .math import constant, div, maximum, mul, ne, where
@@ -39,7 +39,7 @@ def _part(x: Tensor, shape: Sequence[int], axis: int | None = None) -> Tensor:
 
 def _operands(name: str, x: Tensor, dim: int, index: Any, src: Any) -> tuple[int, Tensor, Tensor]:
     """The axis, the index and as much of the source as the index has places for."""
-    axis, index = _axis(name, dim, x.ndim), _as_index(name, index)
+    axis, index = _axis(name, dim, a_tensor(name, x).ndim), _as_index(name, index)
     if index.ndim != x.ndim or any(n > m for d, (n, m) in enumerate(zip(index.shape, x.shape)) if d != axis):
         raise ValueError(f"{name}: index has shape {index.shape}, but must have {x.ndim} axes and, but for dim {axis}, "
                          f"no longer ones "
@@ -244,7 +244,7 @@ def take_along_dim(x: Tensor, indices: Any, dim: int | None = None) -> Tensor:
     indices = _as_index("take_along_dim", indices, "indices")
     if dim is None:
         return gather(flatten(x), 0, flatten(indices))
-    axis = _axis("take_along_dim", dim, x.ndim)
+    axis = _axis("take_along_dim", dim, a_tensor("take_along_dim", x).ndim)
     if indices.ndim != x.ndim:
         raise ValueError(f"take_along_dim: indices has shape {indices.shape}, but must have {x.ndim} axes like x")
     shapes = [[1 if d == axis else n for d, n in enumerate(t.shape)] for t in (x, indices)]
@@ -261,7 +261,7 @@ def take_along_dim(x: Tensor, indices: Any, dim: int | None = None) -> Tensor:
 
 def _rows(name: str, x: Tensor, dim: int, index: Any) -> tuple[int, Tensor, tuple[int, ...]]:
     """The axis, the index as a vector, and the shape of what it picks."""
-    axis, index = _axis(name, dim, x.ndim), _as_index(name, index)
+    axis, index = _axis(name, dim, a_tensor(name, x).ndim), _as_index(name, index)
     if index.ndim > 1:
         raise ValueError(f"{name}: index has shape {index.shape}, but must have one axis")
     return axis, reshape(index, (-1,)), (*x.shape[:axis], index.numel(), *x.shape[axis + 1:])
@@ -402,7 +402,7 @@ def argwhere(x: Tensor) -> Tensor:
 
 def count_nonzero(x: Tensor, dim: Dim = None) -> Tensor:
     """How many elements are other than 0, over axes, as for `sum`: int64."""
-    return sum(ne(x.detach(), 0), dim)
+    return sum(ne(a_tensor("count_nonzero", x).detach(), 0), dim)
 
 
 def _places(name: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
@@ -411,7 +411,7 @@ def _places(name: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, tuple[i
     if mask.dtype is not bool_:
         raise TypeError(f"{name}: mask is {mask.dtype}, but must be bool")
     try:
-        shape = np.broadcast_shapes(x.shape, mask.shape)
+        shape = np.broadcast_shapes(a_tensor(name, x).shape, mask.shape)
     except ValueError:
         raise ValueError(f"{name}: x {x.shape} and mask {mask.shape} do not broadcast together") from None
     return flatten(broadcast_to(x, shape)), reshape(nonzero(flatten(broadcast_to(mask, shape))), (-1,)), shape
@@ -469,7 +469,7 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """
     _core.depends_on_elements("masked_scatter")
     line, places, shape = _places("masked_scatter", x, mask)
-    if source.numel() < places.shape[0]:
+    if a_tensor("masked_scatter", source, "source").numel() < places.shape[0]:
         raise ValueError(f"masked_scatter: source has {source.numel()} elements, but the mask picks {places.shape[0]}")
     return reshape(scatter(line, 0, places, flatten(source)), shape)
 
@@ -497,7 +497,7 @@ def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Te
         If shapes do not fit or a number is negative.
     """
     x = _as_index("bincount", x, "x")
-    if x.ndim != 1 or (weights is not None and weights.shape != x.shape):
+    if x.ndim != 1 or (weights is not None and a_tensor("bincount", weights, "weights").shape != x.shape):
         raise ValueError(f"bincount: x has shape {x.shape}{'' if weights is None else f' and weights {weights.shape}'}, but "
                          f"must have "
                          "one axis, weights the same")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core import DType, TensorBase, as_dtype, launch, record
-from ..checks import check_device, integer, is_device
+from ..checks import a_tensor, check_device, integer, integers, is_device
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -47,9 +47,10 @@ def permute(x: Tensor, *dims: int) -> Tensor:
         If `dims` is not a permutation of the axes.
     """
     order = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
-    order = [_axis("permute", d, x.ndim) for d in order]
-    if sorted(order) != list(range(x.ndim)):
-        raise ValueError(f"permute: dims is {tuple(dims)}, but must name each of the {x.ndim} axes once")
+    rank = a_tensor("permute", x).ndim
+    order = [_axis("permute", d, rank) for d in order]
+    if sorted(order) != list(range(rank)):
+        raise ValueError(f"permute: dims is {tuple(dims)}, but must name each of the {rank} axes once")
     shape, strides = x.shape, x.strides
     view = x.as_strided([shape[d] for d in order], [strides[d] for d in order])
     return record(_permute_backward, (x,), view, context=order)
@@ -79,7 +80,7 @@ def transpose(x: Tensor, dim0: int = -2, dim1: int = -1) -> Tensor:
     IndexError
         If there is no such axis.
     """
-    dim0, dim1 = _axis("transpose", dim0, x.ndim), _axis("transpose", dim1, x.ndim)
+    dim0, dim1 = _axis("transpose", dim0, a_tensor("transpose", x).ndim), _axis("transpose", dim1, x.ndim)
     order = list(range(x.ndim))
     order[dim0], order[dim1] = dim1, dim0
     return permute(x, *order)
@@ -103,7 +104,7 @@ def t(x: Tensor) -> Tensor:
     ValueError
         If `x` has more than two axes.
     """
-    if x.ndim > 2:
+    if a_tensor("t", x).ndim > 2:
         raise ValueError(f"t: x has shape {x.shape}, but must have at most 2 axes")
     return transpose(x, 0, 1) if x.ndim == 2 else x
 
@@ -127,7 +128,7 @@ def movedim(x: Tensor, source: int, destination: int) -> Tensor:
     IndexError
         If there is no such axis.
     """
-    order = list(range(x.ndim))
+    order = list(range(a_tensor("movedim", x).ndim))
     order.insert(_axis("movedim", destination, x.ndim), order.pop(_axis("movedim", source, x.ndim)))
     return permute(x, *order)
 
@@ -197,7 +198,7 @@ def reshape(x: Tensor, *shape: int) -> Tensor:
         If the number of elements differs.
     """
     shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    extents = _resolve("reshape", shape, x.numel())
+    extents = _resolve("reshape", shape, a_tensor("reshape", x).numel())
     strides = _view_strides(x.shape, x.strides, extents) if x.numel() else [1] * len(extents)
     if strides is None:
         view = launch.contiguous(x)
@@ -233,7 +234,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     ValueError
         If `start_dim` lies behind `end_dim`.
     """
-    if x.ndim == 0:
+    if a_tensor("flatten", x).ndim == 0:
         return reshape(x, 1)
     start, end = _axis("flatten", start_dim, x.ndim), _axis("flatten", end_dim, x.ndim)
     if start > end:
@@ -268,8 +269,8 @@ def unflatten(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     ValueError
         If the product of `sizes` is not the axis' extent.
     """
-    dim = _axis("unflatten", dim, x.ndim)
-    return reshape(x, (*x.shape[:dim], *_resolve("unflatten", sizes, x.shape[dim]), *x.shape[dim + 1:]))
+    dim = _axis("unflatten", dim, a_tensor("unflatten", x).ndim)
+    return reshape(x, (*x.shape[:dim], *_resolve("unflatten", integers("unflatten", "sizes", sizes), x.shape[dim]), *x.shape[dim + 1:]))
 
 
 def unsqueeze(x: Tensor, dim: int) -> Tensor:
@@ -291,7 +292,7 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
     IndexError
         If `dim` is out of range.
     """
-    dim = _axis("unsqueeze", dim, x.ndim + 1)
+    dim = _axis("unsqueeze", dim, a_tensor("unsqueeze", x).ndim + 1)
     return reshape(x, (*x.shape[:dim], 1, *x.shape[dim:]))
 
 
@@ -315,11 +316,12 @@ def squeeze(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
         If there is no such axis.
     """
     if dim is None:
-        return reshape(x, tuple(n for n in x.shape if n != 1))
+        return reshape(x, tuple(n for n in a_tensor("squeeze", x).shape if n != 1))
+    rank = a_tensor("squeeze", x).ndim
     if isinstance(dim, (tuple, list)):
-        dims = {_axis("squeeze", d, x.ndim) for d in dim}
+        dims = {_axis("squeeze", d, rank) for d in dim}
         return reshape(x, tuple(n for d, n in enumerate(x.shape) if n != 1 or d not in dims))
-    dim = _axis("squeeze", dim, x.ndim)
+    dim = _axis("squeeze", dim, rank)
     return reshape(x, (*x.shape[:dim], *x.shape[dim + 1:])) if x.shape[dim] == 1 else x
 
 
@@ -344,7 +346,7 @@ def expand(x: Tensor, *shape: int) -> Tensor:
         If an axis of another extent than 1 would change.
     """
     shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    new = len(shape) - x.ndim
+    new = len(shape) - a_tensor("expand", x).ndim
     if new < 0:
         raise ValueError(f"expand: shape {tuple(shape)} has fewer axes than the tensor's shape {x.shape}")
     extents, strides = [], []
@@ -380,7 +382,7 @@ def unbroadcast(dy: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
 
 def contiguous(x: Tensor) -> Tensor:
     """`x` in C order: itself if it already is."""
-    return x if x.is_contiguous() else record(_copy_backward, (x,), launch.contiguous(x))
+    return x if a_tensor("contiguous", x).is_contiguous() else record(_copy_backward, (x,), launch.contiguous(x))
 
 
 def clone(x: Tensor) -> Tensor:
@@ -418,7 +420,7 @@ def to(x: Tensor, *target: Any, dtype: DType | None = None, device: Any = None) 
         If the device is another.
     """
     wanted = type_wanted("to", target, dtype, device)
-    if wanted is None or wanted is x.dtype:
+    if wanted is a_tensor("to", x).dtype or wanted is None:
         return x
     y = launch.copy(x, dtype=wanted.code)
     return record(_to_backward, (x,), y, context=x.dtype) if wanted.is_floating else y

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import TensorBase, launch, record
-from ..checks import integer, whole
+from ..checks import a_tensor, integer, integers, whole
 from .create import fill
 from .shape import _axis, unsqueeze
 
@@ -54,8 +54,10 @@ def slice_view(x: Tensor, key: tuple) -> Tensor:
     TypeError
         If a part is none of these.
     """
+    if not isinstance(key, tuple):
+        raise TypeError(f"slice_view: key is {key!r}, but must be a tuple")
     used = sum(part is not None and part is not Ellipsis for part in key)
-    key = _with_ellipsis(key, used, x.ndim)
+    key = _with_ellipsis(key, used, a_tensor("slice_view", x).ndim)
     extents, strides, offset, d = [], [], 0, 0
     for part in key:
         if part is None:
@@ -112,14 +114,15 @@ def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) 
     ValueError
         If sizes are below 1 or do not add up.
     """
-    dim = _axis("split", dim, x.ndim)
+    dim = _axis("split", dim, a_tensor("split", x).ndim)
     sizes = split_size_or_sections
     if isinstance(sizes, int):
         if sizes < 1:
             raise ValueError(f"split: split_size is {sizes}, but must be at least 1")
         sizes = [min(sizes, x.shape[dim] - k) for k in range(0, x.shape[dim], sizes)] or [0]
+    sizes = integers("split", "split_size_or_sections", sizes)
     if sum(sizes) != x.shape[dim]:
-        raise ValueError(f"split: sections {tuple(sizes)} do not add up to the extent {x.shape[dim]} of dim {dim}")
+        raise ValueError(f"split: sections {sizes} do not add up to the extent {x.shape[dim]} of dim {dim}")
     parts, start = [], 0
     for n in sizes:
         parts.append(slice_view(x, (slice(None),) * dim + (slice(start, start + n),)))
@@ -156,7 +159,7 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     ValueError
         If `chunks` is below 1.
     """
-    dim, chunks = _axis("chunk", dim, x.ndim), whole("chunk: chunks", chunks, 1)
+    dim, chunks = _axis("chunk", dim, a_tensor("chunk", x).ndim), whole("chunk: chunks", chunks, 1)
     if not x.shape[dim]:
         check_pieces("chunk: chunks", chunks)
     return split(x, -(-x.shape[dim] // chunks) if x.shape[dim] else [0] * chunks, dim)
@@ -187,7 +190,7 @@ def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     ValueError
         If `length` is below 0.
     """
-    dim, length = _axis("narrow", dim, x.ndim), whole("narrow: length", length, 0)
+    dim, length = _axis("narrow", dim, a_tensor("narrow", x).ndim), whole("narrow: length", length, 0)
     start = integer("narrow", "start", start)
     first = start + (x.shape[dim] if start < 0 else 0)
     if not 0 <= first <= x.shape[dim] - length:
@@ -214,7 +217,7 @@ def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     IndexError
         If there is no such axis.
     """
-    dim = _axis("unbind", dim, x.ndim)
+    dim = _axis("unbind", dim, a_tensor("unbind", x).ndim)
     return tuple(slice_view(x, (slice(None),) * dim + (k,)) for k in range(x.shape[dim]))
 
 
@@ -346,7 +349,7 @@ def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.
         return pad_by(x, padding, mode)
     if mode != "constant":
         raise ValueError(f"pad: mode is {mode!r}, but must be 'constant', 'reflect', 'replicate' or 'circular'")
-    if len(padding) % 2 or len(padding) > 2 * x.ndim:
+    if len(padding) % 2 or len(padding) > 2 * a_tensor("pad", x).ndim:
         raise ValueError(f"pad: pad is {tuple(padding)}, but must hold two numbers for each of at most {x.ndim} axes")
     before = [0] * x.ndim
     after = [0] * x.ndim

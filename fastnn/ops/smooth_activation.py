@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .. import _core
 from .._core import launch, record
-from ..checks import positive, real
+from ..checks import a_tensor, positive, real
 from .shape import _axis
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def glu(x: Tensor, dim: int = -1) -> Tensor:
     ----------
     Dauphin et al., "Language modeling with gated convolutional networks", ICML 2017.
     """
-    axis = _axis("glu", dim, x.ndim)
+    axis = _axis("glu", dim, a_tensor("glu", x).ndim)
     if x.shape[axis] % 2:
         raise ValueError(f"glu: axis {dim} of x {x.shape} has extent {x.shape[axis]}, but it must be even")
     values, gate = _halves(x.detach(), axis)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core import DType, launch, record
+from ..checks import a_tensor
 from .math import neg
 from .shape import _axis, to
 
@@ -32,7 +33,7 @@ def softmax(x: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
         Of x's shape; a row whose maximum is not finite gives NaN.
     """
     x = x if dtype is None else to(x, dtype)
-    axis = _axis("softmax", dim, max(x.ndim, 1))
+    axis = _axis("softmax", dim, max(a_tensor("softmax", x).ndim, 1))
     y = launch.softmax_forward(x, axis=axis)
     return record(_softmax_backward, (x,), y, saved=(y,), context=axis)
 
@@ -65,7 +66,7 @@ def log_softmax(x: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
         Of x's shape; a row whose maximum is not finite gives NaN.
     """
     x = x if dtype is None else to(x, dtype)
-    axis = _axis("log_softmax", dim, max(x.ndim, 1))
+    axis = _axis("log_softmax", dim, max(a_tensor("log_softmax", x).ndim, 1))
     y = launch.log_softmax_forward(x, axis=axis)
     return record(_log_softmax_backward, (x,), y, saved=(y,), context=axis)
 

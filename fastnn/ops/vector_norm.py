@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
-from ..checks import positive
+from ..checks import a_tensor, positive
 from .math import abs, div, eq, mul, pow, square, where
 from .reduce import _axes, amax, sum
 from .shape import reshape
@@ -47,7 +47,7 @@ def norm(x: Tensor, p: float = 2.0, dim: int | Sequence[int] | None = None, keep
     p = positive("norm: p", p)
     if p == 1:
         return sum(abs(x), dim, keepdim)
-    fixed = x.detach()
+    fixed = a_tensor("norm", x).detach()
     total = sum(square(fixed) if p == 2 else pow(abs(fixed), p), dim, True)
     y = launch.sqrt(total) if p == 2 else pow(total, 1 / p)
     kept = y if keepdim else reshape(y, _without(x, dim))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..checks import pair
+from ..checks import a_tensor, pair
 from .conv import conv2d, flat, sequence, single
 from .conv_transpose import conv_transpose2d
 from .create import tensor
@@ -56,7 +56,7 @@ def unfold(x: Tensor, kernel_size: int | Sequence[int], dilation: int | Sequence
     ValueError
         If no window fits.
     """
-    if x.ndim != 4:
+    if a_tensor("unfold", x).ndim != 4:
         raise ValueError(f"unfold: x has shape {x.shape}, but must be (N, C, H, W)")
     window = pair("unfold", "kernel_size", kernel_size, 1)
     y = conv2d(x, _selectors(x.shape[1], window, x.dtype.name), None, stride, padding, dilation, x.shape[1])
@@ -97,7 +97,7 @@ def fold(x: Tensor, output_size: int | Sequence[int], kernel_size: int | Sequenc
     stride, dilation = pair("fold", "stride", stride, 1), pair("fold", "dilation", dilation, 1)
     padding, count = pair("fold", "padding", padding, 0), window[0] * window[1]
     places = [(n + 2 * p - d * (r - 1) - 1) // s + 1 for n, p, d, r, s in zip(size, padding, dilation, window, stride)]
-    if x.ndim != 3 or x.shape[1] % count or x.shape[2] != places[0] * places[1]:
+    if a_tensor("fold", x).ndim != 3 or x.shape[1] % count or x.shape[2] != places[0] * places[1]:
         raise ValueError(f"fold: x has shape {x.shape}, but must be (N, C {count}, {places[0] * places[1]}) for a "
                          "map of "
                          f"{size[0]} x {size[1]} and windows of {window[0]} x {window[1]}")
@@ -146,7 +146,7 @@ def local2d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | S
     edges = pair("local2d", "padding", padding, 0)
     columns = unfold(x, window, 1, edges, steps)
     places = [(n + 2 * p - r) // s + 1 for n, p, r, s in zip(x.shape[2:], edges, window, steps)]
-    if weight.ndim != 3 or (weight.shape[0], weight.shape[2]) != (columns.shape[2], columns.shape[1]):
+    if a_tensor("local2d", weight, "weight").ndim != 3 or (weight.shape[0], weight.shape[2]) != (columns.shape[2], columns.shape[1]):
         raise ValueError(f"local2d: weight has shape {weight.shape}, but must be ({columns.shape[2]}, K, "
                          f"{columns.shape[1]}) "
                          f"for x {x.shape}")

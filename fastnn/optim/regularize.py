@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import _core
 from .._core import TensorBase, launch
-from ..checks import positive, real
+from ..checks import a_tensor, positive, real
 from ..ops.create import float64
 from ..ops.math import constant
 from ..tensor import Tensor, no_grad
@@ -27,7 +27,7 @@ __all__ = ["EMA", "ClipGradNorm", "ClipGradValue", "ElasticNet", "MaxNorm", "Pro
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     parameters = [parameters] if isinstance(parameters, TensorBase) else parameters
-    return [p.grad for p in parameters if p.grad is not None]
+    return [p.grad for p in parameters if a_tensor("gradients", p, "a parameter").grad is not None]
 
 
 def _order(name: str, norm_type: float) -> float:
@@ -85,7 +85,7 @@ def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0, error_if_n
     tensors = [tensors] if isinstance(tensors, TensorBase) else tensors
     order, total = _order("get_total_norm", norm_type), None
     for x in tensors:
-        if x.numel():
+        if a_tensor("get_total_norm", x, "one of tensors").numel():
             part = _power(x.detach(), order)
             combine = launch.maximum if math.isinf(order) else launch.add
             total = part if total is None else combine(total, part)
@@ -105,7 +105,7 @@ def _scale_down(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
 
 def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor) -> None:
     """Shrinks all gradients together, by what brings a norm that is known to at most `max_norm`; see `clip_grad_norm_`."""
-    _scale_down(_gradients(parameters), total_norm, real("clip_grads_with_norm_: max_norm", max_norm, 0))
+    _scale_down(_gradients(parameters), a_tensor("clip_grads_with_norm_", total_norm, "total_norm"), real("clip_grads_with_norm_: max_norm", max_norm, 0))
 
 
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0,
@@ -380,7 +380,7 @@ class EMA(_Hook):
         if real("EMA: decay", decay, 0) >= 1:
             raise ValueError(f"EMA: decay is {decay!r}, but must be at least 0 and below 1")
         self.decay, self.warmup = decay, bool(warmup)
-        self.averages = [p.detach().clone() for p in self.params]
+        self.averages = [a_tensor("EMA", p, "one of params").detach().clone() for p in self.params]
         self._steps = _core.scalar(0.0, float64)
 
     def apply(self, optimizer: Any = None) -> None:
@@ -392,7 +392,7 @@ class EMA(_Hook):
     def averaged(self) -> Iterator[None]:
         """While it lasts the parameters hold the averages, to evaluate or save the model."""
         with no_grad():
-            before = [p.detach().clone() for p in self.params]
+            before = [a_tensor("EMA", p, "one of params").detach().clone() for p in self.params]
             for p, average in zip(self.params, self.averages):
                 p.copy_(average)
         try:

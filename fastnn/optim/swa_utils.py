@@ -11,7 +11,7 @@ from typing import Any
 
 from .._core import launch
 from ..checks import real, whole
-from ..nn.module import Module
+from ..nn.module import Module, a_module
 from ..nn.norm import _BatchNorm, _InstanceNorm
 from ..ops.create import as_tensor, float64, int64, zeros
 from ..ops.math import eq, where
@@ -212,7 +212,7 @@ def update_bn(loader: Iterable[Any], model: Module) -> None:
     model : Module
         Such as an `AveragedModel`; it runs in training mode and is then as it was.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and not isinstance(m, _InstanceNorm)]
+    norms = [m for m in a_module("update_bn", model, "model").modules() if isinstance(m, _BatchNorm) and not isinstance(m, _InstanceNorm)]
     if not norms:
         return
     was_training, momenta = model.training, [norm.momentum for norm in norms]

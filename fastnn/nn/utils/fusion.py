@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import copy
 
+from ...checks import a_tensor
 from ...ops.create import ones_like, zeros_like
 from ...ops.elementary import rsqrt
 from ...ops.math import add, mul, sub
 from ...ops.shape import reshape
 from ...tensor import Tensor, no_grad
-from ..module import Module, Parameter
+from ..module import Module, Parameter, a_module
 
 __all__ = ["fuse_conv_bn_eval", "fuse_conv_bn_weights", "fuse_linear_bn_eval", "fuse_linear_bn_weights"]
 
 
 def _scaled(weight: Tensor, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float, gain: Tensor | None, shift: Tensor | None,
             axis: int) -> tuple[Parameter, Parameter]:
+    for argument, value in (("the weight", weight), ("the mean", mean), ("the variance", var), ("the bias", bias), ("the gain", gain),
+                            ("the shift", shift)):
+        if value is not None or argument in ("the weight", "the mean", "the variance"):
+            a_tensor("batch normalisation into a layer", value, argument)
     bias = zeros_like(mean) if bias is None else bias
     gain = ones_like(mean) if gain is None else gain
     shift = zeros_like(mean) if shift is None else shift
@@ -61,6 +66,7 @@ def fuse_linear_bn_weights(linear_w: Tensor, linear_b: Tensor | None, bn_rm: Ten
 
 
 def _fused(name: str, layer: Module, bn: Module, axis: int) -> Module:
+    a_module(name, layer, "the layer"), a_module(name, bn, "bn")
     if layer.training or bn.training:
         raise ValueError(f"{name}: both layers must be in evaluation mode: call eval() first")
     if bn.running_mean is None:
@@ -97,6 +103,7 @@ def fuse_conv_bn_eval(conv: Module, bn: Module, transpose: bool = False) -> Modu
 def fuse_linear_bn_eval(linear: Module, bn: Module) -> Module:
     """A copy of a linear layer that computes what it and the BatchNorm1d behind it compute in evaluation; see
     `fuse_conv_bn_eval`."""
-    if linear.out_features != bn.num_features and bn.num_features != 1:
-        raise ValueError(f"fuse_linear_bn_eval: linear has {linear.out_features} outputs, but bn has {bn.num_features} features")
+    outputs, features = getattr(linear, "out_features", None), getattr(bn, "num_features", None)
+    if outputs != features and features != 1:
+        raise ValueError(f"fuse_linear_bn_eval: linear has {outputs} outputs, but bn has {features} features")
     return _fused("fuse_linear_bn_eval", linear, bn, 0)

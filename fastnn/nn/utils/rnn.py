@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..._core import TensorBase
+from ...checks import a_tensor
 from ...ops.create import as_tensor
 from ...ops.index import _as_index
 from ...ops.shape import transpose
@@ -109,7 +110,7 @@ def pack_sequence(sequences: Sequence[Tensor], enforce_sorted: bool = True) -> P
     ValueError
         If they do not, though `enforce_sorted`.
     """
-    lengths = as_tensor([t.shape[0] for t in sequences])
+    lengths = as_tensor([a_tensor("pack_sequence", t, "a sequence").shape[0] for t in sequences])
     return pack_padded_sequence(pad_sequence(sequences), lengths, enforce_sorted=enforce_sorted)
 
 

@@ -12,7 +12,7 @@ from ...ops.shape import _axis, flatten, permute
 from ...random import randn
 from ...tensor import Tensor, no_grad
 from ..conv_transpose import ConvTranspose1d, ConvTranspose2d
-from ..module import Module, Parameter
+from ..module import Module, Parameter, a_module
 
 __all__ = ["remove_spectral_norm", "spectral_norm"]
 
@@ -85,6 +85,7 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
     ----------
     T. Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018.
     """
+    a_module("spectral_norm", module)
     weight = module._parameters.get(name)
     if weight is None or weight.ndim < 2:
         raise ValueError(f"spectral_norm: name is {name!r}, but must be a parameter of {type(module).__name__} with two axes "
@@ -128,6 +129,7 @@ def remove_spectral_norm(module: Module, name: str = "weight") -> Module:
     ValueError
         If `spectral_norm` was not called on it.
     """
+    a_module("remove_spectral_norm", module)
     handle, axis = module.__dict__.get("_spectral", {}).pop(name, (None, 0))
     if handle is None:
         raise ValueError(f"remove_spectral_norm: name is {name!r}, but spectral_norm was not called on it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..._core import TensorBase
+from ...checks import a_tensor
 from ...ops.shape import flatten
 from ...ops.slices import cat
 from ...tensor import Tensor, no_grad
@@ -45,9 +45,8 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     ValueError
         If the numbers of elements differ.
     """
-    if not isinstance(vec, TensorBase):
-        raise TypeError(f"vector_to_parameters: vec is a {type(vec).__name__}, but must be a Tensor")
-    parameters = list(parameters)
+    a_tensor("vector_to_parameters", vec, "vec")
+    parameters = [a_tensor("vector_to_parameters", parameter, "a parameter") for parameter in parameters]
     count = sum(parameter.numel() for parameter in parameters)
     if vec.shape != (count,):
         raise ValueError(f"vector_to_parameters: vec has shape {vec.shape}, but must be ({count},)")
