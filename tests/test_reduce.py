@@ -6,7 +6,7 @@ import pytest
 import fastnn
 from fastnn import _core
 from fastnn._core import launch
-from fastnn.ops import reduce, softmax
+from fastnn.ops import reduce, scan, softmax
 from fastnn.testing.checks import forced_threads
 
 pytestmark = pytest.mark.usefixtures("isa")
@@ -212,3 +212,29 @@ def test_softmax_bits_depend_on_neither_strides_nor_threads(shape, dim):
                     y = function(t, dim).numpy()
                 expected = y if expected is None else expected
                 assert y.tobytes() == expected.tobytes(), (t.strides, threads)
+
+
+@pytest.mark.parametrize("shape", [(40000, 2), (3, 9000), (70, 3, 200), (2, 5, 30, 21)])
+def test_integers_are_exact(shape):
+    rng = np.random.default_rng(0)
+    x = rng.choice(rng.integers(-2**63, 2**63 - 1, 50), shape)
+    places = [*range(len(shape)), None]
+    for t in layouts(x):
+        for dim in (*places, (0, len(shape) - 1)):
+            np.testing.assert_array_equal(reduce.sum(t, dim), x.sum(dim))  # both wrap around
+            np.testing.assert_array_equal(reduce.amax(t, dim), x.max(dim))
+            np.testing.assert_array_equal(reduce.amin(t, dim), x.min(dim))
+        for dim in places:
+            np.testing.assert_array_equal(reduce.argmax(t, dim), x.argmax(dim))
+            np.testing.assert_array_equal(reduce.argmin(t, dim), x.argmin(dim))
+        np.testing.assert_array_equal(scan.cummin(t, 1).values, np.minimum.accumulate(x, 1))
+
+
+def test_integers_are_not_divided_and_narrow_ones_not_launched():
+    with pytest.raises(ValueError, match="divisor"):
+        launch.sum(fastnn.tensor([1, 2]), axes=1, keepdim=0, divisor=2.0)
+    for op, options in ((launch.sum, {"divisor": 1.0, "axes": 1}), (launch.max_reduce, {"axes": 1}),
+                        (launch.argmax, {"axis": 0, "smallest": 0})):
+        with pytest.raises(TypeError, match="argument 'x' has dtype int32, but must be float32, float64 or int64"):
+            op(fastnn.tensor([1, 2]).int(), keepdim=0, **options)
+    assert reduce.sum(fastnn.zeros(0, dtype=fastnn.int64)).item() == 0

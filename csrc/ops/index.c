@@ -456,12 +456,32 @@ static int scatter_check(fnn_call *call, const char *name) {
     return gather_check(call, y, index, call->attr.i[0]);
 }
 
-static int scatter_add_infer(fnn_call *call) { return scatter_check(call, "dy"); }
+/* Integers are combined exactly in 64 bits, sums and products wrap around; one element at a time. */
+#define COMBINE(name, formula)                                                                                          \
+    static void name FNN_ELEMENTWISE_ARGS {                                                                             \
+        const int64_t a = *(const int64_t *)in[0], b = *(const int64_t *)in[1];                                         \
+        (void)n, (void)step, (void)attr;                                                                                \
+        *(int64_t *)out[0] = (int64_t)(formula);                                                                        \
+    }
+COMBINE(add_integers, (uint64_t)a + (uint64_t)b)
+COMBINE(multiply_integers, (uint64_t)a * (uint64_t)b)
+COMBINE(greater_integer, a > b ? a : b)
+COMBINE(less_integer, a < b ? a : b)
+#undef COMBINE
+
+static int scatter_add_infer(fnn_call *call) {
+    const int status = scatter_check(call, "dy"), dtype = call->out[0]->dtype;
+    if (status || dtype <= FNN_INT64) return status;
+    return fnn_fail(call, FNN_TYPE_ERROR, "output 'y' has dtype %s, but must be float32, float64 or int64", fnn_dtype_name(dtype));
+}
 
 /* y[.., index[.., j, ..], ..] += dy[.., j, ..]; y is given by the caller; equal indices add in order */
 static int scatter_add_run(fnn_call *call) {
-    const fnn_kernels *K = fnn_kernels_of(call->out[0]->dtype);
-    gather_plan p = {.whole = 0, .K = K, .combine = K->add};
+    gather_plan p = {.whole = 0, .combine = add_integers};
+    if (call->out[0]->dtype != FNN_INT64) {
+        p.K = fnn_kernels_of(call->out[0]->dtype);
+        p.combine = p.K->add;
+    }
     return gather_all(call, &p, call->out[0], call->in[1], call->in[0]);
 }
 
@@ -471,8 +491,8 @@ static int scatter_infer(fnn_call *call) {
     const int64_t how = call->attr.i[1];
     if (how < 0 || how > 3) return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'how' is %lld, but must be 0 to 3", (long long)how);
     int status = scatter_check(call, "src");
-    if (!status && how && call->out[0]->dtype > FNN_FLOAT64)
-        return fnn_fail(call, FNN_TYPE_ERROR, "output 'y' has dtype %s, but only reals are multiplied or compared",
+    if (!status && how && call->out[0]->dtype > FNN_INT64)
+        return fnn_fail(call, FNN_TYPE_ERROR, "output 'y' has dtype %s, but only reals and int64 are multiplied or compared",
                         fnn_dtype_name(call->out[0]->dtype));
     return status;
 }
@@ -481,9 +501,12 @@ static int scatter_infer(fnn_call *call) {
  * indices the last comes last */
 static int scatter_run(fnn_call *call) {
     gather_plan p = {.whole = 0};
-    if (call->attr.i[1]) {
+    const int64_t how = call->attr.i[1];
+    if (how && call->out[0]->dtype == FNN_INT64) {
+        p.combine = how == 1 ? multiply_integers : how == 2 ? greater_integer : less_integer;
+    } else if (how) {
         const fnn_kernels *K = fnn_kernels_of(call->out[0]->dtype);
-        p.combine = call->attr.i[1] == 1 ? K->mul : call->attr.i[1] == 2 ? K->maximum : K->minimum;
+        p.combine = how == 1 ? K->mul : how == 2 ? K->maximum : K->minimum;
     }
     return gather_all(call, &p, call->out[0], call->in[1], call->in[0]);
 }

@@ -139,6 +139,12 @@ int fnn_check_axis(fnn_call *call, const fnn_tensor *x) {
     return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but x has shape %s", (long long)axis, fnn_shape_text(x));
 }
 
+int fnn_check_summable(fnn_call *call, const fnn_tensor *x) {
+    if (x->dtype <= FNN_INT64) return FNN_OK;
+    return fnn_fail(call, FNN_TYPE_ERROR, "argument 'x' has dtype %s, but must be float32, float64 or int64",
+                    fnn_dtype_name(x->dtype));
+}
+
 size_t fnn_lines_bytes(const fnn_lines *rows, ptrdiff_t count) {
     return rows->is_dense ? 0 : fnn_whole_lines((size_t)(count * rows->n) * rows->size);
 }

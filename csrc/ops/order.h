@@ -45,6 +45,8 @@ typedef struct {
 
 /* Whether attribute i[0], 'axis', is an axis of x: of rank 0, too, which is one row of one. */
 int fnn_check_axis(fnn_call *call, const fnn_tensor *x);
+/* x: float32, float64 or int64 */
+int fnn_check_summable(fnn_call *call, const fnn_tensor *x);
 fnn_lines fnn_lines_of(const fnn_tensor *t, int axis);
 /* Bytes of scratch that read() and place() take for `count` rows: none where they are dense. */
 size_t fnn_lines_bytes(const fnn_lines *rows, ptrdiff_t count);

@@ -1,4 +1,4 @@
-/* reduce.c: sum, max_reduce, min_reduce over any axes; argmax over one.
+/* reduce.c: sum, max_reduce, min_reduce over any axes; argmax over one; of reals, and exactly of int64.
  *
  * Axes are taken in canonical order (N H W C at rank 4), those of one element dropped, neighbours of the same kind joined:
  * what is left is a short alternation of reduced and kept groups. From the last one on, each reduced group is one step on
@@ -6,6 +6,8 @@
  * and leaves (B, P, K), until P is 1. So the order of every addition depends on shape, axes and type only: a tensor with
  * other strides is gathered chunk by chunk into this order, and gives the same bits. */
 #include "order.h"
+
+#include <string.h>
 
 enum {
     ROW_CHUNK = 16384,    /* elements of a row summed by one kernel call */
@@ -36,6 +38,76 @@ typedef struct {
 
 typedef void row_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, ptrdiff_t stride, void *y);
 typedef void column_kernel(ptrdiff_t rows, ptrdiff_t columns, const void *x, ptrdiff_t stride, ptrdiff_t fold, void *y);
+
+typedef void find_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, ptrdiff_t stride, const void *m, ptrdiff_t first, int64_t *index);
+
+typedef struct {
+    row_kernel *rows;
+    column_kernel *columns;
+    find_kernel *find_rows, *find_columns; /* of an extremum */
+} reducer;
+
+/* ---- int64, which the table of kernels has no row for: the order does not matter, sums wrap around ---- */
+
+static int64_t sum_of(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
+static int64_t greater_of(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t less_of(int64_t a, int64_t b) { return a < b ? a : b; }
+
+#define INTEGER_KERNELS(formula)                                                                                        \
+    static void formula##_rows(ptrdiff_t rows, ptrdiff_t n, const void *x_, ptrdiff_t stride, void *y) {                \
+        for (ptrdiff_t r = 0; r < rows; r++) {                                                                          \
+            const int64_t *x = (const int64_t *)x_ + r * stride;                                                        \
+            int64_t total = x[0];                                                                                       \
+            for (ptrdiff_t i = 1; i < n; i++) total = formula(total, x[i]);                                             \
+            ((int64_t *)y)[r] = total;                                                                                  \
+        }                                                                                                               \
+    }                                                                                                                   \
+    static void formula##_columns(ptrdiff_t rows, ptrdiff_t columns, const void *x_, ptrdiff_t stride, ptrdiff_t fold,  \
+                                  void *y_) {                                                                           \
+        const int64_t *restrict x = x_;                                                                                 \
+        int64_t *restrict y = y_;                                                                                       \
+        (void)fold; /* rows joined for the sake of vectors */                                                           \
+        memcpy(y, x, (size_t)columns * sizeof *y);                                                                      \
+        for (ptrdiff_t r = 1; r < rows; r++)                                                                            \
+            for (ptrdiff_t c = 0; c < columns; c++) y[c] = formula(y[c], x[r * stride + c]);                            \
+    }
+INTEGER_KERNELS(sum_of)
+INTEGER_KERNELS(greater_of)
+INTEGER_KERNELS(less_of)
+#undef INTEGER_KERNELS
+
+static void find_in_rows(ptrdiff_t rows, ptrdiff_t n, const void *x_, ptrdiff_t stride, const void *m, ptrdiff_t first, int64_t *index) {
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const int64_t *x = (const int64_t *)x_ + r * stride, sought = ((const int64_t *)m)[r];
+        ptrdiff_t i = 0;
+        while (i < n && x[i] != sought) i++;
+        if (i < n) index[r] = first + i;
+    }
+}
+
+static void find_in_columns(ptrdiff_t rows, ptrdiff_t columns, const void *x_, ptrdiff_t stride, const void *m_, ptrdiff_t first,
+                            int64_t *index) {
+    const int64_t *x = x_, *m = m_;
+    for (ptrdiff_t r = rows - 1; r >= 0; r--)
+        for (ptrdiff_t c = 0; c < columns; c++)
+            if (x[r * stride + c] == m[c]) index[c] = first + r;
+}
+
+/* ---- passes ---- */
+
+enum { SUM, MAX, MIN };
+
+static reducer reducer_of(int kind, int dtype) {
+    if (dtype == FNN_INT64) {
+        row_kernel *const rows[] = {sum_of_rows, greater_of_rows, less_of_rows};
+        column_kernel *const columns[] = {sum_of_columns, greater_of_columns, less_of_columns};
+        return (reducer){rows[kind], columns[kind], find_in_rows, find_in_columns};
+    }
+    const fnn_kernels *K = fnn_kernels_of(dtype);
+    if (kind == SUM) return (reducer){K->sum_rows, K->sum_columns, NULL, NULL};
+    return kind == MAX ? (reducer){K->max_rows, K->max_columns, K->find_rows, K->find_columns}
+                       : (reducer){K->min_rows, K->min_columns, K->find_rows, K->find_columns};
+}
 
 static pass plan_pass(ptrdiff_t b, ptrdiff_t r, ptrdiff_t k) {
     pass s = {.b = b, .r = r, .k = k, .fold = 1, .cols = k, .q = 1, .outer = 1};
@@ -113,8 +185,7 @@ typedef struct {
     ptrdiff_t step_b, step_r;
     char *y;                  /* (b, p, k), dense */
     const void *divisor;      /* NULL: none */
-    row_kernel *rows;
-    column_kernel *columns;
+    reducer with;
     void (*divide) FNN_ELEMENTWISE_ARGS;
 } pass_run;
 
@@ -153,10 +224,10 @@ static void run_pass(void *context, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t outer = fnn_min(s->outer, s->b - b);
     const char *x = block_at(w, b, outer, r, n, c, width, scratch, &step_b, &step_r);
     char *y = (char *)at(w->y, (b * s->p + p) * s->k + c, w->size);
-    if (s->k == 1) w->rows(outer, n, x, step_b, y);
+    if (s->k == 1) w->with.rows(outer, n, x, step_b, y);
     else
         for (ptrdiff_t i = 0; i < outer; i++)
-            w->columns(n, width, at(x, i * step_b, w->size), step_r, s->fold, (char *)at(y, i * s->k, w->size));
+            w->with.columns(n, width, at(x, i * step_b, w->size), step_r, s->fold, (char *)at(y, i * s->k, w->size));
     if (w->divisor)
         w->divide(outer * width, (void *const[]){y}, (const void *const[]){y, w->divisor}, (const ptrdiff_t[]){1, 0},
                   NULL);
@@ -217,6 +288,9 @@ static void set_result(fnn_call *call, int dtype, int64_t mask, int keepdim) {
 
 static int sum_infer(fnn_call *call) {
     int status = check_axes(call, call->attr.i[0]);
+    if (!status) status = fnn_check_summable(call, call->in[0]);
+    if (!status && call->op == FNN_OP_sum && call->in[0]->dtype == FNN_INT64 && call->attr.f[0] != 1)
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'divisor' is %g, but must be 1 where integers are added", call->attr.f[0]);
     if (!status) set_result(call, call->in[0]->dtype, call->attr.i[0], call->attr.i[1] != 0);
     return status;
 }
@@ -253,11 +327,11 @@ static void reduce_workspace(const fnn_call *call, fnn_workspace *ws) {
     if (fnn_order_is_dense(&p.result)) ws->shared -= (size_t)p.result.size * fnn_itemsize(x->dtype);
 }
 
-static int reduce(fnn_call *call, row_kernel *rows, column_kernel *columns, const void *divisor) {
+static int reduce(fnn_call *call, int kind, const void *divisor) {
     const fnn_tensor *x = call->in[0];
     fnn_tensor *y = call->out[0];
     plan p;
-    pass_run w = {.rows = rows, .columns = columns, .divide = fnn_kernels_of(x->dtype)->div};
+    pass_run w = {.with = reducer_of(kind, x->dtype), .divide = fnn_kernels_of(x->dtype)->div};
     make_plan(x, call->attr.i[0], call->attr.i[1] != 0, y, &p);
     begin(&p, x, &w);
     char *dense = fnn_order_is_dense(&p.result) ? y->data : (char *)at(call->shared, 2 * p.partial, w.size);
@@ -269,10 +343,9 @@ static int reduce(fnn_call *call, row_kernel *rows, column_kernel *columns, cons
 /* y: x summed over `axes` and divided by `divisor`; an empty sum is 0 before the division. */
 static int sum_run(fnn_call *call) {
     const fnn_tensor *x = call->in[0];
-    const fnn_kernels *K = fnn_kernels_of(x->dtype);
     float narrow = (float)call->attr.f[0];
     const void *divisor = x->dtype == FNN_FLOAT32 ? (const void *)&narrow : &call->attr.f[0];
-    if (fnn_numel(x)) return reduce(call, K->sum_rows, K->sum_columns, call->attr.f[0] == 1 ? NULL : divisor);
+    if (fnn_numel(x)) return reduce(call, SUM, call->attr.f[0] == 1 ? NULL : divisor);
     fnn_call empty = {.op = FNN_OP_fill, .out = {call->out[0]}, .attr.f = {0 / call->attr.f[0]}};
     return fnn_fill.run(&empty);
 }
@@ -281,14 +354,12 @@ const fnn_driver fnn_sum = {.infer = sum_infer, .workspace = reduce_workspace, .
 
 /* y: the largest element of x over `axes`; NaN wins. */
 static int max_reduce_run(fnn_call *call) {
-    const fnn_kernels *K = fnn_kernels_of(call->in[0]->dtype);
-    return fnn_numel(call->in[0]) ? reduce(call, K->max_rows, K->max_columns, NULL) : FNN_OK;
+    return fnn_numel(call->in[0]) ? reduce(call, MAX, NULL) : FNN_OK;
 }
 
 /* y: the smallest element of x over `axes`; NaN wins. */
 static int min_reduce_run(fnn_call *call) {
-    const fnn_kernels *K = fnn_kernels_of(call->in[0]->dtype);
-    return fnn_numel(call->in[0]) ? reduce(call, K->min_rows, K->min_columns, NULL) : FNN_OK;
+    return fnn_numel(call->in[0]) ? reduce(call, MIN, NULL) : FNN_OK;
 }
 
 const fnn_driver fnn_max_reduce = {.infer = extremum_infer, .workspace = reduce_workspace, .run = max_reduce_run};
@@ -300,7 +371,6 @@ typedef struct {
     pass_run w;
     const char *extremum; /* (b, k) */
     int64_t *index;       /* (b, k) */
-    const fnn_kernels *K;
 } find_run;
 
 /* All rows of one block of columns, in blocks from the last to the first: the first match is written last. */
@@ -313,11 +383,11 @@ static void run_find(void *context, ptrdiff_t chunk, void *scratch) {
     for (ptrdiff_t r = (s->p - 1) * s->rows; r >= 0; r -= s->rows) {
         ptrdiff_t n = fnn_min(s->rows, s->r - r);
         const char *x = block_at(&f->w, b, outer, r, n, c, width, scratch, &step_b, &step_r);
-        if (s->k == 1) f->K->find_rows(outer, n, x, step_b, m, r, f->index + here);
+        if (s->k == 1) f->w.with.find_rows(outer, n, x, step_b, m, r, f->index + here);
         else
             for (ptrdiff_t i = 0; i < outer; i++)
-                f->K->find_columns(n, width, at(x, i * step_b, f->w.size), step_r, at(m, i * s->k, f->w.size), r,
-                                   f->index + here + i * s->k);
+                f->w.with.find_columns(n, width, at(x, i * step_b, f->w.size), step_r, at(m, i * s->k, f->w.size), r,
+                                       f->index + here + i * s->k);
     }
 }
 
@@ -328,7 +398,8 @@ static int argmax_infer(fnn_call *call) {
         return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'axis' is %lld, but x has shape %s", (long long)axis,
                         fnn_shape_text(x));
     set_result(call, FNN_INT64, 1ll << axis, call->attr.i[1] != 0);
-    return check_nonempty(call, 1ll << axis);
+    const int status = fnn_check_summable(call, x);
+    return status ? status : check_nonempty(call, 1ll << axis);
 }
 
 static void argmax_workspace(const fnn_call *call, fnn_workspace *ws) {
@@ -347,10 +418,7 @@ static int argmax_run(fnn_call *call) {
     fnn_tensor *y = call->out[0];
     if (fnn_numel(x) == 0) return FNN_OK;
     plan p;
-    const fnn_kernels *K = fnn_kernels_of(x->dtype);
-    int smallest = call->attr.i[2] != 0;
-    find_run f = {.w = {.rows = smallest ? K->min_rows : K->max_rows,
-                        .columns = smallest ? K->min_columns : K->max_columns}, .K = K};
+    find_run f = {.w = {.with = reducer_of(call->attr.i[2] ? MIN : MAX, x->dtype)}};
     make_plan(x, 1ll << call->attr.i[0], call->attr.i[1] != 0, y, &p);
     begin(&p, x, &f.w);
     ptrdiff_t bytes = (2 * p.partial + p.result.size) * (ptrdiff_t)f.w.size;

@@ -51,11 +51,24 @@ static void scan_integers(ptrdiff_t rows, ptrdiff_t n, const uint64_t *x, int op
     }
 }
 
+/* As cummax_rows_kernel (kernels/scan.h). */
+static void extrema_of_integers(ptrdiff_t rows, ptrdiff_t n, const int64_t *x, int smallest, int64_t *y, int64_t *index) {
+    for (ptrdiff_t r = 0; r < rows; r++, x += n, y += n, index += n) {
+        ptrdiff_t best = 0;
+        for (ptrdiff_t i = 0; i < n; i++) {
+            if (smallest ? x[i] <= x[best] : x[i] >= x[best]) best = i;
+            y[i] = x[best];
+            index[i] = best;
+        }
+    }
+}
+
 static void compute(const plan *p, ptrdiff_t rows, const void *const *in, void *const *out) {
     const int option = (int)p->call->attr.i[1];
     const ptrdiff_t n = p->in[p->inputs - 1].n;
     if (p->call->in[0]->dtype == FNN_INT64) {
-        scan_integers(rows, n, in[0], p->call->op, option, out[0]);
+        if (p->call->op == FNN_OP_cummax) extrema_of_integers(rows, n, in[0], option, out[0], out[1]);
+        else scan_integers(rows, n, in[0], p->call->op, option, out[0]);
         return;
     }
     switch (p->call->op) {
@@ -91,16 +104,9 @@ static int run(fnn_call *call) {
     return FNN_OK;
 }
 
-/* x: float32, float64 or int64 */
-static int check_type(fnn_call *call, const fnn_tensor *x) {
-    if (x->dtype <= FNN_INT64) return FNN_OK;
-    return fnn_fail(call, FNN_TYPE_ERROR, "argument 'x' has dtype %s, but must be float32, float64 or int64",
-                    fnn_dtype_name(x->dtype));
-}
-
 static int scan_infer(fnn_call *call) {
     int status = fnn_check_axis(call, call->in[0]);
-    if (!status) status = check_type(call, call->in[0]);
+    if (!status) status = fnn_check_summable(call, call->in[0]);
     if (!status) fnn_set_like(call->out[0], call->in[0]);
     return status;
 }
@@ -108,6 +114,7 @@ static int scan_infer(fnn_call *call) {
 static int cummax_infer(fnn_call *call) {
     const fnn_tensor *x = call->in[0];
     int status = fnn_check_axis(call, x);
+    if (!status) status = fnn_check_summable(call, x);
     if (status) return status;
     fnn_set_like(call->out[0], x);
     fnn_set_shape(call->out[1], FNN_INT64, x->rank, x->shape);
@@ -123,7 +130,7 @@ static fnn_tensor whole_lines(const fnn_tensor *x, int64_t axis) {
 
 static int prod_infer(fnn_call *call) {
     int status = fnn_check_axis(call, call->in[0]);
-    if (!status) status = check_type(call, call->in[0]);
+    if (!status) status = fnn_check_summable(call, call->in[0]);
     if (status) return status;
     const fnn_tensor y = whole_lines(call->in[0], call->attr.i[0]);
     fnn_set_shape(call->out[0], y.dtype, y.rank, y.shape);

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
-from .math import _back, _flat_backward, _integers, _shapes, abs, lt, neg, operands, where
+from .math import _back, _flat_backward, _integers, _rounds_up, _shapes, operands, sub, where
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -50,8 +50,8 @@ def fmod(a: Tensor | float, b: Tensor | float) -> Tensor:
     """What division towards 0 leaves, a - b trunc(a / b), of the sign of `a`; parameters and errors as `floor_divide`."""
     a, b = operands("fmod", a, b)
     if not a.dtype.is_floating:
-        rest = _integers("remainder", abs(a), abs(b))
-        return rest if rest.dtype.name == "uint8" else where(lt(a, 0), neg(rest), rest)
+        rest = _integers("remainder", a, b)
+        return where(_rounds_up(a, b, rest), sub(rest, b), rest)
     y = launch.fmod(a, b)
     return record(_rest_backward, (a, b), y, saved=(a, b, y) if b.requires_grad else (), context=_shapes(a, b))
 

@@ -204,9 +204,14 @@ def _divided(a: Any, b: Any, rounding_mode: str) -> Tensor:
         return floor_divide(a, b)
     a, b = operands("div", a, b)
     if not a.dtype.is_floating:
-        size = _integers("floor_divide", abs(a), abs(b))
-        return where(ne(lt(a, 0), lt(b, 0)), neg(size), size) if size.dtype.name != "uint8" else size
+        down = _integers("floor_divide", a, b)
+        return where(_rounds_up(a, b, _integers("remainder", a, b)), add(down, 1), down)
     return record(_flat_backward, (a, b), launch.trunc(launch.div(a, b)), context=(a.shape, b.shape))
+
+
+def _rounds_up(a: Tensor, b: Tensor, rest: Tensor) -> Tensor:
+    """Where division towards 0 gives one more than division rounded down, which leaves `rest`."""
+    return logical_and(rest, ne(lt(a, 0), lt(b, 0)))
 
 
 def _flat_backward(node, dy):

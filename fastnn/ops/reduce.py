@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .. import _core
 from ..checks import a_tensor, number
 from .._core import TensorBase, launch, record
-from .create import float64, int64
+from .create import int64
 from .math import constant, eq, maximum, minimum, ne
 from .shape import _axis, expand, permute, reshape, squeeze, to
 
@@ -78,7 +78,7 @@ def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None)
     Parameters
     ----------
     x : Tensor
-        Any shape and dtype. Integers and bools add up to int64 (exact up to 2^53).
+        Any shape and dtype. Integers and bools add up to int64, exactly; sums wrap around.
     dim : int or sequence of int, optional
         Axes to sum over; by default all.
     keepdim : bool
@@ -96,7 +96,7 @@ def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None)
         x = to(x, dtype)
     axes = _axes("sum", dim, a_tensor("sum", x).ndim)
     if not x.dtype.is_floating:
-        return to(launch.sum(to(x, float64), axes=_mask(axes), keepdim=keepdim, divisor=1.0), int64)
+        return launch.sum(to(x, int64), axes=_mask(axes), keepdim=keepdim, divisor=1.0)
     y = launch.sum(x, axes=_mask(axes), keepdim=keepdim, divisor=1.0)
     return record(_sum_backward, (x,), y, context=(x.shape, axes))
 
@@ -158,7 +158,7 @@ def _extreme_values(name: str, x: Tensor, dim: Dim, keepdim: bool) -> Tensor:
     axes = _axes(name, dim, a_tensor(name, x).ndim)
     reduce = launch.max_reduce if name.endswith("max") else launch.min_reduce
     if not x.dtype.is_floating:
-        return to(reduce(to(x, float64), axes=_mask(axes), keepdim=keepdim), x.dtype)
+        return to(reduce(to(x, int64), axes=_mask(axes), keepdim=keepdim), x.dtype)
     y = reduce(x, axes=_mask(axes), keepdim=keepdim)
     return record(_extreme_backward, (x,), y, saved=(x, y), context=axes)
 
@@ -202,7 +202,7 @@ def amin(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 def _position(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     """Where the extremum is; an axis of a 0-d tensor (0 or -1) is one of a single element."""
-    x = x.detach() if a_tensor(name, x).dtype.is_floating else to(x, float64)
+    x = x.detach() if a_tensor(name, x).dtype.is_floating else to(x, int64)
     if dim is None or x.ndim == 0:
         if dim is not None:
             _axis(name, dim, 1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import launch, record
 from ..checks import a_tensor, whole
-from .create import as_tensor, float64, int64
+from .create import as_tensor, int64
 from .index import _gather_backward
 from .math import ne, sub
 from .reduce import Dim, Extremum, _axes, _count, _kept
@@ -132,7 +132,7 @@ def cummin(x: Tensor, dim: int) -> Extremum:
 
 def _cumulated(name: str, x: Tensor, dim: int) -> Extremum:
     axis = _axis(name, dim, max(a_tensor(name, x).ndim, 1))
-    wide = x if x.dtype.is_floating else to(x, float64)
+    wide = x if x.dtype.is_floating else to(x, int64)
     values, indices = launch.cummax(wide, axis=axis, smallest=name == "cummin")
     if wide is not x:
         return Extremum(to(values, x.dtype), indices)

@@ -24,6 +24,7 @@ __all__ = ["argwhere", "bincount", "count_nonzero", "index_add", "index_copy", "
            "nonzero", "repeat_interleave", "scatter", "scatter_add", "scatter_reduce", "take_along_dim"]
 
 _NEUTRAL = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": -np.inf, "amin": np.inf}
+_NEUTRAL_INTEGERS = {"sum": 0, "mean": 0, "prod": 1, "amax": -2**63, "amin": 2**63 - 1}
 _HOW = {"write": 0, "prod": 1, "amax": 2, "amin": 3}
 
 
@@ -114,7 +115,7 @@ def scatter_add(x: Tensor, dim: int, index: Any, src: Tensor | float) -> Tensor:
     Parameters
     ----------
     x : Tensor
-        Any shape and dtype; sums of integers are exact up to 2^53.
+        Any shape and dtype; sums of integers wrap around.
     dim : int
         The axis that the index points into.
     index : Tensor or array_like
@@ -137,8 +138,8 @@ def scatter_add(x: Tensor, dim: int, index: Any, src: Tensor | float) -> Tensor:
         If shapes do not fit.
     """
     axis, index, src = _operands("scatter_add", x, dim, index, src)
-    if not x.dtype.is_floating:
-        return to(scatter_add(to(x, float64), axis, index, to(src, float64)), x.dtype)
+    if not x.dtype.is_floating and x.dtype is not int64:
+        return to(scatter_add(to(x, int64), axis, index, to(src, int64)), x.dtype)
     y = clone(x.detach())
     launch.scatter_add(index, src.detach(), axis=axis, out=_part(y, index.shape, axis))
     return record(_scatter_add_backward, (x, src), y, saved=(index,), context=axis)
@@ -155,7 +156,7 @@ def scatter_reduce(x: Tensor, dim: int, index: Any, src: Tensor | float, reduce:
     Parameters
     ----------
     x : Tensor
-        Any shape; float32 or float64, for sums integers too.
+        Any shape and dtype; means of integers are rounded down.
     dim : int
         The axis that the index points into.
     index : Tensor or array_like
@@ -184,12 +185,13 @@ def scatter_reduce(x: Tensor, dim: int, index: Any, src: Tensor | float, reduce:
     if reduce not in _NEUTRAL:
         raise ValueError(f"scatter_reduce: reduce is {reduce!r}, but must be one of {', '.join(_NEUTRAL)}")
     axis, index, src = _operands("scatter_reduce", x, dim, index, src)
-    if reduce != "sum" and not x.dtype.is_floating:
-        raise TypeError(f"scatter_reduce: x is {x.dtype}, but {reduce} takes float32 or float64: convert it first, x.float()")
-    base = x if include_self else scatter(x, axis, index, float(_NEUTRAL[reduce]) if x.dtype.is_floating else 0)
+    if not x.dtype.is_floating and x.dtype is not int64:
+        return to(scatter_reduce(to(x, int64), axis, index, to(src, int64), reduce, include_self=include_self), x.dtype)
+    base = x if include_self else scatter(x, axis, index, (_NEUTRAL if x.dtype.is_floating else _NEUTRAL_INTEGERS)[reduce])
     if reduce in ("sum", "mean"):
         y = scatter_add(base, axis, index, src)
-        return y if reduce == "sum" else div(y, _counts(x, axis, index, include_self))
+        rounding = None if x.dtype.is_floating else "floor"
+        return y if reduce == "sum" else div(y, _counts(x, axis, index, include_self), rounding_mode=rounding)
     if reduce == "prod" and _core.is_grad_enabled() and (x.requires_grad or src.requires_grad):
         raise TypeError("scatter_reduce: products have no gradient: use logarithms, or no_grad()")
     y = _write(base, axis, index, src, reduce)
@@ -198,10 +200,10 @@ def scatter_reduce(x: Tensor, dim: int, index: Any, src: Tensor | float, reduce:
 
 def _counts(x: Tensor, axis: int, index: Tensor, include_self: bool) -> Tensor:
     """How many elements each mean is of."""
-    start = full_like(x, float(include_self))
-    ones = expand(constant(1.0, x.dtype), index.shape)
+    start = full_like(x, int(include_self))
+    ones = expand(constant(1, x.dtype), index.shape)
     launch.scatter_add(index, ones, axis=axis, out=_part(start, index.shape, axis))
-    return start if include_self else maximum(start, 1.0)
+    return start if include_self else maximum(start, 1)
 
 
 def _scatter_extremum_backward(node, dy):
@@ -284,7 +286,7 @@ def index_add(x: Tensor, dim: int, index: Any, source: Tensor, *, alpha: float =
     Parameters
     ----------
     x : Tensor
-        Any shape and dtype; sums of integers are exact up to 2^53.
+        Any shape and dtype; sums of integers wrap around.
     dim : int
         The axis.
     index : Tensor or array_like
@@ -309,7 +311,9 @@ def index_add(x: Tensor, dim: int, index: Any, source: Tensor, *, alpha: float =
     axis, index, shape = _rows("index_add", x, dim, index)
     _check_source("index_add", source, x, shape)
     if not x.dtype.is_floating:
-        return to(index_add(to(x, float64), axis, index, to(source, float64), alpha=alpha), x.dtype)
+        alpha = int(alpha) if alpha == int(alpha) else alpha
+        source = to(source if alpha == 1 else mul(source, alpha), x.dtype)
+        return scatter_add(x, axis, _along(_from_0(index, x.shape[axis]), axis, shape), source)
     source = source if alpha == 1 else mul(source, alpha)
     y = clone(x.detach())
     launch.index_add(index, source.detach(), axis=axis, out=y)
