@@ -149,6 +149,7 @@ def test_layers_refuse_inputs(layer, x, message):
     (lambda: nn.Linear(2, 2).get_submodule(3), "target is 3"),
     (lambda: nn.LSTM(2, 3)(fastnn.zeros(4, 1, 2), (0, 1)), "LSTM: a state is a int"),
     (lambda: nn.LazyConv1d(2, 3)(fastnn.zeros(0, 5)), "the input has 0 channels"),
+    (lambda: nn.ConvTranspose1d(2, 2, 3)(fastnn.zeros(1, 2, 5), 2.5), "ConvTranspose1d: output_size is 2.5"),
 ])
 def test_functions_refuse(make, message):
     with pytest.raises((TypeError, ValueError, IndexError), match=message):
@@ -202,7 +203,7 @@ def test_attribute_errors_of_users_own_forward_stay():
 
     with pytest.raises(AttributeError, match="images"):
         Reads()({"images": 1})
-    with pytest.raises(TypeError, match="Reads: an input is a list, but must be a Tensor"):
+    with pytest.raises(TypeError, match="Reads: batch is a list, but must be a Tensor"):
         Reads()([1, 2])
 
 

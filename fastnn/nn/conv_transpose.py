@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..checks import integers
 from ..ops.conv_transpose import conv_transpose1d, conv_transpose2d
 from ..ops.create import empty
 from ..tensor import Tensor
@@ -55,7 +56,7 @@ class _ConvTranspose(Module):
         """The output_padding that makes the result `output_size`."""
         if output_size is None:
             return self.output_padding
-        wanted = tuple(output_size)[-self._axes:]
+        wanted = integers(type(self).__name__, "output_size", output_size)[-self._axes:]
         least = [(n - 1) * s - 2 * p + d * (r - 1) + 1 for n, s, p, d, r in
                  zip(x.shape[-self._axes:], self.stride, self.padding, self.dilation, self.kernel_size)]
         extra = tuple(w - n for w, n in zip(wanted, least))

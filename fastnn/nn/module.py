@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Container, Iterator
 from typing import Any
 
@@ -90,11 +91,13 @@ def a_module(name: str, value: Any, argument: str = "module") -> Module:
     raise TypeError(f"{name}: {argument} is a {type(value).__name__}, but must be a Module")
 
 
-def _refuse_no_tensor(module: Module, inputs: tuple, error: AttributeError) -> None:
+def _refuse_no_tensor(module: Module, inputs: tuple, options: dict[str, Any], error: AttributeError) -> None:
     """Raises where forward failed because one of its inputs, asked for what tensors have, is none."""
-    for x in inputs:
-        if x is error.obj and not isinstance(x, TensorBase) and hasattr(Tensor, error.name or ""):
-            raise TypeError(f"{type(module).__name__}: an input is a {type(x).__name__}, but must be a Tensor") from None
+    if not hasattr(Tensor, error.name or ""):
+        return
+    for name, x in inspect.signature(module.forward).bind(*inputs, **options).arguments.items():
+        if x is error.obj and not isinstance(x, TensorBase):
+            raise TypeError(f"{type(module).__name__}: {name} is a {type(x).__name__}, but must be a Tensor") from None
 
 
 class Module(Stateful):
@@ -123,7 +126,7 @@ class Module(Stateful):
         try:
             return call_hooked(self, inputs, options) if self._hooks else self.run_forward(*inputs, **options)
         except AttributeError as error:
-            _refuse_no_tensor(self, (*inputs, *options.values()), error)
+            _refuse_no_tensor(self, inputs, options, error)
             raise
         finally:
             if outer is not None:
