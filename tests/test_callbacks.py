@@ -40,6 +40,21 @@ def test_hooks_come_in_order():
     assert events == ["train", "epoch 0", *epoch, "epoch 1", *epoch, "end"]
 
 
+def test_callbacks_end_in_their_order():
+    """As they begin: what a callback saves at the end are the weights that one before it restored. All end, whatever one raises."""
+    def fail(logs=None):
+        raise RuntimeError("failed")
+
+    x, y = blobs(50)
+    events = []
+    callbacks = [LambdaCallback(on_train_end=lambda logs=None, name=name: events.append(name)) for name in "abc"]
+    make().fit(x, y, verbose=0, callbacks=callbacks)
+    assert events == list("abc")
+    with pytest.raises(RuntimeError, match="failed"):
+        make().fit(x, y, verbose=0, callbacks=[callbacks[0], LambdaCallback(on_train_end=fail), callbacks[1]])
+    assert events == list("abcab")
+
+
 def test_running_logs_are_means_so_far():
     x, y = blobs(96)
     losses = []

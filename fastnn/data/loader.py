@@ -102,9 +102,10 @@ class DataLoader:
         return (x if self.dataset.transform is None else self.dataset.transform(x), *others)
 
     def gather_array(self, k: int, rows: Any) -> Any:
-        """The given rows (a slice, or an int64 tensor) of array `k`, as a tensor, as it is stored."""
+        """The given rows (a slice, or an int64 tensor) of array `k`, as a tensor of their own, as it is stored: what a transform
+        or a model does in place must not change the data."""
         tensor = self._tensors[k]
-        return tensor[rows] if isinstance(rows, slice) else launch.index_select(tensor, rows, axis=0)
+        return launch.copy(tensor[rows], dtype=-1) if isinstance(rows, slice) else launch.index_select(tensor, rows, axis=0)
 
     @functools.cached_property
     def _tensors(self) -> tuple[Any, ...]:

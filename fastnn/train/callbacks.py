@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..checks import real, whole
@@ -100,6 +101,19 @@ class Callback:
 
     def on_test_end(self, logs: Logs | None = None) -> None:
         """After validation or `Trainer.evaluate`."""
+
+
+def end_all(callbacks: Sequence[Callback]) -> None:
+    """Calls `on_train_end` of each, in their order; where one fails, of the others too.
+
+    Parameters
+    ----------
+    callbacks : sequence of Callback
+        Those whose run has begun.
+    """
+    with contextlib.ExitStack() as stack:
+        for callback in reversed(callbacks):  # a stack calls first what came last
+            stack.callback(callback.on_train_end)
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))

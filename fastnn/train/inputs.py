@@ -65,6 +65,22 @@ def conversion(source: Any, inputs: np.ndarray, dtype: np.dtype) -> Callable[[An
     return Normalize(scale=1, dtype=dtype.name) if own is None and inputs.dtype == np.uint8 else own
 
 
+def batch_transform(source: Any) -> Callable[[Any], Any] | None:
+    """What a loader does to each batch.
+
+    Parameters
+    ----------
+    source : object
+        What the user gave.
+
+    Returns
+    -------
+    callable or None
+        For `DataLoader`; None where `source` is no loader.
+    """
+    return source.transform if isinstance(source, DataLoader) else None
+
+
 def targets(name: str, value: Any, dtype: np.dtype, loss: Callable[..., Any]) -> np.ndarray:
     """A target: class indices become int64, everything else the model's type.
 

@@ -100,6 +100,31 @@ def check_prediction(loss: Callable[..., Any], prediction: Any) -> None:
                          "axis 1: of one its loss is always 0; 'bce_with_logits' takes one output for two classes")
 
 
+def one_tensor(name: str, prediction: Any) -> Any:
+    """What a model returned, which must be one tensor.
+
+    Parameters
+    ----------
+    name : str
+        Who takes it, in messages.
+    prediction : object
+        What the model returned.
+
+    Returns
+    -------
+    Tensor
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if not isinstance(prediction, TensorBase):
+        raise TypeError(f"{name}: the model returned a {type(prediction).__name__}, but must return one tensor here")
+    return prediction
+
+
 def is_of_labels(loss: Callable[..., Any]) -> bool:
     """Whether a loss is known to take class labels.
 

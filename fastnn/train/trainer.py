@@ -18,13 +18,13 @@ from fastnn import nn, optim
 from ..checks import real, whole
 from ..data import ArrayDataset, DataLoader
 from ..program import CapturedProgram
-from ..random import default_generator
-from .callbacks import Callback, TerminateOnNaN
+from ..random import kept_state
+from .callbacks import Callback, TerminateOnNaN, end_all
 from .captured import CapturedPass
 from .history import History
-from .inputs import conversion, features, split, supervised, where_not_finite
+from .inputs import batch_transform, conversion, features, split, supervised, where_not_finite
 from .interrupt import StepInterrupt
-from .losses import check_labels, check_prediction, get_loss, weighted
+from .losses import check_labels, check_prediction, get_loss, one_tensor, weighted
 from .metric import Metric
 from .metrics import get_metric
 from .mode import mode
@@ -151,8 +151,9 @@ class Trainer:
             Called in this order.
         validation_split : float
             Share of the samples, taken from the end, to validate on instead of training on.
-        validation_data : tuple or ArrayDataset, optional
-            (x, y) or (x, y, weight) to validate on; excludes `validation_split`.
+        validation_data : tuple, ArrayDataset or DataLoader, optional
+            (x, y) or (x, y, weight) to validate on, or a data set of these; a DataLoader's transform is done, too. Excludes
+            `validation_split`.
         shuffle : bool
             Whether every epoch has a new order.
         class_weight : mapping or "balanced", optional
@@ -189,11 +190,13 @@ class Trainer:
         self.stop_training = False
         self._told_of_nan = any(isinstance(callback, TerminateOnNaN) for callback in everyone)  # which says so itself
         with StepInterrupt() as self._interrupt, mode(self.model, training=True), contextlib.ExitStack() as ending:
+            begun: list[Callback] = []
+            ending.callback(end_all, begun)
             for callback in everyone:
                 callback.set_trainer(self)
                 callback.on_train_begin()
                 callback.take_up()
-                ending.callback(callback.on_train_end)
+                begun.append(callback)
             running = RunningLogs(self.metrics)
             captured = self._captured_pass(loader, everyone)
             self._validation_pass = validation and self._captured_evaluation(self._judge, validation, last - first)
@@ -210,7 +213,7 @@ class Trainer:
         Parameters
         ----------
         x, y
-            As for `fit`.
+            As for `fit`; of a DataLoader the data and what is done to each batch.
         batch_size : int, optional
             Samples at a time, 256 by default; it does not influence the result beyond rounding.
         verbose : {0, 1, 2, "auto", "tqdm"}
@@ -230,7 +233,7 @@ class Trainer:
         """
         data = supervised(x, y, sample_weight, self._dtype(), loss=self.loss)
         progress = _progress(verbose)
-        loader = DataLoader(data, _EVALUATION_BATCH if batch_size is None else batch_size)
+        loader = DataLoader(data, _EVALUATION_BATCH if batch_size is None else batch_size, transform=batch_transform(x))
         logs = self._evaluate(loader, self._captured_evaluation(self._judge, loader))
         if progress:
             print(format_logs(logs))
@@ -242,7 +245,7 @@ class Trainer:
         Parameters
         ----------
         x : array_like, ArrayDataset or DataLoader
-            Inputs (N, ...), or a data set whose first array they are, in its own order.
+            Inputs (N, ...), or a data set whose first array they are, in its own order; a DataLoader's transform is done, too.
         batch_size : int, optional
             Samples at a time, 256 by default.
         verbose : {0, 1, 2, "auto", "tqdm"}
@@ -257,16 +260,18 @@ class Trainer:
         ------
         ValueError
             If `x` is empty or not numbers.
+        TypeError
+            If the model returns something else than one tensor.
         """
-        x = x.dataset if isinstance(x, DataLoader) else x
+        transform, x = batch_transform(x), x.dataset if isinstance(x, DataLoader) else x
         inputs = features("x", x.arrays[0] if isinstance(x, ArrayDataset) else x, self._dtype())
         size = _EVALUATION_BATCH if batch_size is None else whole("batch_size", batch_size, 1)
-        loader = DataLoader(ArrayDataset(inputs, transform=conversion(x, inputs, self._dtype())), size)
+        loader = DataLoader(ArrayDataset(inputs, transform=conversion(x, inputs, self._dtype())), size, transform=transform)
         with fastnn.no_grad(), mode(self.model, training=False):
             captured = self._captured_evaluation(lambda x: (None, self.model(x)), loader, keep_predictions=True)
             if captured is not None:
                 return np.ascontiguousarray(captured.predict().numpy())
-            parts = (self.model(x).numpy() for x, in loader)
+            parts = (one_tensor("predict", self.model(x)).numpy() for x, in loader)
             first = next(parts)
             if len(inputs) <= size:
                 return np.array(first)
@@ -345,9 +350,11 @@ class Trainer:
             options = {name: getattr(x, name) for name in names}
         data = supervised(x, y, sample_weight, dtype, loss=self.loss, class_weight=class_weight)
         data, held_out = split(data, validation_split)
+        transform = None
         if validation_data is not None:
             if held_out is not None:
                 raise ValueError("validation_split and validation_data exclude each other")
+            transform = batch_transform(validation_data)
             if isinstance(validation_data, (ArrayDataset, DataLoader)):
                 validation_data = (validation_data, None)
             if not isinstance(validation_data, (tuple, list)) or not 2 <= len(validation_data) <= 3:
@@ -358,7 +365,7 @@ class Trainer:
             raise ValueError(f"{len(data)} samples are less than one batch of {loader.batch_size} with drop_last")
         if held_out is None:
             return loader, None
-        return loader, DataLoader(held_out, max(loader.batch_size, _EVALUATION_BATCH))
+        return loader, DataLoader(held_out, max(loader.batch_size, _EVALUATION_BATCH), transform=transform)
 
     def _prepare(self, loader: DataLoader) -> None:
         """Give lazy layers their shapes, build an optimiser given by name, choose the loss."""
@@ -379,19 +386,15 @@ class Trainer:
 
     def _check_validation(self, loader: DataLoader, validation: DataLoader) -> None:
         """Raises where the model or the loss cannot take the validation data, of which one batch is tried."""
-        state = default_generator.get_state()
-        try:
-            with fastnn.no_grad(), mode(self.model, training=False):
-                x, *others = validation.first(loader.batch_size)
-                try:
-                    prediction = self.model(x)
-                    check_labels("validation y", self.loss, validation.dataset.arrays[1], prediction)
-                    self._loss(prediction, *others)
-                except (RuntimeError, TypeError, ValueError) as error:
-                    self._judge(*loader.first(loader.batch_size))  # what is wrong with the training data too is not told of these
-                    raise type(error)(f"validation_data: {error}") from error
-        finally:
-            default_generator.set_state(state)
+        with kept_state(), fastnn.no_grad(), mode(self.model, training=False):
+            x, *others = validation.first(loader.batch_size)
+            try:
+                prediction = self.model(x)
+                check_labels("validation y", self.loss, validation.dataset.arrays[1], prediction)
+                self._loss(prediction, *others)
+            except (RuntimeError, TypeError, ValueError) as error:
+                self._judge(*loader.first(loader.batch_size))  # what is wrong with the training data too is not told of these
+                raise type(error)(f"validation_data: {error}") from error
 
     def _captured_pass(self, loader: DataLoader, callbacks: Sequence[Callback]) -> CapturedPass | None:
         """What replays whole passes, if nobody needs to come in between steps."""
@@ -411,7 +414,7 @@ class Trainer:
                         keep_predictions: bool) -> CapturedPass | None:
         """A captured pass, if predictions need not be kept or can be."""
         captured = CapturedPass(step, loader, keep_predictions)
-        with fastnn.no_grad(), mode(self.model, training=False):
+        with kept_state(), fastnn.no_grad(), mode(self.model, training=False):
             prediction = self.model(loader.first()[0])
         return captured if captured.fits(prediction) else None
 
@@ -458,7 +461,7 @@ class Trainer:
             for hook in begin:
                 hook(number, running)
             loss, prediction = step(*batch)
-            running.add(loss.item(), prediction, batch[1])
+            running.add(loss.item(), self._to_judge(prediction), batch[1])
             for hook in end:
                 hook(number, running)
             if self._interrupt.requested:
@@ -504,6 +507,10 @@ class Trainer:
         """The loss under sample weights; raises TypeError if it cannot tell samples apart."""
         return weighted(self.loss)
 
+    def _to_judge(self, prediction: Any) -> Any:
+        """`prediction`, which must be a tensor if there are metrics."""
+        return one_tensor("metrics", prediction) if self.metrics else prediction
+
     def _judge(self, x: Any, y: Any, weight: Any = None) -> tuple[Any, Any]:
         """Loss and prediction of a batch."""
         prediction = self.model(x)
@@ -513,7 +520,7 @@ class Trainer:
         """Judges batch after batch."""
         for batch in loader:
             loss, prediction = self._judge(*batch)
-            running.add(loss.item(), prediction, batch[1])
+            running.add(loss.item(), self._to_judge(prediction), batch[1])
             yield
 
     def _evaluate(self, loader: DataLoader, captured: CapturedPass | None) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""Trainer and its data: what a loader does to each batch, data that stay as they are, models that draw at random."""
+
+import numpy as np
+import pytest
+
+import fastnn
+import fastnn.functional as F
+from fastnn import nn
+from fastnn.data import ArrayDataset, DataLoader
+from fastnn.train import Trainer
+from training import blobs, make
+
+X, Y = blobs(50)
+
+
+@pytest.mark.parametrize("batch_size", [2, 50])  # captured passes, and eager ones
+def test_what_a_loader_does_to_each_batch_is_done_wherever_it_is_taken(batch_size):
+    def scaled(x):
+        return x * 0.5
+
+    loader, data = DataLoader((X, Y), 9, transform=scaled), ArrayDataset(X, Y, transform=scaled)
+    trainer = make()
+    assert trainer.evaluate(loader, batch_size=batch_size) == trainer.evaluate(data, batch_size=batch_size)
+    assert trainer.evaluate(loader, batch_size=batch_size) != trainer.evaluate(X, Y, batch_size=batch_size)
+    assert np.array_equal(trainer.predict(loader, batch_size), trainer.predict(data, batch_size))
+    histories = [make().fit(X, Y, batch_size, validation_data=held_out, verbose=0).history for held_out in (loader, data, (X, Y))]
+    assert histories[0] == histories[1] != histories[2]
+
+
+def test_batches_are_copies():
+    """What changes a batch in place changes no data: with a transform, in a model, in a loop of one's own; PyTorch's batches, too."""
+    class Centred(nn.Linear):
+        def forward(self, x):
+            x -= 0.5
+            return super().forward(x)
+
+    for capture in (True, False):
+        x = X.copy()
+        trainer = Trainer(Centred(4, 3), capture=capture)
+        trainer.fit(x, Y, 8, shuffle=False, validation_data=(x, Y), verbose=0)
+        assert trainer.evaluate(x, Y) == trainer.evaluate(x, Y)
+        assert np.array_equal(trainer.predict(x), trainer.predict(x))
+        trainer.evaluate(ArrayDataset(x, Y, transform=lambda x: x.mul_(2)))
+        assert np.array_equal(x, X)
+    images = np.arange(48.0).reshape(4, 3, 2, 2)
+    for array in (x, Y.copy(), images, images.T):
+        before = array.copy()
+        for batch, in DataLoader(array, 3):
+            batch.add_(1)
+        assert np.array_equal(array, before)
+
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        return super().forward(F.dropout(x, 0.5, training=True))
+
+
+@pytest.mark.parametrize("validation", [None, (X, Y)])
+def test_models_that_always_draw_run_alike_captured_and_eagerly(validation):
+    """What is tried before training gives back the random numbers that it drew."""
+    losses = []
+    for capture in (True, False):
+        fastnn.manual_seed(3)
+        trainer = Trainer(Noisy(4, 3), capture=capture)
+        runs = [trainer.fit(X, Y, 8, epochs=last, initial_epoch=last - 2, validation_data=validation, verbose=0).history
+                for last in (2, 4)]
+        losses.append(runs[0]["loss"] + runs[1]["loss"])
+    assert losses[0] == losses[1]
+    if validation is None:
+        fastnn.manual_seed(3)
+        assert Trainer(Noisy(4, 3)).fit(X, Y, 8, epochs=4, verbose=0).history["loss"] == losses[0]
+
+
+def test_models_of_several_outputs():
+    class Two(nn.Linear):
+        def forward(self, x):
+            y = super().forward(x)
+            return y, -y
+
+    def loss(prediction, target):
+        return F.cross_entropy(prediction[0], target)
+
+    assert set(Trainer(Two(4, 3), loss).fit(X, Y, validation_data=(X, Y), verbose=0).history) == {"loss", "val_loss"}
+    with pytest.raises(TypeError, match="metrics: the model returned a tuple"):
+        Trainer(Two(4, 3), loss, metrics=["accuracy"]).fit(X, Y, verbose=0)
+    for size in (2, 256):
+        with pytest.raises(TypeError, match="predict: the model returned a tuple"):
+            Trainer(Two(4, 3), loss).predict(X, size)
