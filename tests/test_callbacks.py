@@ -15,8 +15,9 @@ import pytest
 import fastnn
 from fastnn import optim
 from fastnn.models import mlp
-from fastnn.train import (CSVLogger, Callback, EarlyStopping, LambdaCallback, LearningRateScheduler, Metric,
-                          ModelCheckpoint, ProgressBar, ReduceLROnPlateau, TerminateOnNaN, Trainer)
+from fastnn.optim import lr_scheduler
+from fastnn.train import (CSVLogger, Callback, EarlyStopping, LambdaCallback, LearningRateSchedule, LearningRateScheduler,
+                          Metric, ModelCheckpoint, ProgressBar, ReduceLROnPlateau, TerminateOnNaN, Trainer)
 from training import blobs, make, same, weights
 
 
@@ -179,6 +180,28 @@ def test_reduce_lr_on_plateau():
     assert rates == [0.1, 0.1, 0.05, 0.05, 0.03, 0.03, 0.03, 0.03, 0.03, 0.03]
 
 
+def test_reduce_lr_on_plateau_keeps_each_group_s_rate():
+    """And does not raise a rate that is below the least one; as Keras and PyTorch."""
+    x, y = blobs(32)
+    trainer = make()
+    first, *rest = trainer.model.parameters()
+    trainer.optimizer = optim.SGD([{"params": [first], "lr": 0.01}, {"params": rest, "lr": 0.4}], lr=0.1)
+    rates = []
+    reduce = ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e9, min_lr=0.15)
+    trainer.fit(x, y, epochs=4, verbose=0, callbacks=[reduce, LambdaCallback(on_epoch_end=lambda epoch, logs: rates.append(
+        [float(group["lr"]) for group in trainer.optimizer.param_groups]))])
+    assert rates == [[0.01, rate] for rate in (0.4, 0.2, 0.15, 0.15)]
+
+
+@pytest.mark.parametrize("make_callback", [
+    EarlyStopping, ReduceLROnPlateau, lambda name: ModelCheckpoint("best", name, True),
+    lambda name: LearningRateSchedule(lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer), monitor=name)])
+def test_what_is_watched_is_one_number(make_callback):
+    x, y = blobs(32)
+    with pytest.raises(ValueError, match="monitor is 'confusion_matrix', expected one of loss, accuracy"):
+        make(metrics=["accuracy", "confusion_matrix"]).fit(x, y, verbose=0, callbacks=[make_callback("confusion_matrix")])
+
+
 def test_learning_rate_scheduler_acts_on_the_optimiser():
     x, y = blobs(32)
     rates = []
@@ -210,6 +233,8 @@ def test_model_checkpoint(tmp_path):
     assert not epochs
     with pytest.raises(ValueError, match="filepath is .*only fields among epoch, loss"):
         scripted_run([1], [ModelCheckpoint(tmp_path / "{val_accuracy}")])
+    with pytest.raises(ValueError, match="filepath is .*only fields among epoch, loss"):
+        scripted_run([1], [ModelCheckpoint(tmp_path / "{loss.name}")])
 
 
 def test_csv_logger(tmp_path):
@@ -219,6 +244,8 @@ def test_csv_logger(tmp_path):
     rows = list(csv.reader(path.open()))
     assert rows[0] == ["epoch", "loss", "scripted", "val_loss", "val_scripted"]
     assert [(row[0], row[4]) for row in rows[1:]] == [("1", "3"), ("2", "1"), ("1", "5")]
+    with pytest.raises(ValueError, match="separator is ';;', expected one character"):
+        CSVLogger(path, separator=";;")
 
 
 def test_terminate_on_nan(capsys):

@@ -127,6 +127,19 @@ def test_a_trainer_goes_through_a_schedule(every, expected):
     assert rates == pytest.approx(expected)
 
 
+def test_a_schedule_is_of_the_trainer_s_optimiser():
+    """A function makes one for every optimiser; that of another would change nothing."""
+    x, y = blobs(50)
+    schedule = LearningRateSchedule(lambda optimizer: lr_scheduler.StepLR(optimizer, 1, 0.5))
+    trainers = [make(lr=0.4), make(lr=0.4)]
+    for k, rate in ((0, 0.1), (0, 0.025), (1, 0.1)):  # the first one's second run goes on
+        trainers[k].fit(x, y, epochs=2, verbose=0, callbacks=[schedule])
+        assert trainers[k].learning_rate == pytest.approx(rate)
+    other = LearningRateSchedule(lr_scheduler.StepLR(trainers[0].optimizer, 1))
+    with pytest.raises(ValueError, match="schedule is a StepLR of another optimizer"):
+        trainers[1].fit(x, y, verbose=0, callbacks=[other])
+
+
 def test_a_trainer_stops_when_the_rate_is_exhausted():
     x, y = blobs(50)
     trainer = make(lr=0.1)

@@ -144,6 +144,29 @@ class LambdaCallback(Callback):
             setattr(self, name, function)
 
 
+def check_monitor(name: str, monitor: str, trainer: Any) -> None:
+    """Raises where a run gives no such number.
+
+    Parameters
+    ----------
+    name : str
+        The callback's, in messages.
+    monitor : str
+        Key of the logs.
+    trainer : Trainer
+        Whose run begins.
+
+    Raises
+    ------
+    ValueError
+        If `monitor` is not computed, or not one number.
+    """
+    known = [key for key in trainer.log_names if trainer.is_scalar(key)]
+    if monitor not in known:
+        hint = "; val_ names need validation_data" if monitor.startswith("val_") else ""
+        raise ValueError(f"{name}: monitor is {monitor!r}, expected one of {', '.join(known)}{hint}")
+
+
 class _Monitor(Callback):
     """Watches one figure and knows when it improved.
 
@@ -167,11 +190,7 @@ class _Monitor(Callback):
         self.best = math.nan
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        known = self.trainer.log_names
-        if self.monitor not in known:
-            hint = "; val_ names need validation_data" if self.monitor.startswith("val_") else ""
-            raise ValueError(f"{type(self).__name__}: monitor is {self.monitor!r}, "
-                             f"expected one of {', '.join(known)}{hint}")
+        check_monitor(type(self).__name__, self.monitor, self.trainer)
         higher = self.trainer.higher_is_better(self.monitor) if self.mode == "auto" else self.mode == "max"
         self._sign = 1 if higher else -1
         self.best = -self._sign * math.inf
@@ -325,7 +344,7 @@ class ModelCheckpoint(_Monitor):
             super().on_train_begin(logs)
         try:
             self.filepath.format(epoch=1, **dict.fromkeys(self.trainer.log_names, 0.0))
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"ModelCheckpoint: filepath is {self.filepath!r}, expected only fields among epoch, "
                              f"{', '.join(self.trainer.log_names)} ({error!r})") from error
         folder = os.path.dirname(self.filepath)
@@ -360,7 +379,7 @@ class LearningRateScheduler(Callback):
 
 
 class ReduceLROnPlateau(_Monitor):
-    """Multiply the learning rate by `factor` when a figure stops improving.
+    """Multiply the learning rate, of each parameter group its own, by `factor` when a figure stops improving.
 
     Parameters
     ----------
@@ -377,7 +396,7 @@ class ReduceLROnPlateau(_Monitor):
     cooldown : int
         Epochs after a reduction in which none are counted.
     min_lr : float
-        The rate never goes below this.
+        A rate is not brought below this; one that is lower stays as it is.
 
     Raises
     ------
@@ -410,7 +429,9 @@ class ReduceLROnPlateau(_Monitor):
         elif not self._cooling:
             self._waited += 1
             if self._waited >= max(self.patience, 1):
-                self.trainer.learning_rate = max(self.trainer.learning_rate * self.factor, self.min_lr)
+                for group in self.trainer.optimizer.param_groups:
+                    if group["lr"] > self.min_lr:
+                        group["lr"] = max(float(group["lr"]) * self.factor, self.min_lr)
                 self._cooling, self._waited = self.cooldown, 0
 
 
@@ -424,17 +445,21 @@ class CSVLogger(Callback):
     filename : str or path-like
         The file; an existing one is replaced unless `append`.
     separator : str
-        Between the columns.
+        Between the columns, one character.
     append : bool
         Whether to go on with an existing file (its header is not repeated).
 
     Raises
     ------
+    ValueError
+        If `separator` is another.
     OSError
         When training begins, if the file cannot be opened.
     """
 
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False) -> None:
+        if not isinstance(separator, str) or len(separator) != 1 or separator in "\r\n\"":
+            raise ValueError(f"CSVLogger: separator is {separator!r}, expected one character")
         self.filename, self.separator, self.append = os.fspath(filename), separator, append
         self._stream = None
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from .callbacks import Callback, Logs
+from .callbacks import Callback, Logs, check_monitor
 
 
 class LearningRateSchedule(Callback):
@@ -16,7 +16,7 @@ class LearningRateSchedule(Callback):
     ----------
     schedule : object or callable
         A schedule of the trainer's optimiser, or ``schedule(optimizer)`` that makes one when training begins, such as
-        ``lambda optimizer: StepLR(optimizer, 10)``.
+        ``lambda optimizer: StepLR(optimizer, 10)``. Later runs go on with it, those of another optimiser make one of their own.
     every : str
         "epoch" or "batch". After every batch means that steps are not replayed many at a time.
     monitor : str
@@ -28,7 +28,7 @@ class LearningRateSchedule(Callback):
     TypeError
         If `schedule` has no `step` and cannot be called.
     ValueError
-        If `every` is neither; or, when training begins, if `monitor` is not computed.
+        If `every` is neither; or, when training begins, if `monitor` is not computed, or `schedule` is of another optimiser.
     """
 
     state = ("_numbers",)
@@ -40,19 +40,23 @@ class LearningRateSchedule(Callback):
         if every not in ("epoch", "batch"):
             raise ValueError(f"LearningRateSchedule: every is {every!r}, expected 'epoch' or 'batch'")
         self.schedule, self.every, self.monitor = schedule, every, monitor
+        self._make, self._made_for = None if hasattr(schedule, "step") else schedule, None
         if every == "batch":
             self.on_train_batch_end = self._after_batch
         else:
             self.every_step = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        if not hasattr(self.schedule, "step"):
-            self.schedule = self.schedule(self.trainer.optimizer)
+        optimizer = self.trainer.optimizer
+        if self._make is not None and self._made_for is not optimizer:
+            self.schedule, self._made_for = self._make(optimizer), optimizer
+        if getattr(self.schedule, "optimizer", optimizer) is not optimizer:
+            raise ValueError(f"LearningRateSchedule: schedule is a {type(self.schedule).__name__} of another optimizer, but must be of "
+                             "the trainer's, whose rates it sets")
         needed = [p for p in inspect.signature(self.schedule.step).parameters.values() if p.default is p.empty]
         self._looks = bool(needed)
-        if self._looks and self.monitor not in self.trainer.log_names:
-            raise ValueError(f"LearningRateSchedule: monitor is {self.monitor!r}, "
-                             f"expected one of {', '.join(self.trainer.log_names)}")
+        if self._looks:
+            check_monitor("LearningRateSchedule", self.monitor, self.trainer)
 
     @property
     def _numbers(self) -> dict[str, Any]:
