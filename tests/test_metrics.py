@@ -163,6 +163,50 @@ def test_r2_of_constant_targets(skl):
         assert metric.result() == skl.r2_score([2.0, 2.0], prediction)
 
 
+@pytest.mark.parametrize("batch", [3, 10])
+def test_r2_of_constant_targets_that_binary_fractions_round(batch):
+    """0.1 ten times has not the mean 0.1; what is left of it is not what the targets vary by."""
+    for predicted, wanted in ((np.full(10, 0.1), 1.0), (np.zeros(10), 0.0)):
+        assert stream(R2(), predicted, np.full(10, 0.1), cuts=(batch,)) == wanted
+
+
+def test_one_column_is_two_classes():
+    column, labels = np.array([-2.0, -0.5, 0.0, 0.5, 3.0]), np.array([0, 1, 0, 1, 1])
+    both = np.stack([np.zeros(5), column], axis=1)
+    for metric in (TopKAccuracy(1), TopKAccuracy(2), Perplexity()):
+        wanted = stream(metric, both, labels, cuts=())
+        for form in (column, column[:, None]):
+            metric.reset()
+            assert stream(metric, form, labels, cuts=(2,)) == pytest.approx(wanted)
+    assert stream(Perplexity(from_logits=False), 1 / (1 + np.exp(-column)), labels, cuts=()) == pytest.approx(
+        stream(Perplexity(), both, labels, cuts=()))
+
+
+def test_soft_targets_of_one_column():
+    column, soft = np.array([-2.0, 0.5, 3.0, -1.0]), np.array([0.1, 0.9, 0.95, 0.6])
+    assert stream(Accuracy(), column, soft, cuts=()) == 0.75
+    assert np.array_equal(stream(ConfusionMatrix(), column[:, None], soft[:, None], cuts=()), [[1, 0], [1, 2]])
+    for target in ([0.0, 1.5], [0.0, np.nan]):
+        with pytest.raises(ValueError, match=f"target holds {target[1]:g}, expected whole numbers"):
+            Accuracy().update(np.eye(2), np.array(target))
+
+
+@pytest.mark.filterwarnings("error")
+def test_scores_that_are_no_numbers():
+    """A model that diverged gives NaN, without errors or warnings."""
+    labels = np.array([0, 1, 1])
+    for bad in (np.nan, np.inf):
+        for classes in (1, 2, 3):
+            scores = np.full((3, classes), bad)
+            for metric in (AUC(bins=10), AUC(), Perplexity()):
+                if classes > 1 or np.isnan(bad):
+                    assert np.isnan(stream(metric, scores, labels, cuts=(1,)))
+    assert stream(Perplexity(), np.array([[1e5, 0.0]]), [1], cuts=()) == np.inf
+    assert np.isnan(stream(F1("macro"), np.zeros((2, 3)), np.array([-100, -100]), cuts=()))
+    with pytest.raises(ValueError, match="auc: prediction holds numbers from -1 to 2, expected probabilities"):
+        AUC(bins=10, from_logits=False).update(np.array([-1.0, 2.0]), np.array([0, 1]))
+
+
 def test_perplexity(skl, weights):
     logits, labels = problem(5)
     wanted = np.exp(skl.log_loss(labels, softmax(logits.astype(np.float64)), sample_weight=weights))

@@ -3,7 +3,7 @@
 Predictions are what the model returns: logits (``from_logits=True``, as for all losses of fastnn) or
 probabilities, with classes along axis 1, as in PyTorch: (N, C) or (N, C, d1, ...); a two-class model
 may return one column (N, 1) or (N,). Targets are class indices (N,) or (N, d1, ...), or one-hot or soft
-targets of the predictions' shape.
+targets of the predictions' shape; a column's may be probabilities of class 1.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TopKAccuracy(_Mean):
     """Share of samples whose right class is among the `k` most likely.
 
     A tie at the k-th place counts as a hit only if fewer than `k` classes score strictly more than the right
-    one and those that tie with a lower index leave room (the order of a stable sort).
+    one and those that tie with a lower index leave room (the order of a stable sort). A single column is a logit.
 
     Parameters
     ----------
@@ -66,6 +66,7 @@ class TopKAccuracy(_Mean):
 
     def update(self, prediction: Any, target: Any, sample_weight: Any = None) -> None:
         scores, labels, weights = _class_inputs(prediction, target, sample_weight, self.ignore_index)
+        scores = _columns(scores, True)
         own = np.take_along_axis(scores, labels[:, None], axis=1)
         earlier = np.arange(scores.shape[1]) < labels[:, None]
         rank = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
@@ -154,8 +155,10 @@ class _FromConfusion(ConfusionMatrix):
         hits, predicted, actual = self.counts.diagonal(), self.counts.sum(axis=0), self.counts.sum(axis=1)
         if average == "micro":
             return float(self._score(hits.sum(), predicted.sum(), actual.sum()))
-        scores = self._score(hits, predicted, actual)
-        return float(scores[1] if average == "binary" else scores[(predicted + actual) > 0].mean())
+        scores, occurs = self._score(hits, predicted, actual), (predicted + actual) > 0
+        if average == "binary":
+            return float(scores[1])
+        return float(scores[occurs].mean()) if occurs.any() else float("nan")
 
 
 class Precision(_FromConfusion):
@@ -190,7 +193,7 @@ class AUC(Metric):
 
     Exact by default: all scores are stored, 8 bytes a sample and class. With `bins`, scores (as
     probabilities) are counted in that many equal bins of [0, 1] instead: fixed memory, and an error
-    of at most half the share of pairs that fall into one bin. Two classes are ranked by their logits'
+    of at most half the share of pairs that fall into one bin. NaN scores make it NaN. Two classes are ranked by their logits'
     difference (exact), which no rounding of probabilities near 1 can tie.
 
     Parameters
@@ -222,10 +225,11 @@ class AUC(Metric):
     def update(self, prediction: Any, target: Any, sample_weight: Any = None) -> None:
         scores, labels, weights = _class_inputs(prediction, target, sample_weight, self.ignore_index)
         scores, classes = scores.astype(np.float64), scores.shape[1]
-        if classes == 2 and self.from_logits:
-            scores = scores[:, 1:] - scores[:, :1]
-        if classes > 2 or self.bins is not None:
-            scores = _probabilities(scores, self.from_logits)
+        with np.errstate(invalid="ignore"):  # infinite logits: NaN
+            if classes == 2 and self.from_logits:
+                scores = scores[:, 1:] - scores[:, :1]
+            if classes > 2 or self.bins is not None:
+                scores = _probabilities(scores, self.from_logits)
         positive = labels[:, None] == (np.arange(classes) if classes > 2 else 1)
         scores = scores if classes > 2 else scores[:, -1:]
         weights = np.ones(len(scores)) if weights is None else weights
@@ -239,6 +243,12 @@ class AUC(Metric):
         columns, bins = scores.shape[1], self.bins
         if self._binned is None:
             self._binned = np.zeros((columns, 2, bins))
+        if np.isnan(scores).any():
+            self._binned[:] = np.nan
+            return
+        if scores.size and not 0 <= scores.min() <= scores.max() <= 1:
+            raise ValueError(f"{self.name}: prediction holds numbers from {scores.min():g} to {scores.max():g}, expected "
+                             "probabilities, as from_logits=False says")
         place = np.minimum((scores * bins).astype(np.int64), bins - 1)
         cells = (np.arange(columns) * 2 + positive) * bins + place
         counts = np.bincount(cells.ravel(), np.repeat(weights, columns), self._binned.size)
@@ -280,18 +290,19 @@ class Perplexity(_Mean):
 
     def update(self, prediction: Any, target: Any, sample_weight: Any = None) -> None:
         scores, labels, weights = _class_inputs(prediction, target, sample_weight, self.ignore_index)
-        scores = scores.astype(np.float64)
+        scores = _columns(scores.astype(np.float64), self.from_logits)
         own = np.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
-        if self.from_logits:
-            top = scores.max(axis=1)
-            loss = np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top - own
-        else:
-            with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.from_logits:
+                top = scores.max(axis=1)
+                loss = np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top - own
+            else:
                 loss = -np.log(own)
         self._add(loss, weights)
 
     def result(self) -> float:
-        return float(np.exp(super().result()))
+        with np.errstate(over="ignore"):
+            return float(np.exp(super().result()))
 
 
 def _class_inputs(prediction: Any, target: Any, sample_weight: Any,
@@ -316,11 +327,30 @@ def _class_inputs(prediction: Any, target: Any, sample_weight: Any,
     if not kept.all():
         scores, labels = scores[kept], labels[kept]
         weights = None if weights is None else weights[kept]
+    if labels.dtype.kind == "f":
+        labels = _whole(labels, classes)
     labels = labels.astype(np.int64, copy=False)
     limit = max(2, classes)
     if labels.size and not 0 <= labels.min() <= labels.max() < limit:
         raise ValueError(f"target holds labels from {labels.min()} to {labels.max()}, expected 0 to {limit - 1}")
     return scores, labels, weights
+
+
+def _whole(labels: Array, classes: int) -> Array:
+    """Floating-point labels; of one column, probabilities of class 1, the likelier class."""
+    if classes == 1 and ((labels >= 0) & (labels <= 1)).all():
+        return labels > 0.5
+    wrong = labels != np.floor(labels)  # NaN too
+    if wrong.any():
+        raise ValueError(f"target holds {labels[wrong][0]:g}, expected whole numbers: class indices")
+    return labels
+
+
+def _columns(scores: Array, from_logits: bool) -> Array:
+    """Scores (M, C) of each class; of one column (M, 1) the two classes'."""
+    if scores.shape[1] > 1:
+        return scores
+    return np.concatenate([np.zeros_like(scores) if from_logits else 1 - scores, scores], axis=1)
 
 
 def _decide(scores: Array, from_logits: bool) -> Array:

@@ -92,6 +92,7 @@ class R2(_Regression):
 
     def reset(self) -> None:
         self._count = 0.0
+        self._origin: Array | None = None
         self._mean: Array | float = 0.0
         self._total: Array | float = 0.0
         self._residual: Array | float = 0.0
@@ -101,6 +102,9 @@ class R2(_Regression):
         added = weights.sum()
         if not added:
             return
+        if self._origin is None:
+            self._origin = wanted[0]
+        predicted, wanted = predicted - self._origin, wanted - self._origin  # constant targets are exactly 0, their mean too
         mean = weights @ wanted / added
         shift, count = mean - self._mean, self._count + added
         self._total = self._total + weights @ (wanted - mean) ** 2 + shift**2 * (self._count * added / count)
