@@ -1,7 +1,7 @@
 """The command ``fastnn`` (also ``python -m fastnn``): train a named network, apply it, look at files, time the machine.
 
 Exit status: 0 on success, 1 when something failed, 2 for wrong usage. Errors are one line on stderr;
-with ``--json`` stdout carries one JSON document and progress goes to stderr.
+with ``--json`` stdout carries one JSON document, in which null stands for NaN and infinities, and progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit status: 0, 1, or 2.
     """
+    if arguments is None:
+        _make_streams_writable()
     try:
         options, unknown = _parser().parse_known_args(arguments)
         if unknown:  # told by the command's own usage, not by the list of commands
@@ -56,8 +58,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone: no message, and none from Python's last flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CommandError, ImportError, OSError, ValueError, MemoryError) as error:
-        print(f"fastnn: error: {error}", file=sys.stderr)
+        print(f"fastnn: error: {str(error) or type(error).__name__}", file=sys.stderr)
     return 1
+
+
+def _make_streams_writable() -> None:
+    """Lets every print do: into nothing where who called closed a stream, escaped what its encoding has no character for."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # print(file=None) would write to the other one
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """As one JSON document."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """With None for NaN and infinities, for which JSON has no words."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -152,7 +178,7 @@ def _info(options: argparse.Namespace) -> int:
     from .config import get_config, show_config
 
     if options.json:
-        print(json.dumps(get_config(), indent=2))
+        print(_json(get_config(), 2))
     else:
         show_config()
     return 0
@@ -165,7 +191,7 @@ def _doctor(options: argparse.Namespace) -> int:
     findings = examine()
     healthy = all(finding.state != "bad" for finding in findings)
     if options.json:
-        print(json.dumps({"healthy": healthy, "findings": [finding._asdict() for finding in findings]}, indent=2))
+        print(_json({"healthy": healthy, "findings": [finding._asdict() for finding in findings]}, 2))
     else:
         for subject, state, text in findings:
             print(f"{state:5} {subject + ':':17}{text}")
@@ -196,7 +222,7 @@ def _bench(options: argparse.Namespace) -> int:
         raise CommandError(f"--only: no case of {options.layers} has {options.only!r} in its name")
     print(bench.summary(rows), file=report)
     if options.json:
-        print(json.dumps([row._asdict() for row in rows], indent=2))
+        print(_json([row._asdict() for row in rows], 2))
     return 0
 
 
@@ -206,7 +232,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from .io.describe import table
 
     found = describe(options.file)
-    print(json.dumps(found, indent=2) if options.json else table(found))
+    print(_json(found, 2) if options.json else table(found))
     return 0
 
 
@@ -229,8 +255,7 @@ def _predict(options: argparse.Namespace) -> int:
         write_array(options.out, outputs)
     result = _decisions(outputs)
     if options.json:
-        print(json.dumps({"model": options.model, "data": options.data, "samples": len(outputs), "out": options.out,
-                          **result}))
+        print(_json({"model": options.model, "data": options.data, "samples": len(outputs), "out": options.out, **result}))
     elif options.out is not None:
         print(f"wrote {options.out}: {outputs.dtype} {outputs.shape}")
     else:
@@ -244,7 +269,7 @@ def _as_inputs(array: Any, flat: bool) -> Any:
     if array.dtype == "uint8":
         array = array.astype("float32") / 255
     if flat:
-        return array.reshape(len(array), -1) if array.ndim > 1 else array
+        return array.reshape(len(array), math.prod(array.shape[1:])) if array.ndim > 1 else array
     return array[:, None] if array.ndim == 3 else array
 
 
@@ -293,9 +318,8 @@ def _train_into(folder: Path, options: argparse.Namespace) -> int:
     loss, accuracy = (history.history[name][-1] for name in ("val_loss", "val_accuracy"))
     print("wrote " + ", ".join(files), file=report)
     if options.json:
-        print(json.dumps({"model": options.model, "data": options.data, "epochs": len(history.epoch),
-                          "seconds": seconds, "test_loss": loss, "test_accuracy": accuracy, "files": files,
-                          "history": history.history}))
+        print(_json({"model": options.model, "data": options.data, "epochs": len(history.epoch), "seconds": seconds,
+                     "test_loss": loss, "test_accuracy": accuracy, "files": files, "history": history.history}))
     elif finished:
         print(f"test accuracy {accuracy:.4f}")
     if not finished:

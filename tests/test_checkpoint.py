@@ -6,7 +6,7 @@ from programs import run
 
 import fastnn
 from fastnn import nn, optim
-from fastnn.io import describe, load_checkpoint, load_model, save_checkpoint, save_model
+from fastnn.io import describe, load_checkpoint, load_model, save_checkpoint, save_file, save_model
 from fastnn.train import EarlyStopping, LambdaCallback, LearningRateSchedule, ReduceLROnPlateau, Trainer
 from fastnn.train.trainer import OPTIMIZERS
 
@@ -235,6 +235,16 @@ def test_wrong_arguments_are_named(tmp_path, arguments, options, message):
         with pytest.raises(TypeError, match=f"{function.__name__}: {message}"):
             function(tmp_path / "run", *arguments, **options)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kept, message", [
+    (None, "not a checkpoint"), ({}, "not a checkpoint"), ({"user": {}, "callbacks": 3}, "what is kept of callbacks"),
+    ({"user": {}, "callbacks": [3]}, "what is kept of callbacks"),
+    ({"user": {}, "callbacks": [{"kind": "EarlyStopping", "state": {"odd": 1}}]}, "what is kept of callbacks")])
+def test_files_that_say_to_be_checkpoints(tmp_path, kept, message):
+    save_file({}, tmp_path / "odd", {"checkpoint": kept})
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(tmp_path / "odd", make_model())
 
 
 def test_what_does_not_fit_changes_nothing(tmp_path):

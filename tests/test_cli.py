@@ -218,6 +218,31 @@ def test_a_closed_pipe_is_no_error():
     assert "Traceback" not in err and "Exception" not in err
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_streams_that_are_closed(closed):
+    """Without one of the standard streams the command does the same, and nothing comes in its place on another one."""
+    np.save("x.npy", np.zeros(2))
+    for words in ("inspect x.npy --json", "inspect absent"):
+        done = subprocess.run(f"{sys.executable} -m fastnn {words} {closed}", shell=True, capture_output=True, text=True, timeout=60)
+        assert done.returncode == (words == "inspect absent") and "Traceback" not in done.stderr
+        assert (done.stdout == "") == (words == "inspect absent" or closed == ">&-")
+
+
+def test_errors_without_a_text_are_named(capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("fastnn.bench.measure", fail)
+    assert main(["bench", "--json"]) == 1 and capsys.readouterr().err.endswith("fastnn: error: MemoryError\n")
+
+
+def test_names_that_the_terminal_cannot_show():
+    np.save("é.npy", np.zeros(2))
+    done = subprocess.run([sys.executable, "-m", "fastnn", "inspect", "é.npy"], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"})
+    assert done.returncode == 0 and done.stdout.startswith(r"\xe9.npy: npy")
+
+
 # -- doctor, inspect, predict --
 
 def test_doctor(capsys):
@@ -294,6 +319,26 @@ def test_predict(capsys, trained, mnist_folder):
     assert main(["predict", trained, "x.npy", "--out", "y.npy", "--force"]) == 0
 
 
+def no_constant(name):
+    raise ValueError(f"JSON has no {name}")
+
+
+def test_json_has_null_for_what_is_no_number(capsys):
+    from fastnn.io import save_file, save_model
+    from fastnn.models import mlp
+
+    save_model(mlp([3, 2]), "model")
+    np.save("x.npy", np.full((1, 3), np.nan))
+    save_file({"long": np.zeros(2)}, "weights", {"best": float("nan"), "all": [1.0, float("inf")]})
+    np.save("long.npy", np.array([1, 2], np.longdouble))
+    for arguments in (["predict", "model", "x.npy"], ["inspect", "weights"], ["inspect", "long.npy"]):
+        assert main([*arguments, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out, parse_constant=no_constant)
+        if "metadata" in found:
+            assert found["metadata"]["best"] is None and found["metadata"]["all"] == [1, None]
+    assert found["tensors"][0]["greatest"] == 2
+
+
 def test_predict_of_a_single_output(capsys):
     from fastnn.io import save_model
     from fastnn.models import mlp
@@ -312,12 +357,16 @@ def test_predict_of_a_single_output(capsys):
     (["inspect", "text"], "neither safetensors nor .npy nor IDX"),
     (["inspect", "short.npy"], "not a complete .npy file"),
     (["inspect", "objects.npy"], "not a complete .npy file of numbers"),
+    (["inspect", "words.npy"], "words.npy: holds <U1, expected real numbers"),
+    (["inspect", "complex.npy"], "complex.npy: holds complex128, expected real numbers"),
+    (["inspect", "header.npy"], "header.npy: not a complete .npy file"),
     (["predict", "text", "short.npy"], "not a complete safetensors file"),
     (["predict", "weights", "short.npy"], "does not say which of fastnn.models it holds"),
     (["predict", "model", "text"], "unknown, expected an array: .npy or IDX"),
     (["predict", "model", "wide.npy"], "wide.npy: mlp takes no float64 inputs of shape (2, 5): linear_forward: argument 'x' "),
     (["predict", "model", "whole.npy"], "whole.npy: mlp takes no int64 inputs of shape (2, 3): linear_forward: argument 'x' "),
-    (["predict", "model", "words.npy"], "expected numbers"),
+    (["predict", "model", "words.npy"], "expected real numbers"),
+    (["predict", "model", "none.npy"], "none.npy: mlp takes no float64 inputs of shape (0, 3)"),
 ])
 def test_errors_of_files(capsys, arguments, message):
     from fastnn.io import save_file, save_model
@@ -329,6 +378,10 @@ def test_errors_of_files(capsys, arguments, message):
     np.save("wide.npy", np.zeros((2, 5)))
     np.save("whole.npy", np.zeros((2, 3), np.int64))
     np.save("words.npy", np.array(["a", "b"]))
+    np.save("complex.npy", np.zeros(2, complex))
+    np.save("none.npy", np.zeros((0, 3, 1)))
+    with open("header.npy", "wb") as stream:
+        stream.write(open("wide.npy", "rb").read().replace(b"'shape': (2, 5)", b"'shape': (2, 5("))
     with open("short.npy", "wb") as stream:
         stream.write(open("wide.npy", "rb").read()[:-8])
     save_file({"w": np.zeros(3)}, "weights")

@@ -185,6 +185,9 @@ def test_array_dataset_refuses():
         ArrayDataset(np.zeros((3, 1)), np.zeros(2))
     with pytest.raises(ValueError, match="at least one"):
         ArrayDataset()
+    for wrong, message in (({"a": [1]}, "a dict"), (None, "a NoneType"), ((k for k in range(3)), "a generator"), ("ab", "a str")):
+        with pytest.raises(ValueError, match=f"array 0 is {message}, expected shape"):
+            ArrayDataset(wrong)
     with pytest.raises(ValueError, match="array 1 is a single number"):
         ArrayDataset(np.zeros(3), 5)
 

@@ -93,6 +93,7 @@ def test_read_csv(tmp_path):
     x, y, names, classes = read_csv(path, delimiter=";", dtype=np.float64)
     assert x.tolist() == [[1], [3]] and y.tolist() == [2, 4] and names == ["column 0"] and classes is None
     assert len(read_csv(path, delimiter=";", header=True).x) == 1
+    assert read_csv(path, np.int64(0), delimiter=";").y.tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("text, target, message", [
@@ -133,6 +134,14 @@ def test_character_text(tmp_path):
     assert list(text.vocabulary) == sorted(set("Größe: groß.\n"))
     x, y = text.sequences(4, step=3).arrays
     assert x.shape == y.shape == (3, 4) and text.decode(x[1]) == "ße: " and text.decode(y[1]) == "e: g"
+    path.write_bytes(b"\xef\xbb\xbfab")
+    assert CharacterText.read(path).vocabulary == "ab"
+    path.write_bytes(b"\xe9")
+    with pytest.raises(ValueError, match=f"{path.name}: not UTF-8 text"):
+        CharacterText.read(path)
+    for code in (-1, 20):
+        with pytest.raises(IndexError, match=f"codes hold {code}, expected 0 to {len(text.vocabulary) - 1}"):
+            text.decode([0, code])
     other = CharacterText("gr", text.vocabulary)
     assert other.decode(other.codes) == "gr"
     with pytest.raises(ValueError, match="lacks 'x'"):

@@ -232,6 +232,30 @@ def test_only_known_architectures_are_built(tmp_path):
         io.load_model(tmp_path / "evil")
 
 
+@pytest.mark.parametrize("architecture, message", [
+    ({"name": []}, "does not say which"), ({"name": "mlp", "config": [1]}, "architecture in the file cannot be built"),
+    ({"name": "mlp", "config": {"bogus": 1}}, "architecture in the file cannot be built: .*bogus")])
+def test_an_architecture_that_says_nothing_is_refused(tmp_path, architecture, message):
+    io.save_file({}, tmp_path / "odd", metadata={"architecture": architecture})
+    with pytest.raises(ValueError, match=f"odd: .*{message}"):
+        io.load_model(tmp_path / "odd")
+
+
+def test_metadata_that_is_nested_too_deep_is_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({}, tmp_path / "deep", metadata={"fastnn": "[" * 100_000})
+    with pytest.raises(ValueError, match="deep: not a complete safetensors file"):
+        io.load_model(tmp_path / "deep")
+
+
+def test_users_may_name_their_metadata_checkpoint(tmp_path):
+    model = nn.Linear(3, 2)
+    io.save_model(model, tmp_path / "m", {"checkpoint": 3})
+    io.load_model(tmp_path / "m", model)
+    assert io.read_metadata(tmp_path / "m")["checkpoint"] == 3
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut header", "cut data", "huge header", "pickle", "text", "zip"])
 def test_damaged_files_are_refused(tmp_path, damage):
     path = tmp_path / "m.safetensors"
@@ -258,6 +282,11 @@ def test_missing_paths_are_named(tmp_path):
 def test_what_cannot_be_saved(tmp_path):
     with pytest.raises(TypeError, match="'names' has dtype"):
         io.save_file({"names": np.array(["a"])}, tmp_path / "x")
+    if np.dtype(np.longdouble).itemsize > 8:
+        with pytest.raises(TypeError, match="'long' has dtype float128, expected numbers of at most 64 bits"):
+            io.save_file({"long": np.ones(2, np.longdouble)}, tmp_path / "x")
+    with pytest.raises(ValueError, match="the name '__metadata__', which the file format keeps"):
+        io.save_file({"__metadata__": np.ones(2)}, tmp_path / "x")
     with pytest.raises(TypeError, match="metadata must hold JSON"):
         io.save_file({}, tmp_path / "x", metadata={"f": print})
     for wrong in ([np.ones(2)], {3: np.ones(2)}):
@@ -333,6 +362,12 @@ def test_a_disk_that_is_really_full(tiny_disk):
         io.save_model(mlp([200, 200]), path)
     assert caught.value.errno == errno.ENOSPC and str(path) in str(caught.value)
     assert path.read_bytes() == before and len(list(tiny_disk.iterdir())) == 1
+
+
+def test_names_as_long_as_file_systems_take(tmp_path):
+    path = tmp_path / ("ä" * 110 + "." + "x" * 30)
+    io.save_file({"a": np.ones(2)}, path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name] and io.load_file(path)["a"].tolist() == [1, 1]
 
 
 def test_links_and_permissions_survive(tmp_path):

@@ -62,7 +62,8 @@ class ArrayDataset:
         self.arrays = tuple(np.asarray(array) for array in arrays)
         for position, array in enumerate(self.arrays):
             if array.ndim == 0:
-                raise ValueError(f"ArrayDataset: array {position} is a single number, expected shape (N, ...)")
+                what = f"a {type(arrays[position]).__name__}" if array.dtype.kind in "OUS" else "a single number"
+                raise ValueError(f"ArrayDataset: array {position} is {what}, expected shape (N, ...)")
         lengths = [len(array) for array in self.arrays]
         if len(set(lengths)) > 1:
             raise ValueError(f"ArrayDataset: the arrays have different lengths {lengths}")

@@ -289,8 +289,8 @@ def _column(file: str, target: int | str, names: Sequence[str]) -> int:
     """The number of the target's column."""
     if isinstance(target, str) and target in names:
         return list(names).index(target)
-    if isinstance(target, int) and not isinstance(target, bool) and -len(names) <= target < len(names):
-        return target % len(names)
+    if isinstance(target, (int, np.integer)) and not isinstance(target, bool) and -len(names) <= target < len(names):
+        return int(target) % len(names)
     raise ValueError(f"{file}: target is {target!r}, expected a number from {-len(names)} to {len(names) - 1} "
                      f"or one of {', '.join(names)}")
 
@@ -336,7 +336,7 @@ class CharacterText:
 
     @classmethod
     def read(cls, path: str | os.PathLike, vocabulary: str | None = None) -> CharacterText:
-        """A UTF-8 file's text; line ends become single line feeds.
+        """A UTF-8 file's text, without a byte order mark; line ends become single line feeds.
 
         Parameters
         ----------
@@ -348,8 +348,19 @@ class CharacterText:
         Returns
         -------
         CharacterText
+
+        Raises
+        ------
+        ValueError
+            If it is not UTF-8, or as for the class.
+        OSError
+            If it cannot be read.
         """
-        return cls(Path(path).read_text(encoding="utf-8"), vocabulary)
+        try:
+            text = Path(path).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{os.fspath(path)}: not UTF-8 text ({error})") from error
+        return cls(text, vocabulary)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -362,8 +373,12 @@ class CharacterText:
             raise ValueError(f"CharacterText: the vocabulary lacks {error.args[0]!r}") from None
 
     def decode(self, codes: Any) -> str:
-        """The text of characters' numbers."""
-        return "".join(self.vocabulary[int(code)] for code in codes)
+        """The text of characters' numbers; IndexError if one is no character's."""
+        numbers = [int(code) for code in codes]
+        for number in numbers:
+            if not 0 <= number < len(self.vocabulary):
+                raise IndexError(f"CharacterText.decode: codes hold {number}, expected 0 to {len(self.vocabulary) - 1}")
+        return "".join(self.vocabulary[number] for number in numbers)
 
     def sequences(self, length: int, step: int | None = None) -> ArrayDataset:
         """Pieces of the text, and the same pieces one character further.

@@ -109,7 +109,7 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
     _check("load_checkpoint", model, optimizer, scheduler, generator, callbacks)
     shown = os.fspath(path)
     described = read_metadata(path).get("checkpoint")
-    if not isinstance(described, dict):
+    if not isinstance(described, dict) or "user" not in described:
         raise ValueError(f"{shown}: not a checkpoint; weights alone are read by load_model")
     for name, wanted, key in (("optimizer", optimizer, "param_groups"), ("scheduler", scheduler, "scheduler")):
         if wanted is not None and key not in described:
@@ -118,11 +118,16 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
         if wanted is not None and kind not in (None, type(wanted).__name__):  # files from before it was noted have none
             raise ValueError(f"{shown}: was saved with the state of {kind}, but {name} is {type(wanted).__name__}")
     kept = described.get("callbacks", ())
+    if not isinstance(kept, (list, tuple)) or not all(isinstance(entry, dict) and entry.keys() >= {"kind", "state"} for entry in kept):
+        raise ValueError(f"{shown}: what is kept of callbacks is not what save_checkpoint writes")
     if callbacks and [entry["kind"] for entry in kept] != [type(callback).__name__ for callback in callbacks]:
         raise ValueError(f"{shown}: was saved with the callbacks {[entry['kind'] for entry in kept]}, but callbacks are "
                          f"{[type(callback).__name__ for callback in callbacks]}")
     tensors = load_file(path)
-    states = [unpack(entry["state"], tensors) for entry in kept]
+    try:
+        states = [unpack(entry["state"], tensors) for entry in kept]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{shown}: what is kept of callbacks is not what save_checkpoint writes ({error!r})") from error
     before = copied_state(model)
     try:
         model.load_state_dict({name.removeprefix(_MODEL): value for name, value in tensors.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tokenize
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def read_array(path: str | os.PathLike) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it is neither, is damaged, or holds Python objects.
+        If it is neither, is damaged, or holds something else than real numbers.
     OSError
         If it cannot be read.
     """
@@ -40,9 +41,12 @@ def read_array(path: str | os.PathLike) -> np.ndarray:
     if kind != "npy":
         raise ValueError(f"{os.fspath(path)}: {kind}, expected an array: .npy or IDX")
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:  # what NumPy raises for damaged headers
         raise ValueError(f"{os.fspath(path)}: not a complete .npy file of numbers ({error})") from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{os.fspath(path)}: holds {array.dtype}, expected real numbers")
+    return array
 
 
 def _kind(path: str | os.PathLike) -> str:
@@ -100,7 +104,8 @@ def _by_number(name: str) -> list:
 def _figures(name: str, array: np.ndarray) -> dict[str, Any]:
     """One array in a few figures."""
     finite = array[np.isfinite(array)]
-    least, greatest = (finite.min().item(), finite.max().item()) if finite.size else (None, None)
+    kind = float if array.dtype.kind == "f" else int if array.dtype.kind in "iu" else bool
+    least, greatest = (kind(finite.min()), kind(finite.max())) if finite.size else (None, None)
     return {"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "least": least, "greatest": greatest,
             "not_finite": array.size - finite.size}
 

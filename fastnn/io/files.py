@@ -26,7 +26,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[str]:
     Yields
     ------
     str
-        Name of an empty file to write, with the suffix of `path`.
+        Name of an empty file to write, with the suffix of `path` (of at most 16 characters).
 
     Raises
     ------
@@ -37,7 +37,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[str]:
     target = os.path.realpath(shown)
     folder, name = os.path.split(target)
     stem, suffix = os.path.splitext(name)
-    temporary = os.path.join(folder, f".{stem}.{os.getpid()}-{os.urandom(4).hex()}{suffix}")
+    suffix = suffix if len(suffix) <= 16 else ""
+    temporary = os.path.join(folder, f".{stem[:32]}.{os.getpid()}-{os.urandom(4).hex()}{suffix}")  # names have at most 255 bytes
     try:
         if os.path.exists(target) and not (os.path.isfile(target) or os.path.isdir(target)):
             raise OSError(errno.EINVAL, "Not a regular file")  # a device or pipe would be replaced by one

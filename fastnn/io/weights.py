@@ -53,13 +53,17 @@ def save_file(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Map
     ImportError
         If the extra ``files`` is not installed.
     TypeError
-        If a value is not an array of numbers, or the metadata is not JSON.
+        If a value is not an array of numbers of at most 64 bits, or the metadata is not JSON.
+    ValueError
+        If a name is ``"__metadata__"``, which the format keeps for itself.
     OSError
         If the file cannot be written: the message names it and an older file is untouched.
     """
     safetensors = require("safetensors.numpy", extra="files", feature="saving weights")
     if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
         raise TypeError(f"save_file: tensors is a {type(tensors).__name__}, but must be a mapping of texts to tensors or arrays")
+    if "__metadata__" in tensors:
+        raise ValueError("save_file: tensors has the name '__metadata__', which the file format keeps for itself")
     metadata = as_metadata("save_file", metadata)
     values = {name: value for name, value in tensors.items() if not is_extra(name)}
     extras = {name: pack(name, tensors[name], values) for name in tensors if is_extra(name)}
@@ -234,16 +238,19 @@ def load_model(path: str | os.PathLike, model: Any = None, *, strict: bool = Tru
     """
     shown = os.fspath(path)
     arrays, metadata = load_file(path), read_metadata(path)
-    if "checkpoint" in metadata:
+    if isinstance(metadata.get("checkpoint"), dict) and "user" in metadata["checkpoint"]:
         raise ValueError(f"{shown} is a checkpoint: load_checkpoint(path, model) reads its weights")
     if model is None:
         from ..models import build
 
         architecture = metadata.get("architecture")
-        if not isinstance(architecture, dict) or "name" not in architecture:
+        if not isinstance(architecture, dict) or not isinstance(architecture.get("name"), str):
             raise ValueError(f"{shown}: the file does not say which of fastnn.models it holds; "
                              "build the model yourself and pass it: load_model(path, model)")
-        model = build(architecture["name"], **architecture.get("config", {}))
+        try:
+            model = build(architecture["name"], **architecture.get("config", {}))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{shown}: the architecture in the file cannot be built: {error}") from error
     own = {name: value.detach().numpy().dtype for name, value in as_module("load_model", model).named_state().items()}
     wrong = [f"{name} is {array.dtype} in the file, {own[name]} in the model"
              for name, array in arrays.items() if name in own and array.dtype != own[name]]
@@ -259,8 +266,8 @@ def load_model(path: str | os.PathLike, model: Any = None, *, strict: bool = Tru
 def _as_array(name: str, value: Any) -> np.ndarray:
     """`value` as an array of numbers."""
     array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"save_file: {name!r} has dtype {array.dtype}, expected numbers or bool")
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise TypeError(f"save_file: {name!r} has dtype {array.dtype}, expected numbers of at most 64 bits or bool")
     return array
 
 
@@ -319,7 +326,7 @@ def contents(path: str | os.PathLike, with_tensors: bool = True) -> Contents:
             raw, names = dict(file.metadata() or {}), set(file.keys())
             arrays = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}
         ours, extras = json.loads(raw.pop(_ENTRY, "{}")), json.loads(raw.pop(_EXTRA, "{}"))
-    except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{shown}: not a complete safetensors file that NumPy can hold ({_said(shown, error)})") from error
     for key, entry in ((_ENTRY, ours), (_EXTRA, extras)):
         if not isinstance(entry, dict):
