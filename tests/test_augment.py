@@ -103,13 +103,14 @@ def test_crops_reach_every_place():
     (dict(degrees=-3), "degrees is -3"), (dict(scale=(1.2, 0.8)), "must not fall"), (dict(scale=0), "scale"),
     (dict(shear=90), "shear is 90"), (dict(shift=(0.1, 0.2, 0.3)), "shift is"), (dict(shift=float("nan")), "shift"),
     (dict(mean=[0.5], std=[0.5]), "mean"), (dict(hue=0.7), "hue is 0.7"), (dict(brightness=-1), "brightness is -1"),
-    (dict(contrast=(2, 1)), "must not fall"), (dict(elastic=(1.0, 0.0)), "sigma is 0")])
+    (dict(contrast=(2, 1)), "must not fall"), (dict(size=0), "size is 0"), (dict(elastic=(1.0, 0.0)), "sigma is 0")])
 def test_refuses(images, options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         Augment(**options)(images)
 
 
 @pytest.mark.parametrize("options", [dict(mean=[1.0]), dict(elastic=[1.0]), dict(noise=-1), dict(cutout=-2),
+                                     dict(mean=[0.0], std=[0.0]), dict(mean=[np.nan], std=[1.0]), dict(elastic=5),
                                      dict(elastic=(1, 1), size=4)])
 def test_refuses_before_work(options):
     with pytest.raises(ValueError, match=next(iter(options))):

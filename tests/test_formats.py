@@ -155,7 +155,7 @@ def test_character_text(tmp_path):
             wrong()
 
 
-def test_image_folder(tmp_path):
+def test_image_folder(tmp_path, monkeypatch):
     image = pytest.importorskip("PIL.Image")
     for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         (tmp_path / name).mkdir()
@@ -167,6 +167,15 @@ def test_image_folder(tmp_path):
     assert classes == ["blue", "red"] and y.tolist() == [0, 0, 1, 1] and x.shape == (4, 3, 4, 6)
     assert (x[0] == np.array([0, 0, 255])[:, None, None]).all() and (x[3, 0] == 255).all()
     assert image_folder(tmp_path, 4, grey=True, dtype=np.float32).dataset.arrays[0].shape == (4, 1, 4, 4)
+    image.fromarray(np.full((4, 4), 300, np.uint16)).save(tmp_path / "red" / "2.png")  # of 65,535, black nearly
+    assert (image_folder(tmp_path, 4).dataset.arrays[0][-1] == 1).all()
+    image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "red" / "2.tiff")
+    with pytest.raises(ValueError, match="2.tiff cannot be read as an image .its pixels are 32-bit numbers"):
+        image_folder(tmp_path, 4)
+    (tmp_path / "red" / "2.tiff").unlink()
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="0.png cannot be read as an image .*bomb"):
+        patch.setattr(image, "MAX_IMAGE_PIXELS", 4)
+        image_folder(tmp_path, 4)
     (tmp_path / "red" / "2.png").write_bytes(b"broken")
     with pytest.raises(ValueError, match="2.png cannot be read as an image"):
         image_folder(tmp_path, 4)

@@ -19,6 +19,15 @@ def test_quantiles_of_beta(alpha):
     np.testing.assert_allclose(q, 1 - q[::-1], atol=1e-15)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("alpha", [2e3, 1e6, 1e12])
+def test_quantiles_of_a_great_alpha(alpha):
+    """Nearly normal about 0.5, with the variance 1 / (8 alpha + 4)."""
+    q = beta_quantiles(alpha)
+    assert np.isfinite(q).all() and q[512] == pytest.approx(0.5) and (np.diff(q) >= 0).all()
+    assert q[870] - 0.5 == pytest.approx(1.036 / np.sqrt(8 * alpha + 4), rel=0.03, abs=2e-5)
+
+
 def batch(n=6, shape=(3, 8, 10), seed=0):
     """Every pixel of image i is i + 1, so that a mixture says where it comes from."""
     x = np.broadcast_to(np.arange(1.0, n + 1).reshape(n, *(1,) * len(shape)), (n, *shape)).astype(np.float32)
@@ -87,6 +96,8 @@ def test_probabilities_are_mixed_as_they_are():
     (lambda x, y: Mixup(4, 0), ValueError, "Mixup: alpha is 0, but must be a number above 0"),
     (lambda x, y: CutMix(4, -1), ValueError, "CutMix: alpha is -1"),
     (lambda x, y: CutMix(4, generator=3), TypeError, "generator is a int"),
+    (lambda x, y: Mixup(4)(x.numpy(), y), TypeError, "Mixup: x is a ndarray, but must be a tensor of floating-point numbers"),
+    (lambda x, y: CutMix(4)(x.to(fastnn.uint8), y), TypeError, "CutMix: x has dtype uint8, but must be a tensor of floating"),
     (lambda x, y: Mixup(4)(x, y[:3]), ValueError, r"Mixup: y has shape \(3,\), but must be \(6,\)"),
     (lambda x, y: Mixup(4)(x, np.ones((6, 5))), ValueError, r"y has shape \(6, 5\), but must be \(6,\) or \(6, 4\)"),
     (lambda x, y: Mixup(3)(x, y), IndexError, "is 3, but must lie between 0 and 2"),

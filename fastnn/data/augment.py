@@ -43,7 +43,7 @@ class Augment:
     brightness, contrast, saturation, hue
         Colours, see `fastnn.functional.color_jitter`; images must lie in 0 ... 1.
     mean, std : sequence of float, optional
-        One a channel: subtracted, then divided by. Data to validate on must be normalised alike.
+        One a channel: subtracted, then divided by; every std positive. Data to validate on must be normalised alike.
     noise : float
         Standard deviation of normal noise.
     cutout : int or pair of int
@@ -76,7 +76,9 @@ class Augment:
         self.colours = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
         if (mean is None) != (std is None):
             raise ValueError("Augment: mean and std must be given together")
-        if elastic is not None and len(elastic) != 2:
+        if mean is not None and not (np.isfinite(mean).all() and np.isfinite(std).all() and (np.asarray(std) > 0).all()):
+            raise ValueError(f"Augment: mean is {mean!r} and std {std!r}, but both must be finite, and every std positive")
+        if elastic is not None and (not isinstance(elastic, (tuple, list)) or len(elastic) != 2):
             raise ValueError(f"Augment: elastic is {elastic!r}, but must be two numbers: strength and smoothness")
         if elastic is not None and size is not None:
             raise ValueError("Augment: elastic deformations and crops of another size exclude each other")

@@ -147,7 +147,8 @@ def image_folder(root: str | os.PathLike, size: int | tuple[int, int], *, grey: 
     ImportError
         If the extra ``images`` is not installed.
     ValueError
-        If there are no subfolders, a subfolder has no image, or a file is no image.
+        If there are no subfolders, a subfolder has no image, or a file is no image, one of more pixels than Pillow takes, or one of
+        32-bit numbers, which do not say what is white; of 16-bit numbers the high bytes are taken.
     OSError
         If the folder cannot be read.
     """
@@ -167,12 +168,22 @@ def image_folder(root: str | os.PathLike, size: int | tuple[int, int], *, grey: 
     for image, (_, file) in zip(images, files):
         try:
             with pillow.open(file) as picture:
-                picture = picture.convert("L" if grey else "RGB").resize((width, height), pillow.Resampling.BILINEAR)
-        except (OSError, SyntaxError) as error:  # both are what Pillow raises for damaged files
+                picture = _of_bytes(picture, pillow).convert("L" if grey else "RGB")
+                picture = picture.resize((width, height), pillow.Resampling.BILINEAR)
+        except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:  # the first two are of damaged files
             raise ValueError(f"image_folder: {file} cannot be read as an image ({error})") from error
         image[...] = np.asarray(picture, np.uint8).reshape(image.shape)
     labels = np.array([k for k, _ in files], np.int64)
     return ImageFolder(_image_dataset(images.transpose(0, 3, 1, 2), labels, dtype), [folder.name for folder in folders])
+
+
+def _of_bytes(picture: Any, pillow: Any) -> Any:
+    """A Pillow image of bytes: converting wider numbers would make white of all above 255."""
+    if picture.mode.startswith("I;16"):
+        return pillow.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError("its pixels are 32-bit numbers")
+    return picture
 
 
 _MISSING = ("", "na", "n/a", "null", "none", "?")  # what stands for a target that is not known

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from .._core import DType, launch
+from .._core import DType, TensorBase, launch
 from ..checks import positive, whole
 from ..ops.create import arange, as_tensor, float64, int64, tensor
 from ..ops.math import _KIND, constant
@@ -40,7 +40,8 @@ def beta_quantiles(alpha: float, points: int = _POINTS) -> np.ndarray:
     power = alpha if alpha < 1 else 1.0
     t = np.linspace(0, 0.5 ** power, 1 << 15)
     x = t ** (1 / power)
-    density = (1 - x) ** (alpha - 1) * x ** (alpha - 1 if alpha > 1 else 0)
+    # Times a constant that makes it 1 in the middle: great powers of less vanish everywhere.
+    density = (4 * (1 - x) * x) ** (alpha - 1) if alpha > 1 else (1 - x) ** (alpha - 1)
     below = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
     half = np.interp(np.linspace(0, 0.5, points // 2 + 1), below / below[-1] / 2, t) ** (1 / power)
     return np.concatenate([half, 1 - half[-2::-1]])
@@ -89,9 +90,15 @@ class _Mix:
         ------
         ValueError
             If shapes do not fit.
+        TypeError
+            If `x` is no tensor of floating-point numbers.
         IndexError
             If a label is no class.
         """
+        if not isinstance(x, TensorBase) or not x.is_floating_point():
+            what = f"has dtype {x.dtype}" if isinstance(x, TensorBase) else f"is a {type(x).__name__}"
+            raise TypeError(f"{type(self).__name__}: x {what}, but must be a tensor of floating-point numbers (bytes become such by "
+                            "Normalize)")
         with no_grad():
             x, y = x.detach(), self._probabilities(x, as_tensor(y))
             order = randperm(x.shape[0], self.generator)

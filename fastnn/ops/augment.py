@@ -66,7 +66,8 @@ def random_affine(x: Tensor, *, size: int | tuple[int, int] | None = None, paddi
     ValueError
         If an option is out of range, or shapes do not fit.
     """
-    height, width = x.shape[2:] if size is None and a_tensor("random_affine", x).ndim == 4 else pair("random_affine", "size", size or 1, 1)
+    kept = size is None and a_tensor("random_affine", x).ndim == 4
+    height, width = x.shape[2:] if kept else pair("random_affine", "size", 1 if size is None else size, 1)
     low, high = _range("random_affine: scale", scale, 0.01, 100)
     down, across = _range("random_affine: shift", shift, 0, 1)
     return launch.augment_affine(
