@@ -395,6 +395,9 @@ def _model_and_data(options: argparse.Namespace) -> tuple[Any, Any, Any]:
         parts = data.digits(image_size=8 if flat else 28)
     else:
         parts = getattr(data, options.data)(options.data_dir)
+    for name, part in zip(("training", "test"), parts):
+        if not len(part):
+            raise CommandError(f"{options.data}: there are no {name} samples")
     if flat:
         parts = tuple(data.ArrayDataset(part.arrays[0].reshape(len(part), -1), part.arrays[1],
                                         transform=part.transform) for part in parts)
@@ -440,6 +443,8 @@ def _fit(options: argparse.Namespace, model: Any, train: Any, test: Any, report:
                     callbacks=[decay, guard, ProgressBar(file=report)])
     except KeyboardInterrupt:
         return trainer, False
+    except IndexError as error:  # labels that are no class, in damaged or exchanged files
+        raise CommandError(f"{options.data}: {error}") from error
     if guard.stopped_at is not None:
         raise CommandError("training diverged; try a smaller --lr. Nothing was written")
     return trainer, True

@@ -96,6 +96,21 @@ def test_mnist_files(capsys, mnist_folder, monkeypatch):
     assert "test accuracy" in capsys.readouterr().out
 
 
+def write_labels(path, labels):
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 1]) + struct.pack(">I", len(labels)) + bytes(labels)))
+
+
+@pytest.mark.parametrize("model", ["lenet5", "mlp"])
+def test_data_that_cannot_be_trained_on(capsys, mnist_folder, model):
+    words = ["train", model, "--data", "mnist", "--data-dir", str(mnist_folder)]
+    write_labels(mnist_folder / "t10k-labels-idx1-ubyte.gz", [11] * 64)
+    assert main(words) == 1 and "mnist: validation y holds 64 labels that are no class" in capsys.readouterr().err
+    write_labels(mnist_folder / "t10k-labels-idx1-ubyte.gz", [])
+    head = bytes([0, 0, 8, 3]) + struct.pack(">3I", 0, 28, 28)
+    (mnist_folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(head))
+    assert main(words) == 1 and capsys.readouterr().err == "fastnn: error: mnist: there are no test samples\n"
+
+
 def test_never_overwrites_without_force(capsys, tmp_path):
     folder = tmp_path / "runs" / "mlp"
     folder.mkdir(parents=True)

@@ -55,6 +55,12 @@ def warned(model, lr):
     return [str(w.message) for w in found if w.category is RuntimeWarning]
 
 
+def test_frozen_layers_do_not_vanish():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    model[0].requires_grad_(False)
+    assert not warned(model, 0.01)
+
+
 def test_warns_of_vanishing_once():
     fastnn.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 1))

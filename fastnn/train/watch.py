@@ -88,6 +88,8 @@ class GradientWatch:
         """Once a layer and kind."""
         largest = max((norm for norm in norms.values() if math.isfinite(norm)), default=0.0)
         for layer, norm in norms.items():
+            if not any(p.requires_grad for p in self._layers[layer]):
+                continue  # frozen: it has no gradient
             if not norm <= EXPLODING:
                 kind, text = "explodes", f"is {norm:.3g}, above {EXPLODING:g}; try a smaller learning rate, or clipping"
             elif norm <= VANISHING * largest:
