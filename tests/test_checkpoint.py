@@ -6,7 +6,7 @@ from programs import run
 
 import fastnn
 from fastnn import nn, optim
-from fastnn.io import describe, load_checkpoint, load_model, save_checkpoint, save_file, save_model
+from fastnn.io import describe, load_checkpoint, load_file, load_model, read_metadata, save_checkpoint, save_file, save_model
 from fastnn.train import EarlyStopping, LambdaCallback, LearningRateSchedule, ReduceLROnPlateau, Trainer
 from fastnn.train.trainer import OPTIMIZERS
 
@@ -235,6 +235,41 @@ def test_wrong_arguments_are_named(tmp_path, arguments, options, message):
         with pytest.raises(TypeError, match=f"{function.__name__}: {message}"):
             function(tmp_path / "run", *arguments, **options)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", ["scheduler", "callback", "generator", "optimizer"])
+def test_what_does_not_fit_in_one_part_changes_no_other(tmp_path, wrong):
+    def make(groups=1):
+        model = make_model()
+        parameters = list(model.parameters())
+        parts = [parameters] if groups == 1 else [parameters[:1], parameters[1:]]
+        optimizer = optim.SGD([{"params": part} for part in parts], lr=0.1, momentum=0.9)
+        return model, optimizer, optim.lr_scheduler.StepLR(optimizer, 1), [EarlyStopping("loss")]
+
+    model, optimizer, schedule, callbacks = make()
+    Trainer(model, optimizer=optimizer).fit(X, Y, callbacks=[*callbacks, LearningRateSchedule(schedule)], verbose=0)
+    save_checkpoint(tmp_path / "run", model, optimizer, schedule, callbacks=callbacks)
+    tensors, described = load_file(tmp_path / "run"), read_metadata(tmp_path / "run")["checkpoint"]
+    if wrong == "callback":
+        described["callbacks"][0]["state"]["dict"].append(["unknown", 1])
+    if wrong == "generator":
+        tensors["generator"] = np.zeros(3, np.int64)
+    save_file(tensors, tmp_path / "run", {"checkpoint": described})
+    fresh, optimizer, schedule, callbacks = make()
+    if wrong in ("scheduler", "optimizer"):
+        other = make(groups=2)
+        optimizer, schedule = (None, other[2]) if wrong == "scheduler" else (other[1], schedule)
+    parts = fresh, optimizer, schedule, callbacks
+    random = fastnn.random.default_generator
+
+    def seen():
+        return (bits(fresh), None if optimizer is None else str(optimizer.state_dict()), schedule.state_dict(), callbacks[0]._loaded,
+                random.get_state().tolist())
+
+    before = seen()
+    with pytest.raises(ValueError, match="run does not fit: "):
+        load_checkpoint(tmp_path / "run", *parts[:3], callbacks=callbacks)
+    assert seen() == before
 
 
 @pytest.mark.parametrize("kept, message", [

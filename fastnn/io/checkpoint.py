@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..nn.state import copied_state
+from ..ops.create import as_tensor
 from ..random import Generator, default_generator
 from .extra_state import pack, unpack
 from .weights import as_metadata, as_module, load_file, read_metadata, save_file
@@ -128,23 +131,37 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
         states = [unpack(entry["state"], tensors) for entry in kept]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{shown}: what is kept of callbacks is not what save_checkpoint writes ({error!r})") from error
-    before = copied_state(model)
-    try:
+    source = generator or default_generator
+    with _unchanged_on_error(shown, model, scheduler, callbacks, source):
         model.load_state_dict({name.removeprefix(_MODEL): value for name, value in tensors.items()
                                if name.startswith(_MODEL)})
-        if optimizer is not None:
+        for callback, state in zip(callbacks, states):
+            callback.load_state_dict(state)
+        source.set_state(as_tensor(tensors[_GENERATOR]))
+        if scheduler is not None:
+            scheduler.load_state_dict(described["scheduler"])
+        if optimizer is not None:  # all or nothing of it by itself, so it comes last of what may not fit
             optimizer.load_state_dict({"state": _by_number(tensors), "param_groups": described["param_groups"]})
+    return described["user"]
+
+
+@contextlib.contextmanager
+def _unchanged_on_error(shown: str, model: Any, scheduler: Any, callbacks: Sequence[Any], source: Generator) -> Iterator[None]:
+    """Gives model, schedule, callbacks and generator back what they had where the block fails; says of which file."""
+    weights, waiting, random = copied_state(model), [callback._loaded for callback in callbacks], source.get_state()
+    numbers = None if scheduler is None else copy.deepcopy(scheduler.state_dict())
+    try:
+        yield
     except Exception as error:
-        model.load_state_dict(before)
+        model.load_state_dict(weights)
+        source.set_state(random)
+        if scheduler is not None:
+            scheduler.load_state_dict(numbers)
+        for callback, loaded in zip(callbacks, waiting):
+            callback._loaded = loaded
         if isinstance(error, (RuntimeError, ValueError, KeyError)):
             raise ValueError(f"{shown} does not fit: {error.args[0]}") from error
         raise
-    if scheduler is not None:
-        scheduler.load_state_dict(described["scheduler"])
-    for callback, state in zip(callbacks, states):
-        callback.load_state_dict(state)
-    (generator or default_generator).state.copy_(tensors[_GENERATOR])
-    return described["user"]
 
 
 def _check(name: str, model: Any, optimizer: Any, scheduler: Any, generator: Any, callbacks: Any) -> None:
