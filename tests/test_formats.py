@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import tarfile
-from http.client import BadStatusLine, IncompleteRead
+from http.client import BadStatusLine, HTTPResponse, IncompleteRead
 
 import numpy as np
 import pytest
@@ -238,6 +238,22 @@ def test_a_download_that_breaks_off_leaves_nothing(tmp_path, error):
     if wanted is ConnectionError:
         assert "train-images-idx3-ubyte.gz cannot be fetched (" in str(caught.value)
     assert os.listdir(tmp_path / "data") == []
+
+
+def test_a_connection_that_ends_early_is_told_as_such(tmp_path):
+    """By what is left of an answer's announced length: a wrong checksum would say that there is another file."""
+    answer = HTTPResponse(FakeSocket(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nbegin"))
+    answer.begin()
+    with pytest.raises(ConnectionError, match=r"cannot be fetched \(the connection ended 895 bytes before the file does\)"):
+        fetch("http://there/file", tmp_path / "file", "md5:" + "0" * 32, opener=lambda url: answer)
+    assert not os.listdir(tmp_path)
+
+
+class FakeSocket(io.BytesIO):
+    """What an HTTPResponse reads from."""
+
+    def makefile(self, mode):
+        return self
 
 
 def test_download_puts_files_where_readers_look(tmp_path, monkeypatch):

@@ -81,7 +81,10 @@ def _receive(opener: Callable[[str], Any], url: str, path: Path, kind: str) -> s
     """Writes what is behind an address into a file; returns its digest. All that networks raise becomes a ConnectionError."""
     try:
         with opener(url) as stream, open(path, "wb") as file:
-            return _digest(kind, stream, file)
+            digest, missing = _digest(kind, stream, file), getattr(stream, "length", None)
+            if missing:  # an HTTPResponse that ends too early says nothing else of it
+                raise ConnectionError(f"the connection ended {missing:,} bytes before the file does")
+            return digest
     except Exception as error:  # urllib's errors have a reason; the disk's name a file and go on as they are
         from http.client import HTTPException  # what a broken answer raises
 

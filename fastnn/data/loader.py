@@ -15,7 +15,7 @@ from .datasets import ArrayDataset
 
 
 class DataLoader:
-    """Iterates over a data set in batches of tensors.
+    """Iterates over a data set in batches of tensors, which are copies of its rows.
 
     Parameters
     ----------
