@@ -125,6 +125,11 @@ def test_averages_of_weights(warmup):
     assert fresh.state_dict()["steps"] == 6
     for a, b in zip(fresh.averages, ema.averages):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
+    first, *rest = fresh.state_dict()["averages"]
+    for wrong in ([first], [first * 0, *(value[:1] for value in rest)]):
+        with pytest.raises(ValueError, match="EMA.load_state_dict: averages have the shapes"):
+            fresh.load_state_dict({"averages": wrong, "steps": 1})
+    np.testing.assert_array_equal(fresh.averages[0].numpy(), ema.averages[0].numpy())
 
 
 def test_hooks_run_in_captured_steps_as_in_eager_ones():

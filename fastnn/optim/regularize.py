@@ -413,7 +413,15 @@ class EMA(_Hook):
         ----------
         state_dict : dict
             From an average of parameters of the same shapes.
+
+        Raises
+        ------
+        ValueError
+            If its averages have other shapes; nothing is changed then.
         """
-        for average, value in zip(self.averages, state_dict["averages"], strict=True):
+        shapes, own = [tuple(value.shape) for value in state_dict["averages"]], [average.shape for average in self.averages]
+        if shapes != own:
+            raise ValueError(f"EMA.load_state_dict: averages have the shapes {shapes}, but must have {own}")
+        for average, value in zip(self.averages, state_dict["averages"]):
             average.copy_(value)
         self._steps.set_item(float(state_dict["steps"]))
