@@ -150,7 +150,8 @@ class Trainer:
         callbacks : sequence of Callback, optional
             Called in this order.
         validation_split : float
-            Share of the samples, taken from the end, to validate on instead of training on.
+            Share of the samples, taken from the end, to validate on instead of training on; without what a DataLoader does to
+            each batch, which is for training (a data set's own transform is done).
         validation_data : tuple, ArrayDataset or DataLoader, optional
             (x, y) or (x, y, weight) to validate on, or a data set of these; a DataLoader's transform is done, too. Excludes
             `validation_split`.
