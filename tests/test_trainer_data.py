@@ -27,6 +27,20 @@ def test_what_a_loader_does_to_each_batch_is_done_wherever_it_is_taken(batch_siz
     assert histories[0] == histories[1] != histories[2]
 
 
+def test_loaders_that_make_batches_otherwise_are_refused():
+    """What they do would be left out without a word."""
+    class Doubled(DataLoader):
+        def batch(self, rows):
+            x, y = super().batch(rows)
+            return x * 2, y
+
+    trainer, loader = make(), Doubled((X, Y))
+    for call in (trainer.fit, trainer.evaluate, trainer.predict, lambda x: trainer.fit(X, Y, validation_data=x)):
+        with pytest.raises(TypeError, match="x is a Doubled that defines batch, but must be a DataLoader as it is"):
+            call(loader)
+    assert not trainer.history.epoch
+
+
 def test_batches_are_copies():
     """What changes a batch in place changes no data: with a transform, in a model, in a loop of one's own; PyTorch's batches, too."""
     class Centred(nn.Linear):

@@ -77,8 +77,20 @@ def batch_transform(source: Any) -> Callable[[Any], Any] | None:
     -------
     callable or None
         For `DataLoader`; None where `source` is no loader.
+
+    Raises
+    ------
+    TypeError
+        If it is a loader that makes batches in a way of its own, which `Trainer` would not go.
     """
-    return source.transform if isinstance(source, DataLoader) else None
+    if not isinstance(source, DataLoader):
+        return None
+    own = [name for name in ("__iter__", "batch", "first", "gather", "gather_array", "order")
+           if getattr(type(source), name) is not getattr(DataLoader, name)]
+    if own:
+        raise TypeError(f"x is a {type(source).__name__} that defines {', '.join(own)}, but must be a DataLoader as it is: Trainer makes "
+                        "batches itself, of a loader's data, options and transform")
+    return source.transform
 
 
 def targets(name: str, value: Any, dtype: np.dtype, loss: Callable[..., Any]) -> np.ndarray:

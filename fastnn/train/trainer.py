@@ -347,8 +347,8 @@ class Trainer:
         if isinstance(x, DataLoader):
             if batch_size is not None:
                 raise ValueError("batch_size must be left out when x is a DataLoader, which has its own")
-            names = ("batch_size", "shuffle", "drop_last", "generator", "transform")
-            options = {name: getattr(x, name) for name in names}
+            names = ("batch_size", "shuffle", "drop_last", "generator")
+            options = {"transform": batch_transform(x), **{name: getattr(x, name) for name in names}}
         data = supervised(x, y, sample_weight, dtype, loss=self.loss, class_weight=class_weight)
         data, held_out = split(data, validation_split)
         transform = None
