@@ -180,6 +180,11 @@ def test_digits_without_scikit_learn(monkeypatch):
         digits()
 
 
+def test_a_home_of_nobody_is_no_folder():
+    with pytest.raises(FileNotFoundError, match="the data folder '~no such user' does not exist"):
+        mnist("~no such user")
+
+
 def test_array_dataset_refuses():
     with pytest.raises(ValueError, match=r"different lengths \[3, 2\]"):
         ArrayDataset(np.zeros((3, 1)), np.zeros(2))

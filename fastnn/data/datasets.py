@@ -222,7 +222,7 @@ def data_folder(data_dir: str | os.PathLike | None = None) -> Path:
         data_dir = os.environ.get("FASTNN_DATA")
         if not data_dir:
             raise FileNotFoundError("no data folder: pass data_dir (--data-dir) or set FASTNN_DATA")
-    folder = Path(data_dir).expanduser()
+    folder = Path(os.path.expanduser(data_dir))  # leaves the name of an unknown user's home as it is
     if not folder.is_dir():
         raise FileNotFoundError(f"the data folder {os.fspath(folder)!r} does not exist")
     return folder

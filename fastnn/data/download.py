@@ -144,7 +144,7 @@ def download(name: str, data_dir: str | os.PathLike | None = None, *,
     if not data_dir:
         raise FileNotFoundError("no data folder: pass data_dir (--data-dir) or set FASTNN_DATA")
     subfolder, files = SOURCES[name]
-    folder = Path(data_dir).expanduser() / subfolder
+    folder = Path(os.path.expanduser(data_dir)) / subfolder
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
