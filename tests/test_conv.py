@@ -291,10 +291,20 @@ def one_vector(seed, dtype=np.float32):
     return Case(seed, dtype, groups=1, stride=stride, dilation=(1, 1), **sizes)
 
 
+def several_vectors(seed, dtype=np.float32):
+    """Output channels of more than a vector, the last one full or not, of windows on few channels; rows of several blocks, too."""
+    rng = np.random.default_rng(seed)
+    sizes = {name: int(rng.integers(low, high)) for name, low, high in
+             (("n", 1, 4), ("c", 1, 9), ("h", 1, 16), ("w", 1, 200), ("r", 1, 6), ("s", 2, 8))}
+    sizes["k"] = int(rng.choice([5, 8, 9, 11, 16, 17, 24, 31, 40, 65]))
+    stride = tuple(int(rng.integers(1, sizes[side] + 1)) for side in "rs")
+    return Case(seed, dtype, groups=1, stride=stride, dilation=(1, 1), **sizes)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("make, seeds", [(few_channels, range(5000, 5024)), (first_layer, range(6000, 6024)),
-                                         (one_vector, range(7000, 7032))])
+                                         (one_vector, range(7000, 7032)), (several_vectors, range(8000, 8024))])
 def test_few_channels(isa, dtype, make, seeds):
     _core.set_isa(isa)
     for seed in seeds:
@@ -304,7 +314,8 @@ def test_few_channels(isa, dtype, make, seeds):
 
 @pytest.mark.parametrize("make, seed", [(few_channels, seed) for seed in range(5100, 5108)]
                          + [(first_layer, seed) for seed in range(6100, 6108)]
-                         + [(one_vector, seed) for seed in range(7100, 7116)])
+                         + [(one_vector, seed) for seed in range(7100, 7116)]
+                         + [(several_vectors, seed) for seed in range(8100, 8108)])
 def test_threads_and_layouts_do_not_change_a_bit_of_few_channels(make, seed):
     check_bits(make(seed))
 
