@@ -13,10 +13,13 @@
 
 enum {
     PARTS = 16,
+    PARTS_BYTES = 8 << 20,  /* all parts together */
     PART_PIXELS = 128,      /* at least: adding one part costs what a few pixels do */
     BLOCK_BYTES = 20 << 10, /* of dy at a time: with what is read beside it, the first-level cache */
-    WINDOW_ELEMENTS = 72,   /* at most: with more, the turning around that is saved is little ... */
-    FEW_INPUTS = 8          /* ... unless so few channels of x leave tiles empty */
+    WINDOW_ELEMENTS = 72,   /* of small windows: with more, the turning around that is saved is little ... */
+    FEW_INPUTS = 31,        /* ... unless so few channels of x leave tiles empty, or are read where they are (conv2d_weight_wide.c) */
+    SMALL_PIXELS = 16,      /* of an image, at least, or a tile's sums are loaded and stored as often as they are used; ... */
+    LARGE_PIXELS = 64       /* ... where windows are large and less is to be gained */
 };
 
 typedef struct {
@@ -31,13 +34,16 @@ typedef struct {
 
 /* Beside the other ways (Zen 3, AVX2, float32, one thread): 7 and 8 channels of 3x3 windows 1.4 to 2.3 times as fast, of 5x5 ones
  * 1.2 to 1.6, of 2x2 ones 1.2 to 4; 6 channels no faster. More than a vector of them: 3x3 windows of one channel 1.8 to 2.8, of two
- * to five 1.2 to 1.7, 5x5 to 11x11 ones of three 1.03 to 1.1. */
+ * to five 1.2 to 1.7, 5x5 to 11x11 ones of three 1.03 to 1.1, 5x5 ones of 9 to 31 1 to 1.7. */
 int fnn_conv_few_suits(const fnn_conv_dims *d, int dtype) {
     const fnn_kernels *K = fnn_kernels_of(dtype);
-    const int several = d->k > K->lanes, small = d->r * d->s * d->c <= WINDOW_ELEMENTS;
-    if (d->n * d->oh * d->ow == 0 || d->groups > 1 || d->s == 1 || K->lanes > fnn_few_channels(K)) return 0;
+    const ptrdiff_t pixels = d->oh * d->ow, window = d->r * d->s * d->c, width = fnn_round_up(d->k, 2 * K->lanes);
+    const int small = window <= WINDOW_ELEMENTS;
+    if (d->n * pixels == 0 || d->groups > 1 || d->s == 1 || K->lanes > fnn_few_channels(K)) return 0;
     if (d->dilation[0] > 1 || d->dilation[1] > 1 || d->stride[0] > d->r || d->stride[1] > d->s) return 0;
-    return several ? small || d->c <= FEW_INPUTS : small && 4 * d->k > 3 * K->lanes;
+    if (d->k <= K->lanes) return small && 4 * d->k > 3 * K->lanes;
+    return d->c <= FEW_INPUTS && pixels >= (small ? SMALL_PIXELS : LARGE_PIXELS) &&
+           width <= PARTS_BYTES / (PARTS * window * (ptrdiff_t)fnn_itemsize(dtype));
 }
 
 static ptrdiff_t rows_read(const fnn_conv_dims *d, ptrdiff_t rows) { return (rows - 1) * d->stride[0] + d->r; }
