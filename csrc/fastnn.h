@@ -35,6 +35,7 @@ ptrdiff_t fnn_span(const fnn_tensor *t, int from, int to);
 int fnn_bounds(const fnn_tensor *t, ptrdiff_t *low, ptrdiff_t *high);
 int fnn_is_contiguous(const fnn_tensor *t);                    /* dense, C order */
 int fnn_is_channels_last(const fnn_tensor *t);                 /* rank 4, dense, N H W C order */
+int fnn_is_sequence(const fnn_tensor *t);                      /* rank 3 (N, C, L), dense, N L C order: a channels-last map of one row */
 int fnn_same_shape(const fnn_tensor *a, const fnn_tensor *b);
 int fnn_same_layout(const fnn_tensor *a, const fnn_tensor *b); /* same shape and strides (where the extent is over 1) */
 int fnn_overlap(const fnn_tensor *a, const fnn_tensor *b);     /* whether the bytes that they span meet */
@@ -43,6 +44,9 @@ int fnn_overlap(const fnn_tensor *a, const fnn_tensor *b);     /* whether the by
 void fnn_set_shape(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape);
 void fnn_set_shape_contiguous(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape);
 void fnn_set_like(fnn_tensor *t, const fnn_tensor *like);
+/* Of the same shape, and of the results' layout, but what lies as 1-D convolutions leave it (fnn_is_sequence) goes on so: in C order
+ * every call between two convolutions would turn it around and back. */
+void fnn_set_alike(fnn_tensor *t, int dtype, const fnn_tensor *like);
 /* Axes in canonical order (N H W C for rank 4, logical order otherwise): the order of summation and of random numbers. */
 void fnn_canonical_axes(int rank, int *axes);
 

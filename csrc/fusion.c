@@ -32,9 +32,22 @@ static record *detach(fnn_program *program, int r) {
     return taken;
 }
 
-static int same_view(const operand *a, const operand *b) {
-    return a->storage == b->storage && a->offset == b->offset && fnn_same_layout(&a->tensor, &b->tensor);
+/* Whether elements lie alike, axes of one element left out: a sequence is a map of one row. */
+static int lie_alike(const fnn_tensor *a, const fnn_tensor *b) {
+    for (int i = 0, j = 0;; i++, j++) {
+        while (i < a->rank && a->shape[i] == 1) i++;
+        while (j < b->rank && b->shape[j] == 1) j++;
+        if (i == a->rank || j == b->rank) return i == a->rank && j == b->rank;
+        if (a->shape[i] != b->shape[j] || a->stride[i] != b->stride[j]) return 0;
+    }
 }
+
+static int same_view(const operand *a, const operand *b) {
+    return a->storage == b->storage && a->offset == b->offset && lie_alike(&a->tensor, &b->tensor);
+}
+
+/* `place`, whose elements lie as those of `by`, is where these are; its axes stay as its call wants them. */
+static void move_to(operand *place, const operand *by) { place->storage = by->storage, place->offset = by->offset; }
 
 /* product -> ReLU, where nobody else wants the product: the ReLU is applied to each finished tile. Saves one pass over the result
  * (without it a LeNet-5 step takes 2 % longer at batch 256, 1 % at batch 64, both on two Zen 4 cores, as below). */
@@ -46,10 +59,10 @@ static int activation_into_product(fnn_program *program, int r) {
     for (int next = r + 1; next < program->num_records; next++) {
         record *relu = program->records[next];
         if (relu->call.op != FNN_OP_relu_forward || !same_view(&relu->operands[FNN_MAX_ARGS], &product->operands[0])) continue;
-        if (!fnn_same_layout(&relu->operands[0].tensor, &product->operands[0].tensor)) return 0;
+        if (!lie_alike(&relu->operands[0].tensor, &product->operands[0].tensor)) return 0;
         if (program->storages[relu->operands[0].storage].kind != FNN_TEMPORARY) return 0; /* lasting writes keep their place */
         product->call.activation = FNN_ACT_RELU;
-        product->operands[0] = relu->operands[0];
+        move_to(&product->operands[0], &relu->operands[0]);
         free(detach(program, next));
         return 1;
     }
@@ -85,7 +98,7 @@ static int maker_of(const fnn_program *program, int end, int s) {
  * before a linear layer, that copy, and `dy` as the layer makes it. Returns which record made it; -1: neither. */
 static int pooled_like(const fnn_program *program, int f, int b, operand *pooled, operand *dy) {
     *pooled = program->records[f]->operands[0];
-    if (fnn_same_layout(&pooled->tensor, &dy->tensor)) return f;
+    if (lie_alike(&pooled->tensor, &dy->tensor)) return f;
     if (!fnn_is_contiguous(&dy->tensor)) return -1;
     for (int c = f + 1; c < b; c++) {
         const record *copy = program->records[c];
@@ -124,7 +137,7 @@ static int relu_gradient_before_pooling(fnn_program *program, int r) {
     if (program->storages[scattered.storage].kind != FNN_TEMPORARY || program->storages[dx.storage].kind != FNN_TEMPORARY) return 0;
     record *pooling = program->records[b];
     const int f = pooling_of(program, b, &pooling->operands[X + 1], &map);
-    if (f < 0 || !fnn_same_layout(&scattered.tensor, &dx.tensor)) return 0;
+    if (f < 0 || !lie_alike(&scattered.tensor, &dx.tensor)) return 0;
     operand pooled, dy = pooling->operands[X];
     const int made = pooled_like(program, f, b, &pooled, &dy);
     if (made < 0 || is_used(program, made + 1, r, pooled.storage, 0) || is_used(program, f, r, map.storage, 0)) return 0;
@@ -136,10 +149,12 @@ static int relu_gradient_before_pooling(fnn_program *program, int r) {
     relu->operands[X] = dy;
     relu->operands[X + 1] = pooled;
     pooling->operands[X] = (operand){masked, 0, pooling->operands[X].tensor};
-    pooling->operands[0] = dx;
+    move_to(&pooling->operands[0], &dx);
     move_up(program, r, b);
     return 1;
 }
+
+static int is_dense(const fnn_tensor *t) { return fnn_is_contiguous(t) || fnn_is_channels_last(t) || fnn_is_sequence(t); }
 
 /* Drivers that run what follows them, see fnn_follow. */
 static int can_be_followed(const record *r) {
@@ -163,7 +178,7 @@ static int lies_like(const record *r, const fnn_tensor *like) {
     const int op = r->call.op, binary = r->call.in[1] && !r->call.in[2];
     for (int k = 0; k < MAX_OPERANDS; k++) {
         const fnn_tensor *t = &r->operands[k].tensor;
-        if (r->operands[k].storage < 0 || fnn_same_layout(t, like)) continue;
+        if (r->operands[k].storage < 0 || lie_alike(t, like)) continue;
         if (k < FNN_MAX_ARGS || fnn_numel(t) != 1) return 0;
         if (!(fnn_scalar_inputs(op) >> (k - FNN_MAX_ARGS) & 1) && !binary) return 0;
     }
@@ -230,7 +245,7 @@ static int counts_before_gradients(fnn_program *program, int r) {
 
 static void replace(record *r, int s, const operand *by) {
     for (int k = 0; k < MAX_OPERANDS; k++)
-        if (r->operands[k].storage == s) r->operands[k] = *by;
+        if (r->operands[k].storage == s) move_to(&r->operands[k], by);
 }
 
 /* Where the chain's last result is wanted by f and nobody else, f's result takes its place: one buffer less goes through the
@@ -258,7 +273,7 @@ static int elementwise_behind(fnn_program *program, int r) {
     record *head = program->records[r], *last = head;
     const fnn_tensor *made = &head->operands[0].tensor;
     int made_by = head->operands[0].storage, fused = 0;
-    if (!can_be_followed(head) || made_by < 0 || !(fnn_is_contiguous(made) || fnn_is_channels_last(made))) return 0;
+    if (!can_be_followed(head) || made_by < 0 || !is_dense(made)) return 0;
     if ((fnn_ops[head->call.op].flags & FNN_ELEMENTWISE) && !lies_like(head, made)) return 0;
     for (int next = r + 1; next < program->num_records; next++) {
         record *f = program->records[next];

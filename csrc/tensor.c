@@ -63,7 +63,7 @@ static int is_dense(const fnn_tensor *t, const int *axes) {
     return 1;
 }
 
-static const int logical_axes[FNN_MAX_RANK] = {0, 1, 2, 3, 4, 5, 6, 7};
+static const int logical_axes[FNN_MAX_RANK] = {0, 1, 2, 3, 4, 5, 6, 7}, sequence_axes[] = {0, 2, 1};
 
 int fnn_is_contiguous(const fnn_tensor *t) { return is_dense(t, logical_axes); }
 
@@ -72,6 +72,8 @@ int fnn_is_channels_last(const fnn_tensor *t) {
     fnn_canonical_axes(t->rank, axes);
     return t->rank == 4 && is_dense(t, axes);
 }
+
+int fnn_is_sequence(const fnn_tensor *t) { return t->rank == 3 && is_dense(t, sequence_axes); }
 
 int fnn_same_shape(const fnn_tensor *a, const fnn_tensor *b) {
     if (a->rank != b->rank) return 0;
@@ -105,6 +107,11 @@ void fnn_set_shape_contiguous(fnn_tensor *t, int dtype, int rank, const ptrdiff_
 }
 
 void fnn_set_like(fnn_tensor *t, const fnn_tensor *like) { fnn_set_shape(t, like->dtype, like->rank, like->shape); }
+
+void fnn_set_alike(fnn_tensor *t, int dtype, const fnn_tensor *like) {
+    if (fnn_is_sequence(like) && !fnn_is_contiguous(like)) set_shape(t, dtype, 3, like->shape, sequence_axes);
+    else fnn_set_shape(t, dtype, like->rank, like->shape);
+}
 
 const char *fnn_shape_text(const fnn_tensor *t) {
     static __thread char buffers[8][128];

@@ -299,3 +299,23 @@ def test_results_written_past_the_caches(isa):
     np.testing.assert_array_equal(rows.numpy(), x[:4 << 20].reshape(1 << 11, -1) * x[:1 << 11])
     wide = fastnn.tensor(np.array([1.0, 3.0], np.float32)).reshape(2, 1).expand(2, 9 << 20)
     assert launch.lt(wide, fastnn.full((1,), 2.0)).numpy().sum(1).tolist() == [9 << 20, 0]
+
+
+def test_sequences_keep_the_layout_of_convolutions():
+    """(N, C, L) stored N, L, C, as 1-D convolutions leave it: nothing is turned around, and no bit depends on it."""
+    rng = np.random.default_rng(0)
+    rows, other = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 7, 5), (3, 5, 7)))
+    lasting, dense, y = fastnn.tensor(rows).permute(0, 2, 1), fastnn.tensor(rows.transpose(0, 2, 1).copy()), fastnn.tensor(other)
+    assert not lasting.is_contiguous() and dense.is_contiguous()
+    bias, count = fastnn.tensor(np.arange(5, dtype=np.float32)[:, None]), fastnn.ones(5)
+    for function in (fastnn.relu, lambda x: x + y, lambda x: x * 2.0, lambda x: bias + x, lambda x: x > 0,
+                     lambda x: fastnn.where(x > 0, x, y), lambda x: fastnn.batch_norm(x, None, None, count, count, True)):
+        kept, expected = function(lasting), function(dense)
+        assert kept.permute(0, 2, 1).is_contiguous() and expected.is_contiguous()
+        np.testing.assert_array_equal(kept.numpy(), expected.numpy())
+    for x in (lasting, dense):
+        fastnn.manual_seed(0)
+        np.testing.assert_array_equal(fastnn.dropout(x, 0.5, True).numpy() != 0, fastnn.dropout(fastnn.ones(3, 5, 7), 0.5, True,
+                                      generator=fastnn.Generator(0)).numpy() != 0)
+    assert (y + lasting).is_contiguous()  # the first operand decides
+    assert fastnn.relu(fastnn.tensor(rows)[:, ::2].permute(0, 2, 1)).is_contiguous()

@@ -86,6 +86,25 @@ def test_relu_takes_its_mask_from_the_map_that_was_flattened():
     assert "linear_backward_input > relu_backward" in program.summary()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_sequences_are_fused_as_maps_of_one_row(threads):
+    def train(captured):
+        fastnn.manual_seed(0)
+        model = nn.Sequential(nn.Conv1d(3, 8, 5), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 9, 3), nn.ReLU(),
+                              nn.MaxPool1d(2), nn.Conv1d(9, 4, 3), nn.ReLU(), nn.Dropout(0.25), nn.Flatten(), nn.Linear(4 * 7, 3))
+        return steps(model, captured, [fastnn.tensor(images(4, 3, 8, seed=k).numpy().reshape(4, 3, 64)[..., :46]) for k in range(5)], 5)
+
+    with forced_threads(threads):
+        losses, weights, _ = train(False)
+        replayed, others, program = train(True)
+    assert program.obstacle is None and program.replays == 3
+    assert replayed == losses and others == weights
+    summary = program.summary()
+    for fused in ("2 activation_into_product", "2 relu_gradient_before_pooling", "batch_norm_forward > relu_forward",
+                  "conv2d_backward_input > relu_backward"):
+        assert fused in summary, summary
+
+
 def test_no_lasting_write_moves_before_a_call_that_may_fail():
     table, w = fastnn.tensor(np.arange(12.0).reshape(4, 3)), fastnn.ones(300, 40)
     dy, x = fastnn.ones(8, 300), fastnn.ones(8, 40)

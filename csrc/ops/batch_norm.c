@@ -267,7 +267,7 @@ static int forward_infer(fnn_call *call) {
         return fnn_fail(call, FNN_VALUE_ERROR,
                         "expected more than 1 value per channel when training, but x has shape %s; drop_last leaves out a last "
                         "batch of one sample", fnn_shape_text(x));
-    fnn_set_like(call->out[0], x);
+    fnn_set_alike(call->out[0], x->dtype, x);
     for (int k = 1; k < 4; k++) set_channels(call->out[k], x);
     return FNN_OK;
 }
@@ -307,7 +307,7 @@ static int inference_infer(fnn_call *call) {
     const fnn_tensor *x = call->in[0];
     int status = check_map(call, "x", x);
     for (int k = 1; k < 5 && !status; k++) status = check_channels(call, names[k], call->in[k], x);
-    if (!status) fnn_set_like(call->out[0], x);
+    if (!status) fnn_set_alike(call->out[0], x->dtype, x);
     return status;
 }
 
@@ -344,7 +344,7 @@ static int backward_infer(fnn_call *call) {
     if (!fnn_same_shape(dy, x))
         return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'x' %s must have one shape", fnn_shape_text(dy),
                         fnn_shape_text(x));
-    if (call->out[0]) fnn_set_like(call->out[0], x);
+    if (call->out[0]) fnn_set_alike(call->out[0], x->dtype, x);
     set_channels(call->out[1], x);
     set_channels(call->out[2], x);
     return FNN_OK;

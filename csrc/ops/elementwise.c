@@ -61,8 +61,16 @@ static int infer(fnn_call *call) {
     ptrdiff_t shape[FNN_MAX_RANK];
     int status = fnn_broadcast(call, inputs, &rank, shape);
     if (status) return status;
-    for (int k = 0, n = count_outputs(call); k < n; k++)
-        fnn_set_shape(call->out[k], output_dtype(fnn_ops[call->op].outputs, k, real_dtype(call, inputs)), rank, shape);
+    const fnn_tensor *like = NULL; /* the first input that is not broadcast */
+    for (int k = inputs - 1; k >= 0 && rank == 3; k--) {
+        const fnn_tensor *x = call->in[k];
+        if (!is_scalar(call, k) && x->rank == 3 && !memcmp(x->shape, shape, 3 * sizeof *shape)) like = x;
+    }
+    for (int k = 0, n = count_outputs(call); k < n; k++) {
+        const int dtype = output_dtype(fnn_ops[call->op].outputs, k, real_dtype(call, inputs));
+        if (like) fnn_set_alike(call->out[k], dtype, like);
+        else fnn_set_shape(call->out[k], dtype, rank, shape);
+    }
     return FNN_OK;
 }
 
@@ -246,7 +254,7 @@ typedef struct {
 /* Whether run_range may be used: operands lie in memory alike, scalars left out and what kernels of two inputs repeat. */
 static int is_dense(const fnn_call *call) {
     const fnn_tensor *y = call->out[0];
-    if (!fnn_is_contiguous(y) && !fnn_is_channels_last(y)) return 0;
+    if (!fnn_is_contiguous(y) && !fnn_is_channels_last(y) && !fnn_is_sequence(y)) return 0;
     for (int k = 1; call->out[k]; k++)
         if (!fnn_same_layout(call->out[k], y)) return 0;
     for (int k = 0, inputs = count_inputs(call); k < inputs; k++) {

@@ -100,8 +100,8 @@ static int dropout_infer(fnn_call *call) {
     const fnn_tensor *x = call->in[0];
     if (!(call->attr.f[0] >= 0 && call->attr.f[0] <= 1))
         return fnn_fail(call, FNN_VALUE_ERROR, "p is %g, but must be a probability between 0 and 1", call->attr.f[0]);
-    fnn_set_like(call->out[0], x);
-    fnn_set_shape(call->out[1], FNN_BOOL, x->rank, x->shape);
+    fnn_set_alike(call->out[0], x->dtype, x);
+    fnn_set_alike(call->out[1], FNN_BOOL, x);
     return fnn_check_generator(call, call->in[1]);
 }
 
