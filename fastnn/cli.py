@@ -146,8 +146,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     from .bench import DEFAULT
 
     parser.add_argument("--layers", metavar="NAMES", default=",".join(DEFAULT),
-                        help="networks (lenet5, alexnet, vgg16, googlenet, resnet18, resnet50, mobilenetv2), gemm, "
-                             "ops or stream (operations on data larger than the caches), separated by commas "
+                        help="networks (lenet5, alexnet, vgg16, googlenet, resnet18, resnet50, mobilenetv2, resnet20, small), "
+                             "gemm, ops or stream (operations on data larger than the caches), separated by commas "
                              "(default: %(default)s)")
     parser.add_argument("--only", metavar="TEXT", default="", help="cases whose names contain this")
     parser.add_argument("--threads", type=_number(int, 1, MOST_THREADS), help="number of threads (default: as 'fastnn info' says)")

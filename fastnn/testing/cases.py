@@ -43,7 +43,7 @@ def batch_of(network: str) -> int:
     -------
     int
     """
-    return 64 if network == "lenet5" else 16
+    return 64 if network in ("lenet5", "resnet20", "small") else 16
 
 
 def channels_last(array: np.ndarray) -> Any:

@@ -120,6 +120,28 @@ def _mobilenetv2() -> Iterator[Conv]:
     yield Conv("head", channels, size, 1280, 1)
 
 
+def _resnet20() -> Iterator[Conv]:
+    yield Conv("conv1", 3, 32, 16, 3, padding=1)
+    yield Conv("layer1", 16, 32, 16, 3, padding=1)
+    channels, size = 16, 32
+    for stage in (2, 3):
+        yield Conv(f"layer{stage}.first", channels, size, 2 * channels, 3, stride=2, padding=1)
+        channels, size = 2 * channels, size // 2
+        yield Conv(f"layer{stage}", channels, size, channels, 3, padding=1)
+
+
+def _small() -> Iterator[Conv]:
+    """The networks with which courses begin: of digits with 3x3 and 5x5 windows, of small colour images with 3x3 ones."""
+    yield Conv("digits3.conv1", 1, 28, 32, 3)
+    yield Conv("digits3.conv2", 32, 13, 64, 3)
+    yield Conv("digits5.conv1", 1, 28, 20, 5)
+    yield Conv("digits5.conv2", 20, 12, 50, 5)
+    yield Conv("colour.conv1", 3, 32, 32, 3, padding=1)
+    yield Conv("colour.conv2", 32, 32, 32, 3, padding=1)
+    yield Conv("colour.conv3", 32, 16, 64, 3, padding=1)
+    yield Conv("colour.conv4", 64, 16, 64, 3, padding=1)
+
+
 def _distinct(layers: Iterator[Conv]) -> list[Conv]:
     """The layers without those that differ from an earlier one in name only."""
     return list({layer[1:]: layer for layer in reversed(list(layers))}.values())[::-1]
@@ -127,7 +149,7 @@ def _distinct(layers: Iterator[Conv]) -> list[Conv]:
 
 CONVOLUTIONS = {name: _distinct(layers()) for name, layers in {
     "lenet5": _lenet5, "alexnet": _alexnet, "vgg16": _vgg16, "googlenet": _googlenet, "resnet18": _resnet18,
-    "resnet50": _resnet50, "mobilenetv2": _mobilenetv2}.items()}
+    "resnet50": _resnet50, "mobilenetv2": _mobilenetv2, "resnet20": _resnet20, "small": _small}.items()}
 
 
 class Product(NamedTuple):
