@@ -400,7 +400,8 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     if a >= b:
         raise ValueError(f"trunc_normal_: a is {a} and b {b}, but a must be below b")
     low, high = (math.erf((bound - mean) / (std * math.sqrt(2))) for bound in (a, b))
-    u = uniform_(Tensor(np.empty(a_tensor("trunc_normal_", tensor, "tensor").shape)), low, high, generator).numpy() if high > low else np.full(tensor.shape, low)
+    shape = a_tensor("trunc_normal_", tensor, "tensor").shape
+    u = uniform_(Tensor(np.empty(shape)), low, high, generator).numpy() if high > low else np.full(shape, low)
     tensor.detach().copy_(np.clip(mean + std * math.sqrt(2) * _erfinv(u), a, b))
     return tensor
 

@@ -105,7 +105,8 @@ def _scale_down(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
 
 def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor) -> None:
     """Shrinks all gradients together, by what brings a norm that is known to at most `max_norm`; see `clip_grad_norm_`."""
-    _scale_down(_gradients(parameters), a_tensor("clip_grads_with_norm_", total_norm, "total_norm"), real("clip_grads_with_norm_: max_norm", max_norm, 0))
+    total_norm = a_tensor("clip_grads_with_norm_", total_norm, "total_norm")
+    _scale_down(_gradients(parameters), total_norm, real("clip_grads_with_norm_: max_norm", max_norm, 0))
 
 
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0,
