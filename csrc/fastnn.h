@@ -335,15 +335,17 @@ typedef struct {
 } fnn_resample;
 
 /* Depthwise convolution: one row of outputs, or two that follow one another and share input rows (then step_r and gap_r are 1).
+ * Lanes of groups of a few channels are outputs; what they read is each of a group's inputs in turn.
  * Kernel position (r, s) of output (i, j) reads input row r * gap_r + i * step_r and column s * gap + j * step, both counted from
  * what position (0, 0) of the first output reads. Distances are in elements; neighbouring channels are neighbours. */
 typedef struct {
     ptrdiff_t rows, pixels, channels; /* of the output */
+    ptrdiff_t group;                  /* channels of one, a divisor of lanes */
     ptrdiff_t taps_r, taps_s, step, gap;
     ptrdiff_t row_from, row_to; /* input rows that exist: those before and behind are left out. Of one output row: kernel rows */
     ptrdiff_t col_from, col_to; /* input columns that exist */
     ptrdiff_t a_r, a_s;         /* from kernel row to kernel row, from input column to input column */
-    ptrdiff_t w_r, w_c;         /* from kernel row to kernel row, from vector to vector of channels; columns follow one another */
+    ptrdiff_t w_r, w_in, w_c;   /* from kernel row to kernel row, a group's input to the next, vector of channels to vector */
     ptrdiff_t y_row, y_pixel;
     ptrdiff_t ahead, ahead_row; /* input to ask for: from where on, how far apart its rows are */
     int asks_x, asks_y; /* whether to ask for input, and for what follows the output rows, which are dense, to be written next */
@@ -374,12 +376,13 @@ typedef struct {
  * (0, 0) of the first pixel reads. Distances are in elements. */
 typedef struct {
     ptrdiff_t rows, pixels, channels;       /* of dy */
+    ptrdiff_t group;                        /* channels of one, a divisor of lanes, which are outputs */
     ptrdiff_t taps_r, taps_s, step, gap;    /* steps and gaps of columns */
     ptrdiff_t step_r, gap_r;                /* of rows */
     ptrdiff_t row_from, row_to;             /* rows of x that exist: others are left out */
     ptrdiff_t col_from, col_to;             /* columns of x that exist */
     ptrdiff_t x_row, x_col, x_r;            /* from row of dy to row of dy, column to column, kernel row to kernel row */
-    ptrdiff_t dy_row, dy_col, dw_r, dw_s;
+    ptrdiff_t dy_row, dy_col, dw_r, dw_s, dw_in; /* dw_in: from one of a group's inputs to the next */
     fnn_prefetch *ahead[2]; /* x and dy to come, and how many runs to ask for with each row, or pair, of a vector of channels */
     ptrdiff_t asks[2];
 } fnn_depthwise_gradient;

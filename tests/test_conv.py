@@ -38,8 +38,12 @@ class Case:
                  "stride": tuple(int(v) for v in rng.choice([1, 1, 1, 2, 3], 2)),
                  "padding": tuple(int(v) for v in rng.integers(0, 4, 4)),
                  "dilation": tuple(int(v) for v in rng.choice([1, 1, 1, 2, 3], 2)), "bias": bool(rng.integers(0, 2))}
-        if rng.integers(0, 8) == 0:  # depthwise
+        kind = rng.integers(0, 8)
+        if kind == 0:  # depthwise
             small |= {"groups": small["c"], "c": 1, "k": 1}
+        elif kind == 1:  # groups that are lanes side by side
+            size = int(rng.choice([2, 4, 8, 16]))
+            small |= {"groups": int(rng.integers(2, 12)), "c": size, "k": size}
         if rng.integers(0, 6) == 0:  # pointwise
             small |= {"r": 1, "s": 1, "padding": (0, 0, 0, 0)}
         self.__dict__ |= small | fixed

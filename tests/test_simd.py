@@ -10,7 +10,7 @@ import pytest
 
 SIMD = Path(__file__).parent.parent / "csrc" / "simd"
 HEADERS = [path for path in sorted(SIMD.glob("vec_*.h")) if path.name not in ("vec_math.h", "vec_trig.h")]
-NAME = r"\b(?:(?:vec|ivec|mask|words)_\w+|LANES|REGISTERS|WORDS|VEC_BLOCK)\b"
+NAME = r"\b(?:(?:vec|ivec|mask|words)_\w+|LANES|REGISTERS|WORDS|VEC_BLOCK|VEC_REACH)\b"
 
 
 def defined(path):

@@ -7,6 +7,13 @@ INLINE void copy_run(ptrdiff_t n, const real *restrict p, real *restrict q) {
     if (i < n) vec_store_n(q + i, vec_load_n(p + i, n - i), n - i);
 }
 
+/* Rows of so many vectors, a number known here: of others the compiler makes a call of memmove each, which takes longer than these. */
+INLINE void copy_vectors(int vectors, ptrdiff_t rows, const real *src, ptrdiff_t src_row, real *dst, ptrdiff_t dst_row) {
+    for (ptrdiff_t i = 0; i < rows; i++, src += src_row, dst += dst_row)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) vec_store(dst + v * LANES, vec_load(src + v * LANES));
+}
+
 /* conv_pack: src is (outer * inner rows) x cols; row o * inner + i goes to dst + slot[i] + o * dst_row (slot NULL: 0).
  * One text for weights into panels (rows: kernel positions, or channels and positions) and for any layout into NHWC
  * rows (rows: pixels). Where neither rows nor columns are neighbours in memory it is a plain gather. */
@@ -18,6 +25,18 @@ static void conv_pack_kernel(ptrdiff_t inner, ptrdiff_t outer, ptrdiff_t cols, c
     const ptrdiff_t rows = inner * outer;
     if ((src_col == 1 || cols == 1) && inner == 1 && src_row == cols && dst_row == cols) {
         copy_run(rows * cols, src, dst + (slot ? slot[0] : 0));
+        return;
+    }
+    if (inner == 1 && src_col == 1 && cols == LANES) {
+        copy_vectors(1, rows, src, src_row, dst + (slot ? slot[0] : 0), dst_row);
+        return;
+    }
+    if (inner == 1 && src_col == 1 && cols == 2 * LANES) {
+        copy_vectors(2, rows, src, src_row, dst + (slot ? slot[0] : 0), dst_row);
+        return;
+    }
+    if (inner == 1 && src_col == 1 && cols == 4 * LANES) {
+        copy_vectors(4, rows, src, src_row, dst + (slot ? slot[0] : 0), dst_row);
         return;
     }
     if (src_row != 1 || src_col == 1 || cols <= FEW) {

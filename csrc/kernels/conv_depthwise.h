@@ -1,4 +1,4 @@
-/* conv_depthwise.h: every channel is a convolution of its own; lanes are channels. */
+/* conv_depthwise.h: every channel is a convolution of its own, or groups of few channels are; lanes are channels. */
 
 enum {
     DEPTHWISE_PIXELS = 4, /* of two rows, at most: with a kernel row's weights for both they fill 16 registers */
@@ -8,11 +8,27 @@ enum {
                                     * first-level cache for its neighbours */
 };
 
+/* Of groups, each of an output's inputs is spread over the lanes of its group as it is loaded: permuted, or where a group is a
+ * vector, broadcast. */
+enum { SPREAD_PERMUTED = 1, SPREAD_BROADCAST = 2, MOST_LANES = 16 };
+
+#define GROUPS_OF(n)                                                                                                           \
+    {0, 1 / n * n, 2 / n * n, 3 / n * n, 4 / n * n, 5 / n * n, 6 / n * n, 7 / n * n,                                           \
+     8 / n * n, 9 / n * n, 10 / n * n, 11 / n * n, 12 / n * n, 13 / n * n, 14 / n * n, 15 / n * n}
+static const ireal group_lanes[3][MOST_LANES] = {GROUPS_OF(2), GROUPS_OF(4), GROUPS_OF(8)};
+
+/* Where lanes find input c of their group of so many channels, fewer than LANES. */
+INLINE ivec spread_lanes(ptrdiff_t group, ptrdiff_t c) {
+    return ivec_add(ivec_load(group_lanes[group == 2 ? 0 : group == 4 ? 1 : 2]), ivec_set1((ireal)c));
+}
+
+INLINE int spread_of(ptrdiff_t group) { return group == 1 ? 0 : group < LANES ? SPREAD_PERMUTED : SPREAD_BROADCAST; }
+
 /* What functions are made for. step: of columns; taps: of a kernel row, 0: any; square: as many kernel rows as columns and
  * `pair` + 1 rows of outputs, so that a block is one run of instructions (with loops over kernel rows it is 1.3 times slower);
- * pixels, edges: of a block, in which the first and the last taps / 2 columns may be missing. */
+ * spread: how groups' inputs are; pixels, edges: of a block, in which the first and the last taps / 2 columns may be missing. */
 typedef struct {
-    int step, taps, square, pair, careful, pixels, edges;
+    int step, taps, square, pair, spread, careful, pixels, edges;
 } depthwise_form;
 
 enum { LEFT_EDGE = 1, RIGHT_EDGE = 2 };
@@ -33,6 +49,12 @@ INLINE vec depthwise_load(int careful, const real *p, ptrdiff_t n) {
     return careful == CAREFUL_LANES ? vec_load_n(p, n) : vec_load(p);
 }
 
+INLINE vec depthwise_input(depthwise_form f, const real *p, ptrdiff_t n, ivec lanes) {
+    if (f.spread == SPREAD_BROADCAST) return vec_set1(*p);
+    const vec x = depthwise_load(f.careful, p, n);
+    return f.spread ? vec_permute(x, lanes) : x;
+}
+
 INLINE void depthwise_store(int careful, real *p, vec v, ptrdiff_t n) {
     if (careful == CAREFUL_LANES) vec_store_n(p, v, n);
     else vec_store(p, v);
@@ -48,7 +70,7 @@ INLINE int depthwise_misses(depthwise_form f, const depthwise_reach *reach, ptrd
 /* An input row meets kernel row w of the first output row, and w_second of the second one. Inputs are loaded once; each output's
  * sum goes through the kernel's columns in order. */
 INLINE void depthwise_row(depthwise_form f, const fnn_depthwise *p, const depthwise_reach *reach, int first, int second,
-                          const real *a, const real *w, const real *w_second, vec sum[2][DEPTHWISE_PIXELS]) {
+                          const real *a, const real *w, const real *w_second, ivec lanes, vec sum[2][DEPTHWISE_PIXELS]) {
     vec u[DEPTHWISE_TAPS], v[DEPTHWISE_TAPS];
     const int cols = (f.pixels - 1) * f.step + f.taps;
 #pragma GCC unroll 7
@@ -59,7 +81,7 @@ INLINE void depthwise_row(depthwise_form f, const fnn_depthwise *p, const depthw
 #pragma GCC unroll 16
     for (int i = 0; i < cols; i++) {
         if (depthwise_misses(f, reach, i, cols)) continue;
-        const vec x = depthwise_load(f.careful, a + i * p->a_s, reach->n);
+        const vec x = depthwise_input(f, a + i * p->a_s, reach->n, lanes);
 #pragma GCC unroll 7
         for (int s = 0; s < f.taps; s++) {
             const int k = (i - s) / f.step;
@@ -72,7 +94,8 @@ INLINE void depthwise_row(depthwise_form f, const fnn_depthwise *p, const depthw
 
 /* The same of any geometry. */
 INLINE void depthwise_any_row(depthwise_form f, const fnn_depthwise *p, const depthwise_reach *reach, int first, int second,
-                              const real *a, const real *w, const real *w_second, vec sum[2][DEPTHWISE_PIXELS]) {
+                              const real *a, const real *w, const real *w_second, ivec lanes,
+                              vec sum[2][DEPTHWISE_PIXELS]) {
     for (ptrdiff_t s = 0; s < p->taps_s; s++) {
         const vec u = first ? vec_load(w + s * LANES) : vec_zero();
         const vec v = second ? vec_load(w_second + s * LANES) : vec_zero();
@@ -80,7 +103,7 @@ INLINE void depthwise_any_row(depthwise_form f, const fnn_depthwise *p, const de
         for (int k = 0; k < DEPTHWISE_PIXELS; k++) {
             const ptrdiff_t i = s * p->gap + k * p->step;
             if (f.careful && (i < reach->col_from || i >= reach->col_to)) continue;
-            const vec x = depthwise_load(f.careful, a + i * p->a_s, reach->n);
+            const vec x = depthwise_input(f, a + i * p->a_s, reach->n, lanes);
             if (first) vec_accumulate(&sum[0][k], x, u);
             if (second) vec_accumulate(&sum[1][k], x, v);
         }
@@ -90,16 +113,13 @@ INLINE void depthwise_any_row(depthwise_form f, const fnn_depthwise *p, const de
 /* The input row at a with the kernel row at w, for the second output row with the one before. */
 #define DEPTHWISE_ROW(first, second)                                                                                           \
     do {                                                                                                                       \
-        if (f.step) depthwise_row(f, p, reach, first, second, a, w, w - p->w_r, sum);                                          \
-        else depthwise_any_row(f, p, reach, first, second, a, w, w - p->w_r, sum);                                             \
+        if (f.step) depthwise_row(f, p, reach, first, second, a, w, w - p->w_r, lanes, sum);                                   \
+        else depthwise_any_row(f, p, reach, first, second, a, w, w - p->w_r, lanes, sum);                                      \
     } while (0)
 
-/* A vector of channels of a block of pixels of each row. */
-INLINE void depthwise_block(depthwise_form f, const fnn_depthwise *p, const depthwise_reach *reach, const real *a, const real *w,
-                            real *y, ptrdiff_t y_row, ptrdiff_t y_pixel) {
-    vec sum[2][DEPTHWISE_PIXELS];
-#pragma GCC unroll 4
-    for (int i = 0; i < DEPTHWISE_PIXELS; i++) sum[0][i] = sum[1][i] = vec_zero();
+/* Adds what all kernel rows make of their inputs, of groups of one of these. */
+INLINE void depthwise_inputs(depthwise_form f, const fnn_depthwise *p, const depthwise_reach *reach, const real *a, const real *w,
+                             ivec lanes, vec sum[2][DEPTHWISE_PIXELS]) {
     if (f.square) {
 #pragma GCC unroll 4
         for (int r = 0; r < f.taps + f.pair; r++, a += p->a_r, w += p->w_r)
@@ -112,6 +132,18 @@ INLINE void depthwise_block(depthwise_form f, const fnn_depthwise *p, const dept
         for (; r < both; r++, a += p->a_r, w += p->w_r) DEPTHWISE_ROW(1, 1);
         for (; r < p->row_to; r++, a += p->a_r, w += p->w_r) DEPTHWISE_ROW(0, 1);
     }
+}
+
+/* A vector of channels of a block of pixels of each row. */
+INLINE void depthwise_block(depthwise_form f, const fnn_depthwise *p, const depthwise_reach *reach, const real *a, const real *w,
+                            real *y, ptrdiff_t y_row, ptrdiff_t y_pixel) {
+    vec sum[2][DEPTHWISE_PIXELS];
+#pragma GCC unroll 4
+    for (int i = 0; i < DEPTHWISE_PIXELS; i++) sum[0][i] = sum[1][i] = vec_zero();
+    if (!f.spread) depthwise_inputs(f, p, reach, a, w, ivec_set1(0), sum);
+    else
+        for (ptrdiff_t c = 0; c < p->group; c++)
+            depthwise_inputs(f, p, reach, f.spread == SPREAD_BROADCAST ? a + c : a, w + c * p->w_in, spread_lanes(p->group, c), sum);
 #pragma GCC unroll 2
     for (int i = 0; i < 2; i++, y += y_row) {
         if (i == depthwise_rows(f, p)) break;
@@ -188,7 +220,7 @@ typedef void depthwise_function(const fnn_depthwise *p, const depthwise_reach *r
                                                const real *a, const real *w, real *y) {                                        \
         depthwise_blocks((depthwise_form){__VA_ARGS__}, p, reach, ahead, a, w, y);                                             \
     }
-/* name, and the first half of its form; those on the right have functions for edges and for blocks of three pixels */
+/* name, and the first half of its form; the second have functions for edges and for blocks of three pixels, but not for groups */
 #define DEPTHWISE_PLAIN(X)                                                                                                     \
     X(any, 0, 0, 0, 1) X(row1, 1, 1, 0, 1) X(row2, 1, 2, 0, 1) X(row3, 1, 3, 0, 1) X(row5, 1, 5, 0, 1) X(row7, 1, 7, 0, 1)     \
     X(stride_row3, 2, 3, 0, 1)
@@ -198,34 +230,49 @@ typedef struct {
     depthwise_function *careful, *fast[2][4]; /* of three and of four pixels; by edges */
 } depthwise_kind;
 
-#define DEPTHWISE_PLAIN_KIND(name, ...)                                                                                        \
-    DEPTHWISE_DEFINE(depthwise_##name, __VA_ARGS__, 0, 4, 0) DEPTHWISE_DEFINE(depthwise_careful_##name, __VA_ARGS__, 1, 4, 0)  \
-    static const depthwise_kind depthwise_kind_##name = {depthwise_careful_##name, {{NULL}, {depthwise_##name}}};
+#define DEPTHWISE_PLAIN_KIND(name, ...) DEPTHWISE_SPREAD_KIND(name, 0, __VA_ARGS__)
+#define DEPTHWISE_SPREAD_KIND(name, spread, ...)                                                                               \
+    DEPTHWISE_DEFINE(depthwise_##spread##_##name, __VA_ARGS__, spread, 0, 4, 0)                                                \
+    DEPTHWISE_DEFINE(depthwise_careful_##spread##_##name, __VA_ARGS__, spread, 1, 4, 0)                                        \
+    static const depthwise_kind depthwise_kind_##spread##_##name = {depthwise_careful_##spread##_##name,                       \
+                                                                    {{NULL}, {depthwise_##spread##_##name}}};
+#define DEPTHWISE_GROUP_KINDS(name, ...) DEPTHWISE_SPREAD_KIND(name, 1, __VA_ARGS__) DEPTHWISE_SPREAD_KIND(name, 2, __VA_ARGS__)
 #define DEPTHWISE_EDGE(name, pixels, edges, ...)                                                                               \
-    DEPTHWISE_DEFINE(depthwise_##name##_##pixels##_##edges, __VA_ARGS__, 0, pixels, edges)
+    DEPTHWISE_DEFINE(depthwise_##name##_##pixels##_##edges, __VA_ARGS__, 0, 0, pixels, edges)
 #define DEPTHWISE_EDGES(name, pixels, ...)                                                                                     \
     DEPTHWISE_EDGE(name, pixels, 0, __VA_ARGS__) DEPTHWISE_EDGE(name, pixels, 1, __VA_ARGS__)                                  \
     DEPTHWISE_EDGE(name, pixels, 2, __VA_ARGS__) DEPTHWISE_EDGE(name, pixels, 3, __VA_ARGS__)
 #define DEPTHWISE_BY_EDGES(name) {name##_0, name##_1, name##_2, name##_3}
 #define DEPTHWISE_SQUARE_KIND(name, ...)                                                                                       \
     DEPTHWISE_EDGES(name, 3, __VA_ARGS__) DEPTHWISE_EDGES(name, 4, __VA_ARGS__)                                                \
-    DEPTHWISE_DEFINE(depthwise_careful_##name, __VA_ARGS__, 1, 4, 0)                                                           \
-    static const depthwise_kind depthwise_kind_##name = {                                                                      \
+    DEPTHWISE_DEFINE(depthwise_careful_##name, __VA_ARGS__, 0, 1, 4, 0)                                                        \
+    static const depthwise_kind depthwise_kind_0_##name = {                                                                    \
         depthwise_careful_##name, {DEPTHWISE_BY_EDGES(depthwise_##name##_3), DEPTHWISE_BY_EDGES(depthwise_##name##_4)}};
 DEPTHWISE_PLAIN(DEPTHWISE_PLAIN_KIND)
 DEPTHWISE_SQUARE(DEPTHWISE_SQUARE_KIND)
+DEPTHWISE_PLAIN(DEPTHWISE_GROUP_KINDS)
+DEPTHWISE_SQUARE(DEPTHWISE_GROUP_KINDS)
+
+#define DEPTHWISE_KINDS(name) {&depthwise_kind_0_##name, &depthwise_kind_1_##name, &depthwise_kind_2_##name}
+enum { KIND_ANY, KIND_ROW1, KIND_ROW2, KIND_ROW3, KIND_ROW5, KIND_ROW7, KIND_STRIDE_ROW3, KIND_SQUARE3, KIND_SINGLE3, KIND_STRIDE3 };
+static const depthwise_kind *const depthwise_kinds[][3] = {
+    DEPTHWISE_KINDS(any), DEPTHWISE_KINDS(row1), DEPTHWISE_KINDS(row2), DEPTHWISE_KINDS(row3), DEPTHWISE_KINDS(row5),
+    DEPTHWISE_KINDS(row7), DEPTHWISE_KINDS(stride_row3), DEPTHWISE_KINDS(square3), DEPTHWISE_KINDS(single3),
+    DEPTHWISE_KINDS(stride3)};
 
 static const depthwise_kind *depthwise_kind_of(const fnn_depthwise *p) {
     const int square = p->taps_r == p->taps_s;
+    const depthwise_kind *const *kinds = depthwise_kinds[KIND_ANY];
     switch (p->gap != 1 ? 0 : p->step == 1 ? p->taps_s : p->step == 2 ? -p->taps_s : 0) {
-    case 1: return &depthwise_kind_row1;
-    case 2: return &depthwise_kind_row2;
-    case 3: return !square ? &depthwise_kind_row3 : p->rows == 1 ? &depthwise_kind_single3 : &depthwise_kind_square3;
-    case 5: return &depthwise_kind_row5;
-    case 7: return &depthwise_kind_row7;
-    case -3: return square && p->rows == 1 ? &depthwise_kind_stride3 : &depthwise_kind_stride_row3;
-    default: return &depthwise_kind_any;
+    case 1: kinds = depthwise_kinds[KIND_ROW1]; break;
+    case 2: kinds = depthwise_kinds[KIND_ROW2]; break;
+    case 3: kinds = depthwise_kinds[!square ? KIND_ROW3 : p->rows == 1 ? KIND_SINGLE3 : KIND_SQUARE3]; break;
+    case 5: kinds = depthwise_kinds[KIND_ROW5]; break;
+    case 7: kinds = depthwise_kinds[KIND_ROW7]; break;
+    case -3: kinds = depthwise_kinds[square && p->rows == 1 ? KIND_STRIDE3 : KIND_STRIDE_ROW3]; break;
+    default: break;
     }
+    return kinds[spread_of(p->group)];
 }
 
 /* Which edges of a block the functions of a kind may leave out; -1: others are missing. */
@@ -272,7 +319,8 @@ static void depthwise_slab(const fnn_depthwise *p, const depthwise_kind *kind, p
  * is written in the order of memory. */
 static void conv_depthwise_kernel(const fnn_depthwise *p, const void *a, const void *w, void *y) {
     const depthwise_kind *kind = depthwise_kind_of(p);
-    const ptrdiff_t lines = fnn_ceil_div(p->channels, LINE), slabs = p->stream ? 1 : fnn_ceil_div(p->channels, SLAB);
+    const ptrdiff_t lines = fnn_ceil_div(p->channels, LINE), slab = fnn_max(SLAB / p->group, LINE);
+    const ptrdiff_t slabs = p->stream ? 1 : fnn_ceil_div(p->channels, slab);
     depthwise_ahead ahead = {(const real *)a + p->ahead, (const real *)y + p->rows * p->y_row};
     for (ptrdiff_t s = 0; s < slabs; s++) {
         const ptrdiff_t from = lines * s / slabs * LINE, to = fnn_min(lines * (s + 1) / slabs * LINE, p->channels);

@@ -235,11 +235,9 @@ fnn_conv_weight fnn_conv_weight_of(const fnn_tensor *weight, const fnn_conv_dims
                          .r_stride = weight->stride[2],
                          .s_stride = weight->stride[3]};
     w.cols = w.width > K->triple_cols ? K->tile_cols : fnn_min(K->triple_cols, fnn_round_up(w.width, 8));
-    if (fnn_conv_is_depthwise(d)) {
-        w.groups = w.depth = 1;
-        w.width = d->groups, w.cols = K->lanes;
-        w.width_stride = weight->stride[0];
-    }
+    w.lane_group = fnn_conv_lane_group(d, K);
+    if (w.lane_group) w.groups = 1, w.width = d->groups * d->c, w.cols = K->lanes;
+    if (w.lane_group == 1) w.width_stride = weight->stride[0];
     return w;
 }
 
@@ -249,10 +247,7 @@ static void plan_common(const fnn_tensor *weight, const fnn_conv_dims *d, int ba
     *w = fnn_conv_weight_of(weight, d, backward);
     *c = (fnn_correlation){.K = w->K, .dtype = w->dtype, .images = d->n, .groups = w->groups, .depth = w->depth,
                            .width = w->width, .weight = w};
-    if (fnn_conv_is_depthwise(d)) {
-        c->depth = d->groups;
-        c->depthwise = 1;
-    }
+    if (w->lane_group) c->depth = w->width, c->depthwise = 1;
     fnn_conv_weight_plan(w);
 }
 

@@ -39,30 +39,45 @@ size_t fnn_conv_weight_bytes(const fnn_conv_weight *w) {
     return slots_bytes(w) + fnn_whole_lines((size_t)(w->groups * w->panels * w->panel_size * size_of(w->dtype)));
 }
 
-void fnn_conv_weight_gather(const fnn_conv_weight *w, ptrdiff_t panel, ptrdiff_t from, ptrdiff_t count,
-                            const ptrdiff_t *slot, char *dst) {
-    ptrdiff_t group = panel / w->panels, first = panel % w->panels * w->cols, cols = fnn_min(w->cols, w->width - first);
-    const char *src =
-        fnn_at(w->data, group * w->group_stride + first * w->width_stride + from * w->depth_stride, w->dtype);
+/* `count` inputs of a group from `src` on, for `cols` outputs, to dst, `row` apart. */
+static void gather(const fnn_conv_weight *w, const char *src, ptrdiff_t count, ptrdiff_t cols, const ptrdiff_t *slot, char *dst,
+                   ptrdiff_t row) {
     ptrdiff_t places = w->r * w->s;
     int positions_dense = (w->s == 1 || w->s_stride == 1) && (w->r == 1 || w->r_stride == w->s);
     if (positions_dense && (w->depth == 1 || w->depth_stride == places)) {
-        w->K->conv_pack(places, count, cols, src, 1, w->width_stride, dst, slot, w->cols);
+        w->K->conv_pack(places, count, cols, src, 1, w->width_stride, dst, slot, row);
     } else if (positions_dense && places > 1) {
         for (ptrdiff_t d = 0; d < count; d++)
             w->K->conv_pack(places, 1, cols, fnn_at(src, d * w->depth_stride, w->dtype), 1, w->width_stride,
-                            fnn_at(dst, d * w->cols, w->dtype), slot, 0);
+                            fnn_at(dst, d * row, w->dtype), slot, 0);
     } else {
         for (ptrdiff_t t = 0; t < places; t++)
             w->K->conv_pack(1, count, cols, fnn_at(src, t / w->s * w->r_stride + t % w->s * w->s_stride, w->dtype),
-                            w->depth_stride, w->width_stride, fnn_at(dst, slot[t], w->dtype), NULL, w->cols);
+                            w->depth_stride, w->width_stride, fnn_at(dst, slot[t], w->dtype), NULL, row);
     }
+}
+
+void fnn_conv_weight_gather(const fnn_conv_weight *w, ptrdiff_t panel, ptrdiff_t from, ptrdiff_t count,
+                            const ptrdiff_t *slot, char *dst) {
+    const ptrdiff_t group = panel / w->panels, first = panel % w->panels * w->cols;
+    const char *src =
+        fnn_at(w->data, group * w->group_stride + first * w->width_stride + from * w->depth_stride, w->dtype);
+    gather(w, src, count, fnn_min(w->cols, w->width - first), slot, dst, w->cols);
+}
+
+/* A vector of channels of lane groups. */
+static void pack_lane_groups(const fnn_conv_weight *w, ptrdiff_t panel) {
+    const ptrdiff_t row = w->r * w->s * w->cols, end = fnn_min((panel + 1) * w->cols, w->width);
+    for (ptrdiff_t k = panel * w->cols; k < end; k += w->lane_group)
+        gather(w, fnn_at(w->data, k / w->lane_group * w->group_stride, w->dtype), w->lane_group, w->lane_group, w->slot,
+               fnn_at(w->packed, panel * w->panel_size + k % w->cols, w->dtype), row);
 }
 
 static void pack_panel(void *context, ptrdiff_t panel, void *scratch) {
     (void)scratch;
     const fnn_conv_weight *w = context;
-    fnn_conv_weight_gather(w, panel, 0, w->depth, w->slot, fnn_at(w->packed, panel * w->panel_size, w->dtype));
+    if (w->lane_group > 1) pack_lane_groups(w, panel);
+    else fnn_conv_weight_gather(w, panel, 0, w->depth, w->slot, fnn_at(w->packed, panel * w->panel_size, w->dtype));
 }
 
 void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory, const ptrdiff_t *order_r,
@@ -71,8 +86,8 @@ void fnn_conv_weight_pack(const fnn_call *call, fnn_conv_weight *w, void *memory
     w->packed = (char *)memory + slots_bytes(w);
     for (ptrdiff_t r = 0; r < w->r; r++)
         for (ptrdiff_t s = 0; s < w->s; s++)
-            w->slot[r * w->s + s] = ((order_r ? order_r[r] : r) * w->s + (order_s ? order_s[s] : s)) * w->depth *
-                                    w->cols;
+            w->slot[r * w->s + s] = ((order_r ? order_r[r] : r) * w->s + (order_s ? order_s[s] : s)) *
+                                    (w->lane_group ? 1 : w->depth) * w->cols;
     ptrdiff_t chunks = w->groups * w->panels;
     fnn_parallel_for(call, chunks, 0.5 * (double)(chunks * w->panel_size), pack_panel, w);
 }
@@ -300,9 +315,9 @@ static void compute_depthwise(const fnn_correlation *c, const fnn_conv_block *b,
     const int dense = c->pitch == c->width && c->dst.w == c->width;
     const char *place = fnn_at(w->packed, (c->h.slot * w->s + c->w.slot) * w->cols, c->dtype);
     char *out = scratch + c->tile_at;
-    fnn_depthwise p = {.pixels = b->cols, .channels = c->width, .taps_r = c->h.taps, .taps_s = c->w.taps,
+    fnn_depthwise p = {.pixels = b->cols, .channels = c->width, .group = w->lane_group, .taps_r = c->h.taps, .taps_s = c->w.taps,
                        .step = c->w.step, .gap = c->w.gap, .col_from = -left, .col_to = c->w.in - left,
-                       .a_r = c->h.gap * c->row_pitch, .a_s = c->pitch, .w_r = w->s * w->cols, .w_c = w->panel_size,
+                       .a_r = c->h.gap * c->row_pitch, .a_s = c->pitch, .w_r = w->s * w->cols, .w_in = w->r * w->s * w->cols, .w_c = w->panel_size,
                        .y_row = c->dst.h, .y_pixel = c->tile_at < 0 ? c->dst.w : c->width, .ahead_row = c->row_pitch,
                        .asks_x = dense && c->asks, .asks_y = dense && c->asks && !c->streamed, .stream = c->streamed};
     for (ptrdiff_t i = 0; i < b->rows; i += p.rows) {

@@ -1,4 +1,5 @@
-/* conv2d_weight_depthwise.c: dweight (channels, 1, r, s) of convolutions whose every channel is one of its own.
+/* conv2d_weight_depthwise.c: dweight (channels, c, r, s) of convolutions whose every channel is one of its own, or whose groups have
+ * few channels (kernels/conv_depthwise_gradient.h).
  *
  * Nothing is packed: x and dy are read where they are, each once, all kernel positions of some channels being summed in registers;
  * positions outside the input are left out. Operands that are not channels-last are first copied.
@@ -17,6 +18,8 @@ enum {
                              * and what is asked for next they stay in the second-level cache */
     BLOCK_COLUMNS = 28,     /* at a time: lines of pixels a power of two apart share few sets of the first-level cache, and those of
                              * three such rows stay there until all channels of a line were used */
+    COPY_BYTES = 24 << 10,  /* of rows of a line of channels, which groups' inputs meet one after another: neighbours, they stay in
+                             * the nearer caches, where pixels as far apart as channels are many do not */
     CHUNKS = 16
 };
 
@@ -27,14 +30,26 @@ typedef struct {
     ptrdiff_t panel_chunks, band_rows, block_cols;
     int by_image; /* parts are whole images */
     size_t x_at, dy_at, slot_at, shared;
+    size_t copy_at, scratch; /* groups: copies of a band's x, and behind it dy */
 } gradient;
 
 /* Of `all`, cut into as few parts of at most `most` as will do: how many are in one, where all are alike. */
 static ptrdiff_t even_share(ptrdiff_t all, ptrdiff_t most) { return fnn_ceil_div(all, fnn_max(fnn_ceil_div(all, most), 1)); }
 
+static ptrdiff_t line_channels(const gradient *p) { return FNN_LINE / (ptrdiff_t)fnn_itemsize(p->sum.dtype); }
+
+/* Bands of groups are as many rows as copies of a line of channels may have. */
+static void plan_copies(gradient *p) {
+    const ptrdiff_t rest = (p->h.taps - 1) * p->h.gap + 1 - p->h.step, row = p->h.step * p->w.in + p->w.out;
+    const ptrdiff_t rows = (COPY_BYTES / FNN_LINE - rest * p->w.in) / row;
+    p->band_rows = even_share(p->h.out, fnn_max(fnn_min(rows, p->band_rows), 1));
+    p->copy_at = (size_t)(fnn_reach(&p->h, p->band_rows) * p->w.in * FNN_LINE);
+    p->scratch = p->copy_at + (size_t)(p->band_rows * p->w.out * FNN_LINE);
+}
+
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
     *p = (gradient){.sum = {.call = call, .d = d, .K = fnn_kernels_of(call->in[0]->dtype), .dtype = call->in[0]->dtype,
-                            .dw = *call->out[0], .groups = 1, .c = 1, .k = d->groups},
+                            .dw = *call->out[0], .groups = 1, .c = d->c, .k = d->groups * d->k},
                     .x = fnn_image_of(call->in[1]),
                     .dy = fnn_image_of(call->in[0]),
                     .h = {d->h, d->oh, d->stride[0], d->r, -d->padding[0], d->dilation[0], 0},
@@ -43,7 +58,7 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     const ptrdiff_t size = (ptrdiff_t)fnn_itemsize(s->dtype), rows = d->n * d->oh;
     s->cols = fnn_min(PANEL_BYTES / size, s->k);
     s->panels = fnn_ceil_div(s->k, s->cols);
-    s->part_size = s->panels * d->r * d->s * s->cols;
+    s->part_size = s->panels * d->r * d->s * d->c * s->cols;
     const ptrdiff_t most = fnn_min(PARTS_BYTES / fnn_max(s->part_size * size, 1), rows * d->ow / PART_PIXELS);
     s->parts = fnn_max(fnn_min(fnn_min(most, rows), CHUNKS), 1);
     p->panel_chunks = fnn_min(s->panels, fnn_ceil_div(CHUNKS, s->parts));
@@ -53,6 +68,7 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     p->band_rows = fnn_max(BAND_BYTES / fnn_max(row_bytes, 1), 1);
     p->band_rows = even_share(d->oh, p->band_rows);
     p->block_cols = even_share(d->ow, BLOCK_COLUMNS);
+    if (d->c > 1) plan_copies(p);
     p->slot_at = fnn_whole_lines((size_t)(s->parts * s->part_size * size));
     p->shared = p->slot_at + fnn_whole_lines((size_t)(d->r * d->s) * sizeof(ptrdiff_t));
     p->x_at = fnn_conv_plan_copy(s, &p->x, s->k, d->h, d->w, &p->shared);
@@ -87,22 +103,60 @@ static band first_band(const gradient *p, ptrdiff_t chunk) {
     return b;
 }
 
-/* Adds a band's gradient of `channels` channels to dw ([r][s][cols]), some columns after others. */
-static void add_band(const gradient *p, const band *b, ptrdiff_t first, ptrdiff_t channels, fnn_prefetch ahead[2],
+/* What tiles of a band read: x from where kernel position (0, 0) of its first pixel is, dy. */
+typedef struct {
+    const char *x, *dy;
+    ptrdiff_t x_row, x_col, dy_row, dy_col;
+} operands;
+
+static operands operands_of(const gradient *p, const band *b, ptrdiff_t first) {
+    const ptrdiff_t top = b->row * p->h.step + p->h.first;
+    return (operands){fnn_at(p->x.data, b->image * p->x.n + top * p->x.h + p->w.first * p->x.w + first, p->sum.dtype),
+                      fnn_at(p->dy.data, b->image * p->dy.n + b->row * p->dy.h + first, p->sum.dtype),
+                      p->x.h, p->x.w, p->dy.h, p->dy.w};
+}
+
+/* The same of copies of so many channels, neighbouring pixels of which are neighbours. */
+static operands copy_operands(const gradient *p, const band *b, ptrdiff_t first, ptrdiff_t channels, char *scratch) {
+    const ptrdiff_t top = b->row * p->h.step + p->h.first, reach = fnn_reach(&p->h, b->rows), x_row = p->w.in * channels;
+    const operands o = operands_of(p, b, first);
+    char *dy = scratch + p->copy_at;
+    for (ptrdiff_t i = fnn_max(-top, 0); i < fnn_min(reach, p->h.in - top); i++)
+        p->sum.K->conv_pack(1, p->w.in, channels, fnn_at(o.x, i * o.x_row - p->w.first * o.x_col, p->sum.dtype), o.x_col, 1,
+                            fnn_at(scratch, i * x_row, p->sum.dtype), NULL, channels);
+    for (ptrdiff_t i = 0; i < b->rows; i++)
+        p->sum.K->conv_pack(1, p->w.out, channels, fnn_at(o.dy, i * o.dy_row, p->sum.dtype), o.dy_col, 1,
+                            fnn_at(dy, i * p->w.out * channels, p->sum.dtype), NULL, channels);
+    return (operands){fnn_at(scratch, p->w.first * channels, p->sum.dtype), dy, x_row, channels, p->w.out * channels, channels};
+}
+
+/* Adds a band's gradient of `channels` channels to dw ([r][s][c][cols]), some columns after others. */
+static void add_band(const gradient *p, const band *b, const operands *o, ptrdiff_t channels, fnn_prefetch ahead[2],
                      const ptrdiff_t asks[2], char *dw) {
     const fnn_conv_parts *sum = &p->sum;
     const ptrdiff_t top = b->row * p->h.step + p->h.first;
     fnn_depthwise_gradient plan = {
-        .rows = b->rows, .channels = channels, .taps_r = p->h.taps, .taps_s = p->w.taps, .step = p->w.step, .gap = p->w.gap,
-        .step_r = p->h.step, .gap_r = p->h.gap, .row_from = -top, .row_to = p->h.in - top,
-        .x_row = p->h.step * p->x.h, .x_col = p->x.w, .x_r = p->h.gap * p->x.h, .dy_row = p->dy.h, .dy_col = p->dy.w,
-        .dw_r = p->w.taps * sum->cols, .dw_s = sum->cols, .ahead = {&ahead[0], &ahead[1]}, .asks = {asks[0], asks[1]}};
+        .rows = b->rows, .channels = channels, .group = sum->c, .taps_r = p->h.taps, .taps_s = p->w.taps, .step = p->w.step,
+        .gap = p->w.gap, .step_r = p->h.step, .gap_r = p->h.gap, .row_from = -top, .row_to = p->h.in - top,
+        .x_row = p->h.step * o->x_row, .x_col = o->x_col, .x_r = p->h.gap * o->x_row, .dy_row = o->dy_row, .dy_col = o->dy_col,
+        .dw_r = p->w.taps * sum->c * sum->cols, .dw_s = sum->c * sum->cols, .dw_in = sum->cols,
+        .ahead = {&ahead[0], &ahead[1]}, .asks = {asks[0], asks[1]}};
     for (ptrdiff_t j = 0; j < p->w.out; j += plan.pixels) {
         const ptrdiff_t left = j * p->w.step + p->w.first;
         plan.pixels = fnn_min(p->block_cols, p->w.out - j), plan.col_from = -left, plan.col_to = p->w.in - left;
-        sum->K->conv_depthwise_gradient(
-            &plan, fnn_at(p->x.data, b->image * p->x.n + top * p->x.h + left * p->x.w + first, sum->dtype),
-            fnn_at(p->dy.data, b->image * p->dy.n + b->row * p->dy.h + j * p->dy.w + first, sum->dtype), dw);
+        sum->K->conv_depthwise_gradient(&plan, fnn_at(o->x, j * p->w.step * o->x_col, sum->dtype),
+                                        fnn_at(o->dy, j * o->dy_col, sum->dtype), dw);
+    }
+}
+
+/* Adds a band's gradient of channels first .. first + channels - 1. */
+static void add_panel(const gradient *p, const band *b, ptrdiff_t first, ptrdiff_t channels, fnn_prefetch ahead[2],
+                      const ptrdiff_t asks[2], char *dw, char *scratch) {
+    const ptrdiff_t wide = p->sum.c > 1 ? line_channels(p) : channels;
+    for (ptrdiff_t k = 0; k < channels; k += wide) {
+        const ptrdiff_t n = fnn_min(wide, channels - k);
+        const operands o = p->sum.c > 1 ? copy_operands(p, b, first + k, n, scratch) : operands_of(p, b, first);
+        add_band(p, b, &o, n, ahead, asks, fnn_at(dw, k, p->sum.dtype));
     }
 }
 
@@ -137,10 +191,9 @@ static ptrdiff_t turns_of(const gradient *p, const band *b) {
 }
 
 static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
-    (void)scratch;
     const gradient *p = context;
     const fnn_conv_parts *sum = &p->sum;
-    const ptrdiff_t panel_size = p->h.taps * p->w.taps * sum->cols;
+    const ptrdiff_t panel_size = p->h.taps * p->w.taps * sum->c * sum->cols;
     band b = first_band(p, chunk), next;
     char *dw = fnn_at(sum->packed, b.part * sum->part_size + b.panel * panel_size, sum->dtype);
     memset(dw, 0, (size_t)((b.panel_end - b.panel) * panel_size) * fnn_itemsize(sum->dtype));
@@ -158,7 +211,7 @@ static void sum_chunk(void *context, ptrdiff_t chunk, void *scratch) {
         }
         for (ptrdiff_t i = b.panel; i < b.panel_end; i++) {
             const ptrdiff_t k = i * sum->cols;
-            add_band(p, &b, k, fnn_min(sum->cols, sum->k - k), ahead, asks, fnn_at(dw, (i - b.panel) * panel_size, sum->dtype));
+            add_panel(p, &b, k, fnn_min(sum->cols, sum->k - k), ahead, asks, fnn_at(dw, (i - b.panel) * panel_size, sum->dtype), scratch);
         }
     }
 }
@@ -167,7 +220,7 @@ void fnn_conv_depthwise_gradient_workspace(const fnn_call *call, const fnn_conv_
     gradient p;
     plan_gradient(call, d, &p);
     ws->shared = p.shared;
-    ws->scratch = fnn_conv_combine_scratch(&p.sum);
+    ws->scratch = p.scratch < fnn_conv_combine_scratch(&p.sum) ? fnn_conv_combine_scratch(&p.sum) : p.scratch;
 }
 
 void fnn_conv_depthwise_gradient(const fnn_call *call, const fnn_conv_dims *d) {

@@ -19,7 +19,8 @@
  *   ivec_load_i32 ivec_store_i32 (p, n): 32-bit integers as integers   ivec_eq -> mask   ivec_select(m,a,b) = m ? a : b
  *   vec_load_columns (p, row, out): VEC_BLOCK columns of LANES rows `row` elements apart:
  *     out[k] = p[0 * row + k], p[1 * row + k] ...
- *   vec_transpose(rows): a LANES x LANES block, in place
+ *   vec_transpose(rows): a LANES x LANES block, in place   vec_permute(v, i): lane l is v's lane i[l], one of the
+ *   same VEC_REACH lanes
  *   words: WORDS integers of 64 bits, whatever `real` is: words_set1 words_count(from) = from, from + 1, ...
  *   words_mul (of the low halves, 64-bit products) words_add words_and words_or words_xor words_shl words_shr
  *   words_load words_store (any alignment) words_store_pairs(p, a, b) = a[0] b[0] a[1] ...   words_stream, as vec_stream

@@ -232,6 +232,14 @@ INLINE void vec_load_columns(const real *p, ptrdiff_t row, vec *out) {
 }
 #endif
 
+/* Within 128 bits, which is one step on every core. */
+enum { VEC_REACH = 16 / sizeof(real) };
+#if REAL64
+INLINE vec vec_permute(vec v, ivec i) { return _mm256_permutevar_pd(v, _mm256_slli_epi64(i, 1)); }
+#else
+INLINE vec vec_permute(vec v, ivec i) { return _mm256_permutevar_ps(v, i); }
+#endif
+
 /* Swaps rows and columns of a LANES x LANES block: pairs, then quads within each 128-bit lane, then the lanes. */
 INLINE void vec_transpose(vec r[LANES]) {
     vec t[LANES];

@@ -174,6 +174,9 @@ INLINE void vec_load_columns(const real *p, ptrdiff_t row, vec *out) {
 }
 #endif
 
+enum { VEC_REACH = LANES };
+INLINE vec vec_permute(vec v, ivec i) { return V(permutexvar)(i, v); }
+
 /* Swaps rows and columns of a LANES x LANES block: pairs, then quads within each 128-bit lane, then the lanes. */
 INLINE void vec_transpose(vec r[LANES]) {
     vec t[LANES];

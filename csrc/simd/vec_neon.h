@@ -202,6 +202,22 @@ INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
 #endif
 INLINE mask mask_load_u8(const uint8_t *p, ptrdiff_t n) { return mask_not(ivec_eq(load_u8(p, n), ivec_set1(0))); }
 
+enum { VEC_REACH = LANES };
+/* Each lane's first byte, to all of its bytes, times their number, plus which of them they are. */
+INLINE vec vec_permute(vec v, ivec i) {
+#if REAL64
+    static const uint8_t first[16] = {0, 0, 0, 0, 0, 0, 0, 0, 8, 8, 8, 8, 8, 8, 8, 8};
+    static const uint8_t byte[16] = {0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7};
+    const uint8x16_t lane = vqtbl1q_u8(vreinterpretq_u8_s64(i), vld1q_u8(first));
+    return vreinterpretq_f64_u8(vqtbl1q_u8(vreinterpretq_u8_f64(v), vaddq_u8(vshlq_n_u8(lane, 3), vld1q_u8(byte))));
+#else
+    static const uint8_t first[16] = {0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12};
+    static const uint8_t byte[16] = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
+    const uint8x16_t lane = vqtbl1q_u8(vreinterpretq_u8_s32(i), vld1q_u8(first));
+    return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), vaddq_u8(vshlq_n_u8(lane, 2), vld1q_u8(byte))));
+#endif
+}
+
 /* Swaps rows and columns of a LANES x LANES block. */
 INLINE void vec_transpose(vec r[LANES]) {
 #if REAL64

@@ -88,18 +88,24 @@ def _resnet18() -> Iterator[Conv]:
         yield Conv(f"layer{stage}", channels, size, channels, 3, padding=1)
 
 
-def _resnet50() -> Iterator[Conv]:
+def _resnet50(groups: int = 1, wider: int = 1) -> Iterator[Conv]:
     yield Conv("conv1", 3, 224, 64, 7, stride=2, padding=3)
     channels, size = 64, 56
-    for stage, (width, depth) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)], 1):
+    for stage, (filters, depth) in enumerate([(256, 3), (512, 4), (1024, 6), (2048, 3)], 1):
+        width = filters * wider // 4
         for block in range(depth):
             stride = 2 if block == 0 and stage > 1 else 1
             yield Conv(f"layer{stage}.{block}.conv1", channels, size, width, 1)
-            yield Conv(f"layer{stage}.{block}.conv2", width, size, width, 3, stride=stride, padding=1)
-            yield Conv(f"layer{stage}.{block}.conv3", width, size // stride, 4 * width, 1)
+            yield Conv(f"layer{stage}.{block}.conv2", width, size, width, 3, stride=stride, padding=1, groups=groups)
+            yield Conv(f"layer{stage}.{block}.conv3", width, size // stride, filters, 1)
             if block == 0:
-                yield Conv(f"layer{stage}.0.shortcut", channels, size, 4 * width, 1, stride=stride)
-            channels, size = 4 * width, size // stride
+                yield Conv(f"layer{stage}.0.shortcut", channels, size, filters, 1, stride=stride)
+            channels, size = filters, size // stride
+
+
+def _resnext50() -> Iterator[Conv]:
+    """ResNeXt-50 of 32 groups of 4 channels and more."""
+    yield from _resnet50(groups=32, wider=2)
 
 
 def _mobilenetv2() -> Iterator[Conv]:
@@ -149,7 +155,7 @@ def _distinct(layers: Iterator[Conv]) -> list[Conv]:
 
 CONVOLUTIONS = {name: _distinct(layers()) for name, layers in {
     "lenet5": _lenet5, "alexnet": _alexnet, "vgg16": _vgg16, "googlenet": _googlenet, "resnet18": _resnet18,
-    "resnet50": _resnet50, "mobilenetv2": _mobilenetv2, "resnet20": _resnet20, "small": _small}.items()}
+    "resnet50": _resnet50, "resnext50": _resnext50, "mobilenetv2": _mobilenetv2, "resnet20": _resnet20, "small": _small}.items()}
 
 
 class Product(NamedTuple):
