@@ -49,6 +49,13 @@ def uneven(seed, stride=None, **fixed):
     return phased(seed, stride, **(sizes | fixed))
 
 
+def grouped(seed, **fixed):
+    """Groups of at least sixteen channels."""
+    rng = np.random.default_rng(300 + seed)
+    return case_of(seed, **({"groups": int(rng.integers(2, 5)), "c": int(rng.choice([16, 17, 24, 32, 40])),
+                             "k": int(rng.choice([16, 20, 32, 48]))} | fixed))
+
+
 def run(case, algorithm, layout="nhwc"):
     fastnn.set_conv_algorithm(algorithm)
     return case.run(layout)
@@ -66,7 +73,7 @@ def bits(results):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("block", range(4))
-@pytest.mark.parametrize("make", [case_of, phased, uneven])
+@pytest.mark.parametrize("make", [case_of, phased, uneven, grouped])
 def test_random_convolutions_match_float64(isa, block, make):
     _core.set_isa(isa)
     for seed in range(block * 8, block * 8 + 8):
@@ -77,11 +84,11 @@ def test_random_convolutions_match_float64(isa, block, make):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("n, c, k, h, w", [(2, 16, 32, 14, 14), (1, 64, 48, 33, 31), (3, 70, 33, 7, 7),
-                                           (2, 128, 64, 13, 9)])
-def test_the_error_is_at_most_six_times_that_of_direct_sums(isa, n, c, k, h, w):
+@pytest.mark.parametrize("n, c, k, h, w, groups", [(2, 16, 32, 14, 14, 1), (1, 64, 48, 33, 31, 1), (3, 70, 33, 7, 7, 1),
+                                                   (2, 128, 64, 13, 9, 1), (4, 16, 16, 14, 14, 8), (4, 32, 32, 7, 7, 8)])
+def test_the_error_is_at_most_six_times_that_of_direct_sums(isa, n, c, k, h, w, groups):
     _core.set_isa(isa)
-    case = case_of(n + c, n=n, c=c, k=k, h=h, w=w, padding=(1, 1, 1, 1), bias=False)
+    case = case_of(n + c, n=n, c=c, k=k, h=h, w=w, groups=groups, padding=(1, 1, 1, 1), bias=False)
     direct, winograd = (errors(case, run(case, a)) for a in ("direct", "winograd"))
     for name, (least, _), (error, _) in zip(NAMES, direct, winograd):
         assert least < error <= 6 * least, f"{name} of {case} on {isa}: {error / least:.1f} times direct's error"
@@ -133,6 +140,8 @@ def test_auto_keeps_that_bound_on_small_maps(isa, n, size, make, scale):
     dict(n=2, c=64, k=32, h=5, w=6, stride=(4, 4), padding=(9, 8, 4, 11)),
     dict(n=9, c=130, k=70, h=33, w=30, stride=(2, 2), r=3, s=3),        # phases of fewer taps
     dict(n=1, c=40, k=33, h=11, w=700, stride=(2, 3), r=3, s=5),
+    dict(n=9, c=16, k=16, h=14, w=13, groups=5),                        # groups
+    dict(n=2, c=70, k=130, h=9, w=30, groups=3),
 ])
 def test_blocks_parts_threads_and_layouts(sizes):
     case = (phased if "stride" in sizes else case_of)(3, **sizes)
@@ -146,7 +155,7 @@ def test_blocks_parts_threads_and_layouts(sizes):
         assert bits(again) == bits(first), f"{case}, {threads} threads, {layout}"
 
 
-@pytest.mark.parametrize("make", [case_of, phased])
+@pytest.mark.parametrize("make", [case_of, phased, grouped])
 def test_gradients_are_adjoints(make):
     case = make(5, n=2, c=48, k=40, h=13, w=18, padding=(1, 0, 2, 1), bias=False)
     y, dx, dweight = (a.astype(np.float64) for a in run(case, "winograd"))
@@ -181,11 +190,11 @@ def test_reports_can_ask_which_way_a_pass_goes(algorithm, way):
     assert launch.conv2d_backward_weight.algorithm(dy, x, kernel=(4, 4), **options) == way
 
 
-@pytest.mark.parametrize("other", [dict(stride=(1, 2)), dict(dilation=(2, 1)), dict(groups=2), dict(r=1), dict(s=5),
+@pytest.mark.parametrize("other", [dict(stride=(1, 2)), dict(dilation=(2, 1)), dict(groups=2, k=15), dict(r=1), dict(s=5),
                                    dict(dtype=np.float64), dict(r=4, s=4), dict(r=10, s=10, stride=(5, 5)),
                                    dict(r=4, s=4, stride=(2, 2), groups=2), dict(r=4, s=4, stride=(2, 2), dilation=(1, 2))])
 def test_other_convolutions_are_direct(other):
-    case = case_of(0, n=2, c=32, k=32, h=20, w=20, padding=(1, 1, 2, 2), **other)
+    case = case_of(0, **({"n": 2, "c": 32, "k": 32, "h": 20, "w": 20, "padding": (1, 1, 2, 2)} | other))
     assert bits(run(case, "winograd")) == bits(run(case, "direct"))
 
 
@@ -205,7 +214,7 @@ def test_setting_errors():
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
 @pytest.mark.parametrize("which", ["x", "weight", "dy"])
-@pytest.mark.parametrize("make, stride", [(case_of, (1, 1)), (phased, (2, 2)), (uneven, (2, 2))])
+@pytest.mark.parametrize("make, stride", [(case_of, (1, 1)), (phased, (2, 2)), (uneven, (2, 2)), (grouped, (1, 1))])
 def test_a_value_that_is_not_finite_makes_the_call_direct(isa, value, which, make, stride):
     """3e38 is finite, but its transform is not."""
     _core.set_isa(isa)

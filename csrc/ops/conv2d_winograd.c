@@ -7,7 +7,7 @@
  *
  * Kernels of twice their stride, as 4x4 ones of stride 2, are 2x2 ones of stride 1 for each phase of x, F(4x4, 2x2) with 25 such
  * matrices: forward sums over the channels of all phases, backward_input writes one phase after the other, those that read the
- * same windows of dy from one V.
+ * same windows of dy from one V. The groups of a grouped convolution (`conv_groups`) are 3x3 ones side by side.
  *
  * An infinity or NaN would spread over its tile. It always reaches one of the tile's outputs that it belongs to, so
  * outputs that are all finite are right; otherwise the call is computed directly. */
@@ -48,8 +48,9 @@ fnn_winograd_form fnn_winograd_form_of(const fnn_conv_dims *d, fnn_conv_pass pas
     fnn_winograd_form f = {.kernel = {d->r, d->s},
                            .stride = {d->stride[0], d->stride[1]},
                            .padding = {d->padding[0], d->padding[2]}};
-    if (d->groups > 1 || d->dilation[0] > 1 || d->dilation[1] > 1) return f;
+    if (d->dilation[0] > 1 || d->dilation[1] > 1 || (d->groups > 1 && fnn_min(d->c, d->k) < LEAST_CHANNELS)) return f;
     f.taps = has_phases(d, pass) ? 2 : d->r == 3 && d->s == 3 && d->stride[0] == 1 && d->stride[1] == 1 ? 3 : 0;
+    if (d->groups > 1 && f.taps == 2) f.taps = 0; /* those of groups are apart already */
     f.patch = OUTPUTS + f.taps - 1;
     f.planes = f.patch * f.patch;
     f.phases = f.stride[0] * f.stride[1];
@@ -178,7 +179,9 @@ typedef struct {
     const fnn_call *call;
     const fnn_kernels *K;
     fnn_winograd_form form;
-    ptrdiff_t depth, width; /* channels read, written */
+    ptrdiff_t conv_groups;   /* of channels, which are convolved by themselves */
+    ptrdiff_t depth, width;  /* channels of one, read, written */
+    ptrdiff_t first;         /* of the channels written, in a chunk */
     ptrdiff_t reads;         /* phases, side by side; backward_input: 1 */
     ptrdiff_t groups;        /* of the phases written; forward: 1 */
     fnn_tile_source src, dst;
@@ -188,7 +191,7 @@ typedef struct {
     const fnn_epilogue *epilogue;
     fnn_tiling tiling;
     ptrdiff_t panels, splits;
-    ptrdiff_t pitch, v_plane, m_pitch, m_plane, u_plane, u_panel, u_phase, g_plane; /* in elements */
+    ptrdiff_t pitch, v_plane, m_pitch, m_plane, u_plane, u_panel, u_phase, u_group, g_plane; /* in elements */
     size_t u_bytes, v_bytes, scratch;
     char *u;
     const fnn_call *leader; /* whose followers take finished rows; NULL: they run later */
@@ -200,8 +203,8 @@ static void plan_blocks(plan *p, ptrdiff_t images) {
     const ptrdiff_t most = fnn_min(fnn_max(V_BYTES / tile_bytes, LEAST_TILES), MOST_TILES);
     const ptrdiff_t apart_h = p->turned ? p->form.stride[0] : 1, apart_w = p->turned ? p->form.stride[1] : 1;
     p->tiling = fnn_tiling_of(images, fnn_ceil_div(p->dst.h, apart_h), fnn_ceil_div(p->dst.w, apart_w), most);
-    for (p->splits = 1; p->tiling.blocks * p->groups * p->splits < CHUNKS && p->width / (2 * p->splits) >= LEAST_WIDTH;)
-        p->splits *= 2;
+    const ptrdiff_t chunks = p->conv_groups * p->groups * p->tiling.blocks;
+    for (p->splits = 1; chunks * p->splits < CHUNKS && p->width / (2 * p->splits) >= LEAST_WIDTH;) p->splits *= 2;
 }
 
 /* What the weights of all phases take while they are transformed: [phase][row][col][channels]. */
@@ -213,6 +216,7 @@ static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn
     *p = (plan){.call = call,
                 .K = fnn_kernels_of(FNN_FLOAT32),
                 .form = fnn_winograd_form_of(d, pass),
+                .conv_groups = d->groups,
                 .depth = turned ? d->k : d->c,
                 .width = turned ? d->c : d->k,
                 .src = turned ? y : x,
@@ -235,7 +239,8 @@ static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn
     p->u_panel = planes * p->u_plane;
     p->u_phase = turned ? p->panels * p->u_panel : p->depth * PANEL;
     p->g_plane = fnn_odd_lines(PACK_DEPTH * PANEL);
-    p->u_bytes = (size_t)((turned ? p->form.phases : 1) * p->panels * p->u_panel * FLOAT);
+    p->u_group = (turned ? p->form.phases : 1) * p->panels * p->u_panel;
+    p->u_bytes = (size_t)(p->conv_groups * p->u_group * FLOAT);
     p->v_bytes = (size_t)(planes * p->v_plane * FLOAT);
     p->scratch = p->v_bytes + (size_t)(planes * p->m_plane * FLOAT);
     const size_t packing = packing_bytes(p);
@@ -264,13 +269,27 @@ static void gather_weights(const plan *p, ptrdiff_t first, ptrdiff_t cols, ptrdi
                             g + slot[t], NULL, PANEL);
 }
 
+/* The convolution of one group of channels. */
+static plan group_plan(const plan *all, ptrdiff_t group) {
+    plan p = *all;
+    p.src.image.data += group * p.depth * FLOAT, p.dst.image.data += group * p.width * FLOAT;
+    p.weight.data = (float *)p.weight.data + group * (p.turned ? p.depth : p.width) * p.weight.stride[0];
+    p.u += group * p.u_group * FLOAT;
+    p.first = group * p.width;
+    return p;
+}
+
+static ptrdiff_t packs_of(const plan *p) { return fnn_ceil_div(p->depth, PACK_DEPTH); }
+
 static void transform_weights(void *context, ptrdiff_t chunk, void *scratch) {
-    const plan *p = context;
-    const ptrdiff_t parts = fnn_ceil_div(p->depth, PACK_DEPTH), panel = chunk / parts;
-    const ptrdiff_t from = chunk % parts * PACK_DEPTH, count = fnn_min(PACK_DEPTH, p->depth - from);
+    const plan *all = context;
+    const ptrdiff_t packs = packs_of(all), panel = chunk / packs % all->panels;
+    const plan own = group_plan(all, chunk / packs / all->panels), *p = &own;
+    const ptrdiff_t from = chunk % packs * PACK_DEPTH, count = fnn_min(PACK_DEPTH, p->depth - from);
     const ptrdiff_t cols = fnn_min(PANEL, p->width - panel * PANEL), taps = p->form.taps;
     const int full = cols == PANEL && p->r * p->s == p->form.phases * taps * taps; /* a single row or column has zeros beside it */
-    if (!full) memset(scratch, 0, packing_bytes(p));
+    for (ptrdiff_t place = 0; place < p->form.phases * taps * taps && !full; place++)
+        memset((float *)scratch + place * p->g_plane, 0, (size_t)(count * PANEL * FLOAT));
     gather_weights(p, panel * PANEL, cols, from, count, scratch);
     for (ptrdiff_t phase = 0; phase < p->form.phases; phase++)
         if (!is_left(&p->form, phase))
@@ -335,8 +354,8 @@ static void finish_tiles(const plan *p, const fnn_tile_source *dst, const fnn_ti
         const ptrdiff_t at = image * y->n + row * OUTPUTS * y->h + col * OUTPUTS * y->w + first;
         p->K->winograd_output(p->form.taps, channels, m + t * p->m_pitch, p->m_plane, fnn_min(OUTPUTS, dst->h - row * OUTPUTS),
                               fnn_min(OUTPUTS, dst->w - col * OUTPUTS), (float *)y->data + at, y->h, y->w,
-                              e->bias ? (const float *)e->bias + first : NULL,
-                              e->residual ? (const float *)e->residual + at : NULL, e->activation, bad);
+                              e->bias ? (const float *)e->bias + p->first + first : NULL,
+                              e->residual ? (const float *)e->residual + p->first + at : NULL, e->activation, bad);
     }
 }
 
@@ -366,8 +385,9 @@ static void write_phase(const plan *p, const fnn_tile_block *b, ptrdiff_t phase,
 }
 
 /* Neighbouring chunks share their part of U. */
-static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
-    const plan *p = context;
+static void run_chunk(void *context, ptrdiff_t index, void *scratch) {
+    const plan *all = context, own = group_plan(all, index / chunks_of(all)), *p = &own;
+    const ptrdiff_t chunk = index % chunks_of(all);
     const fnn_winograd_form *f = &p->form;
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, chunk % p->tiling.blocks);
     const ptrdiff_t part = chunk / p->tiling.blocks, split = part % p->splits, group = part / p->splits;
@@ -393,10 +413,11 @@ static int is_possible(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
     return call->in[0]->dtype == FNN_FLOAT32 && f.taps > 0 && d->n * d->oh * d->ow * d->h * d->w > 0;
 }
 
-/* In multiply-adds, a lane's worth of them at a time: the products; the transforms of a tile's channels; those of the
+/* Of a group, in multiply-adds, a lane's worth of them at a time: the products; the transforms of a tile's channels; those of the
  * weights, whose results go to memory (weight gradients: whose sums come from cache). Measured on one Zen 4 core, both
  * ways forced by set_conv_algorithm, on some of the layers of vgg16 and resnet18 and on maps of 2 to 14 pixels; of phases, whose
- * pixels are apart, on one Zen 3 core, 4x4 kernels on maps of 4 to 64 pixels. */
+ * pixels are apart, on one Zen 3 core, 4x4 kernels on maps of 4 to 64 pixels; of groups, whose channels of a pixel are few, there
+ * too, 16 to 64 channels a group on maps of 7 to 28. */
 static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     const fnn_winograd_form f = fnn_winograd_form_of(d, pass);
     const int turned = pass == FNN_CONV_BACKWARD_INPUT;
@@ -408,11 +429,12 @@ static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     const double again = turned ? (double)(groups_of(&f, 0) * groups_of(&f, 1)) : pass == FNN_CONV_FORWARD ? 1 : phases;
     const double transforms = c + again * k, left = (double)(f.left * d->n * rows * cols * OUTPUTS * OUTPUTS) * c / phases * k;
     const int gradient = pass == FNN_CONV_BACKWARD_WEIGHT;
-    const double weights = gradient ? 0.6 : 1.7, transform = f.taps == 3 ? 5.3 : gradient ? 11 : 14;
+    const double weights = gradient ? 0.6 : 1.7, apart = d->groups > 1 ? gradient ? 14 : 25 : gradient ? 11 : 14;
+    const double transform = f.taps == 3 && d->groups == 1 ? 5.3 : apart;
     return planes * (tiles * c * k + transform * tiles * transforms + weights * (double)lanes * c * k) + left;
 }
 
-double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass) { return 0.02 * work_of(d, pass); }
+double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass) { return 0.02 * (double)d->groups * work_of(d, pass); }
 
 int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
     if (call->algorithm == FNN_CONV_DIRECT || call->algorithm == FNN_CONV_PARTS || !is_possible(call, d, pass)) return 0;
@@ -426,7 +448,7 @@ int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
 /* ---- the interface ---- */
 
 static size_t zeros_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->depth * FLOAT)); }
-static size_t bias_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->width * FLOAT)); }
+static size_t bias_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->conv_groups * p->width * FLOAT)); }
 
 /* shared: [U][zeros][bias][staged maps] */
 void fnn_winograd_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws) {
@@ -461,12 +483,11 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);
     p.src.image = fnn_image_of(&x);
     p.dst.image = fnn_image_of(&y);
-    const int by_rows = call->follower && p.form.phases == 1 && p.splits == 1 && y.data == call->out[0]->data &&
+    const int by_rows = call->follower && p.form.phases == 1 && p.conv_groups == 1 && p.splits == 1 && y.data == call->out[0]->data &&
                         fnn_conv_can_repeat_followers(call);
     if (by_rows) p.leader = call;
-    fnn_parallel_for(call, p.panels * fnn_ceil_div(p.depth, PACK_DEPTH), (double)p.u_bytes * 0.08,
-                     transform_weights, &p);
-    fnn_parallel_for(call, chunks_of(&p), fnn_winograd_cost(d, pass), run_chunk, &p);
+    fnn_parallel_for(call, p.conv_groups * p.panels * packs_of(&p), (double)p.u_bytes * 0.08, transform_weights, &p);
+    fnn_parallel_for(call, p.conv_groups * chunks_of(&p), fnn_winograd_cost(d, pass), run_chunk, &p);
     if (bad) return 0;
     fnn_finish(call->out[0], &y);
     if (p.form.left) return FNN_WINOGRAD_LEFT;

@@ -24,12 +24,12 @@ typedef struct {
     const fnn_call *call;
     const fnn_kernels *K;
     fnn_winograd_form form;
-    ptrdiff_t c, k, r, s;
+    ptrdiff_t groups, c, k, r, s; /* channels of a group */
     fnn_tile_source x, dy;
     fnn_tensor dw;
     fnn_tiling tiling;
     ptrdiff_t chunk_c, chunk_k, c_chunks, k_chunks, parts;
-    ptrdiff_t panels, part_size;                              /* packed gradient: [panel][phase, place][c][PANEL] */
+    ptrdiff_t panels, part_size;                              /* packed gradient: [group][panel][phase, place][c][PANEL] */
     ptrdiff_t v_plane, m_panel, m_plane, u_panel, u_plane;    /* in elements */
     size_t v_bytes, m_bytes, scratch, parts_bytes, zeros_bytes;
     float *packed;
@@ -41,11 +41,14 @@ static ptrdiff_t box_of(ptrdiff_t channels, ptrdiff_t unit) {
     return fnn_round_up(fnn_ceil_div(channels, fnn_ceil_div(channels, MOST_CHANNELS)), unit);
 }
 
-static ptrdiff_t boxes_of(const gradient *p) { return p->form.phases * p->c_chunks * p->k_chunks; }
+static ptrdiff_t boxes_of(const gradient *p) { return p->groups * p->form.phases * p->c_chunks * p->k_chunks; }
+
+static ptrdiff_t panel_size(const gradient *p) { return p->r * p->s * p->c * PANEL; }
 
 static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims *d) {
     *p = (gradient){.call = call,
                     .K = fnn_kernels_of(FNN_FLOAT32),
+                    .groups = d->groups,
                     .c = d->c,
                     .k = d->k,
                     .form = fnn_winograd_form_of(d, FNN_CONV_BACKWARD_WEIGHT),
@@ -60,7 +63,7 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
     p->c_chunks = fnn_ceil_div(p->c, p->chunk_c);
     p->k_chunks = fnn_ceil_div(p->k, p->chunk_k);
     p->panels = fnn_ceil_div(p->k, PANEL);
-    p->part_size = p->panels * p->r * p->s * p->c * PANEL;
+    p->part_size = p->groups * p->panels * panel_size(p);
     const ptrdiff_t tiles = p->tiling.images * p->tiling.rows * p->tiling.cols, boxes = boxes_of(p);
     p->parts = fnn_min(fnn_min(PARTS_BYTES / (p->part_size * FLOAT), tiles / PART_TILES), fnn_ceil_div(CHUNKS, boxes));
     p->parts = fnn_max(fnn_min(p->parts, p->tiling.blocks), 1);
@@ -81,7 +84,7 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
 /* ---- a chunk ---- */
 
 typedef struct {
-    ptrdiff_t phase, first_c, c, first_k, k; /* the box: channels of x, of dy */
+    ptrdiff_t group, phase, first_c, c, first_k, k; /* the box: channels of x, of dy, in a group */
     fnn_tile_source x;
     float *v, *m, *u;
     fnn_ahead next_x, next_dy;
@@ -93,10 +96,10 @@ static void transform_tiles(const gradient *p, const target *t, const fnn_tile_b
     for (ptrdiff_t i = 0, image, row, col; i < b->tiles; i++) {
         fnn_tile_at(b, i, &image, &row, &col);
         row *= OUTPUTS, col *= OUTPUTS;
-        fnn_tile_pixels(&t->x, image, row + first_row, col + first_col, p->form.patch, t->first_c, pixel);
+        fnn_tile_pixels(&t->x, image, row + first_row, col + first_col, p->form.patch, t->group * p->c + t->first_c, pixel);
         p->K->winograd_input(p->form.taps, t->c, pixel, t->v + i * p->chunk_c, p->v_plane);
         for (ptrdiff_t k = 0; k < t->k; k += PANEL) {
-            fnn_tile_pixels(&p->dy, image, row, col, OUTPUTS, t->first_k + k, pixel);
+            fnn_tile_pixels(&p->dy, image, row, col, OUTPUTS, t->group * p->k + t->first_k + k, pixel);
             p->K->winograd_output_gradient(p->form.taps, fnn_min(PANEL, t->k - k), pixel,
                                            t->m + k / PANEL * p->m_panel + i * PANEL, p->m_plane);
         }
@@ -108,9 +111,9 @@ static void plan_ahead(const gradient *p, target *t, ptrdiff_t block) {
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, block);
     const ptrdiff_t calls = p->form.planes * fnn_ceil_div(t->k, PANEL), top = b.row * OUTPUTS, bottom = top + b.rows * OUTPUTS;
     const ptrdiff_t first_row = fnn_phase_first(&p->form, 0, t->phase);
-    t->next_x = fnn_ahead_of(&t->x, &p->tiling, &b, top + first_row, bottom + first_row + p->form.taps - 1, t->first_c, t->c,
-                             calls);
-    t->next_dy = fnn_ahead_of(&p->dy, &p->tiling, &b, top, bottom, t->first_k, t->k, calls);
+    t->next_x = fnn_ahead_of(&t->x, &p->tiling, &b, top + first_row, bottom + first_row + p->form.taps - 1,
+                             t->group * p->c + t->first_c, t->c, calls);
+    t->next_dy = fnn_ahead_of(&p->dy, &p->tiling, &b, top, bottom, t->group * p->k + t->first_k, t->k, calls);
 }
 
 static void add_products(const gradient *p, target *t, ptrdiff_t tiles, int accumulate) {
@@ -130,7 +133,8 @@ static void store_part(const gradient *p, const target *t, float *part) {
     const int taps = p->form.taps;
     for (ptrdiff_t k = 0; k < t->k; k += PANEL) {
         const float *u = t->u + k / PANEL * p->u_panel;
-        float *panel = part + (((t->first_k + k) / PANEL * p->r * p->s + t->phase * taps * taps) * p->c + t->first_c) * PANEL;
+        const ptrdiff_t index = t->group * p->panels + (t->first_k + k) / PANEL;
+        float *panel = part + index * panel_size(p) + (t->phase * taps * taps * p->c + t->first_c) * PANEL;
         const ptrdiff_t cols = fnn_min(PANEL, t->k - k);
         if (cols == PANEL)
             p->K->winograd_weight_gradient(taps, t->c * PANEL, u, p->u_plane, panel, p->c * PANEL, &bad);
@@ -145,7 +149,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const gradient *p = context;
     const ptrdiff_t boxes = boxes_of(p), box = chunk % boxes, part = chunk / boxes;
     target t = {.phase = box / p->c_chunks % p->form.phases, .first_c = box % p->c_chunks * p->chunk_c, .v = scratch};
-    t.first_k = box / p->c_chunks / p->form.phases * p->chunk_k;
+    t.first_k = box / p->c_chunks / p->form.phases % p->k_chunks * p->chunk_k;
+    t.group = box / p->c_chunks / p->form.phases / p->k_chunks;
     t.x = fnn_phase_of(&p->form, &p->x, t.phase);
     t.c = fnn_min(p->chunk_c, p->c - t.first_c);
     t.k = fnn_min(p->chunk_k, p->k - t.first_k);
@@ -164,15 +169,16 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 
 /* ---- the sum of the parts, as (k, c, r, s) ---- */
 
-static void combine_panel(void *context, ptrdiff_t panel, void *scratch) {
+static void combine_panel(void *context, ptrdiff_t index, void *scratch) {
     const gradient *p = context;
     const fnn_tensor *dw = &p->dw;
-    const ptrdiff_t places = p->r * p->s, first = panel * PANEL, cols = fnn_min(PANEL, p->k - first), row = p->c * places;
+    const ptrdiff_t places = p->r * p->s, in_group = index % p->panels * PANEL, row = p->c * places;
+    const ptrdiff_t first = index / p->panels * p->k + in_group, cols = fnn_min(PANEL, p->k - in_group);
     ptrdiff_t slot[PLACES];
     for (ptrdiff_t t = 0; t < places; t++) slot[t] = fnn_phase_place(&p->form, t / p->s, t % p->s, 0) * p->c * PANEL;
     float *dst = (float *)dw->data + first * dw->stride[0];
     const int dense = dw->stride[3] == 1 && dw->stride[2] == p->s && (p->c == 1 || dw->stride[1] == places);
-    p->K->conv_combine(places, p->c, cols, p->parts, p->packed + panel * places * p->c * PANEL, p->part_size, slot,
+    p->K->conv_combine(places, p->c, cols, p->parts, p->packed + index * panel_size(p), p->part_size, slot,
                        PANEL, dense ? dst : scratch, dense ? dw->stride[0] : row);
     if (p->call->follower) fnn_follow(p->call, first * row, cols * row); /* only a dense gradient is followed */
     for (ptrdiff_t j = 0; j < cols && !dense; j++)
@@ -210,6 +216,6 @@ int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     fnn_parallel_for(call, p.parts * boxes_of(&p), fnn_winograd_cost(d, FNN_CONV_BACKWARD_WEIGHT), run_chunk,
                      &p);
     if (bad) return 0;
-    fnn_parallel_for(call, p.panels, (double)(p.parts * p.part_size), combine_panel, &p);
+    fnn_parallel_for(call, p.groups * p.panels, (double)(p.parts * p.part_size), combine_panel, &p);
     return 1;
 }
