@@ -1,12 +1,15 @@
-"""Mixup and CutMix: shares, targets, rectangles, seeds, captured steps, errors."""
+"""Mixup and CutMix: shares, targets, rectangles, seeds, captured steps, loaders and Trainer, errors."""
 
 import numpy as np
 import pytest
 
 import fastnn
-from fastnn.data import CutMix, Mixup
+from fastnn import nn
+from fastnn.data import Augment, CutMix, DataLoader, Mixup, digits
 from fastnn.data.mix import beta_quantiles
 from fastnn.program import capture
+from fastnn.testing.checks import forced_threads
+from fastnn.train import LambdaCallback, Trainer
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.5, 1.0, 2.0, 5.0])
@@ -86,7 +89,7 @@ def test_captured_mixing_draws_what_eager_mixing_draws(kind):
 def test_probabilities_are_mixed_as_they_are():
     x, _ = batch()
     p = np.random.default_rng(0).dirichlet(np.ones(4), 6).astype(np.float32)
-    _, target = Mixup(4, 1.0, fastnn.Generator(1))(x, p)
+    _, target = Mixup(alpha=1.0, generator=fastnn.Generator(1))(x, p)
     np.testing.assert_allclose(target.numpy().sum(0), p.sum(0), rtol=1e-5)
     assert np.abs(target.numpy() - p).max() > 0.01
 
@@ -98,11 +101,131 @@ def test_probabilities_are_mixed_as_they_are():
     (lambda x, y: CutMix(4, generator=3), TypeError, "generator is a int"),
     (lambda x, y: Mixup(4)(x.numpy(), y), TypeError, "Mixup: x is a ndarray, but must be a tensor of floating-point numbers"),
     (lambda x, y: CutMix(4)(x.to(fastnn.uint8), y), TypeError, "CutMix: x has dtype uint8, but must be a tensor of floating"),
-    (lambda x, y: Mixup(4)(x, y[:3]), ValueError, r"Mixup: y has shape \(3,\), but must be \(6,\)"),
-    (lambda x, y: Mixup(4)(x, np.ones((6, 5))), ValueError, r"y has shape \(6, 5\), but must be \(6,\) or \(6, 4\)"),
-    (lambda x, y: Mixup(3)(x, y), IndexError, "is 3, but must lie between 0 and 2"),
+    (lambda x, y: Mixup(4)(x, y[:3]), ValueError, r"Mixup: y has dtype int64 and shape \(3,\), but labels must be of shape \(6,\)"),
+    (lambda x, y: Mixup(4)(x, np.ones((6, 5))), ValueError, r"y has shape \(6, 5\), but must be \(6,\), labels, or \(6, 4\), prob"),
+    (lambda x, y: Mixup()(x, np.ones((5, 4))), ValueError, r"y has shape \(5, 4\), but must be \(6,\), labels, or \(6, num_classes\)"),
+    (lambda x, y: Mixup()(x, y), ValueError, r"Mixup: num_classes is None, but must be given where y holds labels"),
+    (lambda x, y: Mixup(4)(x, y.float()), TypeError, "Mixup: y has dtype float32, but labels must be integers"),
+    (lambda x, y: CutMix(4)(x, y > 1), TypeError, "CutMix: y has dtype bool, but labels must be integers"),
+    (lambda x, y: Mixup(3)(x, y), IndexError, "holds 3, but classes must lie between 0 and 2"),
     (lambda x, y: CutMix(4)(x.reshape(6, -1), y), ValueError,
      r"CutMix: x has shape \(6, 240\), but must be \(N, C, H, W\)")])
 def test_errors_say_what_is_allowed(call, error, message):
     with pytest.raises(error, match=message):
         call(*batch())
+
+
+def train(data, mix, capture=True, threads=1, callbacks=(), **options):
+    """A run that mixes batches; its history and the bits of its weights."""
+    fastnn.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
+    loader = DataLoader(data, batch_size=24, shuffle=True, transform=Augment(padding=1), batch_transform=mix)
+    with forced_threads(threads):
+        history = Trainer(model, optimizer="sgd", metrics=["accuracy", "perplexity"], capture=capture).fit(
+            loader, epochs=5, verbose=0, callbacks=list(callbacks), **options)
+    return history.history, [p.detach().numpy().tobytes() for p in model.parameters()]
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    return rng.uniform(0, 1, (101, 3, 8, 8)).astype(np.float32), rng.integers(0, 4, 101)
+
+
+def lowered(x, y):
+    """A user's own: integer targets."""
+    return x * 0.5, (y + 1) % 4
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("make", [lambda: CutMix(4), lambda: Mixup(4, 1.0), lambda: lowered])
+def test_trainer_mixes_alike_eagerly_captured_and_with_any_threads(images, make):
+    """Metrics too: soft targets are kept with the predictions of a replayed pass."""
+    each_step = LambdaCallback(on_train_batch_end=lambda batch, logs: None)
+    eager = train(images, make(), capture=False, validation_data=images)
+    assert eager != train(images, None, capture=False, validation_data=images)
+    for options in ({}, {"threads": 3}, {"callbacks": [each_step]}, {"capture": False, "threads": 2}):
+        assert train(images, make(), validation_data=images, **options) == eager
+
+
+def test_evaluation_is_without_mixing(images):
+    trainer = Trainer(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), metrics=["accuracy"])
+    mixing = DataLoader(images, batch_transform=CutMix(4))
+    assert trainer.evaluate(mixing) == trainer.evaluate(*images)
+    np.testing.assert_array_equal(trainer.predict(mixing), trainer.predict(images[0]))
+    history = trainer.fit(DataLoader(images), epochs=1, validation_data=mixing, verbose=0)
+    assert history.history["val_loss"] == [trainer.evaluate(*images)["loss"]]
+
+
+def test_accuracy_on_soft_targets_is_that_of_the_likeliest_class(images):
+    seen = []
+
+    def spy(x, y):
+        seen.append(mixed := CutMix(4)(x, y))
+        return mixed
+
+    fastnn.manual_seed(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    trainer = Trainer(model, optimizer=fastnn.optim.SGD(model.parameters(), lr=0.0), metrics=["accuracy"], capture=False)
+    history = trainer.fit(DataLoader(images, 32, batch_transform=spy), verbose=0)
+    hits = [model(x).argmax(1).eq(y.argmax(1)).float().sum().item() for x, y in seen]
+    assert history.history["accuracy"] == [pytest.approx(sum(hits) / 101)]
+
+
+def test_loops_of_ones_own_see_what_trainer_sees(images):
+    """Batches from a loader that mixes, and batches that a captured step mixes: the same draws."""
+    def loop(in_step):
+        fastnn.manual_seed(3)
+        model, mix = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), CutMix(4)
+        optimizer = fastnn.optim.SGD(model.parameters(), lr=0.1)
+
+        @capture
+        def step(x, y):
+            x, y = mix(x, y) if in_step else (x, y)
+            loss = fastnn.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss
+
+        loader = DataLoader(images, 20, drop_last=True, batch_transform=None if in_step else mix)
+        return [step(x, y).item() for _ in range(2) for x, y in loader], model[1].weight.tolist()
+
+    assert loop(True) == loop(False)
+
+
+@pytest.mark.parametrize("mix, error, message", [
+    (5, TypeError, "batch_transform is 5, but must be callable"),
+    (lambda x: x, TypeError, r"batch_transform is <lambda>, but must take \(x, y\), a tensor for each array: too many positional"),
+    (lambda x, y: x, TypeError, "batch_transform returned a Tensor, but must return a tuple of 2 tensors, one for each array"),
+    (lambda x, y: (x, 3), TypeError, r"batch_transform returned \['Tensor', 'int'\], but must return a tuple of 2 tensors"),
+    (lambda x, y: (x, y[:2]), ValueError, r"returned shape \(2,\) for array 1, but must keep the batch's 24 samples"),
+    (CutMix(5), ValueError, r"target has shape \(24, 5\), but probabilities for x have its shape \(24, 4\)")])
+@pytest.mark.parametrize("captured", [False, True])
+def test_what_is_no_batch_transform_is_named(images, mix, error, message, captured):
+    with pytest.raises(error, match=message):
+        train(images, mix, captured)
+
+
+def test_mixing_and_weights_of_samples_exclude_each_other(images):
+    with pytest.raises(TypeError, match=r"batch_transform is Mixup, but must take \(x, y, weight\)"):
+        train(images, Mixup(4), class_weight={1: 2.0})
+
+
+def test_first_gives_back_what_mixing_draws(images):
+    own = fastnn.Generator(7)
+    loader = DataLoader(images, 24, batch_transform=Mixup(4, generator=own))
+    before = own.get_state().tolist(), fastnn.random.get_rng_state().tolist()
+    x, y = loader.first(5)
+    assert y.shape == (5, 4) and (own.get_state().tolist(), fastnn.random.get_rng_state().tolist()) == before
+
+
+@pytest.mark.parametrize("mix", [CutMix(10), Mixup(10)])
+def test_digits_are_learnt_from_mixed_ones(mix):
+    pytest.importorskip("sklearn")
+    fastnn.manual_seed(0)
+    training, test = digits()
+    model = nn.Sequential(nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(64), nn.ReLU(), nn.Linear(64, 10))
+    history = Trainer(model, metrics=["accuracy"]).fit(DataLoader(training, 32, True, batch_transform=mix), epochs=10, verbose=0,
+                                                       validation_data=test)
+    assert history.history["val_accuracy"][-1] > 0.95 > history.history["accuracy"][-1]

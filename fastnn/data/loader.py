@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import fastnn
 
-from .._core import launch
+from .._core import TensorBase, launch
 from ..checks import whole
 from ..random import default_generator
 from .datasets import ArrayDataset
@@ -33,13 +34,16 @@ class DataLoader:
     transform : callable, optional
         ``transform(x)`` gives what takes the place of a batch's first tensor, after the data set's own transform:
         random changes for training, such as an `Augment`.
+    batch_transform : callable, optional
+        ``batch_transform(x, y)``, a tensor for each array, gives as many tensors that take their place, after `transform`: what
+        changes targets too, such as `Mixup` and `CutMix`. For training: `Trainer` evaluates, validates and predicts without it.
 
     Raises
     ------
     ValueError
         If `batch_size` is not a positive integer, or the arrays do not fit together.
     TypeError
-        If `transform` cannot be called.
+        If `transform` or `batch_transform` cannot be called, or the latter does not take as many tensors as there are arrays.
 
     Examples
     --------
@@ -47,18 +51,30 @@ class DataLoader:
     >>> loader = DataLoader((np.zeros((5, 3), np.float32), np.arange(5)), batch_size=2)
     >>> [len(y) for x, y in loader]
     [2, 2, 1]
+
+    Soft targets for `fastnn.functional.cross_entropy`, by CutMix:
+
+    >>> from fastnn.data import CutMix
+    >>> images = np.zeros((8, 3, 32, 32), np.float32), np.arange(8)
+    >>> x, y = next(iter(DataLoader(images, batch_size=4, shuffle=True, batch_transform=CutMix(num_classes=10))))
+    >>> y.shape
+    (4, 10)
     """
 
     def __init__(self, dataset: Any, batch_size: int = 32, shuffle: bool = False, *, drop_last: bool = False,
-                 generator: Any = None, transform: Callable[[Any], Any] | None = None) -> None:
+                 generator: Any = None, transform: Callable[[Any], Any] | None = None,
+                 batch_transform: Callable[..., Any] | None = None) -> None:
         if not isinstance(dataset, ArrayDataset):
             dataset = ArrayDataset(*dataset) if isinstance(dataset, tuple) else ArrayDataset(dataset)
         self.dataset = dataset
         self.batch_size = whole("batch_size", batch_size, 1)
         self.shuffle, self.drop_last, self.generator = bool(shuffle), bool(drop_last), generator
-        if transform is not None and not callable(transform):
-            raise TypeError(f"transform is {transform!r}, but must be callable")
-        self.transform = transform
+        for name, function in (("transform", transform), ("batch_transform", batch_transform)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} is {function!r}, but must be callable")
+        self.transform, self.batch_transform = transform, batch_transform
+        if batch_transform is not None:
+            self._check_arity()
 
     def __len__(self) -> int:
         """Number of batches in a pass."""
@@ -84,11 +100,38 @@ class DataLoader:
     def batch(self, rows: Any) -> tuple[Any, ...]:
         """The given rows as a step takes them: gathered, and the first array's transformed."""
         first, *others = self.gather(rows)
-        return first if self.transform is None else self.transform(first), *others
+        batch = first if self.transform is None else self.transform(first), *others
+        return batch if self.batch_transform is None else self._changed(*batch)
+
+    def _changed(self, *batch: Any) -> tuple[Any, ...]:
+        """What `batch_transform` makes of a batch."""
+        changed = self.batch_transform(*batch)
+        if not (isinstance(changed, (tuple, list)) and len(changed) == len(batch) and all(isinstance(t, TensorBase) for t in changed)):
+            given = ([type(part).__name__ for part in changed] if isinstance(changed, (tuple, list)) else f"a {type(changed).__name__}")
+            raise TypeError(f"batch_transform returned {given}, but must return a tuple of {len(batch)} tensors, one for each array")
+        for k, (old, new) in enumerate(zip(batch, changed)):
+            if new.ndim == 0 or new.shape[0] != old.shape[0]:
+                raise ValueError(f"batch_transform returned shape {new.shape} for array {k}, but must keep the batch's "
+                                 f"{old.shape[0]} samples")
+        return tuple(changed)
+
+    def _check_arity(self) -> None:
+        """Raises where `batch_transform` does not take a tensor for each array."""
+        try:
+            signature = inspect.signature(self.batch_transform)
+        except ValueError:  # of a function in C that tells none
+            return
+        count = len(self.dataset.arrays)
+        try:
+            signature.bind(*self.dataset.arrays)
+        except TypeError as error:
+            names = ", ".join(("x", "y", "weight")[:count]) if count <= 3 else f"{count} tensors"
+            given = getattr(self.batch_transform, "__name__", type(self.batch_transform).__name__)
+            raise TypeError(f"batch_transform is {given}, but must take ({names}), a tensor for each array: {error}") from None
 
     def first(self, count: int = 1) -> tuple[Any, ...]:
         """The first samples (at most `count`) as a batch; random numbers that this draws are given back."""
-        sources = (default_generator, self.generator, getattr(self.transform, "generator", None))
+        sources = (default_generator, self.generator, *(getattr(t, "generator", None) for t in (self.transform, self.batch_transform)))
         states = [(source, source.get_state()) for source in sources if source is not None]
         try:
             return self.batch(slice(0, min(count, len(self.dataset))))

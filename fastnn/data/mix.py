@@ -1,5 +1,7 @@
-"""Mixup and CutMix: batches mixed with themselves in another order, labels in the same proportion; made of launches
-only."""
+"""Mixup and CutMix: batches mixed with themselves in another order, labels in the same proportion; made of launches only.
+
+Either is a `DataLoader`'s ``batch_transform``, or is called on batches within a step of one's own: ``x, y = mix(x, y)``.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ import numpy as np
 from .. import _core
 from .._core import DType, TensorBase, launch
 from ..checks import positive, whole
-from ..ops.create import arange, as_tensor, float64, int64, tensor
+from ..ops.create import arange, as_tensor, bool_, float64, int64, tensor
 from ..ops.math import _KIND, constant
+from ..ops.one_hot import one_hot
 from ..ops.shape import reshape
 from ..random import Generator, generator_state, randperm
 from ..tensor import Tensor, no_grad
@@ -52,17 +55,18 @@ class _Mix:
 
     Parameters
     ----------
-    num_classes : int
-        Number of classes.
+    num_classes : int, optional
+        Number of classes; may be left out where targets are probabilities.
     alpha : float
         Above 0: small, most shares are near 0 or 1; 1, all are equally likely.
     generator : Generator, optional
         Where random numbers come from; by default `fastnn.manual_seed`'s.
     """
 
-    def __init__(self, num_classes: int, alpha: float, generator: Generator | None = None):
+    def __init__(self, num_classes: int | None, alpha: float, generator: Generator | None = None):
         name = type(self).__name__
-        self.num_classes, self.alpha = whole(f"{name}: num_classes", num_classes, 1), positive(f"{name}: alpha", alpha)
+        self.num_classes = None if num_classes is None else whole(f"{name}: num_classes", num_classes, 1)
+        self.alpha = positive(f"{name}: alpha", alpha)
         generator_state(generator)  # refuses what is none
         self.generator = generator
         quantiles = beta_quantiles(self.alpha)
@@ -77,7 +81,7 @@ class _Mix:
         x : Tensor
             (N, ...), for CutMix (N, C, H, W).
         y : Tensor or array_like
-            Labels (N,), or probabilities (N, num_classes).
+            Labels (N,), integers, or probabilities (N, num_classes).
 
         Returns
         -------
@@ -89,9 +93,9 @@ class _Mix:
         Raises
         ------
         ValueError
-            If shapes do not fit.
+            If shapes do not fit, or `y` holds labels and the number of classes is not known.
         TypeError
-            If `x` is no tensor of floating-point numbers.
+            If `x` is no tensor of floating-point numbers, or labels are no integers.
         IndexError
             If a label is no class.
         """
@@ -114,17 +118,19 @@ class _Mix:
         return launch.add(b, launch.mul(share, launch.sub(a, b)))
 
     def _probabilities(self, x: Tensor, y: Tensor) -> Tensor:
+        name, n, count = type(self).__name__, x.shape[0], self.num_classes
+        if y.ndim == 1 and (y.dtype.is_floating or y.dtype is bool_):
+            raise TypeError(f"{name}: y has dtype {y.dtype}, but labels must be integers")
         if y.dtype.is_floating:
-            if y.shape != (x.shape[0], self.num_classes):
-                raise ValueError(f"{type(self).__name__}: y has shape {y.shape}, but must be ({x.shape[0]},) or "
-                                 f"({x.shape[0]}, {self.num_classes})")
+            if y.ndim != 2 or y.shape[0] != n or count not in (None, y.shape[1]):
+                raise ValueError(f"{name}: y has shape {y.shape}, but must be ({n},), labels, or ({n}, {count or 'num_classes'}), "
+                                 "probabilities")
             return as_tensor(y, x.dtype)
         if y.shape != x.shape[:1]:
-            raise ValueError(f"{type(self).__name__}: y has shape {y.shape}, but must be ({x.shape[0]},)")
-        rows, ones = (_core.empty((x.shape[0], n), x.dtype) for n in (self.num_classes, 1))
-        launch.fill(value=0.0, out=rows)
-        launch.fill(value=1.0, out=ones)
-        return launch.scatter_add(reshape(as_tensor(y, int64), (x.shape[0], 1)), ones, axis=1, out=rows)
+            raise ValueError(f"{name}: y has dtype {y.dtype} and shape {y.shape}, but labels must be of shape ({n},)")
+        if count is None:
+            raise ValueError(f"{name}: num_classes is None, but must be given where y holds labels: {name}(num_classes=10), say")
+        return as_tensor(one_hot(y, count), x.dtype)
 
     def _uniform(self, dtype: DType) -> Tensor:
         """One random number in [0, 1): (1,)."""
@@ -145,8 +151,8 @@ class Mixup(_Mix):
 
     Parameters
     ----------
-    num_classes : int
-        Number of classes.
+    num_classes : int, optional
+        Number of classes; may be left out where targets are probabilities.
     alpha : float
         Above 0: the share is drawn from Beta(alpha, alpha), once for a batch.
     generator : Generator, optional
@@ -157,7 +163,7 @@ class Mixup(_Mix):
     Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018.
     """
 
-    def __init__(self, num_classes: int, alpha: float = 0.2, generator: Generator | None = None):
+    def __init__(self, num_classes: int | None = None, alpha: float = 0.2, generator: Generator | None = None):
         super().__init__(num_classes, alpha, generator)
 
     def mix(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,12 +176,11 @@ class CutMix(_Mix):
 
     Parameters
     ----------
-    num_classes : int
-        Number of classes.
+    num_classes : int, optional
+        Number of classes; may be left out where targets are probabilities.
     alpha : float
         Above 0: the rectangle's area is 1 - share of the image, the share drawn from Beta(alpha, alpha), once for a
-        batch; what
-        lies outside of the image is cut off.
+        batch; what lies outside of the image is cut off.
     generator : Generator, optional
         Where random numbers come from; by default `fastnn.manual_seed`'s.
 
@@ -184,7 +189,7 @@ class CutMix(_Mix):
     Yun et al., "CutMix: regularization strategy to train strong classifiers with localizable features", ICCV 2019.
     """
 
-    def __init__(self, num_classes: int, alpha: float = 1.0, generator: Generator | None = None):
+    def __init__(self, num_classes: int | None = None, alpha: float = 1.0, generator: Generator | None = None):
         super().__init__(num_classes, alpha, generator)
 
     def mix(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

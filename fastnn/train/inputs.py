@@ -65,8 +65,8 @@ def conversion(source: Any, inputs: np.ndarray, dtype: np.dtype) -> Callable[[An
     return Normalize(scale=1, dtype=dtype.name) if own is None and inputs.dtype == np.uint8 else own
 
 
-def batch_transform(source: Any) -> Callable[[Any], Any] | None:
-    """What a loader does to each batch.
+def own_transform(source: Any) -> Callable[[Any], Any] | None:
+    """What a loader does to each batch's inputs.
 
     Parameters
     ----------

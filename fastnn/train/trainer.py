@@ -22,7 +22,7 @@ from ..random import kept_state
 from .callbacks import Callback, TerminateOnNaN, end_all
 from .captured import CapturedPass
 from .history import History
-from .inputs import batch_transform, conversion, features, split, supervised, where_not_finite
+from .inputs import conversion, features, own_transform, split, supervised, where_not_finite
 from .interrupt import StepInterrupt
 from .losses import check_labels, check_prediction, get_loss, one_tensor, weighted
 from .metric import Metric
@@ -138,7 +138,7 @@ class Trainer:
         ----------
         x : array_like, ArrayDataset or DataLoader
             Inputs (N, ...), or a data set of (x, y) or (x, y, weight). A DataLoader also sets batch size, shuffling
-            and what is done to each batch.
+            and what is done to each batch. Where its `batch_transform` makes soft targets, metrics of classes judge by the likeliest.
         y : array_like, optional
             Targets: class indices (N,), one-hot or soft targets, or values; left out when `x` is a data set.
         batch_size : int, optional
@@ -153,8 +153,8 @@ class Trainer:
             Share of the samples, taken from the end, to validate on instead of training on; without what a DataLoader does to
             each batch, which is for training (a data set's own transform is done).
         validation_data : tuple, ArrayDataset or DataLoader, optional
-            (x, y) or (x, y, weight) to validate on, or a data set of these; a DataLoader's transform is done, too. Excludes
-            `validation_split`.
+            (x, y) or (x, y, weight) to validate on, or a data set of these; a DataLoader's transform is done, too (not its
+            `batch_transform`, which is for training). Excludes `validation_split`.
         shuffle : bool
             Whether every epoch has a new order.
         class_weight : mapping or "balanced", optional
@@ -214,7 +214,7 @@ class Trainer:
         Parameters
         ----------
         x, y
-            As for `fit`; of a DataLoader the data and what is done to each batch.
+            As for `fit`; of a DataLoader the data and its transform, not its `batch_transform`, which is for training.
         batch_size : int, optional
             Samples at a time, 256 by default; it does not influence the result beyond rounding.
         verbose : {0, 1, 2, "auto", "tqdm"}
@@ -234,7 +234,7 @@ class Trainer:
         """
         data = supervised(x, y, sample_weight, self._dtype(), loss=self.loss)
         progress = _progress(verbose)
-        loader = DataLoader(data, _EVALUATION_BATCH if batch_size is None else batch_size, transform=batch_transform(x))
+        loader = DataLoader(data, _EVALUATION_BATCH if batch_size is None else batch_size, transform=own_transform(x))
         logs = self._evaluate(loader, self._captured_evaluation(self._judge, loader))
         if progress:
             print(format_logs(logs))
@@ -264,7 +264,7 @@ class Trainer:
         TypeError
             If the model returns something else than one tensor.
         """
-        transform, x = batch_transform(x), x.dataset if isinstance(x, DataLoader) else x
+        transform, x = own_transform(x), x.dataset if isinstance(x, DataLoader) else x
         inputs = features("x", x.arrays[0] if isinstance(x, ArrayDataset) else x, self._dtype())
         size = _EVALUATION_BATCH if batch_size is None else whole("batch_size", batch_size, 1)
         loader = DataLoader(ArrayDataset(inputs, transform=conversion(x, inputs, self._dtype())), size, transform=transform)
@@ -347,15 +347,15 @@ class Trainer:
         if isinstance(x, DataLoader):
             if batch_size is not None:
                 raise ValueError("batch_size must be left out when x is a DataLoader, which has its own")
-            names = ("batch_size", "shuffle", "drop_last", "generator")
-            options = {"transform": batch_transform(x), **{name: getattr(x, name) for name in names}}
+            names = ("batch_size", "shuffle", "drop_last", "generator", "batch_transform")
+            options = {"transform": own_transform(x), **{name: getattr(x, name) for name in names}}
         data = supervised(x, y, sample_weight, dtype, loss=self.loss, class_weight=class_weight)
         data, held_out = split(data, validation_split)
         transform = None
         if validation_data is not None:
             if held_out is not None:
                 raise ValueError("validation_split and validation_data exclude each other")
-            transform = batch_transform(validation_data)
+            transform = own_transform(validation_data)
             if isinstance(validation_data, (ArrayDataset, DataLoader)):
                 validation_data = (validation_data, None)
             if not isinstance(validation_data, (tuple, list)) or not 2 <= len(validation_data) <= 3:
@@ -416,8 +416,9 @@ class Trainer:
         """A captured pass, if predictions need not be kept or can be."""
         captured = CapturedPass(step, loader, keep_predictions)
         with kept_state(), fastnn.no_grad(), mode(self.model, training=False):
-            prediction = self.model(loader.first()[0])
-        return captured if captured.fits(prediction) else None
+            x, *others = loader.first()
+            prediction = self.model(x)
+        return captured if captured.fits(prediction, *others[:1]) else None
 
     def _epoch(self, epoch: int, loader: DataLoader, running: RunningLogs, callbacks: Sequence[Callback],
                captured: CapturedPass | None) -> None:
