@@ -6,6 +6,7 @@ from programs import run
 
 import fastnn
 from fastnn import nn, optim
+from fastnn.data import Augment, CutMix, DataLoader
 from fastnn.io import describe, load_checkpoint, load_file, load_model, read_metadata, save_checkpoint, save_file, save_model
 from fastnn.train import EarlyStopping, LambdaCallback, LearningRateSchedule, ReduceLROnPlateau, Trainer
 from fastnn.train.trainer import OPTIMIZERS
@@ -145,6 +146,86 @@ def test_callbacks_go_on(tmp_path, broken_off):
     assert before + after == told and rest == [end, stopped, best]
 
 
+def run_with_others(epochs, load=None, save=None, first=0, capture=True):
+    """A run with an average of its weights, which validates on it, and generators of its own; what is left, and what it logged."""
+    fastnn.manual_seed(11 if load is None else 12)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    ema, draws, mixes = optim.EMA(model.parameters(), 0.9, warmup=True), fastnn.Generator(5), fastnn.Generator(6)
+    optimizer.register_step_post_hook(ema)
+    others = {"ema": ema, "draws": draws, "mixes": mixes}
+    loader = DataLoader((np.tile(X, 5).reshape(70, 1, 5, 5), Y), 16, shuffle=True, transform=Augment(
+        padding=1, noise=0.1, generator=draws), batch_transform=CutMix(3, generator=mixes))
+    if load is not None:
+        assert load_checkpoint(load, model, optimizer, others=others) == {"epochs": first}
+    told = []
+    trainer = Trainer(model, optimizer=optimizer, metrics=["accuracy"], capture=capture)
+
+    def note(epoch, logs):
+        with ema.averaged():
+            told.append((logs["loss"], logs["accuracy"], trainer.evaluate(loader)["loss"]))
+        if save is not None:
+            save_checkpoint(save, model, optimizer, others=others, metadata={"epochs": epoch + 1})
+
+    trainer.fit(loader, epochs=epochs, initial_epoch=first, verbose=0, callbacks=[LambdaCallback(on_epoch_end=note)])
+    return told, bits(model), [average.numpy().tobytes() for average in ema.averages], draws.state.tolist(), mixes.state.tolist()
+
+
+def test_averages_of_weights_and_more_generators_go_on(tmp_path):
+    told, *end = run_with_others(5)
+    before, *_ = run_with_others(2, save=tmp_path / "run")
+    after, *rest = run_with_others(5, load=tmp_path / "run", first=2)
+    assert before + after == told and rest == end and len(set(told)) == 5
+    assert end[1] != end[0][:len(end[1])] and end[2][1] > 0 < end[3][1]  # averages are not the weights; both generators were asked
+    assert run_with_others(5, load=tmp_path / "run", first=2, capture=False) == (after, *rest)
+
+
+def test_second_models_and_optimisers_go_on(tmp_path):
+    def make():
+        model, critic = make_model(), nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+        return (model, optim.Adam(model.parameters(), lr=0.01), {
+            "critic": critic, "critic's optimiser": optim.Adam(critic.parameters(), lr=0.05),
+            "swa.x": optim.swa_utils.AveragedModel(model)})
+
+    def steps(model, optimizer, others):
+        for _ in range(3):
+            critic, its, average = others.values()
+            score = critic(model(fastnn.tensor(X))).mean() ** 2
+            score.backward()
+            for o in (optimizer, its):
+                o.step()
+                o.zero_grad()
+            average.update_parameters(model)
+        return bits(model), bits(critic), bits(average)
+
+    fastnn.manual_seed(1)
+    run, again = make(), make()
+    steps(*run)
+    save_checkpoint(tmp_path / "run", *run[:2], others=run[2])
+    load_checkpoint(tmp_path / "run", *again[:2], others=again[2])
+    state = fastnn.random.get_rng_state()
+    end = steps(*run)
+    fastnn.random.set_rng_state(state)
+    assert steps(*again) == end
+    only = make()[2]["swa.x"]
+    load_checkpoint(tmp_path / "run", make_model(), others={"swa.x": only})  # some, to apply them
+
+
+def test_others_that_do_not_fit_are_refused(tmp_path):
+    model = make_model()
+    save_checkpoint(tmp_path / "run", model, others={"ema": optim.EMA(model.parameters())})
+    save_checkpoint(tmp_path / "bare", model)
+    for file, others, message in (
+            ("bare", {"ema": optim.EMA(model.parameters())}, r"bare: was saved with the others \[\], but others has 'ema'"),
+            ("run", {"EMA": fastnn.Generator()}, r"run: was saved with the others \['ema'\], but others has 'EMA'"),
+            ("run", {"ema": fastnn.Generator()}, r"run: was saved with the state of EMA, but others\['ema'\] is Generator"),
+            ("run", {"ema": optim.EMA([model[0].weight])}, "run does not fit: EMA.load_state_dict: averages have the shapes")):
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(tmp_path / file, model, others=others)
+    with pytest.raises(ValueError, match=r"EMA.load_state_dict: state_dict has \['steps'\], but must have averages and steps"):
+        optim.EMA(model.parameters()).load_state_dict({"steps": 3})
+
+
 def test_callbacks_that_do_not_fit_are_refused(tmp_path):
     model, stop = make_model(), EarlyStopping("loss")
     save_checkpoint(tmp_path / "run", model, callbacks=[stop])
@@ -229,7 +310,12 @@ def test_another_kind_is_refused(tmp_path):
     (("model",), {}, "model is 'model', but must be a Module"),
     ((nn.Linear(2, 2), "adam"), {}, "optimizer is 'adam', but must be an Optimizer"),
     ((nn.Linear(2, 2), None, 3), {}, "scheduler is 3, but must be one of fastnn.optim.lr_scheduler"),
-    ((nn.Linear(2, 2),), {"generator": 5}, "generator is 5, but must be a Generator")])
+    ((nn.Linear(2, 2),), {"generator": 5}, "generator is 5, but must be a Generator"),
+    ((nn.Linear(2, 2),), {"others": [3]}, r"others is \[3\], but must be a mapping of names to what is to be kept"),
+    ((nn.Linear(2, 2),), {"others": {3: nn.ReLU()}}, "others is .*, but must be a mapping of names"),
+    ((nn.Linear(2, 2),), {"others": {"ema": 3}}, r"others\['ema'\] is 3, but must be a Generator or have state_dict and load_state_dict"),
+    ((nn.Linear(2, 2),), {"others": {"ema": optim.EMA}}, r"others\['ema'\] is <class .*EMA'>, but must be a Generator or have"),
+    ((nn.Linear(2, 2),), {"others": {"stop": EarlyStopping()}}, r"others\['stop'\] is a EarlyStopping, but callbacks must be given as")])
 def test_wrong_arguments_are_named(tmp_path, arguments, options, message):
     for function in (save_checkpoint, load_checkpoint):
         with pytest.raises(TypeError, match=f"{function.__name__}: {message}"):
@@ -237,7 +323,7 @@ def test_wrong_arguments_are_named(tmp_path, arguments, options, message):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("wrong", ["scheduler", "callback", "generator", "optimizer"])
+@pytest.mark.parametrize("wrong", ["scheduler", "callback", "generator", "optimizer", "others"])
 def test_what_does_not_fit_in_one_part_changes_no_other(tmp_path, wrong):
     def make(groups=1):
         model = make_model()
@@ -246,9 +332,13 @@ def test_what_does_not_fit_in_one_part_changes_no_other(tmp_path, wrong):
         optimizer = optim.SGD([{"params": part} for part in parts], lr=0.1, momentum=0.9)
         return model, optimizer, optim.lr_scheduler.StepLR(optimizer, 1), [EarlyStopping("loss")]
 
+    def make_others(width):
+        second = nn.Linear(width, 2)
+        return {"noise": fastnn.Generator(3), "adam": optim.Adam(second.parameters()), "second": second, "ema": optim.EMA([second.weight])}
+
     model, optimizer, schedule, callbacks = make()
     Trainer(model, optimizer=optimizer).fit(X, Y, callbacks=[*callbacks, LearningRateSchedule(schedule)], verbose=0)
-    save_checkpoint(tmp_path / "run", model, optimizer, schedule, callbacks=callbacks)
+    save_checkpoint(tmp_path / "run", model, optimizer, schedule, callbacks=callbacks, others=make_others(2))
     tensors, described = load_file(tmp_path / "run"), read_metadata(tmp_path / "run")["checkpoint"]
     if wrong == "callback":
         described["callbacks"][0]["state"]["dict"].append(["unknown", 1])
@@ -259,23 +349,28 @@ def test_what_does_not_fit_in_one_part_changes_no_other(tmp_path, wrong):
     if wrong in ("scheduler", "optimizer"):
         other = make(groups=2)
         optimizer, schedule = (None, other[2]) if wrong == "scheduler" else (other[1], schedule)
-    parts = fresh, optimizer, schedule, callbacks
+    parts, others = (fresh, optimizer, schedule, callbacks), make_others(2)
+    others["ema"] = optim.EMA([nn.Linear(3, 2).weight]) if wrong == "others" else others["ema"]
+    fastnn.rand(3, generator=others["noise"])
     random = fastnn.random.default_generator
 
     def seen():
         return (bits(fresh), None if optimizer is None else str(optimizer.state_dict()), schedule.state_dict(), callbacks[0]._loaded,
-                random.get_state().tolist())
+                random.get_state().tolist(), bits(others["second"]), str(others["adam"].state_dict()), others["noise"].state.tolist(),
+                str(others["ema"].state_dict()))
 
     before = seen()
     with pytest.raises(ValueError, match="run does not fit: "):
-        load_checkpoint(tmp_path / "run", *parts[:3], callbacks=callbacks)
+        load_checkpoint(tmp_path / "run", *parts[:3], callbacks=callbacks, others=others)
     assert seen() == before
 
 
 @pytest.mark.parametrize("kept, message", [
     (None, "not a checkpoint"), ({}, "not a checkpoint"), ({"user": {}, "callbacks": 3}, "what is kept of callbacks"),
     ({"user": {}, "callbacks": [3]}, "what is kept of callbacks"),
-    ({"user": {}, "callbacks": [{"kind": "EarlyStopping", "state": {"odd": 1}}]}, "what is kept of callbacks")])
+    ({"user": {}, "callbacks": [{"kind": "EarlyStopping", "state": {"odd": 1}}]}, "what is kept of callbacks"),
+    ({"user": {}, "others": []}, "what is kept of others"), ({"user": {}, "others": {"ema": 3}}, "what is kept of others"),
+    ({"user": {}, "others": {"ema": {"kind": "EMA", "state": {"odd": 1}}}}, "what is kept of callbacks or others")])
 def test_files_that_say_to_be_checkpoints(tmp_path, kept, message):
     save_file({}, tmp_path / "odd", {"checkpoint": kept})
     with pytest.raises(ValueError, match=message):

@@ -8,7 +8,7 @@ every step:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -373,6 +373,17 @@ class EMA(_Hook):
     ----------
     Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control and Optimization 30,
     1992.
+
+    Examples
+    --------
+    Part of every step of an optimiser, `fastnn.train.Trainer`'s too; kept by ``fastnn.io.save_checkpoint(..., others={"ema": ema})``:
+
+    >>> import fastnn
+    >>> model = fastnn.nn.Linear(2, 1)
+    >>> optimizer, ema = fastnn.optim.SGD(model.parameters(), lr=0.1), EMA(model.parameters())
+    >>> handle = optimizer.register_step_post_hook(ema)
+    >>> with ema.averaged():
+    ...     y = model(fastnn.ones(1, 2))
     """
 
     def __init__(self, params: Iterable[Tensor], decay: float = 0.999, warmup: bool = False):
@@ -418,8 +429,11 @@ class EMA(_Hook):
         Raises
         ------
         ValueError
-            If its averages have other shapes; nothing is changed then.
+            If its averages have other shapes, or it is of something else; nothing is changed then.
         """
+        if not isinstance(state_dict, Mapping) or not state_dict.keys() >= {"averages", "steps"}:
+            given = sorted(map(str, state_dict)) if isinstance(state_dict, Mapping) else f"a {type(state_dict).__name__}"
+            raise ValueError(f"EMA.load_state_dict: state_dict has {given}, but must have averages and steps")
         shapes, own = [tuple(value.shape) for value in state_dict["averages"]], [average.shape for average in self.averages]
         if shapes != own:
             raise ValueError(f"EMA.load_state_dict: averages have the shapes {shapes}, but must have {own}")
