@@ -254,28 +254,33 @@ cdef class TensorBase:
 
     # -- views --
 
-    def as_strided(self, shape, strides, Py_ssize_t offset=0):
+    def as_strided(self, shape, strides, offset=0):
         """A view with any shape and strides (in elements), `offset` elements further on, off the tape; it must stay inside
         the storage."""
         cdef TensorBase t = alias(self)
         cdef Py_ssize_t low, high, size = fnn_itemsize(self.desc.dtype), first = <char *>self.desc.data - self.storage.start
-        cdef int d, rank = len(shape)
-        if rank > FNN_MAX_RANK or len(strides) != rank:
+        cdef Py_ssize_t further = whole_of("as_strided: offset", offset, offset)
+        cdef Py_ssize_t d, rank, count
+        try:
+            rank, count = len(shape), len(strides)
+        except TypeError:
+            raise TypeError(f"as_strided: shape is {shape!r} and strides {strides!r}, but must be sequences of integers") from None
+        if rank > FNN_MAX_RANK or count != rank:
             raise ValueError(f"as_strided: shape {shape} and strides {strides} must have one length of at most {FNN_MAX_RANK}")
         t.desc.rank = rank
         for d in range(rank):
-            t.desc.shape[d] = shape[d]
-            t.desc.stride[d] = strides[d]
+            t.desc.shape[d] = whole_of("as_strided: shape", shape, shape[d])
+            t.desc.stride[d] = whole_of("as_strided: strides", strides, strides[d])
             if t.desc.shape[d] < 0:
                 raise ValueError(f"as_strided: negative extent in shape {tuple(shape)}")
         if not fnn_bounds(&t.desc, &low, &high):
             raise ValueError(f"as_strided: shape {tuple(shape)} with strides {tuple(strides)} is too large")
         if fnn_numel(&t.desc) == 0:
             return t
-        if (not -MOST_BYTES < offset < MOST_BYTES or first + (offset + low) * size < 0
-                or first + (offset + high + 1) * size > <Py_ssize_t>self.storage.nbytes):
-            raise ValueError(f"as_strided: shape {tuple(shape)} with strides {tuple(strides)} leaves the storage")
-        t.desc.data = <char *>self.desc.data + offset * size
+        if (not -MOST_BYTES < further < MOST_BYTES or first + (further + low) * size < 0
+                or first + (further + high + 1) * size > <Py_ssize_t>self.storage.nbytes):
+            raise ValueError(f"as_strided: shape {tuple(shape)} with strides {tuple(strides)} and offset {offset} leaves the storage")
+        t.desc.data = <char *>self.desc.data + further * size
         return t
 
     # -- out of the engine --
@@ -384,6 +389,16 @@ cdef int allocate(TensorBase t) except -1:
     return 0
 
 
+cdef Py_ssize_t whole_of(str name, given, value) except? -1:
+    """`value`, the argument `given` or one of it, as an integer of 64 bits."""
+    try:
+        return value
+    except TypeError:
+        raise TypeError(f"{name} is {given!r}, but must {'be an integer' if value is given else 'hold integers'}") from None
+    except OverflowError:
+        raise ValueError(f"{name} is {given!r}, but must {'' if value is given else 'hold integers that '}fit 64 bits") from None
+
+
 def empty(shape, dtype, bint contiguous=False):
     """An uninitialised tensor in the results' layout (N, H, W, C order for four axes) or, if `contiguous`, in C order."""
     cdef TensorBase t = new_tensor()
@@ -392,12 +407,7 @@ def empty(shape, dtype, bint contiguous=False):
     if rank > FNN_MAX_RANK:
         raise ValueError(f"shape {tuple(shape)} has {rank} axes, but at most {FNN_MAX_RANK} are allowed")
     for d in range(rank):
-        try:
-            extents[d] = shape[d]
-        except TypeError:
-            raise TypeError(f"shape is {tuple(shape)}, but must hold integers") from None
-        except OverflowError:
-            raise ValueError(f"shape is {tuple(shape)}, but its extents must fit 64 bits") from None
+        extents[d] = whole_of("shape", shape, shape[d])
         if extents[d] < 0:
             raise ValueError(f"shape {tuple(shape)} has a negative extent")
     if contiguous:

@@ -218,7 +218,7 @@ def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf
     if not _is_real(value) or not least <= value <= most:
         bounds = (f" from {least:g} to {most:g}" if math.isfinite(least) and math.isfinite(most)
                   else f" of at least {least:g}" if math.isfinite(least) else "")
-        raise ValueError(f"{name} is {value!r}, but must be a number{bounds}")
+        raise ValueError(f"{name} is {value!r}, but must be {_a_number(value)}{bounds}")
     return float(value)
 
 
@@ -243,7 +243,7 @@ def positive(name: str, value: Any) -> float:
         If it is not a real number, not finite, or not above 0.
     """
     if not _is_real(value) or value <= 0:
-        raise ValueError(f"{name} is {value!r}, but must be a number above 0")
+        raise ValueError(f"{name} is {value!r}, but must be {_a_number(value)} above 0")
     return float(value)
 
 
@@ -340,6 +340,14 @@ def _size(value: Any) -> str:
     return ", below 2**63" if isinstance(value, int) and value > _MOST else ""
 
 
+def _a_number(value: Any) -> str:
+    """For messages: what is wrong with a number that is one."""
+    return "a finite number" if isinstance(value, numbers.Real) and not isinstance(value, bool) and not _is_real(value) else "a number"
+
+
 def _is_real(value: Any) -> bool:
-    """Whether `value` is a finite real number, NumPy's included; bools are not."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether `value` is a finite real number that a float can hold, NumPy's included; bools are not."""
+    try:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond them
+        return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._core import TensorBase, is_grad_enabled, launch
-from .checks import a_tensor, check_device, number, whole
+from .checks import a_tensor, check_device, number, positive, whole
 from .ops import activation as _activation
 from .ops import arrange, bitwise, create, division, elementary, order, scan
 from .ops import diagonal as _diagonal
@@ -399,17 +399,16 @@ class Methods:
 
     def uniform_(self, low: builtins.float = 0.0, high: builtins.float = 1.0, generator: Any = None) -> Tensor:
         """Filled with uniform random numbers."""
-        return self._drawn(launch.uniform, generator, low=float(low), high=float(high))
+        return self._drawn(launch.uniform, generator, low=number("uniform_: low", low), high=number("uniform_: high", high))
 
     def normal_(self, mean: builtins.float = 0.0, std: builtins.float = 1.0, generator: Any = None) -> Tensor:
         """Filled with normal random numbers."""
-        return self._drawn(launch.normal, generator, mean=float(mean), std=float(std))
+        return self._drawn(launch.normal, generator, mean=number("normal_: mean", mean), std=number("normal_: std", std))
 
     def exponential_(self, lambd: builtins.float = 1.0, generator: Any = None) -> Tensor:
         """Filled with exponentially distributed random numbers of mean 1 / lambd."""
-        if not 0 < float(lambd) < float("inf"):
-            raise ValueError(f"exponential_: lambd is {lambd}, but must be positive and finite")
-        return self.copy_(elementary.log1p(_math.neg(self.uniform_(generator=generator).detach())) / -float(lambd))
+        lambd = positive("exponential_: lambd", lambd)
+        return self.copy_(elementary.log1p(_math.neg(self.uniform_(generator=generator).detach())) / -lambd)
 
     def bernoulli_(self, p: builtins.float = 0.5, generator: Any = None) -> Tensor:
         """Filled with 1 with probability `p`, else 0."""

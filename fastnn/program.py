@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _core
 from ._core import Program, TensorBase
+from .checks import whole
 from .ops.create import as_tensor
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
         graph when replayed. If it reads tensor values in Python (``loss.item()``), it cannot be captured: it runs eagerly, after
         one warning naming the line.
     verify : bool or int
-        Compare so many replays (True: three) with eager runs bit by bit; on a difference the step runs eagerly from then on, after
-        one warning. Programs that change more than 256 MB are not compared: it takes twice that memory.
+        Compare so many replays, at least 0 (True: three), with eager runs bit by bit; on a difference the step runs eagerly from then
+        on, after one warning. Programs that change more than 256 MB are not compared: it takes twice that memory.
 
     Returns
     -------
@@ -57,10 +58,12 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
     ------
     TypeError
         If `step` cannot be called.
+    ValueError
+        If `verify` is something else.
     """
     if not callable(step):
         raise TypeError(f"capture: step is a {type(step).__name__}, but must be a function of tensors")
-    return CapturedProgram(step, verify)
+    return CapturedProgram(step, verify if isinstance(verify, bool) else whole("capture: verify", verify, 0))
 
 
 class CapturedProgram:

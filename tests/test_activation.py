@@ -75,7 +75,7 @@ def test_a_captured_step_of_all_layers_equals_eager():
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: nn.ELU(float("nan")), "elu: alpha is nan, but must be a number"),
+    (lambda: nn.ELU(float("nan")), "elu: alpha is nan, but must be a finite number"),
     (lambda: nn.CELU(0), "celu: alpha is 0, but must be a number above 0"),
     (lambda: nn.CELU(-1.0), "alpha is -1.0"),
     (lambda: nn.GELU("erf"), "gelu: approximate is 'erf', but must be 'none' or 'tanh'"),

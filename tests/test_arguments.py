@@ -1,6 +1,7 @@
 """Wrong arguments are refused where they are given, by an error that names them; NumPy's integers are integers."""
 
 import copy
+import fractions
 import inspect
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import fastnn
 import fastnn.functional as F
 from fastnn import nn, optim, testing
+from fastnn.data import ArrayDataset, DataLoader, Normalize
 from fastnn.testing.layers import LAYERS
 
 FOUR = np.int64(4)
@@ -139,7 +141,33 @@ def test_layers_refuse_inputs(layer, x, message):
     (lambda: F.nll_loss(fastnn.zeros(2, 3), fastnn.tensor([0, 1]), ignore_index=[1]), r"ignore_index is \[1\]"),
     (lambda: F.sum(fastnn.zeros(3), 0, 2**63), "attribute 'keepdim' is 9223372036854775808"),
     (lambda: fastnn.tensor([1]) & 2**63, "a number is 9223372036854775808, but must fit int64"),
-    (lambda: fastnn.zeros(2**63), "extents must fit 64 bits"),
+    (lambda: fastnn.zeros(3).as_strided((2,), (1,), 2**63), "as_strided: offset is 9223372036854775808, but must fit 64 bits"),
+    (lambda: fastnn.zeros(3).as_strided((2,), (1,), float("inf")), "as_strided: offset is inf, but must be an integer"),
+    (lambda: fastnn.zeros(3).as_strided((2,), (1,), -2**63), r"strides \(1,\) and offset -9223372036854775808 leaves the storage"),
+    (lambda: fastnn.zeros(3).as_strided((-2**64,), (1,)), r"shape is \(-18446744073709551616,\), but must hold integers that fit"),
+    (lambda: fastnn.zeros(3).as_strided((2,), (0.5,)), r"as_strided: strides is \(0.5,\), but must hold integers"),
+    (lambda: fastnn.zeros(3).as_strided(2, 1), "as_strided: shape is 2 and strides 1, but must be sequences of integers"),
+    (lambda: fastnn.capture(F.relu, verify=float("inf")), "capture: verify is inf, but must be an integer of at least 0"),
+    (lambda: fastnn.capture(F.relu, verify=-1), "capture: verify is -1, but must be an integer of at least 0"),
+    (lambda: fastnn.capture(F.relu, verify=2**63), "capture: verify is 9223372036854775808, but must be .*, below 2.*63"),
+    (lambda: fastnn.zeros(3) + 10**400, "a number is 1000.*, but must fit float64"),
+    (lambda: fastnn.zeros(3).__setitem__(slice(2), 10**400), "fill: attribute 'value' is 1000.*, but must be a number"),
+    (lambda: fastnn.zeros(3).__setitem__([0, 1], 10**400), "index: value is 1000.*, but must fit float32"),
+    (lambda: fastnn.zeros(3).normal_(10**400), "normal_: mean is 1000.*, but must be a number"),
+    (lambda: fastnn.zeros(3).uniform_(0, "1"), "uniform_: high is '1', but must be a number"),
+    (lambda: fastnn.zeros(3).exponential_(float("inf")), "exponential_: lambd is inf, but must be a finite number above 0"),
+    (lambda: F.dropout(fastnn.zeros(3), 10**400), "dropout: p is 1000.*, but must be a finite number from 0 to 1"),
+    (lambda: F.dropout(fastnn.zeros(3), fractions.Fraction(10**400, 3)), "dropout: p is Fraction.*, but must be a finite number"),
+    (lambda: F.scaled_dot_product_attention(*[fastnn.zeros(2, 3)] * 3, dropout_p=float("nan")), "dropout_p is nan, but must be a finite n"),
+    (lambda: nn.init.xavier_normal_(fastnn.zeros(3, 3), float("inf")), "xavier_normal_: gain is inf, but must be a finite number of at"),
+    (lambda: nn.init.uniform_(fastnn.zeros(3, 3), 10**400), "uniform_: a is 1000.*, but must be a number"),
+    (lambda: optim.clip_grad_norm_(fastnn.zeros(2), 1.0, 10**400), "clip_grad_norm_: norm_type is 1000.*, but must be a number"),
+    (lambda: optim.EMA(3), "EMA: params is a int, but must be an iterable of tensors"),
+    (lambda: Normalize(10**400), "Normalize: mean is 1000.* and std 1.0, but both must be numbers, or one for each channel"),
+    (lambda: Normalize(scale=float("inf")), "Normalize: scale is inf, but must be a finite number above 0"),
+    (lambda: DataLoader(np.zeros(3), generator=3), "generator is a int, but must be a fastnn.Generator or None"),
+    (lambda: ArrayDataset(np.zeros(3))[2**63], "ArrayDataset: index is 9223372036854775808, but there are 3 samples"),
+    (lambda: fastnn.zeros(2**63), r"shape is \(9223372036854775808,\), but must hold integers that fit 64 bits"),
     (lambda: fastnn.zeros_like([1.0]), "zeros_like|empty_like: x is a list"),
     (lambda: fastnn.zeros(2).view_as(3), "view_as: other is a int"),
     (lambda: fastnn.multinomial(3, 1), "multinomial: x is a int"),

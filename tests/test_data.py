@@ -335,7 +335,7 @@ def test_normalize():
     np.testing.assert_array_equal(found.numpy(), wanted)
     rows = Normalize(mean, 2.0)(fastnn.tensor(np.ones((2, 3), np.float32)))
     np.testing.assert_allclose(rows.numpy(), [(1 / 255 - np.array(mean)) / 2] * 2, rtol=1e-6)
-    for wrong, message in (({"std": 0.0}, "std is 0.0"), ({"scale": -1}, "scale -1"), ({"mean": np.nan}, "mean is nan"),
+    for wrong, message in (({"std": 0.0}, "std is 0.0"), ({"scale": -1}, "scale is -1"), ({"mean": np.nan}, "mean is nan"),
                            ({"mean": [0, 1], "std": [1, 1, 1]}, "mean has 2 channels, but std has 3")):
         with pytest.raises(ValueError, match=message):
             Normalize(**wrong)

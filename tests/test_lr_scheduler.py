@@ -203,3 +203,12 @@ def test_a_trainer_stops_when_the_rate_is_exhausted():
 def test_errors_say_what_is_allowed(build, error, message):
     with pytest.raises(error, match=message):
         build(sgd())
+
+
+def test_three_phases_are_three_whatever_says_so():
+    """What is true is True: 2 made four phases, 2**63 an OverflowError."""
+    def rates(three_phase):
+        schedule = lr_scheduler.OneCycleLR(optim.SGD([fastnn.zeros(2)], lr=0.1), 0.5, 20, three_phase=three_phase)
+        return [(schedule.step(), schedule.get_last_lr())[1] for _ in range(19)]
+
+    assert rates(2) == rates(2**63) == rates(True) != rates(False) == rates(0)

@@ -105,7 +105,10 @@ class ArrayDataset:
 
     def __getitem__(self, index: Any) -> tuple[np.ndarray, ...]:
         """The rows `index` (an integer, slice or index array) of every array."""
-        return tuple(array[index] for array in self.arrays)
+        try:
+            return tuple(array[index] for array in self.arrays)
+        except OverflowError:
+            raise IndexError(f"ArrayDataset: index is {index!r}, but there are {len(self)} samples") from None
 
     def subset(self, indices: Any) -> ArrayDataset:
         """Some of the samples, with the same `transform` (what PyTorch's ``Subset(dataset, indices)`` does).

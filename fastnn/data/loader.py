@@ -11,7 +11,7 @@ import fastnn
 
 from .._core import TensorBase, launch
 from ..checks import whole
-from ..random import default_generator
+from ..random import default_generator, generator_state
 from .datasets import ArrayDataset
 
 
@@ -68,6 +68,7 @@ class DataLoader:
             dataset = ArrayDataset(*dataset) if isinstance(dataset, tuple) else ArrayDataset(dataset)
         self.dataset = dataset
         self.batch_size = whole("batch_size", batch_size, 1)
+        generator_state(generator)  # refuses what is none
         self.shuffle, self.drop_last, self.generator = bool(shuffle), bool(drop_last), generator
         for name, function in (("transform", transform), ("batch_transform", batch_transform)):
             if function is not None and not callable(function):

@@ -10,6 +10,7 @@ import numpy as np
 import fastnn
 
 from .._core import TensorBase, launch
+from ..checks import positive
 from ..ops.math import constant
 from ..tensor import no_grad
 
@@ -48,14 +49,18 @@ class Normalize:
         self.dtype = fastnn._core.as_dtype(dtype)
         if not self.dtype.is_floating:
             raise TypeError(f"Normalize: dtype is {dtype!r}, but must be float32 or float64")
-        middle, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+        try:
+            middle, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"Normalize: mean is {mean!r} and std {std!r}, but both must be numbers, or one for each channel "
+                             f"({error})") from None
+        self.scale = positive("Normalize: scale", scale)
         if middle.ndim > 1 or spread.ndim > 1 or not np.isfinite(middle).all():
             raise ValueError(f"Normalize: mean is {mean!r}, but must be a finite number, or one for each channel")
-        if not (np.isfinite(spread) & (spread > 0)).all() or not 0 < scale < np.inf:
-            raise ValueError(f"Normalize: std is {std!r} and scale {scale!r}, but both must be positive and finite")
+        if not (np.isfinite(spread) & (spread > 0)).all():
+            raise ValueError(f"Normalize: std is {std!r}, but must be positive and finite")
         if middle.ndim and spread.ndim and middle.shape != spread.shape:
             raise ValueError(f"Normalize: mean has {len(middle)} channels, but std has {len(spread)}")
-        self.scale = float(scale)
         self._mean = fastnn.tensor(middle, dtype=self.dtype) if (middle != 0).any() else None
         self._std = fastnn.tensor(spread, dtype=self.dtype) if (spread != 1).any() else None
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .._core import launch
-from ..checks import a_tensor, positive, real, whole
+from ..checks import a_tensor, number, positive, real, whole
 from ..random import Generator, generator_state, randperm
 from ..tensor import Tensor
 
@@ -75,7 +75,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generato
     ValueError
         If `a` is greater than `b`.
     """
-    if not a <= b:
+    if not number("uniform_: a", a) <= number("uniform_: b", b):
         raise ValueError(f"uniform_: a is {a} and b is {b}, but a must not be greater than b")
     launch.uniform(generator_state(generator), low=a, high=b, ordinal=0, out=a_tensor("uniform_", tensor, "tensor").detach())
     return tensor
@@ -105,7 +105,7 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Gene
     ValueError
         If `std` is below 0.
     """
-    if std < 0:
+    if number("normal_: std", std) < 0:
         raise ValueError(f"normal_: std is {std}, but must not be negative")
     launch.normal(generator_state(generator), mean=mean, std=std, ordinal=0, out=a_tensor("normal_", tensor, "tensor").detach())
     return tensor
@@ -161,12 +161,13 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | No
     ----------
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010.
     """
-    bound = gain * math.sqrt(6 / max(sum(_fans("xavier_uniform_", tensor)), 1))
+    bound = real("xavier_uniform_: gain", gain, 0) * math.sqrt(6 / max(sum(_fans("xavier_uniform_", tensor)), 1))
     return uniform_(tensor, -bound, bound, generator)
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Glorot's normal initialisation; see `xavier_uniform_`."""
+    gain = real("xavier_normal_: gain", gain, 0)
     return normal_(tensor, 0.0, gain * math.sqrt(2 / max(sum(_fans("xavier_normal_", tensor)), 1)), generator)
 
 

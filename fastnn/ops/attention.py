@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core import empty, launch, record
-from ..checks import a_tensor, number
+from ..checks import a_tensor, number, real
 from .create import tensor, zeros_like
 from .dropout import dropout
 from .linear import matmul
@@ -74,7 +74,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     if enable_gqa:
         key, value = (_repeat_heads(name, query, t) for t in (key, value))
     scale = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else number(f"{name}: scale", scale)
-    return attend(query, key, value, attn_mask, dropout_p, is_causal, scale)
+    return attend(query, key, value, attn_mask, real(f"{name}: dropout_p", dropout_p, 0, 1), is_causal, scale)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float, causal: bool,

@@ -231,4 +231,6 @@ def put(x: Tensor, key: tuple, value: Any) -> None:
         target[_numpy_key(arrays)] = np.asarray(memoryview(value)) if isinstance(value, TensorBase) else value
     except IndexError as error:
         raise IndexError(f"index: {error}") from None
+    except OverflowError:
+        raise ValueError(f"index: value is {value!r}, but must fit {x.dtype}, and indices 64 bits") from None
     x.bump_version()

@@ -441,7 +441,7 @@ def gaussian_nll_loss(x: Tensor, target: Any, var: Any, full: bool = False, eps:
     code, var = _reduction("gaussian_nll_loss", reduction), as_tensor(var, x.dtype)
     if var.shape == x.shape[:-1] and x.ndim:
         var = unsqueeze(var, -1)
-    v = launch.maximum(var, constant(float(eps), x.dtype))
+    v = launch.maximum(var, constant(real("gaussian_nll_loss: eps", eps, 0), x.dtype))
     scaled = launch.div(d, v)
     loss = launch.mul(launch.add(launch.log(v), launch.mul(d, scaled)), constant(0.5, x.dtype))
     if full:

@@ -40,7 +40,10 @@ def _cached_constant(value: float, sign: float, dtype: DType) -> Tensor:
 
 def constant(value: float, dtype: DType) -> Tensor:
     """A 0-d tensor of one Python number, shared by all who ask for it: never to be written to."""
-    return _cached_constant(value, math.copysign(1.0, value), dtype)
+    try:
+        return _cached_constant(value, math.copysign(1.0, value), dtype)
+    except OverflowError:
+        raise ValueError(f"a number is {value!r}, but must fit float64") from None
 
 
 def _number(value: float, other: Tensor) -> Tensor:

@@ -201,6 +201,7 @@ class OneCycleLR(LRScheduler):
         first = 1 / positive("OneCycleLR: div_factor", div_factor)
         last = first / positive("OneCycleLR: final_div_factor", final_div_factor)
         top, end = pct_start * self.total_steps - 1, self.total_steps - 1
+        three_phase = bool(three_phase)  # so many more phases
         self._rates = [[high * first, high, *[high * first] * three_phase, high * last] for high in highs]
         self._ends = [0.0, top, *[2 * top] * three_phase, end]
         self._momenta = None

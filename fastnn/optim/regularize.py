@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import _core
 from .._core import TensorBase, launch
-from ..checks import a_tensor, positive, real
+from ..checks import a_tensor, number, positive, real
 from ..ops.create import float64
 from ..ops.math import constant
 from ..tensor import Tensor, no_grad
@@ -32,7 +32,7 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 def _order(name: str, norm_type: float) -> float:
     """A norm's order: above 0, or infinite."""
-    order = float(norm_type)
+    order = number(f"{name}: norm_type", norm_type)
     if not order > 0:
         raise ValueError(f"{name}: norm_type is {norm_type!r}, but must be above 0, or infinite")
     return order
@@ -193,6 +193,13 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 # ------------------------------------------------------------------------------------------------------------
 
 
+def _listed(name: str, params: Iterable[Tensor]) -> list[Tensor]:
+    """Parameters as a list."""
+    if isinstance(params, TensorBase) or not isinstance(params, Iterable):
+        raise TypeError(f"{name}: params is a {type(params).__name__}, but must be an iterable of tensors")
+    return list(params)
+
+
 class _Hook:
     """Something an optimiser calls at every step for some of its parameters.
 
@@ -203,10 +210,7 @@ class _Hook:
     """
 
     def __init__(self, params: Iterable[Tensor] | None = None):
-        if isinstance(params, TensorBase):
-            name = type(self).__name__
-            raise TypeError(f"{name}: params is a {type(params).__name__}, but must be an iterable of tensors")
-        self.only = None if params is None else {id(p): p for p in params}
+        self.only = None if params is None else {id(p): p for p in _listed(type(self).__name__, params)}
 
     def __call__(self, optimizer: Optimizer, args: tuple = (), kwargs: dict | None = None) -> None:
         with no_grad():
@@ -387,7 +391,7 @@ class EMA(_Hook):
     """
 
     def __init__(self, params: Iterable[Tensor], decay: float = 0.999, warmup: bool = False):
-        self.params = list(params)
+        self.params = _listed("EMA", params)
         super().__init__(self.params)
         if real("EMA: decay", decay, 0) >= 1:
             raise ValueError(f"EMA: decay is {decay!r}, but must be at least 0 and below 1")
