@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import operator
@@ -117,6 +118,44 @@ def number(name: str, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         pass
     raise TypeError(f"{name} is {value!r}, but must be a number")
+
+
+def takes(name: str, function: Any, *arguments: str) -> Any:
+    """`function`, which must be None or one that can be called with so many positional arguments.
+
+    Parameters
+    ----------
+    name : str
+        Its name in messages.
+    function : callable or None
+        What the user gave.
+    *arguments : str
+        What it is to be called with, in messages.
+
+    Returns
+    -------
+    callable or None
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be called, or not so.
+    """
+    if function is None:
+        return None
+    if not callable(function):
+        raise TypeError(f"{name} is {function!r}, but must be callable")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of a function in C that tells none
+        return function
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        given = getattr(function, "__name__", type(function).__name__)
+        raise TypeError(f"{name} is {given}, but must take ({', '.join(arguments)}): {error}") from None
+    return function
 
 
 MOST_LAYERS = 2**16  # that a constructor makes one by one: many more fill the memory before anybody can see what is wrong

@@ -341,5 +341,5 @@ def test_normalize():
             Normalize(**wrong)
     with pytest.raises(TypeError, match="dtype is 'uint8'"):
         Normalize(dtype="uint8")
-    with pytest.raises(TypeError, match="transform is a int"):
+    with pytest.raises(TypeError, match="ArrayDataset: transform is 3, but must be callable"):
         ArrayDataset(x, transform=3)

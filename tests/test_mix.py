@@ -5,7 +5,7 @@ import pytest
 
 import fastnn
 from fastnn import nn
-from fastnn.data import Augment, CutMix, DataLoader, Mixup, digits
+from fastnn.data import ArrayDataset, Augment, CutMix, DataLoader, Mixup, digits
 from fastnn.data.mix import beta_quantiles
 from fastnn.program import capture
 from fastnn.testing.checks import forced_threads
@@ -196,7 +196,7 @@ def test_loops_of_ones_own_see_what_trainer_sees(images):
 
 @pytest.mark.parametrize("mix, error, message", [
     (5, TypeError, "batch_transform is 5, but must be callable"),
-    (lambda x: x, TypeError, r"batch_transform is <lambda>, but must take \(x, y\), a tensor for each array: too many positional"),
+    (lambda x: x, TypeError, r"batch_transform is <lambda>, but must take \(x, y\): too many positional"),
     (lambda x, y: x, TypeError, "batch_transform returned a Tensor, but must return a tuple of 2 tensors, one for each array"),
     (lambda x, y: (x, 3), TypeError, r"batch_transform returned \['Tensor', 'int'\], but must return a tuple of 2 tensors"),
     (lambda x, y: (x, y[:2]), ValueError, r"returned shape \(2,\) for array 1, but must keep the batch's 24 samples"),
@@ -210,6 +210,16 @@ def test_what_is_no_batch_transform_is_named(images, mix, error, message, captur
 def test_mixing_and_weights_of_samples_exclude_each_other(images):
     with pytest.raises(TypeError, match=r"batch_transform is Mixup, but must take \(x, y, weight\)"):
         train(images, Mixup(4), class_weight={1: 2.0})
+
+
+def test_transforms_take_inputs_alone(images):
+    for make in (lambda: DataLoader(images, transform=CutMix(4)), lambda: ArrayDataset(*images, transform=CutMix(4))):
+        with pytest.raises(TypeError, match=r"transform is CutMix, but must take \(x\): missing a required argument: 'y'"):
+            make()
+    DataLoader(images, transform=nn.ReLU(), batch_transform=lambda *arrays: arrays)
+    four = (*images, np.ones(101), np.ones(101))
+    with pytest.raises(TypeError, match=r"batch_transform is CutMix, but must take \(x, y, weight, array 3\): too many"):
+        DataLoader(four, batch_transform=CutMix(4))
 
 
 def test_first_gives_back_what_mixing_draws(images):

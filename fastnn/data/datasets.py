@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import array_like, real, whole
+from ..checks import array_like, real, takes, whole
 from ..io.extras import require
 from ..random import Generator, randperm
 from .idx import read_idx
@@ -54,9 +54,7 @@ class ArrayDataset:
     def __init__(self, *arrays: Any, transform: Callable[[Any], Any] | None = None) -> None:
         if not arrays:
             raise ValueError("ArrayDataset: expected at least one array")
-        if transform is not None and not callable(transform):
-            raise TypeError(f"ArrayDataset: transform is a {type(transform).__name__}, but must be a function of a tensor")
-        self.transform = transform
+        self.transform = takes("ArrayDataset: transform", transform, "x")
         for position, array in enumerate(arrays):
             array_like(f"ArrayDataset: array {position}", array)
         self.arrays = tuple(np.asarray(array) for array in arrays)

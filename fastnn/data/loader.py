@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import fastnn
 
 from .._core import TensorBase, launch
-from ..checks import whole
+from ..checks import takes, whole
 from ..random import default_generator, generator_state
 from .datasets import ArrayDataset
 
@@ -70,12 +69,9 @@ class DataLoader:
         self.batch_size = whole("batch_size", batch_size, 1)
         generator_state(generator)  # refuses what is none
         self.shuffle, self.drop_last, self.generator = bool(shuffle), bool(drop_last), generator
-        for name, function in (("transform", transform), ("batch_transform", batch_transform)):
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} is {function!r}, but must be callable")
-        self.transform, self.batch_transform = transform, batch_transform
-        if batch_transform is not None:
-            self._check_arity()
+        arrays = ("x", "y", "weight", *(f"array {k}" for k in range(3, len(dataset.arrays))))[:len(dataset.arrays)]
+        self.transform = takes("transform", transform, "x")
+        self.batch_transform = takes("batch_transform", batch_transform, *arrays)
 
     def __len__(self) -> int:
         """Number of batches in a pass."""
@@ -115,20 +111,6 @@ class DataLoader:
                 raise ValueError(f"batch_transform returned shape {new.shape} for array {k}, but must keep the batch's "
                                  f"{old.shape[0]} samples")
         return tuple(changed)
-
-    def _check_arity(self) -> None:
-        """Raises where `batch_transform` does not take a tensor for each array."""
-        try:
-            signature = inspect.signature(self.batch_transform)
-        except ValueError:  # of a function in C that tells none
-            return
-        count = len(self.dataset.arrays)
-        try:
-            signature.bind(*self.dataset.arrays)
-        except TypeError as error:
-            names = ", ".join(("x", "y", "weight")[:count]) if count <= 3 else f"{count} tensors"
-            given = getattr(self.batch_transform, "__name__", type(self.batch_transform).__name__)
-            raise TypeError(f"batch_transform is {given}, but must take ({names}), a tensor for each array: {error}") from None
 
     def first(self, count: int = 1) -> tuple[Any, ...]:
         """The first samples (at most `count`) as a batch; random numbers that this draws are given back."""

@@ -97,10 +97,10 @@ class Callback:
         """After a step; `logs` holds the running means of the epoch so far."""
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
-        """Before validation or `Trainer.evaluate`."""
+        """Before the validation of an epoch."""
 
     def on_test_end(self, logs: Logs | None = None) -> None:
-        """After validation or `Trainer.evaluate`."""
+        """After the validation of an epoch; `logs` holds what History gets."""
 
 
 def end_all(callbacks: Sequence[Callback]) -> None:
