@@ -84,7 +84,7 @@ def gradient_norms(history: Any, path: str | os.PathLike, title: str = "") -> No
         for (layer, values), place in zip(norms.items(), np.linspace(0, 0.95, len(norms))):
             axes.plot(np.asarray(history.epoch) + 1, values, label=layer, linewidth=1, color=colours(place),
                       **_points(history.epoch))
-        axes.set_yscale("log")
+        _log_scale(axes)
         axes.set_ylabel(f"{name.removesuffix('s').replace('_', ' ')} (L2)")
         _epoch_axis(axes)
         axes.grid(True, which="minor", axis="y", linewidth=0.2, alpha=0.6)
@@ -110,10 +110,16 @@ def _panel(axes: Any, name: str, history: Any) -> None:
         axes.plot([], [], " ", label=f"best validation {checked[best]:.4g}, epoch {epochs[best]}")
     finite = values[np.isfinite(values)]
     if name == "loss" and finite.size and 0 < 10 * finite.min() < finite.max():
-        axes.set_yscale("log")
+        _log_scale(axes)
     axes.set_ylabel(name.replace("_", " "))
     _epoch_axis(axes)
     axes.legend(framealpha=0.9, edgecolor="none")
+
+
+def _log_scale(axes: Any) -> None:
+    """A logarithmic vertical axis, all of whose ticks have labels where it spans less than a decade: 1 alone says no scale."""
+    axes.set_yscale("log")
+    axes.yaxis.get_minor_formatter().minor_thresholds = (2, 0.8)
 
 
 def _points(epochs: Any) -> dict[str, Any]:

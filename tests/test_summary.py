@@ -124,3 +124,13 @@ def test_layers_of_a_deep_network_have_a_colour_each_and_a_place_in_the_legend(m
     legend, figure = axes[1].get_legend().get_window_extent(), axes[1].figure.bbox
     assert legend.height <= figure.height and legend.x1 <= figure.width
     assert all(a.get_window_extent().width > 0.2 * figure.width for a in axes)  # room for the lines themselves
+
+
+@pytest.mark.parametrize("least, most", [(0.65, 1.7), (0.3, 2.0), (0.9, 1.1), (1e-3, 20.0)])
+def test_norms_can_be_read_off(monkeypatch, tmp_path, history, least, most):
+    """Over less than a decade too, where matplotlib labelled 1 alone."""
+    history.gradient_norms = history.update_norms = {"0": [least, most, least]}
+    for axes in drawn(monkeypatch, lambda: gradient_norms(history, tmp_path / "g.png")):
+        low, high = axes.get_ylim()
+        ticks = [*axes.yaxis.get_major_ticks(), *axes.yaxis.get_minor_ticks()]
+        assert len([t for t in ticks if t.label1.get_text() and low <= t.get_loc() <= high]) > 1
