@@ -140,12 +140,13 @@ def takes(name: str, function: Any, *arguments: str) -> Any:
     Raises
     ------
     TypeError
-        If it cannot be called, or not so.
+        If it cannot be called, or not so, or is a class.
     """
     if function is None:
         return None
-    if not callable(function):
-        raise TypeError(f"{name} is {function!r}, but must be callable")
+    if not callable(function) or isinstance(function, type):
+        hint = f", an instance: {function.__name__}(...)" if isinstance(function, type) else ""
+        raise TypeError(f"{name} is {function!r}, but must be callable{hint}")
     try:
         signature = inspect.signature(function)
     except ValueError:  # of a function in C that tells none

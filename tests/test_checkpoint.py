@@ -8,6 +8,7 @@ import fastnn
 from fastnn import nn, optim
 from fastnn.data import Augment, CutMix, DataLoader
 from fastnn.io import describe, load_checkpoint, load_file, load_model, read_metadata, save_checkpoint, save_file, save_model
+from fastnn.io.describe import table
 from fastnn.train import EarlyStopping, LambdaCallback, LearningRateSchedule, ReduceLROnPlateau, Trainer
 from fastnn.train.trainer import OPTIMIZERS
 
@@ -211,6 +212,13 @@ def test_second_models_and_optimisers_go_on(tmp_path):
     load_checkpoint(tmp_path / "run", make_model(), others={"swa.x": only})  # some, to apply them
 
 
+def test_what_is_shown_of_many_others_can_be_read(tmp_path):
+    save_checkpoint(tmp_path / "run", make_model(), others={"ema": optim.EMA([fastnn.zeros(2) for _ in range(60)])})
+    lines = table(describe(tmp_path / "run")).splitlines()
+    assert max(map(len, lines)) < 1100 and any("characters; --json shows all)" in line for line in lines)
+    assert lines[-1].startswith("other.ema.averages.59")
+
+
 def test_others_that_do_not_fit_are_refused(tmp_path):
     model = make_model()
     save_checkpoint(tmp_path / "run", model, others={"ema": optim.EMA(model.parameters())})
@@ -310,6 +318,7 @@ def test_another_kind_is_refused(tmp_path):
     (("model",), {}, "model is 'model', but must be a Module"),
     ((nn.Linear(2, 2), "adam"), {}, "optimizer is 'adam', but must be an Optimizer"),
     ((nn.Linear(2, 2), None, 3), {}, "scheduler is 3, but must be one of fastnn.optim.lr_scheduler"),
+    ((nn.Linear(2, 2), None, optim.EMA([])), {}, "scheduler is .*EMA.*, but must be .*; whatever else has a state is one of others={...}"),
     ((nn.Linear(2, 2),), {"generator": 5}, "generator is 5, but must be a Generator"),
     ((nn.Linear(2, 2),), {"others": [3]}, r"others is \[3\], but must be a mapping of names to what is to be kept"),
     ((nn.Linear(2, 2),), {"others": {3: nn.ReLU()}}, "others is .*, but must be a mapping of names"),

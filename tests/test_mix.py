@@ -216,6 +216,8 @@ def test_transforms_take_inputs_alone(images):
     for make in (lambda: DataLoader(images, transform=CutMix(4)), lambda: ArrayDataset(*images, transform=CutMix(4))):
         with pytest.raises(TypeError, match=r"transform is CutMix, but must take \(x\): missing a required argument: 'y'"):
             make()
+    with pytest.raises(TypeError, match=r"batch_transform is <class .*CutMix'>, but must be callable, an instance: CutMix\(...\)"):
+        DataLoader(images, batch_transform=CutMix)
     DataLoader(images, transform=nn.ReLU(), batch_transform=lambda *arrays: arrays)
     four = (*images, np.ones(101), np.ones(101))
     with pytest.raises(TypeError, match=r"batch_transform is CutMix, but must take \(x, y, weight, array 3\): too many"):

@@ -36,6 +36,7 @@ class DataLoader:
     batch_transform : callable, optional
         ``batch_transform(x, y)``, a tensor for each array, gives as many tensors that take their place, after `transform`: what
         changes targets too, such as `Mixup` and `CutMix`. For training: `Trainer` evaluates, validates and predicts without it.
+        As `transform` it is made of tensor operations: what Python draws at random would be frozen in captured steps.
 
     Raises
     ------

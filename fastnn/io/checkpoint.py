@@ -217,7 +217,8 @@ def _check(name: str, model: Any, optimizer: Any, scheduler: Any, generator: Any
     as_module(name, model)
     for argument, value, is_right, wanted in (
             ("optimizer", optimizer, isinstance(optimizer, Optimizer), "an Optimizer"),
-            ("scheduler", scheduler, hasattr(scheduler, "load_state_dict"), "one of fastnn.optim.lr_scheduler"),
+            ("scheduler", scheduler, hasattr(scheduler, "load_state_dict") and hasattr(scheduler, "step"),
+             "one of fastnn.optim.lr_scheduler; whatever else has a state is one of others={...}"),
             ("generator", generator, isinstance(generator, Generator), "a Generator")):
         if value is not None and not is_right:
             raise TypeError(f"{name}: {argument} is {value!r}, but must be {wanted}")

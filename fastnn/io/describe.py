@@ -12,6 +12,8 @@ import numpy as np
 
 from .weights import contents
 
+_MOST_CHARACTERS = 1000  # of a line of metadata
+
 
 def read_array(path: str | os.PathLike) -> np.ndarray:
     """Read a file of one array: NumPy's ``.npy`` or IDX (plain or gzipped), told apart by content.
@@ -110,6 +112,11 @@ def _figures(name: str, array: np.ndarray) -> dict[str, Any]:
             "not_finite": array.size - finite.size}
 
 
+def _shortened(line: str) -> str:
+    """What is too long to be read, a checkpoint's metadata of many tensors, cut."""
+    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]} ... ({len(line):,} characters; --json shows all)"
+
+
 def table(found: dict[str, Any]) -> str:
     """What `describe` found, as text of several lines.
 
@@ -126,7 +133,7 @@ def table(found: dict[str, Any]) -> str:
     lines = [f"{found['file']}: {found['kind']}, {found['bytes']:,} bytes"]
     if "parameters" in found:
         lines[0] += f", {found['parameters']:,} numbers"
-    lines += [f"{name}: {json.dumps(value)}" for name, value in found.get("metadata", {}).items()]
+    lines += [_shortened(f"{name}: {json.dumps(value)}") for name, value in found.get("metadata", {}).items()]
     rows = [("tensor", "type", "shape", "range")]
     for tensor in found["tensors"]:
         least, greatest = tensor["least"], tensor["greatest"]
