@@ -112,6 +112,9 @@ def _panel(axes: Any, name: str, history: Any) -> None:
     if name == "loss" and finite.size and 0 < 10 * finite.min() < finite.max():
         _log_scale(axes)
     axes.set_ylabel(name.replace("_", " "))
+    if not (finite.size or np.isfinite(checked).any()):  # matplotlib would invent both axes
+        axes.set(xlim=(epochs[0] - 0.5, epochs[-1] + 0.5), yticks=[])
+        axes.text(0.5, 0.5, "no finite number", ha="center", transform=axes.transAxes)
     _epoch_axis(axes)
     axes.legend(framealpha=0.9, edgecolor="none")
 

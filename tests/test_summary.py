@@ -126,6 +126,14 @@ def test_layers_of_a_deep_network_have_a_colour_each_and_a_place_in_the_legend(m
     assert all(a.get_window_extent().width > 0.2 * figure.width for a in axes)  # room for the lines themselves
 
 
+def test_a_run_without_a_finite_number_says_so(monkeypatch, tmp_path, history):
+    history.history = {"loss": [np.nan] * 3, "val_loss": [np.inf] * 3}
+    (axes,) = drawn(monkeypatch, lambda: learning_curve(history, tmp_path / "c.png"))
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1, 2, 3] and len(axes.get_yticks()) == 0
+    assert [text.get_text() for text in axes.texts] == ["no finite number"]
+
+
 @pytest.mark.parametrize("least, most", [(0.65, 1.7), (0.3, 2.0), (0.9, 1.1), (1e-3, 20.0)])
 def test_norms_can_be_read_off(monkeypatch, tmp_path, history, least, most):
     """Over less than a decade too, where matplotlib labelled 1 alone."""

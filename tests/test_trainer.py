@@ -544,6 +544,8 @@ def test_unknown_names_are_refused():
         LambdaCallback(on_epoch=print)
     with pytest.raises(TypeError, match="class was given instead of an instance"):
         Trainer(model).fit(X, Y, callbacks=[EarlyStopping], verbose=0)
+    with pytest.raises(TypeError, match=r"EMA.* is not a Callback \(optimizer.register_step_post_hook takes it\)"):
+        Trainer(model).fit(X, Y, callbacks=[optim.EMA(model.parameters())], verbose=0)
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(TypeError, match="LearningRateSchedule makes one of a schedule"):
         Trainer(model, optimizer=optimizer).fit(X, Y, callbacks=[optim.lr_scheduler.StepLR(optimizer, 2)], verbose=0)

@@ -560,6 +560,7 @@ def _check_callbacks(callbacks: Sequence[Callback] | None) -> list[Callback]:
     for callback in callbacks or ():
         if not isinstance(callback, Callback):
             hint = ("LearningRateSchedule makes one of a schedule" if hasattr(callback, "get_last_lr")
+                    else "optimizer.register_step_post_hook takes it" if isinstance(callback, optim.EMA)
                     else "a class was given instead of an instance?")
             raise TypeError(f"callbacks: {callback!r} is not a Callback ({hint})")
     return list(callbacks or ())
