@@ -78,7 +78,7 @@ def integer(name: str, argument: str, value: Any) -> int:
     """
     number = value if type(value) is int and -_MOST <= value <= _MOST else _index(value)
     if number is None:
-        raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer{_size(value)}")
+        raise TypeError(f"{name}: {argument} is {shown(value)}, but must be an integer{_size(value)}")
     return number
 
 
@@ -89,7 +89,7 @@ def integers(name: str, argument: str, value: Any) -> tuple[int, ...]:
     try:
         return (integer(name, argument, value),) if _index(value) is not None else integers(name, argument, list(value))
     except TypeError:
-        raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer or a sequence of them") from None
+        raise TypeError(f"{name}: {argument} is {shown(value)}, but must be an integer or a sequence of them") from None
 
 
 def number(name: str, value: Any) -> float:
@@ -117,7 +117,7 @@ def number(name: str, value: Any) -> float:
             return float(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise TypeError(f"{name} is {value!r}, but must be a number")
+    raise TypeError(f"{name} is {shown(value)}, but must be a number")
 
 
 def takes(name: str, function: Any, *arguments: str) -> Any:
@@ -188,9 +188,9 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
     """
     number = _index(value)
     if number is not None and most is not None and number > most:
-        raise ValueError(f"{name} is {value!r}, but must be at most {most}")
+        raise ValueError(f"{name} is {shown(value)}, but must be at most {most}")
     if number is None or number < least:
-        raise ValueError(f"{name} is {value!r}, but must be an integer of at least {least}{_size(value)}")
+        raise ValueError(f"{name} is {shown(value)}, but must be an integer of at least {least}{_size(value)}")
     return number
 
 
@@ -225,11 +225,11 @@ def pair(name: str, argument: str, value: int | Sequence[int], least: int | None
     else:
         two = tuple(_index(v) for v in (value if isinstance(value, (tuple, list)) else (value, value)))
         if len(two) != 2 or None in two:
-            raise TypeError(f"{name}: {argument} is {value!r}, but must be an integer or a pair of integers")
+            raise TypeError(f"{name}: {argument} is {shown(value)}, but must be an integer or a pair of integers")
     if max(two) > _MOST:
-        raise ValueError(f"{name}: {argument} is {value!r}, but must be at most 2**63 - 1")
+        raise ValueError(f"{name}: {argument} is {shown(value)}, but must be at most 2**63 - 1")
     if least is not None and min(two) < least:
-        raise ValueError(f"{name}: {argument} is {value!r}, but must be at least {least}")
+        raise ValueError(f"{name}: {argument} is {shown(value)}, but must be at least {least}")
     return two
 
 
@@ -258,7 +258,7 @@ def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf
     if not _is_real(value) or not least <= value <= most:
         bounds = (f" from {least:g} to {most:g}" if math.isfinite(least) and math.isfinite(most)
                   else f" of at least {least:g}" if math.isfinite(least) else "")
-        raise ValueError(f"{name} is {value!r}, but must be {_a_number(value)}{bounds}")
+        raise ValueError(f"{name} is {shown(value)}, but must be {_a_number(value)}{bounds}")
     return float(value)
 
 
@@ -283,7 +283,7 @@ def positive(name: str, value: Any) -> float:
         If it is not a real number, not finite, or not above 0.
     """
     if not _is_real(value) or value <= 0:
-        raise ValueError(f"{name} is {value!r}, but must be {_a_number(value)} above 0")
+        raise ValueError(f"{name} is {shown(value)}, but must be {_a_number(value)} above 0")
     return float(value)
 
 
@@ -373,6 +373,26 @@ def _has_buffer(value: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def shown(value: Any) -> str:
+    """For messages: `value` as Python writes it, cut where that is long.
+
+    Parameters
+    ----------
+    value : object
+        What the user gave.
+
+    Returns
+    -------
+    str
+        Of at most some 100 characters.
+    """
+    try:
+        text = " ".join(map(str.strip, repr(value).splitlines()))
+    except ValueError:  # an integer of thousands of digits, which Python does not write
+        return f"an integer of {value.bit_length():,} bits"
+    return text if len(text) <= 100 else f"{text[:90]} ..."
 
 
 def _size(value: Any) -> str:

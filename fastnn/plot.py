@@ -32,12 +32,15 @@ def learning_curve(history: Any, path: str | os.PathLike, title: str = "") -> No
     ------
     ImportError
         If the extra ``plot`` is not installed.
+    TypeError
+        If `history` is something else.
     ValueError
         If the history is empty.
     OSError
         If the file cannot be written; an older one is untouched.
     """
     figure_module = require("matplotlib.figure", extra="plot", feature="the learning curve")
+    _check("learning_curve", history)
     names = [name for name, values in history.history.items()
              if not name.startswith("val_") and np.ndim(values) == 1 and np.ndim(values[0]) == 0]
     if not history.epoch or not names:
@@ -67,12 +70,15 @@ def gradient_norms(history: Any, path: str | os.PathLike, title: str = "") -> No
     ------
     ImportError
         If the extra ``plot`` is not installed.
+    TypeError
+        If `history` is something else.
     ValueError
         If the history holds no norms.
     OSError
         If the file cannot be written; an older one is untouched.
     """
     figure_module = require("matplotlib.figure", extra="plot", feature="the picture of gradient norms")
+    _check("gradient_norms", history)
     if not history.epoch or not history.gradient_norms:
         raise ValueError("gradient_norms: the history holds no norms; train with Trainer(..., watch_gradients=True)")
     colours = require("matplotlib", extra="plot", feature="the picture of gradient norms").colormaps["viridis"]
@@ -94,6 +100,12 @@ def gradient_norms(history: Any, path: str | os.PathLike, title: str = "") -> No
         figure.suptitle(title)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def _check(name: str, history: Any) -> None:
+    """Raises where `history` is no History."""
+    if not hasattr(history, "gradient_norms"):
+        raise TypeError(f"{name}: history is a {type(history).__name__}, but must be the History that Trainer.fit returns")
 
 
 def _panel(axes: Any, name: str, history: Any) -> None:

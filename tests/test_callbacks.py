@@ -41,6 +41,26 @@ def test_hooks_come_in_order():
     assert events == ["train", "epoch 0", *epoch, "epoch 1", *epoch, "end"]
 
 
+def test_functions_get_the_arguments_of_keras_s_hooks():
+    """Without defaults, as Keras's examples write them."""
+    x, y = blobs(50)
+    events = []
+    hooks = {"on_train_begin": lambda logs: events.append(("begin", logs)), "on_train_end": lambda logs: events.append(("end", logs)),
+             "on_epoch_begin": lambda epoch, logs: events.append((epoch, logs)),
+             "on_test_begin": lambda logs: events.append(("test", logs)), "on_test_end": lambda logs: events.append(len(logs))}
+    make().fit(x, y, epochs=1, verbose=0, callbacks=[LambdaCallback(**hooks)], validation_data=(x, y))
+    assert events == [("begin", {}), (0, {}), ("test", {}), 4, ("end", {})]
+
+
+def test_functions_of_other_arguments_are_refused_at_once():
+    with pytest.raises(TypeError, match=r"LambdaCallback: on_epoch_end is <lambda>, but must take \(epoch, logs\): too many positional"):
+        LambdaCallback(on_epoch_end=lambda epoch: 3)
+    with pytest.raises(TypeError, match=r"LearningRateScheduler: schedule is <lambda>, but must take \(epoch, lr\): too many"):
+        LearningRateScheduler(lambda epoch: 0.1)
+    with pytest.raises(TypeError, match="schedule is the class StepLR, expected a schedule or a function that makes one: lambda optimizer:"):
+        LearningRateSchedule(lr_scheduler.StepLR)
+
+
 def test_callbacks_end_in_their_order():
     """As they begin: what a callback saves at the end are the weights that one before it restored. All end, whatever one raises."""
     def fail(logs=None):

@@ -92,6 +92,9 @@ def test_learning_curve_refuses(tmp_path, history):
         learning_curve(History(), tmp_path / "c.png")
     with pytest.raises(OSError, match="nowhere"):
         learning_curve(history, tmp_path / "nowhere" / "c.png")
+    for draw in (learning_curve, gradient_norms):
+        with pytest.raises(TypeError, match=f"{draw.__name__}: history is a dict, but must be the History that Trainer.fit returns"):
+            draw(history.history, tmp_path / "c.png")
     assert not any(tmp_path.iterdir())
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import inspect
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..checks import real, whole
+from ..checks import real, takes, whole
 from ..io.extras import require
 from ..nn.state import copied_state
 
@@ -19,7 +20,8 @@ Logs = Mapping[str, Any]
 class Callback:
     """Base class: override the hooks you need.
 
-    Every hook may read and change `trainer`; setting ``trainer.stop_training = True`` ends the run after
+    The names and arguments of the hooks are Keras's; where there is nothing to log, `logs` is empty. Every hook may read and change
+    `trainer`; setting ``trainer.stop_training = True`` ends the run after
     the current step. The hooks of a batch cost nothing unless a subclass overrides them; the `logs` they
     get are computed when read.
 
@@ -113,7 +115,7 @@ def end_all(callbacks: Sequence[Callback]) -> None:
     """
     with contextlib.ExitStack() as stack:
         for callback in reversed(callbacks):  # a stack calls first what came last
-            stack.callback(callback.on_train_end)
+            stack.callback(callback.on_train_end, {})
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
@@ -132,6 +134,8 @@ class LambdaCallback(Callback):
     ------
     ValueError
         If a name is not a hook.
+    TypeError
+        If something is no function of these arguments.
     """
 
     def __init__(self, **hooks: Callable[..., Any]) -> None:
@@ -139,9 +143,10 @@ class LambdaCallback(Callback):
         if unknown:
             raise ValueError(f"LambdaCallback: unknown {', '.join(unknown)}, expected names among {', '.join(HOOKS)}")
         for name, function in hooks.items():
-            if not callable(function):
-                raise TypeError(f"LambdaCallback: {name} is {function!r}, expected a function")
-            setattr(self, name, function)
+            if function is None:
+                raise TypeError(f"LambdaCallback: {name} is None, expected a function")
+            arguments = [p for p in inspect.signature(getattr(Callback, name)).parameters if p != "self"]
+            setattr(self, name, takes(f"LambdaCallback: {name}", function, *arguments))
 
 
 def check_monitor(name: str, monitor: str, trainer: Any) -> None:
@@ -367,12 +372,17 @@ class LearningRateScheduler(Callback):
     ----------
     schedule : callable
         ``schedule(epoch, lr)`` with the epoch from 0 and the present rate; returns the new rate.
+
+    Raises
+    ------
+    TypeError
+        If `schedule` is no function of these.
     """
 
     def __init__(self, schedule: Callable[[int, float], float]) -> None:
-        if not callable(schedule):
-            raise TypeError(f"LearningRateScheduler: schedule is {schedule!r}, expected a function of epoch and rate")
-        self.schedule = schedule
+        if schedule is None:
+            raise TypeError("LearningRateScheduler: schedule is None, expected a function of epoch and rate")
+        self.schedule = takes("LearningRateScheduler: schedule", schedule, "epoch", "lr")
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.trainer.learning_rate = self.schedule(epoch, self.trainer.learning_rate)

@@ -26,7 +26,7 @@ class LearningRateSchedule(Callback):
     Raises
     ------
     TypeError
-        If `schedule` has no `step` and cannot be called.
+        If `schedule` has no `step` and cannot be called, or is a class.
     ValueError
         If `every` is neither; or, when training begins, if `monitor` is not computed, or `schedule` is of another optimiser.
     """
@@ -34,6 +34,9 @@ class LearningRateSchedule(Callback):
     state = ("_numbers",)
 
     def __init__(self, schedule: Any, every: str = "epoch", monitor: str = "loss") -> None:
+        if isinstance(schedule, type):
+            raise TypeError(f"LearningRateSchedule: schedule is the class {schedule.__name__}, expected a schedule or a function "
+                            f"that makes one: lambda optimizer: {schedule.__name__}(optimizer, ...)")
         if not hasattr(schedule, "step") and not callable(schedule):
             raise TypeError(f"LearningRateSchedule: schedule is {schedule!r}, expected a schedule or a function that "
                             "makes one")

@@ -195,7 +195,7 @@ class Trainer:
             ending.callback(end_all, begun)
             for callback in everyone:
                 callback.set_trainer(self)
-                callback.on_train_begin()
+                callback.on_train_begin({})
                 callback.take_up()
                 begun.append(callback)
             running = RunningLogs(self.metrics)
@@ -424,7 +424,7 @@ class Trainer:
                captured: CapturedPass | None) -> None:
         """One pass over the data, its validation, its line in the history."""
         for callback in callbacks:
-            callback.on_epoch_begin(epoch)
+            callback.on_epoch_begin(epoch, {})
         running.reset()
         if captured is None:
             self._pass(loader, running, callbacks)
@@ -436,7 +436,7 @@ class Trainer:
         logs = dict(running)
         if self._validation is not None:
             for callback in callbacks:
-                callback.on_test_begin()
+                callback.on_test_begin({})
             logs.update(self.validate())
             for callback in callbacks:
                 callback.on_test_end(logs)
