@@ -5,7 +5,7 @@ import pytest
 
 import fastnn
 from fastnn import nn
-from fastnn.data import ArrayDataset, Augment, CutMix, DataLoader, Mixup, digits
+from fastnn.data import ArrayDataset, Augment, CutMix, DataLoader, Mixup, RandomChoice, digits
 from fastnn.data.mix import beta_quantiles
 from fastnn.program import capture
 from fastnn.testing.checks import forced_threads
@@ -138,7 +138,8 @@ def lowered(x, y):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("make", [lambda: CutMix(4), lambda: Mixup(4, 1.0), lambda: lowered])
+@pytest.mark.parametrize("make", [lambda: CutMix(4), lambda: Mixup(4, 1.0), lambda: lowered,
+                                  lambda: RandomChoice([CutMix(4), Mixup(4, 1.0)], p=[1, 3])])
 def test_trainer_mixes_alike_eagerly_captured_and_with_any_threads(images, make):
     """Metrics too: soft targets are kept with the predictions of a replayed pass."""
     each_step = LambdaCallback(on_train_batch_end=lambda batch, logs: None)
@@ -224,9 +225,36 @@ def test_transforms_take_inputs_alone(images):
         DataLoader(four, batch_transform=CutMix(4))
 
 
-def test_first_gives_back_what_mixing_draws(images):
+def test_random_choice_takes_each_as_often_as_asked():
+    constants = [lambda x, k=k: x * 0 + k for k in range(3)]
+    x, source = fastnn.ones(2, 3, 4, 4), fastnn.Generator(3)
+    choice = RandomChoice(constants, p=[2, 0, 6], generator=source)
+    found = [choice(x) for _ in range(400)]
+    assert all(len(set(y.numpy().ravel().tolist())) == 1 for y in found)
+    counts = [sum(y[0, 0, 0, 0].item() == k for y in found) for k in range(3)]
+    assert counts[1] == 0 and 70 <= counts[0] <= 130  # 100 +- 3.5 standard deviations
+    single = RandomChoice([lambda x, y: (x + 1, y)])(x, fastnn.tensor([0, 1]))
+    assert single[0].equal(x + 1) and single[1].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("make, error, message", [
+    (lambda x: RandomChoice([]), TypeError, r"transforms is \[\], but must be a list of at least one transform"),
+    (lambda x: RandomChoice(CutMix(4)), TypeError, "must be a list of at least one transform"),
+    (lambda x: RandomChoice([CutMix]), TypeError, "must be a list of at least one transform"),
+    (lambda x: RandomChoice([abs, abs], p=[1]), ValueError, r"p is \[1\], but must be a number for each of the 2 transforms"),
+    (lambda x: RandomChoice([abs, abs], p=[0, 0]), ValueError, r"p is \[0, 0\], but must be .*, one above 0"),
+    (lambda x: RandomChoice([abs, abs], p=[0, -1]), ValueError, "RandomChoice: p is -1, but must be a number of at least 0"),
+    (lambda x: RandomChoice([abs], generator=3), TypeError, "generator is a int"),
+    (lambda x: RandomChoice([abs, lambda x: x[:1]])(x), ValueError, r"return float32 \(2, 3\), float32 \(1, 3\), but must")])
+def test_random_choice_refuses(make, error, message):
+    with pytest.raises(error, match=message):
+        make(fastnn.ones(2, 3))
+
+
+@pytest.mark.parametrize("make", [lambda own: Mixup(4, generator=own), lambda own: RandomChoice([CutMix(4), Mixup(4, generator=own)])])
+def test_first_gives_back_what_mixing_draws(images, make):
     own = fastnn.Generator(7)
-    loader = DataLoader(images, 24, batch_transform=Mixup(4, generator=own))
+    loader = DataLoader(images, 24, batch_transform=make(own))
     before = own.get_state().tolist(), fastnn.random.get_rng_state().tolist()
     x, y = loader.first(5)
     assert y.shape == (5, 4) and (own.get_state().tolist(), fastnn.random.get_rng_state().tolist()) == before

@@ -7,8 +7,8 @@ from .formats import CharacterText, ImageFolder, Table, cifar10, image_folder, r
 from .idx import read_idx
 from .loader import DataLoader
 from .mix import CutMix, Mixup
-from .transforms import Normalize
+from .transforms import Normalize, RandomChoice
 
 __all__ = ["AUGMENTATIONS", "ArrayDataset", "Augment", "CharacterText", "CutMix", "DataLoader", "ImageFolder", "Mixup",
-           "Normalize", "Table", "cifar10", "digits", "download", "fashion_mnist", "fetch", "image_folder", "mnist",
+           "Normalize", "RandomChoice", "Table", "cifar10", "digits", "download", "fashion_mnist", "fetch", "image_folder", "mnist",
            "random_split", "read_cifar10", "read_csv", "read_idx"]

@@ -115,7 +115,7 @@ class DataLoader:
 
     def first(self, count: int = 1) -> tuple[Any, ...]:
         """The first samples (at most `count`) as a batch; random numbers that this draws are given back."""
-        sources = (default_generator, self.generator, *(getattr(t, "generator", None) for t in (self.transform, self.batch_transform)))
+        sources = [default_generator, self.generator, *_generators(self.transform), *_generators(self.batch_transform)]
         states = [(source, source.get_state()) for source in sources if source is not None]
         try:
             return self.batch(slice(0, min(count, len(self.dataset))))
@@ -140,3 +140,10 @@ class DataLoader:
         tensors = tuple(fastnn.from_numpy(array) for array in self.dataset.arrays)
         return tuple(tensor if tensor.ndim != 4 or tensor.is_channels_last() else launch.copy(tensor, dtype=-1)
                      for tensor in tensors)
+
+
+def _generators(transform: Any) -> Iterator[Any]:
+    """What a transform, and those that it chooses from, draw from."""
+    yield getattr(transform, "generator", None)
+    for part in getattr(transform, "transforms", ()):
+        yield from _generators(part)

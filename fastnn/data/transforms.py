@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 import fastnn
 
 from .._core import TensorBase, launch
-from ..checks import positive
+from ..checks import positive, real
 from ..ops.math import constant
+from ..random import Generator, generator_state
 from ..tensor import no_grad
 
 
@@ -74,6 +75,84 @@ class Normalize:
             if self._std is not None:
                 launch.div(y, _by_channel(self._std, y), out=y)
         return y
+
+
+class RandomChoice:
+    """One of several transforms, drawn anew for every batch.
+
+    A captured step cannot leave launches out: all transforms are done, and draw their random numbers, and one's result is taken.
+
+    Parameters
+    ----------
+    transforms : sequence of callable
+        Of inputs, for a loader's ``transform``, or of inputs and targets, for its ``batch_transform``; their results have the same
+        shapes and types.
+    p : sequence of float, optional
+        How likely each is, in proportion; by default all alike.
+    generator : Generator, optional
+        Where the choice comes from; by default `fastnn.manual_seed`'s.
+
+    Raises
+    ------
+    ValueError
+        If there is no transform, `p` does not fit them, or, at a batch, their results do not fit together.
+    TypeError
+        If something is no transform.
+
+    Notes
+    -----
+    Source: torchvision.transforms.v2.RandomChoice.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> from fastnn.data import CutMix, Mixup, RandomChoice
+    >>> mix = RandomChoice([CutMix(10), Mixup(10)])
+    >>> x, y = mix(fastnn.rand(4, 3, 8, 8), fastnn.tensor([3, 1, 4, 1]))
+    >>> y.shape
+    (4, 10)
+    """
+
+    def __init__(self, transforms: Sequence[Callable[..., Any]], p: Sequence[float] | None = None, generator: Generator | None = None):
+        if not isinstance(transforms, Sequence) or not transforms or not all(callable(t) and not isinstance(t, type) for t in transforms):
+            raise TypeError(f"RandomChoice: transforms is {transforms!r}, but must be a list of at least one transform")
+        self.transforms = list(transforms)
+        chances = [1.0] * len(transforms) if p is None else [real("RandomChoice: p", share, 0) for share in p]
+        if len(chances) != len(transforms) or sum(chances) == 0:
+            raise ValueError(f"RandomChoice: p is {p!r}, but must be a number for each of the {len(transforms)} transforms, one above 0")
+        generator_state(generator)  # refuses what is none
+        self.generator = generator
+        self._below = np.cumsum(chances)[:-1] / sum(chances)
+
+    def __call__(self, *batch: TensorBase) -> Any:
+        """What the chosen transform makes of a batch.
+
+        Parameters
+        ----------
+        *batch : Tensor
+            As each transform takes them.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            As each transform returns them.
+        """
+        results = [transform(*batch) for transform in self.transforms]
+        with no_grad():
+            u = fastnn.rand(1, generator=self.generator)
+            if isinstance(results[0], TensorBase):
+                return self._choose(u, results)
+            return tuple(self._choose(u, parts) for parts in zip(*results, strict=True))
+
+    def _choose(self, u: TensorBase, parts: Sequence[TensorBase]) -> TensorBase:
+        kinds = [(part.dtype, part.shape) for part in parts]
+        if len(set(kinds)) > 1:
+            raise ValueError(f"RandomChoice: the transforms return {', '.join(f'{dtype} {shape}' for dtype, shape in kinds)}, but must "
+                             "return the same types and shapes")
+        chosen = parts[-1]
+        for part, below in reversed([*zip(parts, self._below)]):
+            chosen = launch.where(u < float(below), part, chosen)
+        return chosen
 
 
 def _by_channel(values: TensorBase, x: TensorBase) -> TensorBase:
