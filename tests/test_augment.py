@@ -158,3 +158,11 @@ def test_loader_and_trainer_take_it():
         np.testing.assert_array_equal(weights[0], others)
     with pytest.raises(TypeError, match="transform is 5"):
         DataLoader((x, y), transform=5)
+
+
+def test_ranges_of_colours_may_be_arrays(images):
+    changed = []
+    for brightness in ((0.5, 0.9), np.array([0.5, 0.9])):
+        fastnn.manual_seed(1)
+        changed.append(Augment(brightness=brightness)(images))
+    assert changed[0].equal(changed[1]) and not changed[0].equal(images)

@@ -242,6 +242,7 @@ def test_random_choice_takes_each_as_often_as_asked():
     (lambda x: RandomChoice(CutMix(4)), TypeError, "must be a list of at least one transform"),
     (lambda x: RandomChoice([CutMix]), TypeError, "must be a list of at least one transform"),
     (lambda x: RandomChoice([abs, abs], p=[1]), ValueError, r"p is \[1\], but must be a number for each of the 2 transforms"),
+    (lambda x: RandomChoice([abs, abs], p=0.5), ValueError, "p is 0.5, but must be a number for each of the 2 transforms"),
     (lambda x: RandomChoice([abs, abs], p=[0, 0]), ValueError, r"p is \[0, 0\], but must be .*, one above 0"),
     (lambda x: RandomChoice([abs, abs], p=[0, -1]), ValueError, "RandomChoice: p is -1, but must be a number of at least 0"),
     (lambda x: RandomChoice([abs], generator=3), TypeError, "generator is a int"),

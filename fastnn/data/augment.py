@@ -73,7 +73,8 @@ class Augment:
         self.geometry = {"size": size, "padding": padding, "horizontal_flip": horizontal_flip,
                          "vertical_flip": vertical_flip, "degrees": degrees, "shift": shift, "scale": scale,
                          "shear": shear}
-        self.colours = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+        colours = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+        self.colours = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in colours.items()}
         if (mean is None) != (std is None):
             raise ValueError("Augment: mean and std must be given together")
         if mean is not None and not (np.isfinite(mean).all() and np.isfinite(std).all() and (np.asarray(std) > 0).all()):

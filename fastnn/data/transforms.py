@@ -117,7 +117,8 @@ class RandomChoice:
         if not isinstance(transforms, Sequence) or not transforms or not all(callable(t) and not isinstance(t, type) for t in transforms):
             raise TypeError(f"RandomChoice: transforms is {transforms!r}, but must be a list of at least one transform")
         self.transforms = list(transforms)
-        chances = [1.0] * len(transforms) if p is None else [real("RandomChoice: p", share, 0) for share in p]
+        shares = [1.0] * len(transforms) if p is None else p if isinstance(p, (Sequence, np.ndarray)) else [p]
+        chances = [real("RandomChoice: p", share, 0) for share in shares]
         if len(chances) != len(transforms) or sum(chances) == 0:
             raise ValueError(f"RandomChoice: p is {p!r}, but must be a number for each of the {len(transforms)} transforms, one above 0")
         generator_state(generator)  # refuses what is none
