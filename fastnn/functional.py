@@ -33,6 +33,7 @@ from .ops.order import *
 from .ops.penalty import *
 from .ops.pool import *
 from .ops.pool1d import *
+from .ops.power import *
 from .ops.probability_loss import *
 from .ops.random_activation import *
 from .ops.rearrange import *

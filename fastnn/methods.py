@@ -18,6 +18,7 @@ from .ops import scatter as _scatter
 from .ops import shape as _shape
 from .ops import slices as _slices
 from .ops import trigonometry as _trigonometry
+from .ops.power import pow as power
 from .ops.vector_norm import norm
 
 if TYPE_CHECKING:
@@ -116,17 +117,17 @@ class Methods:
 
     def baddbmm(self, batch1: Tensor, batch2: Tensor, *, beta: builtins.float = 1.0, alpha: builtins.float = 1.0) -> Tensor:
         """beta self + alpha batch1 batch2, (B, N, M); with `beta` 0 this tensor is not read."""
-        product = _math.mul(arrange.bmm(batch1, batch2), alpha)
-        return product if beta == 0 else _math.add(_math.mul(self, beta), product)
+        product = _math.scaled("baddbmm: alpha", arrange.bmm(batch1, batch2), alpha)
+        return product if beta == 0 else _math.add(_math.scaled("baddbmm: beta", self, beta), product)
 
     def addmv(self, mat: Tensor, vec: Tensor, *, beta: builtins.float = 1.0, alpha: builtins.float = 1.0) -> Tensor:
         """beta self + alpha mat vec, (N,); with `beta` 0 this tensor is not read."""
-        product = _math.mul(arrange.mv(mat, vec), alpha)
-        return product if beta == 0 else _math.add(_math.mul(self, beta), product)
+        product = _math.scaled("addmv: alpha", arrange.mv(mat, vec), alpha)
+        return product if beta == 0 else _math.add(_math.scaled("addmv: beta", self, beta), product)
 
     def float_power(self, exponent: Tensor | builtins.float) -> Tensor:
         """`pow` in double precision."""
-        return _math.pow(self.double(), exponent.double() if isinstance(exponent, TensorBase) else exponent)
+        return power(self.double(), exponent.double() if isinstance(exponent, TensorBase) else exponent)
 
     def dist(self, other: Tensor, p: builtins.float = 2.0) -> Tensor:
         """The norm of order `p` of the difference; see `norm`."""

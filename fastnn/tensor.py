@@ -22,6 +22,7 @@ from .ops import softmax as _softmax
 from .ops.activation import relu, sigmoid, tanh
 from .ops.create import as_tensor, fill, tensor
 from .ops.linear import matmul
+from .ops.power import pow as power
 
 
 class Tensor(TensorBase, Methods):
@@ -286,7 +287,7 @@ class Tensor(TensorBase, Methods):
     __truediv__ = div = _math.div
     __floordiv__ = division.floor_divide
     __mod__ = division.remainder
-    __pow__ = pow = _math.pow
+    __pow__ = pow = power
     __matmul__ = matmul = matmul
     __neg__ = neg = _math.neg
     __abs__ = abs = _math.abs
@@ -314,7 +315,7 @@ class Tensor(TensorBase, Methods):
         return division.remainder(other, self)
 
     def __rpow__(self, other):
-        return _math.pow(other, self)
+        return power(other, self)
 
     def __rmatmul__(self, other):
         return matmul(other, self)

@@ -5,7 +5,7 @@ import pytest
 
 import fastnn
 from fastnn import nn
-from fastnn.ops import activation, bitwise, division, math
+from fastnn.ops import activation, bitwise, division, math, power
 from fastnn.ops.dropout import dropout
 
 TYPES = {"float32": fastnn.float32, "float64": fastnn.float64, "int64": fastnn.int64, "int32": fastnn.int32,
@@ -16,7 +16,7 @@ TYPES = {"float32": fastnn.float32, "float64": fastnn.float64, "int64": fastnn.i
 @pytest.mark.parametrize("a, b, expected", [
     ("float32", "float64", "float64"), ("int64", "float32", "float32"), ("float64", "bool", "float64"),
     ("int32", "int32", "int32"),
-    ("uint8", "int32", "int64"), ("bool", "bool", "int64"), ("float32", 2, "float32"), ("float64", 2.5, "float64"),
+    ("uint8", "int32", "int32"), ("bool", "uint8", "uint8"), ("int32", "int64", "int64"), ("bool", "bool", "int64"), ("float32", 2, "float32"), ("float64", 2.5, "float64"),
     ("int64", 2, "int64"), ("int32", 2, "int32"), ("uint8", 300, "int64"), ("int64", 2.5, "float32"),
     ("bool", 2, "int64"),
     ("int32", True, "int32")])
@@ -101,7 +101,7 @@ def test_gradients_at_ties_and_ends():
     assert gradient(math.maximum, [1.0, 2.0, 3.0], [1.0, 3.0, 2.0]) == [[0.5, 0, 1], [0.5, 1, 0]]
     assert gradient(math.minimum, [1.0, 2.0], [1.0, 3.0]) == [[0.5, 1], [0.5, 0]]
     assert gradient(lambda x: math.clip(x, -1, 1), [-2.0, -1.0, 0.0, 1.0, 2.0]) == [[0, 1, 1, 1, 0]]
-    assert gradient(math.pow, [0.0, 2.0], [0.0, 0.0]) == [[0, 0], [0, np.log(2)]]
+    assert gradient(power.pow, [0.0, 2.0], [0.0, 0.0]) == [[0, 0], [0, np.log(2)]]
     assert gradient(math.abs, [0.0, -2.0]) == [[0, -1]]
     assert gradient(activation.step, [0.5]) == [[0]]
 

@@ -1,9 +1,10 @@
-/* integer.c: integer_binary: arithmetic, comparisons and logic of int64, int32, uint8 and bool, exact in 64 bits. */
+/* integer.c: integer_binary: arithmetic, comparisons and logic of int64, int32, uint8 and bool, exact in 64 bits;
+ * integer_matmul: their matrix products. */
 #include "nest.h"
 
 enum { CHUNK = 16384, BLOCK = 256 };
 
-enum { ADD, SUB, MUL, FLOOR_DIVIDE, REMAINDER, MINIMUM, MAXIMUM, EQ, NE, LT, LE, GT, GE, AND, OR, XOR, NUM_KINDS };
+enum { ADD, SUB, MUL, FLOOR_DIVIDE, REMAINDER, MINIMUM, MAXIMUM, EQ, NE, LT, LE, GT, GE, AND, OR, XOR, POW, NUM_KINDS };
 
 typedef struct {
     fnn_nest nest;
@@ -11,11 +12,12 @@ typedef struct {
     int divided_by_zero;
 } plan;
 
-/* Comparisons give bool. Otherwise two operands of one type give that type, but bools are counted in int64 (not in and, or,
- * xor); two types give int64. */
+/* Comparisons give bool, others the wider type; but bools alone are counted in int64 (not in and, or, xor). The types' codes go
+ * from the widest to the narrowest. */
 static int result_dtype(int kind, int a, int b) {
     if (kind >= EQ && kind <= GE) return FNN_BOOL;
-    return a != b || (a == FNN_BOOL && kind < EQ) ? FNN_INT64 : a;
+    int counted = kind < EQ || kind == POW, wider = a < b ? a : b;
+    return wider == FNN_BOOL && counted ? FNN_INT64 : wider;
 }
 
 static int infer(fnn_call *call) {
@@ -72,6 +74,15 @@ static int64_t remainder_of(int64_t a, int64_t b) {
     return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }
 
+/* Wraps around; to a negative power 1 and -1 are whole, other numbers are rounded towards 0, and 0 is 0, as in PyTorch. */
+static int64_t power(int64_t a, int64_t b) {
+    if (b < 0) return a == 1 ? 1 : a != -1 ? 0 : b % 2 ? -1 : 1;
+    uint64_t y = 1;
+    for (uint64_t square = wrap(a); b; b >>= 1, square *= square)
+        if (b & 1) y *= square;
+    return (int64_t)y;
+}
+
 /* y[i] = a[i] <kind> b[i]; y may be a. Returns whether a division by zero was asked for; such elements become 0. */
 static int compute(int kind, ptrdiff_t n, int64_t *y, const int64_t *a, const int64_t *b) {
     int by_zero = 0;
@@ -95,6 +106,7 @@ static int compute(int kind, ptrdiff_t n, int64_t *y, const int64_t *a, const in
     case AND: EACH(a[i] & b[i]);
     case OR: EACH(a[i] | b[i]);
     case XOR: EACH(a[i] ^ b[i]);
+    case POW: EACH(power(a[i], b[i]));
     }
 #undef EACH
     return by_zero;
@@ -131,3 +143,63 @@ static int run(fnn_call *call) {
 }
 
 const fnn_driver fnn_integer_binary = {.infer = infer, .cost = cost, .run = run};
+
+/* ---- matrix products: sums wrap around, so their order changes nothing ---- */
+
+typedef struct {
+    const fnn_tensor *y, *a, *b;
+    ptrdiff_t M, N, K;
+} product;
+
+static int infer_product(fnn_call *call) {
+    int a = call->in[0]->dtype, b = call->in[1]->dtype;
+    if (a != b || a <= FNN_FLOAT64 || a == FNN_BOOL)
+        return fnn_fail(call, FNN_TYPE_ERROR, "arguments are %s and %s, but must be of one type, which is no bool", fnn_dtype_name(a),
+                        fnn_dtype_name(b));
+    return fnn_matmul.infer(call);
+}
+
+/* The matrix of x that belongs to matrix number `index` of y. */
+static const char *matrix_at(const fnn_tensor *x, const fnn_tensor *y, ptrdiff_t index) {
+    ptrdiff_t offset = 0;
+    for (int d = y->rank - 3, e = x->rank - 3; d >= 0; index /= y->shape[d], d--, e--)
+        if (e >= 0 && x->shape[e] > 1) offset += index % y->shape[d] * x->stride[e];
+    return (const char *)x->data + offset * (ptrdiff_t)fnn_itemsize(x->dtype);
+}
+
+/* A chunk is a row of a matrix of y. */
+static void run_row(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)scratch;
+    const product *p = context;
+    const fnn_tensor *y = p->y, *a = p->a, *b = p->b;
+    const ptrdiff_t size = (ptrdiff_t)fnn_itemsize(a->dtype), matrix = chunk / p->M, row = chunk % p->M;
+    const ptrdiff_t *ystep = y->stride + y->rank - 2, *astep = a->stride + a->rank - 2, *bstep = b->stride + b->rank - 2;
+    const char *arow = matrix_at(a, y, matrix) + row * astep[0] * size, *bdata = matrix_at(b, y, matrix);
+    char *yrow = (char *)matrix_at(y, y, matrix) + row * ystep[0] * size;
+    for (ptrdiff_t j = 0; j < p->N; j += BLOCK) {
+        const ptrdiff_t n = fnn_min(p->N - j, BLOCK);
+        int64_t sum[BLOCK] = {0}, brow[BLOCK], factor;
+        for (ptrdiff_t k = 0; k < p->K; k++) {
+            load(&factor, arow + k * astep[1] * size, 1, 1, a->dtype);
+            load(brow, bdata + (k * bstep[0] + j * bstep[1]) * size, bstep[1], n, b->dtype);
+            for (ptrdiff_t i = 0; i < n; i++) sum[i] = (int64_t)(wrap(sum[i]) + wrap(factor) * wrap(brow[i]));
+        }
+        store(yrow + j * ystep[1] * size, ystep[1], sum, n, y->dtype);
+    }
+}
+
+static double cost_of_product(const fnn_call *call) {
+    const fnn_tensor *a = call->in[0];
+    return 0.6 * (double)fnn_numel(call->out[0]) * (double)a->shape[a->rank - 1];
+}
+
+/* y (..., M, N) = a (..., M, K) times b (..., K, N); batch axes broadcast; any strides. */
+static int run_product(fnn_call *call) {
+    const fnn_tensor *y = call->out[0], *a = call->in[0], *b = call->in[1];
+    product p = {y, a, b, y->shape[y->rank - 2], y->shape[y->rank - 1], a->shape[a->rank - 1]};
+    const ptrdiff_t rows = p.N ? fnn_numel(y) / p.N : 0;
+    fnn_parallel_for(call, rows, cost_of_product(call), run_row, &p);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_integer_matmul = {.infer = infer_product, .cost = cost_of_product, .run = run_product};

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .._core import launch, record
-from .create import zeros_like
+from .._core import TensorBase, launch, record
+from .create import bool_, zeros_like
+from .math import floating, gt, holds_integers, lt, maximum, sub
 from .piecewise_activation import *
 from .piecewise_activation import __all__ as _PIECEWISE
 from .smooth_activation import *
 from .smooth_activation import __all__ as _SMOOTH
+from .shape import to
 from .softmax import log_softmax, softmax, softmin
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def relu(x: Tensor, inplace: bool = False) -> Tensor:
     Parameters
     ----------
     x : Tensor
-        float32 or float64, any shape.
+        Any shape and type but bool.
     inplace : bool
         Taken for PyTorch's sake: the result has memory of its own.
 
@@ -51,7 +53,12 @@ def relu(x: Tensor, inplace: bool = False) -> Tensor:
     Tensor
         Shape and type of `x`.
     """
-    y = launch.relu_forward(x)
+    try:
+        y = launch.relu_forward(x)
+    except TypeError:  # asked only here: small networks' steps would notice
+        if not holds_integers("relu", x):
+            raise
+        return maximum(x, 0)
     return record(_relu_backward, (x,), y, saved=(y,))
 
 
@@ -94,13 +101,14 @@ def sigmoid(x: Tensor) -> Tensor:
     Parameters
     ----------
     x : Tensor
-        float32 or float64, any shape.
+        Any shape; integers become float32.
 
     Returns
     -------
     Tensor
         Shape and type of `x`, in [0, 1].
     """
+    x = floating("sigmoid", x)
     y = launch.sigmoid_forward(x)
     return record(_sigmoid_backward, (x,), y, saved=(y,))
 
@@ -115,13 +123,14 @@ def tanh(x: Tensor) -> Tensor:
     Parameters
     ----------
     x : Tensor
-        float32 or float64, any shape.
+        Any shape; integers become float32.
 
     Returns
     -------
     Tensor
         Shape and type of `x`, in [-1, 1].
     """
+    x = floating("tanh", x)
     y = launch.tanh_forward(x)
     return record(_tanh_backward, (x,), y, saved=(y,))
 
@@ -157,13 +166,17 @@ def sign(x: Tensor) -> Tensor:
     Parameters
     ----------
     x : Tensor
-        float32 or float64, any shape.
+        Any shape and type.
 
     Returns
     -------
     Tensor
         Shape and type of `x`.
     """
+    if isinstance(x, TensorBase) and x.dtype is bool_:
+        return x
+    if holds_integers("sign", x):
+        return sub(to(gt(x, 0), x.dtype), to(lt(x, 0), x.dtype))
     return record(_flat_backward, (x,), launch.sign(x))
 
 

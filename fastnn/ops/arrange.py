@@ -11,7 +11,7 @@ from ..checks import a_tensor, integer, integers, whole
 from .create import as_tensor, bool_
 from .index import index_select
 from .linear import matmul
-from .math import add, constant, mul, where
+from .math import add, constant, mul, scaled, where
 from .shape import _axis, expand, reshape, unsqueeze
 from .slices import _joinable, cat, slice_view
 
@@ -297,7 +297,7 @@ def addmm(x: Tensor, a: Tensor, b: Tensor, beta: float = 1.0, alpha: float = 1.0
     a, b : Tensor
         (N, K) and (K, M).
     beta, alpha : float
-        Factors; with `beta` 0, `x` is not read.
+        Factors, whole ones for integers; with `beta` 0, `x` is not read.
 
     Returns
     -------
@@ -309,5 +309,5 @@ def addmm(x: Tensor, a: Tensor, b: Tensor, beta: float = 1.0, alpha: float = 1.0
     ValueError
         If shapes do not fit.
     """
-    product = mul(_product("addmm", a, b, 2, 2), alpha)
-    return product if beta == 0 else add(mul(x, beta), product)
+    product = scaled("addmm: alpha", _product("addmm", a, b, 2, 2), alpha)
+    return product if beta == 0 else add(scaled("addmm: beta", x, beta), product)

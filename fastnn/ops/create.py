@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,12 @@ __all__ = ["arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "f
 
 float32, float64, int64, int32, uint8, bool_ = (as_dtype(name) for name in _core.DTYPE_NAMES)
 _NATIVE = {np.dtype(name) for name in _core.DTYPE_NAMES}
+
+
+def common_dtype(dtypes: Iterable[DType]) -> DType:
+    """The type that holds all: a floating one before integers, else the widest; PyTorch's rule."""
+    dtypes = set(dtypes)
+    return next(d for d in (float64, float32, int64, int32, uint8, bool_) if d in dtypes)
 
 
 def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, device: Any = None) -> Tensor:

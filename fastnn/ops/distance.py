@@ -14,7 +14,8 @@ from .create import as_tensor
 from .loss import _check_same_shape, _constant_argument
 from .margin_loss import _reduced
 from .index import index_select
-from .math import abs, add, constant, div, maximum, minimum, mul, ne, neg, pow, sqrt, square, sub
+from .math import abs, add, constant, div, maximum, minimum, mul, ne, neg, sqrt, square, sub
+from .power import pow
 from .activation import relu
 from .reduce import amax, sum
 from .shape import expand, unsqueeze

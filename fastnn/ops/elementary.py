@@ -11,7 +11,7 @@ from .._core import launch, record
 from ..checks import a_tensor, number
 from .create import as_tensor, zeros_like
 from .math import (_back, _shapes, abs, add, clip, constant, div, eq, exp, floating, le, log, logical_and, logical_or, lt, maximum,
-                   minimum, mul, ne, operands, sub, where)
+                   minimum, mul, ne, operands, scaled, sub, where)
 from .reduce import Dim, sum
 
 if TYPE_CHECKING:
@@ -333,7 +333,7 @@ def lerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
     Parameters
     ----------
     start, end : Tensor
-        Shapes that broadcast.
+        float32 or float64, shapes that broadcast.
     weight : Tensor or float
         0: start, 1: end.
 
@@ -341,28 +341,51 @@ def lerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
     -------
     Tensor
         The common shape.
+
+    Raises
+    ------
+    TypeError
+        If `start` or `end` holds integers or bools.
     """
+    for argument, x in (("start", start), ("end", end)):
+        if not a_tensor("lerp", x, argument).dtype.is_floating:
+            raise TypeError(f"lerp: {argument} has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
     return add(start, mul(weight, sub(end, start)))
 
 
 def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1.0) -> Tensor:
-    """x + value tensor1 tensor2.
+    """x + value tensor1 tensor2, of integers as integers.
 
     Parameters
     ----------
     x, tensor1, tensor2 : Tensor
         Shapes that broadcast.
     value : float
-        A factor.
+        A factor; a whole number where all three hold integers.
 
     Returns
     -------
     Tensor
         The common shape.
+
+    Raises
+    ------
+    TypeError
+        If all three hold integers and `value` is not whole.
     """
+    if not _holds_fractions(x, tensor1, tensor2):
+        return add(x, mul(scaled("addcmul: value", tensor1, value), tensor2))
     return add(x, mul(mul(tensor1, value), tensor2))
 
 
+def _holds_fractions(*tensors: Any) -> bool:
+    """Whether one is of a floating type."""
+    return any(as_tensor(x).dtype.is_floating for x in tensors)
+
+
 def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1.0) -> Tensor:
-    """x + value tensor1 / tensor2; parameters as `addcmul`."""
+    """x + value tensor1 / tensor2; parameters as `addcmul`, but one of `tensor1` and `tensor2` must be of a floating type."""
+    if not _holds_fractions(tensor1, tensor2):
+        raise TypeError("addcdiv: tensor1 and tensor2 hold integers, but one must be float32 or float64: convert it first, "
+                        "x.float(); x + value * div(tensor1, tensor2, rounding_mode='trunc') divides integers")
     return add(x, div(mul(tensor1, value), tensor2))

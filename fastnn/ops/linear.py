@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .._core import TensorBase, launch, record
 from .create import as_tensor
+from .math import add
 from .shape import flatten, reshape, transpose, unbroadcast
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     ValueError
         If the shapes do not fit one another.
     """
+    if isinstance(weight, TensorBase) and not weight.dtype.is_floating and isinstance(x, TensorBase) and not x.dtype.is_floating:
+        y = matmul(x, transpose(weight))
+        return y if bias is None else add(y, bias)
     y = launch.linear_forward(x, weight, bias)
     return record(_linear_backward, (x, weight, bias), y, (x, weight))
 
@@ -54,9 +58,9 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     Parameters
     ----------
     a : Tensor or array_like
-        (..., n, k), or (k,): a row.
+        (..., n, k), or (k,): a row. Integers are multiplied exactly, and sums wrap around.
     b : Tensor or array_like
-        (..., k, m), or (k,): a column.
+        (..., k, m), or (k,): a column; of a's type.
 
     Returns
     -------
@@ -67,6 +71,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     ------
     ValueError
         If an operand is 0-d or the shapes do not fit.
+    TypeError
+        If the types differ, or are bool.
     """
     if not (isinstance(a, TensorBase) and isinstance(b, TensorBase)):
         a, b = as_tensor(a), as_tensor(b)
@@ -78,6 +84,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     if b.ndim == 1:
         y = matmul(a, reshape(b, -1, 1))
         return reshape(y, y.shape[:-1])
+    if not a.dtype.is_floating and not b.dtype.is_floating:
+        return launch.integer_matmul(a, b)
     return record(_matmul_backward, (a, b), launch.matmul(a, b), (a, b))
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..checks import pair, positive
 from .conv import single
-from .math import abs, mul, pow, sqrt, square
+from .math import abs, mul, sqrt, square
+from .power import pow
 from .pool import avg_pool2d, max_pool2d
 from .pool1d import avg_pool1d, max_pool1d
 

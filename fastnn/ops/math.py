@@ -2,7 +2,7 @@
 
 Result types: of a tensor and a Python number, the tensor's type (an integer tensor and a Python float give float32; bool and an
 integer give int64); float32 with float64 gives float64; an integer tensor with a floating one gives the floating type. Integers
-are computed exactly, in 64 bits; two of one type give that type and wrap around, as in NumPy; two different types give int64.
+are computed exactly, in 64 bits; results have the wider of both types and wrap around, as in NumPy; bools are counted in int64.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 __all__ = ["abs", "add", "clamp", "clip", "div", "eq", "exp", "ge", "gt", "le", "log", "logical_and", "logical_not", "logical_or",
-           "logical_xor", "lt", "masked_fill", "maximum", "minimum", "mul", "ne", "neg", "pow", "sqrt", "square", "sub", "where"]
+           "logical_xor", "lt", "masked_fill", "maximum", "minimum", "mul", "ne", "neg", "sqrt", "square", "sub", "where"]
 
 _KINDS = ("add", "sub", "mul", "floor_divide", "remainder", "minimum", "maximum", "eq", "ne", "lt", "le", "gt", "ge", "and",
-          "or", "xor")
+          "or", "xor", "pow")
 _KIND = {name: kind for kind, name in enumerate(_KINDS)}
 _RANGES = {"int64": (-2**63, 2**63), "int32": (-2**31, 2**31), "uint8": (0, 256), "bool": (0, 2)}
 
@@ -92,6 +92,26 @@ def floating(name: str, x: Any) -> Tensor:
         x = _operand(name, "x", x)
         x = as_tensor(x)
     return x if x.dtype.is_floating else to(x, float32)
+
+
+def holds_integers(name: str, x: Any) -> bool:
+    """Whether `x` is a tensor of integers, which functions of straight pieces keep as such; bools are refused."""
+    if not isinstance(x, TensorBase) or x.dtype.is_floating:
+        return False
+    if x.dtype is bool_:
+        raise TypeError(f"{name}: x is bool, but must hold numbers")
+    return True
+
+
+def scaled(name: str, x: Tensor, factor: float) -> Tensor:
+    """factor x, of integers as integers: `factor`, whose name and owner `name` says, must then be whole."""
+    if factor == 1:
+        return x
+    if isinstance(factor, float) and not as_tensor(x).dtype.is_floating:
+        if factor % 1:
+            raise TypeError(f"{name} is {factor}, but must be a whole number where tensors hold integers")
+        factor = int(factor)
+    return mul(x, factor)
 
 
 def _integers(name: str, a: Tensor, b: Tensor) -> Tensor:
@@ -225,31 +245,6 @@ def _div_backward(node, dy):
     b, y = node.saved
     da = launch.div(dy, b)
     return _back(node, da if node.needs[0] else None, launch.neg(launch.mul(da, y)) if node.needs[1] else None)
-
-
-def pow(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """a to the power b; integers are raised as float32. Other parameters as `add`."""
-    if b == 2 if isinstance(b, (int, float)) else False:
-        return square(a)
-    a, b = operands("pow", a, b)
-    if not a.dtype.is_floating:
-        a, b = to(a, float32), to(b, float32)
-    y = launch.pow(a, b)
-    return record(_pow_backward, (a, b), y, saved=(a, b, y if b.requires_grad else None), context=_shapes(a, b))
-
-
-def _pow_backward(node, dy):
-    """dy b a^(b-1), which is 0 for b = 0, and dy y log(a), which is 0 for a = 0, b >= 0."""
-    a, b, y = node.saved
-    zero, one = constant(0.0, a.dtype), constant(1.0, a.dtype)
-    da = db = None
-    if node.needs[0]:
-        slope = launch.mul(b, launch.pow(a, launch.sub(b, one)))
-        da = launch.where(launch.eq(b, zero), zero, launch.mul(dy, slope))
-    if node.needs[1]:
-        flat = _integers("and", launch.eq(a, zero), launch.ge(b, zero))
-        db = launch.where(flat, zero, launch.mul(dy, launch.mul(y, launch.log(a))))
-    return _back(node, da, db)
 
 
 def neg(x: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from .._core import launch, record
 from ..checks import a_tensor, real, whole
+from .math import clip, holds_integers
 from .reduce import max as largest
-from .shape import _axis, reshape, unbroadcast
+from .shape import _axis, reshape, to, unbroadcast
 from .smooth_activation import elementwise
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bo
     Parameters
     ----------
     x : Tensor
-        float32 or float64, any shape.
+        Any shape and type but bool.
     min_val, max_val : float
-        The bounds, finite, the first below the second.
+        The bounds, finite, the first below the second; whole ones for integers.
     inplace : bool
         Taken for PyTorch's sake: the result has memory of its own.
 
@@ -36,7 +37,7 @@ def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bo
     Raises
     ------
     ValueError
-        If the bounds are not in order.
+        If the bounds are not in order, or not whole where `x` holds integers.
 
     References
     ----------
@@ -45,6 +46,10 @@ def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bo
     low, high = real("hardtanh: min_val", min_val), real("hardtanh: max_val", max_val)
     if not low < high:
         raise ValueError(f"hardtanh: min_val is {min_val} and max_val {max_val}, but min_val must be below max_val")
+    if holds_integers("hardtanh", x):
+        if low % 1 or high % 1:
+            raise ValueError(f"hardtanh: bounds are {low} and {high}, but must be whole where x holds integers")
+        return to(clip(x, int(low), int(high)), x.dtype)
     return record(_hardtanh_backward, (x,), launch.clip(x, low=low, high=high), saved=(x,), context=(low, high))
 
 
@@ -59,7 +64,7 @@ def relu6(x: Tensor, inplace: bool = False) -> Tensor:
     Parameters
     ----------
     x : Tensor
-        float32 or float64, any shape.
+        Any shape and type but bool.
     inplace : bool
         Taken for PyTorch's sake: the result has memory of its own.
 

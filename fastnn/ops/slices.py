@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from .. import _core
 from .._core import TensorBase, launch, record
 from ..checks import a_tensor, integer, integers, whole
-from .create import fill
-from .shape import _axis, unsqueeze
+from .create import common_dtype, fill
+from .shape import _axis, to, unsqueeze
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -230,22 +230,24 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     Parameters
     ----------
     tensors : sequence of Tensor
-        At least one; same dtype, and same shape but along `dim`.
+        At least one; same shape but along `dim`. Ones of shape (0,) among others add nothing but their dtype.
     dim : int
         The axis to join along.
 
     Returns
     -------
     Tensor
+        Of the type that holds all: the floating one, or the widest.
 
     Raises
     ------
     ValueError
         If `tensors` is empty or shapes differ elsewhere.
     TypeError
-        If dtypes differ, or an entry is no tensor.
+        If an entry is no tensor.
     """
     tensors = _joinable("cat", tensors)
+    tensors = tuple(t for t in tensors if t.shape != (0,)) or tensors
     first = tensors[0]
     dim = _axis("cat", dim, first.ndim)
     for t in tensors:
@@ -262,7 +264,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def _joinable(name: str, tensors: Any) -> tuple[Tensor, ...]:
-    """What to join: at least one, tensors only, of one dtype."""
+    """What to join: at least one, tensors only, brought to one dtype."""
     if not isinstance(tensors, Iterable):
         raise TypeError(f"{name}: tensors is a {type(tensors).__name__}, but must hold tensors")
     tensors = tuple(tensors)
@@ -271,8 +273,9 @@ def _joinable(name: str, tensors: Any) -> tuple[Tensor, ...]:
     for t in tensors:
         if not isinstance(t, TensorBase):
             raise TypeError(f"{name}: tensors holds a {type(t).__name__}, but must hold tensors only")
-        if t.dtype is not tensors[0].dtype:
-            raise TypeError(f"{name}: dtypes {tensors[0].dtype} and {t.dtype} differ, but must be the same")
+    if any(t.dtype is not tensors[0].dtype for t in tensors):
+        dtype = common_dtype(t.dtype for t in tensors)
+        tensors = tuple(to(t, dtype) for t in tensors)
     return tensors
 
 
@@ -290,13 +293,14 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     Parameters
     ----------
     tensors : sequence of Tensor
-        At least one; same dtype and shape.
+        At least one; same shape.
     dim : int
         Which axis of the result the new one is.
 
     Returns
     -------
     Tensor
+        Of the type that holds all: the floating one, or the widest.
 
     Raises
     ------
@@ -305,7 +309,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     ValueError
         If `tensors` is empty or shapes differ.
     TypeError
-        If dtypes differ, or an entry is no tensor.
+        If an entry is no tensor.
     """
     tensors = _joinable("stack", tensors)
     for t in tensors:

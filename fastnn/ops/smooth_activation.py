@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .. import _core
 from .._core import launch, record
 from ..checks import a_tensor, positive, real
+from .math import floating
 from .shape import _axis
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def softsign(x: Tensor) -> Tensor:
     Bergstra et al., "Quadratic polynomials learn better image features", technical report 1337,
     Université de Montréal, 2009.
     """
-    return elementwise("softsign", x)
+    return elementwise("softsign", floating("softsign", x))
 
 
 def tanhshrink(x: Tensor) -> Tensor:
@@ -266,7 +267,7 @@ def tanhshrink(x: Tensor) -> Tensor:
     Tensor
         Shape and type of `x`.
     """
-    return elementwise("tanhshrink", x)
+    return elementwise("tanhshrink", floating("tanhshrink", x))
 
 
 def glu(x: Tensor, dim: int = -1) -> Tensor:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from .._core import launch, record
 from ..checks import a_tensor, positive
-from .math import abs, div, eq, mul, pow, square, where
+from .math import abs, div, eq, mul, square, where
+from .power import pow
 from .reduce import _axes, amax, sum
 from .shape import reshape
 

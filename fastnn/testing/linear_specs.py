@@ -47,6 +47,10 @@ register(OpSpec("matmul", matmul, lambda a, b: a @ b, _matmul_samples, gradients
                 bytes=lambda a, b: 4 * (_rows(a) * (a[-1] + b[-1]) + a[-1] * b[-1]),
                 benchmarks=lambda rng: [Sample((rng.standard_normal((n, n)), rng.standard_normal((n, n))))
                                         for n in (256, 512, 1024, 2048)]))
+register(OpSpec("matmul_integers", matmul, lambda a, b: a @ b, lambda rng: [
+    Sample((rng.integers(-2**62, 2**62, a), rng.integers(-2**62, 2**62, b)))
+    for a, b in (((5, 7), (7, 3)), ((3, 4, 5), (3, 5, 2)), ((2, 1, 4, 5), (3, 5, 300)), ((7,), (7,)), ((0, 4, 5), (0, 5, 2)),
+                 ((4, 0), (0, 3)))], exact=True, peer="matmul"))
 
 
 def _bilinear_samples(rng):

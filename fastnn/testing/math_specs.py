@@ -1,10 +1,10 @@
-"""OpSpecs of fastnn/ops/math.py."""
+"""OpSpecs of fastnn/ops/math.py, division.py and power.py."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..ops import division, math
+from ..ops import division, math, power
 from .spec import OpSpec, Sample, register
 
 _PAIRS = (((37,), (37,)), ((4, 1, 5), (3, 1)), ((2, 3, 5, 4), (3, 1, 1)), ((7, 300), ()), ((0, 3), (3,)),
@@ -33,7 +33,8 @@ def _binary(name, reference, draw_a, draw_b, **more):
         return [Sample((np.asarray(draw_a(rng, a)), np.asarray(draw_b(rng, b)))) for a, b in _PAIRS]
 
     more = {"gradients": (0, 1), "special_values": True, **more}
-    register(OpSpec(name, getattr(math, name, None) or getattr(division, name), reference, samples, elementwise=True,
+    home = next(module for module in (math, division, power) if name in module.__all__)
+    register(OpSpec(name, getattr(home, name), reference, samples, elementwise=True,
                     flops=lambda a, b: _numel(a, b),
                     bytes=lambda a, b: 4 * (_numel(a) + _numel(b) + _numel(a, b)),
                     benchmarks=lambda rng: [Sample((draw_a(rng, (1024, 1024)), draw_b(rng, (1024, 1024))))], **more))
