@@ -18,17 +18,27 @@ except ImportError as _error:
 from .tensor import Tensor, enable_grad, inference_mode, no_grad, set_grad_enabled  # before `tensor`, the function
 from .function import Function
 from .ops.create import (arange, as_tensor, empty, empty_like, eye, float32, float64, from_numpy, full, full_like, int32,
-                         int64, is_tensor, linspace, ones, ones_like, tensor, uint8, zeros, zeros_like)
+                         int64, is_tensor, linspace, logspace, ones, ones_like, tensor, tril_indices, triu_indices, uint8, zeros,
+                         zeros_like)
 from .ops.create import bool_ as bool, float32 as float, float64 as double, int32 as int, int64 as long
+from .ops.layout import channels_last, contiguous_format, preserve_format
 from .config import show_config
 from .functional import *
 from .program import capture
 from .profile import profile
-from .random import (Generator, bernoulli, get_rng_state, initial_seed, manual_seed, multinomial, rand, rand_like, randint, randn,
-                     randn_like, randperm, set_rng_state)
+from .random import (Generator, bernoulli, get_rng_state, initial_seed, manual_seed, multinomial, normal, rand, rand_like, randint,
+                     randint_like, randn, randn_like, randperm, set_rng_state)
 from .threads import num_threads
 
-equal, allclose, numel, is_floating_point = Tensor.equal, Tensor.allclose, Tensor.numel, Tensor.is_floating_point
+# Methods that PyTorch has as functions too.
+for _name in ("absolute", "addmv", "allclose", "aminmax", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+              "baddbmm", "clamp_max", "clamp_min", "detach", "dist", "divide", "equal", "erfc", "fix", "fliplr", "flipud",
+              "float_power", "greater", "greater_equal", "inner", "is_floating_point", "is_nonzero", "is_same_size", "is_signed", "less",
+              "less_equal", "moveaxis", "multiply", "narrow_copy", "negative", "not_equal", "numel", "positive", "ravel", "sgn",
+              "subtract", "swapaxes", "swapdims", "tensor_split", "true_divide"):
+    globals()[_name] = getattr(Tensor, _name)
+del _name
+concatenate, row_stack = cat, vstack
 
 if TYPE_CHECKING:
     from . import data, io, models, nn, optim, testing, train

@@ -157,8 +157,10 @@ cdef class TensorBase:
         """Address of the first element."""
         return <size_t>self.desc.data
 
-    def is_contiguous(self):
-        """Whether the elements lie densely in logical (C) order."""
+    def is_contiguous(self, memory_format=None):
+        """Whether the elements lie densely in logical (C) order, or in that of a memory format."""
+        if memory_format is not None and memory_format.name == "channels_last":
+            return self.is_channels_last()
         return bool(fnn_is_contiguous(&self.desc))
 
     def is_channels_last(self):

@@ -345,7 +345,8 @@ def check_device(name: str, value: Any) -> None:
 
 
 def array_like(name: str, value: Any) -> None:
-    """Raises where `value` gives elements by number but has no iterator: nothing says where it ends, NumPy would not either.
+    """Raises where `value` gives elements by number but has no iterator: nothing says where it ends, NumPy would not either;
+    and where elements are masked, as the mask would be lost.
 
     Parameters
     ----------
@@ -357,9 +358,14 @@ def array_like(name: str, value: Any) -> None:
     Raises
     ------
     TypeError
-        If it is such an object, as data sets with ``__getitem__`` and ``__len__`` are.
+        If it is such an object, as data sets with ``__getitem__`` and ``__len__`` are, or a masked array that masks something.
     """
     kind = type(value)
+    if isinstance(value, np.ndarray):
+        if kind is not np.ndarray and isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+            raise TypeError(f"{name} is a masked array, whose mask would be lost: give value.filled(number), or leave masked "
+                            "elements out by value.compressed()")
+        return
     ways = ("__iter__", "__array__", "__array_interface__", "__dlpack__")
     if hasattr(kind, "__getitem__") and not any(hasattr(value, way) for way in ways) and not _has_buffer(value):
         raise TypeError(f"{name} is a {kind.__name__}, which gives elements one by one, but must be an array; "

@@ -42,6 +42,7 @@ from .ops.reduce import *
 from .ops.resample import *
 from .ops.scan import *
 from .ops.scatter import *
+from .ops.search import *
 from .ops.shape import *
 from .ops.slices import *
 from .ops.softmax import *

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _core
-from ._core import DType, launch
+from ._core import DType, TensorBase, launch
 from .checks import a_tensor, check_device, integer, real, whole
 from .ops.create import extents_of, float32, float64, int64, tensor
-from .ops.math import constant, div, lt
+from .ops.math import add, constant, div, lt, mul
 from .ops.order import topk
 from .ops.reduce import argmax
 from .ops.shape import expand, to, unsqueeze
@@ -21,9 +21,8 @@ from .ops.shape import expand, to, unsqueeze
 if TYPE_CHECKING:
     from .tensor import Tensor
 
-__all__ = ["Generator", "bernoulli", "default_generator", "initial_seed", "manual_seed", "multinomial", "rand", "rand_like",
-           "randint",
-           "randn", "randn_like", "randperm"]
+__all__ = ["Generator", "bernoulli", "default_generator", "initial_seed", "manual_seed", "multinomial", "normal", "rand",
+           "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm"]
 
 _LEAST = {name: float(np.finfo(name).tiny) for name in ("float32", "float64")}
 
@@ -119,14 +118,16 @@ def generator_state(generator: Generator | None) -> Tensor:
     return (generator or default_generator).state
 
 
-def rand(*shape: int, dtype: DType = float32, generator: Generator | None = None, requires_grad: bool = False,
-         device: Any = None) -> Tensor:
+def rand(*shape: int, size: Sequence[int] | None = None, dtype: DType = float32, generator: Generator | None = None,
+         requires_grad: bool = False, device: Any = None) -> Tensor:
     """Uniform random numbers in [0, 1).
 
     Parameters
     ----------
     *shape : int
         Extents, as numbers or as one tuple.
+    size : sequence of int, optional
+        The same by name.
     dtype : dtype
         float32 or float64.
     generator : Generator, optional
@@ -141,18 +142,59 @@ def rand(*shape: int, dtype: DType = float32, generator: Generator | None = None
     Tensor
     """
     check_device("rand", device)
-    result = _core.empty(extents_of(shape), dtype, contiguous=True)
+    result = _core.empty(extents_of(shape, size), dtype, contiguous=True)
     launch.uniform(generator_state(generator), low=0.0, high=1.0, ordinal=0, out=result)
     result.requires_grad = requires_grad
     return result
 
 
-def randn(*shape: int, dtype: DType = float32, generator: Generator | None = None, requires_grad: bool = False,
-          device: Any = None) -> Tensor:
+def randn(*shape: int, size: Sequence[int] | None = None, dtype: DType = float32, generator: Generator | None = None,
+          requires_grad: bool = False, device: Any = None) -> Tensor:
     """Normally distributed random numbers of mean 0 and standard deviation 1; parameters as `rand`."""
     check_device("randn", device)
-    result = _core.empty(extents_of(shape), dtype, contiguous=True)
+    result = _core.empty(extents_of(shape, size), dtype, contiguous=True)
     launch.normal(generator_state(generator), mean=0.0, std=1.0, ordinal=0, out=result)
+    result.requires_grad = requires_grad
+    return result
+
+
+def normal(mean: Tensor | float = 0.0, std: Tensor | float = 1.0, size: Sequence[int] | None = None, *, dtype: DType = float32,
+           generator: Generator | None = None, requires_grad: bool = False, device: Any = None) -> Tensor:
+    """Normally distributed random numbers.
+
+    Parameters
+    ----------
+    mean, std : Tensor or float
+        Of all of them, or of each: shapes that broadcast.
+    size : sequence of int, optional
+        Extents, where neither `mean` nor `std` is a tensor; only there.
+    dtype : dtype
+        float32 or float64; where one is a tensor, it is that one's.
+    generator : Generator, optional
+        The default one if not given.
+    requires_grad : bool
+        Whether gradients are to be collected.
+    device : None or "cpu"
+        There is no other.
+
+    Returns
+    -------
+    Tensor
+        Without a gradient for `mean` and `std`: ``mean + std * randn_like(std)`` has one.
+
+    Raises
+    ------
+    TypeError
+        If `size` is missing, or given beside a tensor.
+    """
+    given = [x.detach() for x in (mean, std) if isinstance(x, TensorBase)]
+    if bool(given) is (size is not None):
+        raise TypeError(f"normal: size is {size!r}, but must be given where mean and std are both numbers, and only there")
+    if given:
+        like = add(*given) if len(given) == 2 else given[0]
+        result = add(mul(randn(like.shape, dtype=like.dtype, generator=generator, device=device), std), mean).detach()
+    else:
+        result = randn(size=size, dtype=dtype, generator=generator, device=device).mul_(float(std)).add_(float(mean))
     result.requires_grad = requires_grad
     return result
 
@@ -184,7 +226,8 @@ def randperm(n: int, generator: Generator | None = None, device: Any = None) -> 
     return launch.randperm(generator_state(generator), ordinal=0, out=result)
 
 
-def rand_like(x: Tensor, dtype: DType | None = None, generator: Generator | None = None) -> Tensor:
+def rand_like(x: Tensor, dtype: DType | None = None, generator: Generator | None = None, requires_grad: bool = False,
+              device: Any = None) -> Tensor:
     """Uniform random numbers in [0, 1) of another tensor's shape.
 
     Parameters
@@ -195,18 +238,24 @@ def rand_like(x: Tensor, dtype: DType | None = None, generator: Generator | None
         float32 or float64; by default x's.
     generator : Generator, optional
         The default one if not given.
+    requires_grad : bool
+        Whether gradients are to be collected.
+    device : None or "cpu"
+        There is no other.
 
     Returns
     -------
     Tensor
         Of x's shape.
     """
-    return rand(a_tensor("rand_like", x).shape, dtype=dtype or x.dtype, generator=generator)
+    return rand(a_tensor("rand_like", x).shape, dtype=dtype or x.dtype, generator=generator, requires_grad=requires_grad, device=device)
 
 
-def randn_like(x: Tensor, dtype: DType | None = None, generator: Generator | None = None) -> Tensor:
+def randn_like(x: Tensor, dtype: DType | None = None, generator: Generator | None = None, requires_grad: bool = False,
+               device: Any = None) -> Tensor:
     """Normally distributed random numbers of mean 0 and standard deviation 1; parameters as `rand_like`."""
-    return randn(a_tensor("randn_like", x).shape, dtype=dtype or x.dtype, generator=generator)
+    return randn(a_tensor("randn_like", x).shape, dtype=dtype or x.dtype, generator=generator, requires_grad=requires_grad,
+                 device=device)
 
 
 def randint(low: int, high: int | None = None, size: tuple[int, ...] = (), dtype: DType = int64,
@@ -246,6 +295,11 @@ def randint(low: int, high: int | None = None, size: tuple[int, ...] = (), dtype
         raise ValueError(f"randint: low is {low} and high {high}, but there must be 1 to 2**53 integers from low to high - 1")
     share = rand(size, dtype=float64, generator=generator)
     return to(to(launch.floor(launch.mul(share, constant(float(high - low), float64))), int64) + low, dtype)
+
+
+def randint_like(x: Tensor, low: int, high: int | None = None, dtype: DType | None = None, device: Any = None) -> Tensor:
+    """Random integers of another tensor's shape, and of its type unless another is given; see `randint`."""
+    return randint(low, high, a_tensor("randint_like", x).shape, dtype=dtype or x.dtype, device=device)
 
 
 def bernoulli(x: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:

@@ -210,3 +210,59 @@ def test_exponential_wants_a_rate(rate):
 def test_unpad_sequence_wants_lengths_that_fit(lengths, message):
     with pytest.raises(ValueError, match=message):
         nn.utils.rnn.unpad_sequence(fastnn.zeros(4, 2), lengths)
+
+
+def test_memory_formats():
+    x = fastnn.tensor(np.random.default_rng(0).random((2, 3, 4, 5)), requires_grad=True)
+    last = x.contiguous(memory_format=fastnn.channels_last)
+    assert x.is_contiguous() and not x.is_contiguous(memory_format=fastnn.channels_last)
+    assert last.is_contiguous(memory_format=fastnn.channels_last) and not last.is_contiguous()
+    assert last.contiguous(memory_format=fastnn.preserve_format) is last.to(memory_format=fastnn.channels_last) is last
+    assert x.to("cpu", memory_format=fastnn.channels_last).is_channels_last() and last.contiguous().equal(x)
+    assert last.clone(memory_format=fastnn.contiguous_format).is_contiguous() and x.clone(memory_format=fastnn.channels_last
+                                                                                          ).is_channels_last()
+    assert fastnn.zeros_like(last, memory_format=fastnn.contiguous_format).is_contiguous()
+    assert fastnn.ones_like(x, memory_format=fastnn.channels_last).is_channels_last()
+    (last * last).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), 2 * x.detach().numpy())
+    with pytest.raises(ValueError, match="contiguous: memory_format is fastnn.channels_last, which has four axes, but the tensor has 2"):
+        fastnn.ones(2, 3).contiguous(memory_format=fastnn.channels_last)
+    for call in (x.to, x.clone, x.contiguous, lambda **o: fastnn.zeros_like(x, **o), nn.Linear(2, 3).to):
+        with pytest.raises(TypeError, match="memory_format is 'NHWC', but must be fastnn.channels_last"):
+            call(memory_format="NHWC")
+
+
+def test_a_model_in_channels_last_computes_the_same():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+    x = fastnn.rand(5, 3, 4, 4)
+    want = model(x)
+    assert model.to(memory_format=fastnn.channels_last) is model.to("cpu", non_blocking=True) is model
+    assert model(x.to(memory_format=fastnn.channels_last)).equal(want)
+
+
+def test_to_copies_where_it_is_asked_to():
+    x = fastnn.ones(2)
+    assert x.to("cpu", non_blocking=True) is x.to("cpu", True) is x
+    y = x.to("cpu", copy=True)
+    y += 1
+    assert x.tolist() == [1, 1] and y.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("make", [fastnn.tensor, fastnn.as_tensor, fastnn.from_numpy, fastnn.Tensor])
+def test_masked_arrays_are_refused_where_a_mask_would_be_lost(make):
+    hidden = np.ma.masked_array([1.0, 2.0, 3.0], [False, True, False])
+    with pytest.raises(TypeError, match="is a masked array, whose mask would be lost"):
+        make(hidden)
+    assert make(np.ma.masked_array([1.0, 2.0])).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("make", [
+    lambda **o: fastnn.arange(2.0, **o), lambda **o: fastnn.linspace(0, 1, 2, **o), lambda **o: fastnn.eye(2, **o),
+    lambda **o: fastnn.zeros_like(fastnn.ones(2), **o), lambda **o: fastnn.ones_like(fastnn.ones(2), **o),
+    lambda **o: fastnn.empty_like(fastnn.ones(2), **o), lambda **o: fastnn.full_like(fastnn.ones(2), 3.0, **o),
+    lambda **o: fastnn.rand(2, **o), lambda **o: fastnn.randn(2, **o), lambda **o: fastnn.randn_like(fastnn.ones(2), **o),
+    lambda **o: fastnn.rand_like(fastnn.ones(2), **o)])
+def test_what_makes_tensors_can_have_them_collect_gradients(make):
+    x = make(requires_grad=True)
+    (3 * x).sum().backward()
+    assert (x.grad == 3).all() and not make().requires_grad

@@ -9,6 +9,7 @@ from typing import Any
 from .. import _core
 from .._core import TensorBase, launch
 from ..ops.create import as_tensor
+from ..ops.layout import format_wanted
 from ..ops.shape import type_wanted
 from ..tensor import Tensor, no_grad
 from .hooks import Hook, RemovableHandle, call_hooked
@@ -371,7 +372,8 @@ class Module(Stateful):
             elif parameter.grad is not None:
                 parameter.grad.zero_()
 
-    def to(self, *target: Any, dtype: Any = None, device: Any = None) -> Module:
+    def to(self, *target: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False,
+           memory_format: Any = None) -> Module:
         """Makes all parameters and floating buffers another type; returns the module.
 
         Parameters
@@ -382,14 +384,19 @@ class Module(Stateful):
             float32 or float64.
         device : None or "cpu"
             There is no other.
+        non_blocking : bool
+            Taken for PyTorch's sake: there is nothing to wait for.
+        memory_format : MemoryFormat, optional
+            Taken for PyTorch's sake: parameters stay in C order, results of four axes are `channels_last` as it is.
 
         Raises
         ------
         TypeError
-            If the type is no floating one.
+            If the type is no floating one, or `memory_format` is none.
         ValueError
             If the device is another.
         """
+        format_wanted("to", memory_format)
         wanted = type_wanted("to", target, dtype, device)
         if wanted is None:
             return self

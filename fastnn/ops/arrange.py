@@ -18,7 +18,7 @@ from .slices import _joinable, cat, slice_view
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["addmm", "bmm", "dot", "flip", "hstack", "meshgrid", "mm", "mv", "outer", "roll", "select", "tile", "tril", "triu",
+__all__ = ["addmm", "bmm", "broadcast_tensors", "column_stack", "dot", "flip", "hstack", "meshgrid", "mm", "mv", "outer", "roll", "select", "tile", "tril", "triu",
            "vstack"]
 
 
@@ -47,6 +47,37 @@ def hstack(tensors: Sequence[Tensor]) -> Tensor:
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """Joins tensors one under the other: along axis 0, vectors as rows; parameters as `hstack`."""
     return cat([reshape(t, (1, t.numel())) if t.ndim < 2 else t for t in _joinable("vstack", tensors)], 0)
+
+
+def column_stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Joins tensors side by side: along axis 1, numbers and vectors as columns; parameters as `hstack`."""
+    return cat([reshape(t, (t.numel(), 1)) if t.ndim < 2 else t for t in _joinable("column_stack", tensors)], 1)
+
+
+def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Views of the one shape to which tensors broadcast together.
+
+    Parameters
+    ----------
+    *tensors : Tensor
+        Any types; shapes that broadcast together.
+
+    Returns
+    -------
+    tuple of Tensor
+        One for each.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast.
+    """
+    shapes = [a_tensor("broadcast_tensors", t, "one of tensors").shape for t in tensors]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(f"broadcast_tensors: shapes {shapes} do not broadcast together") from None
+    return tuple(expand(t, shape) for t in tensors)
 
 
 def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple[Tensor, ...]:

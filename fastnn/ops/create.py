@@ -10,12 +10,13 @@ import numpy as np
 from .. import _core
 from .._core import DType, TensorBase, as_dtype, launch
 from ..checks import a_tensor, array_like, check_device
+from .layout import MemoryFormat, contiguous_format, format_wanted, preserve_format
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones", "ones_like",
-           "tensor", "zeros", "zeros_like"]
+__all__ = ["arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "logspace", "ones",
+           "ones_like", "tensor", "tril_indices", "triu_indices", "zeros", "zeros_like"]
 
 float32, float64, int64, int32, uint8, bool_ = (as_dtype(name) for name in _core.DTYPE_NAMES)
 _NATIVE = {np.dtype(name) for name in _core.DTYPE_NAMES}
@@ -49,7 +50,7 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
     Raises
     ------
     TypeError
-        If `data` holds something else than numbers, or rows of different lengths.
+        If `data` holds something else than numbers, rows of different lengths, or elements that a NumPy mask hides.
     ValueError
         If the device is another.
     """
@@ -108,12 +109,13 @@ def from_numpy(array: np.ndarray) -> Tensor:
     Raises
     ------
     TypeError
-        If `array` is not a NumPy array, or its dtype is not supported.
+        If `array` is not a NumPy array, its dtype is not supported, or a mask hides elements.
     """
     if type(array) is np.ndarray and array.flags.c_contiguous and array.flags.aligned and array.dtype in _NATIVE:
         return _core.from_buffer(array)
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: array is a {type(array).__name__}, but must be a numpy.ndarray")
+    array_like("from_numpy: array", array)
     if array.dtype.name not in _core.DTYPE_NAMES:
         raise TypeError(f"from_numpy: array has dtype {array.dtype}, but must be one of {', '.join(_core.DTYPE_NAMES)}")
     return _wrap(array, array, None, is_shared=True)
@@ -146,18 +148,25 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tens
     return _wrap(_array(np.asarray, data), data, dtype, is_shared=True)
 
 
-def extents_of(shape: tuple) -> Sequence[int]:
-    """Extents given as numbers or as one tuple."""
+def extents_of(shape: tuple, size: Sequence[int] | None = None) -> Sequence[int]:
+    """Extents given as numbers, as one tuple, or by name."""
+    if size is not None:
+        if shape:
+            raise TypeError(f"size is {size!r} beside extents {shape}: give one of them")
+        return size if isinstance(size, (tuple, list)) else (size,)
     return shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
 
 
-def empty(*shape: int, dtype: DType = float32, requires_grad: bool = False, device: Any = None) -> Tensor:
+def empty(*shape: int, size: Sequence[int] | None = None, dtype: DType = float32, requires_grad: bool = False,
+          device: Any = None) -> Tensor:
     """An uninitialised tensor of the given shape.
 
     Parameters
     ----------
     *shape : int
         Extents, as numbers or as one tuple.
+    size : sequence of int, optional
+        The same by name.
     dtype : dtype
         Element type.
     requires_grad : bool
@@ -171,7 +180,7 @@ def empty(*shape: int, dtype: DType = float32, requires_grad: bool = False, devi
         In C order.
     """
     check_device("empty", device)
-    result = _core.empty(extents_of(shape), dtype, contiguous=True)
+    result = _core.empty(extents_of(shape, size), dtype, contiguous=True)
     result.requires_grad = requires_grad
     return result
 
@@ -190,13 +199,13 @@ def is_tensor(x: Any) -> bool:
     return isinstance(x, _core.TensorBase)
 
 
-def full(shape: Sequence[int] | int, fill_value: float, dtype: DType | None = None, requires_grad: bool = False,
+def full(size: Sequence[int] | int, fill_value: float, dtype: DType | None = None, requires_grad: bool = False,
          device: Any = None) -> Tensor:
     """A tensor of the given shape with every element `fill_value`.
 
     Parameters
     ----------
-    shape : tuple of int
+    size : tuple of int
         Extents.
     fill_value : float
         The value.
@@ -216,22 +225,25 @@ def full(shape: Sequence[int] | int, fill_value: float, dtype: DType | None = No
     if dtype is None:
         kinds = {bool_: (bool, np.bool_), int64: (int, np.integer)}
         dtype = next((kind for kind, types in kinds.items() if isinstance(fill_value, types)), float32)
-    result = fill(_core.empty(shape if isinstance(shape, (tuple, list)) else (shape,), dtype, contiguous=True), fill_value)
+    result = fill(_core.empty(size if isinstance(size, (tuple, list)) else (size,), dtype, contiguous=True), fill_value)
     result.requires_grad = requires_grad
     return result
 
 
-def zeros(*shape: int, dtype: DType = float32, requires_grad: bool = False, device: Any = None) -> Tensor:
+def zeros(*shape: int, size: Sequence[int] | None = None, dtype: DType = float32, requires_grad: bool = False,
+          device: Any = None) -> Tensor:
     """A tensor of zeros; see `full`."""
-    return full(extents_of(shape), 0.0, dtype, requires_grad, device)
+    return full(extents_of(shape, size), 0.0, dtype, requires_grad, device)
 
 
-def ones(*shape: int, dtype: DType = float32, requires_grad: bool = False, device: Any = None) -> Tensor:
+def ones(*shape: int, size: Sequence[int] | None = None, dtype: DType = float32, requires_grad: bool = False,
+         device: Any = None) -> Tensor:
     """A tensor of ones; see `full`."""
-    return full(extents_of(shape), 1.0, dtype, requires_grad, device)
+    return full(extents_of(shape, size), 1.0, dtype, requires_grad, device)
 
 
-def full_like(x: Tensor, fill_value: float, dtype: DType | None = None, device: Any = None) -> Tensor:
+def full_like(x: Tensor, fill_value: float, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
+              memory_format: MemoryFormat = preserve_format) -> Tensor:
     """A tensor of another one's shape with every element `fill_value`.
 
     Parameters
@@ -244,47 +256,76 @@ def full_like(x: Tensor, fill_value: float, dtype: DType | None = None, device: 
         Element type; by default x's.
     device : None or "cpu"
         There is no other.
+    requires_grad : bool
+        Whether gradients are to be collected.
+    memory_format : MemoryFormat
+        By default the results' layout: N, H, W, C for four axes, else C order; `contiguous_format`: C order.
 
     Returns
     -------
     Tensor
-        Of x's shape, in the results' layout: N, H, W, C for four axes, else C order.
+        Of x's shape.
     """
-    return fill(empty_like(x, dtype, device), fill_value)
+    result = fill(empty_like(x, dtype, device, memory_format=memory_format), fill_value)
+    result.requires_grad = requires_grad
+    return result
 
 
-def zeros_like(x: Tensor, dtype: DType | None = None, device: Any = None) -> Tensor:
+def zeros_like(x: Tensor, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
+               memory_format: MemoryFormat = preserve_format) -> Tensor:
     """Zeros of `x`'s shape; see `full_like`."""
-    return full_like(x, 0.0, dtype, device)
+    return full_like(x, 0.0, dtype, device, requires_grad, memory_format)
 
 
-def ones_like(x: Tensor, dtype: DType | None = None, device: Any = None) -> Tensor:
+def ones_like(x: Tensor, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
+              memory_format: MemoryFormat = preserve_format) -> Tensor:
     """Ones of `x`'s shape; see `full_like`."""
-    return full_like(x, 1.0, dtype, device)
+    return full_like(x, 1.0, dtype, device, requires_grad, memory_format)
 
 
-def empty_like(x: Tensor, dtype: DType | None = None, device: Any = None) -> Tensor:
+def empty_like(x: Tensor, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
+               memory_format: MemoryFormat = preserve_format) -> Tensor:
     """An uninitialised tensor of `x`'s shape; see `full_like`."""
     check_device("empty_like", device)
-    return _core.empty(a_tensor("empty_like", x).shape, dtype or x.dtype)
+    in_order = format_wanted("empty_like", memory_format, a_tensor("empty_like", x).ndim) is contiguous_format
+    result = _core.empty(x.shape, dtype or x.dtype, contiguous=in_order)
+    result.requires_grad = requires_grad
+    return result
 
 
 def arange(start: float, end: float | None = None, step: float = 1, dtype: DType | None = None,
-           device: Any = None) -> Tensor:
+           device: Any = None, requires_grad: bool = False) -> Tensor:
     """Evenly spaced values from `start` (0 if only one number is given) up to, not including, `end`; as ``numpy.arange``."""
     start, end = (0, start) if end is None else (start, end)
     values = _by_numpy("arange", np.arange, start, end, step)
-    return tensor(values, dtype or (int64 if values.dtype.kind == "i" else float32), device=device)
+    return tensor(values, dtype or (int64 if values.dtype.kind == "i" else float32), requires_grad, device)
 
 
-def linspace(start: float, end: float, steps: int, dtype: DType = float32, device: Any = None) -> Tensor:
+def linspace(start: float, end: float, steps: int, dtype: DType = float32, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
     """`steps` evenly spaced values from `start` to `end`, both included; as ``numpy.linspace``."""
-    return tensor(_by_numpy("linspace", np.linspace, start, end, steps), dtype, device=device)
+    return tensor(_by_numpy("linspace", np.linspace, start, end, steps), dtype, requires_grad, device)
 
 
-def eye(n: int, m: int | None = None, dtype: DType = float32, device: Any = None) -> Tensor:
+def logspace(start: float, end: float, steps: int, base: float = 10.0, dtype: DType = float32, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """`base` to the power of `steps` evenly spaced values from `start` to `end`; as ``numpy.logspace``."""
+    return tensor(_by_numpy("logspace", np.logspace, start, end, steps, True, base), dtype, requires_grad, device)
+
+
+def tril_indices(row: int, col: int, offset: int = 0, dtype: DType = int64, device: Any = None) -> Tensor:
+    """The places (2, N) of a row x col matrix on its diagonal number `offset` and below, row by row."""
+    return tensor(np.array(_by_numpy("tril_indices", np.tril_indices, row, offset, col)), dtype, device=device)
+
+
+def triu_indices(row: int, col: int, offset: int = 0, dtype: DType = int64, device: Any = None) -> Tensor:
+    """The places (2, N) of a row x col matrix on its diagonal number `offset` and above, row by row."""
+    return tensor(np.array(_by_numpy("triu_indices", np.triu_indices, row, offset, col)), dtype, device=device)
+
+
+def eye(n: int, m: int | None = None, dtype: DType = float32, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The n x m matrix with ones on its diagonal; as ``numpy.eye``."""
-    return tensor(_by_numpy("eye", np.eye, n, m), dtype, device=device)
+    return tensor(_by_numpy("eye", np.eye, n, m), dtype, requires_grad, device)
 
 
 def _by_numpy(name: str, make: Callable, *arguments: Any) -> np.ndarray:

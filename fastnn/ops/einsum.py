@@ -1,19 +1,22 @@
-"""Einstein summation, as batched matrix products."""
+"""Einstein summation and contraction of axes, as batched matrix products."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .. import _core
 from .._core import TensorBase, launch, record
+from ..checks import a_tensor, integers
 from .linear import matmul
 from .reduce import sum as sum_over
-from .shape import permute, reshape
+from .shape import _axis, permute, reshape
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["einsum"]
+__all__ = ["einsum", "tensordot"]
 
 
 def einsum(equation: str, *operands: Tensor) -> Tensor:
@@ -47,6 +50,53 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
         x, letters = _product(x, letters, y, others, later)
     x, letters = _sum_out(x, letters, set(output))
     return permute(x, *(letters.index(c) for c in output)) if output else x
+
+
+def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]] = 2) -> Tensor:
+    """Sums products of elements over axes of two tensors, as ``numpy.tensordot``.
+
+    Parameters
+    ----------
+    a, b : Tensor
+        Any shapes in which the axes that are summed over have the same extents.
+    dims : int or two sequences of int
+        Which axes these are: so many, the last of `a` and the first of `b`; or those of `a`, and those of `b` in their order.
+
+    Returns
+    -------
+    Tensor
+        The other axes of `a`, then those of `b`.
+
+    Raises
+    ------
+    ValueError
+        If `dims` is something else, names an axis twice, or extents differ.
+    IndexError
+        If there is no such axis.
+    """
+    a_tensor("tensordot", a, "a"), a_tensor("tensordot", b, "b")
+    inner = _contracted(a, b, dims)
+    if any(a.shape[d] != b.shape[e] for d, e in zip(*inner)):
+        raise ValueError(f"tensordot: axes {inner[0]} of a {a.shape} and {inner[1]} of b {b.shape} have different extents")
+    left = [d for d in range(a.ndim) if d not in inner[0]]
+    right = [d for d in range(b.ndim) if d not in inner[1]]
+    rows, columns, shared = [a.shape[d] for d in left], [b.shape[d] for d in right], [a.shape[d] for d in inner[0]]
+    y = matmul(reshape(permute(a, *left, *inner[0]), (math.prod(rows), math.prod(shared))),
+               reshape(permute(b, *inner[1], *right), (math.prod(shared), math.prod(columns))))
+    return reshape(y, (*rows, *columns))
+
+
+def _contracted(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of `a` and of `b` that `dims` names, counted from the front."""
+    if isinstance(dims, (tuple, list)) and len(dims) == 2:
+        pair = tuple(tuple(_axis("tensordot", d, x.ndim) for d in integers("tensordot", "dims", part))
+                     for x, part in zip((a, b), dims))
+        if len(pair[0]) == len(pair[1]) and all(len(set(axes)) == len(axes) for axes in pair):
+            return pair
+    elif isinstance(dims, int) and 0 <= dims <= min(a.ndim, b.ndim):
+        return tuple(range(a.ndim - dims, a.ndim)), tuple(range(dims))
+    raise ValueError(f"tensordot: dims is {dims!r}, but must be a number of axes from 0 to {min(a.ndim, b.ndim)}, or two sequences "
+                     "of as many different axes")
 
 
 def _parse(equation: str, operands: tuple) -> tuple[list[str], str]:
@@ -114,15 +164,8 @@ def _product(x: Tensor, a: str, y: Tensor, b: str, later: set[str]) -> tuple[Ten
     extent = dict(zip(a + b, x.shape + y.shape))
     shape = [extent[c] for c in batch]
     left = reshape(permute(x, *(a.index(c) for c in batch + rows + inner)),
-                   (*shape, _size(extent, rows), _size(extent, inner)))
+                   (*shape, math.prod(extent[c] for c in rows), math.prod(extent[c] for c in inner)))
     right = reshape(permute(y, *(b.index(c) for c in batch + inner + columns)),
-                    (*shape, _size(extent, inner), _size(extent, columns)))
+                    (*shape, math.prod(extent[c] for c in inner), math.prod(extent[c] for c in columns)))
     letters = "".join(batch + rows + columns)
     return reshape(matmul(left, right), [extent[c] for c in letters]), letters
-
-
-def _size(extent: dict[str, int], letters: list[str]) -> int:
-    n = 1
-    for c in letters:
-        n *= extent[c]
-    return n

@@ -37,10 +37,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     ValueError
         If the shapes do not fit one another.
     """
-    if isinstance(weight, TensorBase) and not weight.dtype.is_floating and isinstance(x, TensorBase) and not x.dtype.is_floating:
+    try:
+        y = launch.linear_forward(x, weight, bias)
+    except TypeError:  # asked only here: small networks' steps would notice
+        if any(not isinstance(t, TensorBase) or t.dtype.is_floating for t in (x, weight)):
+            raise
         y = matmul(x, transpose(weight))
         return y if bias is None else add(y, bias)
-    y = launch.linear_forward(x, weight, bias)
     return record(_linear_backward, (x, weight, bias), y, (x, weight))
 
 

@@ -15,7 +15,8 @@ from .shape import _axis, expand, permute, reshape, squeeze, to
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["all", "amax", "amin", "any", "argmax", "argmin", "logsumexp", "max", "mean", "min", "std", "sum", "var"]
+__all__ = ["all", "amax", "amin", "any", "argmax", "argmin", "logsumexp", "max", "mean", "min", "std", "std_mean", "sum", "var",
+           "var_mean"]
 
 Dim = int | Sequence[int] | None
 
@@ -116,7 +117,7 @@ def _sum_backward(node, dy):
     return expand(reshape(dy, _kept(shape, axes)), shape)
 
 
-def mean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+def mean(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: object = None) -> Tensor:
     """The mean over axes.
 
     Parameters
@@ -127,6 +128,8 @@ def mean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
         Axes to average over; by default all.
     keepdim : bool
         Whether these axes stay, with one element.
+    dtype : dtype, optional
+        What to convert `x` to first.
 
     Returns
     -------
@@ -138,6 +141,8 @@ def mean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     TypeError
         If `x` holds integers or bools.
     """
+    if dtype is not None:
+        x = to(x, dtype)
     _check_real("mean", x)
     axes = _axes("mean", dim, x.ndim)
     y = launch.sum(x, axes=_mask(axes), keepdim=keepdim, divisor=float(_count(x.shape, axes)))
@@ -312,7 +317,7 @@ def _variance(name: str, x: Tensor, dim: Dim, correction: float,
     return y, middle, axes, divisor
 
 
-def var(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Tensor:
+def var(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *, unbiased: bool | None = None) -> Tensor:
     """The variance over axes: the sum of squared distances from the mean over (count - correction), in two passes.
 
     Parameters
@@ -325,6 +330,8 @@ def var(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False
         1 for a sample's variance (Bessel), 0 for a population's.
     keepdim : bool
         Whether these axes stay, with one element.
+    unbiased : bool, optional
+        PyTorch's older word: True for a correction of 1, False for 0.
 
     Returns
     -------
@@ -336,7 +343,7 @@ def var(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False
     TypeError
         If `x` holds integers or bools.
     """
-    y, middle, axes, divisor = _variance("var", x, dim, correction, keepdim)
+    y, middle, axes, divisor = _variance("var", x, dim, correction if unbiased is None else unbiased, keepdim)
     return record(_var_backward, (x,), y, saved=(x, middle), context=(axes, divisor))
 
 
@@ -346,9 +353,9 @@ def _var_backward(node, dy):
     return launch.mul(launch.sub(x, middle), _divided(reshape(dy, _kept(x.shape, axes)), divisor / 2))
 
 
-def std(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Tensor:
+def std(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *, unbiased: bool | None = None) -> Tensor:
     """The standard deviation over axes, the square root of `var`; its gradient at 0 is 0."""
-    variance, middle, axes, divisor = _variance("std", x, dim, correction, keepdim)
+    variance, middle, axes, divisor = _variance("std", x, dim, correction if unbiased is None else unbiased, keepdim)
     y = launch.sqrt(variance)
     return record(_std_backward, (x,), y, saved=(x, middle, y), context=(axes, divisor))
 
@@ -359,6 +366,18 @@ def _std_backward(node, dy):
     zero = constant(0.0, x.dtype)
     slope = launch.where(launch.eq(y, zero), zero, launch.div(dy, y))
     return launch.mul(launch.sub(x, middle), _divided(reshape(slope, _kept(x.shape, axes)), divisor))
+
+
+def var_mean(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *,
+             unbiased: bool | None = None) -> tuple[Tensor, Tensor]:
+    """The variance and the mean over axes; parameters as `var`."""
+    return var(x, dim, correction, keepdim, unbiased=unbiased), mean(x, dim, keepdim)
+
+
+def std_mean(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *,
+             unbiased: bool | None = None) -> tuple[Tensor, Tensor]:
+    """The standard deviation and the mean over axes; parameters as `var`."""
+    return std(x, dim, correction, keepdim, unbiased=unbiased), mean(x, dim, keepdim)
 
 
 # ---- logarithm of a sum of exponentials -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import DType, TensorBase, as_dtype, launch, record
 from ..checks import a_tensor, check_device, integer, integers, is_device
+from .layout import MemoryFormat, channels_last, contiguous_format, format_wanted, preserve_format
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -380,21 +381,54 @@ def unbroadcast(dy: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
 # ---- copies -----------------------------------------------------------------------------------------------------------
 
 
-def contiguous(x: Tensor) -> Tensor:
-    """`x` in C order: itself if it already is."""
-    return x if a_tensor("contiguous", x).is_contiguous() else record(_copy_backward, (x,), launch.contiguous(x))
+def contiguous(x: Tensor, memory_format: MemoryFormat = contiguous_format) -> Tensor:
+    """`x` in C order, or in that of `memory_format`: itself if it already is.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape.
+    memory_format : MemoryFormat
+        `contiguous_format`; of four axes also `channels_last`: in N, H, W, C order, as the engine's results are; or
+        `preserve_format`: as it lies.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    TypeError
+        If `memory_format` is none.
+    ValueError
+        If it does not suit the number of axes.
+    """
+    if memory_format is contiguous_format:  # the common case
+        return x if a_tensor("contiguous", x).is_contiguous() else record(_copy_backward, (x,), launch.contiguous(x))
+    return _laid_out(x, format_wanted("contiguous", memory_format, a_tensor("contiguous", x).ndim))
 
 
-def clone(x: Tensor) -> Tensor:
-    """A copy with memory of its own."""
-    return record(_copy_backward, (x,), launch.copy(x, dtype=-1))
+def _laid_out(x: Tensor, memory_format: MemoryFormat | None) -> Tensor:
+    """`x` in this format; itself if it already is."""
+    if memory_format is contiguous_format:
+        return contiguous(x)
+    return clone(x) if memory_format is channels_last and not x.is_channels_last() else x
+
+
+def clone(x: Tensor, memory_format: MemoryFormat = preserve_format) -> Tensor:
+    """A copy with memory of its own, of four axes in N, H, W, C order, of others in C order; or as `contiguous` has it."""
+    if memory_format is preserve_format:
+        return record(_copy_backward, (x,), launch.copy(x, dtype=-1))
+    wanted = format_wanted("clone", memory_format, a_tensor("clone", x).ndim)
+    return record(_copy_backward, (x,), launch.contiguous(x)) if wanted is contiguous_format else clone(x)
 
 
 def _copy_backward(node, dy):
     return dy
 
 
-def to(x: Tensor, *target: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
+def to(x: Tensor, *target: Any, dtype: DType | None = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
+       memory_format: MemoryFormat | None = None) -> Tensor:
     """`x` with elements of another type; itself if it has that type. Reals become integers by truncation, saturating.
 
     Parameters
@@ -407,6 +441,12 @@ def to(x: Tensor, *target: Any, dtype: DType | None = None, device: Any = None) 
         The type.
     device : None or "cpu"
         There is no other.
+    non_blocking : bool
+        Taken for PyTorch's sake: there is nothing to wait for.
+    copy : bool
+        Whether to copy also what has the type.
+    memory_format : MemoryFormat, optional
+        How elements are to lie; see `contiguous`.
 
     Returns
     -------
@@ -415,15 +455,18 @@ def to(x: Tensor, *target: Any, dtype: DType | None = None, device: Any = None) 
     Raises
     ------
     TypeError
-        If the type is unknown.
+        If the type is unknown, or `memory_format` is none.
     ValueError
-        If the device is another.
+        If the device is another, or `memory_format` does not suit the number of axes.
     """
     wanted = type_wanted("to", target, dtype, device)
-    if wanted is a_tensor("to", x).dtype or wanted is None:
-        return x
-    y = launch.copy(x, dtype=wanted.code)
-    return record(_to_backward, (x,), y, context=x.dtype) if wanted.is_floating else y
+    kept = a_tensor("to", x).dtype
+    if wanted is not None and wanted is not kept:
+        y = launch.copy(x, dtype=wanted.code)
+        x = record(_to_backward, (x,), y, context=kept) if wanted.is_floating else y
+    elif copy:
+        x = clone(x)
+    return x if memory_format is None else _laid_out(x, format_wanted("to", memory_format, x.ndim))
 
 
 def type_wanted(name: str, target: tuple, dtype: Any, device: Any) -> DType | None:
@@ -431,6 +474,8 @@ def type_wanted(name: str, target: tuple, dtype: Any, device: Any) -> DType | No
     for value in target:
         if isinstance(value, TensorBase):
             dtype = value.dtype
+        elif isinstance(value, bool):
+            continue  # whether it may be waited for, as in to(device, True)
         elif value is None or is_device(value):
             device = value
         else:

@@ -35,6 +35,10 @@ def _joined(name, reference, *cases):
 
 _joined("hstack", np.hstack, ((3,), (2,)), ((2, 3), (2, 1)), ((2, 1, 3), (2, 4, 3)))
 _joined("vstack", np.vstack, ((3,), (3,)), ((2, 3), (4, 3)), ((2, 1, 3), (1, 1, 3)), ((1, 4), (4,)))
+_joined("column_stack", np.column_stack, ((3,), (3,)), ((2, 3), (2, 1)), ((4,), (4, 2)))
+register(OpSpec("broadcast_tensors", lambda *x: arrange.broadcast_tensors(*x), lambda *x: tuple(np.broadcast_arrays(*x)),
+                lambda rng: [Sample(tuple(rng.standard_normal(s) for s in shapes))
+                             for shapes in (((3,), (2, 1)), ((2, 3, 4), (4,)), ((1,), (2, 0)))], gradients=(0, 1), exact=True))
 register(OpSpec("meshgrid", lambda *x, indexing: stack(arrange.meshgrid(*x, indexing=indexing)),
                 lambda *x, indexing: np.stack(np.meshgrid(*x, indexing=indexing)),
                 lambda rng: [Sample(tuple(rng.standard_normal(n) for n in sizes), {"indexing": indexing})

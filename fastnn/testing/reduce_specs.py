@@ -75,6 +75,11 @@ register(OpSpec("var", reduce.var,
 register(OpSpec("std", reduce.std,
                 lambda x, dim, correction, keepdim=False: x.std(dim, ddof=correction, keepdims=keepdim),
                 _samples(_SPREAD), gradients=(0,)))
+for _name in ("var", "std"):
+    register(OpSpec(f"{_name}_mean", getattr(reduce, f"{_name}_mean"),
+                    lambda x, dim, correction, keepdim=False, _name=_name: (
+                        getattr(x, _name)(dim, ddof=correction, keepdims=keepdim), x.mean(dim, keepdims=keepdim)),
+                    _samples(_SPREAD), gradients=(0,)))
 register(OpSpec("logsumexp", reduce.logsumexp,
                 lambda x, dim, keepdim=False: np.log(np.exp(x).sum(dim, keepdims=keepdim)),
                 _samples(_DIMS), gradients=(0,)))

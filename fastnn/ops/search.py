@@ -1,0 +1,115 @@
+"""Where values belong among sorted ones, and which of them occur."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._core import launch
+from ..checks import a_tensor
+from .create import int32, int64
+from .index import gather
+from .math import eq, gt, logical_and, logical_not, operands
+from .order import sort
+from .shape import flatten, to
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = ["bucketize", "isin", "searchsorted"]
+
+
+def searchsorted(sorted_sequence: Tensor, values: Tensor | float, *, out_int32: bool = False, right: bool = False,
+                 side: str | None = None, sorter: Tensor | None = None) -> Tensor:
+    """Where values can be put into sorted sequences that these stay sorted.
+
+    Parameters
+    ----------
+    sorted_sequence : Tensor
+        (N,), or (..., N) with the leading axes of `values`; ascending along the last axis, which is not checked.
+    values : Tensor or number
+        Any shape with a single sequence, else (..., M).
+    out_int32 : bool
+        Whether the result is int32 instead of int64.
+    right : bool
+        Behind elements that are equal, not before them.
+    side : {"left", "right"}, optional
+        The same in words.
+    sorter : Tensor, optional
+        int64, of sorted_sequence's shape: the order that sorts it, as `argsort` gives it, where it is not sorted itself.
+
+    Returns
+    -------
+    Tensor
+        The shape of `values`: places from 0 to N; NaN belongs behind all.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or `side` is another word or contradicts `right`.
+    """
+    if side not in (None, "left", "right") or side == "left" and right:
+        raise ValueError(f"searchsorted: side is {side!r} with right={right}, but must be 'left', 'right' or None, and not contradict")
+    if sorter is not None:
+        sorted_sequence = gather(sorted_sequence, -1, sorter)
+    return _places(sorted_sequence, values, right or side == "right", out_int32)
+
+
+def bucketize(x: Tensor | float, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+    """In which of the intervals between boundaries elements lie.
+
+    Parameters
+    ----------
+    x : Tensor or number
+        Any shape.
+    boundaries : Tensor
+        (N,), ascending, which is not checked.
+    out_int32 : bool
+        Whether the result is int32 instead of int64.
+    right : bool
+        False: intervals include their upper boundary; True: their lower one.
+
+    Returns
+    -------
+    Tensor
+        The shape of `x`: 0 below all boundaries, N above all.
+
+    Raises
+    ------
+    ValueError
+        If `boundaries` has another number of axes than one.
+    """
+    if a_tensor("bucketize", boundaries, "boundaries").ndim != 1:
+        raise ValueError(f"bucketize: boundaries has shape {boundaries.shape}, but must have one axis")
+    return _places(boundaries, x, right, out_int32)
+
+
+def _places(sorted_sequence: Tensor, values: Tensor | float, right: bool, narrow: bool) -> Tensor:
+    one, many = operands("searchsorted", a_tensor("searchsorted", sorted_sequence, "sorted_sequence").detach(), values)
+    if not one.dtype.is_floating:
+        one, many = to(one, int64), to(many, int64)
+    places = launch.searchsorted(one, many.detach(), right=bool(right))
+    return to(places, int32) if narrow else places
+
+
+def isin(elements: Tensor | float, test_elements: Tensor | float, *, invert: bool = False) -> Tensor:
+    """Which elements occur among others.
+
+    Parameters
+    ----------
+    elements : Tensor or number
+        Any shape.
+    test_elements : Tensor or number
+        Any shape.
+    invert : bool
+        Which do not, instead.
+
+    Returns
+    -------
+    Tensor
+        bool, the shape of `elements`; NaN does not occur anywhere.
+    """
+    x, others = operands("isin", elements, test_elements)
+    ordered = sort(flatten(others.detach())).values
+    found = gt(_places(ordered, x, True, False), _places(ordered, x, False, False))
+    found = logical_and(found, eq(x, x))
+    return logical_not(found) if invert else found
