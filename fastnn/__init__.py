@@ -17,9 +17,9 @@ except ImportError as _error:
     raise
 from .tensor import Tensor, enable_grad, inference_mode, no_grad, set_grad_enabled  # before `tensor`, the function
 from .function import Function
-from .ops.create import (arange, as_tensor, empty, empty_like, eye, float32, float64, from_numpy, full, full_like, int32,
-                         int64, is_tensor, linspace, logspace, ones, ones_like, tensor, tril_indices, triu_indices, uint8, zeros,
-                         zeros_like)
+from .ops.create import (BoolTensor, ByteTensor, DoubleTensor, FloatTensor, IntTensor, LongTensor, arange, as_tensor, empty,
+                         empty_like, eye, finfo, float32, float64, from_numpy, full, full_like, iinfo, int32, int64, is_tensor,
+                         linspace, logspace, ones, ones_like, tensor, tril_indices, triu_indices, uint8, zeros, zeros_like)
 from .ops.create import bool_ as bool, float32 as float, float64 as double, int32 as int, int64 as long
 from .ops.layout import channels_last, contiguous_format, preserve_format
 from .config import show_config
@@ -50,11 +50,15 @@ _ON_DEMAND = ("data", "io", "models", "nn", "optim", "testing", "train")
 _DERIVATIVES = ("gradcheck", "jacobian", "vjp")
 # Names of PyTorch's that are missing on purpose, and what stands for them.
 _ELSEWHERE = {
+    "amp": "fastnn computes in float32 or float64; set_float32_matmul_precision asks for less precise products",
     "autograd": "fastnn.Function is for operations of one's own, fastnn.vjp and fastnn.jacobian for derivatives",
     "backends": "results are the same every time without a switch; threads: fastnn.set_num_threads",
     "compile": "fastnn.capture(step) records a step and replays it in C",
     "cuda": "fastnn computes on the CPU",
     "device": "fastnn computes on the CPU; where an argument 'device' is taken it is 'cpu' or None",
+    "distributions": "fastnn.bernoulli, multinomial and normal draw; log_softmax and gather give logarithms of probabilities",
+    "jit": "fastnn.capture(step) records a step and replays it in C",
+    "linalg": "fastnn.norm and matmul are offered",
     "load": "fastnn.io.load_file reads weights, fastnn.io.load_model a model: safetensors, nothing is unpickled",
     "save": "fastnn.io.save_file writes weights, fastnn.io.save_model a model: safetensors, nothing is pickled",
     "utils": "fastnn.data has DataLoader, fastnn.nn.utils what torch.nn.utils has",

@@ -19,6 +19,11 @@ class DType:
         self.itemsize = fnn_itemsize(code)
         self.is_floating = code <= FNN_FLOAT64
 
+    @property
+    def is_floating_point(self):
+        """PyTorch's name for `is_floating`."""
+        return self.is_floating
+
     def __repr__(self):
         return f"fastnn.{self.name}"
 
@@ -232,6 +237,16 @@ cdef class TensorBase:
     def detach(self):
         """The same elements, off the tape."""
         return alias(self)
+
+    def detach_(self):
+        """Takes this tensor itself off the tape: it becomes a leaf that requires no grad."""
+        if self.node is not None:
+            self.node = None
+            self.output_index = 0
+            self._requires_grad = False
+        else:
+            self.requires_grad = False
+        return self
 
     @property
     def version(self):

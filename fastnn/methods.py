@@ -430,6 +430,29 @@ class Methods:
 
         return multinomial(self, num_samples, replacement, generator=generator)
 
+    def unsqueeze_(self, dim: builtins.int) -> Tensor:
+        """`unsqueeze` of this tensor itself; its gradient is forgotten."""
+        return self._seen_as(_shape.unsqueeze(self.detach(), dim))
+
+    def squeeze_(self, dim: Any = None) -> Tensor:
+        """`squeeze` of this tensor itself; its gradient is forgotten."""
+        return self._seen_as(_shape.squeeze(self.detach()) if dim is None else _shape.squeeze(self.detach(), dim))
+
+    def transpose_(self, dim0: builtins.int, dim1: builtins.int) -> Tensor:
+        """`transpose` of this tensor itself; its gradient is forgotten."""
+        return self._seen_as(_shape.transpose(self.detach(), dim0, dim1))
+
+    swapaxes_ = swapdims_ = transpose_
+
+    def t_(self) -> Tensor:
+        """`t` of this tensor itself; its gradient is forgotten."""
+        return self._seen_as(_shape.t(self.detach()))
+
+    def _seen_as(self, view: Tensor) -> Tensor:
+        self._refuse_in_place()
+        self.set_data(view)
+        return self
+
     def _drawn(self, op: Any, generator: Any, **options: builtins.float) -> Tensor:
         from .random import generator_state  # there are tensors before there is a generator
 

@@ -20,7 +20,7 @@ from .ops import shape as _shape
 from .ops import slices as _slices
 from .ops import softmax as _softmax
 from .ops.activation import relu, sigmoid, tanh
-from .ops.create import as_tensor, fill, tensor
+from .ops.create import as_tensor, fill, float32, legacy_tensor
 from .ops.linear import matmul
 from .ops.power import pow as power
 
@@ -30,13 +30,22 @@ class Tensor(TensorBase, Methods):
 
     Made by `fastnn.tensor`, `fastnn.from_numpy`, `fastnn.zeros` and the like, and by operations on other tensors. Element types:
     float32, float64, int64, int32, uint8, bool. Four-dimensional results lie in N, H, W, C order under an N, C, H, W shape.
+
+    Parameters
+    ----------
+    *data : array_like or int
+        A copy is made of data; of extents, as in PyTorch's ``Tensor(2, 3)``, an uninitialised tensor.
+    dtype : dtype
+        float32 unless another is given, whatever the data's is; `fastnn.tensor` keeps that.
+    requires_grad : bool
+        Whether gradients are to be collected.
     """
 
     __slots__ = ()
     __array_priority__ = 1000  # ndarray + Tensor is ours
 
-    def __init__(self, data: Any, dtype: _core.DType | None = None, requires_grad: bool = False):
-        self.set_data(tensor(data, dtype))
+    def __init__(self, *data: Any, dtype: _core.DType = float32, requires_grad: bool = False):
+        self.set_data(legacy_tensor("Tensor", dtype, data))
         self.requires_grad = requires_grad
 
     # -- NumPy and Python --

@@ -153,7 +153,8 @@ def test_pad_sequence():
 
 def test_what_is_missing_on_purpose_is_told():
     for name, said in {"cuda": "computes on the CPU", "save": "fastnn.io.save_file", "load": "nothing is unpickled",
-                       "autograd": "fastnn.Function", "utils": "fastnn.data", "compile": "fastnn.capture"}.items():
+                       "autograd": "fastnn.Function", "utils": "fastnn.data", "compile": "fastnn.capture",
+                       "jit": "fastnn.capture", "distributions": "multinomial", "linalg": "fastnn.norm", "amp": "float32"}.items():
         with pytest.raises(AttributeError, match=f"module 'fastnn' has no attribute '{name}': .*{said}"):
             getattr(fastnn, name)
     with pytest.raises(AttributeError, match="no attribute 'no_such_name'$"):

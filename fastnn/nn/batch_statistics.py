@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._core import launch
+from ..ops.create import as_tensor
 from ..tensor import Tensor, no_grad
 from .module import Module
 from .norm import _BatchNorm
@@ -72,6 +73,6 @@ def recompute_batch_norm(model: Module, data: Iterable[Any]) -> None:
     for layer, found in moments.items():
         if found.count < 2:
             raise ValueError("recompute_batch_norm: data is empty, but must hold at least one batch")
-        layer.running_mean.copy_(Tensor(found.mean, layer.running_mean.dtype))
-        layer.running_var.copy_(Tensor(found.squares / (found.count - 1), layer.running_var.dtype))
+        layer.running_mean.copy_(as_tensor(found.mean))
+        layer.running_var.copy_(as_tensor(found.squares / (found.count - 1)))
         layer.num_batches_tracked.copy_(found.batches)

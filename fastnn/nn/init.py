@@ -9,6 +9,7 @@ import numpy as np
 from .._core import launch
 from ..checks import a_tensor, number, positive, real, whole
 from ..random import Generator, generator_state, randperm
+from ..ops.create import as_tensor
 from ..tensor import Tensor
 
 __all__ = ["calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "lecun_normal_",
@@ -264,7 +265,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     _fans("orthogonal_", tensor)
     gain = real("orthogonal_: gain", gain)
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
-    flat = Tensor(np.empty((max(rows, columns), min(rows, columns))))
+    flat = as_tensor(np.empty((max(rows, columns), min(rows, columns))))
     q, r = np.linalg.qr(normal_(flat, generator=generator).numpy())
     q = q * np.sign(np.diag(r))  # makes the distribution uniform
     tensor.detach().copy_((gain * (q if rows >= columns else q.T)).reshape(tensor.shape))
@@ -360,7 +361,7 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Gener
         raise ValueError(f"sparse_: the tensor has shape {tensor.shape}, but must be a matrix")
     rows, columns = tensor.shape
     zeros = math.ceil(real("sparse_: sparsity", sparsity, 0, 1) * rows)
-    values = normal_(Tensor(np.empty(tensor.shape)), 0.0, std, generator).numpy()
+    values = normal_(as_tensor(np.empty(tensor.shape)), 0.0, std, generator).numpy()
     for column in range(columns):
         values[randperm(rows, generator).numpy()[:zeros], column] = 0
     tensor.detach().copy_(values)
@@ -402,7 +403,7 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
         raise ValueError(f"trunc_normal_: a is {a} and b {b}, but a must be below b")
     low, high = (math.erf((bound - mean) / (std * math.sqrt(2))) for bound in (a, b))
     shape = a_tensor("trunc_normal_", tensor, "tensor").shape
-    u = uniform_(Tensor(np.empty(shape)), low, high, generator).numpy() if high > low else np.full(shape, low)
+    u = uniform_(as_tensor(np.empty(shape)), low, high, generator).numpy() if high > low else np.full(shape, low)
     tensor.detach().copy_(np.clip(mean + std * math.sqrt(2) * _erfinv(u), a, b))
     return tensor
 

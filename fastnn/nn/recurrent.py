@@ -137,6 +137,11 @@ class _Recurrent(Module):
         """Of a hidden state."""
         return self.proj_size or self.hidden_size
 
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        """The parameters' names, under which scripts for PyTorch look for them."""
+        return list(self._parameters)
+
     def _suffixes(self, layer: int) -> tuple[str, ...]:
         return (f"_l{layer}", f"_l{layer}_reverse")[:1 + self.bidirectional]
 

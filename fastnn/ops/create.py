@@ -93,6 +93,58 @@ def _wrap(array: np.ndarray, data: Any, dtype: DType | None, is_shared: bool) ->
     return _core.from_buffer(array, is_shared)
 
 
+def legacy_tensor(name: str, dtype: DType, data: tuple) -> Tensor:
+    """What PyTorch's older constructors make of their arguments: data in one type, or of extents an uninitialised tensor."""
+    if not data or all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in data):
+        return empty(data or (0,), dtype=dtype)
+    if len(data) > 1:
+        raise TypeError(f"{name}: arguments are {', '.join(map(repr, data))}, but must be extents, or data as one array or list")
+    return tensor(data[0], dtype)
+
+
+class TensorType:
+    """PyTorch's older way to say a type and to make a tensor of it: ``LongTensor([1, 2])``, ``FloatTensor(2, 3)``,
+    ``x.type(FloatTensor)``.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    dtype : dtype
+        The element type.
+    """
+
+    def __init__(self, name: str, dtype: DType) -> None:
+        self.title, self.dtype = name, dtype
+
+    @property
+    def name(self) -> str:
+        """The element type's name: so it stands for a dtype."""
+        return self.dtype.name
+
+    def __call__(self, *data: Any) -> Tensor:
+        """A copy of data in this type, or of extents an uninitialised tensor."""
+        return legacy_tensor(self.title, self.dtype, data)
+
+    def __repr__(self) -> str:
+        return f"fastnn.{self.title}"
+
+
+FloatTensor, DoubleTensor, LongTensor = (TensorType(n, d) for n, d in (
+    ("FloatTensor", float32), ("DoubleTensor", float64), ("LongTensor", int64)))
+IntTensor, ByteTensor, BoolTensor = (TensorType(n, d) for n, d in (("IntTensor", int32), ("ByteTensor", uint8), ("BoolTensor", bool_)))
+
+
+def finfo(dtype: DType = float32) -> np.finfo:
+    """The limits of a floating type: ``eps``, ``max``, ``min``, ``tiny``; as ``numpy.finfo``."""
+    return np.finfo(as_dtype(dtype).name)
+
+
+def iinfo(dtype: DType) -> np.iinfo:
+    """The limits of an integer type: ``max``, ``min``; as ``numpy.iinfo``."""
+    return np.iinfo(as_dtype(dtype).name)
+
+
 def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor on the same memory as `array`: what one writes, the other sees.
 

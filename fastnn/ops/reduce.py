@@ -41,6 +41,13 @@ def _axes(name: str, dim: Dim, rank: int) -> tuple[int, ...]:
     return axes
 
 
+def numpy_words(name: str, dim: Dim, keepdim: bool, axis: Dim, keepdims: bool | None = None) -> tuple[Dim, bool]:
+    """`dim` and `keepdim`, which may have been given under NumPy's names, as in PyTorch."""
+    if axis is not None and dim is not None:
+        raise TypeError(f"{name}: dim is {dim} and axis {axis}, but they are one argument's two names")
+    return dim if axis is None else axis, keepdim if keepdims is None else keepdims
+
+
 def _mask(axes: Sequence[int]) -> int:
     mask = 0
     for axis in axes:
@@ -73,7 +80,8 @@ def _divided(x: Tensor, divisor: float) -> Tensor:
 # ---- sums -------------------------------------------------------------------------------------------------------------
 
 
-def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None) -> Tensor:
+def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None, *, axis: Dim = None,
+        keepdims: bool | None = None) -> Tensor:
     """The sum over axes.
 
     Parameters
@@ -86,6 +94,8 @@ def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None)
         Whether summed axes stay, with one element.
     dtype : dtype, optional
         What to convert `x` to first.
+    axis, keepdims : optional
+        NumPy's names for `dim` and `keepdim`.
 
     Returns
     -------
@@ -93,6 +103,8 @@ def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None)
         0 where there is nothing to add. Fixed chunks are added in a fixed tree: the error grows much slower than the
         count, and the bits depend neither on strides nor on the number of threads.
     """
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("sum", dim, keepdim, axis, keepdims)
     if dtype is not None:
         x = to(x, dtype)
     axes = _axes("sum", dim, a_tensor("sum", x).ndim)
@@ -102,13 +114,17 @@ def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None)
     return record(_sum_backward, (x,), y, context=(x.shape, axes))
 
 
-def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+def any(x: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """Whether there is an element that is not 0, over axes, as for `sum`: bool. NaN is not 0."""
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("any", dim, keepdim, axis, keepdims)
     return ne(sum(ne(x, 0), dim, keepdim), 0)
 
 
-def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+def all(x: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """Whether no element is 0, over axes, as for `sum`: bool. True where there is nothing."""
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("all", dim, keepdim, axis, keepdims)
     return eq(sum(eq(x, 0), dim, keepdim), 0)
 
 
@@ -117,7 +133,8 @@ def _sum_backward(node, dy):
     return expand(reshape(dy, _kept(shape, axes)), shape)
 
 
-def mean(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: object = None) -> Tensor:
+def mean(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: object = None, axis: Dim = None,
+         keepdims: bool | None = None) -> Tensor:
     """The mean over axes.
 
     Parameters
@@ -130,6 +147,8 @@ def mean(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: object = N
         Whether these axes stay, with one element.
     dtype : dtype, optional
         What to convert `x` to first.
+    axis, keepdims : optional
+        NumPy's names for `dim` and `keepdim`.
 
     Returns
     -------
@@ -141,6 +160,8 @@ def mean(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: object = N
     TypeError
         If `x` holds integers or bools.
     """
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("mean", dim, keepdim, axis, keepdims)
     if dtype is not None:
         x = to(x, dtype)
     _check_real("mean", x)
@@ -176,7 +197,7 @@ def _extreme_backward(node, dy):
     return launch.where(here, launch.div(reshape(dy, kept), count), constant(0.0, x.dtype))
 
 
-def amax(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+def amax(x: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """The largest element over axes; NaN wins; its gradient is shared equally among equals.
 
     Parameters
@@ -187,6 +208,8 @@ def amax(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
         Axes to search; by default all.
     keepdim : bool
         Whether these axes stay, with one element.
+    axis, keepdims : optional
+        NumPy's names for `dim` and `keepdim`.
 
     Returns
     -------
@@ -197,11 +220,15 @@ def amax(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     ValueError
         If one of these axes is empty.
     """
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("amax", dim, keepdim, axis, keepdims)
     return _extreme_values("amax", x, dim, keepdim)
 
 
-def amin(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+def amin(x: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """The smallest element over axes; see `amax`."""
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("amin", dim, keepdim, axis, keepdims)
     return _extreme_values("amin", x, dim, keepdim)
 
 
@@ -216,7 +243,8 @@ def _position(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     return launch.argmax(x, axis=_axis(name, dim, x.ndim), keepdim=keepdim, smallest=name.endswith("min"))
 
 
-def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None,
+           keepdims: bool | None = None) -> Tensor:
     """Where the largest element is.
 
     Parameters
@@ -227,6 +255,8 @@ def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
         Axis to search; by default all elements in logical (C) order.
     keepdim : bool
         Whether the axis stays, with one element.
+    axis, keepdims : optional
+        NumPy's names for `dim` and `keepdim`.
 
     Returns
     -------
@@ -238,11 +268,16 @@ def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     ValueError
         If there is nothing to search.
     """
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("argmax", dim, keepdim, axis, keepdims)
     return _position("argmax", x, dim, keepdim)
 
 
-def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None,
+           keepdims: bool | None = None) -> Tensor:
     """Where the smallest element is; see `argmax`."""
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("argmin", dim, keepdim, axis, keepdims)
     return _position("argmin", x, dim, keepdim)
 
 
@@ -271,7 +306,8 @@ def _extremum_backward(node, dvalues, _):
     return dx
 
 
-def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | Extremum:
+def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *, axis: int | None = None,
+        keepdims: bool | None = None) -> Tensor | Extremum:
     """The largest element, of all or along one axis; of two tensors, `maximum`. NaN wins.
 
     Parameters
@@ -282,6 +318,8 @@ def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Te
         Axis to search; by default all axes. A tensor makes it ``maximum(x, dim)``.
     keepdim : bool
         Whether the axis stays, with one element.
+    axis, keepdims : optional
+        NumPy's names for `dim` and `keepdim`.
 
     Returns
     -------
@@ -294,11 +332,16 @@ def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Te
     ValueError
         If there is nothing to search.
     """
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("max", dim, keepdim, axis, keepdims)
     return maximum(x, dim) if isinstance(dim, TensorBase) else _extremum("max", x, dim, keepdim)
 
 
-def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | Extremum:
+def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *, axis: int | None = None,
+        keepdims: bool | None = None) -> Tensor | Extremum:
     """The smallest element, of all or along one axis; of two tensors, `minimum`; see `max`."""
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("min", dim, keepdim, axis, keepdims)
     return minimum(x, dim) if isinstance(dim, TensorBase) else _extremum("min", x, dim, keepdim)
 
 
@@ -317,7 +360,8 @@ def _variance(name: str, x: Tensor, dim: Dim, correction: float,
     return y, middle, axes, divisor
 
 
-def var(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *, unbiased: bool | None = None) -> Tensor:
+def var(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *, unbiased: bool | None = None, axis: Dim = None,
+        keepdims: bool | None = None) -> Tensor:
     """The variance over axes: the sum of squared distances from the mean over (count - correction), in two passes.
 
     Parameters
@@ -332,6 +376,8 @@ def var(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False
         Whether these axes stay, with one element.
     unbiased : bool, optional
         PyTorch's older word: True for a correction of 1, False for 0.
+    axis, keepdims : optional
+        NumPy's names for `dim` and `keepdim`.
 
     Returns
     -------
@@ -343,6 +389,8 @@ def var(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False
     TypeError
         If `x` holds integers or bools.
     """
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("var", dim, keepdim, axis, keepdims)
     y, middle, axes, divisor = _variance("var", x, dim, correction if unbiased is None else unbiased, keepdim)
     return record(_var_backward, (x,), y, saved=(x, middle), context=(axes, divisor))
 
@@ -353,8 +401,11 @@ def _var_backward(node, dy):
     return launch.mul(launch.sub(x, middle), _divided(reshape(dy, _kept(x.shape, axes)), divisor / 2))
 
 
-def std(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *, unbiased: bool | None = None) -> Tensor:
+def std(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *, unbiased: bool | None = None, axis: Dim = None,
+        keepdims: bool | None = None) -> Tensor:
     """The standard deviation over axes, the square root of `var`; its gradient at 0 is 0."""
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("std", dim, keepdim, axis, keepdims)
     variance, middle, axes, divisor = _variance("std", x, dim, correction if unbiased is None else unbiased, keepdim)
     y = launch.sqrt(variance)
     return record(_std_backward, (x,), y, saved=(x, middle, y), context=(axes, divisor))

@@ -9,7 +9,7 @@ from ..checks import a_tensor, whole
 from .create import as_tensor, int64
 from .index import _gather_backward
 from .math import ne, sub
-from .reduce import Dim, Extremum, _axes, _count, _kept
+from .reduce import Dim, Extremum, _axes, _count, _kept, numpy_words
 from .shape import _axis, permute, reshape, to
 from .slices import slice_view
 
@@ -27,7 +27,7 @@ def _scanned(name: str, x: Any, dim: int, dtype: Any) -> tuple[Tensor, int]:
     return x if x.dtype.is_floating else to(x, int64), _axis(name, dim, max(x.ndim, 1))
 
 
-def cumsum(x: Tensor, dim: int, dtype: object = None) -> Tensor:
+def cumsum(x: Tensor, dim: int | None = None, dtype: object = None, *, axis: int | None = None) -> Tensor:
     """Running sums along an axis: y_i = x_0 + ... + x_i.
 
     Parameters
@@ -38,6 +38,8 @@ def cumsum(x: Tensor, dim: int, dtype: object = None) -> Tensor:
         The axis.
     dtype : dtype, optional
         What to convert `x` to first.
+    axis : optional
+        NumPy's name for `dim`.
 
     Returns
     -------
@@ -49,6 +51,8 @@ def cumsum(x: Tensor, dim: int, dtype: object = None) -> Tensor:
     IndexError
         If there is no such axis.
     """
+    if axis is not None:
+        dim, _ = numpy_words("cumsum", dim, False, axis)
     x, axis = _scanned("cumsum", x, dim, dtype)
     return record(_cumsum_backward, (x,), launch.cumsum(x, axis=axis, reverse=0), context=axis)
 
@@ -57,8 +61,10 @@ def _cumsum_backward(node, dy):
     return launch.cumsum(dy, axis=node.context, reverse=1)
 
 
-def cumprod(x: Tensor, dim: int, dtype: object = None) -> Tensor:
+def cumprod(x: Tensor, dim: int | None = None, dtype: object = None, *, axis: int | None = None) -> Tensor:
     """Running products along an axis: y_i = x_0 ... x_i; parameters as `cumsum`. Its gradient is exact where elements are 0."""
+    if axis is not None:
+        dim, _ = numpy_words("cumprod", dim, False, axis)
     x, axis = _scanned("cumprod", x, dim, dtype)
     return record(_cumprod_backward, (x,), launch.cumprod(x, axis=axis), saved=(x,), context=axis)
 
@@ -67,7 +73,8 @@ def _cumprod_backward(node, dy):
     return launch.cumprod_backward(dy, node.saved[0], axis=node.context)
 
 
-def prod(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None) -> Tensor:
+def prod(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None, *, axis: Dim = None,
+         keepdims: bool | None = None) -> Tensor:
     """The product over axes, 1 of nothing; its gradient is exact where elements are 0.
 
     Parameters
@@ -80,12 +87,16 @@ def prod(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None
         Whether these axes stay, with one element.
     dtype : dtype, optional
         What to convert `x` to first.
+    axis, keepdims : optional
+        NumPy's names for `dim` and `keepdim`.
 
     Returns
     -------
     Tensor
         Products are carried in double precision.
     """
+    if axis is not None or keepdims is not None:
+        dim, keepdim = numpy_words("prod", dim, keepdim, axis, keepdims)
     x, _ = _scanned("prod", x, 0, dtype)
     axes = _axes("prod", dim, x.ndim)
     kept = _kept(x.shape, axes)

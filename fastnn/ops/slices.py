@@ -224,7 +224,7 @@ def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 # ---- joining and padding ----------------------------------------------------------------------------------------------
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> Tensor:
     """Joins tensors along an existing axis.
 
     Parameters
@@ -233,6 +233,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         At least one; same shape but along `dim`. Ones of shape (0,) among others add nothing but their dtype.
     dim : int
         The axis to join along.
+    axis : int, optional
+        NumPy's name for `dim`.
 
     Returns
     -------
@@ -249,7 +251,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     tensors = _joinable("cat", tensors)
     tensors = tuple(t for t in tensors if t.shape != (0,)) or tensors
     first = tensors[0]
-    dim = _axis("cat", dim, first.ndim)
+    dim = _axis("cat", dim if axis is None else axis, first.ndim)
     for t in tensors:
         if t.ndim != first.ndim or any(d != dim and t.shape[d] != n for d, n in enumerate(first.shape)):
             raise ValueError(f"cat: shapes {first.shape} and {t.shape} differ in another axis than dim {dim}, but must not")
@@ -287,7 +289,7 @@ def _cat_backward(node, dy):
 concat = cat
 
 
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+def stack(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> Tensor:
     """Joins tensors of one shape along a new axis.
 
     Parameters
@@ -296,6 +298,8 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         At least one; same shape.
     dim : int
         Which axis of the result the new one is.
+    axis : int, optional
+        NumPy's name for `dim`.
 
     Returns
     -------
@@ -311,6 +315,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     TypeError
         If an entry is no tensor.
     """
+    dim = dim if axis is None else axis
     tensors = _joinable("stack", tensors)
     for t in tensors:
         if t.shape != tensors[0].shape:

@@ -105,7 +105,7 @@ class LBFGS(Optimizer):
         loss, gradient, evaluations = float(first), self._gradient(), 1
         if np.abs(gradient).max(initial=0.0) <= options["tolerance_grad"]:
             return first
-        for _ in range(options["max_iter"]):
+        for k in range(options["max_iter"]):
             direction, t = self._direction(gradient)
             slope = float(gradient @ direction)
             if slope > -options["tolerance_change"]:
@@ -118,6 +118,10 @@ class LBFGS(Optimizer):
                 gradient = self._gradient()
                 return _Point(t, loss, gradient, float(gradient @ direction))
 
+            if k == options["max_iter"] - 1 and not options["line_search_fn"]:  # nobody would see its loss: as in PyTorch
+                self._previous = gradient, direction, t
+                self._write(x + t * direction)
+                break
             if options["line_search_fn"]:
                 found, used = strong_wolfe(trial, start, t, options["tolerance_change"] / np.abs(direction).max())
             else:
