@@ -128,3 +128,80 @@ def test_searching_is_captured():
     for seed in range(4):
         x = fastnn.tensor(np.random.default_rng(seed).integers(-2, 5, 9) * 0.5)
         np.testing.assert_array_equal(step(x).numpy(), np.searchsorted([0, 1, 2], x.numpy()) + np.isin(x.numpy(), [0, 1, 2]))
+
+
+NUMPY_WORDS = {
+    **{f"{name}-{k}": lambda L, name=name, o=o: getattr(L, name)(L.tensor(X), **o)
+       for name in ("sum", "mean", "prod", "amax", "amin", "std", "var")
+       for k, o in enumerate(({"axis": 1}, {"axis": (0, 2), "keepdims": True}, {"dim": 0, "keepdims": True})) if name != "prod" or not k},
+    **{name: lambda L, name=name: getattr(L.tensor(X), name)(axis=1, keepdims=True) for name in ("argmax", "argmin", "max", "min", "any",
+                                                                                               "all")},
+    **{name: lambda L, name=name: getattr(L, name)(L.tensor(X), axis=-1) for name in ("cumsum", "cumprod")},
+    "cat": lambda L: L.cat([L.tensor(X), L.tensor(X)], axis=2), "stack": lambda L: L.stack([L.tensor(X), L.tensor(X)], axis=1),
+}
+
+
+@pytest.mark.parametrize("name", NUMPY_WORDS)
+def test_numpy_s_words(name):
+    assert_same(NUMPY_WORDS[name], rtol=1e-5, atol=1e-6)
+
+
+def test_one_argument_s_two_names():
+    with pytest.raises(TypeError, match="sum: dim is 0 and axis 1, but they are one argument's two names"):
+        fastnn.tensor(X).sum(0, axis=1)
+
+
+def test_the_older_constructors():
+    for L in (fastnn, torch):
+        assert tuple(L.Tensor(2, 3).shape) == (2, 3) and tuple(L.LongTensor(4).shape) == (4,)
+        x = L.Tensor([1, 2])
+        assert x.dtype == L.float32 and x.tolist() == [1, 2] and L.Tensor(np.array([1.5])).dtype == L.float32
+        assert L.LongTensor([1, 2]).dtype == L.int64 and L.DoubleTensor([1, 2]).dtype == L.float64
+        assert L.IntTensor(np.array([3], np.int32)).tolist() == [3] and L.ByteTensor([3]).dtype == L.uint8
+        assert L.BoolTensor([True]).dtype == L.bool and L.ones(2).type(L.LongTensor).dtype == L.int64
+        assert L.ones(2).type(L.DoubleTensor).dtype == L.float64 and L.float64.is_floating_point and not L.int64.is_floating_point
+        assert float(L.finfo(L.float32).eps) == 2.0**-23 and L.finfo(L.float64).max > 1e308 and L.iinfo(L.int32).max == 2**31 - 1
+    with pytest.raises(TypeError, match="LongTensor: arguments are 1.5, 2, but must be extents, or data as one array or list"):
+        fastnn.LongTensor(1.5, 2)
+
+
+def test_tensors_that_change_themselves():
+    for L in (fastnn, torch):
+        x = L.tensor(X)
+        same = x
+        x.unsqueeze_(0).unsqueeze_(-1)
+        assert same.shape == (1, 3, 4, 5, 1)
+        x.squeeze_(0).squeeze_()
+        x.transpose_(0, 2)
+        assert same.shape == (5, 4, 3) and same[1, 2, 0] == X[0, 2, 1]
+        assert L.ones(2, 3).t_().shape == (3, 2)
+        w = L.tensor([1.0, 2.0], requires_grad=True)
+        h = w * 3
+        kept = h
+        h.detach_()
+        assert kept is h and h.is_leaf and not h.requires_grad and h.grad_fn is None
+        (h * w).sum().backward()
+        assert w.grad.tolist() == [3, 6] and not w.detach_().requires_grad
+    with pytest.raises(RuntimeError, match="writing in place to a tensor that requires grad"):
+        fastnn.ones(2, requires_grad=True).unsqueeze_(0)
+
+
+def test_lbfgs_evaluates_as_often():
+    for options in ({"max_iter": 4}, {"max_iter": 1}, {"max_iter": 4, "line_search_fn": "strong_wolfe"}):
+        counts, ends = [], []
+        for L in (fastnn, torch):
+            w = L.tensor([3.0, -2.0], dtype=L.float64, requires_grad=True)
+            optimizer, calls = L.optim.LBFGS([w], lr=0.3, **options), []
+
+            def closure():
+                optimizer.zero_grad()
+                loss = ((w - L.tensor([1.0, 2.0])) ** 2 * L.tensor([1.0, 5.0])).sum() + (w**4).sum()
+                loss.backward()
+                calls.append(1)
+                return loss
+            for _ in range(3):
+                optimizer.step(closure)
+            counts.append(len(calls))
+            ends.append(w.tolist())
+        assert counts[0] == counts[1]
+        np.testing.assert_allclose(*ends, rtol=1e-6)

@@ -186,6 +186,147 @@ with torch.inference_mode():
 '''
 
 
+FROM_SCRATCH = '''
+W = torch.normal(0, 0.01, size=(6, 5), requires_grad=True)
+W.data = torch.Tensor(rng.standard_normal((6, 5)))
+b = torch.zeros(5, requires_grad=True)
+X, y = torch.FloatTensor(rng.standard_normal((32, 2, 3))), torch.LongTensor(rng.integers(0, 5, 32))
+for epoch in range(4):
+    e = torch.exp(torch.matmul(X.reshape((-1, 6)), W) + b)
+    y_hat = e / e.sum(axis=1, keepdims=True)
+    loss = -torch.log(y_hat[range(len(y_hat)), y])
+    loss.mean().backward()
+    with torch.no_grad():
+        for p in (W, b):
+            p -= 0.5 * p.grad
+            p.grad.zero_()
+    hits = y_hat.argmax(axis=1).type(y.dtype) == y
+    losses += [loss.mean().item(), float(hits.type(y.dtype).sum())]
+counts = torch.zeros((5, 5), dtype=torch.int32)
+for a, c in zip(y, y[1:]):
+    counts[a, c] += 1
+share = (counts + 1).float()
+share /= share.sum(1, keepdims=True)
+losses += [share.log().sum().item(), counts.sum().item(), (counts @ counts).max().item(), (counts ** 2).sum().item()]
+'''
+
+RECURRENT = '''
+class Seq2Seq(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.rnn, self.dense = nn.Embedding(9, 6), nn.GRU(6, 8, 2), nn.Linear(8, 9)
+        for name in self.rnn._flat_weights_names:
+            if "weight" in name:
+                nn.init.xavier_uniform_(self.rnn._parameters[name])
+
+    def forward(self, x, state):
+        output, state = self.rnn(self.embedding(x).permute(1, 0, 2), state)
+        return self.dense(output).permute(1, 0, 2), state
+
+model, state = Seq2Seq(), torch.zeros(2, 3, 8)
+start(model)
+optimizer = optim.Adam(model.parameters(), lr=0.01)
+for step in range(4):
+    x, y = torch.tensor(rng.integers(0, 9, (3, 5))), torch.tensor(rng.integers(0, 9, (3, 5)))
+    state.detach_()
+    out, state = model(x, state)
+    weights = torch.ones_like(y)
+    keep = torch.arange(5, dtype=torch.float32)[None, :] < torch.tensor([2, 5, 3])[:, None]
+    weights[~keep] = 0
+    loss = (F.cross_entropy(out.permute(0, 2, 1), y, reduction="none") * weights).mean(dim=1).sum()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+'''
+
+SINES = '''
+class Sequence(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.linear = nn.LSTMCell(1, 6), nn.Linear(6, 1)
+
+    def forward(self, x):
+        h, c = torch.zeros(x.size(0), 6, dtype=torch.double), torch.zeros(x.size(0), 6, dtype=torch.double)
+        outputs = []
+        for step in x.split(1, dim=1):
+            h, c = self.lstm(step, (h, c))
+            outputs += [self.linear(h)]
+        return torch.cat(outputs, dim=1)
+
+model = Sequence()
+model.double()
+start(model)
+data = torch.from_numpy(np.sin(np.arange(12) / 2 + rng.random((4, 1))))
+optimizer = optim.LBFGS(model.parameters(), lr=0.8, max_iter=4)
+def closure():
+    optimizer.zero_grad()
+    loss = F.mse_loss(model(data[:, :-1]), data[:, 1:])
+    losses.append(loss.item())
+    loss.backward()
+    return loss
+for step in range(3):
+    optimizer.step(closure)
+'''
+
+SEGMENTATION = '''
+class MyConv(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.Tensor(outputs, inputs, 3, 3)), nn.Parameter(torch.Tensor(outputs))
+        nn.init.kaiming_uniform_(self.weight, a=5 ** 0.5)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight, self.bias, padding=1)
+
+model = nn.Sequential(MyConv(3, 4), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+                      nn.ConvTranspose2d(4, 4, kernel_size=2, stride=2), nn.Conv2d(4, 2, 1))
+start(model)
+model = model.to(memory_format=torch.channels_last)
+average = [v.clone() for v in model.state_dict().values()]
+optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+for step in range(4):
+    image = torch.tensor(rng.random((2, 3, 8, 8)), dtype=torch.float32).to("cpu", non_blocking=True, memory_format=torch.channels_last)
+    mask = torch.as_tensor(rng.integers(0, 2, (2, 8, 8))).to(device="cpu", dtype=torch.long)
+    out = model(image)
+    share, wanted = F.softmax(out, dim=1), F.one_hot(mask, 2).permute(0, 3, 1, 2).float()
+    loss = F.cross_entropy(out, mask) + 1 - (2 * (share * wanted).sum((-1, -2)) / (share + wanted).sum((-1, -2))).mean()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    for kept, value in zip(average, model.state_dict().values()):
+        if value.dtype.is_floating_point:
+            kept.mul_(0.9).add_(value, alpha=0.1)
+        else:
+            kept.copy_(value)
+    losses.append(loss.item())
+losses += [float(kept.double().sum()) for kept in average]
+'''
+
+DIFFUSION = '''
+T = 20
+betas = torch.linspace(1e-4, 0.02, T)
+products = torch.cumprod(1. - betas, axis=0)
+before = F.pad(products[:-1], (1, 0), value=1.0)
+losses += (betas * (1. - before) / (1. - products)).tolist()
+model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.SiLU(), nn.Conv2d(8, 1, 3, padding=1))
+start(model)
+optimizer = optim.Adam(model.parameters(), lr=1e-2)
+for step in range(4):
+    x, noise = (torch.tensor(rng.standard_normal((4, 1, 6, 6))).float() for _ in range(2))
+    t = torch.tensor(rng.integers(0, T, (4,))).long()
+    share = products.gather(-1, t.cpu()).reshape(t.shape[0], *((1,) * (len(x.shape) - 1))).to(t.device)
+    loss = F.smooth_l1_loss(noise, model(share.sqrt() * x + (1 - share).sqrt() * noise))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+i, j = torch.triu_indices(4, 4, 1)
+losses += torch.cdist(x.flatten(1), noise.flatten(1))[i, j].tolist()
+'''
+
+
 def play(script, torch, weights):
     """The script's losses; a model starts from `weights`, or fills that list."""
 
@@ -195,13 +336,17 @@ def play(script, torch, weights):
         else:
             weights.append({name: value.clone().numpy() for name, value in model.state_dict().items()})
 
-    names = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional, "optim": torch.optim, "start": start,
+    names = {"torch": torch, "np": np, "nn": torch.nn, "F": torch.nn.functional, "optim": torch.optim, "start": start,
              "rng": np.random.default_rng(4), "losses": []}
     exec(compile(script, "script", "exec"), names)
     return names["losses"]
 
 
-@pytest.mark.parametrize("script", [GPT, VAE, DQN, BY_HAND], ids=["gpt", "vae", "dqn", "by hand"])
+SCRIPTS = {"gpt": GPT, "vae": VAE, "dqn": DQN, "by hand": BY_HAND, "from scratch": FROM_SCRATCH, "recurrent": RECURRENT, "sines": SINES,
+           "segmentation": SEGMENTATION, "diffusion": DIFFUSION}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_a_script_gives_the_same_losses(script):
     weights = []
     ours = play(script, fastnn, weights)
