@@ -16,7 +16,8 @@ TYPES = {"float32": fastnn.float32, "float64": fastnn.float64, "int64": fastnn.i
 @pytest.mark.parametrize("a, b, expected", [
     ("float32", "float64", "float64"), ("int64", "float32", "float32"), ("float64", "bool", "float64"),
     ("int32", "int32", "int32"),
-    ("uint8", "int32", "int32"), ("bool", "uint8", "uint8"), ("int32", "int64", "int64"), ("bool", "bool", "int64"), ("float32", 2, "float32"), ("float64", 2.5, "float64"),
+    ("uint8", "int32", "int32"), ("bool", "uint8", "uint8"), ("int32", "int64", "int64"), ("bool", "bool", "int64"),
+    ("float32", 2, "float32"), ("float64", 2.5, "float64"),
     ("int64", 2, "int64"), ("int32", 2, "int32"), ("uint8", 300, "int64"), ("int64", 2.5, "float32"),
     ("bool", 2, "int64"),
     ("int32", True, "int32")])

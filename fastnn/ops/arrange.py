@@ -18,8 +18,8 @@ from .slices import _joinable, cat, slice_view
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["addmm", "bmm", "broadcast_tensors", "column_stack", "dot", "flip", "hstack", "meshgrid", "mm", "mv", "outer", "roll", "select", "tile", "tril", "triu",
-           "vstack"]
+__all__ = ["addmm", "bmm", "broadcast_tensors", "column_stack", "dot", "flip", "hstack", "meshgrid", "mm", "mv", "outer", "roll", "select", "tile",
+           "tril", "triu", "vstack"]
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:

@@ -17,12 +17,14 @@ from fastnn.nn import utils
 torch = pytest.importorskip("torch")
 import torch.nn.utils.parametrizations  # noqa: E402
 import torch.nn.utils.parametrize  # noqa: E402
+import torch.nn.utils.prune  # noqa: E402
 import torch.optim.swa_utils  # noqa: E402
 
 PAIRS = {
     "nn": (torch.nn, nn), "functional": (torch.nn.functional, F), "optim": (torch.optim, optim),
     "lr_scheduler": (torch.optim.lr_scheduler, optim.lr_scheduler), "swa_utils": (torch.optim.swa_utils, optim.swa_utils),
     "init": (torch.nn.init, nn.init), "utils": (torch.nn.utils, utils), "rnn": (torch.nn.utils.rnn, utils.rnn),
+    "prune": (torch.nn.utils.prune, utils.prune),
     "parametrize": (torch.nn.utils.parametrize, utils.parametrize), "parametrizations": (torch.nn.utils.parametrizations,
                                                                                          utils.parametrizations),
     "Module": (torch.nn.Module, nn.Module), "Tensor": (torch.Tensor, fastnn.Tensor)}
@@ -40,6 +42,8 @@ ABSENT = {
         r"unsafe_\w+|slice_inverse|index|"
         r"reinforce|record_stream|new_empty_strided|native_channel_shuffle|swap_tensors|conv_tbc|linear_cross_entropy|grouped_mm|"
         r"scaled_(grouped_)?mm|ScalingType|SwizzleType|LinearCrossEntropy\w+"),
+    "ways of pruning as classes: functions and masks say them": (
+        r"BasePruningMethod|CustomFromMask|Identity|LnStructured|PruningContainer|RandomStructured"),
     "deprecated by PyTorch": (
         r"Container|NLLLoss2d|upsample(_bilinear|_nearest)?|clip_grad_norm|(constant|dirac|eye|kaiming_\w+|normal|orthogonal|"
         r"sparse|uniform|"
@@ -89,6 +93,7 @@ ARGUMENTS = [
     (r"functional\.gumbel_softmax", {"eps"}, "deprecated"),
     (r"parametrize\.ParametrizationList", {"unsafe"}, "register_parametrization checks what it is given"),
     (r"Tensor\.split", {"split_size"}, "split_size_or_sections, as the function's"),
+    (r"prune\.(L1|Random)Unstructured", {"amount"}, "global_unstructured takes it"),
     (r"Tensor\.norm", {"dtype"}, "convert the tensor first"),
 ]
 
