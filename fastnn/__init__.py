@@ -38,7 +38,7 @@ for _name in ("absolute", "addmv", "allclose", "aminmax", "arccos", "arccosh", "
               "subtract", "swapaxes", "swapdims", "tensor_split", "true_divide"):
     globals()[_name] = getattr(Tensor, _name)
 del _name
-concatenate, row_stack = cat, vstack
+concatenate, row_stack, Size = cat, vstack, tuple
 
 if TYPE_CHECKING:
     from . import data, io, models, nn, optim, testing, train

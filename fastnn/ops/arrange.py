@@ -18,8 +18,8 @@ from .slices import _joinable, cat, slice_view
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["addmm", "bmm", "broadcast_tensors", "column_stack", "dot", "flip", "hstack", "meshgrid", "mm", "mv", "outer", "roll", "select", "tile",
-           "tril", "triu", "vstack"]
+__all__ = ["addmm", "bmm", "broadcast_tensors", "column_stack", "dot", "flip", "hstack", "meshgrid", "mm", "mv", "outer", "roll",
+           "select", "tile", "tril", "triu", "vstack"]
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
@@ -173,16 +173,18 @@ def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | Non
     return x
 
 
-def tile(x: Tensor, *dims: int) -> Tensor:
+def tile(x: Tensor, *counts: int, dims: Sequence[int] | None = None) -> Tensor:
     """Repeats a tensor along its axes.
 
     Parameters
     ----------
     x : Tensor
         Any shape.
-    *dims : int
+    *counts : int
         How often, as numbers or as one tuple; the last for the last axis. Where there are more than axes, new ones come
         in front.
+    dims : sequence of int, optional
+        The same by name.
 
     Returns
     -------
@@ -193,8 +195,9 @@ def tile(x: Tensor, *dims: int) -> Tensor:
     ValueError
         If a number is negative.
     """
-    counts = tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
-    counts = [whole("tile: dims", n, 0) for n in counts]
+    if dims is None:
+        dims = counts[0] if len(counts) == 1 and isinstance(counts[0], (tuple, list)) else counts
+    counts = [whole("tile: dims", n, 0) for n in dims]
     counts = [1] * (a_tensor("tile", x).ndim - len(counts)) + counts
     shape = (1,) * (len(counts) - x.ndim) + tuple(x.shape)
     pairs = [extent for n, size in zip(counts, shape) for extent in ((n, size) if n != 1 else (size,))]

@@ -62,7 +62,8 @@ def _write(x: Tensor, axis: int, index: Tensor, src: Tensor, how: str) -> Tensor
     return y
 
 
-def scatter(x: Tensor, dim: int, index: Any, src: Tensor | float, *, reduce: str | None = None) -> Tensor:
+def scatter(x: Tensor, dim: int, index: Any, src: Tensor | float | None = None, *, reduce: str | None = None,
+            value: float | None = None) -> Tensor:
     """A copy of `x` with elements replaced: y[i, index[i, j, k], k] = src[i, j, k] for dim = 1.
 
     Parameters
@@ -77,6 +78,8 @@ def scatter(x: Tensor, dim: int, index: Any, src: Tensor | float, *, reduce: str
         What to write, no axis shorter than the index's.
     reduce : str, optional
         "add" or "multiply": what is there and what comes, together.
+    value : number, optional
+        PyTorch's name for `src` where that is a number.
 
     Returns
     -------
@@ -88,10 +91,13 @@ def scatter(x: Tensor, dim: int, index: Any, src: Tensor | float, *, reduce: str
     IndexError
         If an index lies outside the axis.
     TypeError
-        If `src` has another type than `x`.
+        If `src` has another type than `x`, or neither or both of `src` and `value` are given.
     ValueError
         If shapes do not fit, or `reduce` is another.
     """
+    if (src is None) is (value is None):
+        raise TypeError(f"scatter: {'neither' if src is None else 'both'} of src and value given, but must be one")
+    src = value if src is None else src
     if reduce == "add":
         return scatter_add(x, dim, index, src)
     if reduce == "multiply":

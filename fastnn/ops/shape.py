@@ -27,29 +27,31 @@ def _axis(name: str, dim: int, rank: int) -> int:
 # ---- permutations -----------------------------------------------------------------------------------------------------
 
 
-def permute(x: Tensor, *dims: int) -> Tensor:
+def permute(x: Tensor, *axes: int, dims: Sequence[int] | None = None) -> Tensor:
     """The axes of `x` in another order; a view.
 
     Parameters
     ----------
     x : Tensor
         Any shape.
-    *dims : int
+    *axes : int
         Each axis of `x` once, as numbers or as one tuple.
+    dims : sequence of int, optional
+        The same by name.
 
     Returns
     -------
     Tensor
-        Of shape ``tuple(x.shape[d] for d in dims)``.
+        Of shape ``tuple(x.shape[d] for d in axes)``.
 
     Raises
     ------
     ValueError
-        If `dims` is not a permutation of the axes.
+        If it is not a permutation of the axes.
     """
-    order = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    dims = dims if dims is not None else axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
     rank = a_tensor("permute", x).ndim
-    order = [_axis("permute", d, rank) for d in order]
+    order = [_axis("permute", d, rank) for d in dims]
     if sorted(order) != list(range(rank)):
         raise ValueError(f"permute: dims is {tuple(dims)}, but must name each of the {rank} axes once")
     shape, strides = x.shape, x.strides
@@ -179,15 +181,17 @@ def _resolve(name: str, shape: Sequence[int], numel: int) -> list[int]:
     return extents
 
 
-def reshape(x: Tensor, *shape: int) -> Tensor:
+def reshape(x: Tensor, *extents: int, shape: Sequence[int] | None = None) -> Tensor:
     """The same elements in logical (C) order under another shape; a view where the layout allows it.
 
     Parameters
     ----------
     x : Tensor
         Any shape.
-    *shape : int
-        The new extents, as numbers or as one tuple; one may be -1: what is left.
+    *extents : int
+        The new ones, as numbers or as one tuple; one may be -1: what is left.
+    shape : sequence of int, optional
+        The same by name.
 
     Returns
     -------
@@ -198,7 +202,8 @@ def reshape(x: Tensor, *shape: int) -> Tensor:
     ValueError
         If the number of elements differs.
     """
-    shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    if shape is None:
+        shape = extents[0] if len(extents) == 1 and isinstance(extents[0], (tuple, list)) else extents
     extents = _resolve("reshape", shape, a_tensor("reshape", x).numel())
     strides = _view_strides(x.shape, x.strides, extents) if x.numel() else [1] * len(extents)
     if strides is None:

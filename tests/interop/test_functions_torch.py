@@ -155,6 +155,18 @@ def test_one_argument_s_two_names():
         fastnn.tensor(X).sum(0, axis=1)
 
 
+def test_words_for_extents():
+    for L in (fastnn, torch):
+        x = L.tensor(X)
+        assert x.permute(dims=(2, 0, 1)).shape == L.permute(x, (2, 0, 1)).shape == L.permute(x, dims=(2, 0, 1)).shape == L.Size([5, 3, 4])
+        assert x.reshape(shape=(4, -1)).shape == (4, 15) and x.tile(dims=(2, 1, 1)).shape == (6, 4, 5)
+        assert L.zeros(1, 3).scatter(dim=1, index=L.tensor([[2]]), value=7.0).tolist() == [[0, 0, 7]]
+        assert L.zeros(1, 3).scatter_(1, L.tensor([[2]]), value=7.0).tolist() == [[0, 0, 7]]
+    for wrong in ({}, {"src": 1.0, "value": 1.0}):
+        with pytest.raises(TypeError, match="scatter: (neither|both) of src and value given"):
+            fastnn.zeros(1, 3).scatter(1, fastnn.tensor([[2]]), **wrong)
+
+
 def test_the_older_constructors():
     for L in (fastnn, torch):
         assert tuple(L.Tensor(2, 3).shape) == (2, 3) and tuple(L.LongTensor(4).shape) == (4,)
