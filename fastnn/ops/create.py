@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +22,8 @@ float32, float64, int64, int32, uint8, bool_ = (as_dtype(name) for name in _core
 _NATIVE = {np.dtype(name) for name in _core.DTYPE_NAMES}
 
 
-def common_dtype(dtypes: Iterable[DType]) -> DType:
+def common_dtype(dtypes: Set[DType]) -> DType:
     """The type that holds all: a floating one before integers, else the widest; PyTorch's rule."""
-    dtypes = set(dtypes)
     return next(d for d in (float64, float32, int64, int32, uint8, bool_) if d in dtypes)
 
 

@@ -249,7 +249,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
         If an entry is no tensor.
     """
     tensors = _joinable("cat", tensors)
-    tensors = tuple(t for t in tensors if t.shape != (0,)) or tensors
+    if (0,) in [t.shape for t in tensors]:
+        tensors = tuple(t for t in tensors if t.shape != (0,)) or tensors
     first = tensors[0]
     dim = _axis("cat", dim if axis is None else axis, first.ndim)
     for t in tensors:
@@ -275,8 +276,9 @@ def _joinable(name: str, tensors: Any) -> tuple[Tensor, ...]:
     for t in tensors:
         if not isinstance(t, TensorBase):
             raise TypeError(f"{name}: tensors holds a {type(t).__name__}, but must hold tensors only")
-    if any(t.dtype is not tensors[0].dtype for t in tensors):
-        dtype = common_dtype(t.dtype for t in tensors)
+    dtypes = {t.dtype for t in tensors}
+    if len(dtypes) > 1:
+        dtype = common_dtype(dtypes)
         tensors = tuple(to(t, dtype) for t in tensors)
     return tensors
 
