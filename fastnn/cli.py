@@ -144,11 +144,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     """Options of ``fastnn bench``."""
     from .bench import DEFAULT
+    from .testing.shapes import CONVOLUTIONS
 
     parser.add_argument("--layers", metavar="NAMES", default=",".join(DEFAULT),
-                        help="networks (lenet5, alexnet, vgg16, googlenet, resnet18, resnet50, mobilenetv2, resnet20, small), "
-                             "gemm, ops or stream (operations on data larger than the caches), separated by commas "
-                             "(default: %(default)s)")
+                        help=f"networks ({', '.join(CONVOLUTIONS)}), gemm, ops or stream (operations on data larger than the caches), "
+                             "separated by commas (default: %(default)s)")
     parser.add_argument("--only", metavar="TEXT", default="", help="cases whose names contain this")
     parser.add_argument("--threads", type=_number(int, 1, MOST_THREADS), help="number of threads (default: as 'fastnn info' says)")
     parser.add_argument("--seconds", type=_number(float, 0), default=0.2, help="for each case (default: %(default)s)")

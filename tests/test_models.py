@@ -14,7 +14,7 @@ from training import classifier_step
 
 @pytest.mark.parametrize("name, config, parameters", [
     ("mlp", {"sizes": (784, 16, 16, 10)}, 13_002), ("lenet5", {"image_size": 32}, 61_706), ("resnet18", {}, 11_689_512),
-    ("resnet50", {}, 25_557_032), ("vgg16", {}, 138_357_544), ("alexnet", {}, 61_100_840), ("resnet20", {}, 272_474)])
+    ("resnet50", {}, 25_557_032), ("resnext50_32x4d", {}, 25_028_904), ("vgg16", {}, 138_357_544), ("alexnet", {}, 61_100_840), ("resnet20", {}, 272_474)])
 def test_number_of_parameters(name, config, parameters):
     assert sum(p.numel() for p in models.build(name, **config).parameters()) == parameters
 
@@ -22,8 +22,8 @@ def test_number_of_parameters(name, config, parameters):
 @pytest.mark.parametrize("name", models.MODELS)
 def test_a_model_knows_how_it_was_made(name):
     config = {"sizes": np.array([3, 2])} if name == "mlp" else {"num_classes": np.int64(3)}
-    if name in ("resnet18", "resnet50", "vgg16"):
-        config["width"] = 4
+    if name in ("resnet18", "resnet50", "resnext50_32x4d", "vgg16"):
+        config["width"] = 16
     model = models.build(name, **config)
     json.dumps(model.architecture)  # as files keep it
     again = models.build(model.architecture["name"], **model.architecture["config"])
@@ -54,6 +54,7 @@ CASES = [("mlp", {"sizes": (20, 16, 10)}, (12, 20), 50), ("lenet5", {}, (4, 1, 2
          ("resnet20", {"width": 4}, (4, 3, 16, 16), 12),
          ("resnet18", {"width": 4, "num_classes": 10}, (2, 3, 64, 64), 8),
          ("resnet50", {"width": 4, "num_classes": 10}, (2, 3, 64, 64), 6),
+         ("resnext50_32x4d", {"width": 16, "num_classes": 10}, (2, 3, 64, 64), 6),
          ("vgg16", {"width": 4, "num_classes": 10}, (2, 3, 32, 32), 8)]
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from .classic import lenet5, mlp
-from .resnet import resnet18, resnet20, resnet50
+from .resnet import resnet18, resnet20, resnet50, resnext50_32x4d
 from .vgg import alexnet, vgg16
 
 MODELS: dict[str, Callable[..., Any]] = {
     "alexnet": alexnet, "lenet5": lenet5, "mlp": mlp, "resnet18": resnet18, "resnet20": resnet20, "resnet50": resnet50,
-    "vgg16": vgg16}
+    "resnext50_32x4d": resnext50_32x4d, "vgg16": vgg16}
 
 
 def build(name: str, **config: Any) -> Any:
@@ -41,4 +41,5 @@ def build(name: str, **config: Any) -> Any:
     return MODELS[name](**config)
 
 
-__all__ = ["MODELS", "alexnet", "build", "lenet5", "mlp", "resnet18", "resnet20", "resnet50", "vgg16"]
+__all__ = ["MODELS", "alexnet", "build", "lenet5", "mlp", "resnet18", "resnet20", "resnet50", "resnext50_32x4d",
+           "vgg16"]

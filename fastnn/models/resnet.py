@@ -1,17 +1,19 @@
 """Residual networks in torchvision's parameter names.
 
-He et al., "Deep residual learning for image recognition", CVPR 2016.
+He et al., "Deep residual learning for image recognition", CVPR 2016; Xie et al., "Aggregated residual transformations for deep
+neural networks", CVPR 2017.
 """
 
 from __future__ import annotations
 
 from .. import nn
+from ..checks import whole
 from ..tensor import Tensor
 from .naming import named
 
 
-def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
+def _conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, groups=groups, bias=False)
 
 
 class BasicBlock(nn.Module):
@@ -50,22 +52,26 @@ class Bottleneck(nn.Module):
     Parameters
     ----------
     inputs, width : int
-        Channels in, and channels of the first two convolutions.
+        Channels in, and a quarter of those out.
     stride : int
         Of the 3x3 convolution and the shortcut.
     downsample : Module, optional
         The shortcut's projection; by default the identity.
+    groups, width_per_group : int
+        Of the 3x3 convolution: it has `groups` groups of `width` * `width_per_group` / 64 channels.
     """
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
+    def __init__(self, inputs: int, width: int, stride: int = 1, downsample: nn.Module | None = None, groups: int = 1,
+                 width_per_group: int = 64):
         super().__init__()
-        self.conv1 = _conv(inputs, width, 1)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv(width, width, 3, stride)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = _conv(width, width * self.expansion, 1)
+        inner = width * width_per_group // 64 * groups
+        self.conv1 = _conv(inputs, inner, 1)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = _conv(inner, inner, 3, stride, groups)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = _conv(inner, width * self.expansion, 1)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
         self.relu = nn.ReLU()
         self.downsample = downsample
@@ -90,11 +96,14 @@ class ResNet(nn.Module):
         Outputs.
     width : int
         Channels of the first stage; each later one doubles them.
+    **options
+        Of every block.
     """
 
-    def __init__(self, block: type, layers: tuple[int, int, int, int], num_classes: int = 1000, width: int = 64):
+    def __init__(self, block: type, layers: tuple[int, int, int, int], num_classes: int = 1000, width: int = 64, **options: int):
         super().__init__()
         self._channels = width
+        self._options = options
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
@@ -112,9 +121,9 @@ class ResNet(nn.Module):
         shortcut = None
         if stride != 1 or self._channels != outputs:
             shortcut = nn.Sequential(_conv(self._channels, outputs, 1, stride), nn.BatchNorm2d(outputs))
-        blocks = [block(self._channels, width, stride, shortcut)]
+        blocks = [block(self._channels, width, stride, shortcut, **self._options)]
         self._channels = outputs
-        return nn.Sequential(*blocks, *(block(outputs, width) for _ in range(count - 1)))
+        return nn.Sequential(*blocks, *(block(outputs, width, **self._options) for _ in range(count - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, num_classes)"""
@@ -188,6 +197,30 @@ def resnet18(num_classes: int = 1000, width: int = 64) -> ResNet:
 def resnet50(num_classes: int = 1000, width: int = 64) -> ResNet:
     """ResNet-50, of bottleneck blocks: 25,557,032 parameters with 1,000 classes; see `resnet18`."""
     return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, width)
+
+
+@named
+def resnext50_32x4d(num_classes: int = 1000, width: int = 64) -> ResNet:
+    """ResNeXt-50, whose 3x3 convolutions have 32 groups, of 4 channels in the first stage: 25,028,904 parameters with 1,000 classes.
+
+    Parameters
+    ----------
+    num_classes : int
+        Outputs.
+    width : int
+        A quarter of the channels that the first of four stages gives on, at least 16; each later stage doubles them.
+
+    Returns
+    -------
+    ResNet
+        (N, 3, H, W) -> (N, num_classes)
+
+    Raises
+    ------
+    ValueError
+        If `width` is too small for groups of one channel.
+    """
+    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, whole("resnext50_32x4d: width", width, 16), groups=32, width_per_group=4)
 
 
 @named
