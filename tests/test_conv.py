@@ -44,6 +44,8 @@ class Case:
         elif kind == 1:  # groups that are lanes side by side
             size = int(rng.choice([2, 4, 8, 16]))
             small |= {"groups": int(rng.integers(2, 12)), "c": size, "k": size}
+        elif kind == 2:  # several outputs of each input
+            small |= {"groups": int(rng.integers(2, 20)), "c": 1, "k": int(rng.integers(2, 7))}
         if rng.integers(0, 6) == 0:  # pointwise
             small |= {"r": 1, "s": 1, "padding": (0, 0, 0, 0)}
         self.__dict__ |= small | fixed

@@ -235,8 +235,8 @@ fnn_conv_weight fnn_conv_weight_of(const fnn_tensor *weight, const fnn_conv_dims
                          .r_stride = weight->stride[2],
                          .s_stride = weight->stride[3]};
     w.cols = w.width > K->triple_cols ? K->tile_cols : fnn_min(K->triple_cols, fnn_round_up(w.width, 8));
-    w.lane_group = fnn_conv_lane_group(d, K);
-    if (w.lane_group) w.groups = 1, w.width = d->groups * d->c, w.cols = K->lanes;
+    w.lane_group = !backward && fnn_conv_repeats(d, K) ? 1 : fnn_conv_lane_group(d, K);
+    if (w.lane_group) w.groups = 1, w.width *= d->groups, w.cols = K->lanes;
     if (w.lane_group == 1) w.width_stride = weight->stride[0];
     return w;
 }
@@ -246,8 +246,9 @@ static void plan_common(const fnn_tensor *weight, const fnn_conv_dims *d, int ba
                         fnn_correlation *c) {
     *w = fnn_conv_weight_of(weight, d, backward);
     *c = (fnn_correlation){.K = w->K, .dtype = w->dtype, .images = d->n, .groups = w->groups, .depth = w->depth,
-                           .width = w->width, .weight = w};
+                           .width = w->width, .weight = w, .repeats = 1};
     if (w->lane_group) c->depth = w->width, c->depthwise = 1;
+    if (w->lane_group && d->c != d->k) c->repeats = d->k;
     fnn_conv_weight_plan(w);
 }
 

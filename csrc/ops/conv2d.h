@@ -21,6 +21,12 @@ static inline ptrdiff_t fnn_conv_lane_group(const fnn_conv_dims *d, const fnn_ke
     return d->groups * d->c < K->lanes || (d->c == K->lanes && (d->r == 1 || d->s == 1)) ? 0 : d->c;
 }
 
+/* Groups of one input channel and several outputs are depthwise, too, if that channel is repeated for each of them. The input's
+ * gradient, their sum, goes another way. */
+static inline int fnn_conv_repeats(const fnn_conv_dims *d, const fnn_kernels *K) {
+    return d->groups > 1 && d->c == 1 && d->k > 1 && d->groups * d->k >= K->lanes;
+}
+
 /* A 4-D tensor by its strides in elements. */
 typedef struct {
     char *data;
@@ -65,6 +71,7 @@ typedef struct {
     const fnn_epilogue *epilogue;
     double flops;  /* for each output pixel; phases give their mean, so that their blocks agree */
     int depthwise; /* depth = width = all channels, each read by its lane_group only */
+    ptrdiff_t repeats; /* depthwise: neighbouring channels that are one of src's; else 1 */
     /* planned */
     int staged;                 /* input rows are copied into padded scratch first */
     int spread;                 /* scratch holds [row][output column][tap][channel]: runs of pixels cross rows */
@@ -132,6 +139,9 @@ static inline ptrdiff_t fnn_reach(const fnn_axis *a, ptrdiff_t outputs) {
 void fnn_valid_range(const fnn_axis *a, ptrdiff_t offset, ptrdiff_t from, ptrdiff_t to, ptrdiff_t *lo, ptrdiff_t *hi);
 /* The kernel rows (columns) that meet the input from output row (column) `at`: the others would add zeros. */
 void fnn_taps_that_meet(const fnn_axis *a, ptrdiff_t at, ptrdiff_t *t, ptrdiff_t *t_end);
+/* Pixels whose every channel is repeated so many times, one after another. */
+void fnn_conv_repeat(const fnn_kernels *K, int dtype, ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t times, const char *src,
+                     ptrdiff_t src_pixel, ptrdiff_t src_channel, char *dst, ptrdiff_t dst_pixel);
 char *fnn_conv_input_row(const fnn_correlation *c, ptrdiff_t image, ptrdiff_t group, ptrdiff_t row);
 static inline char *fnn_conv_output(const fnn_correlation *c, ptrdiff_t image, ptrdiff_t row, ptrdiff_t col, ptrdiff_t channel) {
     return fnn_at(c->dst.data, image * c->dst.n + row * c->dst.h + col * c->dst.w + channel * c->dst.c, c->dtype);

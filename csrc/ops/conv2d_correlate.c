@@ -154,7 +154,7 @@ static void plan_layout(fnn_correlation *c) {
     int aliases = c->src.w * c->w.step * size % PAGE == 0;
     c->narrow = fnn_narrow_form_of(c);
     c->spread = wants_spread(c);
-    c->staged = c->narrow || c->spread || (c->depth > 1 && c->src.c != 1) ||
+    c->staged = c->narrow || c->spread || c->repeats > 1 || (c->depth > 1 && c->src.c != 1) ||
                 (!c->depthwise && (aliases || needs_padding(&c->h) || needs_padding(&c->w)));
     ptrdiff_t run = c->spread ? c->w.taps * c->depth : c->depth;
     c->pitch = !c->staged ? c->src.w : c->narrow ? 1 : run * size % PAGE ? run : run + FNN_LINE / size;
@@ -241,12 +241,24 @@ size_t fnn_correlate_bytes(const fnn_correlation *c) {
 
 /* ---- the work of a chunk ---- */
 
+void fnn_conv_repeat(const fnn_kernels *K, int dtype, ptrdiff_t pixels, ptrdiff_t channels, ptrdiff_t times, const char *src,
+                     ptrdiff_t src_pixel, ptrdiff_t src_channel, char *dst, ptrdiff_t dst_pixel) {
+    const ptrdiff_t together = src_channel == 1 ? channels : 1;
+    for (ptrdiff_t c = 0; c < channels; c += together)
+        for (ptrdiff_t j = 0; j < times; j++)
+            K->conv_scatter(pixels, together, fnn_at(src, c * src_channel, dtype), src_pixel, fnn_at(dst, c * times + j, dtype),
+                            dst_pixel, times);
+}
+
 /* Input row `row` of a group into a scratch row of `pixels` pixels, the first of them at input column `col`. */
 static void stage_row(const fnn_correlation *c, const char *src, ptrdiff_t col, ptrdiff_t pixels, char *dst) {
     ptrdiff_t size = size_of(c->dtype), lo = fnn_min(fnn_max(-col, 0), pixels);
     ptrdiff_t hi = fnn_max(fnn_min(c->w.in - col, pixels), lo);
     memset(dst, 0, (size_t)(lo * c->pitch * size));
-    if (hi > lo)
+    if (hi > lo && c->repeats > 1)
+        fnn_conv_repeat(c->K, c->dtype, hi - lo, c->depth / c->repeats, c->repeats, fnn_at(src, (col + lo) * c->src.w, c->dtype),
+                        c->src.w, c->src.c, dst + lo * c->pitch * size, c->pitch);
+    else if (hi > lo)
         c->K->conv_pack(1, hi - lo, c->depth, fnn_at(src, (col + lo) * c->src.w, c->dtype), c->src.w, c->src.c,
                         dst + lo * c->pitch * size, NULL, c->pitch);
     memset(dst + hi * c->pitch * size, 0, (size_t)((pixels - hi) * c->pitch * size));

@@ -1,5 +1,5 @@
 /* conv2d_weight_depthwise.c: dweight (channels, c, r, s) of convolutions whose every channel is one of its own, or whose groups have
- * few channels (kernels/conv_depthwise_gradient.h).
+ * few channels (kernels/conv_depthwise_gradient.h), or one and several outputs, for each of which x's is repeated.
  *
  * Nothing is packed: x and dy are read where they are, each once, all kernel positions of some channels being summed in registers;
  * positions outside the input are left out. Operands that are not channels-last are first copied.
@@ -71,8 +71,32 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     if (d->c > 1) plan_copies(p);
     p->slot_at = fnn_whole_lines((size_t)(s->parts * s->part_size * size));
     p->shared = p->slot_at + fnn_whole_lines((size_t)(d->r * d->s) * sizeof(ptrdiff_t));
-    p->x_at = fnn_conv_plan_copy(s, &p->x, s->k, d->h, d->w, &p->shared);
+    p->x_at = p->shared;
+    if (d->c < d->k) p->shared += fnn_whole_lines((size_t)(d->n * d->h * d->w * s->k * size));
+    else fnn_conv_plan_copy(s, &p->x, s->k, d->h, d->w, &p->shared);
     p->dy_at = fnn_conv_plan_copy(s, &p->dy, s->k, d->oh, d->ow, &p->shared);
+}
+
+/* A row of x whose channels are repeated, as many as there are outputs of each. */
+typedef struct {
+    const gradient *p;
+    fnn_image x;
+} repeating;
+
+static void repeat_row(void *context, ptrdiff_t row, void *scratch) {
+    (void)scratch;
+    const repeating *c = context;
+    const fnn_conv_parts *s = &c->p->sum;
+    const fnn_conv_dims *d = s->d;
+    fnn_conv_repeat(s->K, s->dtype, d->w, d->groups, d->k, fnn_at(c->x.data, row / d->h * c->x.n + row % d->h * c->x.h, s->dtype),
+                    c->x.w, c->x.c, fnn_at(c->p->x.data, row * c->p->x.h, s->dtype), c->p->x.w);
+}
+
+static void repeat_channels(gradient *p) {
+    const fnn_conv_dims *d = p->sum.d;
+    const repeating c = {p, p->x};
+    p->x = (fnn_image){(char *)p->sum.call->shared + p->x_at, d->h * d->w * p->sum.k, 1, d->w * p->sum.k, p->sum.k};
+    fnn_parallel_for(p->sum.call, d->n * d->h, (double)(d->n * d->h * d->w * p->sum.k), repeat_row, (void *)&c);
 }
 
 /* ---- a chunk: one part of the pixels, some panels of channels ---- */
@@ -228,7 +252,8 @@ void fnn_conv_depthwise_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     plan_gradient(call, d, &p);
     p.sum.packed = call->shared;
     p.sum.slot = (ptrdiff_t *)((char *)call->shared + p.slot_at);
-    fnn_conv_make_channels_last(&p.sum, &p.x, p.sum.k, d->h, d->w, p.x_at);
+    if (d->c < d->k) repeat_channels(&p);
+    else fnn_conv_make_channels_last(&p.sum, &p.x, p.sum.k, d->h, d->w, p.x_at);
     fnn_conv_make_channels_last(&p.sum, &p.dy, p.sum.k, d->oh, d->ow, p.dy_at);
     fnn_parallel_for(call, p.sum.parts * p.panel_chunks, fnn_conv_cost(d, p.sum.dtype), sum_chunk, &p);
     fnn_conv_combine(&p.sum);

@@ -45,7 +45,7 @@ def _samples(rng):
         _sample(rng, 2, 8, 9, 9, 12, 3, 3, stride=2, padding=1, dilation=2, groups=4),
         _sample(rng, 3, 6, 5, 5, 6, 3, 3, padding="same", groups=6),
         _sample(rng, 2, 12, 6, 5, 12, 3, 3, padding=1, groups=6), _sample(rng, 2, 16, 7, 6, 16, 3, 2, stride=2, groups=4),
-        _sample(rng, 1, 4, 1, 1, 3, 1, 1, stride=3),
+        _sample(rng, 2, 6, 6, 5, 12, 3, 2, padding=1, groups=6), _sample(rng, 1, 4, 1, 1, 3, 1, 1, stride=3),
         _sample(rng, 0, 4, 5, 5, 3, 3, 3),
         _sample(rng, 4, 32, 14, 14, 48, 3, 3, padding=1),
     ]
