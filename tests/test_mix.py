@@ -246,6 +246,9 @@ def test_random_choice_takes_each_as_often_as_asked():
     (lambda x: RandomChoice([abs, abs], p=[0, 0]), ValueError, r"p is \[0, 0\], but must be .*, one above 0"),
     (lambda x: RandomChoice([abs, abs], p=[0, -1]), ValueError, "RandomChoice: p is -1, but must be a number of at least 0"),
     (lambda x: RandomChoice([abs], generator=3), TypeError, "generator is a int"),
+    (lambda x: RandomChoice([abs, lambda x: x.numpy()])(x), TypeError, "a transform returned a ndarray, but must return a tensor"),
+    (lambda x: RandomChoice([abs, lambda x: (x,)])(x), ValueError, "transforms return a tensor, 1 in a tuple, but must return"),
+    (lambda x: RandomChoice([lambda x: (x, x), lambda x: [x]])(x), ValueError, "return 2 in a tuple, 1 in a list, but must return as many"),
     (lambda x: RandomChoice([abs, lambda x: x[:1]])(x), ValueError, r"return float32 \(2, 3\), float32 \(1, 3\), but must")])
 def test_random_choice_refuses(make, error, message):
     with pytest.raises(error, match=message):
@@ -259,6 +262,14 @@ def test_first_gives_back_what_mixing_draws(images, make):
     before = own.get_state().tolist(), fastnn.random.get_rng_state().tolist()
     x, y = loader.first(5)
     assert y.shape == (5, 4) and (own.get_state().tolist(), fastnn.random.get_rng_state().tolist()) == before
+
+
+@pytest.mark.parametrize("attributes", [{"generator": np.random.default_rng(0)}, {"transforms": None}])
+def test_first_leaves_what_it_cannot_give_back(images, attributes):
+    """A user's own transform may draw from NumPy, or call its parts so."""
+    own = type("Own", (), {"__call__": lambda self, x: x + 1, **attributes})()
+    x, _ = DataLoader(images, 24, transform=own).first(5)
+    np.testing.assert_array_equal(x.numpy(), images[0][:5] + 1)
 
 
 @pytest.mark.parametrize("mix", [CutMix(10), Mixup(10)])

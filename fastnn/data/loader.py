@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import fastnn
@@ -143,7 +143,9 @@ class DataLoader:
 
 
 def _generators(transform: Any) -> Iterator[Any]:
-    """What a transform, and those that it chooses from, draw from."""
-    yield getattr(transform, "generator", None)
-    for part in getattr(transform, "transforms", ()):
+    """What a transform, and those that it chooses from, draw from, as far as it can be set back."""
+    source, parts = getattr(transform, "generator", None), getattr(transform, "transforms", ())
+    if hasattr(source, "get_state") and hasattr(source, "set_state"):  # of a user's own, NumPy's have none
+        yield source
+    for part in parts if isinstance(parts, Iterable) else ():
         yield from _generators(part)

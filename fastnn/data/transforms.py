@@ -95,9 +95,9 @@ class RandomChoice:
     Raises
     ------
     ValueError
-        If there is no transform, `p` does not fit them, or, at a batch, their results do not fit together.
+        If `p` does not fit the transforms, or, at a batch, their results do not fit together.
     TypeError
-        If something is no transform.
+        If there is no transform, something is none, or, at a batch, what it returns is something else.
 
     Notes
     -----
@@ -139,11 +139,17 @@ class RandomChoice:
             As each transform returns them.
         """
         results = [transform(*batch) for transform in self.transforms]
+        alone = isinstance(results[0], TensorBase)
+        rows = [(result,) if isinstance(result, TensorBase) else result for result in results]
+        for result, row in zip(results, rows):
+            if not isinstance(row, (tuple, list)) or not all(isinstance(part, TensorBase) for part in row):
+                raise TypeError(f"RandomChoice: a transform returned a {type(result).__name__}, but must return a tensor or several")
+            if isinstance(result, TensorBase) is not alone or len(row) != len(rows[0]):
+                raise ValueError(f"RandomChoice: the transforms return {', '.join(map(_kind, results))}, but must return as many tensors")
         with no_grad():
             u = fastnn.rand(1, generator=self.generator)
-            if isinstance(results[0], TensorBase):
-                return self._choose(u, results)
-            return tuple(self._choose(u, parts) for parts in zip(*results, strict=True))
+            chosen = tuple(self._choose(u, parts) for parts in zip(*rows))
+            return chosen[0] if alone else chosen
 
     def _choose(self, u: TensorBase, parts: Sequence[TensorBase]) -> TensorBase:
         kinds = [(part.dtype, part.shape) for part in parts]
@@ -154,6 +160,11 @@ class RandomChoice:
         for part, below in reversed([*zip(parts, self._below)]):
             chosen = launch.where(u < float(below), part, chosen)
         return chosen
+
+
+def _kind(result: Any) -> str:
+    """For messages: what a transform returned."""
+    return "a tensor" if isinstance(result, TensorBase) else f"{len(result)} in a {type(result).__name__}"
 
 
 def _by_channel(values: TensorBase, x: TensorBase) -> TensorBase:
