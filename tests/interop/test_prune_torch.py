@@ -104,9 +104,12 @@ def test_captured_steps_keep_zeros():
 
 
 @pytest.mark.parametrize("call, said", [
-    (lambda m: prune.l1_unstructured(m, "wait", 0.5), "name is 'wait', but must be a parameter of Linear"),
+    (lambda m: prune.l1_unstructured(m, "wait", 0.5), "l1_unstructured: name is 'wait', but must be a parameter of Linear"),
     (lambda m: prune.l1_unstructured(m, "weight", 1.5), "amount is 1.5, but must be a share from 0.0 to 1.0, or a number of at most 6"),
-    (lambda m: prune.l1_unstructured(m, "weight", 7), "amount is 7, but must be"),
+    (lambda m: prune.l1_unstructured(m, "weight", 7), "l1_unstructured: amount is 7, but must be"),
+    (lambda m: prune.random_unstructured(m, "weight", 7), "random_unstructured: amount is 7, but must be"),
+    (lambda m: prune.global_unstructured([(m, "weight")], lambda w: w.sum(), amount=1),
+     r"pruning_method returns shape \(\) for a parameter of \(2, 3\), but must give every element a score"),
     (lambda m: prune.l1_unstructured(m, "weight", True), "amount is True, but must be"),
     (lambda m: prune.ln_structured(m, "bias", 1, 2, 0), r"the parameter has shape \(2,\), but must have two axes or more"),
     (lambda m: prune.custom_from_mask(m, "weight", fastnn.ones(2)), r"mask has shape \(2,\), but weight has \(2, 3\)"),
@@ -117,3 +120,17 @@ def test_captured_steps_keep_zeros():
 def test_refused(call, said):
     with pytest.raises(ValueError, match=said):
         call(nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("parameters, method, said", [
+    ([nn.ReLU()], prune.L1Unstructured, r"global_unstructured: parameters is \[.*, but must hold \(module, name\)"),
+    ([(nn.Linear(3, 2), "weight")], "l1", "global_unstructured: pruning_method is 'l1', but must be L1Unstructured, RandomUnstructured or"),
+])
+def test_what_is_no_layer_or_method_is_named(parameters, method, said):
+    with pytest.raises(TypeError, match=said):
+        prune.global_unstructured(parameters, method, amount=1)
+
+
+def test_shares_may_be_numpy_s():
+    layer = prune.l1_unstructured(nn.Linear(3, 2), "weight", np.float32(0.5))
+    assert int((layer.weight_mask == 0).sum()) == 3

@@ -10,7 +10,9 @@ import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ...checks import a_tensor
+import numpy as np
+
+from ...checks import a_tensor, shown
 from ...ops.create import ones_like
 from ...ops.math import abs, mul, ne, where
 from ...ops.order import topk
@@ -44,8 +46,8 @@ def _count(caller: str, amount: Any, size: int) -> int:
     """How many of `size` are to go."""
     if isinstance(amount, numbers.Integral) and not isinstance(amount, bool) and 0 <= amount <= size:
         return int(amount)
-    if isinstance(amount, float) and 0 <= amount <= 1:
-        return round(amount * size)
+    if isinstance(amount, (float, np.floating)) and 0 <= amount <= 1:
+        return round(float(amount) * size)
     raise ValueError(f"{caller}: amount is {amount!r}, but must be a share from 0.0 to 1.0, or a number of at most {size}")
 
 
@@ -135,14 +137,17 @@ def l1_unstructured(module: Module, name: str, amount: float, importance_scores:
     ----------
     Han et al., "Learning both weights and connections for efficient neural networks", NeurIPS 2015.
     """
-    global_unstructured([(module, name)], L1Unstructured, None if importance_scores is None else {(module, name): importance_scores},
-                        amount=amount)
-    return module
+    return _prune_elements("l1_unstructured", module, name, L1Unstructured, amount, importance_scores)
 
 
 def random_unstructured(module: Module, name: str, amount: float) -> Module:
     """Prunes elements at random; parameters as `l1_unstructured`."""
-    global_unstructured([(module, name)], RandomUnstructured, amount=amount)
+    return _prune_elements("random_unstructured", module, name, RandomUnstructured, amount)
+
+
+def _prune_elements(caller: str, module: Module, name: str, score: Callable[[Tensor], Tensor], amount: Any,
+                    given: Tensor | None = None) -> Module:
+    _prune_together(caller, [(module, name)], score, {} if given is None else {(module, name): given}, amount)
     return module
 
 
@@ -242,16 +247,31 @@ def global_unstructured(parameters: Iterable[tuple[Module, str]], pruning_method
     ------
     ValueError
         If there is no parameter, none of such a name, shapes differ, or `amount` is out of range.
+    TypeError
+        If `parameters` holds something else, or `pruning_method` is no function of a parameter.
     """
-    places = [(module, name) for module, name in parameters]
+    places = list(parameters)
+    if not all(isinstance(place, (tuple, list)) and len(place) == 2 for place in places):
+        raise TypeError(f"global_unstructured: parameters is {shown(places)}, but must hold (module, name)")
     if not places:
         raise ValueError("global_unstructured: parameters is empty, but must hold (module, name)")
-    weights = [_parameter("global_unstructured", *place) for place in places]
-    given = importance_scores or {}
+    if not callable(pruning_method):
+        raise TypeError(f"global_unstructured: pruning_method is {pruning_method!r}, but must be L1Unstructured, RandomUnstructured or "
+                        "a function that scores a parameter")
+    _prune_together("global_unstructured", [tuple(place) for place in places], pruning_method, importance_scores or {}, amount)
+
+
+def _prune_together(caller: str, places: list[tuple[Module, str]], score: Callable[[Tensor], Tensor],
+                    given: Mapping[tuple[Module, str], Tensor], amount: Any) -> None:
+    weights = [_parameter(caller, *place) for place in places]
     with no_grad():
-        scores = [flatten(pruning_method(_scores("global_unstructured", w, given.get(p)))) for p, w in zip(places, weights)]
+        scores = [score(_scores(caller, w, given.get(p))) for p, w in zip(places, weights)]
+        for found, weight in zip(scores, weights):
+            if a_tensor(caller, found, "what pruning_method returns").shape != weight.shape:
+                raise ValueError(f"{caller}: pruning_method returns shape {found.shape} for a parameter of {weight.shape}, but must give "
+                                 "every element a score")
         left = cat([flatten(ne(_mask(*place), 0)) for place in places])
-        left = _without_least("prune", cat(scores), left, amount)
+        left = _without_least(caller, cat([flatten(found) for found in scores]), left, amount)
     for place, weight, part in zip(places, weights, split(left, [w.numel() for w in weights])):
         custom_from_mask(*place, reshape(part, weight.shape))
 
