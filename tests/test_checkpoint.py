@@ -1,5 +1,7 @@
 """Checkpoints: a run that is taken up again ends with the same bits as one that was not broken off."""
 
+import types
+
 import numpy as np
 import pytest
 from programs import run
@@ -323,6 +325,7 @@ def test_another_kind_is_refused(tmp_path):
     ((nn.Linear(2, 2),), {"others": [3]}, r"others is \[3\], but must be a mapping of names to what is to be kept"),
     ((nn.Linear(2, 2),), {"others": {3: nn.ReLU()}}, "others is .*, but must be a mapping of names"),
     ((nn.Linear(2, 2),), {"others": {"ema": 3}}, r"others\['ema'\] is 3, but must be a Generator or have state_dict and load_state_dict"),
+    ((nn.Linear(2, 2),), {"others": {"half": types.SimpleNamespace(load_state_dict=print)}}, r"others\['half'\] is .*, but must be a Ge"),
     ((nn.Linear(2, 2),), {"others": {"ema": optim.EMA}}, r"others\['ema'\] is <class .*EMA'>, but must be a Generator or have"),
     ((nn.Linear(2, 2),), {"others": {"stop": EarlyStopping()}}, r"others\['stop'\] is a EarlyStopping, but callbacks must be given as")])
 def test_wrong_arguments_are_named(tmp_path, arguments, options, message):

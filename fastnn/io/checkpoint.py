@@ -227,7 +227,8 @@ def _check(name: str, model: Any, optimizer: Any, scheduler: Any, generator: Any
     if others is not None and (not isinstance(others, Mapping) or not all(isinstance(key, str) for key in others)):
         raise TypeError(f"{name}: others is {others!r}, but must be a mapping of names to what is to be kept")
     for key, other in (others or {}).items():
-        if isinstance(other, type) or not (isinstance(other, Generator) or hasattr(other, "load_state_dict")):
+        has_state = isinstance(other, Generator) or (hasattr(other, "state_dict") and hasattr(other, "load_state_dict"))
+        if isinstance(other, type) or not has_state:
             raise TypeError(f"{name}: others[{key!r}] is {other!r}, but must be a Generator or have state_dict and load_state_dict")
         if hasattr(other, "take_up"):  # what it takes over waits for the next run
             raise TypeError(f"{name}: others[{key!r}] is a {type(other).__name__}, but callbacks must be given as callbacks=[...]")
