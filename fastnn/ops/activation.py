@@ -12,7 +12,7 @@ from .piecewise_activation import *
 from .piecewise_activation import __all__ as _PIECEWISE
 from .smooth_activation import *
 from .smooth_activation import __all__ as _SMOOTH
-from .shape import to
+from .shape import clone, to
 from .softmax import log_softmax, softmax, softmin
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def sign(x: Tensor) -> Tensor:
         Shape and type of `x`.
     """
     if isinstance(x, TensorBase) and x.dtype is bool_:
-        return x
+        return clone(x)
     if holds_integers("sign", x):
         return sub(to(gt(x, 0), x.dtype), to(lt(x, 0), x.dtype))
     return record(_flat_backward, (x,), launch.sign(x))

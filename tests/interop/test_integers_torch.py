@@ -156,6 +156,13 @@ def test_what_pytorch_refuses_too(name):
         call(torch, torch.ones(2, 2, dtype=torch.int64))
 
 
+def test_signs_have_memory_of_their_own():
+    for L in (fastnn, torch):
+        x = L.tensor([True, False])
+        L.sign(x).fill_(True)
+        assert x.tolist() == [True, False]
+
+
 def test_factors_that_integers_cannot_take():
     """PyTorch rounds them towards 0."""
     x = fastnn.ones(2, 2, dtype=fastnn.int64)
