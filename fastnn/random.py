@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _core
 from ._core import DType, TensorBase, launch
-from .checks import a_tensor, check_device, integer, real, whole
+from .checks import a_tensor, check_device, integer, number, real, whole
 from .ops.create import extents_of, float32, float64, int64, tensor
 from .ops.math import add, constant, div, lt, mul
 from .ops.order import topk
@@ -185,7 +185,7 @@ def normal(mean: Tensor | float = 0.0, std: Tensor | float = 1.0, size: Sequence
     Raises
     ------
     TypeError
-        If `size` is missing, or given beside a tensor.
+        If `size` is missing, or given beside a tensor, or `mean` or `std` is neither tensor nor number.
     """
     given = [x.detach() for x in (mean, std) if isinstance(x, TensorBase)]
     if bool(given) is (size is not None):
@@ -194,7 +194,8 @@ def normal(mean: Tensor | float = 0.0, std: Tensor | float = 1.0, size: Sequence
         like = add(*given) if len(given) == 2 else given[0]
         result = add(mul(randn(like.shape, dtype=like.dtype, generator=generator, device=device), std), mean).detach()
     else:
-        result = randn(size=size, dtype=dtype, generator=generator, device=device).mul_(float(std)).add_(float(mean))
+        mean, std = number("normal: mean", mean), number("normal: std", std)
+        result = randn(size=size, dtype=dtype, generator=generator, device=device).mul_(std).add_(mean)
     result.requires_grad = requires_grad
     return result
 

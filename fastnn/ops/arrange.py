@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..checks import a_tensor, integer, integers, whole
-from .create import as_tensor, bool_
+from .create import as_tensor, bool_, extents_of
 from .index import index_select
 from .linear import matmul
 from .math import add, constant, mul, scaled, where
@@ -195,9 +195,7 @@ def tile(x: Tensor, *counts: int, dims: Sequence[int] | None = None) -> Tensor:
     ValueError
         If a number is negative.
     """
-    if dims is None:
-        dims = counts[0] if len(counts) == 1 and isinstance(counts[0], (tuple, list)) else counts
-    counts = [whole("tile: dims", n, 0) for n in dims]
+    counts = [whole("tile: dims", n, 0) for n in extents_of(counts, dims, "tile: dims")]
     counts = [1] * (a_tensor("tile", x).ndim - len(counts)) + counts
     shape = (1,) * (len(counts) - x.ndim) + tuple(x.shape)
     pairs = [extent for n, size in zip(counts, shape) for extent in ((n, size) if n != 1 else (size,))]

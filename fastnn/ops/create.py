@@ -199,11 +199,11 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tens
     return _wrap(_array(np.asarray, data), data, dtype, is_shared=True)
 
 
-def extents_of(shape: tuple, size: Sequence[int] | None = None) -> Sequence[int]:
-    """Extents given as numbers, as one tuple, or by name."""
+def extents_of(shape: tuple, size: Sequence[int] | None = None, name: str = "size") -> Sequence[int]:
+    """Numbers, extents as a rule, given as such, as one tuple, or by name."""
     if size is not None:
         if shape:
-            raise TypeError(f"size is {size!r} beside extents {shape}: give one of them")
+            raise TypeError(f"{name} is {size!r} beside extents {shape}: give one of them")
         return size if isinstance(size, (tuple, list)) else (size,)
     return shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
 

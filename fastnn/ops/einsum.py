@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ def _contracted(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]]) -> tu
                      for x, part in zip((a, b), dims))
         if len(pair[0]) == len(pair[1]) and all(len(set(axes)) == len(axes) for axes in pair):
             return pair
-    elif isinstance(dims, int) and 0 <= dims <= min(a.ndim, b.ndim):
+    elif isinstance(dims, numbers.Integral) and not isinstance(dims, bool) and 0 <= dims <= min(a.ndim, b.ndim):
         return tuple(range(a.ndim - dims, a.ndim)), tuple(range(dims))
     raise ValueError(f"tensordot: dims is {dims!r}, but must be a number of axes from 0 to {min(a.ndim, b.ndim)}, or two sequences "
                      "of as many different axes")

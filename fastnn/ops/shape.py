@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import DType, TensorBase, as_dtype, launch, record
 from ..checks import a_tensor, check_device, integer, integers, is_device
+from .create import extents_of
 from .layout import MemoryFormat, channels_last, contiguous_format, format_wanted, preserve_format
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def permute(x: Tensor, *axes: int, dims: Sequence[int] | None = None) -> Tensor:
     ValueError
         If it is not a permutation of the axes.
     """
-    dims = dims if dims is not None else axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+    dims = extents_of(axes, dims, "permute: dims")
     rank = a_tensor("permute", x).ndim
     order = [_axis("permute", d, rank) for d in dims]
     if sorted(order) != list(range(rank)):
@@ -202,9 +203,7 @@ def reshape(x: Tensor, *extents: int, shape: Sequence[int] | None = None) -> Ten
     ValueError
         If the number of elements differs.
     """
-    if shape is None:
-        shape = extents[0] if len(extents) == 1 and isinstance(extents[0], (tuple, list)) else extents
-    extents = _resolve("reshape", shape, a_tensor("reshape", x).numel())
+    extents = _resolve("reshape", extents_of(extents, shape, "reshape: shape"), a_tensor("reshape", x).numel())
     strides = _view_strides(x.shape, x.strides, extents) if x.numel() else [1] * len(extents)
     if strides is None:
         view = launch.contiguous(x)

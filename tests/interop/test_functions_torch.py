@@ -79,6 +79,10 @@ def test_gradients_of_pairs(name):
     np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-6)
 
 
+def test_a_number_of_axes_may_be_numpy_s():
+    assert fastnn.tensordot(fastnn.ones(2, 3), fastnn.ones(3, 4), np.int64(1)).tolist() == [[3] * 4] * 2
+
+
 def test_gradients_of_contraction():
     gradients = []
     for L in (fastnn, torch):
@@ -105,6 +109,7 @@ def test_normal_numbers():
 @pytest.mark.parametrize("call, error, said", [
     (lambda: fastnn.normal(0.0, 1.0), TypeError, "normal: size is None, but must be given where"),
     (lambda: fastnn.normal(fastnn.zeros(2), 1.0, (2,)), TypeError, r"normal: size is \(2,\), but must be given where"),
+    (lambda: fastnn.normal(0.0, "a", (2,)), TypeError, "normal: std is 'a', but must be a number"),
     (lambda: fastnn.searchsorted(fastnn.zeros(2, 3), fastnn.zeros(3, 3)), ValueError,
      r"sorted_sequence has shape \(2, 3\) and values \(3, 3\)"),
     (lambda: fastnn.searchsorted(fastnn.zeros(3), fastnn.zeros(3), side="up"), ValueError, "searchsorted: side is 'up'"),
@@ -115,6 +120,7 @@ def test_normal_numbers():
     (lambda: fastnn.tensordot(fastnn.zeros(2, 3), fastnn.zeros(2, 3)[:, :2], 1), ValueError, "have different extents"),
     (lambda: fastnn.tensordot(fastnn.zeros(2), fastnn.zeros(2), 2), ValueError,
      "tensordot: dims is 2, but must be a number of axes from 0"),
+    (lambda: fastnn.tensordot(fastnn.zeros(2), fastnn.zeros(2), True), ValueError, "tensordot: dims is True, but must be a number of axes"),
     (lambda: fastnn.tensordot(fastnn.zeros(2), fastnn.zeros(2), ([0], [1])), IndexError, "tensordot: dim is 1"),
     (lambda: fastnn.tensordot(fastnn.zeros(2, 2), fastnn.zeros(2, 2), ([0, 0], [0, 1])), ValueError, "as many different axes"),
     (lambda: fastnn.broadcast_tensors(fastnn.zeros(2), fastnn.zeros(3)), ValueError, "broadcast_tensors: shapes .* do not broadcast"),
@@ -162,6 +168,13 @@ def test_words_for_extents():
         assert x.reshape(shape=(4, -1)).shape == (4, 15) and x.tile(dims=(2, 1, 1)).shape == (6, 4, 5)
         assert L.zeros(1, 3).scatter(dim=1, index=L.tensor([[2]]), value=7.0).tolist() == [[0, 0, 7]]
         assert L.zeros(1, 3).scatter_(1, L.tensor([[2]]), value=7.0).tolist() == [[0, 0, 7]]
+    x = fastnn.tensor(X)
+    for call, said in ((lambda: x.permute(0, 1, dims=(2, 0, 1)), r"permute: dims is \(2, 0, 1\) beside extents \(0, 1\): give one"),
+                       (lambda: x.reshape(2, shape=(4, -1)), r"reshape: shape is \(4, -1\) beside extents \(2,\): give one of them"),
+                       (lambda: x.tile(2, dims=(3,)), r"tile: dims is \(3,\) beside extents \(2,\): give one of them")):
+        with pytest.raises(TypeError, match=said):
+            call()
+    assert x.reshape(shape=-1).shape == (60,) and fastnn.ones(3).tile(dims=2).shape == (6,)
     for wrong in ({}, {"src": 1.0, "value": 1.0}):
         with pytest.raises(TypeError, match="scatter: (neither|both) of src and value given"):
             fastnn.zeros(1, 3).scatter(1, fastnn.tensor([[2]]), **wrong)
