@@ -57,7 +57,7 @@ def test_functions_of_other_arguments_are_refused_at_once():
         LambdaCallback(on_epoch_end=lambda epoch: 3)
     with pytest.raises(TypeError, match=r"LearningRateScheduler: schedule is <lambda>, but must take \(epoch, lr\): too many"):
         LearningRateScheduler(lambda epoch: 0.1)
-    with pytest.raises(TypeError, match="schedule is the class StepLR, expected a schedule or a function that makes one: lambda optimizer:"):
+    with pytest.raises(TypeError, match="schedule is the class StepLR, expected a schedule or a function that makes one: lambda opt"):
         LearningRateSchedule(lr_scheduler.StepLR)
 
 

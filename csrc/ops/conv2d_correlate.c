@@ -329,8 +329,9 @@ static void compute_depthwise(const fnn_correlation *c, const fnn_conv_block *b,
     char *out = scratch + c->tile_at;
     fnn_depthwise p = {.pixels = b->cols, .channels = c->width, .group = w->lane_group, .taps_r = c->h.taps, .taps_s = c->w.taps,
                        .step = c->w.step, .gap = c->w.gap, .col_from = -left, .col_to = c->w.in - left,
-                       .a_r = c->h.gap * c->row_pitch, .a_s = c->pitch, .w_r = w->s * w->cols, .w_in = w->r * w->s * w->cols, .w_c = w->panel_size,
-                       .y_row = c->dst.h, .y_pixel = c->tile_at < 0 ? c->dst.w : c->width, .ahead_row = c->row_pitch,
+                       .a_r = c->h.gap * c->row_pitch, .a_s = c->pitch, .w_r = w->s * w->cols, .w_in = w->r * w->s * w->cols,
+                       .w_c = w->panel_size, .y_row = c->dst.h, .y_pixel = c->tile_at < 0 ? c->dst.w : c->width,
+                       .ahead_row = c->row_pitch,
                        .asks_x = dense && c->asks, .asks_y = dense && c->asks && !c->streamed, .stream = c->streamed};
     for (ptrdiff_t i = 0; i < b->rows; i += p.rows) {
         const ptrdiff_t top = (b->row + i) * c->h.step + c->h.first;
