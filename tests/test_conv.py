@@ -235,6 +235,7 @@ def test_threads_and_layouts_do_not_change_a_bit(seed):
          dilation=(1, 1)),    # split panels
     dict(n=2, groups=1, c=40, k=70, h=28, w=28, r=1, s=1, stride=(2, 2), padding=(0, 0, 0, 0),
          dilation=(1, 1)),    # untouched pixels
+    dict(n=1, groups=1200, c=1, k=1, h=6, w=6, r=3, s=3, stride=(2, 2), padding=(0, 0, 0, 0), dilation=(1, 1)),  # ends within a copy
     dict(n=2, groups=70, c=1, k=1, h=40, w=40, r=3, s=3, stride=(2, 2), padding=(1, 1, 1, 1), dilation=(1, 1)),
     dict(n=4, groups=128, c=1, k=1, h=96, w=96, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1),
          dilation=(1, 1)),     # results past the caches

@@ -324,11 +324,12 @@ static void compute_depthwise(const fnn_correlation *c, const fnn_conv_block *b,
     const fnn_conv_weight *w = c->weight;
     const ptrdiff_t most = c->h.step == 1 && c->h.gap == 1 && c->tile_at < 0 ? 2 : 1;
     const ptrdiff_t left = b->col * c->w.step + c->w.first;
+    const ptrdiff_t copied = c->staged ? fnn_reach(&c->w, b->cols) : c->w.in - left; /* a copy ends with what the pixels need */
     const int dense = c->pitch == c->width && c->dst.w == c->width;
     const char *place = fnn_at(w->packed, (c->h.slot * w->s + c->w.slot) * w->cols, c->dtype);
     char *out = scratch + c->tile_at;
     fnn_depthwise p = {.pixels = b->cols, .channels = c->width, .group = w->lane_group, .taps_r = c->h.taps, .taps_s = c->w.taps,
-                       .step = c->w.step, .gap = c->w.gap, .col_from = -left, .col_to = c->w.in - left,
+                       .step = c->w.step, .gap = c->w.gap, .col_from = -left, .col_to = fnn_min(c->w.in - left, copied),
                        .a_r = c->h.gap * c->row_pitch, .a_s = c->pitch, .w_r = w->s * w->cols, .w_in = w->r * w->s * w->cols,
                        .w_c = w->panel_size, .y_row = c->dst.h, .y_pixel = c->tile_at < 0 ? c->dst.w : c->width,
                        .ahead_row = c->row_pitch,
