@@ -164,7 +164,10 @@ cdef class TensorBase:
 
     def is_contiguous(self, memory_format=None):
         """Whether the elements lie densely in logical (C) order, or in that of a memory format."""
-        if memory_format is not None and memory_format.name == "channels_last":
+        cdef object name = None if memory_format is None else getattr(memory_format, "name", "")
+        if name not in (None, "contiguous_format", "channels_last", "preserve_format"):
+            raise TypeError(f"is_contiguous: memory_format is {memory_format!r}, but must be one of fastnn's, as channels_last, or None")
+        if name == "channels_last":
             return self.is_channels_last()
         return bool(fnn_is_contiguous(&self.desc))
 

@@ -228,6 +228,8 @@ def test_memory_formats():
     np.testing.assert_array_equal(x.grad.numpy(), 2 * x.detach().numpy())
     with pytest.raises(ValueError, match="contiguous: memory_format is fastnn.channels_last, which has four axes, but the tensor has 2"):
         fastnn.ones(2, 3).contiguous(memory_format=fastnn.channels_last)
+    with pytest.raises(TypeError, match="is_contiguous: memory_format is 'channels_last', but must be one of fastnn's"):
+        x.is_contiguous("channels_last")
     for call in (x.to, x.clone, x.contiguous, lambda **o: fastnn.zeros_like(x, **o), nn.Linear(2, 3).to):
         with pytest.raises(TypeError, match="memory_format is 'NHWC', but must be fastnn.channels_last"):
             call(memory_format="NHWC")
