@@ -136,11 +136,15 @@ IntTensor, ByteTensor, BoolTensor = (TensorType(n, d) for n, d in (("IntTensor",
 
 def finfo(dtype: DType = float32) -> np.finfo:
     """The limits of a floating type: ``eps``, ``max``, ``min``, ``tiny``; as ``numpy.finfo``."""
+    if not as_dtype(dtype).is_floating:
+        raise TypeError(f"finfo: dtype is {dtype}, but must be float32 or float64; iinfo is for integers")
     return np.finfo(as_dtype(dtype).name)
 
 
 def iinfo(dtype: DType) -> np.iinfo:
     """The limits of an integer type: ``max``, ``min``; as ``numpy.iinfo``."""
+    if as_dtype(dtype).is_floating or as_dtype(dtype) is bool_:
+        raise TypeError(f"iinfo: dtype is {dtype}, but must be int64, int32 or uint8; finfo is for floating types")
     return np.iinfo(as_dtype(dtype).name)
 
 

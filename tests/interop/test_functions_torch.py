@@ -190,6 +190,10 @@ def test_the_older_constructors():
         assert L.BoolTensor([True]).dtype == L.bool and L.ones(2).type(L.LongTensor).dtype == L.int64
         assert L.ones(2).type(L.DoubleTensor).dtype == L.float64 and L.float64.is_floating_point and not L.int64.is_floating_point
         assert float(L.finfo(L.float32).eps) == 2.0**-23 and L.finfo(L.float64).max > 1e308 and L.iinfo(L.int32).max == 2**31 - 1
+    for L in (fastnn, torch):
+        for limits, dtype in ((L.finfo, L.int64), (L.iinfo, L.float32), (L.iinfo, L.bool)):
+            with pytest.raises(TypeError, match="[fi]info"):
+                limits(dtype)
     with pytest.raises(TypeError, match="LongTensor: arguments are 1.5, 2, but must be extents, or data as one array or list"):
         fastnn.LongTensor(1.5, 2)
 
