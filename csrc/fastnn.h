@@ -376,7 +376,7 @@ typedef struct {
  * (0, 0) of the first pixel reads. Distances are in elements. */
 typedef struct {
     ptrdiff_t rows, pixels, channels;       /* of dy */
-    ptrdiff_t group;                        /* channels of one, a divisor of lanes, which are outputs */
+    ptrdiff_t group;                        /* channels of one, a divisor of lanes, which are outputs; above 1 vectors are whole */
     ptrdiff_t taps_r, taps_s, step, gap;    /* steps and gaps of columns */
     ptrdiff_t step_r, gap_r;                /* of rows */
     ptrdiff_t row_from, row_to;             /* rows of x that exist: others are left out */

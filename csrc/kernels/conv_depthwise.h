@@ -22,6 +22,9 @@ INLINE ivec spread_lanes(ptrdiff_t group, ptrdiff_t c) {
     return ivec_add(ivec_load(group_lanes[group == 2 ? 0 : group == 4 ? 1 : 2]), ivec_set1((ireal)c));
 }
 
+/* A group that is no vector can be permuted. */
+_Static_assert(VEC_REACH == LANES || 2 * VEC_REACH == LANES, "lanes of groups are out of reach");
+
 INLINE int spread_of(ptrdiff_t group) { return group == 1 ? 0 : group < LANES ? SPREAD_PERMUTED : SPREAD_BROADCAST; }
 
 /* What functions are made for. step: of columns; taps: of a kernel row, 0: any; square: as many kernel rows as columns and
@@ -203,7 +206,7 @@ INLINE void depthwise_blocks(depthwise_form f, const fnn_depthwise *plan, const 
             }
             if (p->stream) depthwise_pass_on(p, line, pixels, y + v * LANES);
         }
-        if (f.careful && reach->n) {
+        if (f.careful && f.spread != SPREAD_BROADCAST && reach->n) {
             depthwise_form lanes = f;
             lanes.careful = CAREFUL_LANES;
             depthwise_block(lanes, p, reach, from, g, to, p->y_row, p->y_pixel);
@@ -220,10 +223,10 @@ typedef void depthwise_function(const fnn_depthwise *p, const depthwise_reach *r
                                                const real *a, const real *w, real *y) {                                        \
         depthwise_blocks((depthwise_form){__VA_ARGS__}, p, reach, ahead, a, w, y);                                             \
     }
-/* name, and the first half of its form; the second have functions for edges and for blocks of three pixels, but not for groups */
-#define DEPTHWISE_PLAIN(X)                                                                                                     \
-    X(any, 0, 0, 0, 1) X(row1, 1, 1, 0, 1) X(row2, 1, 2, 0, 1) X(row3, 1, 3, 0, 1) X(row5, 1, 5, 0, 1) X(row7, 1, 7, 0, 1)     \
-    X(stride_row3, 2, 3, 0, 1)
+/* name, and the first half of its form; the last have functions for edges and for blocks of three pixels, but not for groups; those
+ * in the middle are not for groups at all */
+#define DEPTHWISE_ANY(X) X(any, 0, 0, 0, 1) X(row1, 1, 1, 0, 1) X(row2, 1, 2, 0, 1) X(row3, 1, 3, 0, 1)
+#define DEPTHWISE_PLAIN(X) X(row5, 1, 5, 0, 1) X(row7, 1, 7, 0, 1) X(stride_row3, 2, 3, 0, 1)
 #define DEPTHWISE_SQUARE(X) X(square3, 1, 3, 1, 1) X(single3, 1, 3, 1, 0) X(stride3, 2, 3, 1, 0)
 
 typedef struct {
@@ -248,31 +251,34 @@ typedef struct {
     DEPTHWISE_DEFINE(depthwise_careful_##name, __VA_ARGS__, 0, 1, 4, 0)                                                        \
     static const depthwise_kind depthwise_kind_0_##name = {                                                                    \
         depthwise_careful_##name, {DEPTHWISE_BY_EDGES(depthwise_##name##_3), DEPTHWISE_BY_EDGES(depthwise_##name##_4)}};
+DEPTHWISE_ANY(DEPTHWISE_PLAIN_KIND)
 DEPTHWISE_PLAIN(DEPTHWISE_PLAIN_KIND)
 DEPTHWISE_SQUARE(DEPTHWISE_SQUARE_KIND)
-DEPTHWISE_PLAIN(DEPTHWISE_GROUP_KINDS)
+#if LANES > 1
+DEPTHWISE_ANY(DEPTHWISE_GROUP_KINDS)
 DEPTHWISE_SQUARE(DEPTHWISE_GROUP_KINDS)
-
 #define DEPTHWISE_KINDS(name) {&depthwise_kind_0_##name, &depthwise_kind_1_##name, &depthwise_kind_2_##name}
-enum { KIND_ANY, KIND_ROW1, KIND_ROW2, KIND_ROW3, KIND_ROW5, KIND_ROW7, KIND_STRIDE_ROW3, KIND_SQUARE3, KIND_SINGLE3, KIND_STRIDE3 };
+#else
+#define DEPTHWISE_KINDS(name) {&depthwise_kind_0_##name, &depthwise_kind_0_##name, &depthwise_kind_0_##name}
+#endif
+enum { KIND_ANY, KIND_ROW1, KIND_ROW2, KIND_ROW3, KIND_SQUARE3, KIND_SINGLE3, KIND_STRIDE3 };
 static const depthwise_kind *const depthwise_kinds[][3] = {
-    DEPTHWISE_KINDS(any), DEPTHWISE_KINDS(row1), DEPTHWISE_KINDS(row2), DEPTHWISE_KINDS(row3), DEPTHWISE_KINDS(row5),
-    DEPTHWISE_KINDS(row7), DEPTHWISE_KINDS(stride_row3), DEPTHWISE_KINDS(square3), DEPTHWISE_KINDS(single3),
-    DEPTHWISE_KINDS(stride3)};
+    DEPTHWISE_KINDS(any),     DEPTHWISE_KINDS(row1),    DEPTHWISE_KINDS(row2),   DEPTHWISE_KINDS(row3),
+    DEPTHWISE_KINDS(square3), DEPTHWISE_KINDS(single3), DEPTHWISE_KINDS(stride3)};
 
 static const depthwise_kind *depthwise_kind_of(const fnn_depthwise *p) {
-    const int square = p->taps_r == p->taps_s;
-    const depthwise_kind *const *kinds = depthwise_kinds[KIND_ANY];
+    const int square = p->taps_r == p->taps_s, spread = spread_of(p->group);
     switch (p->gap != 1 ? 0 : p->step == 1 ? p->taps_s : p->step == 2 ? -p->taps_s : 0) {
-    case 1: kinds = depthwise_kinds[KIND_ROW1]; break;
-    case 2: kinds = depthwise_kinds[KIND_ROW2]; break;
-    case 3: kinds = depthwise_kinds[!square ? KIND_ROW3 : p->rows == 1 ? KIND_SINGLE3 : KIND_SQUARE3]; break;
-    case 5: kinds = depthwise_kinds[KIND_ROW5]; break;
-    case 7: kinds = depthwise_kinds[KIND_ROW7]; break;
-    case -3: kinds = depthwise_kinds[square && p->rows == 1 ? KIND_STRIDE3 : KIND_STRIDE_ROW3]; break;
-    default: break;
+    case 1: return depthwise_kinds[KIND_ROW1][spread];
+    case 2: return depthwise_kinds[KIND_ROW2][spread];
+    case 3: return depthwise_kinds[!square ? KIND_ROW3 : p->rows == 1 ? KIND_SINGLE3 : KIND_SQUARE3][spread];
+    case 5: return spread ? depthwise_kinds[KIND_ANY][spread] : &depthwise_kind_0_row5;
+    case 7: return spread ? depthwise_kinds[KIND_ANY][spread] : &depthwise_kind_0_row7;
+    case -3:
+        if (square && p->rows == 1) return depthwise_kinds[KIND_STRIDE3][spread];
+        return spread ? depthwise_kinds[KIND_ANY][spread] : &depthwise_kind_0_stride_row3;
+    default: return depthwise_kinds[KIND_ANY][spread];
     }
-    return kinds[spread_of(p->group)];
 }
 
 /* Which edges of a block the functions of a kind may leave out; -1: others are missing. */

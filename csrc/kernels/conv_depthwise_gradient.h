@@ -158,9 +158,9 @@ INLINE void gradient_sliding_row(const fnn_depthwise_gradient *p, const gradient
 
 #define GRADIENT_ROW(r, r_to)                                                                                             \
     do {                                                                                                                  \
-        if (slides == 1) gradient_sliding_row(p, reach, ahead, 0, r, r_to, spread, x, dy, sum, n);                                \
-        else if (slides == 2) gradient_strided_row(p, reach, ahead, r, r_to, spread, x, dy, sum, n);                              \
-        else gradient_row(p, reach, ahead, r, r_to, taps_s, spread, x, dy, sum, n);                                               \
+        if (slides == 1) gradient_sliding_row(p, reach, ahead, 0, r, r_to, spread, x, dy, sum, n);                        \
+        else if (slides == 2) gradient_strided_row(p, reach, ahead, r, r_to, spread, x, dy, sum, n);                      \
+        else gradient_row(p, reach, ahead, r, r_to, taps_s, spread, x, dy, sum, n);                                       \
     } while (0)
 
 /* Two rows of dy, of whose four rows of x no more than the first or the last is missing. Otherwise: 0, and nothing is done; and of
@@ -237,9 +237,13 @@ typedef void gradient_function(const fnn_depthwise_gradient *p, gradient_reach *
         const fnn_depthwise_gradient *p, gradient_reach *reach, const real *x, const real *dy, real *dw) {                     \
         ptrdiff_t k = 0;                                                                                                       \
         for (; k + LANES <= p->channels; k += LANES) gradient_vector(p, reach, r, s, slides, spread, k, x, dy, dw, -1);        \
-        if (k < p->channels) gradient_vector(p, reach, r, s, slides, spread, k, x, dy, dw, p->channels - k);                   \
+        if (k < p->channels && !spread) gradient_vector(p, reach, r, s, slides, spread, k, x, dy, dw, p->channels - k);        \
     }
+#if LANES > 1
 #define GRADIENT_SPREADS(X, r, s, slides) X(r, s, slides, 0) X(r, s, slides, 1) X(r, s, slides, 2)
+#else
+#define GRADIENT_SPREADS(X, r, s, slides) X(r, s, slides, 0)
+#endif
 #define GRADIENT_ENTRY(r, s, slides, spread) [spread][r - 1][s - 1 + slides] = gradient_##r##_##s##_##slides##_##spread,
 #define GRADIENT_5(X, r)                                                                                                       \
     GRADIENT_SPREADS(X, r, 1, 0) GRADIENT_SPREADS(X, r, 2, 0) GRADIENT_SPREADS(X, r, 3, 0) GRADIENT_SPREADS(X, r, 3, 1)        \

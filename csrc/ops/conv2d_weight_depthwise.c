@@ -36,15 +36,13 @@ typedef struct {
 /* Of `all`, cut into as few parts of at most `most` as will do: how many are in one, where all are alike. */
 static ptrdiff_t even_share(ptrdiff_t all, ptrdiff_t most) { return fnn_ceil_div(all, fnn_max(fnn_ceil_div(all, most), 1)); }
 
-static ptrdiff_t line_channels(const gradient *p) { return FNN_LINE / (ptrdiff_t)fnn_itemsize(p->sum.dtype); }
-
 /* Bands of groups are as many rows as copies of a line of channels may have. */
 static void plan_copies(gradient *p) {
-    const ptrdiff_t rest = (p->h.taps - 1) * p->h.gap + 1 - p->h.step, row = p->h.step * p->w.in + p->w.out;
-    const ptrdiff_t rows = (COPY_BYTES / FNN_LINE - rest * p->w.in) / row;
+    const ptrdiff_t cols = fnn_reach(&p->w, p->block_cols), row = p->h.step * cols + p->block_cols;
+    const ptrdiff_t rows = (COPY_BYTES / FNN_LINE - (fnn_reach(&p->h, 1) - p->h.step) * cols) / row;
     p->band_rows = even_share(p->h.out, fnn_max(fnn_min(rows, p->band_rows), 1));
-    p->copy_at = (size_t)(fnn_reach(&p->h, p->band_rows) * p->w.in * FNN_LINE);
-    p->scratch = p->copy_at + (size_t)(p->band_rows * p->w.out * FNN_LINE);
+    p->copy_at = (size_t)(fnn_reach(&p->h, p->band_rows) * cols * FNN_LINE);
+    p->scratch = p->copy_at + (size_t)(p->band_rows * p->block_cols * FNN_LINE);
 }
 
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
@@ -57,6 +55,7 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     fnn_conv_parts *s = &p->sum;
     const ptrdiff_t size = (ptrdiff_t)fnn_itemsize(s->dtype), rows = d->n * d->oh;
     s->cols = fnn_min(PANEL_BYTES / size, s->k);
+    if (d->c > 1) s->cols = fnn_round_up(s->cols, s->K->lanes);
     s->panels = fnn_ceil_div(s->k, s->cols);
     s->part_size = s->panels * d->r * d->s * d->c * s->cols;
     const ptrdiff_t most = fnn_min(PARTS_BYTES / fnn_max(s->part_size * size, 1), rows * d->ow / PART_PIXELS);
@@ -127,61 +126,64 @@ static band first_band(const gradient *p, ptrdiff_t chunk) {
     return b;
 }
 
-/* What tiles of a band read: x from where kernel position (0, 0) of its first pixel is, dy. */
+/* What a block of a band's columns, from pixel j on, reads: x from where kernel position (0, 0) of the first pixel is, and dy. */
 typedef struct {
     const char *x, *dy;
     ptrdiff_t x_row, x_col, dy_row, dy_col;
 } operands;
 
-static operands operands_of(const gradient *p, const band *b, ptrdiff_t first) {
-    const ptrdiff_t top = b->row * p->h.step + p->h.first;
-    return (operands){fnn_at(p->x.data, b->image * p->x.n + top * p->x.h + p->w.first * p->x.w + first, p->sum.dtype),
-                      fnn_at(p->dy.data, b->image * p->dy.n + b->row * p->dy.h + first, p->sum.dtype),
+static operands operands_of(const gradient *p, const band *b, ptrdiff_t first, ptrdiff_t j) {
+    const ptrdiff_t top = b->row * p->h.step + p->h.first, left = j * p->w.step + p->w.first;
+    return (operands){fnn_at(p->x.data, b->image * p->x.n + top * p->x.h + left * p->x.w + first, p->sum.dtype),
+                      fnn_at(p->dy.data, b->image * p->dy.n + b->row * p->dy.h + j * p->dy.w + first, p->sum.dtype),
                       p->x.h, p->x.w, p->dy.h, p->dy.w};
 }
 
-/* The same of copies of so many channels, neighbouring pixels of which are neighbours. */
-static operands copy_operands(const gradient *p, const band *b, ptrdiff_t first, ptrdiff_t channels, char *scratch) {
-    const ptrdiff_t top = b->row * p->h.step + p->h.first, reach = fnn_reach(&p->h, b->rows), x_row = p->w.in * channels;
-    const operands o = operands_of(p, b, first);
+/* The same of copies of so many channels, as whole vectors, and neighbouring pixels are neighbours. */
+static operands copy_operands(const gradient *p, const band *b, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t j, ptrdiff_t pixels,
+                              char *scratch) {
+    const fnn_kernels *K = p->sum.K;
+    const int dtype = p->sum.dtype;
+    const ptrdiff_t top = b->row * p->h.step + p->h.first, left = j * p->w.step + p->w.first;
+    const ptrdiff_t lo = fnn_max(-left, 0), hi = fnn_min(fnn_reach(&p->w, pixels), p->w.in - left);
+    const ptrdiff_t wide = fnn_round_up(channels, K->lanes), x_row = fnn_reach(&p->w, p->block_cols) * wide;
+    const operands o = operands_of(p, b, first, j);
     char *dy = scratch + p->copy_at;
-    for (ptrdiff_t i = fnn_max(-top, 0); i < fnn_min(reach, p->h.in - top); i++)
-        p->sum.K->conv_pack(1, p->w.in, channels, fnn_at(o.x, i * o.x_row - p->w.first * o.x_col, p->sum.dtype), o.x_col, 1,
-                            fnn_at(scratch, i * x_row, p->sum.dtype), NULL, channels);
+    for (ptrdiff_t i = fnn_max(-top, 0); i < fnn_min(fnn_reach(&p->h, b->rows), p->h.in - top) && lo < hi; i++)
+        K->conv_pack(1, hi - lo, channels, fnn_at(o.x, i * o.x_row + lo * o.x_col, dtype), o.x_col, 1,
+                     fnn_at(scratch, i * x_row + lo * wide, dtype), NULL, wide);
     for (ptrdiff_t i = 0; i < b->rows; i++)
-        p->sum.K->conv_pack(1, p->w.out, channels, fnn_at(o.dy, i * o.dy_row, p->sum.dtype), o.dy_col, 1,
-                            fnn_at(dy, i * p->w.out * channels, p->sum.dtype), NULL, channels);
-    return (operands){fnn_at(scratch, p->w.first * channels, p->sum.dtype), dy, x_row, channels, p->w.out * channels, channels};
+        K->conv_pack(1, pixels, channels, fnn_at(o.dy, i * o.dy_row, dtype), o.dy_col, 1,
+                     fnn_at(dy, i * p->block_cols * wide, dtype), NULL, wide);
+    return (operands){scratch, dy, x_row, wide, p->block_cols * wide, wide};
 }
 
-/* Adds a band's gradient of `channels` channels to dw ([r][s][c][cols]), some columns after others. */
-static void add_band(const gradient *p, const band *b, const operands *o, ptrdiff_t channels, fnn_prefetch ahead[2],
-                     const ptrdiff_t asks[2], char *dw) {
+/* Adds the gradient of a block of so many columns and channels to dw ([r][s][c][cols]). */
+static void add_block(const gradient *p, const band *b, const operands *o, ptrdiff_t channels, ptrdiff_t j, ptrdiff_t pixels,
+                      fnn_prefetch ahead[2], const ptrdiff_t asks[2], char *dw) {
     const fnn_conv_parts *sum = &p->sum;
-    const ptrdiff_t top = b->row * p->h.step + p->h.first;
-    fnn_depthwise_gradient plan = {
-        .rows = b->rows, .channels = channels, .group = sum->c, .taps_r = p->h.taps, .taps_s = p->w.taps, .step = p->w.step,
-        .gap = p->w.gap, .step_r = p->h.step, .gap_r = p->h.gap, .row_from = -top, .row_to = p->h.in - top,
-        .x_row = p->h.step * o->x_row, .x_col = o->x_col, .x_r = p->h.gap * o->x_row, .dy_row = o->dy_row, .dy_col = o->dy_col,
-        .dw_r = p->w.taps * sum->c * sum->cols, .dw_s = sum->c * sum->cols, .dw_in = sum->cols,
-        .ahead = {&ahead[0], &ahead[1]}, .asks = {asks[0], asks[1]}};
-    for (ptrdiff_t j = 0; j < p->w.out; j += plan.pixels) {
-        const ptrdiff_t left = j * p->w.step + p->w.first;
-        plan.pixels = fnn_min(p->block_cols, p->w.out - j), plan.col_from = -left, plan.col_to = p->w.in - left;
-        sum->K->conv_depthwise_gradient(&plan, fnn_at(o->x, j * p->w.step * o->x_col, sum->dtype),
-                                        fnn_at(o->dy, j * o->dy_col, sum->dtype), dw);
-    }
+    const ptrdiff_t top = b->row * p->h.step + p->h.first, left = j * p->w.step + p->w.first;
+    const fnn_depthwise_gradient plan = {
+        .rows = b->rows, .pixels = pixels, .channels = channels, .group = sum->c, .taps_r = p->h.taps, .taps_s = p->w.taps,
+        .step = p->w.step, .gap = p->w.gap, .step_r = p->h.step, .gap_r = p->h.gap, .row_from = -top, .row_to = p->h.in - top,
+        .col_from = -left, .col_to = p->w.in - left, .x_row = p->h.step * o->x_row, .x_col = o->x_col,
+        .x_r = p->h.gap * o->x_row, .dy_row = o->dy_row, .dy_col = o->dy_col, .dw_r = p->w.taps * sum->c * sum->cols,
+        .dw_s = sum->c * sum->cols, .dw_in = sum->cols, .ahead = {&ahead[0], &ahead[1]}, .asks = {asks[0], asks[1]}};
+    sum->K->conv_depthwise_gradient(&plan, o->x, o->dy, dw);
 }
 
-/* Adds a band's gradient of channels first .. first + channels - 1. */
+/* Adds a band's gradient of channels first .. first + channels - 1, some columns after others; of groups a line of channels after
+ * another. */
 static void add_panel(const gradient *p, const band *b, ptrdiff_t first, ptrdiff_t channels, fnn_prefetch ahead[2],
                       const ptrdiff_t asks[2], char *dw, char *scratch) {
-    const ptrdiff_t wide = p->sum.c > 1 ? line_channels(p) : channels;
-    for (ptrdiff_t k = 0; k < channels; k += wide) {
-        const ptrdiff_t n = fnn_min(wide, channels - k);
-        const operands o = p->sum.c > 1 ? copy_operands(p, b, first + k, n, scratch) : operands_of(p, b, first);
-        add_band(p, b, &o, n, ahead, asks, fnn_at(dw, k, p->sum.dtype));
-    }
+    const int groups = p->sum.c > 1;
+    const ptrdiff_t wide = groups ? FNN_LINE / (ptrdiff_t)fnn_itemsize(p->sum.dtype) : channels;
+    for (ptrdiff_t k = 0; k < channels; k += wide)
+        for (ptrdiff_t j = 0; j < p->w.out; j += p->block_cols) {
+            const ptrdiff_t n = fnn_min(wide, channels - k), pixels = fnn_min(p->block_cols, p->w.out - j);
+            const operands o = groups ? copy_operands(p, b, first + k, n, j, pixels, scratch) : operands_of(p, b, first + k, j);
+            add_block(p, b, &o, groups ? fnn_round_up(n, p->sum.K->lanes) : n, j, pixels, ahead, asks, fnn_at(dw, k, p->sum.dtype));
+        }
 }
 
 /* So many pixels' channels, to be asked for in `times` equal shares. */
@@ -210,7 +212,7 @@ static void plan_prefetch(const gradient *p, const band *b, ptrdiff_t times, fnn
 
 /* How often a band's rows ask for some of it: those that the kernel takes in pairs do once. */
 static ptrdiff_t turns_of(const gradient *p, const band *b) {
-    const int pairs = p->h.step == 1 && p->h.gap == 1 && p->h.taps > 2 && p->w.step == 1 && p->w.gap == 1 && p->w.taps > 2;
+    const int pairs = p->sum.c == 1 && p->h.step == 1 && p->h.gap == 1 && p->h.taps > 2 && p->w.step == 1 && p->w.gap == 1 && p->w.taps > 2;
     return pairs ? fnn_ceil_div(b->rows, 2) : b->rows;
 }
 
