@@ -1,8 +1,9 @@
 /* conv2d_weight_depthwise.c: dweight (channels, c, r, s) of convolutions whose every channel is one of its own, or whose groups have
  * few channels (kernels/conv_depthwise_gradient.h), or one and several outputs, for each of which x's is repeated.
  *
- * Nothing is packed: x and dy are read where they are, each once, all kernel positions of some channels being summed in registers;
- * positions outside the input are left out. Operands that are not channels-last are first copied.
+ * x and dy are read where they are, each once, all kernel positions of some channels being summed in registers; positions outside
+ * the input are left out. Of groups, blocks that each input meets anew are copied before. Operands that are not channels-last are
+ * first copied whole.
  *
  * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, each summed one after another
  * into its own copy of the gradient; the copies are added in order. Within a part, chunks share out the channels. */
@@ -18,7 +19,7 @@ enum {
                              * and what is asked for next they stay in the second-level cache */
     BLOCK_COLUMNS = 28,     /* at a time: lines of pixels a power of two apart share few sets of the first-level cache, and those of
                              * three such rows stay there until all channels of a line were used */
-    COPY_BYTES = 24 << 10,  /* of rows of a line of channels, which groups' inputs meet one after another: neighbours, they stay in
+    COPY_BYTES = 24 << 10,  /* of a block of a line of channels, which groups' inputs meet one after another: neighbours, they stay in
                              * the nearer caches, where pixels as far apart as channels are many do not */
     CHUNKS = 16
 };
