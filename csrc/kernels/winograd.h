@@ -20,7 +20,7 @@
 #define WEIGHT_A (1 / (2 * POINT_A2 * (POINT_A2 - POINT_B2)))
 #define WEIGHT_B (1 / (2 * POINT_B2 * (POINT_B2 - POINT_A2)))
 
-enum { PATCH = FNN_WINOGRAD_PATCH, OUTPUTS = FNN_WINOGRAD_OUTPUTS, TAPS = 3 };
+enum { PATCH = FNN_WINOGRAD_PATCH, OUTPUTS = FNN_WINOGRAD_OUTPUTS, TAPS = 3, COPIED = 32, COLLISION = 2048 };
 
 /* B': 6 to 6, the first three of them and the last three, which share nothing. */
 INLINE void transform_input_low(const vec *d, vec *v) {
@@ -111,11 +111,39 @@ INLINE void input_columns(ptrdiff_t n, const void *const *pixel, ptrdiff_t j, re
     }
 }
 
-INLINE void input_tile(ptrdiff_t channels, const void *const *pixel, real *v, ptrdiff_t plane, int first) {
+INLINE void input_channels(ptrdiff_t channels, const void *const *pixel, ptrdiff_t at, real *v, ptrdiff_t plane, int first) {
     for (ptrdiff_t j = 0; j < channels; j += LANES) {
-        input_columns(channels - j, pixel, j, v + j, plane, 0, first);
-        input_columns(channels - j, pixel, j, v + j, plane, 1, first);
+        input_columns(channels - j, pixel, at + j, v + j, plane, 0, first);
+        input_columns(channels - j, pixel, at + j, v + j, plane, 1, first);
     }
+}
+
+/* Whether neighbours are so far apart, as with many channels, a power of two, that a tile's pixels are more than the first-level
+ * cache has room for in the sets that they share. */
+INLINE int pixels_collide(const void *const *pixel, int patch) {
+    const uintptr_t a = (uintptr_t)pixel[patch], b = (uintptr_t)pixel[patch + 1], c = (uintptr_t)pixel[patch + 2];
+    return !((a ^ b) % COLLISION) || !((b ^ c) % COLLISION);
+}
+
+/* Channels from `at` on of the pixels, side by side. */
+INLINE void copy_pixels(const void *const *pixel, int pixels, ptrdiff_t at, real (*copy)[COPIED], const void **copied) {
+    for (int i = 0; i < pixels; i++) {
+        copied[i] = copy[i];
+#pragma GCC unroll 4
+        for (int j = 0; j < COPIED; j += LANES) vec_store(copy[i] + j, vec_load((const real *)pixel[i] + at + j));
+    }
+}
+
+INLINE void input_tile(ptrdiff_t channels, const void *const *pixel, real *v, ptrdiff_t plane, int first) {
+    const int patch = PATCH - first, collide = pixels_collide(pixel, patch);
+    real copy[PATCH * PATCH][COPIED];
+    const void *copied[PATCH * PATCH];
+    ptrdiff_t j = 0;
+    for (; collide && channels - j >= COPIED; j += COPIED) {
+        copy_pixels(pixel, patch * patch, j, copy, copied);
+        input_channels(COPIED, copied, 0, v + j, plane, first);
+    }
+    input_channels(channels - j, pixel, j, v + j, plane, first);
 }
 
 /* winograd_input: v = B'dB for one tile: 36 planes (2 taps: 25), `plane` elements apart, of `channels` values each, from as many
@@ -125,7 +153,8 @@ static void winograd_input_kernel(int taps, ptrdiff_t channels, const void *cons
     else input_tile(channels, pixel, to, plane, 1);
 }
 
-INLINE void output_gradient_tile(ptrdiff_t channels, const void *const *pixel, real *to, ptrdiff_t plane, int first) {
+INLINE void output_gradient_channels(ptrdiff_t channels, const void *const *pixel, ptrdiff_t at, real *to, ptrdiff_t plane,
+                                     int first) {
     const int patch = PATCH - first;
     for (ptrdiff_t j = 0; j < channels; j += LANES) {
         const ptrdiff_t n = channels - j;
@@ -135,7 +164,7 @@ INLINE void output_gradient_tile(ptrdiff_t channels, const void *const *pixel, r
         for (int i = 0; i < OUTPUTS; i++) {
             vec y[OUTPUTS];
 #pragma GCC unroll 4
-            for (int q = 0; q < OUTPUTS; q++) y[q] = load_lanes((const real *)pixel[i * OUTPUTS + q] + j, n);
+            for (int q = 0; q < OUTPUTS; q++) y[q] = load_lanes((const real *)pixel[i * OUTPUTS + q] + at + j, n);
             transform_output_gradient(y, half[i]);
         }
 #pragma GCC unroll 6
@@ -148,6 +177,18 @@ INLINE void output_gradient_tile(ptrdiff_t channels, const void *const *pixel, r
             for (int i = first; i < PATCH; i++) vec_store(v + ((i - first) * patch + q - first) * plane, all[i]);
         }
     }
+}
+
+INLINE void output_gradient_tile(ptrdiff_t channels, const void *const *pixel, real *to, ptrdiff_t plane, int first) {
+    const int collide = pixels_collide(pixel, OUTPUTS);
+    real copy[OUTPUTS * OUTPUTS][COPIED];
+    const void *copied[OUTPUTS * OUTPUTS];
+    ptrdiff_t j = 0;
+    for (; collide && channels - j >= COPIED; j += COPIED) {
+        copy_pixels(pixel, OUTPUTS * OUTPUTS, j, copy, copied);
+        output_gradient_channels(COPIED, copied, 0, to + j, plane, first);
+    }
+    output_gradient_channels(channels - j, pixel, j, to + j, plane, first);
 }
 
 /* winograd_output_gradient: dm = A dY A' for one tile, as winograd_input, from 16 pixels of dy. */
