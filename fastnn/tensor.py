@@ -20,7 +20,7 @@ from .ops import shape as _shape
 from .ops import slices as _slices
 from .ops import softmax as _softmax
 from .ops.activation import relu, sigmoid, tanh
-from .ops.create import as_tensor, fill, float32, legacy_tensor
+from .ops.create import as_tensor, fill, float32, legacy_tensor, tensor
 from .ops.linear import matmul
 from .ops.power import pow as power
 
@@ -119,7 +119,7 @@ class Tensor(TensorBase, Methods):
     def __deepcopy__(self, memo):
         if self.grad_fn is not None:
             raise RuntimeError("only leaf tensors can be deep-copied; use detach().clone()")
-        copy = _rebuild(type(self), np.array(memoryview(self)), self.requires_grad)
+        copy = _rebuild(type(self), self.detach(), self.requires_grad)
         copy.grad = None if self.grad is None else self.grad.clone()
         memo[id(self)] = copy
         return copy
@@ -430,10 +430,10 @@ def _is_basic(part: Any) -> bool:
     return isinstance(part, (int, np.integer)) and not isinstance(part, bool)
 
 
-def _rebuild(cls, array, requires_grad):
-    """What pickle and deepcopy make a tensor from."""
+def _rebuild(cls, data, requires_grad):
+    """What pickle and deepcopy make a tensor from: a copy of an array or tensor, of which nobody else has the memory."""
     new = cls.__new__(cls)
-    new.set_data(as_tensor(array.copy()))
+    new.set_data(tensor(data))
     new.requires_grad = requires_grad
     return new
 

@@ -1,12 +1,14 @@
 """The tensor core: buffers that other libraries look through, numbers written into tensors, unfitting gradients."""
 
+import copy
 import ctypes
+import pickle
 
 import numpy as np
 import pytest
 
 import fastnn
-from fastnn import _core
+from fastnn import _core, nn, optim
 
 C_CONTIGUOUS, F_CONTIGUOUS, ANY_CONTIGUOUS = 0x38, 0x58, 0x98  # PyBUF_*
 get_buffer, release_buffer = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
@@ -83,3 +85,26 @@ def test_a_gradient_of_another_type_is_refused():
     with pytest.raises(RuntimeError, match="a gradient float64"):
         x.backward(fastnn.ones(3, dtype=fastnn.float64))
     assert x.grad is None
+
+
+def test_copies_have_memory_that_nobody_else_sees():
+    """So first steps of copied models are planned, too: launches on arrays that Python may hold cannot be put off."""
+    x, put_off = fastnn.ones(2), []
+    for copied in (copy.deepcopy(nn.Linear(2, 2)), pickle.loads(pickle.dumps(nn.Linear(2, 2)))):
+        optimizer = optim.SGD(copied.parameters(), lr=0.1)
+
+        def step():
+            copied(x).sum().backward()
+            optimizer.step()
+            put_off.append(_core.is_put_off())
+
+        fastnn.capture(step)()
+    assert put_off == [True, True]
+
+
+def test_deep_copies_keep_the_order_of_maps():
+    x = fastnn.rand(2, 3, 4, 5)
+    copied = copy.deepcopy(x)
+    assert copied.is_channels_last() and copied.tolist() == x.tolist() and not copied.shares_storage(x)
+    rows = copy.deepcopy(x[:, 1:, ::2])
+    assert rows.tolist() == x[:, 1:, ::2].tolist()
