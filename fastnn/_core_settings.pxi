@@ -59,6 +59,15 @@ def set_isa(name):
     fnn_set_isa(name.encode())
 
 
+def forget_other_threads():
+    """In a forked child: what other threads computed when it was made never ends here."""
+    global fnn_busy
+    fnn_busy = 0
+
+
+os.register_at_fork(after_in_child=forget_other_threads)
+
+
 def isa_reason():
     """Why this instruction set runs."""
     return fnn_isa_reason().decode()

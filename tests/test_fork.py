@@ -87,3 +87,35 @@ while worker.is_alive():
 worker.join()
 assert codes == [0] * 5, codes
 """, timeout=60)
+
+
+def test_a_child_does_not_wait_for_what_other_threads_computed():
+    run("""
+import os, threading
+import fastnn
+from fastnn import _core
+
+_core.set_num_threads(1)
+x, done = fastnn.rand(1500, 1500), threading.Event()
+
+def work():
+    while not done.is_set():
+        x @ x
+
+thread = threading.Thread(target=work)
+thread.start()
+busy = False
+while not busy:
+    try:
+        _core.set_isa(_core.get_isa())
+    except RuntimeError:
+        busy = True  # the other thread is within a product
+child = os.fork()
+if child == 0:
+    _core.set_isa(_core.get_isa())
+    os._exit(0)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+done.set()
+thread.join()
+assert code == 0
+""", timeout=60)
