@@ -237,6 +237,8 @@ cdef class Op:
         global fnn_busy
         cdef fnn_call call
         cdef fnn_tensor[24] own
+        cdef int64_t[2] state
+        cdef int64_t *drawn = NULL
         cdef int status
         cdef tuple results
         memset(&call, 0, sizeof(fnn_call) - sizeof(call.message))
@@ -257,14 +259,21 @@ cdef class Op:
             status = fnn_run(&call)
         else:
             held = self.hold(&call, own, inputs, results)
+            if self.generator >= 0:  # other threads may draw meanwhile, and must not get the same numbers
+                drawn = <int64_t *>own[self.generator].data
+                memcpy(state, drawn, sizeof(state))
+                own[self.generator].data = state
+                drawn[1] += 1
             fnn_busy += 1
             with nogil:
                 status = fnn_run(&call)
             fnn_busy -= 1
+            if self.generator >= 0:
+                own[self.generator].data = drawn
         if status != FNN_OK:
             raise_status(status, &call)
         if fnn_recording != NULL:
             (<Program>fnn_recording).note_launch(self, &call, inputs, results)
-        if self.generator >= 0:
+        if self.generator >= 0 and drawn == NULL:
             (<int64_t *>call.inputs[self.generator].data)[1] += 1
         return results[0] if self.num_outputs == 1 else results

@@ -28,7 +28,8 @@ _LEAST = {name: float(np.finfo(name).tiny) for name in ("float32", "float64")}
 
 
 class Generator:
-    """A stream of random launches.
+    """A stream of random launches. Threads that share one get different numbers, in no certain order; a captured step counts its
+    draws when it ends, so that threads which replay such steps need a generator each.
 
     Parameters
     ----------

@@ -1,5 +1,7 @@
 """Random numbers: the generator's published values, independence of ISA, threads, layout; statistics, permutations."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -358,3 +360,21 @@ def test_a_generator_goes_on_from_a_state():
     for wrong in (fastnn.zeros(2), fastnn.zeros(3, dtype=fastnn.int64)):
         with pytest.raises(ValueError, match=r"set_state: state is \w+ \(\d,\), but must be int64 \(2,\)"):
             generator.set_state(wrong)
+
+
+def test_threads_never_get_the_same_numbers_of_one_generator():
+    fastnn.manual_seed(0)
+    drawn, start = {}, threading.Barrier(2)
+
+    def draw(k):
+        for turn in range(20):
+            start.wait()
+            drawn[k, turn] = fastnn.rand(200_000).numpy()[:4].tobytes()  # long enough for the other thread to come in
+
+    threads = [threading.Thread(target=draw, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    fastnn.manual_seed(0)
+    assert len(drawn) == 40 and set(drawn.values()) == {fastnn.rand(200_000).numpy()[:4].tobytes() for _ in range(40)}
