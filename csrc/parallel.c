@@ -178,14 +178,15 @@ static void post(team *t, const fnn_call *call, ptrdiff_t chunks, double ns, fnn
 }
 
 void fnn_team_run(void (*main)(void *context), void *context) {
-    if (num_threads < 2 || my_team || omp_in_parallel() || pthread_mutex_trylock(&region_lock)) {
+    const int threads = num_threads; /* another thread may set it meanwhile */
+    if (threads < 2 || my_team || omp_in_parallel() || pthread_mutex_trylock(&region_lock)) {
         main(context);
         return;
     }
     team *t = &the_team;
     atomic_store(&t->job, 0);
     atomic_store(&t->closed, 0);
-#pragma omp parallel num_threads(num_threads)
+#pragma omp parallel num_threads(threads)
     {
         int worker = omp_get_thread_num();
         if (worker == 0) t->size = omp_get_num_threads();
@@ -219,18 +220,18 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
         else post(my_team, call, chunks, ns, body, context);
         return;
     }
-    int worthwhile = forced || (!alone && ns >= REGION_NS);
-    if (chunks < 2 || num_threads < 2 || !worthwhile || omp_in_parallel() || pthread_mutex_trylock(&region_lock)) {
+    const int worthwhile = forced || (!alone && ns >= REGION_NS), threads = num_threads; /* another thread may set it meanwhile */
+    if (chunks < 2 || threads < 2 || !worthwhile || omp_in_parallel() || pthread_mutex_trylock(&region_lock)) {
         run_all(call, chunks, body, context);
         return;
     }
     int flush = call && call->flush;
     /* New workers inherit this thread's control word: one that flushed would make them flush in float64 regions too. */
     unsigned caller = flush_off();
-    reset_shares(num_threads);
+    reset_shares(threads);
     /* Always the full team: libgomp destroys and recreates threads when the size changes. Workers without a chunk return at
      * once. */
-#pragma omp parallel num_threads(num_threads)
+#pragma omp parallel num_threads(threads)
     {
         ptrdiff_t worker = omp_get_thread_num(), size = omp_get_num_threads();
         unsigned state = flush ? fnn_flush_on() : 0;
