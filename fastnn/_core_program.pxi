@@ -22,6 +22,18 @@ def settings_version():
     return settings, toggles
 
 
+def sharing(list inputs not None):
+    """Which of the tensors are one stretch of memory: pairs of numbers, of the first and a later one."""
+    cdef dict first = {}
+    cdef list pairs = []
+    cdef int k
+    for k in range(len(inputs)):
+        number = first.setdefault(<size_t>(<TensorBase?>inputs[k]).desc.data, k)
+        if number != k and (<TensorBase>inputs[number]).storage is (<TensorBase>inputs[k]).storage:
+            pairs.append((number, k))
+    return tuple(pairs)
+
+
 def is_put_off():
     """Whether this thread's launches are only recorded, to run when the step has ended."""
     return fnn_recording != NULL and (<Program>fnn_recording).is_put_off
@@ -199,6 +211,8 @@ cdef class Program:
             self.check_generator(op, call, inputs)
             call.attr.i[<int>op.packer["ordinal"][1]] = self.random_counts.get(number, 0)
             self.random_counts[number] = self.random_counts.get(number, 0) + 1
+        elif self.random_counts and self.meets_drawn(inputs, results):
+            forbid("a generator's state is read or set after the step has drawn from it", False)  # replays count at their end
         if fnn_program_add_call(self.handle, call, numbers, bases) != FNN_OK:
             raise MemoryError()
         call.attr = attr
@@ -219,7 +233,7 @@ cdef class Program:
 
     cdef bint meets_python(self, Op op, tuple inputs, tuple results):
         """Whether putting the launch off could be noticed: it writes what Python sees through an array, reads an array that
-        the step made, which Python may change afterwards, or reads a generator's state, which counts the launches before."""
+        the step made, which Python may change afterwards, or meets a generator's state, which counts the launches before."""
         cdef Storage storage
         cdef int k
         for value in results:
@@ -232,9 +246,21 @@ cdef class Program:
                 storage = (<TensorBase>inputs[k]).storage
                 if storage.is_shared and storage.serial >= self.first_serial:
                     return True
-                if k != op.generator and self.numbers.get(storage.serial, -1) in self.random_counts:
-                    return True
+        return op.generator < 0 and self.meets_drawn(inputs, results)
+
+    cdef bint meets_drawn(self, tuple inputs, tuple results):
+        """Whether a launch meets the state of a generator that the step has drawn from."""
+        for value in (inputs + results if self.random_counts else ()):
+            if value is not None and self.numbers.get((<TensorBase>value).storage.serial, -1) in self.random_counts:
+                return True
         return False
+
+    cdef Storage lasting(self, int number):
+        """The storage of that number; None where it was made by the step and is gone."""
+        if self.storages[number] is None:
+            return None
+        kept = self.storages[number][0]
+        return kept() if isinstance(kept, weakref.ref) else kept
 
     cdef int check_generator(self, Op op, fnn_call *call, tuple inputs) except -1:
         cdef Storage storage = (<TensorBase>inputs[op.generator]).storage
@@ -251,7 +277,8 @@ cdef class Program:
     def stop(self):
         """Ends the recording, whatever comes of it."""
         global fnn_recording
-        fnn_recording = NULL
+        if fnn_recording == <void *>self:  # Ctrl-C may come before `begin` has begun
+            fnn_recording = NULL
         self.owner = None
 
     cdef int let_go(self) except -1:
@@ -276,8 +303,9 @@ cdef class Program:
         fnn_busy -= 1
         if status == FNN_OK:
             for number, count in self.random_counts.items():
-                storage = self.storages[number][0]
-                (<int64_t *>storage.start)[1] += count
+                storage = self.lasting(number)
+                if storage is not None:
+                    (<int64_t *>storage.start)[1] += count
         self.let_go()
         if status != FNN_OK:
             self.fail(status, message)
@@ -288,10 +316,7 @@ cdef class Program:
         cdef Storage storage
         cdef int number
         for number in range(len(self.storages)):
-            if self.storages[number] is None:
-                continue
-            kept = self.storages[number][0]
-            storage = kept() if isinstance(kept, weakref.ref) else kept
+            storage = self.lasting(number)
             if storage is not None and storage.serial >= self.first_serial and storage.foreign == NULL and (
                     fnn_program_is_written(self.handle, number) and not fnn_program_was_written(self.handle, number)):
                 memset(storage.start, 0, storage.nbytes)
@@ -351,7 +376,9 @@ cdef class Program:
                 return False
         self.let_go()
         for number, count in self.random_counts.items():
-            storage = self.storages[number][0]
+            storage = self.lasting(number)
+            if storage is None:  # of a generator that every step makes anew
+                continue
             if fnn_program_count_random(self.handle, <int64_t *>storage.start + 1, count) != FNN_OK:
                 raise MemoryError("capture: no memory for the plan")
         if fnn_program_plan(self.handle, once) != FNN_OK:
@@ -410,6 +437,14 @@ cdef class Program:
         return True
 
     # -- replay --
+
+    def takes(self, inputs):
+        """Whether inputs are none of the memory that the step reaches by itself, and that calls were ordered by."""
+        for value in inputs:
+            number = self.numbers.get((<TensorBase?>value).storage.serial)
+            if number is not None and self.storages[number] is not None:
+                return False
+        return True
 
     def mismatch(self):
         """Why the program may not be replayed now although its inputs fit; None if it may."""
@@ -566,8 +601,9 @@ cdef class Program:
         copies = [(s, (<Storage>s).start[:(<Storage>s).nbytes]) for s in self.written
                   if (<Storage>s).serial < self.first_serial]  # the others an eager step makes anew
         for number in self.random_counts:
-            storage = self.storages[number][0]
-            copies.append((storage, storage.start[:storage.nbytes]))
+            storage = self.lasting(number)
+            if storage is not None:
+                copies.append((storage, storage.start[:storage.nbytes]))
         return copies, [(leaf, (<TensorBase>leaf)._grad) for leaf, _, _, _ in self.gradients.values()]
 
     def restore(self, state):

@@ -36,7 +36,9 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
     call 1, put their launches off until `step` returns or reads a value, then plan them: they take no more memory than replays.
 
     What varies from call to call must be tensors: arguments, or memory the step reads (parameters, learning rates, generators).
-    Python numbers, and random numbers drawn by Python, are frozen as they were when the step was recorded.
+    Python numbers, and random numbers drawn by Python, are frozen as they were when the step was recorded. An argument is known by
+    its memory: where a call that is recorded was given memory that the step also reads by itself (a buffer of its model, say),
+    replays take their argument for both.
 
     Parameters
     ----------
@@ -88,11 +90,16 @@ class CapturedProgram:
         self._arena = None
         self._recaptures = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy starts with: programs are tied to the memory that they were recorded with."""
+        return {**self.__dict__, "_programs": OrderedDict(), "_warm": set(), "_has_run": False, "_arena": None, "_recaptures": 0}
+
     def __call__(self, *inputs: Any) -> Any:
         inputs = tuple(_as_input(v) if isinstance(v, _TO_CONVERT) else v for v in inputs)
         if self.obstacle is not None:
             return self.step(*inputs)
-        key = _key(inputs)
+        tensors = _tensors(inputs)
+        key = _key(inputs, tensors)
         try:
             found = self._programs.get(key)
         except TypeError:
@@ -102,7 +109,7 @@ class CapturedProgram:
         if found is not None:
             if found[0].mismatch() is None:
                 self._programs.move_to_end(key)
-                return self._replay(key, *found, inputs)
+                return self._replay(key, *found, inputs, tensors) if found[0].takes(tensors) else self.step(*inputs)
             del self._programs[key]
             self._warm.discard(key)  # what it works on is new: so may be what it keeps
             self._recaptures += 1
@@ -119,8 +126,8 @@ class CapturedProgram:
         """Takes the step while a program records it; its launches are put off, unless results are to be compared with eager
         ones."""
         program = Program()
-        program.begin(_tensors(inputs), not self._verify)
         try:
+            program.begin(_tensors(inputs), not self._verify)
             results = self.step(*inputs)
         except BaseException:
             program.catch_up()  # all that came before the error has been done, as without a program
@@ -166,9 +173,8 @@ class CapturedProgram:
         while len(self._programs) > MAX_PROGRAMS:
             self._programs.popitem(last=False)
 
-    def _replay(self, key: tuple, program: Program, template: Any, inputs: tuple) -> Any:
+    def _replay(self, key: tuple, program: Program, template: Any, inputs: tuple, tensors: list) -> Any:
         self._ready(program)
-        tensors = _tensors(inputs)
         self._recaptures = 0
         if self._verify and program.written_bytes <= MAX_VERIFIED_BYTES:
             return self._replay_verified(key, program, template, tensors, inputs)
@@ -236,9 +242,9 @@ class CapturedProgram:
         start, n = 0, moving.shape[0]
         while start < n:
             part = moving[start:start + length]
-            found = self._programs.get(_key((part,))) if self.obstacle is None and not self._verify else None
+            found = self._programs.get(_key((part,), [part])) if self.obstacle is None and not self._verify else None
             runs = (n - start) // length
-            if found is None or runs == 0 or found[0].mismatch() is not None:
+            if found is None or runs == 0 or found[0].mismatch() is not None or not found[0].takes([part]):
                 self(part)
                 runs = 1
             else:
@@ -269,7 +275,7 @@ class CapturedProgram:
         """
         inputs = tuple(_as_input(v) if isinstance(v, _TO_CONVERT) else v for v in inputs)
         for _ in range(4):  # lazy state, the recording, and gradients that only then are there to stay
-            found = self._programs.get(_key(inputs))
+            found = self._programs.get(_key(inputs, _tensors(inputs)))
             if found is not None and found[0].mismatch() is None:
                 return self._ready(found[0]), _tensors(inputs)
             if self.obstacle is None:
@@ -319,9 +325,9 @@ def _tensors(inputs: Iterable) -> list:
     return found
 
 
-def _key(inputs: tuple) -> tuple:
-    """What a program was recorded for: shapes, dtypes, strides, constants, settings."""
-    return _core.settings_version(), _core.is_grad_enabled(), *map(_described, inputs)
+def _key(inputs: tuple, tensors: list) -> tuple:
+    """What a program was recorded for: shapes, dtypes, strides, which tensors are the same, constants, settings."""
+    return _core.settings_version(), _core.is_grad_enabled(), _core.sharing(tensors), *map(_described, inputs)
 
 
 def _described(value: Any) -> tuple:
@@ -332,6 +338,8 @@ def _described(value: Any) -> tuple:
         return dict, tuple(value), tuple(map(_described, value.values()))
     if isinstance(value, (tuple, list)):
         return type(value), tuple(map(_described, value))
+    if isinstance(value, (float, np.floating)):
+        return type(value), float(value).hex()  # 0 and -0 are equal, but not the same
     return type(value), value
 
 
