@@ -1,6 +1,6 @@
 /* fastnn.h: the engine's C API: tensors, calls, operators, parallel loops, kernels.
  *
- * Data flow:  _core.launch -> fnn_launch (launch.c) -> driver (ops/) -> kernels (kernels/, one table per ISA and type).
+ * Data flow:  _core.launch -> fnn_infer, fnn_run (launch.c) -> driver (ops/) -> kernels (kernels/, one table per ISA and type).
  * A driver plans: shapes, blocking, workspace, chunks. A kernel touches elements. Nothing reaches back up. */
 #ifndef FASTNN_H
 #define FASTNN_H
@@ -36,6 +36,7 @@ int fnn_bounds(const fnn_tensor *t, ptrdiff_t *low, ptrdiff_t *high);
 int fnn_is_contiguous(const fnn_tensor *t);                    /* dense, C order */
 int fnn_is_channels_last(const fnn_tensor *t);                 /* rank 4, dense, N H W C order */
 int fnn_is_sequence(const fnn_tensor *t);                      /* rank 3 (N, C, L), dense, N L C order: a channels-last map of one row */
+int fnn_is_dense(const fnn_tensor *t);                         /* one of these */
 int fnn_same_shape(const fnn_tensor *a, const fnn_tensor *b);
 int fnn_same_layout(const fnn_tensor *a, const fnn_tensor *b); /* same shape and strides (where the extent is over 1) */
 int fnn_overlap(const fnn_tensor *a, const fnn_tensor *b);     /* whether the bytes that they span meet */

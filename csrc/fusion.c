@@ -154,8 +154,6 @@ static int relu_gradient_before_pooling(fnn_program *program, int r) {
     return 1;
 }
 
-static int is_dense(const fnn_tensor *t) { return fnn_is_contiguous(t) || fnn_is_channels_last(t) || fnn_is_sequence(t); }
-
 /* Drivers that run what follows them, see fnn_follow. */
 static int can_be_followed(const record *r) {
     switch (r->call.op) {
@@ -273,7 +271,7 @@ static int elementwise_behind(fnn_program *program, int r) {
     record *head = program->records[r], *last = head;
     const fnn_tensor *made = &head->operands[0].tensor;
     int made_by = head->operands[0].storage, fused = 0;
-    if (!can_be_followed(head) || made_by < 0 || !is_dense(made)) return 0;
+    if (!can_be_followed(head) || made_by < 0 || !fnn_is_dense(made)) return 0;
     if ((fnn_ops[head->call.op].flags & FNN_ELEMENTWISE) && !lies_like(head, made)) return 0;
     for (int next = r + 1; next < program->num_records; next++) {
         record *f = program->records[next];

@@ -75,6 +75,8 @@ int fnn_is_channels_last(const fnn_tensor *t) {
 
 int fnn_is_sequence(const fnn_tensor *t) { return t->rank == 3 && is_dense(t, sequence_axes); }
 
+int fnn_is_dense(const fnn_tensor *t) { return fnn_is_contiguous(t) || fnn_is_channels_last(t) || fnn_is_sequence(t); }
+
 int fnn_same_shape(const fnn_tensor *a, const fnn_tensor *b) {
     if (a->rank != b->rank) return 0;
     for (int d = 0; d < a->rank; d++)

@@ -101,7 +101,7 @@ cdef str path_of(owner, parent, str path):
 cdef class Program:
     """A step's launches, recorded once, then replayed in C: what `fastnn.capture` works with.
 
-    ``begin(inputs)``, run the step, ``end(outputs)``; then ``matches()`` and ``run(inputs)`` any number of times.
+    ``begin(inputs)``, run the step, ``end(outputs)``; then ``mismatch()``, ``takes(inputs)`` and ``run(inputs)`` any number of times.
     """
 
     cdef fnn_program *handle

@@ -252,9 +252,9 @@ typedef struct {
 } batch;
 
 /* Whether run_range may be used: operands lie in memory alike, scalars left out and what kernels of two inputs repeat. */
-static int is_dense(const fnn_call *call) {
+static int lies_alike(const fnn_call *call) {
     const fnn_tensor *y = call->out[0];
-    if (!fnn_is_contiguous(y) && !fnn_is_channels_last(y) && !fnn_is_sequence(y)) return 0;
+    if (!fnn_is_dense(y)) return 0;
     for (int k = 1; call->out[k]; k++)
         if (!fnn_same_layout(call->out[k], y)) return 0;
     for (int k = 0, inputs = count_inputs(call); k < inputs; k++) {
@@ -266,7 +266,7 @@ static int is_dense(const fnn_call *call) {
 
 static void run_elements(const fnn_call *call, ptrdiff_t from, ptrdiff_t to, char *scratch) {
     plan p;
-    if (is_dense(call)) {
+    if (lies_alike(call)) {
         run_range(call, from, to - from, NULL, NULL);
         return;
     }
@@ -297,7 +297,7 @@ static void batch_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 
 size_t fnn_elementwise_scratch(const fnn_call *call) {
     fnn_workspace ws = {0, 0, 0};
-    if (!is_dense(call)) workspace(call, &ws);
+    if (!lies_alike(call)) workspace(call, &ws);
     return ws.scratch;
 }
 

@@ -2,8 +2,6 @@
  * output. A first loop counts chunk by chunk, a second one writes each chunk's places behind those of the chunks before. */
 #include "order.h"
 
-#include <string.h>
-
 enum { CHUNK = 16384, BLOCK = 512 };
 
 typedef struct {

@@ -269,7 +269,7 @@ def triu(x: Tensor, diagonal: int = 0) -> Tensor:
 
 
 def _product(name: str, a: Tensor, b: Tensor, rank_a: int, rank_b: int) -> Tensor:
-    if a_tensor(name, a, "a").ndim != rank_a or a_tensor(name, b, "b").ndim != rank_b:
+    if (a_tensor(name, a, "a").ndim, a_tensor(name, b, "b").ndim) != (rank_a, rank_b):
         raise ValueError(f"{name}: the factors have shapes {a.shape} and {b.shape}, but must have {rank_a} and {rank_b} axes")
     return matmul(a, b)
 
@@ -314,7 +314,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """All products of an element of one vector, (N,), with one of the other, (M,): (N, M); see `mm`."""
-    if a_tensor("outer", a, "a").ndim != 1 or a_tensor("outer", b, "b").ndim != 1:
+    if (a_tensor("outer", a, "a").ndim, a_tensor("outer", b, "b").ndim) != (1, 1):
         raise ValueError(f"outer: the factors have shapes {a.shape} and {b.shape}, but must have one axis")
     return mul(unsqueeze(a, 1), b)
 

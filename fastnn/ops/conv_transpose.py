@@ -64,7 +64,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     stride, dilation = pair(name, "stride", stride, 1), pair(name, "dilation", dilation, 1)
     extra = pair(name, "output_padding", output_padding, 0)
     edges = sides(name, pair(name, "padding", padding, 0), (1, 1), stride, dilation)
-    if x.ndim != 4 or a_tensor("conv_transpose2d", weight, "weight").ndim != 4 or x.shape[1] != weight.shape[0]:
+    if a_tensor(name, weight, "weight").ndim != 4 or x.ndim != 4 or x.shape[1] != weight.shape[0]:
         raise ValueError(f"{name}: x {x.shape} must be (N, C, H, W) and weight {weight.shape} (C, K / groups, R, S)")
     if any(e >= s and e >= d for e, s, d in zip(extra, stride, dilation)):
         raise ValueError(f"{name}: output_padding is {extra}, but must be less than stride {stride} or dilation "

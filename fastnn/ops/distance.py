@@ -171,7 +171,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
         If `p` is out of range or shapes do not fit.
     """
     p = _order("cdist", p)
-    if a_tensor("cdist", x1, "x1").ndim < 2 or a_tensor("cdist", x2, "x2").ndim < 2 or x1.shape[-1] != x2.shape[-1]:
+    if min(a_tensor("cdist", x1, "x1").ndim, a_tensor("cdist", x2, "x2").ndim) < 2 or x1.shape[-1] != x2.shape[-1]:
         raise ValueError(f"cdist: x1 has shape {x1.shape} and x2 {x2.shape}, but they must be (..., N, D) and (..., M, D)")
     return _norm(sub(unsqueeze(x1, -2), unsqueeze(x2, -3)), p, -1, False)
 

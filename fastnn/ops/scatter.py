@@ -507,9 +507,8 @@ def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Te
         If shapes do not fit or a number is negative.
     """
     x = _as_index("bincount", x, "x")
-    if x.ndim != 1 or (weights is not None and a_tensor("bincount", weights, "weights").shape != x.shape):
-        raise ValueError(f"bincount: x has shape {x.shape}{'' if weights is None else f' and weights {weights.shape}'}, but "
-                         f"must have "
+    if (x.shape if weights is None else a_tensor("bincount", weights, "weights").shape) != x.shape or x.ndim != 1:
+        raise ValueError(f"bincount: x has shape {x.shape}{'' if weights is None else f' and weights {weights.shape}'}, but must have "
                          "one axis, weights the same")
     _core.depends_on_elements("bincount")
     top = int(x.max().item()) + 1 if x.numel() else 0

@@ -21,7 +21,8 @@ def _axis(name: str, dim: int, rank: int) -> int:
     """`dim` counted from the front; an error that names the operation if there is no such axis."""
     dim = integer(name, "dim", dim)
     if not -rank <= dim < rank:
-        raise IndexError(f"{name}: dim is {dim}, but a tensor of {rank} axes has dims {-rank} to {rank - 1}")
+        allowed = f"a tensor of {rank} axes has dims {-rank} to {rank - 1}" if rank else "the tensor has no axes"
+        raise IndexError(f"{name}: dim is {dim}, but {allowed}")
     return dim % rank
 
 
