@@ -1,102 +1,5 @@
 # Recording a step's launches and replaying them; part of _core.pyx.
 
-cdef int settings = 0
-cdef uint64_t toggles = 0
-
-
-def bump_settings():
-    """Tells captured programs that something they were recorded under has changed for good."""
-    global settings
-    settings += 1
-
-
-def toggle_setting(owner):
-    """Tells captured programs that `owner` switched between two states (training and evaluation); switching back undoes it."""
-    global toggles
-    toggles ^= (<uint64_t>id(owner) | 1) * 0x9E3779B97F4A7C15ULL
-
-
-def settings_version():
-    """Stands for all settings: threads, instruction set, modes of modules, hooks, which parameters there are and which are
-    trained."""
-    return settings, toggles
-
-
-def sharing(list inputs not None):
-    """Which of the tensors are one stretch of memory: pairs of numbers, of the first and a later one."""
-    cdef dict first = {}
-    cdef list pairs = []
-    cdef int k
-    for k in range(len(inputs)):
-        number = first.setdefault(<size_t>(<TensorBase?>inputs[k]).desc.data, k)
-        if number != k and (<TensorBase>inputs[number]).storage is (<TensorBase>inputs[k]).storage:
-            pairs.append((number, k))
-    return tuple(pairs)
-
-
-def is_put_off():
-    """Whether this thread's launches are only recorded, to run when the step has ended."""
-    return fnn_recording != NULL and (<Program>fnn_recording).is_put_off
-
-
-cdef int forbid(str reason, bint meets_memory=True) except -1:
-    """While recording: what is about to happen cannot be replayed. Keeps the first such reason, with the caller's file and line;
-    launches put off until now run before Python meets the memory."""
-    cdef Program program = <Program>fnn_recording
-    if program.obstacle is None:
-        package = os.path.dirname(__file__)
-        frame = sys._getframe()
-        while frame is not None and frame.f_code.co_filename.startswith(package):
-            frame = frame.f_back
-        where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "fastnn"
-        program.obstacle = f"{reason} ({where})"
-    if meets_memory:
-        program.catch_up()
-    return 0
-
-
-def depends_on_elements(str what):
-    """While recording: the shape of a result depends on elements, so the step cannot be replayed."""
-    if fnn_recording != NULL:
-        forbid(f"{what}: the shape of its result depends on elements")
-
-
-# One call of a program: the op's name; the path of the layer it belongs to ("" outside of all); predicted single-thread
-# nanoseconds; its outputs and inputs, each as (address, shape, bytes per element), None where absent.
-Call = collections.namedtuple("Call", "op, layer, ns, outputs, inputs")
-
-
-cdef list describe(const fnn_tensor **arguments):
-    cdef list found = []
-    for k in range(FNN_MAX_ARGS):
-        if arguments[k] == NULL:
-            found.append(None)
-        else:
-            found.append((<size_t>arguments[k].data, tuple([arguments[k].shape[a] for a in range(arguments[k].rank)]),
-                          fnn_itemsize(arguments[k].dtype)))
-    return found
-
-
-def enter_layer(owner):
-    """While recording: launches are those of `owner`, a module or optimiser, until `leave_layer`, which takes what this returns."""
-    return (<Program>fnn_recording).enter(owner) if fnn_recording != NULL else None
-
-
-def leave_layer(outer):
-    """Back to the layer around."""
-    if fnn_recording != NULL:
-        (<Program>fnn_recording).owner, (<Program>fnn_recording).layer = outer
-
-
-cdef str path_of(owner, parent, str path):
-    """`owner`'s place in the tree of modules: the outermost one's class, then attributes' names."""
-    if hasattr(parent, "named_modules"):
-        for name, module in parent.named_modules():
-            if module is owner:
-                return f"{path}.{name}" if name else path
-    return type(owner).__name__ if parent is None else f"{path}.{type(owner).__name__}"
-
-
 @cython.final
 cdef class Program:
     """A step's launches, recorded once, then replayed in C: what `fastnn.capture` works with.
@@ -330,6 +233,7 @@ cdef class Program:
         cdef const char *message = NULL
         cdef Storage storage
         cdef int k, status, number
+        self.claim()
         self.is_put_off = False
         for number in range(len(self.storages)):
             if self.storages[number] is not None:
@@ -346,6 +250,7 @@ cdef class Program:
         with nogil:
             status = fnn_program_run(self.handle, &message)
         fnn_busy -= 1
+        self.release()
         if status != FNN_OK:
             self.fail(status, message)
 
@@ -495,8 +400,28 @@ cdef class Program:
     def set_arena(self, Storage arena not None):
         """Gives the program the memory its temporaries live in."""
         if arena is not self.arena:
+            if self.running:
+                refuse_second_run()
             self.arena = arena
             fnn_program_set_arena(self.handle, arena.start)
+
+    cdef int claim(self) except -1:
+        """Marks the program and its arena as in use until `release`. Where another program of the function is running in the arena,
+        for inputs of other shapes on another thread, this one gets an arena of its own."""
+        if self.running:
+            refuse_second_run()
+        if self.arena is not None and self.arena.is_busy:
+            self.set_arena(new_storage(fnn_program_arena_bytes(self.handle)))
+        self.running = True
+        if self.arena is not None:
+            self.arena.is_busy = True
+        return 0
+
+    cdef int release(self) except -1:
+        self.running = False
+        if self.arena is not None:
+            self.arena.is_busy = False
+        return 0
 
     cdef list make_outputs(self):
         """Fresh memory for the outputs, bound."""
@@ -538,25 +463,23 @@ cdef class Program:
         global fnn_busy
         cdef const char *message = NULL
         cdef int k, status
-        if self.running:
-            raise RuntimeError("capture: this program is already running")
         if len(inputs) != len(self.inputs):
             raise ValueError(f"capture: the program takes {len(self.inputs)} inputs, not {len(inputs)}")
-        for k in range(len(self.inputs)):
-            fnn_program_bind(self.handle, self.inputs[k], <char *>(<TensorBase?>inputs[k]).desc.data)
-        results = self.make_outputs()
-        held = [(<TensorBase>value).storage for value in inputs]  # another thread may give the tensors other memory
-        self.running = True
-        fnn_busy += 1
+        self.claim()
         try:
+            for k in range(len(self.inputs)):
+                fnn_program_bind(self.handle, self.inputs[k], <char *>(<TensorBase?>inputs[k]).desc.data)
+            results = self.make_outputs()
+            held = [(<TensorBase>value).storage for value in inputs]  # another thread may give the tensors other memory
+            fnn_busy += 1
             with nogil:
                 if seconds:
                     status = fnn_program_time(self.handle, seconds, workers, &message)
                 else:
                     status = fnn_program_run(self.handle, &message)
-        finally:
-            self.running = False
             fnn_busy -= 1
+        finally:
+            self.release()
         if status != FNN_OK:
             raise EXCEPTIONS[status](message.decode("utf-8", "replace"))
         self.settle_after()
@@ -569,22 +492,20 @@ cdef class Program:
         """
         global fnn_busy
         cdef const char *message = NULL
-        if self.running:
-            raise RuntimeError("capture: this program is already running")
         if len(self.inputs) != 1 or runs < 1:
             raise ValueError(f"capture: the program takes {len(self.inputs)} inputs, not 1, or runs is {runs}")
         cdef int status, number = self.inputs[0]
         cdef Py_ssize_t done = 0, step = moving.nbytes // runs
-        outputs = self.make_outputs()  # every run writes them; nobody reads them
-        held = moving.storage
-        self.running = True
-        fnn_busy += 1
+        self.claim()
         try:
+            outputs = self.make_outputs()  # every run writes them; nobody reads them
+            held = moving.storage
+            fnn_busy += 1
             with nogil:
                 status = fnn_program_run_many(self.handle, number, <char *>moving.desc.data, step, runs, 0.05, &done, &message)
-        finally:
-            self.running = False
             fnn_busy -= 1
+        finally:
+            self.release()
         self.settle_after()
         if status != FNN_OK:
             raise EXCEPTIONS[status](f"batch {first + done}: " + message.decode("utf-8", "replace"))

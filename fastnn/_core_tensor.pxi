@@ -67,6 +67,7 @@ cdef class Storage:
     cdef object __weakref__
     cdef long long serial            # counts storages: what is older than a recording outlives its step
     cdef int exports                 # buffers (NumPy views) through which Python sees it now
+    cdef bint is_busy                # an arena in which a program runs
 
     def __cinit__(self):
         global next_serial

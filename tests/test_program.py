@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -522,6 +523,36 @@ def test_copies_of_captured_functions_record_for_themselves():
         captured(x)
     again = copy.deepcopy(captured)
     assert again(x).item() == 9 and len(captured.summary().splitlines()) == 2 and again.summary() == "no program"
+
+
+@pytest.mark.parametrize("extents", [(300, 310), (300, 300)])
+def test_threads_may_share_a_captured_function_but_not_one_of_its_programs(extents):
+    """Though programs work in one arena as a rule."""
+    def step(x):
+        for _ in range(6):
+            x = (x @ x) * 0.01
+        return x.sum(0)
+
+    captured, wrong, refused = capture(step), [], set()
+    given = [fastnn.rand(n, n) for n in extents]
+    expected = [[captured(x).tolist() for _ in range(3)][-1] for x in given]
+    start = threading.Barrier(2)
+
+    def call(k):
+        start.wait()
+        for _ in range(40):
+            try:
+                wrong.append(captured(given[k]).tolist() != expected[k])
+            except RuntimeError as error:
+                refused.add(str(error).split(",")[0])
+
+    threads = [threading.Thread(target=call, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) >= 40 and not any(wrong)
+    assert refused == (set() if extents[0] != extents[1] else {"capture: this program is already running on another thread"})
 
 
 def test_interrupts_leave_nothing_recording(monkeypatch):

@@ -1,0 +1,101 @@
+# What a recorded step is told: settings, layers, what cannot be replayed; part of _core.pyx.
+
+cdef int settings = 0
+cdef uint64_t toggles = 0
+
+
+def bump_settings():
+    """Tells captured programs that something they were recorded under has changed for good."""
+    global settings
+    settings += 1
+
+
+def toggle_setting(owner):
+    """Tells captured programs that `owner` switched between two states (training and evaluation); switching back undoes it."""
+    global toggles
+    toggles ^= (<uint64_t>id(owner) | 1) * 0x9E3779B97F4A7C15ULL
+
+
+def settings_version():
+    """Stands for all settings: threads, instruction set, modes of modules, hooks, which parameters there are and which are
+    trained."""
+    return settings, toggles
+
+
+def sharing(list inputs not None):
+    """Which of the tensors are one stretch of memory: pairs of numbers, of the first and a later one."""
+    cdef dict first = {}
+    cdef list pairs = []
+    cdef int k
+    for k in range(len(inputs)):
+        number = first.setdefault(<size_t>(<TensorBase?>inputs[k]).desc.data, k)
+        if number != k and (<TensorBase>inputs[number]).storage is (<TensorBase>inputs[k]).storage:
+            pairs.append((number, k))
+    return tuple(pairs)
+
+
+def is_put_off():
+    """Whether this thread's launches are only recorded, to run when the step has ended."""
+    return fnn_recording != NULL and (<Program>fnn_recording).is_put_off
+
+
+cdef int forbid(str reason, bint meets_memory=True) except -1:
+    """While recording: what is about to happen cannot be replayed. Keeps the first such reason, with the caller's file and line;
+    launches put off until now run before Python meets the memory."""
+    cdef Program program = <Program>fnn_recording
+    if program.obstacle is None:
+        package = os.path.dirname(__file__)
+        frame = sys._getframe()
+        while frame is not None and frame.f_code.co_filename.startswith(package):
+            frame = frame.f_back
+        where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "fastnn"
+        program.obstacle = f"{reason} ({where})"
+    if meets_memory:
+        program.catch_up()
+    return 0
+
+
+def depends_on_elements(str what):
+    """While recording: the shape of a result depends on elements, so the step cannot be replayed."""
+    if fnn_recording != NULL:
+        forbid(f"{what}: the shape of its result depends on elements")
+
+
+# One call of a program: the op's name; the path of the layer it belongs to ("" outside of all); predicted single-thread
+# nanoseconds; its outputs and inputs, each as (address, shape, bytes per element), None where absent.
+Call = collections.namedtuple("Call", "op, layer, ns, outputs, inputs")
+
+
+cdef list describe(const fnn_tensor **arguments):
+    cdef list found = []
+    for k in range(FNN_MAX_ARGS):
+        if arguments[k] == NULL:
+            found.append(None)
+        else:
+            found.append((<size_t>arguments[k].data, tuple([arguments[k].shape[a] for a in range(arguments[k].rank)]),
+                          fnn_itemsize(arguments[k].dtype)))
+    return found
+
+
+cdef int refuse_second_run() except -1:
+    raise RuntimeError("capture: this program is already running on another thread, which must capture a function of its own")
+
+
+def enter_layer(owner):
+    """While recording: launches are those of `owner`, a module or optimiser, until `leave_layer`, which takes what this returns."""
+    return (<Program>fnn_recording).enter(owner) if fnn_recording != NULL else None
+
+
+def leave_layer(outer):
+    """Back to the layer around."""
+    if fnn_recording != NULL:
+        (<Program>fnn_recording).owner, (<Program>fnn_recording).layer = outer
+
+
+cdef str path_of(owner, parent, str path):
+    """`owner`'s place in the tree of modules: the outermost one's class, then attributes' names."""
+    if hasattr(parent, "named_modules"):
+        for name, module in parent.named_modules():
+            if module is owner:
+                return f"{path}.{name}" if name else path
+    return type(owner).__name__ if parent is None else f"{path}.{type(owner).__name__}"
