@@ -71,39 +71,36 @@ unsigned fnn_scalar_inputs(int op) { return scalar_inputs[op]; }
 
 static int is_real(int dtype) { return dtype == FNN_FLOAT32 || dtype == FNN_FLOAT64; }
 
+/* One input that is given. first: the call's first argument of a REAL type, and `real` its dtype; -1: none yet. */
+static int check_input(fnn_call *call, const argument *arg, const fnn_tensor *t, argument *first, int *real) {
+    const char *given = fnn_dtype_name(t->dtype);
+    if (arg->dtype == SCALAR && (t->dtype != FNN_FLOAT64 || t->rank != 0))
+        return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' is %s %s, but must be a 0-d float64 tensor", arg->name, given,
+                        fnn_shape_text(t));
+    if (arg->dtype >= 0 && t->dtype != arg->dtype)
+        return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' has dtype %s, but must be %s", arg->name, given,
+                        fnn_dtype_name(arg->dtype));
+    if (arg->dtype != REAL) return FNN_OK;
+    if (!is_real(t->dtype))
+        return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' has dtype %s, but must be float32 or float64", arg->name, given);
+    if (*real < 0) *real = t->dtype, *first = *arg;
+    if (t->dtype != *real)
+        return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' has dtype %s, but '%s' has %s: they must be the same", arg->name, given,
+                        first->name, fnn_dtype_name(*real));
+    return FNN_OK;
+}
+
 static int check_inputs(fnn_call *call) {
     const char *text = fnn_ops[call->op].inputs;
-    argument arg;
-    char first[24] = "";
+    argument arg, first;
     int real = -1;
     for (int k = 0; next_argument(&text, &arg); k++) {
         const fnn_tensor *t = call->in[k];
-        if (!t) {
-            if (arg.optional) continue;
-            return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' is missing", arg.name);
-        }
+        if (!t && !arg.optional) return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' is missing", arg.name);
+        if (!t) continue;
         if (t->dtype == FNN_FLOAT32) call->flush = 1;
-        if (arg.dtype == ANY) continue;
-        if (arg.dtype == SCALAR) {
-            if (t->dtype != FNN_FLOAT64 || t->rank != 0)
-                return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' is %s %s, but must be a 0-d float64 tensor", arg.name,
-                                fnn_dtype_name(t->dtype), fnn_shape_text(t));
-            continue;
-        }
-        if (arg.dtype >= 0) {
-            if (t->dtype != arg.dtype)
-                return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' has dtype %s, but must be %s", arg.name,
-                                fnn_dtype_name(t->dtype), fnn_dtype_name(arg.dtype));
-        } else if (!is_real(t->dtype)) {
-            return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' has dtype %s, but must be float32 or float64", arg.name,
-                            fnn_dtype_name(t->dtype));
-        } else if (real < 0) {
-            real = t->dtype;
-            strcpy(first, arg.name);
-        } else if (t->dtype != real) {
-            return fnn_fail(call, FNN_TYPE_ERROR, "argument '%s' has dtype %s, but '%s' has %s: they must be the same",
-                            arg.name, fnn_dtype_name(t->dtype), first, fnn_dtype_name(real));
-        }
+        int status = check_input(call, &arg, t, &first, &real);
+        if (status) return status;
     }
     return FNN_OK;
 }

@@ -263,44 +263,65 @@ static void pass_on(const plan *p, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col,
         fnn_follow_part(p->g->leader, (row + i) * N + col, together * cols, c);
 }
 
+/* A block's part of B at k: elements from one row, one panel to the next, and columns that a tile takes. */
+typedef struct {
+    const char *data;
+    ptrdiff_t row, panel, across;
+} panels;
+
+static panels panels_of(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth) {
+    const fnn_matrix *b = &p->g->b;
+    const ptrdiff_t wide = p->K->tile_cols;
+    const char *from = w->b + (k * b->row + w->col * b->col) * p->size;
+    if (p->packs_b == IN_PLACE) return (panels){from, b->row, wide, w->cols};
+    if (p->packs_b == SHARED) return (panels){packed_at(p, depth, w->col / wide - p->first), wide, wide * depth, wide};
+    p->K->gemm_pack(depth, w->cols, from, b->row, b->col, w->packed, wide, wide * depth);
+    return (panels){w->packed, wide, wide * depth, wide};
+}
+
+/* Column j of the block's, which begins a panel. */
+static const char *panel_at(const plan *p, const panels *b, ptrdiff_t j) {
+    return b->data + j / p->K->tile_cols * b->panel * p->size;
+}
+
+/* n rows of the block from `row` on, over all of k, handed on part by part. */
+static void multiply_and_pass(const plan *p, const block *w, ptrdiff_t row, ptrdiff_t n, const view *a, const panels *b,
+                              ptrdiff_t depth) {
+    for (ptrdiff_t j = 0, cols; j < w->cols; j += cols) {
+        cols = fnn_min(p->pass_cols, w->cols - j);
+        for (ptrdiff_t q = 0, wide; q < cols; q += wide) {
+            wide = fnn_min(b->across, cols - q);
+            p->K->gemm_tile(n, wide, 1, depth, a->data, NULL, a->row, a->col, panel_at(p, b, j + q), NULL, b->row,
+                            w->passed + q * p->size, cols, 0);
+        }
+        pass_on(p, row, n, w->col + j, cols, w->passed);
+    }
+}
+
+/* n rows of the block from `row` on over k in [k, k + depth), added to what is there of them. */
+static void multiply_rows(const plan *p, const block *w, ptrdiff_t row, ptrdiff_t n, const view *a, const panels *b, ptrdiff_t k,
+                          ptrdiff_t depth) {
+    const fnn_gemm *g = p->g;
+    const int ends = k + depth >= g->K;
+    for (ptrdiff_t j = 0; j < w->cols; j += b->across) {
+        ptrdiff_t cols = fnn_min(b->across, w->cols - j);
+        const char *bias = ends && adds_bias_only(g) ? (const char *)g->epilogue.bias + (w->col + j) * p->size : NULL;
+        p->K->gemm_tile_bias(n, cols, 1, depth, a->data, NULL, a->row, a->col, panel_at(p, b, j), NULL, b->row,
+                             w->c + (row * g->c.row + w->col + j) * p->size, g->c.row, k > 0, bias);
+        if (ends && !bias) epilogue(p, w, row, n, w->col + j, cols);
+    }
+    if (g->leader && ends) follow_rows(p, w, row, n);
+}
+
 /* The block's product over k in [k, k + depth). */
 static void multiply(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth) {
-    const fnn_gemm *g = p->g;
-    const ptrdiff_t wide = p->K->tile_cols, near = fnn_ceil_div(w->rows, fnn_ceil_div(w->rows, p->near_rows));
-    const char *b = w->b + (k * g->b.row + w->col * g->b.col) * p->size;
-    ptrdiff_t b_row = wide, panel = wide * depth; /* from one row, one panel to the next */
-    ptrdiff_t across = wide;                      /* columns at a time */
-    const int ends = k + depth >= g->K;
-    if (p->packs_b == BY_CHUNK) {
-        p->K->gemm_pack(depth, w->cols, b, g->b.row, g->b.col, w->packed, wide, panel);
-        b = w->packed;
-    } else if (p->packs_b == SHARED) {
-        b = packed_at(p, depth, w->col / wide - p->first);
-    } else {
-        b_row = g->b.row, across = w->cols;
-    }
+    const ptrdiff_t near = fnn_ceil_div(w->rows, fnn_ceil_div(w->rows, p->near_rows));
+    const panels b = panels_of(p, w, k, depth);
     view a = rows_of(p, w, k, depth);
     for (ptrdiff_t i = 0; i < w->rows; i += near, a.data += near * a.row * p->size) {
-        ptrdiff_t n = fnn_min(near, w->rows - i), row = w->row + i;
-        for (ptrdiff_t j = 0, cols; j < w->cols && p->pass_cols; j += cols) {
-            cols = fnn_min(p->pass_cols, w->cols - j);
-            for (ptrdiff_t q = 0, n_q; q < cols; q += n_q) {
-                n_q = fnn_min(across, cols - q);
-                const ptrdiff_t at = p->packs_b == IN_PLACE ? j + q : (j + q) / wide * panel;
-                p->K->gemm_tile(n, n_q, 1, depth, a.data, NULL, a.row, a.col, b + at * p->size, NULL, b_row,
-                                w->passed + q * p->size, cols, 0);
-            }
-            pass_on(p, row, n, w->col + j, cols, w->passed);
-        }
-        if (p->pass_cols) continue;
-        for (ptrdiff_t j = 0; j < w->cols; j += across) {
-            ptrdiff_t cols = fnn_min(across, w->cols - j);
-            const char *bias = ends && adds_bias_only(g) ? (const char *)g->epilogue.bias + (w->col + j) * p->size : NULL;
-            p->K->gemm_tile_bias(n, cols, 1, depth, a.data, NULL, a.row, a.col, b + j / wide * panel * p->size, NULL, b_row,
-                                 w->c + (row * g->c.row + w->col + j) * p->size, g->c.row, k > 0, bias);
-            if (ends && !bias) epilogue(p, w, row, n, w->col + j, cols);
-        }
-        if (g->leader && ends) follow_rows(p, w, row, n);
+        const ptrdiff_t n = fnn_min(near, w->rows - i);
+        if (p->pass_cols) multiply_and_pass(p, w, w->row + i, n, &a, &b, depth);
+        else multiply_rows(p, w, w->row + i, n, &a, &b, k, depth);
     }
 }
 

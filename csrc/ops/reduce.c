@@ -138,17 +138,14 @@ static void add_passes(plan *p, ptrdiff_t b, ptrdiff_t r, ptrdiff_t k) {
     } while (r > 1);
 }
 
-/* x: not empty; mask: its reduced axes; y: the result, with or without them. */
-static void make_plan(const fnn_tensor *x, int64_t mask, int keepdim, const fnn_tensor *y, plan *p) {
-    int canonical[FNN_MAX_RANK], axes[FNN_MAX_RANK], position[FNN_MAX_RANK], rank = 0;
+/* The order of the result; returns how many axes of x have several elements, in canonical order in `axes`. */
+static int order_result(const fnn_tensor *x, int64_t mask, int keepdim, const fnn_tensor *y, int *axes, plan *p) {
+    int canonical[FNN_MAX_RANK], position[FNN_MAX_RANK], rank = 0;
     for (int d = 0, at = 0; d < x->rank; d++) {
         position[d] = at;
         at += keepdim || !(mask >> d & 1);
     }
-    p->count = 0;
-    p->partial = 0;
-    p->all = p->result = fnn_order_empty();
-    for (int g = 0; g < 3; g++) p->input[g] = fnn_order_empty();
+    p->result = fnn_order_empty();
     fnn_canonical_axes(x->rank, canonical);
     for (int d = 0; d < x->rank; d++) {
         int axis = canonical[d];
@@ -156,6 +153,17 @@ static void make_plan(const fnn_tensor *x, int64_t mask, int keepdim, const fnn_
         axes[rank++] = axis;
         if (!(mask >> axis & 1)) fnn_order_add(&p->result, x->shape[axis], y->stride[position[axis]]);
     }
+    return rank;
+}
+
+/* x: not empty; mask: its reduced axes; y: the result, with or without them. */
+static void make_plan(const fnn_tensor *x, int64_t mask, int keepdim, const fnn_tensor *y, plan *p) {
+    int axes[FNN_MAX_RANK];
+    const int rank = order_result(x, mask, keepdim, y, axes, p);
+    p->count = 0;
+    p->partial = 0;
+    p->all = fnn_order_empty();
+    for (int g = 0; g < 3; g++) p->input[g] = fnn_order_empty();
     fnn_order_add_axes(&p->all, x, axes, 0, rank);
 
     ptrdiff_t b = p->all.size, r, k = 1;

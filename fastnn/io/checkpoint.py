@@ -126,15 +126,7 @@ def load_checkpoint(path: str | os.PathLike, model: Any, optimizer: Any = None, 
         raise ValueError(f"{shown}: not a checkpoint; weights alone are read by load_model")
     kept, kept_others = _entries(shown, described, "callbacks", []), _entries(shown, described, "others", {})
     _check_kinds(shown, described, optimizer, scheduler)
-    for name, other in others.items():
-        if name not in kept_others:
-            raise ValueError(f"{shown}: was saved with the others {sorted(kept_others)}, but others has {name!r}")
-        if kept_others[name]["kind"] != type(other).__name__:
-            raise ValueError(f"{shown}: was saved with the state of {kept_others[name]['kind']}, but others[{name!r}] is "
-                             f"{type(other).__name__}")
-    if callbacks and [entry["kind"] for entry in kept] != [type(callback).__name__ for callback in callbacks]:
-        raise ValueError(f"{shown}: was saved with the callbacks {[entry['kind'] for entry in kept]}, but callbacks are "
-                         f"{[type(callback).__name__ for callback in callbacks]}")
+    _check_entries(shown, kept, callbacks, kept_others, others)
     tensors = load_file(path)
     try:
         states = [unpack(entry["state"], tensors) for entry in kept]
@@ -208,6 +200,20 @@ def _check_kinds(shown: str, described: Mapping[str, Any], optimizer: Any, sched
         kind = described.get(f"{name}_kind")
         if wanted is not None and kind not in (None, type(wanted).__name__):  # files from before it was noted have none
             raise ValueError(f"{shown}: was saved with the state of {kind}, but {name} is {type(wanted).__name__}")
+
+
+def _check_entries(shown: str, kept: Sequence[Mapping], callbacks: Sequence[Any], kept_others: Mapping[str, Mapping],
+                   others: Mapping[str, Any]) -> None:
+    """Raises where a file has other callbacks than are to be loaded, or lacks one of the others, or has another kind of it."""
+    for name, other in others.items():
+        if name not in kept_others:
+            raise ValueError(f"{shown}: was saved with the others {sorted(kept_others)}, but others has {name!r}")
+        if kept_others[name]["kind"] != type(other).__name__:
+            raise ValueError(f"{shown}: was saved with the state of {kept_others[name]['kind']}, but others[{name!r}] is "
+                             f"{type(other).__name__}")
+    saved, given = [entry["kind"] for entry in kept], [type(callback).__name__ for callback in callbacks]
+    if callbacks and saved != given:
+        raise ValueError(f"{shown}: was saved with the callbacks {saved}, but callbacks are {given}")
 
 
 def _check(name: str, model: Any, optimizer: Any, scheduler: Any, generator: Any, callbacks: Any, others: Any) -> None:
