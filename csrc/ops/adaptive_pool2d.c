@@ -46,13 +46,7 @@ static int backward_infer(fnn_call *call, int is_max) {
     const fnn_tensor *dy = call->in[0];
     int status = fnn_pool_check_map(call, "dy", dy);
     if (!status) status = check_size(call, "input", call->attr.i, INT32_MAX);
-    if (status) return status;
-    if (is_max && !fnn_same_shape(dy, call->in[1]))
-        return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'argmax' %s must have one shape",
-                        fnn_shape_text(dy), fnn_shape_text(call->in[1]));
-    ptrdiff_t shape[4] = {dy->shape[0], dy->shape[1], call->attr.i[0], call->attr.i[1]};
-    fnn_set_shape(call->out[0], dy->dtype, 4, shape);
-    return FNN_OK;
+    return status ? status : fnn_pool_infer_gradient(call, is_max);
 }
 
 #define ADAPTIVE_DRIVER(name, direction, is_max)                                                                       \

@@ -22,6 +22,16 @@ int fnn_pool_check_map(fnn_call *call, const char *name, const fnn_tensor *t) {
     return FNN_OK;
 }
 
+int fnn_pool_infer_gradient(fnn_call *call, int is_max) {
+    const fnn_tensor *dy = call->in[0];
+    if (is_max && !fnn_same_shape(dy, call->in[1]))
+        return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'argmax' %s must have one shape",
+                        fnn_shape_text(dy), fnn_shape_text(call->in[1]));
+    ptrdiff_t shape[4] = {dy->shape[0], dy->shape[1], call->attr.i[0], call->attr.i[1]};
+    fnn_set_shape(call->out[0], dy->dtype, 4, shape);
+    return FNN_OK;
+}
+
 /* ---- windows ---- */
 
 static fnn_pool_window window_of(const fnn_pool_axis *axis, ptrdiff_t o) {

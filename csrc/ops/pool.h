@@ -31,6 +31,9 @@ typedef struct {
 /* The 4-d tensor `name` with extents of at least 1 but for the batch and the channels. */
 int fnn_pool_check_map(fnn_call *call, const char *name, const fnn_tensor *t);
 
+/* The gradient dx of a map whose rows and columns are the first attributes; dy is checked, argmax, if is_max, only here. */
+int fnn_pool_infer_gradient(fnn_call *call, int is_max);
+
 /* out: y (, argmax); in: x. */
 void fnn_pool_forward_workspace(const fnn_call *call, const fnn_pool_plan *plan, fnn_workspace *ws);
 void fnn_pool_forward(fnn_call *call, fnn_pool_plan *plan);

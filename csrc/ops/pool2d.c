@@ -99,13 +99,7 @@ static int check_pooled(fnn_call *call, const char *name, const fnn_tensor *t, c
 static int backward_infer(fnn_call *call, const window *w, int is_max) {
     const fnn_tensor *dy = call->in[0];
     int status = check_pooled(call, "dy", dy, w);
-    if (status) return status;
-    if (is_max && !fnn_same_shape(dy, call->in[1]))
-        return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'argmax' %s must have one shape",
-                        fnn_shape_text(dy), fnn_shape_text(call->in[1]));
-    ptrdiff_t shape[4] = {dy->shape[0], dy->shape[1], call->attr.i[0], call->attr.i[1]};
-    fnn_set_shape(call->out[0], dy->dtype, 4, shape);
-    return FNN_OK;
+    return status ? status : fnn_pool_infer_gradient(call, is_max);
 }
 
 static fnn_pool_plan forward_plan(const fnn_call *call, const window *w, int is_max) {
