@@ -7,6 +7,7 @@ import pytest
 
 import fastnn
 from fastnn import nn
+from fastnn.nn import utils
 
 X = np.linspace(-1, 1, 24, dtype=np.float32)
 
@@ -361,3 +362,26 @@ def test_names_are_claimed_once(register, value, own):
     getattr(module, register)(own, new)
     getattr(module, register)("other", new)
     assert getattr(module, own) is new is module.other
+
+
+@pytest.mark.parametrize("wrap, unwrap", [
+    (utils.weight_norm, utils.remove_weight_norm), (utils.spectral_norm, utils.remove_spectral_norm),
+    (lambda layer: utils.prune.l1_unstructured(layer, "weight", 2), lambda layer: utils.prune.remove(layer, "weight"))],
+    ids=["weight_norm", "spectral_norm", "prune"])
+@pytest.mark.parametrize("used", [False, True])
+def test_layers_that_compute_their_weight_can_be_copied(wrap, unwrap, used):
+    layer, x = nn.Linear(3, 2), fastnn.rand(4, 3)
+    wrap(layer)
+    if used:
+        layer(x).sum().backward()
+    expected = layer.eval()(x).tolist()
+    copied = copy.deepcopy(layer)
+    assert copied(x).tolist() == expected
+    copied(x).sum().backward()
+    own = dict(layer.named_parameters())
+    assert all(p.grad is not None and p is not own[name] for name, p in copied.named_parameters()) and len(own) >= 2
+    with fastnn.no_grad():
+        for p in copied.parameters():
+            p.zero_()
+    unwrap(copied)
+    assert layer(x).tolist() == expected and [name for name, _ in copied.named_parameters()] == ["bias", "weight"]

@@ -172,6 +172,12 @@ class Module(Stateful):
         self._not_saved.discard(name)
         object.__delattr__(self, name)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles are made of. What the layer computed, such as `weight_norm`'s weight, which the next call computes
+        anew, is there as a value, without its graph."""
+        return {name: value.detach() if isinstance(value, TensorBase) and value.grad_fn is not None else value
+                for name, value in self.__dict__.items()}
+
     def _claim(self, registry: dict[str, Any], caller: str, name: Any) -> None:
         """Raises where `name` cannot be one of `registry`: it makes no dotted name, or is an attribute of another kind."""
         if not isinstance(name, str) or not name or "." in name:
