@@ -130,6 +130,7 @@ cdef extern from *:
     static __thread PyObject *fnn_recording; /* the Program that records this thread's launches; borrowed */
     /* Launches predicted to take less hold the GIL: giving it up and taking it back costs more. */
     static const double FNN_GIL_NS = 20000;
+    static __thread int fnn_keeps_gil; /* no launch of this thread lets another one in, however long it takes */
     static int fnn_busy; /* launches and replays that run without the GIL, which guards it */
     /* cls.__new__(cls) without looking anything up */
     static PyObject *fnn_new(PyObject *cls, PyObject *no_arguments) {
@@ -139,6 +140,7 @@ cdef extern from *:
     int fnn_grad_enabled
     void *fnn_recording
     double FNN_GIL_NS
+    int fnn_keeps_gil
     int fnn_busy
     object fnn_new(object cls, object no_arguments)
 

@@ -255,7 +255,7 @@ cdef class Op:
             raise ValueError(f"{self.name}: argument 'generator' is read-only memory, but its counter moves on")
         if fnn_recording != NULL and (<Program>fnn_recording).put_off(self, &call, inputs, results):
             return results[0] if self.num_outputs == 1 else results
-        if fnn_cost(&call) < FNN_GIL_NS:
+        if fnn_keeps_gil or fnn_cost(&call) < FNN_GIL_NS:
             status = fnn_run(&call)
         else:
             held = self.hold(&call, own, inputs, results)

@@ -159,6 +159,17 @@ cdef list reachable(Node root):
     return found
 
 
+cdef int add_undisturbed(TensorBase total, TensorBase g) except -1:
+    """total += g. No other thread, whose backward may add to it too, comes in between."""
+    global fnn_keeps_gil
+    fnn_keeps_gil = 1
+    try:
+        launch.add(total, g, out=total)
+    finally:
+        fnn_keeps_gil = 0
+    return 0
+
+
 cdef int accumulate(TensorBase leaf, TensorBase g, bint is_ours) except -1:
     """leaf.grad += g. The first gradient is taken over when nobody else can see its memory, copied otherwise."""
     if not fnn_same_shape(&leaf.desc, &g.desc) or leaf.desc.dtype != g.desc.dtype:
@@ -166,12 +177,13 @@ cdef int accumulate(TensorBase leaf, TensorBase g, bint is_ours) except -1:
     if fnn_recording != NULL:
         (<Program>fnn_recording).note_gradient(leaf, False)
     if leaf._grad is not None:
-        launch.add(leaf._grad, g, out=leaf._grad)
-        return 0
+        return add_undisturbed(leaf._grad, g)
     cdef Storage storage = g.storage
     cdef bint is_seen = Py_REFCNT(storage) > 2  # g's reference and ours here
     if not is_ours or is_seen or not (fnn_is_contiguous(&g.desc) or fnn_is_channels_last(&g.desc)):
         g = launch.contiguous(g)
+        if leaf._grad is not None:  # another thread was faster
+            return add_undisturbed(leaf._grad, g)
     leaf._grad = g
     return 0
 

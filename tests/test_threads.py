@@ -218,3 +218,26 @@ def test_settings_and_memory_do_not_change_under_a_running_call():
     whole = [np.array_equal(result, expected) for result in results]
     nothing = [not result.any() for result in results]  # the other memory came before the call
     assert all(w or n for w, n in zip(whole, nothing))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_gradients_of_several_threads_add_up(before):
+    """Long additions let other threads in, but not between reading and writing a sum."""
+    weight, one = fastnn.zeros(400_000, requires_grad=True), fastnn.ones(400_000)
+    sums = []
+
+    def work(start):
+        start.wait()
+        for _ in range(20):
+            weight.backward(one)
+
+    for _ in range(10):
+        weight.grad = fastnn.zeros(400_000) if before else None
+        start = threading.Barrier(2)
+        threads = [threading.Thread(target=work, args=(start,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        sums.append(set(weight.grad.tolist()))
+    assert sums == 10 * [{40.0}]
