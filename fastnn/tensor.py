@@ -101,6 +101,10 @@ class Tensor(TensorBase, Methods):
     def __iter__(self):
         return (self[k] for k in range(len(self)))
 
+    def __contains__(self, element: Any) -> bool:
+        """Whether some element, of whatever axis, equals `element`, which broadcasts."""
+        return bool(_math.eq(self, element).any())
+
     def __repr__(self) -> str:
         body = np.array2string(np.asarray(memoryview(self)), separator=", ", prefix="tensor(", precision=4)
         extra = "" if self.dtype.name in ("float32", "int64", "bool") else f", dtype={self.dtype}"

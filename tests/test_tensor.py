@@ -108,3 +108,10 @@ def test_deep_copies_keep_the_order_of_maps():
     assert copied.is_channels_last() and copied.tolist() == x.tolist() and not copied.shares_storage(x)
     rows = copy.deepcopy(x[:, 1:, ::2])
     assert rows.tolist() == x[:, 1:, ::2].tolist()
+
+
+def test_in_looks_at_all_elements():
+    x = fastnn.tensor([[1.0, 3.0], [2.0, 4.0]])
+    assert 3.0 in x and 9.0 not in x and fastnn.tensor(4.0) in x and 1 not in fastnn.zeros(0, 2)
+    with pytest.raises(TypeError, match="is a str, but must be"):
+        "a" in x
