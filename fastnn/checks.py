@@ -27,7 +27,7 @@ def _index(value: Any) -> int | None:
     return number if -_MOST <= number <= _MOST else None
 
 
-def a_tensor(name: str, value: Any, argument: str = "x") -> Any:
+def a_tensor(name: str, value: Any, argument: str = "input") -> Any:
     """`value`, which must be a tensor: asked before its shape or type is looked at.
 
     Parameters
@@ -52,6 +52,33 @@ def a_tensor(name: str, value: Any, argument: str = "x") -> Any:
     if isinstance(value, TensorBase):
         return value
     raise TypeError(f"{name}: {argument} is a {type(value).__name__}, but must be a Tensor")
+
+
+def either(name: str, given: Any, again: Any, arguments: tuple[str, str] = ("dim", "axis")) -> Any:
+    """What was given under one of an argument's two names.
+
+    Parameters
+    ----------
+    name : str
+        Who asks, in messages.
+    given, again : object
+        What came under the first and under the second name; None where nothing did.
+    arguments : tuple of str
+        Both names.
+
+    Returns
+    -------
+    object
+        The one that is not None; None where neither is given.
+
+    Raises
+    ------
+    TypeError
+        If both are given.
+    """
+    if given is not None and again is not None:
+        raise TypeError(f"{name}: {arguments[0]} is {given} and {arguments[1]} {again}, but they are one argument's two names")
+    return given if again is None else again
 
 
 def integer(name: str, argument: str, value: Any) -> int:

@@ -10,15 +10,13 @@ import numpy as np
 from ._core import TensorBase, is_grad_enabled, launch
 from .checks import a_tensor, check_device, number, positive, whole
 from .ops import activation as _activation
-from .ops import arrange, bitwise, create, division, elementary, order, scan
+from .ops import arrange, bitwise, composed, create, division, elementary, order, scan
 from .ops import diagonal as _diagonal
 from .ops import index as _index
 from .ops import math as _math
 from .ops import scatter as _scatter
 from .ops import shape as _shape
-from .ops import slices as _slices
 from .ops import trigonometry as _trigonometry
-from .ops.power import pow as power
 from .ops.vector_norm import norm
 
 if TYPE_CHECKING:
@@ -95,47 +93,13 @@ class Methods:
     mm, bmm, mv, dot = arrange.mm, arrange.bmm, arrange.mv, arrange.dot
     outer, addmm = arrange.outer, arrange.addmm
     norm = norm
-
-    def fliplr(self) -> Tensor:
-        """Turned round along the second axis; see `flip`."""
-        return arrange.flip(self, 1)
-
-    def flipud(self) -> Tensor:
-        """Turned round along the first axis; see `flip`."""
-        return arrange.flip(self, 0)
-
-    def aminmax(self, *, dim: builtins.int | None = None, keepdim: builtins.bool = False) -> tuple[Tensor, Tensor]:
-        """The smallest and the largest element, of all or along an axis; see `amin`."""
-        return self.amin(dim, keepdim), self.amax(dim, keepdim)
-
-    def inner(self, other: Tensor) -> Tensor:
-        """Sums of products along the last axes, of each of this tensor's with each of the other's."""
-        if self.ndim == 0 or a_tensor("inner", other, "other").ndim == 0:
-            return _math.mul(self, other)
-        flat = self.reshape(-1, self.shape[-1]) @ other.reshape(-1, other.shape[-1]).transpose(0, 1)
-        return flat.reshape(*self.shape[:-1], *other.shape[:-1])
-
-    def baddbmm(self, batch1: Tensor, batch2: Tensor, *, beta: builtins.float = 1.0, alpha: builtins.float = 1.0) -> Tensor:
-        """beta self + alpha batch1 batch2, (B, N, M); with `beta` 0 this tensor is not read."""
-        product = _math.scaled("baddbmm: alpha", arrange.bmm(batch1, batch2), alpha)
-        return product if beta == 0 else _math.add(_math.scaled("baddbmm: beta", self, beta), product)
-
-    def addmv(self, mat: Tensor, vec: Tensor, *, beta: builtins.float = 1.0, alpha: builtins.float = 1.0) -> Tensor:
-        """beta self + alpha mat vec, (N,); with `beta` 0 this tensor is not read."""
-        product = _math.scaled("addmv: alpha", arrange.mv(mat, vec), alpha)
-        return product if beta == 0 else _math.add(_math.scaled("addmv: beta", self, beta), product)
-
-    def float_power(self, exponent: Tensor | builtins.float) -> Tensor:
-        """`pow` in double precision."""
-        return power(self.double(), exponent.double() if isinstance(exponent, TensorBase) else exponent)
-
-    def dist(self, other: Tensor, p: builtins.float = 2.0) -> Tensor:
-        """The norm of order `p` of the difference; see `norm`."""
-        return norm(_math.sub(self, other), p)
-
-    def erfc(self) -> Tensor:
-        """1 - erf, with no more digits than that has where it is near 0."""
-        return _math.sub(1.0, _trigonometry.erf(self))
+    addmv, baddbmm, inner, dist = composed.addmv, composed.baddbmm, composed.inner, composed.dist
+    aminmax, clamp_min, clamp_max = composed.aminmax, composed.clamp_min, composed.clamp_max
+    erfc, float_power, positive = composed.erfc, composed.float_power, composed.positive
+    fliplr, flipud = composed.fliplr, composed.flipud
+    tensor_split, narrow_copy = composed.tensor_split, composed.narrow_copy
+    equal, allclose = composed.equal, composed.allclose
+    is_same_size, is_signed, is_nonzero = composed.is_same_size, composed.is_signed, composed.is_nonzero
 
     def unfold(self, dimension: builtins.int, size: builtins.int, step: builtins.int) -> Tensor:
         """Windows of `size` places along an axis, `step` apart, as a new last axis: a copy, where PyTorch's is a view."""
@@ -146,26 +110,6 @@ class Methods:
         places = np.arange(0, self.shape[axis] - size + 1, step)[:, None] + np.arange(size)
         picked = _index.index_select(self, axis, create.as_tensor(places.ravel()))
         return _shape.movedim(picked.reshape(*self.shape[:axis], *places.shape, *self.shape[axis + 1:]), axis + 1, -1)
-
-    def tensor_split(self, indices_or_sections: Any, dim: builtins.int = 0) -> tuple[Tensor, ...]:
-        """Cut along an axis into so many views, of which the first are one longer, or before the places given."""
-        axis = _shape._axis("tensor_split", dim, self.ndim)
-        before = (slice(None),) * axis
-        if isinstance(indices_or_sections, (tuple, list)):
-            cuts = [None, *indices_or_sections, None]
-            return tuple(_slices.slice_view(self, (*before, slice(*pair))) for pair in zip(cuts, cuts[1:]))
-        sections = whole("tensor_split: indices_or_sections", indices_or_sections, 1)
-        _slices.check_pieces("tensor_split: indices_or_sections", sections)
-        longer = self.shape[axis] % sections
-        return _slices.split(self, [self.shape[axis] // sections + (k < longer) for k in range(sections)], axis)
-
-    def narrow_copy(self, dim: builtins.int, start: builtins.int, length: builtins.int) -> Tensor:
-        """`narrow` with memory of its own."""
-        return _slices.narrow(self, dim, start, length).clone()
-
-    def positive(self) -> Tensor:
-        """Itself."""
-        return self
 
     def index_put_(self, indices: tuple, values: Tensor | builtins.float, accumulate: builtins.bool = False) -> Tensor:
         """``self[indices] = values``, off the tape; with `accumulate` values are added, equal indices one after the other."""
@@ -187,14 +131,6 @@ class Methods:
     def where(self, condition: Tensor, other: Tensor | builtins.float) -> Tensor:
         """This tensor where the condition holds, `other` elsewhere."""
         return _math.where(condition, self, other)
-
-    def clamp_min(self, min: builtins.float) -> Tensor:
-        """At least `min`."""
-        return _math.clip(self, min, None)
-
-    def clamp_max(self, max: builtins.float) -> Tensor:
-        """At most `max`."""
-        return _math.clip(self, None, max)
 
     def view_as(self, other: Tensor) -> Tensor:
         """In the shape of another."""
@@ -255,14 +191,6 @@ class Methods:
         """With elements of another type."""
         return _shape.to(self, dtype)
 
-    def is_same_size(self, other: Tensor) -> builtins.bool:
-        """Whether another has this shape."""
-        return self.shape == a_tensor("is_same_size", other, "other").shape
-
-    def is_nonzero(self) -> builtins.bool:
-        """Whether the only element is other than 0."""
-        return builtins.bool(self)
-
     def get_device(self) -> builtins.int:
         """-1: the CPU."""
         return -1
@@ -282,10 +210,6 @@ class Methods:
     def stride(self, dim: builtins.int | None = None) -> tuple[builtins.int, ...] | builtins.int:
         """Elements from one place to the next, of every axis or of one."""
         return self.strides if dim is None else self.strides[_shape._axis("stride", dim, self.ndim)]
-
-    def is_signed(self) -> builtins.bool:
-        """Whether its type has negative numbers."""
-        return self.dtype.name not in ("uint8", "bool")
 
     def float(self) -> Tensor:
         """As float32."""
@@ -310,20 +234,6 @@ class Methods:
     def byte(self) -> Tensor:
         """As uint8."""
         return _shape.to(self, "uint8")
-
-    # -- comparisons that give an answer: they read the elements --
-
-    def equal(self, other: Tensor) -> builtins.bool:
-        """Whether shape, type and all elements are the same."""
-        a_tensor("equal", self, "self"), a_tensor("equal", other, "other")  # fastnn.equal is this function
-        return self.shape == other.shape and self.dtype is other.dtype and np.array_equal(memoryview(self), memoryview(other))
-
-    def allclose(self, other: Tensor, rtol: builtins.float = 1e-5, atol: builtins.float = 1e-8,
-                 equal_nan: builtins.bool = False) -> builtins.bool:
-        """Whether all elements differ by at most atol + rtol |other|."""
-        a_tensor("allclose", self, "self"), a_tensor("allclose", other, "other")
-        return builtins.bool(np.allclose(memoryview(self), memoryview(other), number("allclose: rtol", rtol),
-                                         number("allclose: atol", atol), equal_nan))
 
     @property
     def is_cuda(self) -> builtins.bool:

@@ -228,13 +228,13 @@ def randperm(n: int, generator: Generator | None = None, device: Any = None) -> 
     return launch.randperm(generator_state(generator), ordinal=0, out=result)
 
 
-def rand_like(x: Tensor, dtype: DType | None = None, generator: Generator | None = None, requires_grad: bool = False,
+def rand_like(input: Tensor, dtype: DType | None = None, generator: Generator | None = None, requires_grad: bool = False,
               device: Any = None) -> Tensor:
     """Uniform random numbers in [0, 1) of another tensor's shape.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         What they are to be like.
     dtype : dtype, optional
         float32 or float64; by default x's.
@@ -250,13 +250,14 @@ def rand_like(x: Tensor, dtype: DType | None = None, generator: Generator | None
     Tensor
         Of x's shape.
     """
-    return rand(a_tensor("rand_like", x).shape, dtype=dtype or x.dtype, generator=generator, requires_grad=requires_grad, device=device)
+    return rand(a_tensor("rand_like", input).shape, dtype=dtype or input.dtype, generator=generator, requires_grad=requires_grad,
+                device=device)
 
 
-def randn_like(x: Tensor, dtype: DType | None = None, generator: Generator | None = None, requires_grad: bool = False,
+def randn_like(input: Tensor, dtype: DType | None = None, generator: Generator | None = None, requires_grad: bool = False,
                device: Any = None) -> Tensor:
     """Normally distributed random numbers of mean 0 and standard deviation 1; parameters as `rand_like`."""
-    return randn(a_tensor("randn_like", x).shape, dtype=dtype or x.dtype, generator=generator, requires_grad=requires_grad,
+    return randn(a_tensor("randn_like", input).shape, dtype=dtype or input.dtype, generator=generator, requires_grad=requires_grad,
                  device=device)
 
 
@@ -299,17 +300,17 @@ def randint(low: int, high: int | None = None, size: tuple[int, ...] = (), dtype
     return to(to(launch.floor(launch.mul(share, constant(float(high - low), float64))), int64) + low, dtype)
 
 
-def randint_like(x: Tensor, low: int, high: int | None = None, dtype: DType | None = None, device: Any = None) -> Tensor:
+def randint_like(input: Tensor, low: int, high: int | None = None, dtype: DType | None = None, device: Any = None) -> Tensor:
     """Random integers of another tensor's shape, and of its type unless another is given; see `randint`."""
-    return randint(low, high, a_tensor("randint_like", x).shape, dtype=dtype or x.dtype, device=device)
+    return randint(low, high, a_tensor("randint_like", input).shape, dtype=dtype or input.dtype, device=device)
 
 
-def bernoulli(x: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
+def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
     """1 with a probability, else 0.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64: the probabilities, unless `p` is given, and the result's shape and type.
     p : float, optional
         One probability for all elements.
@@ -319,27 +320,27 @@ def bernoulli(x: Tensor, p: float | None = None, *, generator: Generator | None 
     Returns
     -------
     Tensor
-        Shape and type of `x`; without a gradient.
+        Shape and type of `input`; without a gradient.
 
     Raises
     ------
     TypeError
-        If `x` holds integers or bools.
+        If `input` holds integers or bools.
     ValueError
-        If `p` is not between 0 and 1. What `x` holds is not read: below 0 it counts as 0, above 1 as 1.
+        If `p` is not between 0 and 1. What `input` holds is not read: below 0 it counts as 0, above 1 as 1.
     """
-    if not a_tensor("bernoulli", x).dtype.is_floating:
-        raise TypeError(f"bernoulli: x has dtype {x.dtype}, but must be float32 or float64")
-    chances = x.detach() if p is None else real("bernoulli: p", p, 0, 1)
-    return to(lt(rand(x.shape, dtype=x.dtype, generator=generator), chances), x.dtype)
+    if not a_tensor("bernoulli", input).dtype.is_floating:
+        raise TypeError(f"bernoulli: input has dtype {input.dtype}, but must be float32 or float64")
+    chances = input.detach() if p is None else real("bernoulli: p", p, 0, 1)
+    return to(lt(rand(input.shape, dtype=input.dtype, generator=generator), chances), input.dtype)
 
 
-def multinomial(x: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
     """Places drawn with the probabilities of a distribution, or of one for each row.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (K,) or (N, K), float32 or float64: weights of at least 0, which need not add up to 1.
     num_samples : int
         How many are drawn.
@@ -357,7 +358,7 @@ def multinomial(x: Tensor, num_samples: int, replacement: bool = False, *, gener
     Raises
     ------
     TypeError
-        If `x` holds integers or bools.
+        If `input` holds integers or bools.
     ValueError
         If shapes or numbers do not fit.
 
@@ -367,17 +368,17 @@ def multinomial(x: Tensor, num_samples: int, replacement: bool = False, *, gener
     weight over exponentially distributed number.
     """
     count = whole("multinomial: num_samples", num_samples, 1)
-    if not a_tensor("multinomial", x).dtype.is_floating:
-        raise TypeError(f"multinomial: x has dtype {x.dtype}, but must be float32 or float64")
-    if x.ndim not in (1, 2) or x.shape[-1] == 0:
-        raise ValueError(f"multinomial: x has shape {x.shape}, but must have one axis or two, the last not empty")
-    if not replacement and count > x.shape[-1]:
-        raise ValueError(f"multinomial: num_samples is {count}, but without replacement there are {x.shape[-1]} places")
-    weights = x.detach()
+    if not a_tensor("multinomial", input).dtype.is_floating:
+        raise TypeError(f"multinomial: input has dtype {input.dtype}, but must be float32 or float64")
+    if input.ndim not in (1, 2) or input.shape[-1] == 0:
+        raise ValueError(f"multinomial: input has shape {input.shape}, but must have one axis or two, the last not empty")
+    if not replacement and count > input.shape[-1]:
+        raise ValueError(f"multinomial: num_samples is {count}, but without replacement there are {input.shape[-1]} places")
+    weights = input.detach()
     if replacement and count > 1:
-        weights = expand(unsqueeze(weights, -2), (*x.shape[:-1], count, x.shape[-1]))
-    share = rand(weights.shape, dtype=x.dtype, generator=generator)  # 1 - share is above 0
-    times = launch.maximum(launch.neg(launch.log1p(launch.neg(share))), constant(_LEAST[x.dtype.name], x.dtype))
+        weights = expand(unsqueeze(weights, -2), (*input.shape[:-1], count, input.shape[-1]))
+    share = rand(weights.shape, dtype=input.dtype, generator=generator)  # 1 - share is above 0
+    times = launch.maximum(launch.neg(launch.log1p(launch.neg(share))), constant(_LEAST[input.dtype.name], input.dtype))
     race = div(weights, times)  # times are above 0: where a weight is 0 the quotient is 0, not NaN, which would win
     if replacement and count > 1:
         return argmax(race, -1)

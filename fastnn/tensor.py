@@ -50,15 +50,20 @@ class Tensor(TensorBase, Methods):
 
     # -- NumPy and Python --
 
-    def numpy(self) -> np.ndarray:
+    def numpy(self, *, force: bool = False) -> np.ndarray:
         """The elements as a NumPy array on the same memory.
+
+        Parameters
+        ----------
+        force : bool
+            Whether a tensor that requires grad is detached first.
 
         Raises
         ------
         RuntimeError
             If the tensor requires grad: use ``detach().numpy()``.
         """
-        if self.requires_grad:
+        if self.requires_grad and not force:
             raise RuntimeError("numpy: the tensor requires grad; use detach().numpy()")
         return np.asarray(memoryview(self))
 

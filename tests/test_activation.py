@@ -87,11 +87,11 @@ def test_a_captured_step_of_all_layers_equals_eager():
     (lambda: nn.Threshold(0.0, float("inf")), "threshold: value is inf"),
     (lambda: nn.PReLU(0), "PReLU: num_parameters is 0, but must be an integer of at least 1"),
     (lambda: nn.PReLU(3)(fastnn.zeros(2, 4)),
-     r"prelu: weight has shape \(3,\), but for x \(2, 4\) it must be \(1,\) or \(4,\)"),
+     r"prelu: weight has shape \(3,\), but for input \(2, 4\) it must be \(1,\) or \(4,\)"),
     (lambda: nn.Maxout(0), "Maxout: pieces is 0"),
     (lambda: nn.Maxout(3)(fastnn.zeros(2, 4)),
-     r"maxout: pieces is 3, but must divide the extent of axis 1 of x \(2, 4\)"),
-    (lambda: nn.GLU()(fastnn.zeros(2, 5)), r"glu: axis -1 of x \(2, 5\) has extent 5, but it must be even")])
+     r"maxout: pieces is 3, but must divide the extent of axis 1 of input \(2, 4\)"),
+    (lambda: nn.GLU()(fastnn.zeros(2, 5)), r"glu: axis -1 of input \(2, 5\) has extent 5, but it must be even")])
 def test_errors_say_what_is_allowed(make, message):
     with pytest.raises(ValueError, match=message):
         make()

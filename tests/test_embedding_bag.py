@@ -64,7 +64,7 @@ def test_a_bad_index_is_named_and_nothing_is_written():
     ([1, 2], {"offsets": [0, 1], "include_last_offset": True}, ValueError, "the last of offsets is 1, but index has 2"),
     ([1, 2], {"offsets": np.zeros(0, int)}, ValueError, "offsets names no bag, but index has 2 elements"),
     ([1, 2], {"offsets": [0.0]}, TypeError, "embedding_bag: offsets has dtype float"),
-    ([1.0, 2.0], {"offsets": [0]}, TypeError, "embedding_bag: x has dtype float"),
+    ([1.0, 2.0], {"offsets": [0]}, TypeError, "embedding_bag: input has dtype float"),
     ([[1, 2]], {"mode": "min"}, ValueError, "mode is 'min', but must be 'sum', 'mean' or 'max'"),
     ([[1, 2]], {"per_sample_weights": [[1.0, 2.0]]}, ValueError, "per_sample_weights go with mode 'sum' alone"),
     ([[1, 2]], {"per_sample_weights": [1.0, 2.0], "mode": "sum"}, ValueError, r"per_sample_weights has shape \(2,\)"),

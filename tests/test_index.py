@@ -107,8 +107,8 @@ def test_one_hot_without_a_number_takes_the_greatest():
 @pytest.mark.parametrize("x, classes, error, message", [
     ([0, 3], 3, IndexError, "index holds 3, but classes must lie between 0 and 2"),
     ([0, -1], 3, IndexError, "index holds -1"), ([-2], -1, IndexError, "index holds -2"),
-    ([0.0], 3, TypeError, "one_hot: x has dtype float"), ([0], 0, ValueError, "num_classes is 0"),
-    (np.zeros((0, 2), int), -1, ValueError, r"num_classes must be given, as x of shape \(0, 2\)")])
+    ([0.0], 3, TypeError, "one_hot: input has dtype float"), ([0], 0, ValueError, "num_classes is 0"),
+    (np.zeros((0, 2), int), -1, ValueError, r"num_classes must be given, as input of shape \(0, 2\)")])
 def test_errors_of_one_hot(x, classes, error, message):
     with pytest.raises(error, match=message):
         fastnn.one_hot(x, classes)

@@ -92,8 +92,8 @@ def test_wrong_arguments_say_what_is_allowed(make, message):
         make()
 
 
-@pytest.mark.parametrize("x1, x2, message", [((2, 3), (2, 5), r"x2 \(2, 5\)"), ((2, 3), (4, 4), r"x2 \(4, 4\)"),
-                                             ((), (4,), r"x1 \(\)")])
+@pytest.mark.parametrize("x1, x2, message", [((2, 3), (2, 5), r"input2 \(2, 5\)"), ((2, 3), (4, 4), r"input2 \(4, 4\)"),
+                                             ((), (4,), r"input1 \(\)")])
 def test_errors_of_bilinear(x1, x2, message):
     with pytest.raises(ValueError, match=message):
         nn.Bilinear(3, 4, 5)(fastnn.zeros(*x1), fastnn.zeros(*x2))

@@ -146,7 +146,7 @@ def test_errors_of_cross_entropy(arguments, options, error, message):
 
 
 def test_errors_of_the_others():
-    with pytest.raises(ValueError, match="mse_loss: x has shape"):
+    with pytest.raises(ValueError, match="mse_loss: input has shape"):
         loss.mse_loss(fastnn.zeros(3), np.zeros(4))
     with pytest.raises(ValueError, match="target requires grad"):
         loss.binary_cross_entropy_with_logits(fastnn.zeros(3), fastnn.zeros(3, requires_grad=True))
@@ -210,7 +210,7 @@ def test_hinge_losses_stop_at_the_margin():
 
 @pytest.mark.parametrize("call, error, message", [
     (lambda x: fastnn.hinge_loss(x, x, margin=-1), ValueError, "margin is -1, but must be a number of at least 0"),
-    (lambda x: fastnn.hinge_loss(x, [1.0]), ValueError, "hinge_loss: x has shape"),
+    (lambda x: fastnn.hinge_loss(x, [1.0]), ValueError, "hinge_loss: input has shape"),
     (lambda x: fastnn.perceptron_loss(x, x, "avg"), ValueError, "perceptron_loss: reduction is 'avg'"),
     (lambda x: fastnn.multi_margin_loss(x, [0, 1], p=3), ValueError, "p is 3, but must be 1 or 2"),
     (lambda x: fastnn.multi_margin_loss(x, [0, 7]), IndexError, "is 7, but must lie between 0 and 2"),
@@ -228,7 +228,7 @@ def test_hinge_losses_stop_at_the_margin():
     (lambda x: nn.HingeLoss(-1.0), ValueError, "HingeLoss: margin is -1.0"),
     (lambda x: nn.FocalLoss(gamma="2"), ValueError, "FocalLoss: gamma is '2'"),
     (lambda x: nn.KLDivLoss("batch"), ValueError, "KLDivLoss: reduction is 'batch'"),
-    (lambda x: fastnn.binary_cross_entropy(x, np.ones(3)), ValueError, "binary_cross_entropy: x has shape")])
+    (lambda x: fastnn.binary_cross_entropy(x, np.ones(3)), ValueError, "binary_cross_entropy: input has shape")])
 def test_errors_of_margins_and_probabilities(call, error, message):
     with pytest.raises(error, match=message):
         call(fastnn.zeros(2, 3))

@@ -36,7 +36,7 @@ def test_numbers_arrays_and_lists_are_operands():
     np.testing.assert_array_equal(math.mul(np.array([2.0, 3.0], np.float32), x).numpy(), [2, 6])
     assert math.div(x, -0.0).tolist() == [-np.inf, -np.inf]
     assert math.div(x, 0.0).tolist() == [np.inf, np.inf]
-    with pytest.raises(TypeError, match="add: b is a str"):
+    with pytest.raises(TypeError, match="add: other is a str"):
         math.add(x, "1")
 
 

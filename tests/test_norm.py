@@ -195,7 +195,7 @@ def test_an_empty_batch_in_evaluation():
     (lambda: norm.batch_norm(fastnn.zeros(4, 5), None, None), "running_mean and running_var are needed"),
     (lambda: norm.batch_norm(fastnn.zeros(4, 5), fastnn.zeros(5), fastnn.zeros(4)), "'var' has shape \\(4,\\)"),
     (lambda: nn.BatchNorm2d(3)(fastnn.zeros(4, 3)), "must be \\(N, C, H, W\\) with C = 3"),
-    (lambda: nn.BatchNorm1d(3)(fastnn.zeros(4, 2)), "x has shape \\(4, 2\\)"),
+    (lambda: nn.BatchNorm1d(3)(fastnn.zeros(4, 2)), "input has shape \\(4, 2\\)"),
     (lambda: nn.BatchNorm1d(3, momentum=2), "momentum is 2"),
 ])
 def test_wrong_arguments_are_named(call, message):

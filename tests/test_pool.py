@@ -214,7 +214,7 @@ def test_empty_batches(shape):
     (lambda x: pool.max_pool2d(x, 1 << 40), "must be in \\[1, 2\\^31\\)"),
     (lambda x: pool.avg_pool2d(x, 2, divisor_override=0), "divisor_override is 0"),
     (lambda x: pool.adaptive_avg_pool2d(x, 0), "'output' is \\(0, 0\\)"),
-    (lambda x: pool.max_pool2d(x[0, 0], 2), "x has shape \\(4, 4\\)"),
+    (lambda x: pool.max_pool2d(x[0, 0], 2), "input has shape \\(4, 4\\)"),
     (lambda x: pool.max_pool2d(x[:, :, :0], 2), "only N and C may be 0"),
     (lambda x: launch.avg_pool2d_backward(x, input=(9, 9), kernel=(2, 2), stride=(9, 9), padding=(0, 0), ceil_mode=0,
                                           count_include_pad=0, divisor=0), "gives \\(N, C, 1, 1\\)"),

@@ -128,7 +128,7 @@ def test_integers_and_bools():
     assert reduce.sum(fastnn.tensor([True, False, True])).item() == 2
     assert reduce.max(x).item() == 250 and reduce.max(x).dtype is fastnn.uint8
     assert reduce.max(x, 1).values.tolist() == [3, 250] and reduce.argmin(x, 0).tolist() == [0, 0, 0]
-    with pytest.raises(TypeError, match="mean: x has dtype uint8"):
+    with pytest.raises(TypeError, match="mean: input has dtype uint8"):
         reduce.mean(x)
 
 

@@ -53,8 +53,8 @@ class ReLU(_InPlace):
         Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.relu(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.relu(input)
 
 
 class LeakyReLU(_Activation):
@@ -72,8 +72,8 @@ class LeakyReLU(_Activation):
         super().__init__(negative_slope=real("LeakyReLU: negative_slope", negative_slope))
         self.inplace = bool(inplace)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.leaky_relu(x, self.negative_slope)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.leaky_relu(input, self.negative_slope)
 
 
 class RReLU(_Activation):
@@ -95,43 +95,43 @@ class RReLU(_Activation):
         self._try()
         self.train()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return rrelu(x, self.lower, self.upper, self.training)
+    def forward(self, input: Tensor) -> Tensor:
+        return rrelu(input, self.lower, self.upper, self.training)
 
 
 class Sigmoid(Module):
     """The logistic function, any shape; see `fastnn.functional.sigmoid`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.sigmoid(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.sigmoid(input)
 
 
 class Tanh(Module):
     """The hyperbolic tangent, any shape; see `fastnn.functional.tanh`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.tanh(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.tanh(input)
 
 
 class Gaussian(Module):
     """exp(-x^2 / 2), any shape; see `fastnn.functional.gaussian`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.gaussian(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.gaussian(input)
 
 
 class Sign(Module):
     """-1, 0 or 1, any shape; see `fastnn.functional.sign`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.sign(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.sign(input)
 
 
 class Step(Module):
     """1 from 0 on, else 0; any shape; see `fastnn.functional.step`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.step(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.step(input)
 
 
 class Softmax(_Activation):
@@ -146,17 +146,17 @@ class Softmax(_Activation):
     def __init__(self, dim: int = -1):
         super().__init__(dim=integer(type(self).__name__, "dim", dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return softmax.softmax(x, self.dim)
+    def forward(self, input: Tensor) -> Tensor:
+        return softmax.softmax(input, self.dim)
 
 
 class Softmax2d(Module):
     """`Softmax` over the channels of (N, C, H, W) or (C, H, W)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.ndim not in (3, 4):
-            raise ValueError(f"Softmax2d: x has shape {x.shape}, but must be (N, C, H, W) or (C, H, W)")
-        return softmax.softmax(x, -3)
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in (3, 4):
+            raise ValueError(f"Softmax2d: input has shape {input.shape}, but must be (N, C, H, W) or (C, H, W)")
+        return softmax.softmax(input, -3)
 
 
 class LogSoftmax(Softmax):
@@ -168,8 +168,8 @@ class LogSoftmax(Softmax):
         The axis whose exponentials add up to 1.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return softmax.log_softmax(x, self.dim)
+    def forward(self, input: Tensor) -> Tensor:
+        return softmax.log_softmax(input, self.dim)
 
 
 class Softmin(Softmax):
@@ -181,8 +181,8 @@ class Softmin(Softmax):
         The axis whose elements add up to 1.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return softmax.softmin(x, self.dim)
+    def forward(self, input: Tensor) -> Tensor:
+        return softmax.softmin(input, self.dim)
 
 
 class ELU(_Activation):
@@ -201,8 +201,8 @@ class ELU(_Activation):
         self.inplace = bool(inplace)
         self._try()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.elu(x, self.alpha)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.elu(input, self.alpha)
 
 
 class SELU(_InPlace):
@@ -214,8 +214,8 @@ class SELU(_InPlace):
         Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.selu(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.selu(input)
 
 
 class CELU(_Activation):
@@ -234,8 +234,8 @@ class CELU(_Activation):
         self.inplace = bool(inplace)
         self._try()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.celu(x, self.alpha)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.celu(input, self.alpha)
 
 
 class GELU(_Activation):
@@ -251,8 +251,8 @@ class GELU(_Activation):
         super().__init__(approximate=approximate)
         self._try()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.gelu(x, self.approximate)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.gelu(input, self.approximate)
 
 
 class SiLU(_InPlace):
@@ -264,8 +264,8 @@ class SiLU(_InPlace):
         Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.silu(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.silu(input)
 
 
 class Mish(_InPlace):
@@ -277,8 +277,8 @@ class Mish(_InPlace):
         Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.mish(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.mish(input)
 
 
 class Softplus(_Activation):
@@ -296,29 +296,29 @@ class Softplus(_Activation):
         super().__init__(beta=beta, threshold=threshold)
         self._try()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.softplus(x, self.beta, self.threshold)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.softplus(input, self.beta, self.threshold)
 
 
 class Softsign(Module):
     """x / (1 + |x|), any shape; see `fastnn.functional.softsign`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.softsign(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.softsign(input)
 
 
 class LogSigmoid(Module):
     """log(sigmoid(x)), any shape; see `fastnn.functional.logsigmoid`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.logsigmoid(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.logsigmoid(input)
 
 
 class Tanhshrink(Module):
     """x - tanh(x), any shape; see `fastnn.functional.tanhshrink`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.tanhshrink(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.tanhshrink(input)
 
 
 class GLU(_Activation):
@@ -333,8 +333,8 @@ class GLU(_Activation):
     def __init__(self, dim: int = -1):
         super().__init__(dim=integer("GLU", "dim", dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.glu(x, self.dim)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.glu(input, self.dim)
 
 
 class ReLU6(_InPlace):
@@ -346,8 +346,8 @@ class ReLU6(_InPlace):
         Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.relu6(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.relu6(input)
 
 
 class Hardtanh(_Activation):
@@ -368,8 +368,8 @@ class Hardtanh(_Activation):
         self.inplace = bool(inplace)
         self._try()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.hardtanh(x, self.min_val, self.max_val)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.hardtanh(input, self.min_val, self.max_val)
 
 
 class Hardsigmoid(_InPlace):
@@ -381,8 +381,8 @@ class Hardsigmoid(_InPlace):
         Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.hardsigmoid(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.hardsigmoid(input)
 
 
 class Hardswish(_InPlace):
@@ -394,8 +394,8 @@ class Hardswish(_InPlace):
         Taken for PyTorch's sake: the result has memory of its own.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.hardswish(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.hardswish(input)
 
 
 class Softshrink(_Activation):
@@ -411,8 +411,8 @@ class Softshrink(_Activation):
         super().__init__(lambd=lambd)
         self._try()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.softshrink(x, self.lambd)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.softshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
         return f"{self.lambd}"
@@ -431,8 +431,8 @@ class Hardshrink(_Activation):
         super().__init__(lambd=lambd)
         self._try()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.hardshrink(x, self.lambd)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.hardshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
         return f"{self.lambd}"
@@ -456,8 +456,8 @@ class Threshold(_Activation):
         self.inplace = bool(inplace)
         self._try()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.threshold(x, self.threshold, self.value)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.threshold(input, self.threshold, self.value)
 
 
 @typed
@@ -487,8 +487,8 @@ class PReLU(_Activation):
         super().__init__(num_parameters=whole("PReLU: num_parameters", num_parameters, 1))
         self.weight = Parameter(full((self.num_parameters,), real("PReLU: init", init)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.prelu(x, self.weight)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.prelu(input, self.weight)
 
 
 class Maxout(_Activation):
@@ -506,8 +506,8 @@ class Maxout(_Activation):
     def __init__(self, pieces: int = 2, dim: int = 1):
         super().__init__(pieces=whole("Maxout: pieces", pieces, 1), dim=integer("Maxout", "dim", dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation.maxout(x, self.pieces, self.dim)
+    def forward(self, input: Tensor) -> Tensor:
+        return activation.maxout(input, self.pieces, self.dim)
 
 
 class Activation(Module):
@@ -529,8 +529,8 @@ class Activation(Module):
         self.function = activation.activation(name)
         self.name = name if isinstance(name, str) else getattr(name, "__name__", repr(name))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return self.function(input)
 
     def extra_repr(self) -> str:
         return repr(self.name)

@@ -106,10 +106,10 @@ class Sequential(_Row):
         for name, module in named:
             self.add_module(str(name), module)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         for module in self._modules.values():
-            x = module(x)
-        return x
+            input = module(input)
+        return input
 
     def _part(self, named: list[tuple[str, Module]]) -> Sequential:
         return Sequential(OrderedDict(named))
@@ -224,8 +224,8 @@ class Concat(Module):
         for k, module in enumerate(modules):
             self.add_module(str(k), module)
 
-    def forward(self, x: Any) -> Tensor:
-        return cat([module(x) for module in self._modules.values()], self.dim)
+    def forward(self, input: Any) -> Tensor:
+        return cat([module(input) for module in self._modules.values()], self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -259,16 +259,16 @@ class Residual(Module):
         self.module = module
         self.shortcut = shortcut
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.module(x)
+    def forward(self, input: Tensor) -> Tensor:
+        y = self.module(input)
         if isinstance(self.shortcut, Module):
-            return add(y, self.shortcut(x))
+            return add(y, self.shortcut(input))
         if self.shortcut == "zero":
-            x = self._extended(x, y.shape)
-        if x.shape != y.shape:
-            raise ValueError(f"Residual: the module makes {y.shape} of {x.shape}, which shortcut {self.shortcut!r} "
+            input = self._extended(input, y.shape)
+        if input.shape != y.shape:
+            raise ValueError(f"Residual: the module makes {y.shape} of {input.shape}, which shortcut {self.shortcut!r} "
                              "does not")
-        return add(y, x)
+        return add(y, input)
 
     @staticmethod
     def _extended(x: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -129,9 +129,9 @@ class Conv2d(_Conv):
 
     _axes = 2
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H', W'); or without N"""
-        x, edges = self._padded(x)
+        x, edges = self._padded(input)
         return conv2d(x, self.weight, self.bias, self.stride, edges, self.dilation, self.groups)
 
 
@@ -168,9 +168,9 @@ class Conv1d(_Conv):
 
     _axes = 1
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, L) -> (N, out_channels, L'); or without N"""
-        x, edges = self._padded(x)
+        x, edges = self._padded(input)
         return conv1d(x, self.weight, self.bias, self.stride, edges, self.dilation, self.groups)
 
 

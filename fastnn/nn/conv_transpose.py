@@ -115,8 +115,8 @@ class ConvTranspose2d(_ConvTranspose):
 
     _axes = 2
 
-    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        return conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding, self._added(x, output_size),
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        return conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, self._added(input, output_size),
                                 self.groups, self.dilation)
 
 
@@ -149,8 +149,8 @@ class ConvTranspose1d(_ConvTranspose):
 
     _axes = 1
 
-    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        return conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding, self._added(x, output_size),
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        return conv_transpose1d(input, self.weight, self.bias, self.stride, self.padding, self._added(input, output_size),
                                 self.groups, self.dilation)
 
 

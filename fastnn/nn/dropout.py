@@ -39,8 +39,8 @@ class Dropout(Module):
         self.p = real(f"{type(self).__name__}: p", p, 0, 1)
         self.inverted = inverted
 
-    def forward(self, x: Tensor) -> Tensor:
-        return dropout(x, self.p, self.training, inverted=self.inverted)
+    def forward(self, input: Tensor) -> Tensor:
+        return dropout(input, self.p, self.training, inverted=self.inverted)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}" + ("" if self.inverted else ", inverted=False")
@@ -54,8 +54,8 @@ class _Variant(Dropout):
     def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__(p, inplace)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return type(self)._function(x, self.p, self.training)
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self)._function(input, self.p, self.training)
 
 
 class Dropout1d(_Variant):
@@ -129,10 +129,10 @@ class GaussianNoise(Module):
         super().__init__()
         self.std = real("GaussianNoise: std", std, 0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.std == 0:
-            return x
-        return add(x, mul(randn(*x.shape, dtype=x.dtype), self.std))
+            return input
+        return add(input, mul(randn(*input.shape, dtype=input.dtype), self.std))
 
     def extra_repr(self) -> str:
         return f"std={self.std}"

@@ -99,9 +99,9 @@ class Embedding(Module):
             with no_grad():
                 self.weight[self.padding_idx].fill_(0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(...) integers -> (..., embedding_dim)"""
-        return embedding(x, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq)
+        return embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq)
 
     def extra_repr(self) -> str:
         text = f"{self.num_embeddings}, {self.embedding_dim}"
@@ -164,9 +164,9 @@ class SinusoidalPositionalEncoding(Module):
         self.d_model, self.max_len = whole(f"{title}: d_model", d_model, 1), whole(f"{title}: max_len", max_len, 1)
         self.dropout, self.batch_first = real(f"{title}: dropout", dropout, 0, 1), batch_first
 
-    def forward(self, x: Tensor) -> Tensor:
-        length = _positions(type(self).__name__, x, self.batch_first, self.d_model, self.max_len)
-        y = _along_positions(x, _sinusoids(length, self.d_model, x.dtype.name), self.batch_first)
+    def forward(self, input: Tensor) -> Tensor:
+        length = _positions(type(self).__name__, input, self.batch_first, self.d_model, self.max_len)
+        y = _along_positions(input, _sinusoids(length, self.d_model, input.dtype.name), self.batch_first)
         return dropout(y, self.dropout, self.training)
 
     def extra_repr(self) -> str:
@@ -206,7 +206,7 @@ class LearnedPositionalEncoding(SinusoidalPositionalEncoding):
         """Draws new first values."""
         init.normal_(self.weight, 0.0, 0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        length = _positions(type(self).__name__, x, self.batch_first, self.d_model, self.max_len)
-        y = _along_positions(x, slice_view(self.weight, (slice(0, length),)), self.batch_first)
+    def forward(self, input: Tensor) -> Tensor:
+        length = _positions(type(self).__name__, input, self.batch_first, self.d_model, self.max_len)
+        y = _along_positions(input, slice_view(self.weight, (slice(0, length),)), self.batch_first)
         return dropout(y, self.dropout, self.training)

@@ -50,8 +50,8 @@ class FractionalMaxPool2d(Module):
                              "(C, 2)")
         return samples
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        return fractional_max_pool2d(x, self.kernel_size, self.output_size, self.output_ratio, self.return_indices,
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return fractional_max_pool2d(input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices,
                                      self._random_samples)
 
     def extra_repr(self) -> str:

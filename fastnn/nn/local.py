@@ -74,8 +74,8 @@ class LocallyConnected2d(Module):
             if parameter is not None:
                 init.uniform_(parameter, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return local2d(x, self.weight, self.bias, self.kernel_size, self.stride, self.padding)
+    def forward(self, input: Tensor) -> Tensor:
+        return local2d(input, self.weight, self.bias, self.kernel_size, self.stride, self.padding)
 
     def extra_repr(self) -> str:
         return (f"{self.in_channels}, {self.out_channels}, input_size={self.input_size}, "
@@ -118,8 +118,8 @@ class LocallyConnected1d(LocallyConnected2d):
     def _extents(title: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, ...]:
         return (whole(f"{title}: {name}", single(title, name, value), least),)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return local1d(x, self.weight, self.bias, self.kernel_size, self.stride, self.padding)
+    def forward(self, input: Tensor) -> Tensor:
+        return local1d(input, self.weight, self.bias, self.kernel_size, self.stride, self.padding)
 
 
 class _Windows(Module):
@@ -154,8 +154,8 @@ class Unfold(_Windows):
         super().__init__()
         self._set_windows(kernel_size, dilation, padding, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)
+    def forward(self, input: Tensor) -> Tensor:
+        return unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
 
     def extra_repr(self) -> str:
         return f"{self.kernel_size}, dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
@@ -185,8 +185,8 @@ class Fold(_Windows):
         self.output_size = pair("Fold", "output_size", output_size, 1)
         self._set_windows(kernel_size, dilation, padding, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return fold(x, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
+    def forward(self, input: Tensor) -> Tensor:
+        return fold(input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
 
     def extra_repr(self) -> str:
         return (f"{self.output_size}, {self.kernel_size}, dilation={self.dilation}, padding={self.padding}, "

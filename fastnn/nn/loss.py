@@ -55,8 +55,8 @@ class CrossEntropyLoss(_Loss):
         self.ignore_index = integer("CrossEntropyLoss", "ignore_index", ignore_index)
         self.label_smoothing = real("CrossEntropyLoss: label_smoothing", label_smoothing, 0, 1)
 
-    def forward(self, x: Tensor, target: Any, sample_weight: Any = None) -> Tensor:
-        return loss.cross_entropy(x, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing,
+    def forward(self, input: Tensor, target: Any, sample_weight: Any = None) -> Tensor:
+        return loss.cross_entropy(input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing,
                                   sample_weight)
 
 
@@ -72,8 +72,8 @@ class MSELoss(_Loss):
     def __init__(self, reduction: str = "mean"):
         super().__init__(reduction)
 
-    def forward(self, x: Tensor, target: Any, weight: Any = None) -> Tensor:
-        return loss.mse_loss(x, target, self.reduction, weight)
+    def forward(self, input: Tensor, target: Any, weight: Any = None) -> Tensor:
+        return loss.mse_loss(input, target, self.reduction, weight)
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -92,8 +92,8 @@ class BCEWithLogitsLoss(_Loss):
     def __init__(self, weight: Any = None, reduction: str = "mean", pos_weight: Any = None):
         super().__init__(reduction, weight=weight, pos_weight=pos_weight)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return loss.binary_cross_entropy_with_logits(x, target, self.weight, self.reduction, self.pos_weight)
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return loss.binary_cross_entropy_with_logits(input, target, self.weight, self.reduction, self.pos_weight)
 
 
 class L1Loss(MSELoss):
@@ -105,8 +105,8 @@ class L1Loss(MSELoss):
         "mean", "sum" or "none".
     """
 
-    def forward(self, x: Tensor, target: Any, weight: Any = None) -> Tensor:
-        return loss.l1_loss(x, target, self.reduction, weight)
+    def forward(self, input: Tensor, target: Any, weight: Any = None) -> Tensor:
+        return loss.l1_loss(input, target, self.reduction, weight)
 
 
 class HuberLoss(_Loss):
@@ -124,8 +124,8 @@ class HuberLoss(_Loss):
         super().__init__(reduction)
         self.delta = positive("HuberLoss: delta", delta)
 
-    def forward(self, x: Tensor, target: Any, weight: Any = None) -> Tensor:
-        return loss.huber_loss(x, target, self.reduction, self.delta, weight)
+    def forward(self, input: Tensor, target: Any, weight: Any = None) -> Tensor:
+        return loss.huber_loss(input, target, self.reduction, self.delta, weight)
 
 
 class SmoothL1Loss(_Loss):
@@ -143,8 +143,8 @@ class SmoothL1Loss(_Loss):
         super().__init__(reduction)
         self.beta = real("SmoothL1Loss: beta", beta, 0)
 
-    def forward(self, x: Tensor, target: Any, weight: Any = None) -> Tensor:
-        return loss.smooth_l1_loss(x, target, self.reduction, self.beta, weight)
+    def forward(self, input: Tensor, target: Any, weight: Any = None) -> Tensor:
+        return loss.smooth_l1_loss(input, target, self.reduction, self.beta, weight)
 
 
 class PoissonNLLLoss(_Loss):
@@ -167,8 +167,8 @@ class PoissonNLLLoss(_Loss):
         self.log_input, self.full = log_input, bool(full)
         self.eps = real("PoissonNLLLoss: eps", eps, 0)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return loss.poisson_nll_loss(x, target, self.log_input, self.full, self.eps, self.reduction)
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return loss.poisson_nll_loss(input, target, self.log_input, self.full, self.eps, self.reduction)
 
 
 class GaussianNLLLoss(_Loss):
@@ -189,8 +189,8 @@ class GaussianNLLLoss(_Loss):
         self.full = bool(full)
         self.eps = positive("GaussianNLLLoss: eps", eps)
 
-    def forward(self, x: Tensor, target: Any, var: Any) -> Tensor:
-        return loss.gaussian_nll_loss(x, target, var, self.full, self.eps, self.reduction)
+    def forward(self, input: Tensor, target: Any, var: Any) -> Tensor:
+        return loss.gaussian_nll_loss(input, target, var, self.full, self.eps, self.reduction)
 
 
 class NLLLoss(_Loss):
@@ -210,5 +210,5 @@ class NLLLoss(_Loss):
         super().__init__(reduction, weight=weight)
         self.ignore_index = integer("NLLLoss", "ignore_index", ignore_index)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return loss.nll_loss(x, target, self.weight, self.ignore_index, self.reduction)
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return loss.nll_loss(input, target, self.weight, self.ignore_index, self.reduction)

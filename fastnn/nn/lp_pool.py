@@ -36,8 +36,8 @@ class LPPool2d(Module):
         self.stride = self.kernel_size if stride is None else pair("LPPool2d", "stride", stride, 1)
         self.ceil_mode = bool(ceil_mode)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return lp_pool2d(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+    def forward(self, input: Tensor) -> Tensor:
+        return lp_pool2d(input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
 
     def extra_repr(self) -> str:
         return f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -66,8 +66,8 @@ class LPPool1d(Module):
         step = self.kernel_size if stride is None else single("LPPool1d", "stride", stride)
         self.stride, self.ceil_mode = whole("LPPool1d: stride", step, 1), bool(ceil_mode)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return lp_pool1d(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+    def forward(self, input: Tensor) -> Tensor:
+        return lp_pool1d(input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
 
     def extra_repr(self) -> str:
         return f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}"

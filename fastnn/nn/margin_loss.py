@@ -30,8 +30,8 @@ class HingeLoss(_Loss):
         self.margin = real("HingeLoss: margin", margin, 0)
         self.squared = bool(squared)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return margin_loss.hinge_loss(x, target, margin=self.margin, squared=self.squared, reduction=self.reduction)
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return margin_loss.hinge_loss(input, target, margin=self.margin, squared=self.squared, reduction=self.reduction)
 
 
 class PerceptronLoss(_Loss):
@@ -47,8 +47,8 @@ class PerceptronLoss(_Loss):
     def __init__(self, reduction: str = "mean"):
         super().__init__(reduction)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return margin_loss.perceptron_loss(x, target, reduction=self.reduction)
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return margin_loss.perceptron_loss(input, target, reduction=self.reduction)
 
 
 class SoftMarginLoss(_Loss):
@@ -64,8 +64,8 @@ class SoftMarginLoss(_Loss):
     def __init__(self, reduction: str = "mean"):
         super().__init__(reduction)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return margin_loss.soft_margin_loss(x, target, reduction=self.reduction)
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return margin_loss.soft_margin_loss(input, target, reduction=self.reduction)
 
 
 class HingeEmbeddingLoss(_Loss):
@@ -84,8 +84,8 @@ class HingeEmbeddingLoss(_Loss):
         super().__init__(reduction)
         self.margin = real("HingeEmbeddingLoss: margin", margin)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return margin_loss.hinge_embedding_loss(x, target, margin=self.margin, reduction=self.reduction)
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return margin_loss.hinge_embedding_loss(input, target, margin=self.margin, reduction=self.reduction)
 
 
 class MarginRankingLoss(_Loss):
@@ -131,8 +131,8 @@ class MultiMarginLoss(_Loss):
         self.p = p
         self.margin = real("MultiMarginLoss: margin", margin)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return margin_loss.multi_margin_loss(x, target, p=self.p, margin=self.margin, weight=self.weight,
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return margin_loss.multi_margin_loss(input, target, p=self.p, margin=self.margin, weight=self.weight,
                                              reduction=self.reduction)
 
 
@@ -149,8 +149,8 @@ class MultiLabelMarginLoss(_Loss):
     def __init__(self, reduction: str = "mean"):
         super().__init__(reduction)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return margin_loss.multilabel_margin_loss(x, target, reduction=self.reduction)
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return margin_loss.multilabel_margin_loss(input, target, reduction=self.reduction)
 
 
 class MultiLabelSoftMarginLoss(_Loss):
@@ -168,8 +168,8 @@ class MultiLabelSoftMarginLoss(_Loss):
     def __init__(self, weight: Any = None, reduction: str = "mean"):
         super().__init__(reduction, weight=weight)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return margin_loss.multilabel_soft_margin_loss(x, target, weight=self.weight, reduction=self.reduction)
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return margin_loss.multilabel_soft_margin_loss(input, target, weight=self.weight, reduction=self.reduction)
 
 
 class BCELoss(_Loss):
@@ -187,8 +187,8 @@ class BCELoss(_Loss):
     def __init__(self, weight: Any = None, reduction: str = "mean"):
         super().__init__(reduction, weight=weight)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return probability_loss.binary_cross_entropy(x, target, weight=self.weight, reduction=self.reduction)
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return probability_loss.binary_cross_entropy(input, target, weight=self.weight, reduction=self.reduction)
 
 
 class SigmoidFocalLoss(_Loss):
@@ -210,8 +210,8 @@ class SigmoidFocalLoss(_Loss):
         self.alpha = real("SigmoidFocalLoss: alpha", alpha, most=1)
         self.gamma = real("SigmoidFocalLoss: gamma", gamma, 0)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return probability_loss.sigmoid_focal_loss(x, target, alpha=self.alpha, gamma=self.gamma,
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return probability_loss.sigmoid_focal_loss(input, target, alpha=self.alpha, gamma=self.gamma,
                                                    reduction=self.reduction)
 
 
@@ -236,8 +236,8 @@ class FocalLoss(_Loss):
         self.gamma = real("FocalLoss: gamma", gamma, 0)
         self.ignore_index = integer("FocalLoss", "ignore_index", ignore_index)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return probability_loss.focal_loss(x, target, gamma=self.gamma, weight=self.weight,
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return probability_loss.focal_loss(input, target, gamma=self.gamma, weight=self.weight,
                                            ignore_index=self.ignore_index, reduction=self.reduction)
 
 
@@ -263,8 +263,8 @@ class KLDivLoss(Module):
             raise ValueError(f"KLDivLoss: reduction is {reduction!r}, but must be 'mean', 'batchmean', 'sum' or 'none'")
         self.reduction, self.log_target = reduction, bool(log_target)
 
-    def forward(self, x: Tensor, target: Any) -> Tensor:
-        return probability_loss.kl_div(x, target, self.reduction, self.log_target)
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        return probability_loss.kl_div(input, target, self.reduction, self.log_target)
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"

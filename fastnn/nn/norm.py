@@ -67,12 +67,12 @@ class _BatchNorm(Module):
             return self.momentum
         return launch.div(constant(1.0, float64), launch.copy(count, dtype=float64.code))
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.ndim not in self._ranks or x.shape[1] != self.num_features:
-            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must be {self._layout} with "
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in self._ranks or input.shape[1] != self.num_features:
+            raise ValueError(f"{type(self).__name__}: input has shape {input.shape}, but must be {self._layout} with "
                              f"C = {self.num_features}")
         momentum = self._count_batch() if self.training and self.track_running_stats else 0.0
-        return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
+        return batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias,
                           self.training or not self.track_running_stats, momentum, self.eps)
 
     def extra_repr(self) -> str:
@@ -211,8 +211,8 @@ class LayerNorm(_LastAxes):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, bias={self.bias is not None}"
 
-    def forward(self, x: Tensor) -> Tensor:
-        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+    def forward(self, input: Tensor) -> Tensor:
+        return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
 @typed
@@ -246,8 +246,8 @@ class RMSNorm(_LastAxes):
         if not elementwise_affine:
             self.register_parameter("weight", None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.normalized_shape, self.weight, self.eps)
+    def forward(self, input: Tensor) -> Tensor:
+        return rms_norm(input, self.normalized_shape, self.weight, self.eps)
 
 
 @typed
@@ -295,8 +295,8 @@ class GroupNorm(Module):
         """Sets weight 1 and bias 0."""
         _reset(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+    def forward(self, input: Tensor) -> Tensor:
+        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return (f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
@@ -310,15 +310,15 @@ class _InstanceNorm(_BatchNorm):
                  track_running_stats: bool = False, bias: bool = True):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         rank = self._ranks[0]
-        if x.ndim not in (rank - 1, rank) or x.shape[x.ndim - rank + 1] != self.num_features:
-            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, but must be {self._layout} with C = "
+        if input.ndim not in (rank - 1, rank) or input.shape[input.ndim - rank + 1] != self.num_features:
+            raise ValueError(f"{type(self).__name__}: input has shape {input.shape}, but must be {self._layout} with C = "
                              f"{self.num_features}")
-        if x.ndim < rank:
-            return reshape(self.forward(reshape(x, (1, *x.shape))), x.shape)
+        if input.ndim < rank:
+            return reshape(self.forward(reshape(input, (1, *input.shape))), input.shape)
         own = self.training or not self.track_running_stats
-        return instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias, own,
+        return instance_norm(input, self.running_mean, self.running_var, self.weight, self.bias, own,
                              self.momentum or 0.0, self.eps)
 
 
@@ -404,8 +404,8 @@ class LocalResponseNorm(Module):
         self.alpha, self.beta, self.k = (real(f"LocalResponseNorm: {name}", value) for name, value in
                                          (("alpha", alpha), ("beta", beta), ("k", k)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+    def forward(self, input: Tensor) -> Tensor:
+        return local_response_norm(input, self.size, self.alpha, self.beta, self.k)
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
@@ -417,7 +417,7 @@ class CrossMapLRN2d(LocalResponseNorm):
     PyTorch's adds the first channel's square to every window behind the first ones, too; this one does not.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4:
-            raise ValueError(f"CrossMapLRN2d: the input has shape {x.shape}, but must be (N, C, H, W)")
-        return super().forward(x)
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim != 4:
+            raise ValueError(f"CrossMapLRN2d: the input has shape {input.shape}, but must be (N, C, H, W)")
+        return super().forward(input)

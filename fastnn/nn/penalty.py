@@ -30,8 +30,8 @@ class ActivityRegularization(Module):
         self.l1 = real("ActivityRegularization: l1", l1, 0)
         self.l2 = real("ActivityRegularization: l2", l2, 0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activity_penalty(x, self.l1, self.l2) if self.training else x
+    def forward(self, input: Tensor) -> Tensor:
+        return activity_penalty(input, self.l1, self.l2) if self.training else input
 
     def extra_repr(self) -> str:
         return f"l1={self.l1}, l2={self.l2}"

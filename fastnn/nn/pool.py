@@ -60,8 +60,8 @@ class MaxPool2d(_Pool):
         self.return_indices = return_indices
         self.ceil_mode = ceil_mode
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        return pool.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return pool.max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
                                self.return_indices)
 
     def extra_repr(self) -> str:
@@ -99,8 +99,8 @@ class AvgPool2d(_Pool):
         self.count_include_pad = count_include_pad
         self.divisor_override = divisor_override
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pool.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+    def forward(self, input: Tensor) -> Tensor:
+        return pool.avg_pool2d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
                                self.divisor_override)
 
     def extra_repr(self) -> str:
@@ -120,8 +120,8 @@ class AdaptiveAvgPool2d(_Pool):
         super().__init__()
         self._set_output(output_size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pool.adaptive_avg_pool2d(x, self.output_size)
+    def forward(self, input: Tensor) -> Tensor:
+        return pool.adaptive_avg_pool2d(input, self.output_size)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
@@ -143,8 +143,8 @@ class AdaptiveMaxPool2d(_Pool):
         self._set_output(output_size)
         self.return_indices = return_indices
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        return pool.adaptive_max_pool2d(x, self.output_size, self.return_indices)
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return pool.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
@@ -153,12 +153,12 @@ class AdaptiveMaxPool2d(_Pool):
 class GlobalAvgPool2d(Module):
     """The mean of each map: (N, C, H, W) -> (N, C, 1, 1)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pool.global_avg_pool2d(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return pool.global_avg_pool2d(input)
 
 
 class GlobalMaxPool2d(Module):
     """The greatest element of each map: (N, C, H, W) -> (N, C, 1, 1)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pool.global_max_pool2d(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return pool.global_max_pool2d(input)

@@ -57,8 +57,8 @@ class MaxPool1d(_Pool1d):
         self.dilation = whole("MaxPool1d: dilation", single("MaxPool1d", "dilation", dilation), 1)
         self.return_indices, self.ceil_mode = return_indices, ceil_mode
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        return pool1d.max_pool1d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return pool1d.max_pool1d(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
                                  self.return_indices)
 
 
@@ -85,8 +85,8 @@ class AvgPool1d(_Pool1d):
         self._set_window(kernel_size, stride, padding)
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pool1d.avg_pool1d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+    def forward(self, input: Tensor) -> Tensor:
+        return pool1d.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
 
 class AdaptiveAvgPool1d(Module):
@@ -103,8 +103,8 @@ class AdaptiveAvgPool1d(Module):
         title = type(self).__name__
         self.output_size = whole(f"{title}: output_size", single(title, "output_size", output_size), 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pool1d.adaptive_avg_pool1d(x, self.output_size)
+    def forward(self, input: Tensor) -> Tensor:
+        return pool1d.adaptive_avg_pool1d(input, self.output_size)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
@@ -125,19 +125,19 @@ class AdaptiveMaxPool1d(AdaptiveAvgPool1d):
         super().__init__(output_size)
         self.return_indices = return_indices
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        return pool1d.adaptive_max_pool1d(x, self.output_size, self.return_indices)
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return pool1d.adaptive_max_pool1d(input, self.output_size, self.return_indices)
 
 
 class GlobalAvgPool1d(Module):
     """The mean of each sequence: (N, C, L) -> (N, C, 1)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pool1d.global_avg_pool1d(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return pool1d.global_avg_pool1d(input)
 
 
 class GlobalMaxPool1d(Module):
     """The greatest element of each sequence: (N, C, L) -> (N, C, 1)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pool1d.global_max_pool1d(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return pool1d.global_max_pool1d(input)

@@ -23,8 +23,8 @@ class PixelShuffle(Module):
         super().__init__()
         self.upscale_factor = whole("PixelShuffle: upscale_factor", upscale_factor, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pixel_shuffle(x, self.upscale_factor)
+    def forward(self, input: Tensor) -> Tensor:
+        return pixel_shuffle(input, self.upscale_factor)
 
     def extra_repr(self) -> str:
         return f"upscale_factor={self.upscale_factor}"
@@ -43,8 +43,8 @@ class PixelUnshuffle(Module):
         super().__init__()
         self.downscale_factor = whole("PixelUnshuffle: downscale_factor", downscale_factor, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pixel_unshuffle(x, self.downscale_factor)
+    def forward(self, input: Tensor) -> Tensor:
+        return pixel_unshuffle(input, self.downscale_factor)
 
     def extra_repr(self) -> str:
         return f"downscale_factor={self.downscale_factor}"
@@ -63,8 +63,8 @@ class ChannelShuffle(Module):
         super().__init__()
         self.groups = whole("ChannelShuffle: groups", groups, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return channel_shuffle(x, self.groups)
+    def forward(self, input: Tensor) -> Tensor:
+        return channel_shuffle(input, self.groups)
 
     def extra_repr(self) -> str:
         return f"groups={self.groups}"

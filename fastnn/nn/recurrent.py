@@ -193,17 +193,17 @@ class _Recurrent(Module):
             x = cat(outputs, 2) if self.bidirectional else outputs[0]
         return x, tuple(stack(parts) for parts in zip(*lasts))
 
-    def forward(self, x: Tensor | PackedSequence, hx: Any = None) -> tuple:
+    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple:
         given = () if hx is None else hx if isinstance(hx, tuple) else (hx,)
-        if isinstance(x, PackedSequence):
-            y, last = self._layers(x.data, given, x.lengths, x.batch_first)
-            return PackedSequence(y, x.lengths, x.batch_first), last if len(last) > 1 else last[0]
-        if x.ndim == 2:  # one sequence
+        if isinstance(input, PackedSequence):
+            y, last = self._layers(input.data, given, input.lengths, input.batch_first)
+            return PackedSequence(y, input.lengths, input.batch_first), last if len(last) > 1 else last[0]
+        if input.ndim == 2:  # one sequence
             axis = 0 if self.batch_first else 1
-            y, last = self._layers(unsqueeze(x, axis), tuple(unsqueeze(t, 1) for t in given), None, self.batch_first)
-            y, last = reshape(y, (x.shape[0], y.shape[2])), tuple(reshape(t, (t.shape[0], t.shape[2])) for t in last)
+            y, last = self._layers(unsqueeze(input, axis), tuple(unsqueeze(t, 1) for t in given), None, self.batch_first)
+            y, last = reshape(y, (input.shape[0], y.shape[2])), tuple(reshape(t, (t.shape[0], t.shape[2])) for t in last)
         else:
-            y, last = self._layers(x, given, None, self.batch_first)
+            y, last = self._layers(input, given, None, self.batch_first)
         return y, last if len(last) > 1 else last[0]
 
     def extra_repr(self) -> str:
@@ -396,8 +396,8 @@ class RNNCell(_Cell):
         super().__init__(input_size, hidden_size, bias)
         self.nonlinearity = nonlinearity
 
-    def forward(self, x: Tensor, hx: Tensor | None = None) -> Tensor:
-        return self._step(rnn, x, [hx], self.nonlinearity)[0]
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        return self._step(rnn, input, [hx], self.nonlinearity)[0]
 
 
 @typed
@@ -414,8 +414,8 @@ class LSTMCell(_Cell):
 
     _gates = 4
 
-    def forward(self, x: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        return tuple(self._step(lstm, x, [None, None] if hx is None else list(hx)))
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        return tuple(self._step(lstm, input, [None, None] if hx is None else list(hx)))
 
 
 @typed
@@ -432,5 +432,5 @@ class GRUCell(_Cell):
 
     _gates = 3
 
-    def forward(self, x: Tensor, hx: Tensor | None = None) -> Tensor:
-        return self._step(gru, x, [hx])[0]
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        return self._step(gru, input, [hx])[0]

@@ -46,8 +46,8 @@ class Upsample(Module):
         self.size, self.scale_factor, self.mode = size, scale_factor, mode
         self.align_corners, self.recompute_scale_factor = align_corners, recompute_scale_factor
 
-    def forward(self, x: Tensor) -> Tensor:
-        return interpolate(x, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor)
+    def forward(self, input: Tensor) -> Tensor:
+        return interpolate(input, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor)
 
     def extra_repr(self) -> str:
         size = f"size={self.size}" if self.scale_factor is None else f"scale_factor={self.scale_factor}"
@@ -97,8 +97,8 @@ class BedOfNails2d(Module):
         super().__init__()
         self.scale_factor = pair("BedOfNails2d", "scale_factor", scale_factor, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return bed_of_nails2d(x, self.scale_factor)
+    def forward(self, input: Tensor) -> Tensor:
+        return bed_of_nails2d(input, self.scale_factor)
 
     def extra_repr(self) -> str:
         return f"{self.scale_factor}"
@@ -130,8 +130,8 @@ class MaxUnpool2d(Module):
             pair(type(self).__name__, name, value, least)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
-    def forward(self, x: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        return self._unpool(x, indices, self.kernel_size, self.stride, self.padding, output_size)
+    def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        return self._unpool(input, indices, self.kernel_size, self.stride, self.padding, output_size)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -178,8 +178,8 @@ class _Pad(Module):
                              "integers")
         self.padding = tuple(integer(type(self).__name__, "padding", n) for n in given)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pad(x, self.padding, self._mode, self.value)
+    def forward(self, input: Tensor) -> Tensor:
+        return pad(input, self.padding, self._mode, self.value)
 
     def extra_repr(self) -> str:
         return f"{self.padding}"

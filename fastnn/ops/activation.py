@@ -22,28 +22,28 @@ __all__ = ["ACTIVATIONS", "activation", "gaussian", "identity", "leaky_relu", "r
            *_PIECEWISE, *_SMOOTH]
 
 
-def identity(x: Tensor) -> Tensor:
+def identity(input: Tensor) -> Tensor:
     """x itself.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
 
     Returns
     -------
     Tensor
-        `x`.
+        `input`.
     """
-    return x
+    return input
 
 
-def relu(x: Tensor, inplace: bool = False) -> Tensor:
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0); its derivative at 0 is 0.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and type but bool.
     inplace : bool
         Taken for PyTorch's sake: the result has memory of its own.
@@ -51,27 +51,27 @@ def relu(x: Tensor, inplace: bool = False) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
     """
     try:
-        y = launch.relu_forward(x)
+        y = launch.relu_forward(input)
     except TypeError:  # asked only here: small networks' steps would notice
-        if not holds_integers("relu", x):
+        if not holds_integers("relu", input):
             raise
-        return maximum(x, 0)
-    return record(_relu_backward, (x,), y, saved=(y,))
+        return maximum(input, 0)
+    return record(_relu_backward, (input,), y, saved=(y,))
 
 
 def _relu_backward(node, dy):
     return launch.relu_backward(dy, node.saved[0])
 
 
-def leaky_relu(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where it is positive, elsewhere `negative_slope` x.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     negative_slope : float
         Slope below 0.
@@ -81,34 +81,34 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     References
     ----------
     Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models", ICML 2013.
     """
-    y = launch.leaky_relu_forward(x, slope=negative_slope)
-    return record(_leaky_relu_backward, (x,), y, saved=(x,), context=negative_slope)
+    y = launch.leaky_relu_forward(input, slope=negative_slope)
+    return record(_leaky_relu_backward, (input,), y, saved=(input,), context=negative_slope)
 
 
 def _leaky_relu_backward(node, dy):
     return launch.leaky_relu_backward(dy, node.saved[0], slope=node.context)
 
 
-def sigmoid(x: Tensor) -> Tensor:
+def sigmoid(input: Tensor) -> Tensor:
     """The logistic function 1 / (1 + exp(-x)).
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; integers become float32.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`, in [0, 1].
+        Shape and type of `input`, in [0, 1].
     """
-    x = floating("sigmoid", x)
+    x = floating("sigmoid", input)
     y = launch.sigmoid_forward(x)
     return record(_sigmoid_backward, (x,), y, saved=(y,))
 
@@ -117,20 +117,20 @@ def _sigmoid_backward(node, dy):
     return launch.sigmoid_backward(dy, node.saved[0])
 
 
-def tanh(x: Tensor) -> Tensor:
+def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; integers become float32.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`, in [-1, 1].
+        Shape and type of `input`, in [-1, 1].
     """
-    x = floating("tanh", x)
+    x = floating("tanh", input)
     y = launch.tanh_forward(x)
     return record(_tanh_backward, (x,), y, saved=(y,))
 
@@ -139,61 +139,61 @@ def _tanh_backward(node, dy):
     return launch.tanh_backward(dy, node.saved[0])
 
 
-def gaussian(x: Tensor) -> Tensor:
+def gaussian(input: Tensor) -> Tensor:
     """The bell exp(-x^2 / 2).
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`, in [0, 1].
+        Shape and type of `input`, in [0, 1].
     """
-    y = launch.gaussian_forward(x)
-    return record(_gaussian_backward, (x,), y, saved=(x, y))
+    y = launch.gaussian_forward(input)
+    return record(_gaussian_backward, (input,), y, saved=(input, y))
 
 
 def _gaussian_backward(node, dy):
     return launch.gaussian_backward(dy, *node.saved)
 
 
-def sign(x: Tensor) -> Tensor:
+def sign(input: Tensor) -> Tensor:
     """-1, 0 or 1, as x is negative, zero or positive; NaN stays. Its gradient is 0.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and type.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
     """
-    if isinstance(x, TensorBase) and x.dtype is bool_:
-        return clone(x)
-    if holds_integers("sign", x):
-        return sub(to(gt(x, 0), x.dtype), to(lt(x, 0), x.dtype))
-    return record(_flat_backward, (x,), launch.sign(x))
+    if isinstance(input, TensorBase) and input.dtype is bool_:
+        return clone(input)
+    if holds_integers("sign", input):
+        return sub(to(gt(input, 0), input.dtype), to(lt(input, 0), input.dtype))
+    return record(_flat_backward, (input,), launch.sign(input))
 
 
-def step(x: Tensor) -> Tensor:
+def step(input: Tensor) -> Tensor:
     """1 where x is at least 0, else 0; NaN stays. Its gradient is 0.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
     """
-    return record(_flat_backward, (x,), launch.step_forward(x))
+    return record(_flat_backward, (input,), launch.step_forward(input))
 
 
 def _flat_backward(node, dy):

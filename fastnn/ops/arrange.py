@@ -116,12 +116,12 @@ def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple[Tensor, ...]:
     return tuple(expand(reshape(v, tuple(shape)), tuple(extents)) for v, shape in zip(vectors, lying))
 
 
-def flip(x: Tensor, dims: int | Sequence[int]) -> Tensor:
+def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
     """Turns axes round: the last element comes first.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     dims : int or sequence of int
         The axes.
@@ -129,20 +129,20 @@ def flip(x: Tensor, dims: int | Sequence[int]) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
     """
     for dim in integers("flip", "dims", dims):
-        axis = _axis("flip", dim, a_tensor("flip", x).ndim)
-        x = index_select(x, axis, as_tensor(np.arange(x.shape[axis])[::-1].copy()))
-    return x
+        axis = _axis("flip", dim, a_tensor("flip", input).ndim)
+        input = index_select(input, axis, as_tensor(np.arange(input.shape[axis])[::-1].copy()))
+    return input
 
 
-def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """Moves elements along axes; what leaves at an end comes in at the other.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     shifts : int or sequence of int
         By how many places, one for each axis.
@@ -152,7 +152,7 @@ def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | Non
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     Raises
     ------
@@ -160,25 +160,25 @@ def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | Non
         If there is not one shift for each axis.
     """
     if dims is None:
-        return reshape(roll(reshape(x, (-1,)), shifts, 0), x.shape)
+        return reshape(roll(reshape(input, (-1,)), shifts, 0), input.shape)
     shifts, dims = integers("roll", "shifts", shifts), integers("roll", "dims", dims)
     if len(shifts) != len(dims):
         raise ValueError(f"roll: shifts is {shifts} and dims {dims}, but there must be one shift for each axis")
     for shift, dim in zip(shifts, dims):
-        axis = _axis("roll", dim, x.ndim)
-        first = -integer("roll", "shifts", shift) % max(x.shape[axis], 1)
+        axis = _axis("roll", dim, input.ndim)
+        first = -integer("roll", "shifts", shift) % max(input.shape[axis], 1)
         if first:
             before = (slice(None),) * axis
-            x = cat((slice_view(x, (*before, slice(first, None))), slice_view(x, (*before, slice(None, first)))), axis)
-    return x
+            input = cat((slice_view(input, (*before, slice(first, None))), slice_view(input, (*before, slice(None, first)))), axis)
+    return input
 
 
-def tile(x: Tensor, *counts: int, dims: Sequence[int] | None = None) -> Tensor:
+def tile(input: Tensor, *counts: int, dims: Sequence[int] | None = None) -> Tensor:
     """Repeats a tensor along its axes.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     *counts : int
         How often, as numbers or as one tuple; the last for the last axis. Where there are more than axes, new ones come
@@ -196,26 +196,26 @@ def tile(x: Tensor, *counts: int, dims: Sequence[int] | None = None) -> Tensor:
         If a number is negative.
     """
     counts = [whole("tile: dims", n, 0) for n in extents_of(counts, dims, "tile: dims")]
-    counts = [1] * (a_tensor("tile", x).ndim - len(counts)) + counts
-    shape = (1,) * (len(counts) - x.ndim) + tuple(x.shape)
+    counts = [1] * (a_tensor("tile", input).ndim - len(counts)) + counts
+    shape = (1,) * (len(counts) - input.ndim) + tuple(input.shape)
     pairs = [extent for n, size in zip(counts, shape) for extent in ((n, size) if n != 1 else (size,))]
     single = [extent for n, size in zip(counts, shape) for extent in ((1, size) if n != 1 else (size,))]
     if 0 in counts:
-        x = slice_view(reshape(x, shape), tuple(slice(0) for _ in shape))
+        input = slice_view(reshape(input, shape), tuple(slice(0) for _ in shape))
     elif len(pairs) > 8:  # too many axes for one view: one after the other
         for axis, n in enumerate(counts):
-            x = cat([reshape(x, (*[c * s for c, s in zip(counts[:axis], shape)], *shape[axis:]))] * n, axis)
+            input = cat([reshape(input, (*[c * s for c, s in zip(counts[:axis], shape)], *shape[axis:]))] * n, axis)
     else:
-        x = expand(reshape(x, single), pairs)
-    return reshape(x, [n * size for n, size in zip(counts, shape)])
+        input = expand(reshape(input, single), pairs)
+    return reshape(input, [n * size for n, size in zip(counts, shape)])
 
 
-def select(x: Tensor, dim: int, index: int) -> Tensor:
+def select(input: Tensor, dim: int, index: int) -> Tensor:
     """One place along an axis, without that axis: a view.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         At least one axis.
     dim : int
         The axis.
@@ -226,23 +226,23 @@ def select(x: Tensor, dim: int, index: int) -> Tensor:
     -------
     Tensor
     """
-    return slice_view(x, ((slice(None),) * _axis("select", dim, a_tensor("select", x).ndim) + (integer("select", "index", index),)))
+    return slice_view(input, ((slice(None),) * _axis("select", dim, a_tensor("select", input).ndim) + (integer("select", "index", index),)))
 
 
 def _triangle(name: str, x: Tensor, diagonal: int, upper: bool) -> Tensor:
     if a_tensor(name, x).ndim < 2:
-        raise ValueError(f"{name}: x has shape {x.shape}, but must have at least two axes")
+        raise ValueError(f"{name}: input has shape {x.shape}, but must have at least two axes")
     diagonal = integer(name, "diagonal", diagonal)
     below = np.tri(*x.shape[-2:], diagonal - upper, dtype=bool)
     return where(as_tensor(~below if upper else below, bool_), x, constant(0, x.dtype))
 
 
-def tril(x: Tensor, diagonal: int = 0) -> Tensor:
+def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """The last two axes' lower triangle, 0 above it.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         At least two axes.
     diagonal : int
         The uppermost diagonal that is kept; 1 lies above the main one.
@@ -250,36 +250,36 @@ def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     Raises
     ------
     ValueError
-        If `x` has fewer axes.
+        If `input` has fewer axes.
     """
-    return _triangle("tril", x, diagonal, False)
+    return _triangle("tril", input, diagonal, False)
 
 
-def triu(x: Tensor, diagonal: int = 0) -> Tensor:
+def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The last two axes' upper triangle, from `diagonal` on, 0 below it; parameters as `tril`."""
-    return _triangle("triu", x, diagonal, True)
+    return _triangle("triu", input, diagonal, True)
 
 
 # ---- products --------------------------------------------------------------------------------------------------------
 
 
-def _product(name: str, a: Tensor, b: Tensor, rank_a: int, rank_b: int) -> Tensor:
-    if (a_tensor(name, a, "a").ndim, a_tensor(name, b, "b").ndim) != (rank_a, rank_b):
+def _product(name: str, a: Tensor, b: Tensor, rank_a: int, rank_b: int, arguments: tuple[str, str] = ("input", "mat2")) -> Tensor:
+    if (a_tensor(name, a, arguments[0]).ndim, a_tensor(name, b, arguments[1]).ndim) != (rank_a, rank_b):
         raise ValueError(f"{name}: the factors have shapes {a.shape} and {b.shape}, but must have {rank_a} and {rank_b} axes")
     return matmul(a, b)
 
 
-def mm(a: Tensor, b: Tensor) -> Tensor:
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices.
 
     Parameters
     ----------
-    a, b : Tensor
+    input, mat2 : Tensor
         (N, K) and (K, M).
 
     Returns
@@ -292,44 +292,44 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
     ValueError
         If shapes do not fit.
     """
-    return _product("mm", a, b, 2, 2)
+    return _product("mm", input, mat2, 2, 2)
 
 
-def bmm(a: Tensor, b: Tensor) -> Tensor:
+def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """The products of two batches of matrices, (B, N, K) and (B, K, M); see `mm`."""
-    if a_tensor("bmm", a, "a").ndim == a_tensor("bmm", b, "b").ndim == 3 and a.shape[0] != b.shape[0]:
-        raise ValueError(f"bmm: the factors have shapes {a.shape} and {b.shape}, but must be of one batch")
-    return _product("bmm", a, b, 3, 3)
+    if a_tensor("bmm", input, "input").ndim == a_tensor("bmm", mat2, "mat2").ndim == 3 and input.shape[0] != mat2.shape[0]:
+        raise ValueError(f"bmm: the factors have shapes {input.shape} and {mat2.shape}, but must be of one batch")
+    return _product("bmm", input, mat2, 3, 3)
 
 
-def mv(a: Tensor, b: Tensor) -> Tensor:
+def mv(input: Tensor, vec: Tensor) -> Tensor:
     """The product of a matrix, (N, K), and a vector, (K,); see `mm`."""
-    return _product("mv", a, b, 2, 1)
+    return _product("mv", input, vec, 2, 1, ("input", "vec"))
 
 
-def dot(a: Tensor, b: Tensor) -> Tensor:
+def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The product of two vectors, (K,), a number; see `mm`."""
-    return _product("dot", a, b, 1, 1)
+    return _product("dot", input, tensor, 1, 1, ("input", "tensor"))
 
 
-def outer(a: Tensor, b: Tensor) -> Tensor:
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """All products of an element of one vector, (N,), with one of the other, (M,): (N, M); see `mm`."""
-    if (a_tensor("outer", a, "a").ndim, a_tensor("outer", b, "b").ndim) != (1, 1):
-        raise ValueError(f"outer: the factors have shapes {a.shape} and {b.shape}, but must have one axis")
-    return mul(unsqueeze(a, 1), b)
+    if (a_tensor("outer", input, "input").ndim, a_tensor("outer", vec2, "vec2").ndim) != (1, 1):
+        raise ValueError(f"outer: the factors have shapes {input.shape} and {vec2.shape}, but must have one axis")
+    return mul(unsqueeze(input, 1), vec2)
 
 
-def addmm(x: Tensor, a: Tensor, b: Tensor, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
     """beta x + alpha a b.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Broadcasts to (N, M).
-    a, b : Tensor
+    mat1, mat2 : Tensor
         (N, K) and (K, M).
     beta, alpha : float
-        Factors, whole ones for integers; with `beta` 0, `x` is not read.
+        Factors, whole ones for integers; with `beta` 0, `input` is not read.
 
     Returns
     -------
@@ -341,5 +341,5 @@ def addmm(x: Tensor, a: Tensor, b: Tensor, beta: float = 1.0, alpha: float = 1.0
     ValueError
         If shapes do not fit.
     """
-    product = scaled("addmm: alpha", _product("addmm", a, b, 2, 2), alpha)
-    return product if beta == 0 else add(scaled("addmm: beta", x, beta), product)
+    product = scaled("addmm: alpha", _product("addmm", mat1, mat2, 2, 2, ("mat1", "mat2")), alpha)
+    return product if beta == 0 else add(scaled("addmm: beta", input, beta), product)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["color_jitter", "elastic_flow", "random_affine", "random_cutout"]
 
 
-def random_affine(x: Tensor, *, size: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+def random_affine(input: Tensor, *, size: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
                   horizontal_flip: float = 0.0, vertical_flip: float = 0.0, degrees: float = 0.0,
                   shift: float | Sequence[float] = 0.0, scale: float | Sequence[float] = (1.0, 1.0), shear: float = 0.0,
                   flow: Tensor | None = None, mean: Tensor | None = None, std: Tensor | None = None,
@@ -32,7 +32,7 @@ def random_affine(x: Tensor, *, size: int | tuple[int, int] | None = None, paddi
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, (N, C, H, W).
     size : int or pair of int, optional
         Height and width of the crop, taken at a random place; those of the image by default.
@@ -66,12 +66,12 @@ def random_affine(x: Tensor, *, size: int | tuple[int, int] | None = None, paddi
     ValueError
         If an option is out of range, or shapes do not fit.
     """
-    kept = size is None and a_tensor("random_affine", x).ndim == 4
-    height, width = x.shape[2:] if kept else pair("random_affine", "size", 1 if size is None else size, 1)
+    kept = size is None and a_tensor("random_affine", input).ndim == 4
+    height, width = input.shape[2:] if kept else pair("random_affine", "size", 1 if size is None else size, 1)
     low, high = _range("random_affine: scale", scale, 0.01, 100)
     down, across = _range("random_affine: shift", shift, 0, 1)
     return launch.augment_affine(
-        x, generator_state(generator), flow, mean, std, size=(height, width),
+        input, generator_state(generator), flow, mean, std, size=(height, width),
         padding=pair("random_affine", "padding", padding, 0), ordinal=0,
         flips=(real("random_affine: horizontal_flip", horizontal_flip, 0, 1),
                real("random_affine: vertical_flip", vertical_flip, 0, 1)),
@@ -79,15 +79,15 @@ def random_affine(x: Tensor, *, size: int | tuple[int, int] | None = None, paddi
         shear=real("random_affine: shear", shear, 0, 80))
 
 
-def elastic_flow(x: Tensor, alpha: float = 34.0, sigma: float = 4.0, *, generator: Generator | None = None) -> Tensor:
-    """Smooth random displacements for `random_affine`: elastic deformations of images of `x`'s size.
+def elastic_flow(input: Tensor, alpha: float = 34.0, sigma: float = 4.0, *, generator: Generator | None = None) -> Tensor:
+    """Smooth random displacements for `random_affine`: elastic deformations of images of `input`'s size.
 
     Each pixel's displacement is uniform in [-1, 1] in both directions; Gaussian weights of standard deviation `sigma`,
     up to 3 `sigma` away, average those of its neighbours (0 outside), and `alpha` multiplies the average.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W): images; only their shape and type matter.
     alpha : float
         Strength, in pixels.
@@ -99,25 +99,25 @@ def elastic_flow(x: Tensor, alpha: float = 34.0, sigma: float = 4.0, *, generato
     Returns
     -------
     Tensor
-        (N, 2, H, W), type of `x`.
+        (N, 2, H, W), type of `input`.
 
     Raises
     ------
     ValueError
-        If `x` is no batch of images, or an option is out of range.
+        If `input` is no batch of images, or an option is out of range.
 
     References
     ----------
     P. Y. Simard, D. Steinkraus, J. C. Platt, "Best practices for convolutional neural networks applied to visual
     document analysis", ICDAR 2003.
     """
-    if a_tensor("elastic_flow", x).ndim != 4:
-        raise ValueError(f"elastic_flow: x has shape {x.shape}, but must be (N, C, H, W)")
+    if a_tensor("elastic_flow", input).ndim != 4:
+        raise ValueError(f"elastic_flow: input has shape {input.shape}, but must be (N, C, H, W)")
     alpha, sigma = real("elastic_flow: alpha", alpha), positive("elastic_flow: sigma", sigma)
-    noise = empty((x.shape[0], 2, *x.shape[2:]), x.dtype)
+    noise = empty((input.shape[0], 2, *input.shape[2:]), input.dtype)
     noise = launch.uniform(generator_state(generator), low=-1.0, high=1.0, ordinal=0, out=noise)
-    down, across = (_gaussian_table(n, sigma, factor, x.dtype) for n, factor in zip(x.shape[2:], (alpha, 1.0)))
-    same_row, same_column = (_gaussian_table(n, None, 1.0, x.dtype) for n in x.shape[2:])
+    down, across = (_gaussian_table(n, sigma, factor, input.dtype) for n, factor in zip(input.shape[2:], (alpha, 1.0)))
+    same_row, same_column = (_gaussian_table(n, None, 1.0, input.dtype) for n in input.shape[2:])
     return launch.resample_forward(launch.resample_forward(noise, *down, *same_column), *same_row, *across)
 
 
@@ -134,7 +134,7 @@ def _gaussian_table(n: int, sigma: float | None, factor: float, dtype: DType) ->
     return tensor(places), tensor(np.tile(factor * weights / weights.sum(), (n, 1)), dtype)
 
 
-def color_jitter(x: Tensor, brightness: float | Sequence[float] = 0.0, contrast: float | Sequence[float] = 0.0,
+def color_jitter(input: Tensor, brightness: float | Sequence[float] = 0.0, contrast: float | Sequence[float] = 0.0,
                  saturation: float | Sequence[float] = 0.0, hue: float = 0.0, *,
                  generator: Generator | None = None) -> Tensor:
     """Changes brightness, contrast, saturation and hue of each image at random; results stay within 0 ... 1.
@@ -144,7 +144,7 @@ def color_jitter(x: Tensor, brightness: float | Sequence[float] = 0.0, contrast:
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64 in 0 ... 1, (N, 3, H, W), or (N, 1, H, W), where saturation and hue change nothing.
     brightness, contrast, saturation : float or pair of float
         Lowest and highest factor; one number d is max(0, 1 - d) and 1 + d.
@@ -156,12 +156,12 @@ def color_jitter(x: Tensor, brightness: float | Sequence[float] = 0.0, contrast:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     Raises
     ------
     ValueError
-        If an option is out of range, or `x` has neither one channel nor three.
+        If an option is out of range, or `input` has neither one channel nor three.
 
     References
     ----------
@@ -170,17 +170,17 @@ def color_jitter(x: Tensor, brightness: float | Sequence[float] = 0.0, contrast:
     """
     factors = {name: _factors(f"color_jitter: {name}", value) for name, value in
                (("brightness", brightness), ("contrast", contrast), ("saturation", saturation))}
-    return launch.augment_color(x, generator_state(generator), hue=real("color_jitter: hue", hue, 0, 0.5), ordinal=0,
+    return launch.augment_color(input, generator_state(generator), hue=real("color_jitter: hue", hue, 0, 0.5), ordinal=0,
                                 **factors)
 
 
-def random_cutout(x: Tensor, size: int | tuple[int, int], *, value: float = 0.0, p: float = 1.0,
+def random_cutout(input: Tensor, size: int | tuple[int, int], *, value: float = 0.0, p: float = 1.0,
                   generator: Generator | None = None) -> Tensor:
     """Fills a rectangle around a random pixel of each image; what lies outside the image is cut off.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, (N, C, H, W).
     size : int or pair of int
         Height and width of the rectangle.
@@ -194,7 +194,7 @@ def random_cutout(x: Tensor, size: int | tuple[int, int], *, value: float = 0.0,
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def random_cutout(x: Tensor, size: int | tuple[int, int], *, value: float = 0.0,
     T. DeVries, G. W. Taylor, "Improved regularization of convolutional neural networks with cutout",
     arXiv:1708.04552, 2017.
     """
-    return launch.augment_cutout(x, generator_state(generator), size=pair("random_cutout", "size", size, 1),
+    return launch.augment_cutout(input, generator_state(generator), size=pair("random_cutout", "size", size, 1),
                                  value=real("random_cutout: value", value), p=real("random_cutout: p", p, 0, 1),
                                  ordinal=0)
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["bilinear"]
 
 
-def bilinear(x1: Tensor, x2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y_o = x1^T W_o x2 + b_o.
 
     Parameters
     ----------
-    x1, x2 : Tensor
+    input1, input2 : Tensor
         (..., I1) and (..., I2), alike but for the last axis.
     weight : Tensor
         W, (O, I1, I2).
@@ -39,16 +39,16 @@ def bilinear(x1: Tensor, x2: Tensor, weight: Tensor, bias: Tensor | None = None)
     ValueError
         If shapes do not fit.
     """
-    for argument, value in (("x1", x1), ("x2", x2), ("weight", weight), ("bias", weight if bias is None else bias)):
+    for argument, value in (("input1", input1), ("input2", input2), ("weight", weight), ("bias", weight if bias is None else bias)):
         a_tensor("bilinear", value, argument)
-    if weight.ndim != 3 or not x1.ndim or x1.shape[:-1] != x2.shape[:-1] or not x2.ndim or \
-            (x1.shape[-1], x2.shape[-1]) != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
-        raise ValueError(f"bilinear: x1 {x1.shape}, x2 {x2.shape}, weight {weight.shape} and bias "
+    if weight.ndim != 3 or not input1.ndim or input1.shape[:-1] != input2.shape[:-1] or not input2.ndim or \
+            (input1.shape[-1], input2.shape[-1]) != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ValueError(f"bilinear: input1 {input1.shape}, input2 {input2.shape}, weight {weight.shape} and bias "
                          f"{None if bias is None else bias.shape} must be (..., I1), (..., I2), (O, I1, I2) and (O,)")
-    (outputs, n1, n2), count = weight.shape, math.prod(x1.shape[:-1])
+    (outputs, n1, n2), count = weight.shape, math.prod(input1.shape[:-1])
     # (rows, I2) (O I1, I2)^T: W_o x2 for all o in one product
-    rows = linear(reshape(x2, (count, n2)), reshape(weight, (outputs * n1, n2)))
-    y = sum(mul(reshape(rows, (count, outputs, n1)), unsqueeze(reshape(x1, (count, n1)), 1)), -1)
+    rows = linear(reshape(input2, (count, n2)), reshape(weight, (outputs * n1, n2)))
+    y = sum(mul(reshape(rows, (count, outputs, n1)), unsqueeze(reshape(input1, (count, n1)), 1)), -1)
     if bias is not None:
         y = add(y, bias)
-    return reshape(y, (*x1.shape[:-1], outputs))
+    return reshape(y, (*input1.shape[:-1], outputs))

@@ -20,12 +20,12 @@ def _bits(name: str, a: Any, b: Any) -> Tensor:
     return _integers(name.removeprefix("bitwise_"), a, b)
 
 
-def bitwise_and(a: Tensor | int, b: Tensor | int) -> Tensor:
+def bitwise_and(input: Tensor | int, other: Tensor | int) -> Tensor:
     """The bits that both have; of bools whether both are true.
 
     Parameters
     ----------
-    a, b : Tensor or int
+    input, other : Tensor or int
         Integers or bools; shapes that broadcast together.
 
     Returns
@@ -38,23 +38,23 @@ def bitwise_and(a: Tensor | int, b: Tensor | int) -> Tensor:
     TypeError
         If an argument is floating.
     """
-    return _bits("bitwise_and", a, b)
+    return _bits("bitwise_and", input, other)
 
 
-def bitwise_or(a: Tensor | int, b: Tensor | int) -> Tensor:
+def bitwise_or(input: Tensor | int, other: Tensor | int) -> Tensor:
     """The bits that one or both have; see `bitwise_and`."""
-    return _bits("bitwise_or", a, b)
+    return _bits("bitwise_or", input, other)
 
 
-def bitwise_xor(a: Tensor | int, b: Tensor | int) -> Tensor:
+def bitwise_xor(input: Tensor | int, other: Tensor | int) -> Tensor:
     """The bits that exactly one has; see `bitwise_and`."""
-    return _bits("bitwise_xor", a, b)
+    return _bits("bitwise_xor", input, other)
 
 
-def bitwise_not(x: Tensor) -> Tensor:
+def bitwise_not(input: Tensor) -> Tensor:
     """All bits turned over, of a bool the other one; see `bitwise_and`."""
-    x = as_tensor(x)
+    x = as_tensor(input)
     if x.dtype.is_floating:
-        raise TypeError(f"bitwise_not: x is {x.dtype}, but must hold integers or bools")
+        raise TypeError(f"bitwise_not: input is {x.dtype}, but must hold integers or bools")
     return logical_not(x) if x.dtype is bool_ else _bits("bitwise_xor", x, constant(255 if x.dtype.name == "uint8" else -1,
                                                                                     x.dtype))

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["conv1d", "conv2d"]
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
+def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
            padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1) -> Tensor:
     """Two-dimensional convolution.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W), or (C, H, W).
     weight : Tensor
         (K, C / groups, R, S).
@@ -49,13 +49,13 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     TypeError
         If an argument is no integer, or dtypes differ.
     """
-    if a_tensor("conv2d", x).ndim == 3:
-        return batch_of_one(conv2d, x, weight, bias, stride, padding, dilation, groups)
+    if a_tensor("conv2d", input).ndim == 3:
+        return batch_of_one(conv2d, input, weight, bias, stride, padding, dilation, groups)
     stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
     options = {"stride": stride, "dilation": dilation, "groups": groups,
                "padding": sides("conv2d", padding, a_tensor("conv2d", weight, "weight").shape[-2:], stride, dilation)}
-    y = launch.conv2d_forward(x, weight, bias, **options)
-    return record(_conv2d_backward, (x, weight, bias), y, (x, weight), options)
+    y = launch.conv2d_forward(input, weight, bias, **options)
+    return record(_conv2d_backward, (input, weight, bias), y, (input, weight), options)
 
 
 def sides(name: str, padding: int | str | Sequence[int], window: Sequence[int], stride: Sequence[int],
@@ -94,7 +94,7 @@ def single(name: str, argument: str, value: int | Sequence[int]) -> int:
 def flat(name: str, x: Tensor) -> Tensor:
     """(N, C, L) as maps of one row."""
     if a_tensor(name, x).ndim != 3:
-        raise ValueError(f"{name}: x has shape {x.shape}, but must be (N, C, L)")
+        raise ValueError(f"{name}: input has shape {x.shape}, but must be (N, C, L)")
     return unsqueeze(x, 2)
 
 
@@ -103,13 +103,13 @@ def sequence(y: Tensor) -> Tensor:
     return reshape(y, (y.shape[0], y.shape[1], y.shape[3]))
 
 
-def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
+def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
            padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1) -> Tensor:
     """One-dimensional convolution.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, L), or (C, L).
     weight : Tensor
         (K, C / groups, R).
@@ -136,8 +136,8 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     TypeError
         If an argument is no integer, or dtypes differ.
     """
-    if a_tensor("conv1d", x).ndim == 2:
-        return batch_of_one(conv1d, x, weight, bias, stride, padding, dilation, groups)
+    if a_tensor("conv1d", input).ndim == 2:
+        return batch_of_one(conv1d, input, weight, bias, stride, padding, dilation, groups)
     stride, dilation = single("conv1d", "stride", stride), single("conv1d", "dilation", dilation)
     both = padding if isinstance(padding, str) else (0, single("conv1d", "padding", padding))
-    return sequence(conv2d(flat("conv1d", x), unsqueeze(weight, 2), bias, (1, stride), both, (1, dilation), groups))
+    return sequence(conv2d(flat("conv1d", input), unsqueeze(weight, 2), bias, (1, stride), both, (1, dilation), groups))

@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 __all__ = ["conv_transpose1d", "conv_transpose2d"]
 
 
-def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
+def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
                      padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1,
                      dilation: int | Sequence[int] = 1) -> Tensor:
     """Two-dimensional transposed convolution: what gives the gradient of a convolution with respect to its input.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W), or (C, H, W).
     weight : Tensor
         (C, K / groups, R, S).
     bias : Tensor, optional
         (K,).
     stride : int or pair of int
-        Steps between the places where neighbouring elements of `x` put their filters.
+        Steps between the places where neighbouring elements of `input` put their filters.
     padding : int or pair of int
         Rows and columns cut off on each side.
     output_padding : int or pair of int
@@ -58,28 +58,28 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     ----------
     V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, 2016, chapter 4.
     """
-    if a_tensor("conv_transpose2d", x).ndim == 3:
-        return batch_of_one(conv_transpose2d, x, weight, bias, stride, padding, output_padding, groups, dilation)
+    if a_tensor("conv_transpose2d", input).ndim == 3:
+        return batch_of_one(conv_transpose2d, input, weight, bias, stride, padding, output_padding, groups, dilation)
     name = "conv_transpose2d"
     stride, dilation = pair(name, "stride", stride, 1), pair(name, "dilation", dilation, 1)
     extra = pair(name, "output_padding", output_padding, 0)
     edges = sides(name, pair(name, "padding", padding, 0), (1, 1), stride, dilation)
-    if a_tensor(name, weight, "weight").ndim != 4 or x.ndim != 4 or x.shape[1] != weight.shape[0]:
-        raise ValueError(f"{name}: x {x.shape} must be (N, C, H, W) and weight {weight.shape} (C, K / groups, R, S)")
+    if a_tensor(name, weight, "weight").ndim != 4 or input.ndim != 4 or input.shape[1] != weight.shape[0]:
+        raise ValueError(f"{name}: input {input.shape} must be (N, C, H, W) and weight {weight.shape} (C, K / groups, R, S)")
     if any(e >= s and e >= d for e, s, d in zip(extra, stride, dilation)):
         raise ValueError(f"{name}: output_padding is {extra}, but must be less than stride {stride} or dilation "
                          f"{dilation}")
     if any(e >= s for e, s in zip(extra, stride)):  # more than a stride: as if the input went on with zeros
         steps = [e // s for e, s in zip(extra, stride)]
-        x = pad(x, (0, steps[1], 0, steps[0]))
+        input = pad(input, (0, steps[1], 0, steps[0]))
         extra = [e - k * s for e, k, s in zip(extra, steps, stride)]
     size = [(n - 1) * s - 2 * edges[2 * k] + d * (r - 1) + e + 1
-            for k, (n, s, d, r, e) in enumerate(zip(x.shape[2:], stride, dilation, weight.shape[2:], extra))]
+            for k, (n, s, d, r, e) in enumerate(zip(input.shape[2:], stride, dilation, weight.shape[2:], extra))]
     if min(size) < 1:
         raise ValueError(f"{name}: the result would be {size[0]} x {size[1]}: padding {padding!r} cuts off all of it")
     options = {"stride": stride, "padding": edges, "dilation": dilation, "groups": groups}
-    y = launch.conv2d_backward_input(x, weight, bias, input=size, **options)
-    return record(_conv_transpose2d_backward, (x, weight, bias), y, (x, weight), options)
+    y = launch.conv2d_backward_input(input, weight, bias, input=size, **options)
+    return record(_conv_transpose2d_backward, (input, weight, bias), y, (input, weight), options)
 
 
 def _conv_transpose2d_backward(node, dy):
@@ -91,21 +91,21 @@ def _conv_transpose2d_backward(node, dy):
     return dx, dweight, dbias
 
 
-def conv_transpose1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
+def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
                      padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1,
                      dilation: int | Sequence[int] = 1) -> Tensor:
     """One-dimensional transposed convolution; see `conv_transpose2d`.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, L), or (C, L).
     weight : Tensor
         (C, K / groups, R).
     bias : Tensor, optional
         (K,).
     stride : int
-        Steps between the places where neighbouring elements of `x` put their filters.
+        Steps between the places where neighbouring elements of `input` put their filters.
     padding : int
         Elements cut off on each side.
     output_padding : int
@@ -127,11 +127,11 @@ def conv_transpose1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     TypeError
         If an argument is no integer, or dtypes differ.
     """
-    if a_tensor("conv_transpose1d", x).ndim == 2:
-        return batch_of_one(conv_transpose1d, x, weight, bias, stride, padding, output_padding, groups, dilation)
+    if a_tensor("conv_transpose1d", input).ndim == 2:
+        return batch_of_one(conv_transpose1d, input, weight, bias, stride, padding, output_padding, groups, dilation)
     values = [single("conv_transpose1d", argument, value) for argument, value in (
         ("stride", stride), ("padding", padding), ("output_padding", output_padding), ("dilation", dilation))]
     (s, p, e, d) = values
-    y = conv_transpose2d(flat("conv_transpose1d", x), unsqueeze(weight, 2), bias, (1, s), (0, p), (0, e), groups,
+    y = conv_transpose2d(flat("conv_transpose1d", input), unsqueeze(weight, 2), bias, (1, s), (0, p), (0, e), groups,
                          (1, d))
     return sequence(y)

@@ -148,32 +148,32 @@ def iinfo(dtype: DType) -> np.iinfo:
     return np.iinfo(as_dtype(dtype).name)
 
 
-def from_numpy(array: np.ndarray) -> Tensor:
-    """A tensor on the same memory as `array`: what one writes, the other sees.
+def from_numpy(ndarray: np.ndarray) -> Tensor:
+    """A tensor on the same memory as `ndarray`: what one writes, the other sees.
 
     Parameters
     ----------
-    array : numpy.ndarray
+    ndarray : numpy.ndarray
         Of a supported dtype; any strides. A read-only array gives a read-only tensor.
 
     Returns
     -------
     Tensor
-        A view; a copy only where `array` is misaligned or in foreign byte order.
+        A view; a copy only where `ndarray` is misaligned or in foreign byte order.
 
     Raises
     ------
     TypeError
-        If `array` is not a NumPy array, its dtype is not supported, or a mask hides elements.
+        If `ndarray` is not a NumPy array, its dtype is not supported, or a mask hides elements.
     """
-    if type(array) is np.ndarray and array.flags.c_contiguous and array.flags.aligned and array.dtype in _NATIVE:
-        return _core.from_buffer(array)
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"from_numpy: array is a {type(array).__name__}, but must be a numpy.ndarray")
-    array_like("from_numpy: array", array)
-    if array.dtype.name not in _core.DTYPE_NAMES:
-        raise TypeError(f"from_numpy: array has dtype {array.dtype}, but must be one of {', '.join(_core.DTYPE_NAMES)}")
-    return _wrap(array, array, None, is_shared=True)
+    if type(ndarray) is np.ndarray and ndarray.flags.c_contiguous and ndarray.flags.aligned and ndarray.dtype in _NATIVE:
+        return _core.from_buffer(ndarray)
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"from_numpy: ndarray is a {type(ndarray).__name__}, but must be a numpy.ndarray")
+    array_like("from_numpy: array", ndarray)
+    if ndarray.dtype.name not in _core.DTYPE_NAMES:
+        raise TypeError(f"from_numpy: ndarray has dtype {ndarray.dtype}, but must be one of {', '.join(_core.DTYPE_NAMES)}")
+    return _wrap(ndarray, ndarray, None, is_shared=True)
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
@@ -249,9 +249,9 @@ def fill(result: Tensor, value: float) -> Tensor:
     return result
 
 
-def is_tensor(x: Any) -> bool:
-    """Whether `x` is a tensor of fastnn's."""
-    return isinstance(x, _core.TensorBase)
+def is_tensor(obj: Any) -> bool:
+    """Whether `obj` is a tensor of fastnn's."""
+    return isinstance(obj, _core.TensorBase)
 
 
 def full(size: Sequence[int] | int, fill_value: float, dtype: DType | None = None, requires_grad: bool = False,
@@ -297,13 +297,13 @@ def ones(*shape: int, size: Sequence[int] | None = None, dtype: DType = float32,
     return full(extents_of(shape, size), 1.0, dtype, requires_grad, device)
 
 
-def full_like(x: Tensor, fill_value: float, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
+def full_like(input: Tensor, fill_value: float, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
               memory_format: MemoryFormat = preserve_format) -> Tensor:
     """A tensor of another one's shape with every element `fill_value`.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         What it is to be like.
     fill_value : float
         The value.
@@ -321,29 +321,29 @@ def full_like(x: Tensor, fill_value: float, dtype: DType | None = None, device: 
     Tensor
         Of x's shape.
     """
-    result = fill(empty_like(x, dtype, device, memory_format=memory_format), fill_value)
+    result = fill(empty_like(input, dtype, device, memory_format=memory_format), fill_value)
     result.requires_grad = requires_grad
     return result
 
 
-def zeros_like(x: Tensor, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
+def zeros_like(input: Tensor, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
                memory_format: MemoryFormat = preserve_format) -> Tensor:
-    """Zeros of `x`'s shape; see `full_like`."""
-    return full_like(x, 0.0, dtype, device, requires_grad, memory_format)
+    """Zeros of `input`'s shape; see `full_like`."""
+    return full_like(input, 0.0, dtype, device, requires_grad, memory_format)
 
 
-def ones_like(x: Tensor, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
+def ones_like(input: Tensor, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
               memory_format: MemoryFormat = preserve_format) -> Tensor:
-    """Ones of `x`'s shape; see `full_like`."""
-    return full_like(x, 1.0, dtype, device, requires_grad, memory_format)
+    """Ones of `input`'s shape; see `full_like`."""
+    return full_like(input, 1.0, dtype, device, requires_grad, memory_format)
 
 
-def empty_like(x: Tensor, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
+def empty_like(input: Tensor, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
                memory_format: MemoryFormat = preserve_format) -> Tensor:
-    """An uninitialised tensor of `x`'s shape; see `full_like`."""
+    """An uninitialised tensor of `input`'s shape; see `full_like`."""
     check_device("empty_like", device)
-    in_order = format_wanted("empty_like", memory_format, a_tensor("empty_like", x).ndim) is contiguous_format
-    result = _core.empty(x.shape, dtype or x.dtype, contiguous=in_order)
+    in_order = format_wanted("empty_like", memory_format, a_tensor("empty_like", input).ndim) is contiguous_format
+    result = _core.empty(input.shape, dtype or input.dtype, contiguous=in_order)
     result.requires_grad = requires_grad
     return result
 

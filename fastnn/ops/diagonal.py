@@ -23,12 +23,12 @@ def _two_axes(name: str, dim1: int, dim2: int, rank: int) -> tuple[int, int]:
     return first, second
 
 
-def diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """A diagonal of the matrices along two axes, as a last axis: a view.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         At least two axes.
     offset : int
         Which: 0 the main one, 1 the one above.
@@ -47,9 +47,9 @@ def diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor
     ValueError
         If both are one.
     """
-    rows, columns = _two_axes("diagonal", dim1, dim2, a_tensor("diagonal", x).ndim)
+    rows, columns = _two_axes("diagonal", dim1, dim2, a_tensor("diagonal", input).ndim)
     offset = integer("diagonal", "offset", offset)
-    return record(_diagonal_backward, (x,), _diagonal_view(x, offset, rows, columns), context=(x.shape, offset, rows, columns))
+    return record(_diagonal_backward, (input,), _diagonal_view(input, offset, rows, columns), context=(input.shape, offset, rows, columns))
 
 
 def _diagonal_view(x: Tensor, offset: int, rows: int, columns: int) -> Tensor:
@@ -68,12 +68,12 @@ def _diagonal_backward(node, dy):
     return dx
 
 
-def diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
-    """Square matrices, along two new axes, with the last axis of `x` as a diagonal and 0 elsewhere.
+def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """Square matrices, along two new axes, with the last axis of `input` as a diagonal and 0 elsewhere.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         At least one axis.
     offset : int
         Which diagonal: 0 the main one, 1 the one above.
@@ -90,29 +90,29 @@ def diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Te
     IndexError
         If there is no such axis.
     ValueError
-        If both are one, or `x` has no axis.
+        If both are one, or `input` has no axis.
     """
-    if a_tensor("diag_embed", x).ndim == 0:
-        raise ValueError("diag_embed: x has no axis, but must have at least one")
-    rows, columns = _two_axes("diag_embed", dim1, dim2, x.ndim + 1)
+    if a_tensor("diag_embed", input).ndim == 0:
+        raise ValueError("diag_embed: input has no axis, but must have at least one")
+    rows, columns = _two_axes("diag_embed", dim1, dim2, input.ndim + 1)
     offset = integer("diag_embed", "offset", offset)
-    extent = x.shape[-1] + abs(offset)
-    rest = iter(x.shape[:-1])
-    y = _zeros(tuple(extent if d in (rows, columns) else next(rest) for d in range(x.ndim + 1)), x.dtype)
-    launch.copy(x.detach(), dtype=-1, out=_diagonal_view(y, offset, rows, columns))
-    return record(_diag_embed_backward, (x,), y, context=(offset, rows, columns))
+    extent = input.shape[-1] + abs(offset)
+    rest = iter(input.shape[:-1])
+    y = _zeros(tuple(extent if d in (rows, columns) else next(rest) for d in range(input.ndim + 1)), input.dtype)
+    launch.copy(input.detach(), dtype=-1, out=_diagonal_view(y, offset, rows, columns))
+    return record(_diag_embed_backward, (input,), y, context=(offset, rows, columns))
 
 
 def _diag_embed_backward(node, dy):
     return _diagonal_view(dy, *node.context)
 
 
-def diag(x: Tensor, diagonal: int = 0) -> Tensor:
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """A vector as the diagonal of a matrix, or a matrix's diagonal as a vector.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N,) or (N, M).
     diagonal : int
         Which: 0 the main one, 1 the one above.
@@ -125,27 +125,27 @@ def diag(x: Tensor, diagonal: int = 0) -> Tensor:
     Raises
     ------
     ValueError
-        If `x` has neither one nor two axes.
+        If `input` has neither one nor two axes.
     """
-    if a_tensor("diag", x).ndim not in (1, 2):
-        raise ValueError(f"diag: x has shape {x.shape}, but must have one axis or two")
-    return diag_embed(x, diagonal) if x.ndim == 1 else clone(_DIAGONAL(x, diagonal))
+    if a_tensor("diag", input).ndim not in (1, 2):
+        raise ValueError(f"diag: input has shape {input.shape}, but must have one axis or two")
+    return diag_embed(input, diagonal) if input.ndim == 1 else clone(_DIAGONAL(input, diagonal))
 
 
 _DIAGONAL = diagonal  # `diag` has an argument of that name
 
 
-def diagflat(x: Tensor, offset: int = 0) -> Tensor:
+def diagflat(input: Tensor, offset: int = 0) -> Tensor:
     """All elements, in logical order, as a diagonal of a square matrix; see `diag_embed`."""
-    return diag_embed(flatten(x), offset)
+    return diag_embed(flatten(input), offset)
 
 
-def trace(x: Tensor) -> Tensor:
+def trace(input: Tensor) -> Tensor:
     """The sum of a matrix's main diagonal.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, M).
 
     Returns
@@ -156,8 +156,8 @@ def trace(x: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If `x` has not two axes.
+        If `input` has not two axes.
     """
-    if a_tensor("trace", x).ndim != 2:
-        raise ValueError(f"trace: x has shape {x.shape}, but must have two axes")
-    return sum(diagonal(x))
+    if a_tensor("trace", input).ndim != 2:
+        raise ValueError(f"trace: input has shape {input.shape}, but must have two axes")
+    return sum(diagonal(input))

@@ -14,11 +14,12 @@ from .create import as_tensor
 from .loss import _check_same_shape, _constant_argument
 from .margin_loss import _reduced
 from .index import index_select
-from .math import abs, add, constant, div, maximum, minimum, mul, ne, neg, sqrt, square, sub
+from .math import abs, add, constant, div, floating, maximum, minimum, mul, ne, neg, sqrt, square, sub
 from .power import pow
 from .activation import relu
 from .reduce import amax, sum
 from .shape import expand, unsqueeze
+from .vector_norm import norm
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -49,12 +50,12 @@ def _raised_backward(node, dy):
     return dy
 
 
-def normalize(x: Tensor, p: float = 2.0, dim: int | Sequence[int] = 1, eps: float = 1e-12) -> Tensor:
+def normalize(input: Tensor, p: float = 2.0, dim: int | Sequence[int] = 1, eps: float = 1e-12) -> Tensor:
     """Divides vectors by their norm.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     p : float
         Which norm, above 0; ``math.inf``: the greatest magnitude.
@@ -66,7 +67,7 @@ def normalize(x: Tensor, p: float = 2.0, dim: int | Sequence[int] = 1, eps: floa
     Returns
     -------
     Tensor
-        Shape of `x`.
+        Shape of `input`.
 
     Raises
     ------
@@ -76,7 +77,7 @@ def normalize(x: Tensor, p: float = 2.0, dim: int | Sequence[int] = 1, eps: floa
         If there is no such axis.
     """
     p, eps = _order("normalize", p), positive("normalize: eps", eps)
-    return div(x, _norm(x, p, dim if isinstance(dim, (tuple, list)) else integer("normalize", "dim", dim), True, eps))
+    return div(input, _norm(input, p, dim if isinstance(dim, (tuple, list)) else integer("normalize", "dim", dim), True, eps))
 
 
 def _order(name: str, p: float) -> float:
@@ -163,7 +164,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
     Returns
     -------
     Tensor
-        (..., N, M). Equal rows have no gradient.
+        (..., N, M); 0 of equal rows, exactly, and so is their gradient.
 
     Raises
     ------
@@ -173,15 +174,15 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
     p = _order("cdist", p)
     if min(a_tensor("cdist", x1, "x1").ndim, a_tensor("cdist", x2, "x2").ndim) < 2 or x1.shape[-1] != x2.shape[-1]:
         raise ValueError(f"cdist: x1 has shape {x1.shape} and x2 {x2.shape}, but they must be (..., N, D) and (..., M, D)")
-    return _norm(sub(unsqueeze(x1, -2), unsqueeze(x2, -3)), p, -1, False)
+    return norm(floating("cdist", sub(unsqueeze(x1, -2), unsqueeze(x2, -3))), p, -1)
 
 
-def pdist(x: Tensor, p: float = 2.0) -> Tensor:
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     """The distances of all pairs of rows.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, D).
     p : float
         Which norm, above 0; ``math.inf``: the greatest difference.
@@ -194,13 +195,13 @@ def pdist(x: Tensor, p: float = 2.0) -> Tensor:
     Raises
     ------
     ValueError
-        If `p` is out of range or `x` has another number of axes.
+        If `p` is out of range or `input` has another number of axes.
     """
     p = _order("pdist", p)
-    if a_tensor("pdist", x).ndim != 2:
-        raise ValueError(f"pdist: x has shape {x.shape}, but must be (N, D)")
-    first, second = (as_tensor(rows) for rows in np.triu_indices(x.shape[0], 1))
-    return _norm(sub(index_select(x, 0, first), index_select(x, 0, second)), p, -1, False)
+    if a_tensor("pdist", input).ndim != 2:
+        raise ValueError(f"pdist: input has shape {input.shape}, but must be (N, D)")
+    first, second = (as_tensor(rows) for rows in np.triu_indices(input.shape[0], 1))
+    return norm(floating("pdist", sub(index_select(input, 0, first), index_select(input, 0, second))), p, -1)
 
 
 def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Any, margin: float = 0.0,

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["floor_divide", "fmod", "remainder"]
 
 
-def floor_divide(a: Tensor | float, b: Tensor | float) -> Tensor:
+def floor_divide(input: Tensor | float, other: Tensor | float) -> Tensor:
     """a / b rounded down, of integers as integers; its gradient is 0.
 
     Parameters
     ----------
-    a, b : Tensor or number
+    input, other : Tensor or number
         Shapes that broadcast together.
 
     Returns
@@ -29,26 +29,26 @@ def floor_divide(a: Tensor | float, b: Tensor | float) -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes do not broadcast, or `b` holds an integer 0.
+        If the shapes do not broadcast, or `other` holds an integer 0.
     """
-    a, b = operands("floor_divide", a, b)
+    a, b = operands("floor_divide", input, other)
     if not a.dtype.is_floating:
         return _integers("floor_divide", a, b)
     return record(_flat_backward, (a, b), launch.floor_divide(a, b), context=(a.shape, b.shape))
 
 
-def remainder(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """What `floor_divide` leaves, a - b floor(a / b), of the sign of `b`; parameters and errors as there."""
-    a, b = operands("remainder", a, b)
+def remainder(input: Tensor | float, other: Tensor | float) -> Tensor:
+    """What `floor_divide` leaves, a - b floor(a / b), of the sign of `other`; parameters and errors as there."""
+    a, b = operands("remainder", input, other)
     if not a.dtype.is_floating:
         return _integers("remainder", a, b)
     y = launch.remainder(a, b)
     return record(_rest_backward, (a, b), y, saved=(a, b, y) if b.requires_grad else (), context=_shapes(a, b))
 
 
-def fmod(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """What division towards 0 leaves, a - b trunc(a / b), of the sign of `a`; parameters and errors as `floor_divide`."""
-    a, b = operands("fmod", a, b)
+def fmod(input: Tensor | float, other: Tensor | float) -> Tensor:
+    """What division towards 0 leaves, a - b trunc(a / b), of the sign of `input`; parameters and errors as `floor_divide`."""
+    a, b = operands("fmod", input, other)
     if not a.dtype.is_floating:
         rest = _integers("remainder", a, b)
         return where(_rounds_up(a, b, rest), sub(rest, b), rest)

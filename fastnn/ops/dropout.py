@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "feature_alpha_dropout"]
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, inverted: bool = True,
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, inverted: bool = True,
             generator: Generator | None = None) -> Tensor:
     """Sets each element to 0 with probability `p`, in training only.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     p : float
         Probability of dropping an element, between 0 and 1.
@@ -40,7 +40,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = Fa
     Returns
     -------
     Tensor
-        Shape and type of `x`. A dropped element is 0 even where `x` is NaN or infinite; PyTorch multiplies by the mask,
+        Shape and type of `input`. A dropped element is 0 even where `input` is NaN or infinite; PyTorch multiplies by the mask,
         which leaves NaN there.
 
     Raises
@@ -54,12 +54,12 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = Fa
     """
     p = real("dropout: p", p, 0, 1)
     if p == 0:
-        return x
+        return input
     if not training:
-        return x if inverted else mul(x, 1 - p)
+        return input if inverted else mul(input, 1 - p)
     scale = 1 / (1 - p) if inverted and p < 1 else 1.0
-    y, mask = launch.dropout_forward(x, generator_state(generator), p=p, scale=scale, shift=-0.0, dropped=0.0, ordinal=0)
-    record(_dropout_backward, (x,), y, saved=(mask,), context=scale)
+    y, mask = launch.dropout_forward(input, generator_state(generator), p=p, scale=scale, shift=-0.0, dropped=0.0, ordinal=0)
+    record(_dropout_backward, (input,), y, saved=(mask,), context=scale)
     return y
 
 
@@ -70,18 +70,18 @@ def _dropout_backward(node, dy):
 # ---- whole channels --------------------------------------------------------------------------------------------------
 
 
-def dropout1d(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
+def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
               generator: Generator | None = None) -> Tensor:
     """Sets whole channels to 0 with probability `p`, in training only; others grow by 1 / (1 - p).
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, L), or (C, L).
     p : float
         Probability of dropping a channel, between 0 and 1.
     training : bool
-        Whether to drop; otherwise the result is `x`.
+        Whether to drop; otherwise the result is `input`.
     inplace : bool
         Taken for PyTorch's sake: the result has memory of its own.
     generator : Generator, optional
@@ -90,30 +90,30 @@ def dropout1d(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = 
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     Raises
     ------
     ValueError
-        If `p` is not between 0 and 1, or `x` has another number of axes.
+        If `p` is not between 0 and 1, or `input` has another number of axes.
 
     References
     ----------
     J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
     """
-    return _channel_dropout("dropout1d", 3, x, p, training, generator)
+    return _channel_dropout("dropout1d", 3, input, p, training, generator)
 
 
-def dropout2d(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
               generator: Generator | None = None) -> Tensor:
     """`dropout1d` of images, (N, C, H, W) or (C, H, W); parameters and errors as there."""
-    return _channel_dropout("dropout2d", 4, x, p, training, generator)
+    return _channel_dropout("dropout2d", 4, input, p, training, generator)
 
 
 def _channel_dropout(name: str, rank: int, x: Tensor, p: float, training: bool, generator: Generator | None) -> Tensor:
     p = real(f"{name}: p", p, 0, 1)
     if a_tensor(name, x).ndim not in (rank - 1, rank):
-        raise ValueError(f"{name}: x has shape {x.shape}, but must have {rank} axes (or {rank - 1}, without the batch)")
+        raise ValueError(f"{name}: input has shape {x.shape}, but must have {rank} axes (or {rank - 1}, without the batch)")
     if not training or p == 0:
         return x
     spatial = rank - 2
@@ -131,7 +131,7 @@ def _affine(p: float) -> tuple[float, float, float]:
     return factor, factor * _SATURATION * p, factor * _SATURATION * (p - 1)
 
 
-def alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
+def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
                   generator: Generator | None = None) -> Tensor:
     """Sets each element to SELU's negative limit with probability `p`, and scales and shifts all, in training only.
 
@@ -139,12 +139,12 @@ def alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     p : float
         Probability of dropping an element, between 0 and 1; with 1 all become 0.
     training : bool
-        Whether to drop; otherwise the result is `x`.
+        Whether to drop; otherwise the result is `input`.
     inplace : bool
         Taken for PyTorch's sake: the result has memory of its own.
     generator : Generator, optional
@@ -153,7 +153,7 @@ def alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     Raises
     ------
@@ -166,28 +166,28 @@ def alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     """
     p = real("alpha_dropout: p", p, 0, 1)
     if p == 0 or not training:
-        return x
+        return input
     factor, kept, dropped = _affine(p) if p < 1 else (1.0, 0.0, 0.0)
-    y, mask = launch.dropout_forward(x, generator_state(generator), p=p, scale=factor, shift=kept, dropped=dropped, ordinal=0)
-    return record(_dropout_backward, (x,), y, saved=(mask,), context=factor)
+    y, mask = launch.dropout_forward(input, generator_state(generator), p=p, scale=factor, shift=kept, dropped=dropped, ordinal=0)
+    return record(_dropout_backward, (input,), y, saved=(mask,), context=factor)
 
 
-def feature_alpha_dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
+def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False,
                           generator: Generator | None = None) -> Tensor:
     """`alpha_dropout` of whole channels of (N, C, ...), each dropped or kept as one; parameters as there.
 
     Raises
     ------
     ValueError
-        If `p` is not between 0 and 1, or `x` has no channels.
+        If `p` is not between 0 and 1, or `input` has no channels.
     """
     p = real("feature_alpha_dropout: p", p, 0, 1)
-    if a_tensor("feature_alpha_dropout", x).ndim < 2:
-        raise ValueError(f"feature_alpha_dropout: x has shape {x.shape}, but must be (N, C, ...)")
+    if a_tensor("feature_alpha_dropout", input).ndim < 2:
+        raise ValueError(f"feature_alpha_dropout: input has shape {input.shape}, but must be (N, C, ...)")
     if p == 0 or not training:
-        return x
+        return input
     factor, kept, dropped = _affine(p) if p < 1 else (1.0, 0.0, 0.0)
-    shape = (*x.shape[:2], *[1] * (x.ndim - 2))
-    shift, mask = launch.dropout_forward(zeros(*shape, dtype=x.dtype), generator_state(generator), p=p, scale=1.0, shift=kept,
+    shape = (*input.shape[:2], *[1] * (input.ndim - 2))
+    shift, mask = launch.dropout_forward(zeros(*shape, dtype=input.dtype), generator_state(generator), p=p, scale=1.0, shift=kept,
                                          dropped=dropped, ordinal=0)
-    return add(mul(x, launch.dropout_backward(ones(*shape, dtype=x.dtype), mask, scale=factor)), shift)
+    return add(mul(input, launch.dropout_backward(ones(*shape, dtype=input.dtype), mask, scale=factor)), shift)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core import launch, record
-from ..checks import a_tensor, number
+from ..checks import a_tensor, integer, number
 from .create import as_tensor, zeros_like
 from .math import (_back, _shapes, abs, add, clip, constant, div, eq, exp, floating, le, log, logical_and, logical_or, lt, maximum,
                    minimum, mul, ne, operands, scaled, sub, where)
@@ -23,40 +23,64 @@ __all__ = ["addcdiv", "addcmul", "ceil", "copysign", "expm1", "floor", "fmax", "
            "rsqrt", "trunc", "xlogy"]
 
 
-def floor(x: Tensor) -> Tensor:
+def floor(input: Tensor) -> Tensor:
     """The greatest whole number that is not above x; its gradient is 0.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; integers stay as they are.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
     """
-    return _rounded(launch.floor, x)
+    return _rounded(launch.floor, input)
 
 
-def ceil(x: Tensor) -> Tensor:
+def ceil(input: Tensor) -> Tensor:
     """The least whole number that is not below x; parameters as `floor`."""
-    return _rounded(launch.ceil, x)
+    return _rounded(launch.ceil, input)
 
 
-def round(x: Tensor) -> Tensor:
-    """The nearest whole number, of two the even one; parameters as `floor`."""
-    return _rounded(launch.round, x)
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """The nearest whole number, of two the even one; its gradient is 0.
+
+    Parameters
+    ----------
+    input : Tensor
+        Any shape; integers stay as they are.
+    decimals : int
+        So many places behind the point are kept, below 0 so many in front of it made 0: of reals, by a power of ten.
+
+    Returns
+    -------
+    Tensor
+        Shape and type of `input`.
+
+    Raises
+    ------
+    TypeError
+        If `decimals` is not 0 and `input` holds integers.
+    """
+    if integer("round", "decimals", decimals) == 0:
+        return _rounded(launch.round, input)
+    x = as_tensor(input)
+    if not x.dtype.is_floating:
+        raise TypeError(f"round: decimals is {decimals}, but must be 0 where input holds integers")
+    scale = 10.0**min(max(decimals, -decimals), 308)
+    return div(round(mul(x, scale)), scale) if decimals > 0 else mul(round(div(x, scale)), scale)
 
 
-def trunc(x: Tensor) -> Tensor:
+def trunc(input: Tensor) -> Tensor:
     """The next whole number towards 0; parameters as `floor`."""
-    return _rounded(launch.trunc, x)
+    return _rounded(launch.trunc, input)
 
 
-def frac(x: Tensor) -> Tensor:
+def frac(input: Tensor) -> Tensor:
     """What `trunc` takes away, of the sign of x; parameters as `floor`."""
-    return sub(x, trunc(x))
+    return sub(input, trunc(input))
 
 
 def _rounded(op: Any, x: Any) -> Tensor:
@@ -68,20 +92,20 @@ def _flat_backward(node, dy):
     return zeros_like(dy)
 
 
-def expm1(x: Tensor) -> Tensor:
+def expm1(input: Tensor) -> Tensor:
     """exp(x) - 1, exact where x is near 0.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; integers become float32.
 
     Returns
     -------
     Tensor
-        Shape of `x`.
+        Shape of `input`.
     """
-    x = floating("expm1", x)
+    x = floating("expm1", input)
     y = launch.expm1(x)
     return record(_expm1_backward, (x,), y, saved=(y,))
 
@@ -90,9 +114,9 @@ def _expm1_backward(node, dy):
     return launch.add(launch.mul(dy, node.saved[0]), dy)
 
 
-def log1p(x: Tensor) -> Tensor:
+def log1p(input: Tensor) -> Tensor:
     """log(1 + x), exact where x is near 0; -inf at -1, NaN below; parameters as `expm1`."""
-    x = floating("log1p", x)
+    x = floating("log1p", input)
     return record(_log1p_backward, (x,), launch.log1p(x), saved=(x,))
 
 
@@ -100,14 +124,14 @@ def _log1p_backward(node, dy):
     return div(dy, add(node.saved[0], 1.0))
 
 
-def reciprocal(x: Tensor) -> Tensor:
+def reciprocal(input: Tensor) -> Tensor:
     """1 / x; parameters as `expm1`."""
-    return div(1.0, floating("reciprocal", x))
+    return div(1.0, floating("reciprocal", input))
 
 
-def rsqrt(x: Tensor) -> Tensor:
+def rsqrt(input: Tensor) -> Tensor:
     """1 / sqrt(x): inf at 0, NaN below; parameters as `expm1`."""
-    x = floating("rsqrt", x)
+    x = floating("rsqrt", input)
     y = div(1.0, launch.sqrt(x.detach()))
     return record(_rsqrt_backward, (x,), y, saved=(y,))
 
@@ -117,12 +141,12 @@ def _rsqrt_backward(node, dy):
     return mul(launch.mul(launch.mul(dy, y), launch.square(y)), -0.5)
 
 
-def logit(x: Tensor, eps: float | None = None) -> Tensor:
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """log(x / (1 - x)), the inverse of the logistic function; NaN outside of 0 to 1.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; integers become float32.
     eps : float, optional
         x is at least `eps` and at most 1 - `eps` first.
@@ -130,19 +154,19 @@ def logit(x: Tensor, eps: float | None = None) -> Tensor:
     Returns
     -------
     Tensor
-        Shape of `x`.
+        Shape of `input`.
     """
-    x = floating("logit", x)
+    x = floating("logit", input)
     x = x if eps is None else clip(x, eps, 1 - eps)
     return log(div(x, sub(1.0, x)))
 
 
-def xlogy(x: Tensor | float, y: Tensor | float) -> Tensor:
+def xlogy(input: Tensor | float, other: Tensor | float) -> Tensor:
     """x log(y), which is 0 where x is 0, whatever y is but NaN.
 
     Parameters
     ----------
-    x, y : Tensor or number
+    input, other : Tensor or number
         Shapes that broadcast together.
 
     Returns
@@ -150,18 +174,18 @@ def xlogy(x: Tensor | float, y: Tensor | float) -> Tensor:
     Tensor
         The broadcast shape.
     """
-    x, y = operands("xlogy", x, y)
+    x, y = operands("xlogy", input, other)
     x, y = floating("xlogy", x), floating("xlogy", y)
     flat = logical_and(eq(x, 0), logical_or(le(y, 0), isinf(y)))  # where the product alone would be NaN
     return where(flat, 0.0, mul(x, log(where(flat, 1.0, y))))
 
 
-def logaddexp(a: Tensor, b: Tensor) -> Tensor:
+def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """log(exp(a) + exp(b)), without overflow.
 
     Parameters
     ----------
-    a, b : Tensor
+    input, other : Tensor
         Shapes that broadcast together.
 
     Returns
@@ -169,18 +193,18 @@ def logaddexp(a: Tensor, b: Tensor) -> Tensor:
     Tensor
         The broadcast shape.
     """
-    a, b = operands("logaddexp", a, b)
+    a, b = operands("logaddexp", input, other)
     high, low = maximum(a, b), minimum(a, b)
     even = logical_and(eq(a, b), eq(abs(a), math.inf))  # their difference would be NaN
     return where(even, high, add(high, log1p(exp(where(even, -math.inf, sub(low, high))))))
 
 
-def copysign(a: Tensor | float, b: Tensor | float) -> Tensor:
+def copysign(input: Tensor | float, other: Tensor | float) -> Tensor:
     """|a| with the sign of b, of its zeros too.
 
     Parameters
     ----------
-    a, b : Tensor or number
+    input, other : Tensor or number
         Shapes that broadcast together.
 
     Returns
@@ -188,7 +212,7 @@ def copysign(a: Tensor | float, b: Tensor | float) -> Tensor:
     Tensor
         The broadcast shape. The gradient with respect to b is 0.
     """
-    a, b = operands("copysign", a, b)
+    a, b = operands("copysign", input, other)
     a, b = floating("copysign", a), floating("copysign", b)
     y = launch.copysign(a, b)
     return record(_copysign_backward, (a, b), y, saved=(a, b) if a.requires_grad else (), context=_shapes(a, b))
@@ -201,12 +225,12 @@ def _copysign_backward(node, dy):
     return _back(node, launch.mul(dy, launch.mul(launch.sign(a), launch.copysign(constant(1.0, b.dtype), b))), None)
 
 
-def fmax(a: Tensor | float, b: Tensor | float) -> Tensor:
+def fmax(input: Tensor | float, other: Tensor | float) -> Tensor:
     """The greater of each pair, the other one where one is NaN.
 
     Parameters
     ----------
-    a, b : Tensor or number
+    input, other : Tensor or number
         Shapes that broadcast together.
 
     Returns
@@ -214,13 +238,13 @@ def fmax(a: Tensor | float, b: Tensor | float) -> Tensor:
     Tensor
         The broadcast shape. Of equals the first has the gradient.
     """
-    a, b = operands("fmax", a, b)
+    a, b = operands("fmax", input, other)
     return where(_first(le(b, a), a, b), a, b)
 
 
-def fmin(a: Tensor | float, b: Tensor | float) -> Tensor:
+def fmin(input: Tensor | float, other: Tensor | float) -> Tensor:
     """The less of each pair, the other one where one is NaN; see `fmax`."""
-    a, b = operands("fmin", a, b)
+    a, b = operands("fmin", input, other)
     return where(_first(le(a, b), a, b), a, b)
 
 
@@ -229,12 +253,12 @@ def _first(wins: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return wins if not a.dtype.is_floating else where(isnan(b), True, wins)
 
 
-def nan_to_num(x: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
     """x with other numbers in place of NaN and infinities.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and type.
     nan : float
         In place of NaN.
@@ -244,9 +268,9 @@ def nan_to_num(x: Tensor, nan: float = 0.0, posinf: float | None = None, neginf:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
     """
-    x = as_tensor(x)
+    x = as_tensor(input)
     if not x.dtype.is_floating:
         return x
     most = float(np.finfo(x.dtype.name).max)
@@ -255,55 +279,55 @@ def nan_to_num(x: Tensor, nan: float = 0.0, posinf: float | None = None, neginf:
     return where(isneginf(x), -most if neginf is None else number("nan_to_num: neginf", neginf), x)
 
 
-def nansum(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+def nansum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The sum over axes, NaN counting as 0; parameters as `sum`."""
-    return sum(where(isnan(x), 0.0, x) if a_tensor("nansum", x).dtype.is_floating else x, dim, keepdim)
+    return sum(where(isnan(input), 0.0, input) if a_tensor("nansum", input).dtype.is_floating else input, dim, keepdim)
 
 
-def nanmean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+def nanmean(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The mean over axes of elements other than NaN, NaN of none; parameters as `mean`."""
-    return div(nansum(x, dim, keepdim), sum(eq(x.detach(), x.detach()), dim, keepdim))
+    return div(nansum(input, dim, keepdim), sum(eq(input.detach(), input.detach()), dim, keepdim))
 
 
-def isnan(x: Tensor) -> Tensor:
+def isnan(input: Tensor) -> Tensor:
     """Where x is NaN.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and type.
 
     Returns
     -------
     Tensor
-        bool, shape of `x`.
+        bool, shape of `input`.
     """
-    x = as_tensor(x).detach()
+    x = as_tensor(input).detach()
     return ne(x, x)
 
 
-def isinf(x: Tensor) -> Tensor:
+def isinf(input: Tensor) -> Tensor:
     """Where x is infinite; parameters as `isnan`."""
-    x = as_tensor(x).detach()
+    x = as_tensor(input).detach()
     return eq(abs(x), math.inf) if x.dtype.is_floating else ne(x, x)
 
 
-def isposinf(x: Tensor) -> Tensor:
+def isposinf(input: Tensor) -> Tensor:
     """Where x is infinity; parameters as `isnan`."""
-    return eq(as_tensor(x).detach(), math.inf)
+    return eq(as_tensor(input).detach(), math.inf)
 
 
-def isneginf(x: Tensor) -> Tensor:
+def isneginf(input: Tensor) -> Tensor:
     """Where x is minus infinity; parameters as `isnan`."""
-    return eq(as_tensor(x).detach(), -math.inf)
+    return eq(as_tensor(input).detach(), -math.inf)
 
 
-def isclose(a: Tensor, b: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
     """Where two tensors differ by at most atol + rtol |b|.
 
     Parameters
     ----------
-    a, b : Tensor
+    input, other : Tensor
         Shapes that broadcast together.
     rtol, atol : float
         What is allowed, of b's size and beside it.
@@ -315,24 +339,24 @@ def isclose(a: Tensor, b: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_
     Tensor
         bool, the broadcast shape.
     """
-    a, b = (t.detach() for t in operands("isclose", a, b))
+    a, b = (t.detach() for t in operands("isclose", input, other))
     near = logical_and(le(abs(sub(a, b)), add(mul(abs(b), rtol), atol)), isfinite(b))
     near = where(eq(a, b), True, near)
     return where(logical_and(isnan(a), isnan(b)), True, near) if equal_nan else near
 
 
-def isfinite(x: Tensor) -> Tensor:
+def isfinite(input: Tensor) -> Tensor:
     """Where x is neither infinite nor NaN; parameters as `isnan`."""
-    x = as_tensor(x).detach()
+    x = as_tensor(input).detach()
     return lt(abs(x), math.inf) if x.dtype.is_floating else eq(x, x)
 
 
-def lerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
-    """Part of the way from one tensor to another: start + weight (end - start).
+def lerp(input: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
+    """Part of the way from one tensor to another: input + weight (end - input).
 
     Parameters
     ----------
-    start, end : Tensor
+    input, end : Tensor
         float32 or float64, shapes that broadcast.
     weight : Tensor or float
         0: start, 1: end.
@@ -345,20 +369,20 @@ def lerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
     Raises
     ------
     TypeError
-        If `start` or `end` holds integers or bools.
+        If `input` or `end` holds integers or bools.
     """
-    for argument, x in (("start", start), ("end", end)):
+    for argument, x in (("input", input), ("end", end)):
         if not a_tensor("lerp", x, argument).dtype.is_floating:
             raise TypeError(f"lerp: {argument} has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
-    return add(start, mul(weight, sub(end, start)))
+    return add(input, mul(weight, sub(end, input)))
 
 
-def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1.0) -> Tensor:
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1.0) -> Tensor:
     """x + value tensor1 tensor2, of integers as integers.
 
     Parameters
     ----------
-    x, tensor1, tensor2 : Tensor
+    input, tensor1, tensor2 : Tensor
         Shapes that broadcast.
     value : float
         A factor; a whole number where all three hold integers.
@@ -373,9 +397,9 @@ def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1.0) 
     TypeError
         If all three hold integers and `value` is not whole.
     """
-    if not _holds_fractions(x, tensor1, tensor2):
-        return add(x, mul(scaled("addcmul: value", tensor1, value), tensor2))
-    return add(x, mul(mul(tensor1, value), tensor2))
+    if not _holds_fractions(input, tensor1, tensor2):
+        return add(input, mul(scaled("addcmul: value", tensor1, value), tensor2))
+    return add(input, mul(mul(tensor1, value), tensor2))
 
 
 def _holds_fractions(*tensors: Any) -> bool:
@@ -383,9 +407,9 @@ def _holds_fractions(*tensors: Any) -> bool:
     return any(as_tensor(x).dtype.is_floating for x in tensors)
 
 
-def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1.0) -> Tensor:
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1.0) -> Tensor:
     """x + value tensor1 / tensor2; parameters as `addcmul`, but one of `tensor1` and `tensor2` must be of a floating type."""
     if not _holds_fractions(tensor1, tensor2):
         raise TypeError("addcdiv: tensor1 and tensor2 hold integers, but one must be float32 or float64: convert it first, "
                         "x.float(); x + value * div(tensor1, tensor2, rounding_mode='trunc') divides integers")
-    return add(x, div(mul(tensor1, value), tensor2))
+    return add(input, div(mul(tensor1, value), tensor2))

@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 __all__ = ["embedding"]
 
 
-def embedding(x: Any, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+def embedding(input: Any, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
               norm_type: float = 2.0, scale_grad_by_freq: bool = False) -> Tensor:
-    """The rows of `weight` that `x` names.
+    """The rows of `weight` that `input` names.
 
     Parameters
     ----------
-    x : Tensor or array_like
+    input : Tensor or array_like
         (...) integers from 0 on (negative ones count from the end).
     weight : Tensor
         (V, D).
     padding_idx : int, optional
         A row that takes no gradient.
     max_norm : float, optional
-        Rows that `x` names are first scaled down to this norm, in place, if theirs is greater.
+        Rows that `input` names are first scaled down to this norm, in place, if theirs is greater.
     norm_type : float
         Which norm: the p of (sum of |w|^p)^(1/p).
     scale_grad_by_freq : bool
-        Whether a row's gradient is divided by how often `x` names it.
+        Whether a row's gradient is divided by how often `input` names it.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def embedding(x: Any, weight: Tensor, padding_idx: int | None = None, max_norm: 
     ValueError
         If `padding_idx` does.
     """
-    index = _as_index("embedding", x)
+    index = _as_index("embedding", input)
     rows = a_tensor("embedding", weight, "weight").shape[0]
     if padding_idx is not None and not -rows <= integer("embedding", "padding_idx", padding_idx) < rows:
         raise ValueError(f"embedding: padding_idx is {padding_idx}, but must be a row of the table of {rows} rows")

@@ -20,7 +20,7 @@ __all__ = ["embedding_bag"]
 _MODES = {"sum": 0, "mean": 1, "max": 2}
 
 
-def embedding_bag(x: Any, weight: Tensor, offsets: Any = None, max_norm: float | None = None, norm_type: float = 2.0,
+def embedding_bag(input: Any, weight: Tensor, offsets: Any = None, max_norm: float | None = None, norm_type: float = 2.0,
                   scale_grad_by_freq: bool = False, mode: str = "mean", per_sample_weights: Any = None,
                   include_last_offset: bool = False, padding_idx: int | None = None) -> Tensor:
     """The sum, mean or greatest elements of the rows of `weight` that each bag names, as `embedding` and a reduction
@@ -28,18 +28,18 @@ def embedding_bag(x: Any, weight: Tensor, offsets: Any = None, max_norm: float |
 
     Parameters
     ----------
-    x : Tensor or array_like
+    input : Tensor or array_like
         (B, L) integers, a bag a row; or (J,) with `offsets`. Negative ones count from the table's end.
     weight : Tensor
         (V, D).
     offsets : Tensor or array_like, optional
-        (B,): where each bag begins in `x`, from 0 on, never falling; a bag may be empty.
+        (B,): where each bag begins in `input`, from 0 on, never falling; a bag may be empty.
     max_norm : float, optional
-        Rows that `x` names are first scaled down to this norm, in place, if theirs is greater.
+        Rows that `input` names are first scaled down to this norm, in place, if theirs is greater.
     norm_type : float
         Which norm: the p of (sum of |w|^p)^(1/p).
     scale_grad_by_freq : bool
-        Whether a row's gradient is divided by how often `x` names it; not with mode "max".
+        Whether a row's gradient is divided by how often `input` names it; not with mode "max".
     mode : str
         "sum", "mean" or "max".
     per_sample_weights : Tensor or array_like, optional
@@ -64,13 +64,13 @@ def embedding_bag(x: Any, weight: Tensor, offsets: Any = None, max_norm: float |
         together, or `padding_idx` is no row.
     """
     name = "embedding_bag"
-    index = _as_index(name, x, "x")
+    index = _as_index(name, input, "input")
     offsets = None if offsets is None else _as_index(name, offsets, "offsets")
     rows = weight.shape[0] if a_tensor("embedding_bag", weight, "weight").ndim == 2 else 0
     if mode not in _MODES:
         raise ValueError(f"{name}: mode is {mode!r}, but must be 'sum', 'mean' or 'max'")
     if index.ndim == 2 and offsets is not None:
-        raise ValueError(f"{name}: x has shape {index.shape}, whose rows are the bags: offsets must not be given")
+        raise ValueError(f"{name}: input has shape {index.shape}, whose rows are the bags: offsets must not be given")
     if scale_grad_by_freq and mode == "max":
         raise ValueError(f"{name}: scale_grad_by_freq does not go with mode 'max'")
     if padding_idx is not None and not -rows <= integer(name, "padding_idx", padding_idx) < rows:

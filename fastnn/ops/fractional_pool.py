@@ -31,7 +31,7 @@ def check_fraction(name: str, output_size: int | Sequence[int] | None,
     return None, ratios
 
 
-def fractional_max_pool2d(x: Tensor, kernel_size: int | Sequence[int], output_size: int | Sequence[int] | None = None,
+def fractional_max_pool2d(input: Tensor, kernel_size: int | Sequence[int], output_size: int | Sequence[int] | None = None,
                           output_ratio: float | Sequence[float] | None = None, return_indices: bool = False,
                           _random_samples: Any = None, generator: Generator | None = None) -> Tensor | tuple[Tensor, Tensor]:
     """The greatest element of each window, where windows begin at floor(a (i + u)) - floor(a u) for a random u: steps
@@ -40,7 +40,7 @@ def fractional_max_pool2d(x: Tensor, kernel_size: int | Sequence[int], output_si
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W) or (C, H, W).
     kernel_size : int or pair of int
         Height and width of the window.
@@ -71,18 +71,18 @@ def fractional_max_pool2d(x: Tensor, kernel_size: int | Sequence[int], output_si
     B. Graham, "Fractional max-pooling", arXiv:1412.6071, 2014.
     """
     name = "fractional_max_pool2d"
-    if a_tensor("fractional_max_pool2d", x).ndim != 4:
+    if a_tensor("fractional_max_pool2d", input).ndim != 4:
         if _random_samples is not None and as_tensor(_random_samples).ndim == 2:
             _random_samples = reshape(as_tensor(_random_samples), (1, *as_tensor(_random_samples).shape))
-        return _as_batch(fractional_max_pool2d, name, x, kernel_size, output_size, output_ratio, return_indices,
+        return _as_batch(fractional_max_pool2d, name, input, kernel_size, output_size, output_ratio, return_indices,
                          _random_samples, generator)
     size, ratio = check_fraction(name, output_size, output_ratio)
     if size is None:
-        size = tuple(int(n * r) for n, r in zip(x.shape[2:], ratio))
-    samples = (rand(*x.shape[:2], 2, dtype=x.dtype, generator=generator) if _random_samples is None
-               else as_tensor(_random_samples, x.dtype))
-    y, indices = launch.fractional_max_pool2d(x, samples, kernel=pair(name, "kernel_size", kernel_size, 1), output=size)
-    record(_fractional_max_pool2d_backward, (x,), y, (indices,), x.shape[2:])
+        size = tuple(int(n * r) for n, r in zip(input.shape[2:], ratio))
+    samples = (rand(*input.shape[:2], 2, dtype=input.dtype, generator=generator) if _random_samples is None
+               else as_tensor(_random_samples, input.dtype))
+    y, indices = launch.fractional_max_pool2d(input, samples, kernel=pair(name, "kernel_size", kernel_size, 1), output=size)
+    record(_fractional_max_pool2d_backward, (input,), y, (indices,), input.shape[2:])
     return (y, indices) if return_indices else y
 
 

@@ -24,13 +24,13 @@ _MODES = {"bilinear": 0, "nearest": 1, "bicubic": 2}
 _PADDING = {"zeros": 0, "border": 1, "reflection": 2}
 
 
-def grid_sample(x: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros",
+def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros",
                 align_corners: bool = False) -> Tensor:
     """Pixels of each map at the places that a grid names: y[n, :, h, w] = x[n, :] at the place grid[n, h, w] = (x, y).
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W), with at least one pixel.
     grid : Tensor
         (N, OH, OW, 2): columns, then rows, of places; -1 and 1 are the map's ends. NaN counts as -1.
@@ -59,8 +59,8 @@ def grid_sample(x: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: s
         raise ValueError(f"grid_sample: mode is {mode!r} and padding_mode {padding_mode!r}, but they must be 'bilinear', "
                          "'nearest' or 'bicubic', and 'zeros', 'border' or 'reflection'")
     options = {"mode": _MODES[mode], "padding": _PADDING[padding_mode], "align_corners": bool(align_corners)}
-    y = launch.grid_sample_forward(x, grid, **options)
-    return record(_grid_sample_backward, (x, grid), y, (x, grid), options)
+    y = launch.grid_sample_forward(input, grid, **options)
+    return record(_grid_sample_backward, (input, grid), y, (input, grid), options)
 
 
 def _grid_sample_backward(node, dy):

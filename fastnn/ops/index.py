@@ -33,12 +33,12 @@ def _as_index(name: str, index: Any, argument: str = "index") -> Tensor:
     return as_tensor(index, "int64")
 
 
-def index_select(x: Tensor, dim: int, index: Any) -> Tensor:
-    """The slices of `x` along `dim` that `index` names.
+def index_select(input: Tensor, dim: int, index: Any) -> Tensor:
+    """The slices of `input` along `dim` that `index` names.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     dim : int
         The axis to pick along.
@@ -55,9 +55,9 @@ def index_select(x: Tensor, dim: int, index: Any) -> Tensor:
     IndexError
         If an index lies outside the axis; it is named with its place.
     """
-    axis, index = _axis("index_select", dim, a_tensor("index_select", x).ndim), _as_index("index_select", index)
-    y = launch.index_select(x, index, axis=axis)
-    return record(_index_select_backward, (x,), y, saved=(index,), context=(x.shape, axis))
+    axis, index = _axis("index_select", dim, a_tensor("index_select", input).ndim), _as_index("index_select", index)
+    y = launch.index_select(input, index, axis=axis)
+    return record(_index_select_backward, (input,), y, saved=(index,), context=(input.shape, axis))
 
 
 def _index_select_backward(node, dy):
@@ -68,17 +68,17 @@ def _index_select_backward(node, dy):
     return dx
 
 
-def gather(x: Tensor, dim: int, index: Any) -> Tensor:
-    """One element of `x` along `dim` for every element of `index`: y[i, j, k] = x[i, index[i, j, k], k] for dim = 1.
+def gather(input: Tensor, dim: int, index: Any) -> Tensor:
+    """One element of `input` along `dim` for every element of `index`: y[i, j, k] = x[i, index[i, j, k], k] for dim = 1.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     dim : int
         The axis to pick along.
     index : Tensor or array_like
-        Integers from 0 on, with as many axes as `x`; but for `dim` none longer than x's.
+        Integers from 0 on, with as many axes as `input`; but for `dim` none longer than x's.
 
     Returns
     -------
@@ -92,11 +92,11 @@ def gather(x: Tensor, dim: int, index: Any) -> Tensor:
     ValueError
         If `index` has another number of axes, or a longer one.
     """
-    axis, index = _axis("gather", dim, a_tensor("gather", x).ndim), _as_index("gather", index)
-    if index.ndim == x.ndim and any(n < m for d, (n, m) in enumerate(zip(index.shape, x.shape)) if d != axis):
-        x = slice_view(x, tuple(slice(None if d == axis else n) for d, n in enumerate(index.shape)))
-    y = launch.gather(x, index, axis=axis)
-    return record(_gather_backward, (x,), y, saved=(index,), context=(x.shape, axis))
+    axis, index = _axis("gather", dim, a_tensor("gather", input).ndim), _as_index("gather", index)
+    if index.ndim == input.ndim and any(n < m for d, (n, m) in enumerate(zip(index.shape, input.shape)) if d != axis):
+        input = slice_view(input, tuple(slice(None if d == axis else n) for d, n in enumerate(index.shape)))
+    y = launch.gather(input, index, axis=axis)
+    return record(_gather_backward, (input,), y, saved=(index,), context=(input.shape, axis))
 
 
 def _gather_backward(node, dy):
@@ -171,12 +171,12 @@ def _numpy_key(arrays: list) -> tuple:
     return tuple(key)
 
 
-def take(x: Tensor, key: tuple) -> Tensor:
+def take(input: Tensor, key: tuple) -> Tensor:
     """``x[key]`` where the key holds integer arrays or boolean masks: a copy, with a gradient.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     key : tuple
         Integers, slices, None, Ellipsis, and integer or boolean tensors, arrays or lists. Integers and slices are
@@ -191,8 +191,8 @@ def take(x: Tensor, key: tuple) -> Tensor:
     IndexError
         If an index lies outside its axis, a mask has another shape, or there are too many.
     """
-    basic, arrays = _separate(x, key)
-    view = slice_view(x, basic)
+    basic, arrays = _separate(input, key)
+    view = slice_view(input, basic)
     if len(arrays) == 1 and (not _is_mask(arrays[0][1]) or arrays[0][1].ndim == 1):
         axis, index = arrays[0]
         index = as_tensor(np.flatnonzero(index) if _is_mask(index) else index)
@@ -207,12 +207,12 @@ def take(x: Tensor, key: tuple) -> Tensor:
     return reshape(index_select(reshape(view, (view.numel(),)), 0, places.ravel()), places.shape)
 
 
-def put(x: Tensor, key: tuple, value: Any) -> None:
+def put(input: Tensor, key: tuple, value: Any) -> None:
     """``x[key] = value`` where the key holds integer arrays or boolean masks; off the tape.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype; writable.
     key : tuple
         As for `take`.
@@ -224,13 +224,13 @@ def put(x: Tensor, key: tuple, value: Any) -> None:
     IndexError
         If an index lies outside its axis, a mask has another shape, or there are too many.
     """
-    basic, arrays = _separate(x, key)
-    view = slice_view(x, basic)
+    basic, arrays = _separate(input, key)
+    view = slice_view(input, basic)
     target = np.asarray(memoryview(view))
     try:
         target[_numpy_key(arrays)] = np.asarray(memoryview(value)) if isinstance(value, TensorBase) else value
     except IndexError as error:
         raise IndexError(f"index: {error}") from None
     except OverflowError:
-        raise ValueError(f"index: value is {value!r}, but must fit {x.dtype}, and indices 64 bits") from None
-    x.bump_version()
+        raise ValueError(f"index: value is {value!r}, but must fit {input.dtype}, and indices 64 bits") from None
+    input.bump_version()

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["linear", "matmul"]
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = x W^T + b.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (..., in_features).
     weight : Tensor
         (out_features, in_features).
@@ -38,13 +38,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         If the shapes do not fit one another.
     """
     try:
-        y = launch.linear_forward(x, weight, bias)
+        y = launch.linear_forward(input, weight, bias)
     except TypeError:  # asked only here: small networks' steps would notice
-        if any(not isinstance(t, TensorBase) or t.dtype.is_floating for t in (x, weight)):
+        if any(not isinstance(t, TensorBase) or t.dtype.is_floating for t in (input, weight)):
             raise
-        y = matmul(x, transpose(weight))
+        y = matmul(input, transpose(weight))
         return y if bias is None else add(y, bias)
-    return record(_linear_backward, (x, weight, bias), y, (x, weight))
+    return record(_linear_backward, (input, weight, bias), y, (input, weight))
 
 
 def _linear_backward(node, dy):
@@ -55,14 +55,14 @@ def _linear_backward(node, dy):
     return dx, dweight, dbias
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
+def matmul(input: Tensor, other: Tensor) -> Tensor:
     """Matrix product over the last two axes; leading axes broadcast.
 
     Parameters
     ----------
-    a : Tensor or array_like
+    input : Tensor or array_like
         (..., n, k), or (k,): a row. Integers are multiplied exactly, and sums wrap around.
-    b : Tensor or array_like
+    other : Tensor or array_like
         (..., k, m), or (k,): a column; of a's type.
 
     Returns
@@ -77,19 +77,19 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     TypeError
         If the types differ, or are bool.
     """
-    if not (isinstance(a, TensorBase) and isinstance(b, TensorBase)):
-        a, b = as_tensor(a), as_tensor(b)
-    if a.ndim == 0 or b.ndim == 0:
-        raise ValueError(f"matmul: shapes {a.shape} and {b.shape}: both operands need at least one axis")
-    if a.ndim == 1:
-        y = matmul(reshape(a, 1, -1), b)
-        return reshape(y, (*y.shape[:-2], y.shape[-1])) if b.ndim > 1 else reshape(y, ())
-    if b.ndim == 1:
-        y = matmul(a, reshape(b, -1, 1))
+    if not (isinstance(input, TensorBase) and isinstance(other, TensorBase)):
+        input, other = as_tensor(input), as_tensor(other)
+    if input.ndim == 0 or other.ndim == 0:
+        raise ValueError(f"matmul: shapes {input.shape} and {other.shape}: both operands need at least one axis")
+    if input.ndim == 1:
+        y = matmul(reshape(input, 1, -1), other)
+        return reshape(y, (*y.shape[:-2], y.shape[-1])) if other.ndim > 1 else reshape(y, ())
+    if other.ndim == 1:
+        y = matmul(input, reshape(other, -1, 1))
         return reshape(y, y.shape[:-1])
-    if not a.dtype.is_floating and not b.dtype.is_floating:
-        return launch.integer_matmul(a, b)
-    return record(_matmul_backward, (a, b), launch.matmul(a, b), (a, b))
+    if not input.dtype.is_floating and not other.dtype.is_floating:
+        return launch.integer_matmul(input, other)
+    return record(_matmul_backward, (input, other), launch.matmul(input, other), (input, other))
 
 
 def _matmul_backward(node, dy):

@@ -42,7 +42,7 @@ def _constant_argument(name: str, argument: str, value: Any, x: Tensor) -> Tenso
 # ---- cross-entropy ----------------------------------------------------------------------------------------------------
 
 
-def cross_entropy(x: Tensor, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",
+def cross_entropy(input: Tensor, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",
                   label_smoothing: float = 0.0, sample_weight: Any = None) -> Tensor:
     """Softmax and cross-entropy in one, from logits.
 
@@ -51,7 +51,7 @@ def cross_entropy(x: Tensor, target: Any, weight: Any = None, ignore_index: int 
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Logits: (C,), (N, C) or (N, C, d1, ...).
     target : Tensor or array_like
         Labels 0 ... C - 1: (), (N,) or (N, d1, ...), integers; or class probabilities (one-hot rows, say) of x's shape,
@@ -88,21 +88,21 @@ def cross_entropy(x: Tensor, target: Any, weight: Any = None, ignore_index: int 
     C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016 (label smoothing).
     """
     target = as_tensor(target)
-    if target.dtype.is_floating or target.dtype.name == "bool" or target.shape == a_tensor("cross_entropy", x).shape:
-        if target.ndim == x.ndim - 1:
+    if target.dtype.is_floating or target.dtype.name == "bool" or target.shape == a_tensor("cross_entropy", input).shape:
+        if target.ndim == input.ndim - 1:
             raise TypeError(f"cross_entropy: target has dtype {target.dtype} and shape {target.shape}, which is that of labels "
-                            f"for x {x.shape}, but labels must be integers")
-        target = as_tensor(target, x.dtype) if target.dtype is not x.dtype else target
+                            f"for input {input.shape}, but labels must be integers")
+        target = as_tensor(target, input.dtype) if target.dtype is not input.dtype else target
         if integer("cross_entropy", "ignore_index", ignore_index) >= 0:
             raise ValueError(f"cross_entropy: ignore_index is {ignore_index}, but target holds probabilities, "
                              "which have no label to ignore")
-    weight = _constant_argument("cross_entropy", "weight", weight, x)
-    sample_weight = _constant_argument("cross_entropy", "sample_weight", sample_weight, x)
+    weight = _constant_argument("cross_entropy", "weight", weight, input)
+    sample_weight = _constant_argument("cross_entropy", "sample_weight", sample_weight, input)
     options = {"ignore_index": ignore_index, "reduction": _reduction("cross_entropy", reduction),
                "smoothing": label_smoothing}
-    loss, logp, total = launch.cross_entropy_forward(x, target, weight, sample_weight, **options)
+    loss, logp, total = launch.cross_entropy_forward(input, target, weight, sample_weight, **options)
     saved = (logp, target, weight, sample_weight, total)
-    return record(_cross_entropy_backward, (x, target), loss, saved=saved, context=options)
+    return record(_cross_entropy_backward, (input, target), loss, saved=saved, context=options)
 
 
 def _cross_entropy_backward(node, dloss):
@@ -156,15 +156,15 @@ def _spread(dloss: Tensor, count: int, weight: Tensor | None, total: Tensor | No
 
 def _check_same_shape(name: str, x: Tensor, target: Tensor) -> None:
     if x.shape != a_tensor(name, target, "target").shape:
-        raise ValueError(f"{name}: x has shape {x.shape} and target {target.shape}, but they must be the same")
+        raise ValueError(f"{name}: input has shape {x.shape} and target {target.shape}, but they must be the same")
 
 
-def mse_loss(x: Tensor, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
+def mse_loss(input: Tensor, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
     """The squared error (x - target)^2.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     target : Tensor or array_like
         Of x's shape.
@@ -183,11 +183,11 @@ def mse_loss(x: Tensor, target: Any, reduction: str = "mean", weight: Any = None
     ValueError
         If shapes differ.
     """
-    target = as_tensor(target, a_tensor("mse_loss", x).dtype)
-    _check_same_shape("mse_loss", x, target)
-    code, weight = _reduction("mse_loss", reduction), _constant_argument("mse_loss", "weight", weight, x)
-    loss, total = _reduce(launch.mse_forward(x, target), weight, code)
-    return record(_mse_backward, (x, target), loss, saved=(x, target, weight, total), context=code)
+    target = as_tensor(target, a_tensor("mse_loss", input).dtype)
+    _check_same_shape("mse_loss", input, target)
+    code, weight = _reduction("mse_loss", reduction), _constant_argument("mse_loss", "weight", weight, input)
+    loss, total = _reduce(launch.mse_forward(input, target), weight, code)
+    return record(_mse_backward, (input, target), loss, saved=(input, target, weight, total), context=code)
 
 
 def _mse_backward(node, dloss):
@@ -196,13 +196,13 @@ def _mse_backward(node, dloss):
     return dx, launch.neg(dx) if node.needs[1] else None
 
 
-def binary_cross_entropy_with_logits(x: Tensor, target: Any, weight: Any = None, reduction: str = "mean",
+def binary_cross_entropy_with_logits(input: Tensor, target: Any, weight: Any = None, reduction: str = "mean",
                                      pos_weight: Any = None) -> Tensor:
     """Sigmoid and binary cross-entropy in one, from logits: -(pos_weight target log s(x) + (1 - target) log(1 - s(x))).
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Logits of any shape.
     target : Tensor or array_like
         Of x's shape, between 0 and 1; takes no gradient.
@@ -221,21 +221,21 @@ def binary_cross_entropy_with_logits(x: Tensor, target: Any, weight: Any = None,
     Raises
     ------
     ValueError
-        If shapes differ, or an argument other than `x` requires grad.
+        If shapes differ, or an argument other than `input` requires grad.
     """
     name = "binary_cross_entropy_with_logits"
-    target = _constant_argument(name, "target", target, x)
-    _check_same_shape(name, x, target)
-    code, weight = _reduction(name, reduction), _constant_argument(name, "weight", weight, x)
-    one = constant(1.0, x.dtype)
-    pos_weight = _constant_argument(name, "pos_weight", one if pos_weight is None else pos_weight, x)
-    loss = launch.bce_with_logits_forward(x, target, pos_weight)
-    if loss.shape != x.shape:
-        raise ValueError(f"{name}: pos_weight of shape {pos_weight.shape} does not broadcast to x {x.shape}")
+    target = _constant_argument(name, "target", target, input)
+    _check_same_shape(name, input, target)
+    code, weight = _reduction(name, reduction), _constant_argument(name, "weight", weight, input)
+    one = constant(1.0, input.dtype)
+    pos_weight = _constant_argument(name, "pos_weight", one if pos_weight is None else pos_weight, input)
+    loss = launch.bce_with_logits_forward(input, target, pos_weight)
+    if loss.shape != input.shape:
+        raise ValueError(f"{name}: pos_weight of shape {pos_weight.shape} does not broadcast to input {input.shape}")
     if weight is not None:
-        loss = launch.mul(loss, expand(weight, x.shape))
+        loss = launch.mul(loss, expand(weight, input.shape))
     loss, _ = _reduce(loss, None, code)
-    return record(_bce_with_logits_backward, (x,), loss, saved=(x, target, weight, pos_weight), context=code)
+    return record(_bce_with_logits_backward, (input,), loss, saved=(input, target, weight, pos_weight), context=code)
 
 
 def _bce_with_logits_backward(node, dloss):
@@ -263,18 +263,18 @@ def _difference(name: str, x: Tensor, target: Any) -> tuple[Tensor, Tensor]:
     return target, launch.sub(x, target)
 
 
-def l1_loss(x: Tensor, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
+def l1_loss(input: Tensor, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
     """The absolute error |x - target|; parameters as `mse_loss`."""
-    target, d = _difference("l1_loss", x, target)
-    return _pointwise("l1_loss", x, target, launch.abs(d), launch.sign(d), reduction, weight)
+    target, d = _difference("l1_loss", input, target)
+    return _pointwise("l1_loss", input, target, launch.abs(d), launch.sign(d), reduction, weight)
 
 
-def huber_loss(x: Tensor, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Tensor:
+def huber_loss(input: Tensor, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Tensor:
     """Half the squared error up to `delta`, from there on the straight line that continues it.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     target : Tensor or array_like
         Of x's shape.
@@ -300,30 +300,30 @@ def huber_loss(x: Tensor, target: Any, reduction: str = "mean", delta: float = 1
     P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35, 1964.
     """
     delta = positive("huber_loss: delta", delta)
-    target, d = _difference("huber_loss", x, target)
+    target, d = _difference("huber_loss", input, target)
     c = launch.clip(d, low=-delta, high=delta)
-    loss = launch.mul(c, launch.sub(d, launch.mul(c, constant(0.5, x.dtype))))
-    return _pointwise("huber_loss", x, target, loss, c, reduction, weight)
+    loss = launch.mul(c, launch.sub(d, launch.mul(c, constant(0.5, input.dtype))))
+    return _pointwise("huber_loss", input, target, loss, c, reduction, weight)
 
 
-def smooth_l1_loss(x: Tensor, target: Any, reduction: str = "mean", beta: float = 1.0, weight: Any = None) -> Tensor:
+def smooth_l1_loss(input: Tensor, target: Any, reduction: str = "mean", beta: float = 1.0, weight: Any = None) -> Tensor:
     """`huber_loss` with delta = `beta`, over `beta`; `l1_loss` for beta = 0. Parameters as `huber_loss`."""
     beta = real("smooth_l1_loss: beta", beta, 0)
     if beta == 0:
-        return l1_loss(x, target, reduction, weight)
-    target, d = _difference("smooth_l1_loss", x, target)
+        return l1_loss(input, target, reduction, weight)
+    target, d = _difference("smooth_l1_loss", input, target)
     c = launch.clip(d, low=-beta, high=beta)
     slope = _divided(c, beta)
-    loss = launch.mul(slope, launch.sub(d, launch.mul(c, constant(0.5, x.dtype))))
-    return _pointwise("smooth_l1_loss", x, target, loss, slope, reduction, weight)
+    loss = launch.mul(slope, launch.sub(d, launch.mul(c, constant(0.5, input.dtype))))
+    return _pointwise("smooth_l1_loss", input, target, loss, slope, reduction, weight)
 
 
-def quantile_loss(x: Tensor, target: Any, quantile: float = 0.5, reduction: str = "mean", weight: Any = None) -> Tensor:
+def quantile_loss(input: Tensor, target: Any, quantile: float = 0.5, reduction: str = "mean", weight: Any = None) -> Tensor:
     """The pinball loss, least at the target's quantile: quantile (target - x) above x, (1 - quantile) (x - target) below.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     target : Tensor or array_like
         Of x's shape.
@@ -345,27 +345,27 @@ def quantile_loss(x: Tensor, target: Any, quantile: float = 0.5, reduction: str 
         If shapes differ or `quantile` is not between 0 and 1.
     """
     quantile = real("quantile_loss: quantile", quantile, 0, 1)
-    target, d = _difference("quantile_loss", x, target)
-    zero = constant(0.0, x.dtype)
-    slope = launch.where(launch.lt(d, zero), constant(-quantile, x.dtype), constant(1.0 - quantile, x.dtype))
-    return _pointwise("quantile_loss", x, target, launch.mul(slope, d), slope, reduction, weight)
+    target, d = _difference("quantile_loss", input, target)
+    zero = constant(0.0, input.dtype)
+    slope = launch.where(launch.lt(d, zero), constant(-quantile, input.dtype), constant(1.0 - quantile, input.dtype))
+    return _pointwise("quantile_loss", input, target, launch.mul(slope, d), slope, reduction, weight)
 
 
 # ---- negative log-likelihoods -----------------------------------------------------------------------------------------
 
 
-def poisson_nll_loss(x: Tensor, target: Any, log_input: bool = True, full: bool = False, eps: float = 1e-8,
+def poisson_nll_loss(input: Tensor, target: Any, log_input: bool = True, full: bool = False, eps: float = 1e-8,
                      reduction: str = "mean") -> Tensor:
     """Negative log-likelihood of counts under Poisson distributions.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Logarithms of the rates, or the rates themselves; any shape.
     target : Tensor or array_like
         Counts, of x's shape; takes no gradient.
     log_input : bool
-        Whether `x` holds logarithms: the loss is exp(x) - target x, otherwise x - target log(x + eps).
+        Whether `input` holds logarithms: the loss is exp(x) - target x, otherwise x - target log(x + eps).
     full : bool
         Whether the term log(target!) is added, by Stirling's formula, for counts above 1.
     eps : float
@@ -383,18 +383,18 @@ def poisson_nll_loss(x: Tensor, target: Any, log_input: bool = True, full: bool 
     ValueError
         If shapes differ or `target` requires grad.
     """
-    target = _constant_argument("poisson_nll_loss", "target", target, x)
-    _check_same_shape("poisson_nll_loss", x, target)
+    target = _constant_argument("poisson_nll_loss", "target", target, input)
+    _check_same_shape("poisson_nll_loss", input, target)
     if log_input:
-        rate = launch.exp(x)
-        loss, slope = launch.sub(rate, launch.mul(target, x)), launch.sub(rate, target)
+        rate = launch.exp(input)
+        loss, slope = launch.sub(rate, launch.mul(target, input)), launch.sub(rate, target)
     else:
-        shifted = launch.add(x, constant(number("gaussian_nll_loss: eps", eps), x.dtype))
-        loss = launch.sub(x, launch.mul(target, launch.log(shifted)))
-        slope = launch.sub(constant(1.0, x.dtype), launch.div(target, shifted))
+        shifted = launch.add(input, constant(number("gaussian_nll_loss: eps", eps), input.dtype))
+        loss = launch.sub(input, launch.mul(target, launch.log(shifted)))
+        slope = launch.sub(constant(1.0, input.dtype), launch.div(target, shifted))
     if full:
         loss = launch.add(loss, _log_factorial(target))
-    return _pointwise("poisson_nll_loss", x, target, loss, slope, reduction, None)
+    return _pointwise("poisson_nll_loss", input, target, loss, slope, reduction, None)
 
 
 def _log_factorial(n: Tensor) -> Tensor:
@@ -407,13 +407,13 @@ def _log_factorial(n: Tensor) -> Tensor:
     return launch.where(launch.gt(n, one), value, constant(0.0, n.dtype))
 
 
-def gaussian_nll_loss(x: Tensor, target: Any, var: Any, full: bool = False, eps: float = 1e-6,
+def gaussian_nll_loss(input: Tensor, target: Any, var: Any, full: bool = False, eps: float = 1e-6,
                       reduction: str = "mean") -> Tensor:
     """Negative log-likelihood under normal distributions: (log(v) + (x - target)^2 / v) / 2.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Means, any shape.
     target : Tensor or array_like
         Of x's shape.
@@ -437,18 +437,18 @@ def gaussian_nll_loss(x: Tensor, target: Any, var: Any, full: bool = False, eps:
     ValueError
         If shapes differ.
     """
-    target, d = _difference("gaussian_nll_loss", x, target)
-    code, var = _reduction("gaussian_nll_loss", reduction), as_tensor(var, x.dtype)
-    if var.shape == x.shape[:-1] and x.ndim:
+    target, d = _difference("gaussian_nll_loss", input, target)
+    code, var = _reduction("gaussian_nll_loss", reduction), as_tensor(var, input.dtype)
+    if var.shape == input.shape[:-1] and input.ndim:
         var = unsqueeze(var, -1)
-    v = launch.maximum(var, constant(real("gaussian_nll_loss: eps", eps, 0), x.dtype))
+    v = launch.maximum(var, constant(real("gaussian_nll_loss: eps", eps, 0), input.dtype))
     scaled = launch.div(d, v)
-    loss = launch.mul(launch.add(launch.log(v), launch.mul(d, scaled)), constant(0.5, x.dtype))
+    loss = launch.mul(launch.add(launch.log(v), launch.mul(d, scaled)), constant(0.5, input.dtype))
     if full:
-        loss = launch.add(loss, constant(0.5 * math.log(2 * math.pi), x.dtype))
-    _check_same_shape("gaussian_nll_loss", x, loss)
+        loss = launch.add(loss, constant(0.5 * math.log(2 * math.pi), input.dtype))
+    _check_same_shape("gaussian_nll_loss", input, loss)
     value, _ = _reduce(loss, None, code)
-    return record(_gaussian_nll_backward, (x, target, var), value, saved=(scaled, v, var), context=code)
+    return record(_gaussian_nll_backward, (input, target, var), value, saved=(scaled, v, var), context=code)
 
 
 def _gaussian_nll_backward(node, dloss):
@@ -461,12 +461,12 @@ def _gaussian_nll_backward(node, dloss):
     return dx, launch.neg(dx) if node.needs[1] else None, dvar
 
 
-def nll_loss(x: Tensor, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+def nll_loss(input: Tensor, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
     """Negative log-likelihood of labels, from log-probabilities; `cross_entropy` does this and `log_softmax` in one.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Log-probabilities: (C,), (N, C) or (N, C, d1, ...).
     target : Tensor or array_like
         Labels 0 ... C - 1: (), (N,) or (N, d1, ...).
@@ -491,7 +491,7 @@ def nll_loss(x: Tensor, target: Any, weight: Any = None, ignore_index: int = -10
     ValueError
         If shapes do not fit.
     """
-    return _nll("nll_loss", x, target, weight, ignore_index, reduction)
+    return _nll("nll_loss", input, target, weight, ignore_index, reduction)
 
 
 def _nll(name: str, x: Tensor, target: Any, weight: Any, ignore_index: int, reduction: str) -> Tensor:
@@ -499,7 +499,7 @@ def _nll(name: str, x: Tensor, target: Any, weight: Any, ignore_index: int, redu
     target = _as_index(name, target, "target")
     axis = 0 if a_tensor(name, x).ndim == 1 else 1
     if x.ndim == 0 or target.shape != x.shape[:axis] + x.shape[axis + 1:]:
-        raise ValueError(f"{name}: target has shape {target.shape}, but labels for x {x.shape} have its shape without axis {axis}")
+        raise ValueError(f"{name}: target has shape {target.shape}, but labels for input {x.shape} have its shape without axis {axis}")
     kept = launch.integer_binary(target, constant(integer(name, "ignore_index", ignore_index), target.dtype), kind=_KIND["ne"])
     index = unsqueeze(as_tensor(launch.integer_binary(target, kept, kind=_KIND["mul"]), "int64"), axis)
     zero, applied = constant(0.0, x.dtype), launch.copy(kept, dtype=x.dtype.code)

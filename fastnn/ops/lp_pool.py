@@ -36,13 +36,13 @@ def _roots(mean: Tensor, count: int, p: float) -> Tensor:
     return sqrt(total) if p == 2 else pow(total, 1 / p)
 
 
-def lp_pool2d(x: Tensor, norm_type: float, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+def lp_pool2d(input: Tensor, norm_type: float, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
               ceil_mode: bool = False) -> Tensor:
     """The root (sum of x^p)^(1/p) over each window.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W) or (C, H, W).
     norm_type : float
         p, above 0; ``math.inf``: the greatest magnitude. The root of a negative sum is NaN.
@@ -66,17 +66,17 @@ def lp_pool2d(x: Tensor, norm_type: float, kernel_size: int | Sequence[int], str
     """
     p, kernel = check_order("lp_pool2d", norm_type), pair("lp_pool2d", "kernel_size", kernel_size, 1)
     if p == math.inf:
-        return max_pool2d(abs(x), kernel, stride, 0, 1, ceil_mode)
-    return _roots(avg_pool2d(_powers(x, p), kernel, stride, 0, ceil_mode), kernel[0] * kernel[1], p)
+        return max_pool2d(abs(input), kernel, stride, 0, 1, ceil_mode)
+    return _roots(avg_pool2d(_powers(input, p), kernel, stride, 0, ceil_mode), kernel[0] * kernel[1], p)
 
 
-def lp_pool1d(x: Tensor, norm_type: float, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+def lp_pool1d(input: Tensor, norm_type: float, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
               ceil_mode: bool = False) -> Tensor:
     """The root (sum of x^p)^(1/p) over each window of a sequence; see `lp_pool2d`.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, L) or (C, L).
     norm_type : float
         p, above 0; ``math.inf``: the greatest magnitude.
@@ -99,5 +99,5 @@ def lp_pool1d(x: Tensor, norm_type: float, kernel_size: int | Sequence[int], str
     """
     p, kernel = check_order("lp_pool1d", norm_type), single("lp_pool1d", "kernel_size", kernel_size)
     if p == math.inf:
-        return max_pool1d(abs(x), kernel, stride, 0, 1, ceil_mode)
-    return _roots(avg_pool1d(_powers(x, p), kernel, stride, 0, ceil_mode), kernel, p)
+        return max_pool1d(abs(input), kernel, stride, 0, 1, ceil_mode)
+    return _roots(avg_pool1d(_powers(input, p), kernel, stride, 0, ceil_mode), kernel, p)

@@ -42,13 +42,13 @@ def _agreement(name: str, x: Tensor, target: Any) -> Tensor:
     return mul(x, target)
 
 
-def hinge_loss(x: Tensor, target: Any, margin: float = 1.0, squared: bool = False, reduction: str = "mean",
+def hinge_loss(input: Tensor, target: Any, margin: float = 1.0, squared: bool = False, reduction: str = "mean",
                weight: Any = None) -> Tensor:
     """The support vector machine's loss max(0, margin - target x), or its square.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Scores, any shape.
     target : Tensor or array_like
         -1 or 1, of x's shape; takes no gradient.
@@ -75,34 +75,34 @@ def hinge_loss(x: Tensor, target: Any, margin: float = 1.0, squared: bool = Fals
     ----------
     Cortes and Vapnik, "Support-vector networks", Machine Learning 20, 1995.
     """
-    loss = relu(sub(real("hinge_loss: margin", margin, 0), _agreement("hinge_loss", x, target)))
-    weight = _constant_argument("hinge_loss", "weight", weight, x)
+    loss = relu(sub(real("hinge_loss: margin", margin, 0), _agreement("hinge_loss", input, target)))
+    weight = _constant_argument("hinge_loss", "weight", weight, input)
     return _reduced("hinge_loss", square(loss) if squared else loss, reduction, weight)
 
 
-def perceptron_loss(x: Tensor, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
+def perceptron_loss(input: Tensor, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
     """Rosenblatt's max(0, -target x): `hinge_loss` without a margin, with its other parameters.
 
     References
     ----------
     F. Rosenblatt, "The perceptron", Psychological Review 65, 1958.
     """
-    loss = relu(neg(_agreement("perceptron_loss", x, target)))
-    return _reduced("perceptron_loss", loss, reduction, _constant_argument("perceptron_loss", "weight", weight, x))
+    loss = relu(neg(_agreement("perceptron_loss", input, target)))
+    return _reduced("perceptron_loss", loss, reduction, _constant_argument("perceptron_loss", "weight", weight, input))
 
 
-def soft_margin_loss(x: Tensor, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
+def soft_margin_loss(input: Tensor, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
     """The logistic loss log(1 + exp(-target x)), target -1 or 1; parameters as `perceptron_loss`."""
-    loss = softplus(neg(_agreement("soft_margin_loss", x, target)), threshold=1000.0)
-    return _reduced("soft_margin_loss", loss, reduction, _constant_argument("soft_margin_loss", "weight", weight, x))
+    loss = softplus(neg(_agreement("soft_margin_loss", input, target)), threshold=1000.0)
+    return _reduced("soft_margin_loss", loss, reduction, _constant_argument("soft_margin_loss", "weight", weight, input))
 
 
-def hinge_embedding_loss(x: Tensor, target: Any, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+def hinge_embedding_loss(input: Tensor, target: Any, margin: float = 1.0, reduction: str = "mean") -> Tensor:
     """Of distances between pairs: x for pairs that belong together (target 1), max(0, margin - x) for others (-1).
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Distances, any shape.
     target : Tensor or array_like
         -1 or 1, of x's shape; takes no gradient.
@@ -122,12 +122,12 @@ def hinge_embedding_loss(x: Tensor, target: Any, margin: float = 1.0, reduction:
         If shapes differ.
     """
     name = "hinge_embedding_loss"
-    target = _constant_argument(name, "target", target, x)
-    _check_same_shape(name, x, target)
+    target = _constant_argument(name, "target", target, input)
+    _check_same_shape(name, input, target)
     margin = real(f"{name}: margin", margin)
-    together, apart = launch.ne(target, as_tensor(-1.0, x.dtype)), launch.ne(target, as_tensor(1.0, x.dtype))
-    together, apart = (launch.copy(kind, dtype=x.dtype.code) for kind in (together, apart))
-    return _reduced(name, mul(x, together) + mul(relu(sub(margin, x)), apart), reduction)
+    together, apart = launch.ne(target, as_tensor(-1.0, input.dtype)), launch.ne(target, as_tensor(1.0, input.dtype))
+    together, apart = (launch.copy(kind, dtype=input.dtype.code) for kind in (together, apart))
+    return _reduced(name, mul(input, together) + mul(relu(sub(margin, input)), apart), reduction)
 
 
 def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Any, margin: float = 0.0,
@@ -162,13 +162,13 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Any, margin: flo
     return _reduced(name, relu(sub(real(f"{name}: margin", margin), mul(sub(input1, input2), target))), reduction)
 
 
-def multi_margin_loss(x: Tensor, target: Any, p: int = 1, margin: float = 1.0, weight: Any = None,
+def multi_margin_loss(input: Tensor, target: Any, p: int = 1, margin: float = 1.0, weight: Any = None,
                       reduction: str = "mean") -> Tensor:
     """The hinge loss of classes: the sum over classes c other than y of weight_y max(0, margin - x_y + x_c)^p, over C.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Scores, (N, C) or (C,).
     target : Tensor or array_like
         Labels y, (N,) or (): 0 ... C - 1.
@@ -204,16 +204,16 @@ def multi_margin_loss(x: Tensor, target: Any, p: int = 1, margin: float = 1.0, w
     target, margin = _as_index(name, target, "target"), real(f"{name}: margin", margin)
     if p not in (1, 2):
         raise ValueError(f"{name}: p is {p!r}, but must be 1 or 2")
-    if a_tensor("multi_margin_loss", x).ndim not in (1, 2) or target.shape != x.shape[:-1]:
-        raise ValueError(f"{name}: x is {x.shape} and target {target.shape}, but they must be (N, C) and (N,), or (C,) and ()")
-    labels, classes = unsqueeze(target, -1), x.shape[-1]
-    others = _core.empty(x.shape, x.dtype)
+    if a_tensor("multi_margin_loss", input).ndim not in (1, 2) or target.shape != input.shape[:-1]:
+        raise ValueError(f"{name}: input is {input.shape} and target {target.shape}, but they must be (N, C) and (N,), or (C,) and ()")
+    labels, classes = unsqueeze(target, -1), input.shape[-1]
+    others = _core.empty(input.shape, input.dtype)
     launch.fill(value=1.0, out=others)
-    launch.scatter_add(labels, launch.neg(_ones(labels.shape, x)), axis=x.ndim - 1, out=others)
-    ahead = relu(sub(x, gather(x, -1, labels)) + margin)
+    launch.scatter_add(labels, launch.neg(_ones(labels.shape, input)), axis=input.ndim - 1, out=others)
+    ahead = relu(sub(input, gather(input, -1, labels)) + margin)
     loss = sum(mul(square(ahead) if p == 2 else ahead, others), -1) * (1.0 / classes)
     if weight is not None:
-        weight = _constant_argument(name, "weight", weight, x)
+        weight = _constant_argument(name, "weight", weight, input)
         if weight.shape != (classes,):
             raise ValueError(f"{name}: weight has shape {weight.shape}, but must be ({classes},)")
         chosen = launch.index_select(weight, reshape(labels, (labels.numel(),)), axis=0)
@@ -227,12 +227,12 @@ def _ones(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return ones
 
 
-def multilabel_soft_margin_loss(x: Tensor, target: Any, weight: Any = None, reduction: str = "mean") -> Tensor:
+def multilabel_soft_margin_loss(input: Tensor, target: Any, weight: Any = None, reduction: str = "mean") -> Tensor:
     """Of outputs that may hold any number of labels at once: the mean over classes of the binary cross-entropy.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Logits, (N, C) or (C,).
     target : Tensor or array_like
         Of x's shape: 1 for every label that holds, else 0, or probabilities; takes no gradient.
@@ -253,15 +253,15 @@ def multilabel_soft_margin_loss(x: Tensor, target: Any, weight: Any = None, redu
     """
     name = "multilabel_soft_margin_loss"
     _reduction(name, reduction)
-    return _reduced(name, mean(binary_cross_entropy_with_logits(x, target, weight, "none"), -1), reduction)
+    return _reduced(name, mean(binary_cross_entropy_with_logits(input, target, weight, "none"), -1), reduction)
 
 
-def multilabel_margin_loss(x: Tensor, target: Any, reduction: str = "mean") -> Tensor:
+def multilabel_margin_loss(input: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     """The hinge loss of several labels: the sum over labels k and classes i that are none of max(0, 1 - x_k + x_i), over C.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Scores, (N, C) or (C,).
     target : Tensor or array_like
         Integers of x's shape: a row's labels 0 ... C - 1, then -1; what is behind the first -1 does not count. A label
@@ -283,8 +283,8 @@ def multilabel_margin_loss(x: Tensor, target: Any, reduction: str = "mean") -> T
     """
     name = "multilabel_margin_loss"
     target, code = _as_index(name, target, "target"), _reduction(name, reduction)
-    loss = launch.multilabel_margin_forward(x, target, reduction=code)
-    return record(_multilabel_margin_backward, (x,), loss, (x, target), code)
+    loss = launch.multilabel_margin_forward(input, target, reduction=code)
+    return record(_multilabel_margin_backward, (input,), loss, (input, target), code)
 
 
 def _multilabel_margin_backward(node, dloss):

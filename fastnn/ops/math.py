@@ -13,7 +13,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
-from ..checks import a_tensor
+from ..checks import a_tensor, number
 from .._core import DType, TensorBase, launch, record
 from .create import as_tensor, bool_, float32, float64, int64, zeros
 from .shape import to, unbroadcast
@@ -74,7 +74,7 @@ def operands(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
         if a.dtype is b.dtype:
             return a, b
     else:
-        a, b = _operand(name, "a", a), _operand(name, "b", b)
+        a, b = _operand(name, "input", a), _operand(name, "other", b)
         if not isinstance(a, TensorBase):
             a = as_tensor(a) if not isinstance(b, TensorBase) else _number(a, b)
         if not isinstance(b, TensorBase):
@@ -89,7 +89,7 @@ def operands(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
 def floating(name: str, x: Any) -> Tensor:
     """`x` as a tensor of a floating type; integers become float32."""
     if not isinstance(x, TensorBase):
-        x = _operand(name, "x", x)
+        x = _operand(name, "input", x)
         x = as_tensor(x)
     return x if x.dtype.is_floating else to(x, float32)
 
@@ -99,7 +99,7 @@ def holds_integers(name: str, x: Any) -> bool:
     if not isinstance(x, TensorBase) or x.dtype.is_floating:
         return False
     if x.dtype is bool_:
-        raise TypeError(f"{name}: x is bool, but must hold numbers")
+        raise TypeError(f"{name}: input is bool, but must hold numbers")
     return True
 
 
@@ -107,10 +107,11 @@ def scaled(name: str, x: Tensor, factor: float) -> Tensor:
     """factor x, of integers as integers: `factor`, whose name and owner `name` says, must then be whole."""
     if factor == 1:
         return x
-    if isinstance(factor, float) and not as_tensor(x).dtype.is_floating:
-        if factor % 1:
-            raise TypeError(f"{name} is {factor}, but must be a whole number where tensors hold integers")
-        factor = int(factor)
+    if not isinstance(factor, int) and not as_tensor(x).dtype.is_floating:
+        value = number(name, factor)
+        if value % 1:
+            raise TypeError(f"{name} is {value}, but must be a whole number where tensors hold integers")
+        factor = int(value)
     return mul(x, factor)
 
 
@@ -133,12 +134,12 @@ def _back(node: Any, da: Tensor | None, db: Tensor | None) -> tuple[Tensor | Non
 # ---- arithmetic -------------------------------------------------------------------------------------------------------
 
 
-def add(a: Tensor | float, b: Tensor | float, *, alpha: float = 1) -> Tensor:
+def add(input: Tensor | float, other: Tensor | float, *, alpha: float = 1) -> Tensor:
     """a + alpha b.
 
     Parameters
     ----------
-    a, b : Tensor or number
+    input, other : Tensor or number
         Shapes that broadcast together.
     alpha : number
         A factor for b.
@@ -153,7 +154,7 @@ def add(a: Tensor | float, b: Tensor | float, *, alpha: float = 1) -> Tensor:
     ValueError
         If the shapes do not broadcast.
     """
-    a, b = operands("add", a, b if alpha == 1 else b * alpha)
+    a, b = operands("add", input, other if alpha == 1 else other * alpha)
     if not a.dtype.is_floating:
         return _integers("add", a, b)
     return record(_add_backward, (a, b), launch.add(a, b), context=_shapes(a, b))
@@ -163,9 +164,9 @@ def _add_backward(node, dy):
     return _back(node, dy if node.needs[0] else None, dy if node.needs[1] else None)
 
 
-def sub(a: Tensor | float, b: Tensor | float, *, alpha: float = 1) -> Tensor:
+def sub(input: Tensor | float, other: Tensor | float, *, alpha: float = 1) -> Tensor:
     """a - alpha b; parameters as `add`."""
-    a, b = operands("sub", a, b if alpha == 1 else b * alpha)
+    a, b = operands("sub", input, other if alpha == 1 else other * alpha)
     if not a.dtype.is_floating:
         return _integers("sub", a, b)
     return record(_sub_backward, (a, b), launch.sub(a, b), context=_shapes(a, b))
@@ -175,9 +176,9 @@ def _sub_backward(node, dy):
     return _back(node, dy if node.needs[0] else None, launch.neg(dy) if node.needs[1] else None)
 
 
-def mul(a: Tensor | float, b: Tensor | float) -> Tensor:
+def mul(input: Tensor | float, other: Tensor | float) -> Tensor:
     """a b; parameters as `add`."""
-    a, b = operands("mul", a, b)
+    a, b = operands("mul", input, other)
     if not a.dtype.is_floating:
         return _integers("mul", a, b)
     saved = (a if b.requires_grad else None, b if a.requires_grad else None)
@@ -189,12 +190,12 @@ def _mul_backward(node, dy):
     return _back(node, launch.mul(dy, b) if node.needs[0] else None, launch.mul(dy, a) if node.needs[1] else None)
 
 
-def div(a: Tensor | float, b: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
+def div(input: Tensor | float, other: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
     """a / b; integers are divided as float32, but where the result is rounded.
 
     Parameters
     ----------
-    a, b : Tensor or number
+    input, other : Tensor or number
         Shapes that broadcast together.
     rounding_mode : str, optional
         "floor" rounds down, as `floor_divide`, "trunc" towards 0; both have the gradient 0.
@@ -210,8 +211,8 @@ def div(a: Tensor | float, b: Tensor | float, *, rounding_mode: str | None = Non
         If the shapes do not broadcast, or `rounding_mode` is another.
     """
     if rounding_mode is not None:
-        return _divided(a, b, rounding_mode)
-    a, b = operands("div", a, b)
+        return _divided(input, other, rounding_mode)
+    a, b = operands("div", input, other)
     if not a.dtype.is_floating:
         a, b = to(a, float32), to(b, float32)
     y = launch.div(a, b)
@@ -247,24 +248,24 @@ def _div_backward(node, dy):
     return _back(node, da if node.needs[0] else None, launch.neg(launch.mul(da, y)) if node.needs[1] else None)
 
 
-def neg(x: Tensor) -> Tensor:
+def neg(input: Tensor) -> Tensor:
     """-x.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and type but bool.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
     """
-    x = as_tensor(x)
+    x = as_tensor(input)
     if x.dtype.is_floating:
         return record(_neg_backward, (x,), launch.neg(x))
     if x.dtype is bool_:
-        raise TypeError("neg: x is bool; use logical_not")
+        raise TypeError("neg: input is bool; use logical_not")
     return _integers("sub", constant(0, x.dtype), x)
 
 
@@ -272,9 +273,9 @@ def _neg_backward(node, dy):
     return launch.neg(dy)
 
 
-def abs(x: Tensor) -> Tensor:
+def abs(input: Tensor) -> Tensor:
     """|x|; its derivative at 0 is 0. Parameters as `neg`."""
-    x = as_tensor(x)
+    x = as_tensor(input)
     if x.dtype.is_floating:
         return record(_abs_backward, (x,), launch.abs(x), saved=(x,))
     if x.dtype.name in ("uint8", "bool"):
@@ -289,20 +290,20 @@ def _abs_backward(node, dy):
 # ---- elementary functions ---------------------------------------------------------------------------------------------
 
 
-def square(x: Tensor) -> Tensor:
+def square(input: Tensor) -> Tensor:
     """x squared.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
     """
-    x = as_tensor(x)
+    x = as_tensor(input)
     if not x.dtype.is_floating:
         return _integers("mul", x, x)
     return record(_square_backward, (x,), launch.square(x), saved=(x,))
@@ -313,20 +314,20 @@ def _square_backward(node, dy):
     return launch.mul(dy, launch.add(x, x))
 
 
-def exp(x: Tensor) -> Tensor:
+def exp(input: Tensor) -> Tensor:
     """e to the power x.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; integers become float32.
 
     Returns
     -------
     Tensor
-        Shape of `x`.
+        Shape of `input`.
     """
-    x = floating("exp", x)
+    x = floating("exp", input)
     y = launch.exp(x)
     return record(_exp_backward, (x,), y, saved=(y,))
 
@@ -335,9 +336,9 @@ def _exp_backward(node, dy):
     return launch.mul(dy, node.saved[0])
 
 
-def log(x: Tensor) -> Tensor:
+def log(input: Tensor) -> Tensor:
     """The natural logarithm: -inf at 0, NaN below; parameters as `exp`."""
-    x = floating("log", x)
+    x = floating("log", input)
     return record(_log_backward, (x,), launch.log(x), saved=(x,))
 
 
@@ -345,9 +346,9 @@ def _log_backward(node, dy):
     return launch.div(dy, node.saved[0])
 
 
-def sqrt(x: Tensor) -> Tensor:
+def sqrt(input: Tensor) -> Tensor:
     """The square root: NaN below 0; parameters as `exp`."""
-    x = floating("sqrt", x)
+    x = floating("sqrt", input)
     y = launch.sqrt(x)
     return record(_sqrt_backward, (x,), y, saved=(y,))
 
@@ -360,14 +361,14 @@ def _sqrt_backward(node, dy):
 # ---- the greater, the less, the middle --------------------------------------------------------------------------------
 
 
-def maximum(a: Tensor | float, b: Tensor | float) -> Tensor:
+def maximum(input: Tensor | float, other: Tensor | float) -> Tensor:
     """The greater of each pair, NaN where one is NaN; equal ones share the gradient. Parameters as `add`."""
-    return _extremum("maximum", launch.maximum, launch.lt, a, b)
+    return _extremum("maximum", launch.maximum, launch.lt, input, other)
 
 
-def minimum(a: Tensor | float, b: Tensor | float) -> Tensor:
+def minimum(input: Tensor | float, other: Tensor | float) -> Tensor:
     """The less of each pair, NaN where one is NaN; equal ones share the gradient. Parameters as `add`."""
-    return _extremum("minimum", launch.minimum, launch.gt, a, b)
+    return _extremum("minimum", launch.minimum, launch.gt, input, other)
 
 
 def _extremum(name, op, loses, a, b):
@@ -394,27 +395,27 @@ def _extremum_backward(node, dy, loses):
                  launch.where(loses(b, a), zero, shared) if node.needs[1] else None)
 
 
-def clip(x: Tensor, min: float | Tensor | None = None, max: float | Tensor | None = None) -> Tensor:
+def clip(input: Tensor, min: float | Tensor | None = None, max: float | Tensor | None = None) -> Tensor:
     """x, but at least `min` and at most `max`.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     min, max : float or Tensor, optional
-        Bounds; where both are given and `min` is greater, `max` holds. Tensors broadcast with `x` and take gradients.
+        Bounds; where both are given and `min` is greater, `max` holds. Tensors broadcast with `input` and take gradients.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     Raises
     ------
     TypeError
         If neither bound is given, or one is neither a number nor a tensor.
     """
-    x = as_tensor(x)
+    x = as_tensor(input)
     if min is None and max is None:
         raise TypeError("clip: give min, max or both")
     for name, bound in (("min", min), ("max", max)):
@@ -444,12 +445,12 @@ def _compare(name: str, a: Any, b: Any) -> Tensor:
     return getattr(launch, name)(a, b)
 
 
-def eq(a: Tensor | float, b: Tensor | float) -> Tensor:
+def eq(input: Tensor | float, other: Tensor | float) -> Tensor:
     """Whether a = b, element by element.
 
     Parameters
     ----------
-    a, b : Tensor or number
+    input, other : Tensor or number
         Shapes that broadcast together.
 
     Returns
@@ -457,32 +458,32 @@ def eq(a: Tensor | float, b: Tensor | float) -> Tensor:
     Tensor
         bool, the broadcast shape; False where an operand is NaN.
     """
-    return _compare("eq", a, b)
+    return _compare("eq", input, other)
 
 
-def ne(a: Tensor | float, b: Tensor | float) -> Tensor:
+def ne(input: Tensor | float, other: Tensor | float) -> Tensor:
     """Whether a and b differ; True where an operand is NaN. Parameters as `eq`."""
-    return _compare("ne", a, b)
+    return _compare("ne", input, other)
 
 
-def lt(a: Tensor | float, b: Tensor | float) -> Tensor:
+def lt(input: Tensor | float, other: Tensor | float) -> Tensor:
     """Whether a < b; parameters as `eq`."""
-    return _compare("lt", a, b)
+    return _compare("lt", input, other)
 
 
-def le(a: Tensor | float, b: Tensor | float) -> Tensor:
+def le(input: Tensor | float, other: Tensor | float) -> Tensor:
     """Whether a <= b; parameters as `eq`."""
-    return _compare("le", a, b)
+    return _compare("le", input, other)
 
 
-def gt(a: Tensor | float, b: Tensor | float) -> Tensor:
+def gt(input: Tensor | float, other: Tensor | float) -> Tensor:
     """Whether a > b; parameters as `eq`."""
-    return _compare("gt", a, b)
+    return _compare("gt", input, other)
 
 
-def ge(a: Tensor | float, b: Tensor | float) -> Tensor:
+def ge(input: Tensor | float, other: Tensor | float) -> Tensor:
     """Whether a >= b; parameters as `eq`."""
-    return _compare("ge", a, b)
+    return _compare("ge", input, other)
 
 
 def _truth(x: Any) -> Tensor:
@@ -490,12 +491,12 @@ def _truth(x: Any) -> Tensor:
     return x if x.dtype is bool_ else ne(x, 0)
 
 
-def logical_and(a: Tensor, b: Tensor) -> Tensor:
+def logical_and(input: Tensor, other: Tensor) -> Tensor:
     """Whether both are true (not 0).
 
     Parameters
     ----------
-    a, b : Tensor
+    input, other : Tensor
         Shapes that broadcast together.
 
     Returns
@@ -503,30 +504,30 @@ def logical_and(a: Tensor, b: Tensor) -> Tensor:
     Tensor
         bool, the broadcast shape.
     """
-    return _integers("and", _truth(a), _truth(b))
+    return _integers("and", _truth(input), _truth(other))
 
 
-def logical_or(a: Tensor, b: Tensor) -> Tensor:
+def logical_or(input: Tensor, other: Tensor) -> Tensor:
     """Whether one or both are true; parameters as `logical_and`."""
-    return _integers("or", _truth(a), _truth(b))
+    return _integers("or", _truth(input), _truth(other))
 
 
-def logical_xor(a: Tensor, b: Tensor) -> Tensor:
+def logical_xor(input: Tensor, other: Tensor) -> Tensor:
     """Whether exactly one is true; parameters as `logical_and`."""
-    return _integers("xor", _truth(a), _truth(b))
+    return _integers("xor", _truth(input), _truth(other))
 
 
-def logical_not(x: Tensor) -> Tensor:
-    """Whether x is 0: bool, the shape of `x`."""
-    return eq(as_tensor(x), 0)
+def logical_not(input: Tensor) -> Tensor:
+    """Whether x is 0: bool, the shape of `input`."""
+    return eq(as_tensor(input), 0)
 
 
-def masked_fill(x: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
-    """One number where a mask holds, `x` elsewhere.
+def masked_fill(input: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
+    """One number where a mask holds, `input` elsewhere.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any type.
     mask : Tensor
         bool; its shape and x's broadcast together.
@@ -547,18 +548,18 @@ def masked_fill(x: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
     """
     if getattr(value, "ndim", 0):
         raise ValueError(f"masked_fill: value has shape {value.shape}, but must be one number")
-    return to(where(mask, value, x), a_tensor("masked_fill", x).dtype)
+    return to(where(mask, value, input), a_tensor("masked_fill", input).dtype)
 
 
-def where(condition: Tensor, a: Tensor | float | None = None,
-          b: Tensor | float | None = None) -> Tensor | tuple[Tensor, ...]:
+def where(condition: Tensor, input: Tensor | float | None = None,
+          other: Tensor | float | None = None) -> Tensor | tuple[Tensor, ...]:
     """a where the condition holds, b elsewhere; of a condition alone the places where it holds.
 
     Parameters
     ----------
     condition : Tensor
         bool.
-    a, b : Tensor or number
+    input, other : Tensor or number
         Shapes of all three broadcast together.
 
     Returns
@@ -569,18 +570,18 @@ def where(condition: Tensor, a: Tensor | float | None = None,
     Raises
     ------
     TypeError
-        If the condition is not bool, or only one of `a` and `b` is given.
+        If the condition is not bool, or only one of `input` and `other` is given.
     """
     condition = as_tensor(condition)
-    if a is None and b is None:
+    if input is None and other is None:
         from .scatter import nonzero  # stands on this module
 
         return nonzero(condition, as_tuple=True)
-    if a is None or b is None:
-        raise TypeError(f"where: {'a' if a is None else 'b'} is missing: both a and b are given, or neither")
+    if input is None or other is None:
+        raise TypeError(f"where: {'input' if input is None else 'other'} is missing: both input and other are given, or neither")
     if condition.dtype is not bool_:
         raise TypeError(f"where: condition is {condition.dtype}, but must be bool")
-    a, b = operands("where", a, b)
+    a, b = operands("where", input, other)
     if not a.dtype.is_floating:  # b + (a - b) condition, exact as 64-bit integers wrap around; bools in the same way by xor
         if a.dtype is b.dtype is bool_:
             return _integers("xor", b, _integers("and", _integers("xor", a, b), condition))

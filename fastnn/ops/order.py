@@ -44,12 +44,12 @@ def _sort_backward(node, dvalues, _):
     return _gather_backward(node, dvalues) if node.context[0] else dvalues
 
 
-def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Sorted:
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Sorted:
     """The elements along an axis in order, and where they were.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     dim : int
         The axis.
@@ -72,30 +72,30 @@ def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True
     ----------
     Knuth, "The Art of Computer Programming", volume 3, 5.2.5 (sorting by digits).
     """
-    x = as_tensor(x)
+    x = as_tensor(input)
     return _sorted(x, _line_axis("sort", x, dim), descending)
 
 
-def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """Where the elements along an axis are, in their order, int64; parameters as `sort`."""
-    return sort(x, dim, descending, stable).indices
+    return sort(input, dim, descending, stable).indices
 
 
-def msort(x: Tensor) -> Tensor:
+def msort(input: Tensor) -> Tensor:
     """The elements along the first axis in ascending order; see `sort`."""
-    return sort(x, 0).values
+    return sort(input, 0).values
 
 
 def _extent(x: Tensor, axis: int) -> int:
     return x.shape[axis] if x.ndim else 1
 
 
-def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
     """The `k` greatest elements along an axis, and where they are.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     k : int
         How many, from 0 to the axis's extent.
@@ -118,11 +118,11 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = 
     IndexError
         If there is no such axis.
     """
-    axis, k = _line_axis("topk", x, dim), integer("topk", "k", k)
-    n = _extent(x, axis)
+    axis, k = _line_axis("topk", input, dim), integer("topk", "k", k)
+    n = _extent(input, axis)
     if not 0 <= k <= n:
         raise ValueError(f"topk: k is {k}, but must lie between 0 and the {n} elements of axis {axis}")
-    return _sorted(x, axis, largest, k)
+    return _sorted(input, axis, largest, k)
 
 
 def _at(ordered: Sorted, axis: int, place: int, keepdim: bool) -> Sorted:
@@ -134,12 +134,12 @@ def _at(ordered: Sorted, axis: int, place: int, keepdim: bool) -> Sorted:
     return Sorted(*(t if keepdim else squeeze(t, axis) for t in parts))
 
 
-def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
     """The `k`-th least element along an axis, counted from 1, and where it is.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     k : int
         Which, from 1 to the axis's extent.
@@ -160,19 +160,19 @@ def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
     IndexError
         If there is no such axis.
     """
-    axis, k = _line_axis("kthvalue", x, dim), integer("kthvalue", "k", k)
-    n = _extent(x, axis)
+    axis, k = _line_axis("kthvalue", input, dim), integer("kthvalue", "k", k)
+    n = _extent(input, axis)
     if not 1 <= k <= n:
         raise ValueError(f"kthvalue: k is {k}, but must lie between 1 and the {n} elements of axis {axis}")
-    return _at(_sorted(x, axis, False, k), axis, k - 1, keepdim)
+    return _at(_sorted(input, axis, False, k), axis, k - 1, keepdim)
 
 
-def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Sorted:
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Sorted:
     """The middle element, of two the lower; NaN where there is one.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype, not empty along the axis.
     dim : int, optional
         The axis; by default all elements are one line.
@@ -189,12 +189,12 @@ def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor |
     ValueError
         If there is no element.
     """
-    return _middle("median", x, dim, keepdim, False)
+    return _middle("median", input, dim, keepdim, False)
 
 
-def nanmedian(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Sorted:
+def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Sorted:
     """The middle of the elements other than NaN, of two the lower; NaN where there is none. See `median`."""
-    return _middle("nanmedian", x, dim, keepdim, True)
+    return _middle("nanmedian", input, dim, keepdim, True)
 
 
 def _middle(name: str, x: Tensor, dim: int | None, keepdim: bool, ignores: bool) -> Tensor | Sorted:
@@ -203,7 +203,7 @@ def _middle(name: str, x: Tensor, dim: int | None, keepdim: bool, ignores: bool)
     axis = _line_axis(name, x, dim)
     n = _extent(x, axis)
     if n == 0:
-        raise ValueError(f"{name}: axis {axis} of x {x.shape} is empty")
+        raise ValueError(f"{name}: axis {axis} of input {x.shape} is empty")
     ordered = _sorted(x, axis, False)
     middle = _at(ordered, axis, (n - 1) // 2, True)
     if not x.dtype.is_floating or x.ndim == 0:
@@ -223,12 +223,12 @@ def _middle(name: str, x: Tensor, dim: int | None, keepdim: bool, ignores: bool)
 _BETWEEN = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
-def quantile(x: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool = False, interpolation: str = "linear") -> Tensor:
+def quantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool = False, interpolation: str = "linear") -> Tensor:
     """What a share of the elements lies below: the element at q (n - 1) of the n in order, between two by interpolation.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, not empty along the axis.
     q : float or Tensor
         Between 0 and 1; a vector of them gives results along a new first axis. Tensors are read: a step that gives one is not
@@ -250,25 +250,25 @@ def quantile(x: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool
     ValueError
         If `q` lies outside 0 to 1 or has more than one axis, `interpolation` is another, or there is no element.
     TypeError
-        If `x` holds integers or bools.
+        If `input` holds integers or bools.
     """
     if interpolation not in _BETWEEN:
         raise ValueError(f"quantile: interpolation is {interpolation!r}, but must be one of {', '.join(_BETWEEN)}")
-    if not a_tensor("quantile", x).dtype.is_floating:
-        raise TypeError(f"quantile: x has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
+    if not a_tensor("quantile", input).dtype.is_floating:
+        raise TypeError(f"quantile: input has dtype {input.dtype}, but must be float32 or float64: convert it first, x.float()")
     given = q.tolist() if hasattr(q, "tolist") else q
     shares = given if isinstance(given, (list, tuple)) else [given]
     if not all(isinstance(share, Real) and 0 <= share <= 1 for share in shares):
         raise ValueError(f"quantile: q is {q!r}, but must be a number between 0 and 1, or a vector of them")
-    lines = reshape(x, (x.numel(),)) if dim is None else x
-    axis = 0 if dim is None else _line_axis("quantile", x, dim)
+    lines = reshape(input, (input.numel(),)) if dim is None else input
+    axis = 0 if dim is None else _line_axis("quantile", input, dim)
     n = _extent(lines, axis)
     if n == 0:
-        raise ValueError(f"quantile: axis {axis} of x {lines.shape} is empty")
+        raise ValueError(f"quantile: axis {axis} of input {lines.shape} is empty")
     ordered = _sorted(lines, axis, False)
     found = [_interpolated(ordered, axis, share * (n - 1), n, keepdim, interpolation) for share in shares]
     if dim is None and keepdim:
-        found = [reshape(y, (1,) * x.ndim) for y in found]
+        found = [reshape(y, (1,) * input.ndim) for y in found]
     return found[0] if shares is not given else stack(found, 0)
 
 
@@ -285,18 +285,18 @@ def _interpolated(ordered: Sorted, axis: int, place: float, n: int, keepdim: boo
 # ---- values without repetition ----------------------------------------------------------------------------------------
 
 
-def unique(x: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
+def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
            dim: None = None) -> Tensor | tuple[Tensor, ...]:
     """The distinct elements, in order.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     sorted : bool
         They come in order, asked for or not.
     return_inverse : bool
-        Whether to give too, for each element of `x`, which of the distinct ones it is.
+        Whether to give too, for each element of `input`, which of the distinct ones it is.
     return_counts : bool
         Whether to give too how often each is there.
     dim : None
@@ -315,7 +315,7 @@ def unique(x: Tensor, sorted: bool = True, return_inverse: bool = False, return_
     if dim is not None:
         raise ValueError(f"unique: dim is {dim!r}, but only the elements of a whole tensor are compared: dim must be None")
     _core.depends_on_elements("unique")
-    x = a_tensor("unique", x).detach()
+    x = a_tensor("unique", input).detach()
     values, order = launch.sort(flatten(x), axis=0, descending=0, keep=-1)
     groups = _groups(values)
     inverse = None
@@ -325,16 +325,16 @@ def unique(x: Tensor, sorted: bool = True, return_inverse: bool = False, return_
     return _distinct(values, groups, inverse, return_counts)
 
 
-def unique_consecutive(x: Tensor, return_inverse: bool = False, return_counts: bool = False,
+def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False,
                        dim: None = None) -> Tensor | tuple[Tensor, ...]:
     """The elements but for those that equal the one before, in logical order; see `unique`."""
     if dim is not None:
         raise ValueError(f"unique_consecutive: dim is {dim!r}, but only the elements of a whole tensor are compared: dim must "
                          f"be None")
     _core.depends_on_elements("unique_consecutive")
-    values = flatten(a_tensor("unique_consecutive", x).detach())
+    values = flatten(a_tensor("unique_consecutive", input).detach())
     groups = _groups(values)
-    inverse = reshape(sub(cumsum(groups, 0), 1), x.shape) if return_inverse else None
+    inverse = reshape(sub(cumsum(groups, 0), 1), input.shape) if return_inverse else None
     return _distinct(values, groups, inverse, return_counts)
 
 

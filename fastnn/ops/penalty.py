@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["activity_penalty"]
 
 
-def activity_penalty(x: Tensor, l1: float = 0.0, l2: float = 0.0) -> Tensor:
+def activity_penalty(input: Tensor, l1: float = 0.0, l2: float = 0.0) -> Tensor:
     """x itself; going back, its gradient is that of the loss plus (l1 sum |x| + l2 sum x^2 / 2) / N.
 
     The loss that is reported stays without the penalty. The gradient coming in must be that of the loss itself, as it
@@ -22,7 +22,7 @@ def activity_penalty(x: Tensor, l1: float = 0.0, l2: float = 0.0) -> Tensor:
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, (N, ...): a layer's output.
     l1, l2 : float
         At least 0. With l1 many outputs become 0.
@@ -30,7 +30,7 @@ def activity_penalty(x: Tensor, l1: float = 0.0, l2: float = 0.0) -> Tensor:
     Returns
     -------
     Tensor
-        The values of `x`.
+        The values of `input`.
 
     Raises
     ------
@@ -41,9 +41,9 @@ def activity_penalty(x: Tensor, l1: float = 0.0, l2: float = 0.0) -> Tensor:
     ----------
     Goodfellow, Bengio and Courville, "Deep learning", MIT Press 2016, section 7.10 (sparse representations).
     """
-    samples = max(x.shape[0], 1) if a_tensor("activity_penalty", x).ndim else 1
+    samples = max(input.shape[0], 1) if a_tensor("activity_penalty", input).ndim else 1
     strengths = real("activity_penalty: l1", l1, 0) / samples, real("activity_penalty: l2", l2, 0) / samples
-    return record(_activity_backward, (x,), x.detach(), saved=(x,), context=strengths)
+    return record(_activity_backward, (input,), input.detach(), saved=(input,), context=strengths)
 
 
 def _activity_backward(node, dy):

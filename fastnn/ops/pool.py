@@ -36,21 +36,21 @@ def _windows(function: Callable) -> Callable:
 def _as_batch(function: Callable, name: str, x: Tensor, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
     """`function` on a batch of one, for an input without a batch axis."""
     if x.ndim != 3:
-        raise ValueError(f"{name}: x has shape {x.shape}, but must be (N, C, H, W) or (C, H, W)")
+        raise ValueError(f"{name}: input has shape {x.shape}, but must be (N, C, H, W) or (C, H, W)")
     return batch_of_one(function, x, *arguments)
 
 
 # ---- maximum ---------------------------------------------------------------------------------------------------------
 
 
-def max_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+def max_pool2d(input: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
                padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1, ceil_mode: bool = False,
                return_indices: bool = False) -> Tensor | tuple[Tensor, Tensor]:
     """The greatest element of each window.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W) or (C, H, W).
     kernel_size : int or pair of int
         Height and width of the window.
@@ -76,14 +76,14 @@ def max_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
     ValueError
         If an argument is out of range or the window does not fit.
     """
-    if a_tensor("max_pool2d", x).ndim != 4:
-        return _as_batch(max_pool2d, "max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    if a_tensor("max_pool2d", input).ndim != 4:
+        return _as_batch(max_pool2d, "max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     window = _max_window(kernel_size, stride, padding, dilation, ceil_mode)
-    if not _asks_for_positions(x, return_indices):
-        return launch.max_pool2d_values(x, **window)
-    y, argmax = launch.max_pool2d_forward(x, **window)
-    size = x.shape[2:]
-    record(_max_pool2d_backward, (x,), y, saved=(argmax,), context=(size, window))
+    if not _asks_for_positions(input, return_indices):
+        return launch.max_pool2d_values(input, **window)
+    y, argmax = launch.max_pool2d_forward(input, **window)
+    size = input.shape[2:]
+    record(_max_pool2d_backward, (input,), y, saved=(argmax,), context=(size, window))
     return (y, launch.max_pool2d_indices(argmax, input=size, **window)) if return_indices else y
 
 
@@ -106,13 +106,13 @@ def _max_pool2d_backward(node, dy):
     return launch.max_pool2d_backward(dy, argmax, input=size, **window)
 
 
-def adaptive_max_pool2d(x: Tensor, output_size: int | Sequence[int | None],
+def adaptive_max_pool2d(input: Tensor, output_size: int | Sequence[int | None],
                         return_indices: bool = False) -> Tensor | tuple[Tensor, Tensor]:
     """The greatest element of each of OH x OW regions that share out the map.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W) or (C, H, W).
     output_size : int or pair of int or None
         OH and OW; None keeps the input's. Region o of O covers floor(o I / O) to ceil((o + 1) I / O) of I.
@@ -124,13 +124,13 @@ def adaptive_max_pool2d(x: Tensor, output_size: int | Sequence[int | None],
     Tensor, or tuple of two
         (N, C, OH, OW), and the int64 positions h W + w.
     """
-    if a_tensor("adaptive_max_pool2d", x).ndim != 4:
-        return _as_batch(adaptive_max_pool2d, "adaptive_max_pool2d", x, output_size, return_indices)
-    output = _output_size("adaptive_max_pool2d", x, output_size)
-    if not _asks_for_positions(x, return_indices):
-        return launch.adaptive_max_pool2d_values(x, output=output)
-    y, argmax = launch.adaptive_max_pool2d_forward(x, output=output)
-    record(_adaptive_max_pool2d_backward, (x,), y, saved=(argmax,), context=x.shape[2:])
+    if a_tensor("adaptive_max_pool2d", input).ndim != 4:
+        return _as_batch(adaptive_max_pool2d, "adaptive_max_pool2d", input, output_size, return_indices)
+    output = _output_size("adaptive_max_pool2d", input, output_size)
+    if not _asks_for_positions(input, return_indices):
+        return launch.adaptive_max_pool2d_values(input, output=output)
+    y, argmax = launch.adaptive_max_pool2d_forward(input, output=output)
+    record(_adaptive_max_pool2d_backward, (input,), y, saved=(argmax,), context=input.shape[2:])
     return (y, launch.copy(argmax, dtype=int64.code)) if return_indices else y
 
 
@@ -147,22 +147,22 @@ def _output_size(name: str, x: Tensor, output_size: int | Sequence[int | None]) 
     return pair(name, "output_size", output_size)
 
 
-def global_max_pool2d(x: Tensor) -> Tensor:
+def global_max_pool2d(input: Tensor) -> Tensor:
     """The greatest element of each map: (N, C, H, W) -> (N, C, 1, 1)."""
-    return adaptive_max_pool2d(x, 1)
+    return adaptive_max_pool2d(input, 1)
 
 
 # ---- average ---------------------------------------------------------------------------------------------------------
 
 
-def avg_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+def avg_pool2d(input: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
                padding: int | Sequence[int] = 0, ceil_mode: bool = False, count_include_pad: bool = True,
                divisor_override: int | None = None) -> Tensor:
     """The mean of each window.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W) or (C, H, W).
     kernel_size : int or pair of int
         Height and width of the window.
@@ -187,11 +187,11 @@ def avg_pool2d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
     ValueError
         If an argument is out of range or the window does not fit.
     """
-    if a_tensor("avg_pool2d", x).ndim != 4:
-        return _as_batch(avg_pool2d, "avg_pool2d", x, kernel_size, stride, padding, ceil_mode, count_include_pad,
+    if a_tensor("avg_pool2d", input).ndim != 4:
+        return _as_batch(avg_pool2d, "avg_pool2d", input, kernel_size, stride, padding, ceil_mode, count_include_pad,
                          divisor_override)
     window = _avg_window(kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return record(_avg_pool2d_backward, (x,), launch.avg_pool2d_forward(x, **window), context=(x.shape[2:], window))
+    return record(_avg_pool2d_backward, (input,), launch.avg_pool2d_forward(input, **window), context=(input.shape[2:], window))
 
 
 @_windows
@@ -209,12 +209,12 @@ def _avg_pool2d_backward(node, dy):
     return launch.avg_pool2d_backward(dy, input=size, **window)
 
 
-def adaptive_avg_pool2d(x: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
     """The mean of each of OH x OW regions that share out the map.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W) or (C, H, W).
     output_size : int or pair of int or None
         OH and OW; None keeps the input's. Region o of O covers floor(o I / O) to ceil((o + 1) I / O) of I.
@@ -224,16 +224,16 @@ def adaptive_avg_pool2d(x: Tensor, output_size: int | Sequence[int | None]) -> T
     Tensor
         (N, C, OH, OW).
     """
-    if a_tensor("adaptive_avg_pool2d", x).ndim != 4:
-        return _as_batch(adaptive_avg_pool2d, "adaptive_avg_pool2d", x, output_size)
-    y = launch.adaptive_avg_pool2d_forward(x, output=_output_size("adaptive_avg_pool2d", x, output_size))
-    return record(_adaptive_avg_pool2d_backward, (x,), y, context=x.shape[2:])
+    if a_tensor("adaptive_avg_pool2d", input).ndim != 4:
+        return _as_batch(adaptive_avg_pool2d, "adaptive_avg_pool2d", input, output_size)
+    y = launch.adaptive_avg_pool2d_forward(input, output=_output_size("adaptive_avg_pool2d", input, output_size))
+    return record(_adaptive_avg_pool2d_backward, (input,), y, context=input.shape[2:])
 
 
 def _adaptive_avg_pool2d_backward(node, dy):
     return launch.adaptive_avg_pool2d_backward(dy, input=node.context)
 
 
-def global_avg_pool2d(x: Tensor) -> Tensor:
+def global_avg_pool2d(input: Tensor) -> Tensor:
     """The mean of each map: (N, C, H, W) -> (N, C, 1, 1)."""
-    return adaptive_avg_pool2d(x, 1)
+    return adaptive_avg_pool2d(input, 1)

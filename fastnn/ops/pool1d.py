@@ -20,7 +20,7 @@ __all__ = ["adaptive_avg_pool1d", "adaptive_max_pool1d", "avg_pool1d", "global_a
 def _rows(name: str, function: Callable, x: Tensor, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
     """`function` of maps of one row, and its results without that row."""
     if a_tensor(name, x).ndim not in (2, 3):
-        raise ValueError(f"{name}: x has shape {x.shape}, but must be (N, C, L) or (C, L)")
+        raise ValueError(f"{name}: input has shape {x.shape}, but must be (N, C, L) or (C, L)")
     result = function(unsqueeze(x, -2), *arguments)
     narrow = [reshape(r, (*r.shape[:-2], r.shape[-1])) for r in (result if isinstance(result, tuple) else (result,))]
     return tuple(narrow) if isinstance(result, tuple) else narrow[0]
@@ -33,14 +33,14 @@ def _window(name: str, kernel_size: Any, stride: Any, padding: Any) -> tuple:
     return (1, kernel), (1, step), (0, single(name, "padding", padding))
 
 
-def max_pool1d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+def max_pool1d(input: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
                padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1, ceil_mode: bool = False,
                return_indices: bool = False) -> Tensor | tuple[Tensor, Tensor]:
     """The greatest element of each window.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, L) or (C, L).
     kernel_size : int
         Width of the window.
@@ -66,17 +66,17 @@ def max_pool1d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
         If an argument is out of range or the window does not fit.
     """
     window = _window("max_pool1d", kernel_size, stride, padding)
-    return _rows("max_pool1d", pool.max_pool2d, x, *window, (1, single("max_pool1d", "dilation", dilation)), ceil_mode,
+    return _rows("max_pool1d", pool.max_pool2d, input, *window, (1, single("max_pool1d", "dilation", dilation)), ceil_mode,
                  return_indices)
 
 
-def avg_pool1d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
+def avg_pool1d(input: Tensor, kernel_size: int | Sequence[int], stride: int | Sequence[int] | None = None,
                padding: int | Sequence[int] = 0, ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
     """The mean of each window.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, L) or (C, L).
     kernel_size : int
         Width of the window.
@@ -100,16 +100,16 @@ def avg_pool1d(x: Tensor, kernel_size: int | Sequence[int], stride: int | Sequen
         If an argument is out of range or the window does not fit.
     """
     window = _window("avg_pool1d", kernel_size, stride, padding)
-    return _rows("avg_pool1d", pool.avg_pool2d, x, *window, ceil_mode, count_include_pad)
+    return _rows("avg_pool1d", pool.avg_pool2d, input, *window, ceil_mode, count_include_pad)
 
 
-def adaptive_max_pool1d(x: Tensor, output_size: int | Sequence[int],
+def adaptive_max_pool1d(input: Tensor, output_size: int | Sequence[int],
                         return_indices: bool = False) -> Tensor | tuple[Tensor, Tensor]:
     """The greatest element of each of `output_size` regions.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, L) or (C, L).
     output_size : int
         OL.
@@ -122,15 +122,15 @@ def adaptive_max_pool1d(x: Tensor, output_size: int | Sequence[int],
         (N, C, OL); and the int64 positions.
     """
     size = (1, single("adaptive_max_pool1d", "output_size", output_size))
-    return _rows("adaptive_max_pool1d", pool.adaptive_max_pool2d, x, size, return_indices)
+    return _rows("adaptive_max_pool1d", pool.adaptive_max_pool2d, input, size, return_indices)
 
 
-def adaptive_avg_pool1d(x: Tensor, output_size: int | Sequence[int]) -> Tensor:
+def adaptive_avg_pool1d(input: Tensor, output_size: int | Sequence[int]) -> Tensor:
     """The mean of each of `output_size` regions.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, L) or (C, L).
     output_size : int
         OL.
@@ -141,14 +141,14 @@ def adaptive_avg_pool1d(x: Tensor, output_size: int | Sequence[int]) -> Tensor:
         (N, C, OL).
     """
     size = (1, single("adaptive_avg_pool1d", "output_size", output_size))
-    return _rows("adaptive_avg_pool1d", pool.adaptive_avg_pool2d, x, size)
+    return _rows("adaptive_avg_pool1d", pool.adaptive_avg_pool2d, input, size)
 
 
-def global_max_pool1d(x: Tensor) -> Tensor:
+def global_max_pool1d(input: Tensor) -> Tensor:
     """The greatest element of each sequence: (N, C, L) -> (N, C, 1)."""
-    return adaptive_max_pool1d(x, 1)
+    return adaptive_max_pool1d(input, 1)
 
 
-def global_avg_pool1d(x: Tensor) -> Tensor:
+def global_avg_pool1d(input: Tensor) -> Tensor:
     """The mean of each sequence: (N, C, L) -> (N, C, 1)."""
-    return adaptive_avg_pool1d(x, 1)
+    return adaptive_avg_pool1d(input, 1)

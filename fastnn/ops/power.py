@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["pow"]
 
 
-def pow(a: Tensor | float, b: Tensor | float) -> Tensor:
+def pow(input: Tensor | float, exponent: Tensor | float) -> Tensor:
     """a to the power b, of integers as an integer.
 
     Parameters
     ----------
-    a, b : Tensor or number
+    input, exponent : Tensor or number
         Shapes that broadcast together. Integers to negative powers in a tensor are rounded towards 0.
 
     Returns
@@ -29,15 +29,15 @@ def pow(a: Tensor | float, b: Tensor | float) -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes do not broadcast, or `b` is a negative integer while `a` holds integers: rounded towards 0, hardly
+        If the shapes do not broadcast, or `exponent` is a negative integer while `input` holds integers: rounded towards 0, hardly
         anything would remain.
     """
-    if b == 2 if isinstance(b, (int, float)) else False:
-        return square(a if type(b) is int or not isinstance(a, TensorBase) else floating("pow", a))
-    a, b = operands("pow", a, given := b)
+    if exponent == 2 if isinstance(exponent, (int, float)) else False:
+        return square(input if type(exponent) is int or not isinstance(input, TensorBase) else floating("pow", input))
+    a, b = operands("pow", input, given := exponent)
     if not a.dtype.is_floating:
         if isinstance(given, int) and given < 0:
-            raise ValueError(f"pow: b is {given}, but must be at least 0 where a holds integers: convert it first, x.float()")
+            raise ValueError(f"pow: exponent is {given}, but must be at least 0 where input holds integers: convert it first, x.float()")
         return _integers("pow", a, b)
     y = launch.pow(a, b)
     return record(_pow_backward, (a, b), y, saved=(a, b, y if b.requires_grad else None), context=_shapes(a, b))

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["binary_cross_entropy", "focal_loss", "kl_div", "sigmoid_focal_loss"]
 
 
-def binary_cross_entropy(x: Tensor, target: Any, weight: Any = None, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy(input: Tensor, target: Any, weight: Any = None, reduction: str = "mean") -> Tensor:
     """-(target log x + (1 - target) log(1 - x)) of probabilities, logarithms at least -100.
 
     Where there are logits, `binary_cross_entropy_with_logits` is more accurate.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Probabilities, any shape; outside of 0 ... 1 the loss is NaN.
     target : Tensor or array_like
         Of x's shape, between 0 and 1; takes no gradient.
@@ -48,14 +48,14 @@ def binary_cross_entropy(x: Tensor, target: Any, weight: Any = None, reduction: 
         If shapes differ, or `target` or `weight` requires grad.
     """
     name = "binary_cross_entropy"
-    target, code = _constant_argument(name, "target", target, x), _reduction(name, reduction)
-    _check_same_shape(name, x, target)
-    weight = _constant_argument(name, "weight", weight, x)
-    loss = launch.bce_forward(x, target)
+    target, code = _constant_argument(name, "target", target, input), _reduction(name, reduction)
+    _check_same_shape(name, input, target)
+    weight = _constant_argument(name, "weight", weight, input)
+    loss = launch.bce_forward(input, target)
     if weight is not None:
-        loss = launch.mul(loss, expand(weight, x.shape))
+        loss = launch.mul(loss, expand(weight, input.shape))
     value, _ = _reduce(loss, None, code)
-    return record(_bce_backward, (x,), value, saved=(x, target, weight), context=code)
+    return record(_bce_backward, (input,), value, saved=(input, target, weight), context=code)
 
 
 def _bce_backward(node, dloss):
@@ -63,12 +63,12 @@ def _bce_backward(node, dloss):
     return launch.bce_backward(_spread(dloss, x.numel(), weight, None, node.context), x, target)
 
 
-def kl_div(x: Tensor, target: Any, reduction: str = "mean", log_target: bool = False) -> Tensor:
+def kl_div(input: Tensor, target: Any, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """Kullback and Leibler's divergence of the distribution x from target: target (log target - x), x in logarithms.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Log-probabilities, any shape.
     target : Tensor or array_like
         Probabilities of x's shape (an element 0 adds nothing), or their logarithms.
@@ -94,14 +94,14 @@ def kl_div(x: Tensor, target: Any, reduction: str = "mean", log_target: bool = F
     """
     if reduction not in ("mean", "batchmean", "sum", "none"):
         raise ValueError(f"kl_div: reduction is {reduction!r}, but must be 'mean', 'batchmean', 'sum' or 'none'")
-    target = as_tensor(target, a_tensor("kl_div", x).dtype)
-    _check_same_shape("kl_div", x, target)
+    target = as_tensor(target, a_tensor("kl_div", input).dtype)
+    _check_same_shape("kl_div", input, target)
     if log_target:
-        loss = mul(exp(target), sub(target, x))
+        loss = mul(exp(target), sub(target, input))
     else:
-        loss = record(_kl_backward, (x, target), launch.kl_div_forward(x, target), saved=(x, target))
+        loss = record(_kl_backward, (input, target), launch.kl_div_forward(input, target), saved=(input, target))
     if reduction == "batchmean":
-        return _reduced("kl_div", loss, "sum") * (1.0 / max(x.shape[0], 1) if x.ndim else 1.0)
+        return _reduced("kl_div", loss, "sum") * (1.0 / max(input.shape[0], 1) if input.ndim else 1.0)
     return _reduced("kl_div", loss, reduction)
 
 
@@ -116,7 +116,7 @@ def _kl_backward(node, dy):
     return dx, dtarget
 
 
-def sigmoid_focal_loss(x: Tensor, target: Any, alpha: float = 0.25, gamma: float = 2.0,
+def sigmoid_focal_loss(input: Tensor, target: Any, alpha: float = 0.25, gamma: float = 2.0,
                        reduction: str = "none") -> Tensor:
     """Binary cross-entropy from logits that spares what is already right: alpha_t (1 - p_t)^gamma times it.
 
@@ -124,7 +124,7 @@ def sigmoid_focal_loss(x: Tensor, target: Any, alpha: float = 0.25, gamma: float
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Logits, any shape.
     target : Tensor or array_like
         0 or 1, of x's shape; takes no gradient.
@@ -151,12 +151,12 @@ def sigmoid_focal_loss(x: Tensor, target: Any, alpha: float = 0.25, gamma: float
     """
     name = "sigmoid_focal_loss"
     alpha, gamma = real(f"{name}: alpha", alpha, most=1), real(f"{name}: gamma", gamma, 0)
-    target = _constant_argument(name, "target", target, x)
-    loss = binary_cross_entropy_with_logits(x, target, reduction="none")
-    missing = _missing(sigmoid(x), target)
+    target = _constant_argument(name, "target", target, input)
+    loss = binary_cross_entropy_with_logits(input, target, reduction="none")
+    missing = _missing(sigmoid(input), target)
     loss = mul(loss, pow(missing, gamma))
     if alpha >= 0:
-        loss = mul(loss, launch.add(launch.mul(target, constant(2 * alpha - 1, x.dtype)), constant(1 - alpha, x.dtype)))
+        loss = mul(loss, launch.add(launch.mul(target, constant(2 * alpha - 1, input.dtype)), constant(1 - alpha, input.dtype)))
     return _reduced(name, loss, reduction)
 
 
@@ -165,13 +165,13 @@ def _missing(p: Tensor, target: Tensor) -> Tensor:
     return p + mul(target, sub(1.0, p + p))
 
 
-def focal_loss(x: Tensor, target: Any, gamma: float = 2.0, weight: Any = None, ignore_index: int = -100,
+def focal_loss(input: Tensor, target: Any, gamma: float = 2.0, weight: Any = None, ignore_index: int = -100,
                reduction: str = "mean") -> Tensor:
     """Cross-entropy of classes that spares what is already right: -weight_y (1 - p_y)^gamma log p_y, p = softmax(x).
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Logits: (C,), (N, C) or (N, C, d1, ...).
     target : Tensor or array_like
         Labels y: (), (N,) or (N, d1, ...).
@@ -203,5 +203,5 @@ def focal_loss(x: Tensor, target: Any, gamma: float = 2.0, weight: Any = None, i
     Lin et al., "Focal loss for dense object detection", ICCV 2017.
     """
     gamma = real("focal_loss: gamma", gamma, 0)
-    logp = log_softmax(x, 0 if a_tensor("focal_loss", x).ndim == 1 else 1)
+    logp = log_softmax(input, 0 if a_tensor("focal_loss", input).ndim == 1 else 1)
     return _nll("focal_loss", mul(logp, pow(sub(1.0, exp(logp)), gamma)), target, weight, ignore_index, reduction)

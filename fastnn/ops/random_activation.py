@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["gumbel_softmax", "rrelu"]
 
 
-def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False,
+def rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False,
           generator: Generator | None = None) -> Tensor:
     """x where it is positive, elsewhere x times a slope that is drawn for each element; in evaluation the mean slope.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     lower, upper : float
         Slopes are uniform between them.
@@ -40,7 +40,7 @@ def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool 
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     Raises
     ------
@@ -55,9 +55,9 @@ def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool 
     if lower > upper:
         raise ValueError(f"rrelu: lower is {lower} and upper {upper}, but lower must be at most upper")
     if not training:
-        return leaky_relu(x, (lower + upper) / 2)
-    slopes = launch.uniform(generator_state(generator), low=lower, high=upper, ordinal=0, out=_core.empty(x.shape, x.dtype))
-    return record(_rrelu_backward, (x,), launch.prelu_forward(x, slopes), saved=(x, slopes))
+        return leaky_relu(input, (lower + upper) / 2)
+    slopes = launch.uniform(generator_state(generator), low=lower, high=upper, ordinal=0, out=_core.empty(input.shape, input.dtype))
+    return record(_rrelu_backward, (input,), launch.prelu_forward(input, slopes), saved=(input, slopes))
 
 
 def _rrelu_backward(node, dy):

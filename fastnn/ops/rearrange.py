@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["channel_shuffle", "pixel_shuffle", "pixel_unshuffle"]
 
 
-def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
+def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """Makes of every r^2 channels one of r times the height and width.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (..., C r^2, H, W).
     upscale_factor : int
         r.
@@ -31,7 +31,7 @@ def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
     Raises
     ------
     ValueError
-        If `x` has fewer than three axes, or its channels are no multiple of r^2.
+        If `input` has fewer than three axes, or its channels are no multiple of r^2.
 
     References
     ----------
@@ -39,20 +39,20 @@ def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
     network", CVPR 2016.
     """
     r = whole("pixel_shuffle: upscale_factor", upscale_factor, 1)
-    if a_tensor("pixel_shuffle", x).ndim < 3 or x.shape[-3] % r**2:
-        raise ValueError(f"pixel_shuffle: x has shape {x.shape}, but must be (..., C, H, W) with C a multiple of "
+    if a_tensor("pixel_shuffle", input).ndim < 3 or input.shape[-3] % r**2:
+        raise ValueError(f"pixel_shuffle: input has shape {input.shape}, but must be (..., C, H, W) with C a multiple of "
                          f"{r**2}, the square of upscale_factor {r}")
-    *before, c, h, w = x.shape
-    parts = permute(reshape(x, (-1, c // r**2, r, r, h, w)), 0, 1, 4, 2, 5, 3)
+    *before, c, h, w = input.shape
+    parts = permute(reshape(input, (-1, c // r**2, r, r, h, w)), 0, 1, 4, 2, 5, 3)
     return reshape(parts, (*before, c // r**2, h * r, w * r))
 
 
-def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
+def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """Undoes `pixel_shuffle`.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (..., C, H r, W r).
     downscale_factor : int
         r.
@@ -65,23 +65,23 @@ def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
     Raises
     ------
     ValueError
-        If `x` has fewer than three axes, or height or width is no multiple of r.
+        If `input` has fewer than three axes, or height or width is no multiple of r.
     """
     r = whole("pixel_unshuffle: downscale_factor", downscale_factor, 1)
-    if a_tensor("pixel_unshuffle", x).ndim < 3 or x.shape[-2] % r or x.shape[-1] % r:
-        raise ValueError(f"pixel_unshuffle: x has shape {x.shape}, but must be (..., C, H, W) with H and W multiples "
+    if a_tensor("pixel_unshuffle", input).ndim < 3 or input.shape[-2] % r or input.shape[-1] % r:
+        raise ValueError(f"pixel_unshuffle: input has shape {input.shape}, but must be (..., C, H, W) with H and W multiples "
                          f"of downscale_factor {r}")
-    *before, c, h, w = x.shape
-    parts = permute(reshape(x, (-1, c, h // r, r, w // r, r)), 0, 1, 3, 5, 2, 4)
+    *before, c, h, w = input.shape
+    parts = permute(reshape(input, (-1, c, h // r, r, w // r, r)), 0, 1, 3, 5, 2, 4)
     return reshape(parts, (*before, c * r**2, h // r, w // r))
 
 
-def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     """Deals the channels of each group out to all groups: what a grouped convolution keeps apart meets in the next one.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, ...).
     groups : int
         Number of groups, which divides C.
@@ -89,20 +89,20 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     Returns
     -------
     Tensor
-        Shape of `x`; channel i of group g becomes channel g of group i.
+        Shape of `input`; channel i of group g becomes channel g of group i.
 
     Raises
     ------
     ValueError
-        If `x` has fewer than three axes, or `groups` does not divide its channels.
+        If `input` has fewer than three axes, or `groups` does not divide its channels.
 
     References
     ----------
     X. Zhang et al., "ShuffleNet: an extremely efficient convolutional neural network for mobile devices", CVPR 2018.
     """
     groups = whole("channel_shuffle: groups", groups, 1)
-    if a_tensor("channel_shuffle", x).ndim < 3 or x.shape[1] % groups:
-        raise ValueError(f"channel_shuffle: x has shape {x.shape}, but must be (N, C, ...) with C a multiple of groups "
+    if a_tensor("channel_shuffle", input).ndim < 3 or input.shape[1] % groups:
+        raise ValueError(f"channel_shuffle: input has shape {input.shape}, but must be (N, C, ...) with C a multiple of groups "
                          f"{groups}")
-    n, c, *rest = x.shape
-    return reshape(transpose(reshape(x, (n, groups, c // groups, *rest)), 1, 2), x.shape)
+    n, c, *rest = input.shape
+    return reshape(transpose(reshape(input, (n, groups, c // groups, *rest)), 1, 2), input.shape)

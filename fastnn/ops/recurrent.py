@@ -26,7 +26,7 @@ def _recurrent(mode: str, x: Tensor, h0: Tensor | None, c0: Tensor | None, weigh
     """(y, last h, last c); the input's share of all steps is one product."""
     if a_tensor(mode, x).ndim != 3:
         layout = "(batch, steps, features)" if batch_first else "(steps, batch, features)"
-        raise ValueError(f"{mode}: x has shape {x.shape}, but must be {layout}")
+        raise ValueError(f"{mode}: input has shape {x.shape}, but must be {layout}")
     options = {"mode": _MODES[mode], "reverse": bool(reverse), "batch_first": bool(batch_first)}
     lengths = None if lengths is None else _as_index(mode, lengths)
     share = _by_steps(launch.linear_forward(x, weight_ih, bias_ih), batch_first)
@@ -64,14 +64,14 @@ def _sum_of_steps(t: Tensor) -> Tensor:
     return launch.sum(t, axes=0b11, keepdim=0, divisor=1.0)
 
 
-def rnn(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None,
+def rnn(input: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None,
         bias_hh: Tensor | None = None, nonlinearity: str = "tanh", lengths: Any = None, reverse: bool = False,
         batch_first: bool = False) -> tuple[Tensor, Tensor]:
     """One layer of Elman's network: h = tanh(x W_ih^T + b_ih + h W_hh^T + b_hh), step by step.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (T, N, I), or (N, T, I) with `batch_first`.
     h0 : Tensor or None
         (N, H), the state before the first step; None: 0.
@@ -86,7 +86,7 @@ def rnn(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias
     reverse : bool
         Whether each sequence is read from its end.
     batch_first : bool
-        Whether the batch is the first axis of `x` and of the result.
+        Whether the batch is the first axis of `input` and of the result.
 
     Returns
     -------
@@ -106,12 +106,12 @@ def rnn(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"rnn: nonlinearity is {nonlinearity!r}, but must be 'tanh' or 'relu'")
-    y, h, _ = _recurrent(nonlinearity, x, h0, None, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse,
+    y, h, _ = _recurrent(nonlinearity, input, h0, None, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse,
                          batch_first)
     return y, h
 
 
-def lstm(x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor,
+def lstm(input: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor,
          bias_ih: Tensor | None = None, bias_hh: Tensor | None = None, lengths: Any = None, reverse: bool = False,
          batch_first: bool = False, weight_hr: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """One layer of long short-term memory: c = f c + i g, h = o tanh(c), with gates i, f, o = sigmoid and g = tanh of
@@ -119,7 +119,7 @@ def lstm(x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, wei
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (T, N, I), or (N, T, I) with `batch_first`.
     h0, c0 : Tensor or None
         (N, H), hidden state and cell before the first step; None: 0.
@@ -132,7 +132,7 @@ def lstm(x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, wei
     reverse : bool
         Whether each sequence is read from its end.
     batch_first : bool
-        Whether the batch is the first axis of `x` and of the result.
+        Whether the batch is the first axis of `input` and of the result.
     weight_hr : Tensor, optional
         (P, H): hidden states are projected, h = o tanh(c) W_hr^T; then `h0` is (N, P), `weight_hh` (4 H, P), and P stands
         for H in the hidden states below.
@@ -156,8 +156,8 @@ def lstm(x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, wei
     A. Senior and F. Beaufays, "Long short-term memory recurrent neural network architectures", 2014.
     """
     if weight_hr is not None:
-        return _projected_lstm(x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse, batch_first, weight_hr)
-    return _recurrent("lstm", x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse, batch_first)
+        return _projected_lstm(input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse, batch_first, weight_hr)
+    return _recurrent("lstm", input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse, batch_first)
 
 
 def _projected_lstm(x: Tensor, h0: Tensor | None, c0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor,
@@ -194,7 +194,7 @@ def _in_first_step(h0: Tensor, x: Tensor, lengths: Any, reverse: bool, batch_fir
     return mul(unsqueeze(mask, 2), unsqueeze(h0, axis))
 
 
-def gru(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None,
+def gru(input: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None,
         bias_hh: Tensor | None = None, lengths: Any = None, reverse: bool = False,
         batch_first: bool = False) -> tuple[Tensor, Tensor]:
     """One layer of gated recurrent units: h = (1 - z) n + z h with r, z = sigmoid(x W_ih^T + b_ih + h W_hh^T + b_hh)
@@ -202,7 +202,7 @@ def gru(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (T, N, I), or (N, T, I) with `batch_first`.
     h0 : Tensor or None
         (N, H), the state before the first step; None: 0.
@@ -215,7 +215,7 @@ def gru(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias
     reverse : bool
         Whether each sequence is read from its end.
     batch_first : bool
-        Whether the batch is the first axis of `x` and of the result.
+        Whether the batch is the first axis of `input` and of the result.
 
     Returns
     -------
@@ -234,5 +234,5 @@ def gru(x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias
     K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine translation",
     EMNLP 2014.
     """
-    y, h, _ = _recurrent("gru", x, h0, None, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse, batch_first)
+    y, h, _ = _recurrent("gru", input, h0, None, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse, batch_first)
     return y, h

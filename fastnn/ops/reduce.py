@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
-from ..checks import a_tensor, number
+from ..checks import a_tensor, either, number
 from .._core import TensorBase, launch, record
 from .create import int64
 from .math import constant, eq, maximum, minimum, ne
@@ -43,9 +43,7 @@ def _axes(name: str, dim: Dim, rank: int) -> tuple[int, ...]:
 
 def numpy_words(name: str, dim: Dim, keepdim: bool, axis: Dim, keepdims: bool | None = None) -> tuple[Dim, bool]:
     """`dim` and `keepdim`, which may have been given under NumPy's names, as in PyTorch."""
-    if axis is not None and dim is not None:
-        raise TypeError(f"{name}: dim is {dim} and axis {axis}, but they are one argument's two names")
-    return dim if axis is None else axis, keepdim if keepdims is None else keepdims
+    return either(name, dim, axis), keepdim if keepdims is None else keepdims
 
 
 def _mask(axes: Sequence[int]) -> int:
@@ -69,7 +67,7 @@ def _count(shape: Sequence[int], axes: Sequence[int]) -> int:
 
 def _check_real(name: str, x: Tensor) -> None:
     if not a_tensor(name, x).dtype.is_floating:
-        raise TypeError(f"{name}: x has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
+        raise TypeError(f"{name}: input has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
 
 
 def _divided(x: Tensor, divisor: float) -> Tensor:
@@ -80,20 +78,20 @@ def _divided(x: Tensor, divisor: float) -> Tensor:
 # ---- sums -------------------------------------------------------------------------------------------------------------
 
 
-def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None, *, axis: Dim = None,
+def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None, *, axis: Dim = None,
         keepdims: bool | None = None) -> Tensor:
     """The sum over axes.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype. Integers and bools add up to int64, exactly; sums wrap around.
     dim : int or sequence of int, optional
         Axes to sum over; by default all.
     keepdim : bool
         Whether summed axes stay, with one element.
     dtype : dtype, optional
-        What to convert `x` to first.
+        What to convert `input` to first.
     axis, keepdims : optional
         NumPy's names for `dim` and `keepdim`.
 
@@ -106,26 +104,26 @@ def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None,
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("sum", dim, keepdim, axis, keepdims)
     if dtype is not None:
-        x = to(x, dtype)
-    axes = _axes("sum", dim, a_tensor("sum", x).ndim)
-    if not x.dtype.is_floating:
-        return launch.sum(to(x, int64), axes=_mask(axes), keepdim=keepdim, divisor=1.0)
-    y = launch.sum(x, axes=_mask(axes), keepdim=keepdim, divisor=1.0)
-    return record(_sum_backward, (x,), y, context=(x.shape, axes))
+        input = to(input, dtype)
+    axes = _axes("sum", dim, a_tensor("sum", input).ndim)
+    if not input.dtype.is_floating:
+        return launch.sum(to(input, int64), axes=_mask(axes), keepdim=keepdim, divisor=1.0)
+    y = launch.sum(input, axes=_mask(axes), keepdim=keepdim, divisor=1.0)
+    return record(_sum_backward, (input,), y, context=(input.shape, axes))
 
 
-def any(x: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
+def any(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """Whether there is an element that is not 0, over axes, as for `sum`: bool. NaN is not 0."""
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("any", dim, keepdim, axis, keepdims)
-    return ne(sum(ne(x, 0), dim, keepdim), 0)
+    return ne(sum(ne(input, 0), dim, keepdim), 0)
 
 
-def all(x: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
+def all(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """Whether no element is 0, over axes, as for `sum`: bool. True where there is nothing."""
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("all", dim, keepdim, axis, keepdims)
-    return eq(sum(eq(x, 0), dim, keepdim), 0)
+    return eq(sum(eq(input, 0), dim, keepdim), 0)
 
 
 def _sum_backward(node, dy):
@@ -133,20 +131,20 @@ def _sum_backward(node, dy):
     return expand(reshape(dy, _kept(shape, axes)), shape)
 
 
-def mean(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: object = None, axis: Dim = None,
+def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: object = None, axis: Dim = None,
          keepdims: bool | None = None) -> Tensor:
     """The mean over axes.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; float32 or float64.
     dim : int or sequence of int, optional
         Axes to average over; by default all.
     keepdim : bool
         Whether these axes stay, with one element.
     dtype : dtype, optional
-        What to convert `x` to first.
+        What to convert `input` to first.
     axis, keepdims : optional
         NumPy's names for `dim` and `keepdim`.
 
@@ -158,16 +156,16 @@ def mean(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: object = N
     Raises
     ------
     TypeError
-        If `x` holds integers or bools.
+        If `input` holds integers or bools.
     """
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("mean", dim, keepdim, axis, keepdims)
     if dtype is not None:
-        x = to(x, dtype)
-    _check_real("mean", x)
-    axes = _axes("mean", dim, x.ndim)
-    y = launch.sum(x, axes=_mask(axes), keepdim=keepdim, divisor=float(_count(x.shape, axes)))
-    return record(_mean_backward, (x,), y, context=(x.shape, axes))
+        input = to(input, dtype)
+    _check_real("mean", input)
+    axes = _axes("mean", dim, input.ndim)
+    y = launch.sum(input, axes=_mask(axes), keepdim=keepdim, divisor=float(_count(input.shape, axes)))
+    return record(_mean_backward, (input,), y, context=(input.shape, axes))
 
 
 def _mean_backward(node, dy):
@@ -197,12 +195,12 @@ def _extreme_backward(node, dy):
     return launch.where(here, launch.div(reshape(dy, kept), count), constant(0.0, x.dtype))
 
 
-def amax(x: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
+def amax(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """The largest element over axes; NaN wins; its gradient is shared equally among equals.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     dim : int or sequence of int, optional
         Axes to search; by default all.
@@ -222,14 +220,14 @@ def amax(x: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None,
     """
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("amax", dim, keepdim, axis, keepdims)
-    return _extreme_values("amax", x, dim, keepdim)
+    return _extreme_values("amax", input, dim, keepdim)
 
 
-def amin(x: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
+def amin(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """The smallest element over axes; see `amax`."""
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("amin", dim, keepdim, axis, keepdims)
-    return _extreme_values("amin", x, dim, keepdim)
+    return _extreme_values("amin", input, dim, keepdim)
 
 
 def _position(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
@@ -243,13 +241,13 @@ def _position(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     return launch.argmax(x, axis=_axis(name, dim, x.ndim), keepdim=keepdim, smallest=name.endswith("min"))
 
 
-def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None,
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None,
            keepdims: bool | None = None) -> Tensor:
     """Where the largest element is.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     dim : int, optional
         Axis to search; by default all elements in logical (C) order.
@@ -270,15 +268,15 @@ def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: in
     """
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("argmax", dim, keepdim, axis, keepdims)
-    return _position("argmax", x, dim, keepdim)
+    return _position("argmax", input, dim, keepdim)
 
 
-def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None,
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None,
            keepdims: bool | None = None) -> Tensor:
     """Where the smallest element is; see `argmax`."""
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("argmin", dim, keepdim, axis, keepdims)
-    return _position("argmin", x, dim, keepdim)
+    return _position("argmin", input, dim, keepdim)
 
 
 def _extremum(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor | Extremum:
@@ -306,13 +304,13 @@ def _extremum_backward(node, dvalues, _):
     return dx
 
 
-def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *, axis: int | None = None,
+def max(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *, axis: int | None = None,
         keepdims: bool | None = None) -> Tensor | Extremum:
     """The largest element, of all or along one axis; of two tensors, `maximum`. NaN wins.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     dim : int or Tensor, optional
         Axis to search; by default all axes. A tensor makes it ``maximum(x, dim)``.
@@ -334,25 +332,26 @@ def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *, ax
     """
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("max", dim, keepdim, axis, keepdims)
-    return maximum(x, dim) if isinstance(dim, TensorBase) else _extremum("max", x, dim, keepdim)
+    return maximum(input, dim) if isinstance(dim, TensorBase) else _extremum("max", input, dim, keepdim)
 
 
-def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *, axis: int | None = None,
+def min(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *, axis: int | None = None,
         keepdims: bool | None = None) -> Tensor | Extremum:
     """The smallest element, of all or along one axis; of two tensors, `minimum`; see `max`."""
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("min", dim, keepdim, axis, keepdims)
-    return minimum(x, dim) if isinstance(dim, TensorBase) else _extremum("min", x, dim, keepdim)
+    return minimum(input, dim) if isinstance(dim, TensorBase) else _extremum("min", input, dim, keepdim)
 
 
 # ---- variances --------------------------------------------------------------------------------------------------------
 
 
-def _variance(name: str, x: Tensor, dim: Dim, correction: float,
+def _variance(name: str, x: Tensor, dim: Dim, correction: float | None, unbiased: bool | None,
               keepdim: bool) -> tuple[Tensor, Tensor, tuple[int, ...], float]:
     """The variance, the mean (with all axes), the axes and the divisor."""
     _check_real(name, x)
-    axes, correction = _axes(name, dim, x.ndim), number(f"{name}: correction", correction)
+    given = either(name, correction, unbiased, ("correction", "unbiased"))
+    axes, correction = _axes(name, dim, x.ndim), 1.0 if given is None else number(f"{name}: correction", given)
     count = _count(x.shape, axes)
     divisor = float(count - correction) if count > correction else 0.0
     middle = launch.sum(x, axes=_mask(axes), keepdim=1, divisor=float(count))
@@ -360,18 +359,18 @@ def _variance(name: str, x: Tensor, dim: Dim, correction: float,
     return y, middle, axes, divisor
 
 
-def var(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *, unbiased: bool | None = None, axis: Dim = None,
-        keepdims: bool | None = None) -> Tensor:
+def var(input: Tensor, dim: Dim = None, correction: float | None = None, keepdim: bool = False, *, unbiased: bool | None = None,
+        axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """The variance over axes: the sum of squared distances from the mean over (count - correction), in two passes.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; float32 or float64.
     dim : int or sequence of int, optional
         Axes; by default all.
-    correction : float
-        1 for a sample's variance (Bessel), 0 for a population's.
+    correction : float, optional
+        1, as by default, for a sample's variance (Bessel), 0 for a population's.
     keepdim : bool
         Whether these axes stay, with one element.
     unbiased : bool, optional
@@ -387,12 +386,12 @@ def var(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False
     Raises
     ------
     TypeError
-        If `x` holds integers or bools.
+        If `input` holds integers or bools, or `correction` and `unbiased` are both given.
     """
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("var", dim, keepdim, axis, keepdims)
-    y, middle, axes, divisor = _variance("var", x, dim, correction if unbiased is None else unbiased, keepdim)
-    return record(_var_backward, (x,), y, saved=(x, middle), context=(axes, divisor))
+    y, middle, axes, divisor = _variance("var", input, dim, correction, unbiased, keepdim)
+    return record(_var_backward, (input,), y, saved=(input, middle), context=(axes, divisor))
 
 
 def _var_backward(node, dy):
@@ -401,14 +400,14 @@ def _var_backward(node, dy):
     return launch.mul(launch.sub(x, middle), _divided(reshape(dy, _kept(x.shape, axes)), divisor / 2))
 
 
-def std(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *, unbiased: bool | None = None, axis: Dim = None,
-        keepdims: bool | None = None) -> Tensor:
+def std(input: Tensor, dim: Dim = None, correction: float | None = None, keepdim: bool = False, *, unbiased: bool | None = None,
+        axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """The standard deviation over axes, the square root of `var`; its gradient at 0 is 0."""
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("std", dim, keepdim, axis, keepdims)
-    variance, middle, axes, divisor = _variance("std", x, dim, correction if unbiased is None else unbiased, keepdim)
+    variance, middle, axes, divisor = _variance("std", input, dim, correction, unbiased, keepdim)
     y = launch.sqrt(variance)
-    return record(_std_backward, (x,), y, saved=(x, middle, y), context=(axes, divisor))
+    return record(_std_backward, (input,), y, saved=(input, middle, y), context=(axes, divisor))
 
 
 def _std_backward(node, dy):
@@ -419,27 +418,27 @@ def _std_backward(node, dy):
     return launch.mul(launch.sub(x, middle), _divided(reshape(slope, _kept(x.shape, axes)), divisor))
 
 
-def var_mean(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *,
+def var_mean(input: Tensor, dim: Dim = None, correction: float | None = None, keepdim: bool = False, *,
              unbiased: bool | None = None) -> tuple[Tensor, Tensor]:
     """The variance and the mean over axes; parameters as `var`."""
-    return var(x, dim, correction, keepdim, unbiased=unbiased), mean(x, dim, keepdim)
+    return var(input, dim, correction, keepdim, unbiased=unbiased), mean(input, dim, keepdim)
 
 
-def std_mean(x: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, *,
+def std_mean(input: Tensor, dim: Dim = None, correction: float | None = None, keepdim: bool = False, *,
              unbiased: bool | None = None) -> tuple[Tensor, Tensor]:
     """The standard deviation and the mean over axes; parameters as `var`."""
-    return std(x, dim, correction, keepdim, unbiased=unbiased), mean(x, dim, keepdim)
+    return std(input, dim, correction, keepdim, unbiased=unbiased), mean(input, dim, keepdim)
 
 
 # ---- logarithm of a sum of exponentials -------------------------------------------------------------------------------
 
 
-def logsumexp(x: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
+def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """log(sum(exp(x))) over axes, without overflow.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; float32 or float64.
     dim : int or sequence of int
         Axes to sum over.
@@ -455,15 +454,15 @@ def logsumexp(x: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     ValueError
         If one of these axes is empty.
     """
-    _check_real("logsumexp", x)
-    axes = _axes("logsumexp", dim, x.ndim)
-    kept = _kept(x.shape, axes)
+    _check_real("logsumexp", input)
+    axes = _axes("logsumexp", dim, input.ndim)
+    kept = _kept(input.shape, axes)
     if len(axes) == 1:
-        y = launch.logsumexp(x, axis=axes[0])
-        y = record(_logsumexp_backward, (x,), y, saved=(x, y))
+        y = launch.logsumexp(input, axis=axes[0])
+        y = record(_logsumexp_backward, (input,), y, saved=(input, y))
     else:
-        rest = [d for d in range(x.ndim) if d not in axes]
-        rows = reshape(permute(x, *rest, *axes), (*(x.shape[d] for d in rest), _count(x.shape, axes)))
+        rest = [d for d in range(input.ndim) if d not in axes]
+        rows = reshape(permute(input, *rest, *axes), (*(input.shape[d] for d in rest), _count(input.shape, axes)))
         y = reshape(logsumexp(rows, -1), kept)
     return y if keepdim else reshape(y, tuple(n for d, n in enumerate(kept) if d not in axes))
 

@@ -113,14 +113,14 @@ def _smoothed(n: int, out: int, ratio: float, align_corners: bool, mode: str) ->
 INTERPOLATION_MODES = {"nearest": 2, "nearest-exact": 2, "linear": 1, "bilinear": 2, "bicubic": 2, "area": 2}
 
 
-def interpolate(x: Tensor, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None,
+def interpolate(input: Tensor, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None,
                 mode: str = "nearest", align_corners: bool | None = None,
                 recompute_scale_factor: bool | None = None, antialias: bool = False) -> Tensor:
     """Makes sequences or maps of another size.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W), or (N, C, L).
     size : int or pair of int, optional
         The result's; either this or `scale_factor`.
@@ -144,17 +144,17 @@ def interpolate(x: Tensor, size: int | Sequence[int] | None = None, scale_factor
     Raises
     ------
     ValueError
-        If the mode does not suit `x`, or not exactly one of `size` and `scale_factor` is given.
+        If the mode does not suit `input`, or not exactly one of `size` and `scale_factor` is given.
 
     References
     ----------
     R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE Transactions on Acoustics,
     Speech, and Signal Processing 29(6), 1981.
     """
-    axes = a_tensor("interpolate", x).ndim - 2
+    axes = a_tensor("interpolate", input).ndim - 2
     smooth = mode in ("linear", "bilinear", "bicubic")
     if mode not in INTERPOLATION_MODES or axes not in (1, 2) or (smooth and INTERPOLATION_MODES[mode] != axes):
-        raise ValueError(f"interpolate: mode is {mode!r} for x {x.shape}, but must be 'nearest', 'nearest-exact', "
+        raise ValueError(f"interpolate: mode is {mode!r} for input {input.shape}, but must be 'nearest', 'nearest-exact', "
                          "'area', "
                          "'linear' (N, C, L), 'bilinear' or 'bicubic' (N, C, H, W)")
     check_extents("interpolate", size, scale_factor)
@@ -162,13 +162,13 @@ def interpolate(x: Tensor, size: int | Sequence[int] | None = None, scale_factor
         raise ValueError(f"interpolate: align_corners is {align_corners}, which mode {mode!r} has no use for")
     if antialias and mode not in ("bilinear", "bicubic"):
         raise ValueError(f"interpolate: antialias goes with mode 'bilinear' or 'bicubic', not {mode!r}")
-    extents, ratios = _extents(x.shape[2:], size, scale_factor, recompute_scale_factor)
-    maps = unsqueeze(x, 2) if axes == 1 else x
+    extents, ratios = _extents(input.shape[2:], size, scale_factor, recompute_scale_factor)
+    maps = unsqueeze(input, 2) if axes == 1 else input
     if mode == "area":
         y = adaptive_avg_pool2d(maps, (1, *extents) if axes == 1 else extents)
     else:
         rules = [_rule(mode, n, out, ratio, bool(align_corners), bool(antialias))
-                 for n, out, ratio in zip(x.shape[2:], extents, ratios)]
+                 for n, out, ratio in zip(input.shape[2:], extents, ratios)]
         y = resample(maps, *([(_picked_rows, 1)] if axes == 1 else []), *rules)
     return reshape(y, (*y.shape[:2], y.shape[3])) if axes == 1 else y
 
@@ -223,12 +223,12 @@ def _spaced(n: int, step: int) -> Table:
     return _picked(index)
 
 
-def bed_of_nails2d(x: Tensor, scale_factor: int | Sequence[int] = 2) -> Tensor:
+def bed_of_nails2d(input: Tensor, scale_factor: int | Sequence[int] = 2) -> Tensor:
     """Spreads elements out, with zeros between them: y[.., s h, s w] = x[.., h, w].
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W).
     scale_factor : int or pair of int
         s, for rows and columns.
@@ -244,9 +244,9 @@ def bed_of_nails2d(x: Tensor, scale_factor: int | Sequence[int] = 2) -> Tensor:
         If `scale_factor` is below 1.
     """
     rows, columns = pair("bed_of_nails2d", "scale_factor", scale_factor, 1)
-    if a_tensor("bed_of_nails2d", x).ndim != 4:
-        raise ValueError(f"bed_of_nails2d: x has shape {x.shape}, but must be (N, C, H, W)")
-    return resample(x, (_spaced, x.shape[2], rows), (_spaced, x.shape[3], columns))
+    if a_tensor("bed_of_nails2d", input).ndim != 4:
+        raise ValueError(f"bed_of_nails2d: input has shape {input.shape}, but must be (N, C, H, W)")
+    return resample(input, (_spaced, input.shape[2], rows), (_spaced, input.shape[3], columns))
 
 
 # ---- padding ---------------------------------------------------------------------------------------------------------
@@ -289,14 +289,14 @@ def pad_by(x: Tensor, padding: Sequence[int], mode: str) -> Tensor:
 # ---- un-pooling ------------------------------------------------------------------------------------------------------
 
 
-def max_unpool2d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
+def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
                  stride: int | Sequence[int] | None = None,
                  padding: int | Sequence[int] = 0, output_size: Sequence[int] | None = None) -> Tensor:
     """Puts what max-pooling gave back where it came from, with zeros elsewhere.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W), or (C, H, W).
     indices : Tensor
         int64, of x's shape: what `max_pool2d` returned.
@@ -326,14 +326,14 @@ def max_unpool2d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
     ----------
     M. D. Zeiler and R. Fergus, "Visualizing and understanding convolutional networks", ECCV 2014.
     """
-    if a_tensor("max_unpool2d", x).ndim == 3:
+    if a_tensor("max_unpool2d", input).ndim == 3:
         size = None if output_size is None else tuple(output_size)[-2:]
-        y = max_unpool2d(unsqueeze(x, 0), unsqueeze(as_tensor(indices), 0), kernel_size, stride, padding, size)
+        y = max_unpool2d(unsqueeze(input, 0), unsqueeze(as_tensor(indices), 0), kernel_size, stride, padding, size)
         return reshape(y, y.shape[1:])
     kernel = pair("max_unpool2d", "kernel_size", kernel_size, 1)
     step = kernel if stride is None else pair("max_unpool2d", "stride", stride, 1)
     edge = pair("max_unpool2d", "padding", padding, 0)
-    size = [(n - 1) * s - 2 * p + k for n, s, p, k in zip(x.shape[2:], step, edge, kernel)]
+    size = [(n - 1) * s - 2 * p + k for n, s, p, k in zip(input.shape[2:], step, edge, kernel)]
     if output_size is not None:
         wanted = integers("max_unpool2d", "output_size", output_size)[-2:]
         if len(wanted) != 2 or any(abs(w - n) >= s for w, n, s in zip(wanted, size, step)):
@@ -341,22 +341,22 @@ def max_unpool2d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
                              f"{step} away from "
                              f"{tuple(size)}")
         size = wanted
-    y = launch.max_unpool2d_forward(x, indices, output=size)
-    return record(_max_unpool2d_backward, (x,), y, (indices,))
+    y = launch.max_unpool2d_forward(input, indices, output=size)
+    return record(_max_unpool2d_backward, (input,), y, (indices,))
 
 
 def _max_unpool2d_backward(node, dy):
     return launch.max_unpool2d_backward(dy, *node.saved)
 
 
-def max_unpool1d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
+def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
                  stride: int | Sequence[int] | None = None,
                  padding: int | Sequence[int] = 0, output_size: Sequence[int] | None = None) -> Tensor:
     """Puts what `max_pool1d` gave back where it came from, with zeros elsewhere.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, L), or (C, L).
     indices : Tensor
         int64, of x's shape.
@@ -384,6 +384,6 @@ def max_unpool1d(x: Tensor, indices: Tensor, kernel_size: int | Sequence[int],
     kernel = single("max_unpool1d", "kernel_size", kernel_size)
     step = kernel if stride is None else single("max_unpool1d", "stride", stride)
     size = None if output_size is None else (1, *integers("max_unpool1d", "output_size", output_size)[-1:])
-    y = max_unpool2d(unsqueeze(x, -2), unsqueeze(as_tensor(indices), -2), (1, kernel), (1, step),
+    y = max_unpool2d(unsqueeze(input, -2), unsqueeze(as_tensor(indices), -2), (1, kernel), (1, step),
                      (0, single("max_unpool1d", "padding", padding)), size)
     return reshape(y, (*y.shape[:-2], y.shape[-1]))

@@ -11,7 +11,7 @@ from .index import _gather_backward
 from .math import ne, sub
 from .reduce import Dim, Extremum, _axes, _count, _kept, numpy_words
 from .shape import _axis, permute, reshape, to
-from .slices import slice_view
+from .slices import cat, slice_view
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -27,24 +27,24 @@ def _scanned(name: str, x: Any, dim: int, dtype: Any) -> tuple[Tensor, int]:
     return x if x.dtype.is_floating else to(x, int64), _axis(name, dim, max(x.ndim, 1))
 
 
-def cumsum(x: Tensor, dim: int | None = None, dtype: object = None, *, axis: int | None = None) -> Tensor:
+def cumsum(input: Tensor, dim: int | None = None, dtype: object = None, *, axis: int | None = None) -> Tensor:
     """Running sums along an axis: y_i = x_0 + ... + x_i.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; integers and bools become int64 and wrap around.
     dim : int
         The axis.
     dtype : dtype, optional
-        What to convert `x` to first.
+        What to convert `input` to first.
     axis : optional
         NumPy's name for `dim`.
 
     Returns
     -------
     Tensor
-        Shape of `x`. Sums are carried in double precision.
+        Shape of `input`. Sums are carried in double precision.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def cumsum(x: Tensor, dim: int | None = None, dtype: object = None, *, axis: int
     """
     if axis is not None:
         dim, _ = numpy_words("cumsum", dim, False, axis)
-    x, axis = _scanned("cumsum", x, dim, dtype)
+    x, axis = _scanned("cumsum", input, dim, dtype)
     return record(_cumsum_backward, (x,), launch.cumsum(x, axis=axis, reverse=0), context=axis)
 
 
@@ -61,11 +61,11 @@ def _cumsum_backward(node, dy):
     return launch.cumsum(dy, axis=node.context, reverse=1)
 
 
-def cumprod(x: Tensor, dim: int | None = None, dtype: object = None, *, axis: int | None = None) -> Tensor:
+def cumprod(input: Tensor, dim: int | None = None, dtype: object = None, *, axis: int | None = None) -> Tensor:
     """Running products along an axis: y_i = x_0 ... x_i; parameters as `cumsum`. Its gradient is exact where elements are 0."""
     if axis is not None:
         dim, _ = numpy_words("cumprod", dim, False, axis)
-    x, axis = _scanned("cumprod", x, dim, dtype)
+    x, axis = _scanned("cumprod", input, dim, dtype)
     return record(_cumprod_backward, (x,), launch.cumprod(x, axis=axis), saved=(x,), context=axis)
 
 
@@ -73,20 +73,20 @@ def _cumprod_backward(node, dy):
     return launch.cumprod_backward(dy, node.saved[0], axis=node.context)
 
 
-def prod(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None, *, axis: Dim = None,
+def prod(input: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None, *, axis: Dim = None,
          keepdims: bool | None = None) -> Tensor:
     """The product over axes, 1 of nothing; its gradient is exact where elements are 0.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; integers and bools become int64 and wrap around.
     dim : int or sequence of int, optional
         Axes to multiply over; by default all.
     keepdim : bool
         Whether these axes stay, with one element.
     dtype : dtype, optional
-        What to convert `x` to first.
+        What to convert `input` to first.
     axis, keepdims : optional
         NumPy's names for `dim` and `keepdim`.
 
@@ -97,7 +97,7 @@ def prod(x: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = None
     """
     if axis is not None or keepdims is not None:
         dim, keepdim = numpy_words("prod", dim, keepdim, axis, keepdims)
-    x, _ = _scanned("prod", x, 0, dtype)
+    x, _ = _scanned("prod", input, 0, dtype)
     axes = _axes("prod", dim, x.ndim)
     kept = _kept(x.shape, axes)
     if len(axes) == 1 or x.ndim == 0:
@@ -113,12 +113,12 @@ def _prod_backward(node, dy):
     return launch.prod_backward(dy, node.saved[0], axis=node.context)
 
 
-def cummax(x: Tensor, dim: int) -> Extremum:
+def cummax(input: Tensor, dim: int) -> Extremum:
     """The greatest element so far along an axis, and where it is.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     dim : int
         The axis.
@@ -133,12 +133,12 @@ def cummax(x: Tensor, dim: int) -> Extremum:
     IndexError
         If there is no such axis.
     """
-    return _cumulated("cummax", x, dim)
+    return _cumulated("cummax", input, dim)
 
 
-def cummin(x: Tensor, dim: int) -> Extremum:
+def cummin(input: Tensor, dim: int) -> Extremum:
     """The least element so far along an axis, and where it is; see `cummax`."""
-    return _cumulated("cummin", x, dim)
+    return _cumulated("cummin", input, dim)
 
 
 def _cumulated(name: str, x: Tensor, dim: int) -> Extremum:
@@ -154,17 +154,19 @@ def _cumulated_backward(node, dvalues, _):
     return _gather_backward(node, dvalues) if node.context[0] else dvalues
 
 
-def diff(x: Tensor, n: int = 1, dim: int = -1) -> Tensor:
+def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
     """Differences of neighbours along an axis, `n` times: y_i = x_(i + 1) - x_i, whether they differ of bools.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     n : int
         How often.
     dim : int
         The axis.
+    prepend, append : Tensor, optional
+        What to join in front of `input` and behind it along the axis first.
 
     Returns
     -------
@@ -176,9 +178,11 @@ def diff(x: Tensor, n: int = 1, dim: int = -1) -> Tensor:
     IndexError
         If there is no such axis.
     """
-    axis = _axis("diff", dim, a_tensor("diff", x).ndim)
+    axis, n = _axis("diff", dim, a_tensor("diff", input).ndim), whole("diff: n", n, 0)
+    if n and (prepend is not None or append is not None):
+        input = cat([t for t in (prepend, input, append) if t is not None], axis)
     every = (slice(None),) * axis
-    for _ in range(min(whole("diff: n", n, 0), x.shape[axis])):  # then it is empty and stays so
-        later, earlier = slice_view(x, (*every, slice(1, None))), slice_view(x, (*every, slice(None, -1)))
-        x = ne(later, earlier) if x.dtype.name == "bool" else sub(later, earlier)
-    return x
+    for _ in range(min(n, input.shape[axis])):  # then it is empty and stays so
+        later, earlier = slice_view(input, (*every, slice(1, None))), slice_view(input, (*every, slice(None, -1)))
+        input = ne(later, earlier) if input.dtype.name == "bool" else sub(later, earlier)
+    return input

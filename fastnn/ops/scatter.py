@@ -44,11 +44,11 @@ def _operands(name: str, x: Tensor, dim: int, index: Any, src: Any) -> tuple[int
     if index.ndim != x.ndim or any(n > m for d, (n, m) in enumerate(zip(index.shape, x.shape)) if d != axis):
         raise ValueError(f"{name}: index has shape {index.shape}, but must have {x.ndim} axes and, but for dim {axis}, "
                          f"no longer ones "
-                         f"than x {x.shape}")
+                         f"than input {x.shape}")
     if not isinstance(src, TensorBase):
         return axis, index, expand(as_tensor(src, x.dtype), index.shape)
     if src.dtype is not x.dtype:
-        raise TypeError(f"{name}: src is {src.dtype}, but must be {x.dtype} like x")
+        raise TypeError(f"{name}: src is {src.dtype}, but must be {x.dtype} like input")
     if src.ndim != x.ndim or any(n > m for n, m in zip(index.shape, src.shape)):
         raise ValueError(f"{name}: src has shape {src.shape}, but must have {x.ndim} axes, none shorter than those of index "
                          f"{index.shape}")
@@ -62,18 +62,18 @@ def _write(x: Tensor, axis: int, index: Tensor, src: Tensor, how: str) -> Tensor
     return y
 
 
-def scatter(x: Tensor, dim: int, index: Any, src: Tensor | float | None = None, *, reduce: str | None = None,
+def scatter(input: Tensor, dim: int, index: Any, src: Tensor | float | None = None, *, reduce: str | None = None,
             value: float | None = None) -> Tensor:
-    """A copy of `x` with elements replaced: y[i, index[i, j, k], k] = src[i, j, k] for dim = 1.
+    """A copy of `input` with elements replaced: y[i, index[i, j, k], k] = src[i, j, k] for dim = 1.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     dim : int
         The axis that the index points into.
     index : Tensor or array_like
-        Integers from 0 on, with as many axes as `x`; but for `dim` none longer than x's.
+        Integers from 0 on, with as many axes as `input`; but for `dim` none longer than x's.
     src : Tensor or number
         What to write, no axis shorter than the index's.
     reduce : str, optional
@@ -84,14 +84,14 @@ def scatter(x: Tensor, dim: int, index: Any, src: Tensor | float | None = None, 
     Returns
     -------
     Tensor
-        Shape and type of `x`. Of equal indices the last one holds.
+        Shape and type of `input`. Of equal indices the last one holds.
 
     Raises
     ------
     IndexError
         If an index lies outside the axis.
     TypeError
-        If `src` has another type than `x`, or neither or both of `src` and `value` are given.
+        If `src` has another type than `input`, or neither or both of `src` and `value` are given.
     ValueError
         If shapes do not fit, or `reduce` is another.
     """
@@ -99,13 +99,13 @@ def scatter(x: Tensor, dim: int, index: Any, src: Tensor | float | None = None, 
         raise TypeError(f"scatter: {'neither' if src is None else 'both'} of src and value given, but must be one")
     src = value if src is None else src
     if reduce == "add":
-        return scatter_add(x, dim, index, src)
+        return scatter_add(input, dim, index, src)
     if reduce == "multiply":
-        return scatter_reduce(x, dim, index, src, "prod")
+        return scatter_reduce(input, dim, index, src, "prod")
     if reduce is not None:
         raise ValueError(f"scatter: reduce is {reduce!r}, but must be 'add', 'multiply' or None")
-    axis, index, src = _operands("scatter", x, dim, index, src)
-    return record(_scatter_backward, (x, src), _write(x, axis, index, src, "write"), saved=(index,), context=axis)
+    axis, index, src = _operands("scatter", input, dim, index, src)
+    return record(_scatter_backward, (input, src), _write(input, axis, index, src, "write"), saved=(index,), context=axis)
 
 
 def _scatter_backward(node, dy):
@@ -115,12 +115,12 @@ def _scatter_backward(node, dy):
     return dx, launch.gather(_part(dy, index.shape, axis), index, axis=axis) if node.needs[1] else None
 
 
-def scatter_add(x: Tensor, dim: int, index: Any, src: Tensor | float) -> Tensor:
-    """A copy of `x` with elements added: y[i, index[i, j, k], k] += src[i, j, k] for dim = 1.
+def scatter_add(input: Tensor, dim: int, index: Any, src: Tensor | float) -> Tensor:
+    """A copy of `input` with elements added: y[i, index[i, j, k], k] += src[i, j, k] for dim = 1.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype; sums of integers wrap around.
     dim : int
         The axis that the index points into.
@@ -132,23 +132,23 @@ def scatter_add(x: Tensor, dim: int, index: Any, src: Tensor | float) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`. Equal indices add in order, whatever the number of threads.
+        Shape and type of `input`. Equal indices add in order, whatever the number of threads.
 
     Raises
     ------
     IndexError
         If an index lies outside the axis.
     TypeError
-        If `src` has another type than `x`.
+        If `src` has another type than `input`.
     ValueError
         If shapes do not fit.
     """
-    axis, index, src = _operands("scatter_add", x, dim, index, src)
-    if not x.dtype.is_floating and x.dtype is not int64:
-        return to(scatter_add(to(x, int64), axis, index, to(src, int64)), x.dtype)
-    y = clone(x.detach())
+    axis, index, src = _operands("scatter_add", input, dim, index, src)
+    if not input.dtype.is_floating and input.dtype is not int64:
+        return to(scatter_add(to(input, int64), axis, index, to(src, int64)), input.dtype)
+    y = clone(input.detach())
     launch.scatter_add(index, src.detach(), axis=axis, out=_part(y, index.shape, axis))
-    return record(_scatter_add_backward, (x, src), y, saved=(index,), context=axis)
+    return record(_scatter_add_backward, (input, src), y, saved=(index,), context=axis)
 
 
 def _scatter_add_backward(node, dy):
@@ -156,12 +156,12 @@ def _scatter_add_backward(node, dy):
     return dy, launch.gather(_part(dy, index.shape, node.context), index, axis=node.context) if node.needs[1] else None
 
 
-def scatter_reduce(x: Tensor, dim: int, index: Any, src: Tensor | float, reduce: str, *, include_self: bool = True) -> Tensor:
-    """A copy of `x` in which all that one index names is reduced to one element.
+def scatter_reduce(input: Tensor, dim: int, index: Any, src: Tensor | float, reduce: str, *, include_self: bool = True) -> Tensor:
+    """A copy of `input` in which all that one index names is reduced to one element.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype; means of integers are rounded down.
     dim : int
         The axis that the index points into.
@@ -172,12 +172,12 @@ def scatter_reduce(x: Tensor, dim: int, index: Any, src: Tensor | float, reduce:
     reduce : str
         "sum", "prod", "mean", "amax" or "amin".
     include_self : bool
-        Whether the element of `x` counts too where an index names it.
+        Whether the element of `input` counts too where an index names it.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`; where no index points, x. The gradient of extrema is shared among equals.
+        Shape and type of `input`; where no index points, x. The gradient of extrema is shared among equals.
 
     Raises
     ------
@@ -190,15 +190,15 @@ def scatter_reduce(x: Tensor, dim: int, index: Any, src: Tensor | float, reduce:
     """
     if reduce not in _NEUTRAL:
         raise ValueError(f"scatter_reduce: reduce is {reduce!r}, but must be one of {', '.join(_NEUTRAL)}")
-    axis, index, src = _operands("scatter_reduce", x, dim, index, src)
-    if not x.dtype.is_floating and x.dtype is not int64:
-        return to(scatter_reduce(to(x, int64), axis, index, to(src, int64), reduce, include_self=include_self), x.dtype)
-    base = x if include_self else scatter(x, axis, index, (_NEUTRAL if x.dtype.is_floating else _NEUTRAL_INTEGERS)[reduce])
+    axis, index, src = _operands("scatter_reduce", input, dim, index, src)
+    if not input.dtype.is_floating and input.dtype is not int64:
+        return to(scatter_reduce(to(input, int64), axis, index, to(src, int64), reduce, include_self=include_self), input.dtype)
+    base = input if include_self else scatter(input, axis, index, (_NEUTRAL if input.dtype.is_floating else _NEUTRAL_INTEGERS)[reduce])
     if reduce in ("sum", "mean"):
         y = scatter_add(base, axis, index, src)
-        rounding = None if x.dtype.is_floating else "floor"
-        return y if reduce == "sum" else div(y, _counts(x, axis, index, include_self), rounding_mode=rounding)
-    if reduce == "prod" and _core.is_grad_enabled() and (x.requires_grad or src.requires_grad):
+        rounding = None if input.dtype.is_floating else "floor"
+        return y if reduce == "sum" else div(y, _counts(input, axis, index, include_self), rounding_mode=rounding)
+    if reduce == "prod" and _core.is_grad_enabled() and (input.requires_grad or src.requires_grad):
         raise TypeError("scatter_reduce: products have no gradient: use logarithms, or no_grad()")
     y = _write(base, axis, index, src, reduce)
     return y if reduce == "prod" else record(_scatter_extremum_backward, (base, src), y, saved=(base, src, index, y), context=axis)
@@ -226,17 +226,17 @@ def _scatter_extremum_backward(node, dy):
     return launch.where(here, share, zero), launch.where(there, picked(share), zero)
 
 
-def take_along_dim(x: Tensor, indices: Any, dim: int | None = None) -> Tensor:
-    """One element of `x` along `dim` for every index, as `gather`; the other axes broadcast together.
+def take_along_dim(input: Tensor, indices: Any, dim: int | None = None) -> Tensor:
+    """One element of `input` along `dim` for every index, as `gather`; the other axes broadcast together.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     indices : Tensor or array_like
         Integers from 0 on.
     dim : int, optional
-        The axis; by default all elements of `x` in logical order are one.
+        The axis; by default all elements of `input` in logical order are one.
 
     Returns
     -------
@@ -251,16 +251,16 @@ def take_along_dim(x: Tensor, indices: Any, dim: int | None = None) -> Tensor:
     """
     indices = _as_index("take_along_dim", indices, "indices")
     if dim is None:
-        return gather(flatten(x), 0, flatten(indices))
-    axis = _axis("take_along_dim", dim, a_tensor("take_along_dim", x).ndim)
-    if indices.ndim != x.ndim:
-        raise ValueError(f"take_along_dim: indices has shape {indices.shape}, but must have {x.ndim} axes like x")
-    shapes = [[1 if d == axis else n for d, n in enumerate(t.shape)] for t in (x, indices)]
+        return gather(flatten(input), 0, flatten(indices))
+    axis = _axis("take_along_dim", dim, a_tensor("take_along_dim", input).ndim)
+    if indices.ndim != input.ndim:
+        raise ValueError(f"take_along_dim: indices has shape {indices.shape}, but must have {input.ndim} axes like input")
+    shapes = [[1 if d == axis else n for d, n in enumerate(t.shape)] for t in (input, indices)]
     try:
         common = list(np.broadcast_shapes(*shapes))
     except ValueError:
-        raise ValueError(f"take_along_dim: shapes {x.shape} and {indices.shape} do not broadcast but for dim {axis}") from None
-    wide = [broadcast_to(t, (*common[:axis], t.shape[axis], *common[axis + 1:])) for t in (x, indices)]
+        raise ValueError(f"take_along_dim: shapes {input.shape} and {indices.shape} do not broadcast but for dim {axis}") from None
+    wide = [broadcast_to(t, (*common[:axis], t.shape[axis], *common[axis + 1:])) for t in (input, indices)]
     return gather(wide[0], axis, wide[1])
 
 
@@ -286,12 +286,12 @@ def _check_source(name: str, source: Tensor, x: Tensor, shape: Sequence[int]) ->
         raise ValueError(f"{name}: source is {given}, but must be a {x.dtype} tensor of shape {tuple(shape)}")
 
 
-def index_add(x: Tensor, dim: int, index: Any, source: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """A copy of `x` with alpha times the slices of `source` added to those that `index` names along `dim`.
+def index_add(input: Tensor, dim: int, index: Any, source: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """A copy of `input` with alpha times the slices of `source` added to those that `index` names along `dim`.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype; sums of integers wrap around.
     dim : int
         The axis.
@@ -305,7 +305,7 @@ def index_add(x: Tensor, dim: int, index: Any, source: Tensor, *, alpha: float =
     Returns
     -------
     Tensor
-        Shape of `x`. Equal indices add in order, whatever the number of threads.
+        Shape of `input`. Equal indices add in order, whatever the number of threads.
 
     Raises
     ------
@@ -314,16 +314,16 @@ def index_add(x: Tensor, dim: int, index: Any, source: Tensor, *, alpha: float =
     ValueError
         If shapes or types do not fit.
     """
-    axis, index, shape = _rows("index_add", x, dim, index)
-    _check_source("index_add", source, x, shape)
-    if not x.dtype.is_floating:
+    axis, index, shape = _rows("index_add", input, dim, index)
+    _check_source("index_add", source, input, shape)
+    if not input.dtype.is_floating:
         alpha = int(alpha) if alpha == int(alpha) else alpha
-        source = to(source if alpha == 1 else mul(source, alpha), x.dtype)
-        return scatter_add(x, axis, _along(_from_0(index, x.shape[axis]), axis, shape), source)
+        source = to(source if alpha == 1 else mul(source, alpha), input.dtype)
+        return scatter_add(input, axis, _along(_from_0(index, input.shape[axis]), axis, shape), source)
     source = source if alpha == 1 else mul(source, alpha)
-    y = clone(x.detach())
+    y = clone(input.detach())
     launch.index_add(index, source.detach(), axis=axis, out=y)
-    return record(_index_add_backward, (x, source), y, saved=(index,), context=axis)
+    return record(_index_add_backward, (input, source), y, saved=(index,), context=axis)
 
 
 def _index_add_backward(node, dy):
@@ -335,25 +335,25 @@ def _from_0(index: Tensor, extent: int) -> Tensor:
     return where(index < 0, index + extent, index)
 
 
-def index_copy(x: Tensor, dim: int, index: Any, source: Tensor) -> Tensor:
-    """A copy of `x` with the slices that `index` names along `dim` replaced by those of `source`; see `index_add`."""
-    axis, index, shape = _rows("index_copy", x, dim, index)
-    _check_source("index_copy", source, x, shape)
-    return scatter(x, axis, _along(_from_0(index, x.shape[axis]), axis, shape), source)
+def index_copy(input: Tensor, dim: int, index: Any, source: Tensor) -> Tensor:
+    """A copy of `input` with the slices that `index` names along `dim` replaced by those of `source`; see `index_add`."""
+    axis, index, shape = _rows("index_copy", input, dim, index)
+    _check_source("index_copy", source, input, shape)
+    return scatter(input, axis, _along(_from_0(index, input.shape[axis]), axis, shape), source)
 
 
-def index_fill(x: Tensor, dim: int, index: Any, value: float) -> Tensor:
-    """A copy of `x` with one number in the slices that `index` names along `dim`; see `index_add`."""
-    axis, index, shape = _rows("index_fill", x, dim, index)
-    return scatter(x, axis, _along(_from_0(index, x.shape[axis]), axis, shape), value)
+def index_fill(input: Tensor, dim: int, index: Any, value: float) -> Tensor:
+    """A copy of `input` with one number in the slices that `index` names along `dim`; see `index_add`."""
+    axis, index, shape = _rows("index_fill", input, dim, index)
+    return scatter(input, axis, _along(_from_0(index, input.shape[axis]), axis, shape), value)
 
 
-def repeat_interleave(x: Tensor, repeats: int | Tensor, dim: int | None = None) -> Tensor:
+def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = None) -> Tensor:
     """Each place along an axis several times, one after the other.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     repeats : int or Tensor
         How often, for all places or for each. Tensors are read: a step that gives one is not captured.
@@ -370,25 +370,25 @@ def repeat_interleave(x: Tensor, repeats: int | Tensor, dim: int | None = None) 
         If a number is negative, or there is not one for each place.
     """
     if dim is None:
-        return repeat_interleave(flatten(x), repeats, 0)
-    axis = _axis("repeat_interleave", dim, x.ndim)
+        return repeat_interleave(flatten(input), repeats, 0)
+    axis = _axis("repeat_interleave", dim, input.ndim)
     is_tensor = isinstance(repeats, TensorBase)
     counts = np.asarray(memoryview(repeats) if is_tensor else integer("repeat_interleave", "repeats", repeats))
-    if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, x.shape[axis]) or (counts < 0).any():
+    if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, input.shape[axis]) or (counts < 0).any():
         raise ValueError(f"repeat_interleave: repeats is {repeats!r}, but must be an integer of at least 0, or one for each of "
-                         f"{x.shape[axis]} places")
-    return index_select(x, axis, as_tensor(np.repeat(np.arange(x.shape[axis]), counts)))
+                         f"{input.shape[axis]} places")
+    return index_select(input, axis, as_tensor(np.repeat(np.arange(input.shape[axis]), counts)))
 
 
 # ---- finding places: how many there are depends on the elements -------------------------------------------------------
 
 
-def nonzero(x: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:
     """Where elements are other than 0, in logical order.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype; NaN is other than 0.
     as_tuple : bool
         One vector for each axis, as a key for ``x[...]``, in place of a matrix.
@@ -399,20 +399,20 @@ def nonzero(x: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]
         (how many, axes), int64. Their number is read: a step that asks for it is not captured.
     """
     if as_tuple:
-        return unbind(nonzero(x if x.ndim else reshape(x, (1,))), 1)
+        return unbind(nonzero(input if input.ndim else reshape(input, (1,))), 1)
     _core.depends_on_elements("nonzero")
-    count = int(count_nonzero(x).item())
-    return launch.nonzero(x.detach(), out=_core.empty((count, x.ndim), int64, contiguous=True))
+    count = int(count_nonzero(input).item())
+    return launch.nonzero(input.detach(), out=_core.empty((count, input.ndim), int64, contiguous=True))
 
 
-def argwhere(x: Tensor) -> Tensor:
+def argwhere(input: Tensor) -> Tensor:
     """Where elements are other than 0: (how many, axes); see `nonzero`."""
-    return nonzero(x)
+    return nonzero(input)
 
 
-def count_nonzero(x: Tensor, dim: Dim = None) -> Tensor:
+def count_nonzero(input: Tensor, dim: Dim = None) -> Tensor:
     """How many elements are other than 0, over axes, as for `sum`: int64."""
-    return sum(ne(a_tensor("count_nonzero", x).detach(), 0), dim)
+    return sum(ne(a_tensor("count_nonzero", input).detach(), 0), dim)
 
 
 def _places(name: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
@@ -423,16 +423,16 @@ def _places(name: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, tuple[i
     try:
         shape = np.broadcast_shapes(a_tensor(name, x).shape, mask.shape)
     except ValueError:
-        raise ValueError(f"{name}: x {x.shape} and mask {mask.shape} do not broadcast together") from None
+        raise ValueError(f"{name}: input {x.shape} and mask {mask.shape} do not broadcast together") from None
     return flatten(broadcast_to(x, shape)), reshape(nonzero(flatten(broadcast_to(mask, shape))), (-1,)), shape
 
 
-def masked_select(x: Tensor, mask: Tensor) -> Tensor:
+def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where a mask holds, as one line in logical order.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     mask : Tensor
         bool; the shapes broadcast together.
@@ -450,19 +450,19 @@ def masked_select(x: Tensor, mask: Tensor) -> Tensor:
         If the shapes do not broadcast.
     """
     _core.depends_on_elements("masked_select")
-    line, places, _ = _places("masked_select", x, mask)
+    line, places, _ = _places("masked_select", input, mask)
     return index_select(line, 0, places)
 
 
-def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
-    """A copy of `x` with the elements where a mask holds replaced by the first of `source`, in logical order.
+def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """A copy of `input` with the elements where a mask holds replaced by the first of `source`, in logical order.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape and dtype.
     mask : Tensor
-        bool; broadcasts with `x`.
+        bool; broadcasts with `input`.
     source : Tensor
         Of x's type, at least as many elements as the mask picks.
 
@@ -478,18 +478,18 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         If the shapes do not broadcast, or `source` is too short.
     """
     _core.depends_on_elements("masked_scatter")
-    line, places, shape = _places("masked_scatter", x, mask)
+    line, places, shape = _places("masked_scatter", input, mask)
     if a_tensor("masked_scatter", source, "source").numel() < places.shape[0]:
         raise ValueError(f"masked_scatter: source has {source.numel()} elements, but the mask picks {places.shape[0]}")
     return reshape(scatter(line, 0, places, flatten(source)), shape)
 
 
-def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each number from 0 on is there, or the sum of its weights.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N,) integers from 0 on.
     weights : Tensor, optional
         (N,), what each counts.
@@ -506,14 +506,15 @@ def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Te
     ValueError
         If shapes do not fit or a number is negative.
     """
-    x = _as_index("bincount", x, "x")
+    x = _as_index("bincount", input, "input")
     if (x.shape if weights is None else a_tensor("bincount", weights, "weights").shape) != x.shape or x.ndim != 1:
-        raise ValueError(f"bincount: x has shape {x.shape}{'' if weights is None else f' and weights {weights.shape}'}, but must have "
+        raise ValueError(f"bincount: input has shape {x.shape}{'' if weights is None else f' and weights {weights.shape}'}, but "
+                         "must have "
                          "one axis, weights the same")
     _core.depends_on_elements("bincount")
     top = int(x.max().item()) + 1 if x.numel() else 0
     if x.numel() and int(x.min().item()) < 0:
-        raise ValueError(f"bincount: x holds {int(x.min().item())}, but must hold numbers from 0 on")
+        raise ValueError(f"bincount: input holds {int(x.min().item())}, but must hold numbers from 0 on")
     length = max(top, whole("bincount: minlength", minlength, 0))
     dtype = int64 if weights is None else weights.dtype if weights.dtype.is_floating else float64
     weights = 1 if weights is None else to(weights, dtype)

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["bucketize", "isin", "searchsorted"]
 
 
-def searchsorted(sorted_sequence: Tensor, values: Tensor | float, *, out_int32: bool = False, right: bool = False,
+def searchsorted(sorted_sequence: Tensor, input: Tensor | float, *, out_int32: bool = False, right: bool = False,
                  side: str | None = None, sorter: Tensor | None = None) -> Tensor:
     """Where values can be put into sorted sequences that these stay sorted.
 
     Parameters
     ----------
     sorted_sequence : Tensor
-        (N,), or (..., N) with the leading axes of `values`; ascending along the last axis, which is not checked.
-    values : Tensor or number
+        (N,), or (..., N) with the leading axes of `input`; ascending along the last axis, which is not checked.
+    input : Tensor or number
         Any shape with a single sequence, else (..., M).
     out_int32 : bool
         Whether the result is int32 instead of int64.
@@ -40,7 +40,7 @@ def searchsorted(sorted_sequence: Tensor, values: Tensor | float, *, out_int32: 
     Returns
     -------
     Tensor
-        The shape of `values`: places from 0 to N; NaN belongs behind all.
+        The shape of `input`: places from 0 to N; NaN belongs behind all.
 
     Raises
     ------
@@ -51,15 +51,15 @@ def searchsorted(sorted_sequence: Tensor, values: Tensor | float, *, out_int32: 
         raise ValueError(f"searchsorted: side is {side!r} with right={right}, but must be 'left', 'right' or None, and not contradict")
     if sorter is not None:
         sorted_sequence = gather(sorted_sequence, -1, sorter)
-    return _places(sorted_sequence, values, right or side == "right", out_int32)
+    return _places(sorted_sequence, input, right or side == "right", out_int32)
 
 
-def bucketize(x: Tensor | float, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+def bucketize(input: Tensor | float, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
     """In which of the intervals between boundaries elements lie.
 
     Parameters
     ----------
-    x : Tensor or number
+    input : Tensor or number
         Any shape.
     boundaries : Tensor
         (N,), ascending, which is not checked.
@@ -71,7 +71,7 @@ def bucketize(x: Tensor | float, boundaries: Tensor, *, out_int32: bool = False,
     Returns
     -------
     Tensor
-        The shape of `x`: 0 below all boundaries, N above all.
+        The shape of `input`: 0 below all boundaries, N above all.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def bucketize(x: Tensor | float, boundaries: Tensor, *, out_int32: bool = False,
     """
     if a_tensor("bucketize", boundaries, "boundaries").ndim != 1:
         raise ValueError(f"bucketize: boundaries has shape {boundaries.shape}, but must have one axis")
-    return _places(boundaries, x, right, out_int32)
+    return _places(boundaries, input, right, out_int32)
 
 
 def _places(sorted_sequence: Tensor, values: Tensor | float, right: bool, narrow: bool) -> Tensor:

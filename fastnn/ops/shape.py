@@ -29,15 +29,15 @@ def _axis(name: str, dim: int, rank: int) -> int:
 # ---- permutations -----------------------------------------------------------------------------------------------------
 
 
-def permute(x: Tensor, *axes: int, dims: Sequence[int] | None = None) -> Tensor:
-    """The axes of `x` in another order; a view.
+def permute(input: Tensor, *axes: int, dims: Sequence[int] | None = None) -> Tensor:
+    """The axes of `input` in another order; a view.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     *axes : int
-        Each axis of `x` once, as numbers or as one tuple.
+        Each axis of `input` once, as numbers or as one tuple.
     dims : sequence of int, optional
         The same by name.
 
@@ -52,13 +52,13 @@ def permute(x: Tensor, *axes: int, dims: Sequence[int] | None = None) -> Tensor:
         If it is not a permutation of the axes.
     """
     dims = extents_of(axes, dims, "permute: dims")
-    rank = a_tensor("permute", x).ndim
+    rank = a_tensor("permute", input).ndim
     order = [_axis("permute", d, rank) for d in dims]
     if sorted(order) != list(range(rank)):
         raise ValueError(f"permute: dims is {tuple(dims)}, but must name each of the {rank} axes once")
-    shape, strides = x.shape, x.strides
-    view = x.as_strided([shape[d] for d in order], [strides[d] for d in order])
-    return record(_permute_backward, (x,), view, context=order)
+    shape, strides = input.shape, input.strides
+    view = input.as_strided([shape[d] for d in order], [strides[d] for d in order])
+    return record(_permute_backward, (input,), view, context=order)
 
 
 def _permute_backward(node, dy):
@@ -66,12 +66,12 @@ def _permute_backward(node, dy):
     return permute(dy, *inverse)
 
 
-def transpose(x: Tensor, dim0: int = -2, dim1: int = -1) -> Tensor:
+def transpose(input: Tensor, dim0: int = -2, dim1: int = -1) -> Tensor:
     """Swaps two axes; a view.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         At least as many axes as `dim0` and `dim1` name.
     dim0, dim1 : int
         The axes; negative ones count from the end.
@@ -85,18 +85,18 @@ def transpose(x: Tensor, dim0: int = -2, dim1: int = -1) -> Tensor:
     IndexError
         If there is no such axis.
     """
-    dim0, dim1 = _axis("transpose", dim0, a_tensor("transpose", x).ndim), _axis("transpose", dim1, x.ndim)
-    order = list(range(x.ndim))
+    dim0, dim1 = _axis("transpose", dim0, a_tensor("transpose", input).ndim), _axis("transpose", dim1, input.ndim)
+    order = list(range(input.ndim))
     order[dim0], order[dim1] = dim1, dim0
-    return permute(x, *order)
+    return permute(input, *order)
 
 
-def t(x: Tensor) -> Tensor:
+def t(input: Tensor) -> Tensor:
     """The transpose of a matrix, a view; vectors and single numbers as they are.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (M, N), (N,) or ().
 
     Returns
@@ -107,19 +107,19 @@ def t(x: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If `x` has more than two axes.
+        If `input` has more than two axes.
     """
-    if a_tensor("t", x).ndim > 2:
-        raise ValueError(f"t: x has shape {x.shape}, but must have at most 2 axes")
-    return transpose(x, 0, 1) if x.ndim == 2 else x
+    if a_tensor("t", input).ndim > 2:
+        raise ValueError(f"t: input has shape {input.shape}, but must have at most 2 axes")
+    return transpose(input, 0, 1) if input.ndim == 2 else input
 
 
-def movedim(x: Tensor, source: int, destination: int) -> Tensor:
+def movedim(input: Tensor, source: int, destination: int) -> Tensor:
     """Moves one axis to another place, the others keep their order; a view.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape but ().
     source, destination : int
         Where the axis is and where it is to be; negative numbers count from the end.
@@ -133,9 +133,9 @@ def movedim(x: Tensor, source: int, destination: int) -> Tensor:
     IndexError
         If there is no such axis.
     """
-    order = list(range(a_tensor("movedim", x).ndim))
-    order.insert(_axis("movedim", destination, x.ndim), order.pop(_axis("movedim", source, x.ndim)))
-    return permute(x, *order)
+    order = list(range(a_tensor("movedim", input).ndim))
+    order.insert(_axis("movedim", destination, input.ndim), order.pop(_axis("movedim", source, input.ndim)))
+    return permute(input, *order)
 
 
 # ---- reshaping --------------------------------------------------------------------------------------------------------
@@ -183,12 +183,12 @@ def _resolve(name: str, shape: Sequence[int], numel: int) -> list[int]:
     return extents
 
 
-def reshape(x: Tensor, *extents: int, shape: Sequence[int] | None = None) -> Tensor:
+def reshape(input: Tensor, *extents: int, shape: Sequence[int] | None = None) -> Tensor:
     """The same elements in logical (C) order under another shape; a view where the layout allows it.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     *extents : int
         The new ones, as numbers or as one tuple; one may be -1: what is left.
@@ -204,26 +204,26 @@ def reshape(x: Tensor, *extents: int, shape: Sequence[int] | None = None) -> Ten
     ValueError
         If the number of elements differs.
     """
-    extents = _resolve("reshape", extents_of(extents, shape, "reshape: shape"), a_tensor("reshape", x).numel())
-    strides = _view_strides(x.shape, x.strides, extents) if x.numel() else [1] * len(extents)
+    extents = _resolve("reshape", extents_of(extents, shape, "reshape: shape"), a_tensor("reshape", input).numel())
+    strides = _view_strides(input.shape, input.strides, extents) if input.numel() else [1] * len(extents)
     if strides is None:
-        view = launch.contiguous(x)
+        view = launch.contiguous(input)
         view = view.as_strided(extents, _view_strides(view.shape, view.strides, extents))
     else:
-        view = x.as_strided(extents, strides)
-    return record(_reshape_backward, (x,), view, context=x.shape)
+        view = input.as_strided(extents, strides)
+    return record(_reshape_backward, (input,), view, context=input.shape)
 
 
 def _reshape_backward(node, dy):
     return reshape(dy, node.context)
 
 
-def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Merges the axes from `start_dim` to `end_dim`, both included, into one.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; a 0-d tensor becomes (1,).
     start_dim, end_dim : int
         The first and the last axis to be merged; negative numbers count from the end.
@@ -240,23 +240,23 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     ValueError
         If `start_dim` lies behind `end_dim`.
     """
-    if a_tensor("flatten", x).ndim == 0:
-        return reshape(x, 1)
-    start, end = _axis("flatten", start_dim, x.ndim), _axis("flatten", end_dim, x.ndim)
+    if a_tensor("flatten", input).ndim == 0:
+        return reshape(input, 1)
+    start, end = _axis("flatten", start_dim, input.ndim), _axis("flatten", end_dim, input.ndim)
     if start > end:
         raise ValueError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim}")
     merged = 1
-    for n in x.shape[start:end + 1]:
+    for n in input.shape[start:end + 1]:
         merged *= n
-    return reshape(x, (*x.shape[:start], merged, *x.shape[end + 1:]))
+    return reshape(input, (*input.shape[:start], merged, *input.shape[end + 1:]))
 
 
-def unflatten(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Splits one axis into several: `flatten` undone.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape but ().
     dim : int
         The axis.
@@ -275,16 +275,17 @@ def unflatten(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     ValueError
         If the product of `sizes` is not the axis' extent.
     """
-    dim = _axis("unflatten", dim, a_tensor("unflatten", x).ndim)
-    return reshape(x, (*x.shape[:dim], *_resolve("unflatten", integers("unflatten", "sizes", sizes), x.shape[dim]), *x.shape[dim + 1:]))
+    dim = _axis("unflatten", dim, a_tensor("unflatten", input).ndim)
+    sizes = _resolve("unflatten", integers("unflatten", "sizes", sizes), input.shape[dim])
+    return reshape(input, (*input.shape[:dim], *sizes, *input.shape[dim + 1:]))
 
 
-def unsqueeze(x: Tensor, dim: int) -> Tensor:
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Puts in an axis of extent 1, so that it becomes axis `dim`; a view.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     dim : int
         From -n - 1 to n for n axes.
@@ -298,16 +299,16 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
     IndexError
         If `dim` is out of range.
     """
-    dim = _axis("unsqueeze", dim, a_tensor("unsqueeze", x).ndim + 1)
-    return reshape(x, (*x.shape[:dim], 1, *x.shape[dim:]))
+    dim = _axis("unsqueeze", dim, a_tensor("unsqueeze", input).ndim + 1)
+    return reshape(input, (*input.shape[:dim], 1, *input.shape[dim:]))
 
 
-def squeeze(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Drops axes of extent 1; a view.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     dim : int or sequence of int, optional
         The axis to drop, or several; where an extent is not 1, nothing changes. Without it all such axes are dropped.
@@ -322,21 +323,21 @@ def squeeze(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
         If there is no such axis.
     """
     if dim is None:
-        return reshape(x, tuple(n for n in a_tensor("squeeze", x).shape if n != 1))
-    rank = a_tensor("squeeze", x).ndim
+        return reshape(input, tuple(n for n in a_tensor("squeeze", input).shape if n != 1))
+    rank = a_tensor("squeeze", input).ndim
     if isinstance(dim, (tuple, list)):
         dims = {_axis("squeeze", d, rank) for d in dim}
-        return reshape(x, tuple(n for d, n in enumerate(x.shape) if n != 1 or d not in dims))
+        return reshape(input, tuple(n for d, n in enumerate(input.shape) if n != 1 or d not in dims))
     dim = _axis("squeeze", dim, rank)
-    return reshape(x, (*x.shape[:dim], *x.shape[dim + 1:])) if x.shape[dim] == 1 else x
+    return reshape(input, (*input.shape[:dim], *input.shape[dim + 1:])) if input.shape[dim] == 1 else input
 
 
-def expand(x: Tensor, *shape: int) -> Tensor:
+def expand(input: Tensor, *shape: int) -> Tensor:
     """Repeats axes of extent 1 (and new leading axes) without copying; -1 keeps an extent.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     *shape : int
         The new extents, as numbers or as one tuple.
@@ -352,19 +353,19 @@ def expand(x: Tensor, *shape: int) -> Tensor:
         If an axis of another extent than 1 would change.
     """
     shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    new = len(shape) - a_tensor("expand", x).ndim
+    new = len(shape) - a_tensor("expand", input).ndim
     if new < 0:
-        raise ValueError(f"expand: shape {tuple(shape)} has fewer axes than the tensor's shape {x.shape}")
+        raise ValueError(f"expand: shape {tuple(shape)} has fewer axes than the tensor's shape {input.shape}")
     extents, strides = [], []
     for d, n in enumerate(shape):
-        have, step = (1, 0) if d < new else (x.shape[d - new], x.strides[d - new])
+        have, step = (1, 0) if d < new else (input.shape[d - new], input.strides[d - new])
         if n == -1 and d >= new:
             n = have
         if n != have and have != 1 or n < 0:
-            raise ValueError(f"expand: shape {x.shape} cannot be expanded to {tuple(shape)}")
+            raise ValueError(f"expand: shape {input.shape} cannot be expanded to {tuple(shape)}")
         extents.append(n)
         strides.append(step if n == have else 0)
-    return record(_expand_backward, (x,), x.as_strided(extents, strides), context=x.shape)
+    return record(_expand_backward, (input,), input.as_strided(extents, strides), context=input.shape)
 
 
 def _expand_backward(node, dy):
@@ -386,12 +387,12 @@ def unbroadcast(dy: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
 # ---- copies -----------------------------------------------------------------------------------------------------------
 
 
-def contiguous(x: Tensor, memory_format: MemoryFormat = contiguous_format) -> Tensor:
-    """`x` in C order, or in that of `memory_format`: itself if it already is.
+def contiguous(input: Tensor, memory_format: MemoryFormat = contiguous_format) -> Tensor:
+    """`input` in C order, or in that of `memory_format`: itself if it already is.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     memory_format : MemoryFormat
         `contiguous_format`; of four axes also `channels_last`: in N, H, W, C order, as the engine's results are; or
@@ -409,8 +410,8 @@ def contiguous(x: Tensor, memory_format: MemoryFormat = contiguous_format) -> Te
         If it does not suit the number of axes.
     """
     if memory_format is contiguous_format:  # the common case
-        return x if a_tensor("contiguous", x).is_contiguous() else record(_copy_backward, (x,), launch.contiguous(x))
-    return _laid_out(x, format_wanted("contiguous", memory_format, a_tensor("contiguous", x).ndim))
+        return input if a_tensor("contiguous", input).is_contiguous() else record(_copy_backward, (input,), launch.contiguous(input))
+    return _laid_out(input, format_wanted("contiguous", memory_format, a_tensor("contiguous", input).ndim))
 
 
 def _laid_out(x: Tensor, memory_format: MemoryFormat | None) -> Tensor:
@@ -420,25 +421,25 @@ def _laid_out(x: Tensor, memory_format: MemoryFormat | None) -> Tensor:
     return clone(x) if memory_format is channels_last and not x.is_channels_last() else x
 
 
-def clone(x: Tensor, memory_format: MemoryFormat = preserve_format) -> Tensor:
+def clone(input: Tensor, memory_format: MemoryFormat = preserve_format) -> Tensor:
     """A copy with memory of its own, of four axes in N, H, W, C order, of others in C order; or as `contiguous` has it."""
     if memory_format is preserve_format:
-        return record(_copy_backward, (x,), launch.copy(x, dtype=-1))
-    wanted = format_wanted("clone", memory_format, a_tensor("clone", x).ndim)
-    return record(_copy_backward, (x,), launch.contiguous(x)) if wanted is contiguous_format else clone(x)
+        return record(_copy_backward, (input,), launch.copy(input, dtype=-1))
+    wanted = format_wanted("clone", memory_format, a_tensor("clone", input).ndim)
+    return record(_copy_backward, (input,), launch.contiguous(input)) if wanted is contiguous_format else clone(input)
 
 
 def _copy_backward(node, dy):
     return dy
 
 
-def to(x: Tensor, *target: Any, dtype: DType | None = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
+def to(input: Tensor, *target: Any, dtype: DType | None = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
        memory_format: MemoryFormat | None = None) -> Tensor:
-    """`x` with elements of another type; itself if it has that type. Reals become integers by truncation, saturating.
+    """`input` with elements of another type; itself if it has that type. Reals become integers by truncation, saturating.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     *target : dtype, Tensor or "cpu"
         What to become: a type, that of a tensor, or, which changes nothing, the CPU's.
@@ -465,13 +466,13 @@ def to(x: Tensor, *target: Any, dtype: DType | None = None, device: Any = None, 
         If the device is another, or `memory_format` does not suit the number of axes.
     """
     wanted = type_wanted("to", target, dtype, device)
-    kept = a_tensor("to", x).dtype
+    kept = a_tensor("to", input).dtype
     if wanted is not None and wanted is not kept:
-        y = launch.copy(x, dtype=wanted.code)
-        x = record(_to_backward, (x,), y, context=kept) if wanted.is_floating else y
+        y = launch.copy(input, dtype=wanted.code)
+        input = record(_to_backward, (input,), y, context=kept) if wanted.is_floating else y
     elif copy:
-        x = clone(x)
-    return x if memory_format is None else _laid_out(x, format_wanted("to", memory_format, x.ndim))
+        input = clone(input)
+    return input if memory_format is None else _laid_out(input, format_wanted("to", memory_format, input.ndim))
 
 
 def type_wanted(name: str, target: tuple, dtype: Any, device: Any) -> DType | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import TensorBase, launch, record
-from ..checks import a_tensor, integer, integers, whole
+from ..checks import a_tensor, either, integer, integers, whole
 from .create import common_dtype, fill
 from .shape import _axis, to, unsqueeze
 
@@ -91,12 +91,12 @@ def _slice_backward(node, dy):
     return dx
 
 
-def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Cuts `x` along an axis into views.
+def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Cuts `tensor` along an axis into views.
 
     Parameters
     ----------
-    x : Tensor
+    tensor : Tensor
         Any shape but ().
     split_size_or_sections : int or sequence of int
         The size of each part, where the last may be shorter; or the sizes, which must add up to the axis' extent.
@@ -114,18 +114,18 @@ def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) 
     ValueError
         If sizes are below 1 or do not add up.
     """
-    dim = _axis("split", dim, a_tensor("split", x).ndim)
+    dim = _axis("split", dim, a_tensor("split", tensor).ndim)
     sizes = split_size_or_sections
     if isinstance(sizes, int):
         if sizes < 1:
             raise ValueError(f"split: split_size is {sizes}, but must be at least 1")
-        sizes = [min(sizes, x.shape[dim] - k) for k in range(0, x.shape[dim], sizes)] or [0]
+        sizes = [min(sizes, tensor.shape[dim] - k) for k in range(0, tensor.shape[dim], sizes)] or [0]
     sizes = integers("split", "split_size_or_sections", sizes)
-    if sum(sizes) != x.shape[dim]:
-        raise ValueError(f"split: sections {sizes} do not add up to the extent {x.shape[dim]} of dim {dim}")
+    if sum(sizes) != tensor.shape[dim]:
+        raise ValueError(f"split: sections {sizes} do not add up to the extent {tensor.shape[dim]} of dim {dim}")
     parts, start = [], 0
     for n in sizes:
-        parts.append(slice_view(x, (slice(None),) * dim + (slice(start, start + n),)))
+        parts.append(slice_view(tensor, (slice(None),) * dim + (slice(start, start + n),)))
         start += n
     return tuple(parts)
 
@@ -136,12 +136,12 @@ def check_pieces(name: str, count: int) -> None:
         raise ValueError(f"{name} is {count}, but may be at most {_MOST_PIECES}")
 
 
-def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """Cuts `x` along an axis into at most so many views of one size, but for the last, which may be shorter; or into empty ones.
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Cuts `input` along an axis into at most so many views of one size, but for the last, which may be shorter; or into empty ones.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape but ().
     chunks : int
         The most parts there may be, at least 1.
@@ -159,18 +159,18 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     ValueError
         If `chunks` is below 1.
     """
-    dim, chunks = _axis("chunk", dim, a_tensor("chunk", x).ndim), whole("chunk: chunks", chunks, 1)
-    if not x.shape[dim]:
+    dim, chunks = _axis("chunk", dim, a_tensor("chunk", input).ndim), whole("chunk: chunks", chunks, 1)
+    if not input.shape[dim]:
         check_pieces("chunk: chunks", chunks)
-    return split(x, -(-x.shape[dim] // chunks) if x.shape[dim] else [0] * chunks, dim)
+    return split(input, -(-input.shape[dim] // chunks) if input.shape[dim] else [0] * chunks, dim)
 
 
-def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """The view of some neighbouring places along an axis.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape but ().
     dim : int
         The axis.
@@ -190,20 +190,20 @@ def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     ValueError
         If `length` is below 0.
     """
-    dim, length = _axis("narrow", dim, a_tensor("narrow", x).ndim), whole("narrow: length", length, 0)
+    dim, length = _axis("narrow", dim, a_tensor("narrow", input).ndim), whole("narrow: length", length, 0)
     start = integer("narrow", "start", start)
-    first = start + (x.shape[dim] if start < 0 else 0)
-    if not 0 <= first <= x.shape[dim] - length:
-        raise IndexError(f"narrow: start is {start} and length {length}, but dim {dim} has {x.shape[dim]} places")
-    return slice_view(x, (slice(None),) * dim + (slice(first, first + length),))
+    first = start + (input.shape[dim] if start < 0 else 0)
+    if not 0 <= first <= input.shape[dim] - length:
+        raise IndexError(f"narrow: start is {start} and length {length}, but dim {dim} has {input.shape[dim]} places")
+    return slice_view(input, (slice(None),) * dim + (slice(first, first + length),))
 
 
-def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The views of each place along an axis, without that axis.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape but ().
     dim : int
         The axis.
@@ -217,22 +217,22 @@ def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     IndexError
         If there is no such axis.
     """
-    dim = _axis("unbind", dim, a_tensor("unbind", x).ndim)
-    return tuple(slice_view(x, (slice(None),) * dim + (k,)) for k in range(x.shape[dim]))
+    dim = _axis("unbind", dim, a_tensor("unbind", input).ndim)
+    return tuple(slice_view(input, (slice(None),) * dim + (k,)) for k in range(input.shape[dim]))
 
 
 # ---- joining and padding ----------------------------------------------------------------------------------------------
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> Tensor:
+def cat(tensors: Sequence[Tensor], dim: int | None = None, *, axis: int | None = None) -> Tensor:
     """Joins tensors along an existing axis.
 
     Parameters
     ----------
     tensors : sequence of Tensor
         At least one; same shape but along `dim`. Ones of shape (0,) among others add nothing but their dtype.
-    dim : int
-        The axis to join along.
+    dim : int, optional
+        The axis to join along; by default the first.
     axis : int, optional
         NumPy's name for `dim`.
 
@@ -246,13 +246,14 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
     ValueError
         If `tensors` is empty or shapes differ elsewhere.
     TypeError
-        If an entry is no tensor.
+        If an entry is no tensor, or `dim` and `axis` are both given.
     """
+    dim = either("cat", dim, axis)
     tensors = _joinable("cat", tensors)
     if (0,) in [t.shape for t in tensors]:
         tensors = tuple(t for t in tensors if t.shape != (0,)) or tensors
     first = tensors[0]
-    dim = _axis("cat", dim if axis is None else axis, first.ndim)
+    dim = _axis("cat", 0 if dim is None else dim, first.ndim)
     for t in tensors:
         if t.ndim != first.ndim or any(d != dim and t.shape[d] != n for d, n in enumerate(first.shape)):
             raise ValueError(f"cat: shapes {first.shape} and {t.shape} differ in another axis than dim {dim}, but must not")
@@ -291,15 +292,15 @@ def _cat_backward(node, dy):
 concat = cat
 
 
-def stack(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> Tensor:
+def stack(tensors: Sequence[Tensor], dim: int | None = None, *, axis: int | None = None) -> Tensor:
     """Joins tensors of one shape along a new axis.
 
     Parameters
     ----------
     tensors : sequence of Tensor
         At least one; same shape.
-    dim : int
-        Which axis of the result the new one is.
+    dim : int, optional
+        Which axis of the result the new one is; by default the first.
     axis : int, optional
         NumPy's name for `dim`.
 
@@ -315,22 +316,23 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -
     ValueError
         If `tensors` is empty or shapes differ.
     TypeError
-        If an entry is no tensor.
+        If an entry is no tensor, or `dim` and `axis` are both given.
     """
-    dim = dim if axis is None else axis
+    dim = either("stack", dim, axis)
     tensors = _joinable("stack", tensors)
     for t in tensors:
         if t.shape != tensors[0].shape:
             raise ValueError(f"stack: shapes {tensors[0].shape} and {t.shape} differ, but must be the same")
+    dim = 0 if dim is None else dim
     return cat([unsqueeze(t, dim) for t in tensors], dim)
 
 
-def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
-    """Surrounds `x` with a constant or with elements of its own.
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
+    """Surrounds `input` with a constant or with elements of its own.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; for modes other than "constant" at most 4 axes.
     pad : sequence of int
         Before and after the last axis, then the one before it, and so on, as in PyTorch; negative numbers crop. Modes other
@@ -357,23 +359,23 @@ def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.
     if mode in ("reflect", "replicate", "circular"):
         from .resample import pad_by  # stands on this module
 
-        return pad_by(x, padding, mode)
+        return pad_by(input, padding, mode)
     if mode != "constant":
         raise ValueError(f"pad: mode is {mode!r}, but must be 'constant', 'reflect', 'replicate' or 'circular'")
-    if len(padding) % 2 or len(padding) > 2 * a_tensor("pad", x).ndim:
-        raise ValueError(f"pad: pad is {tuple(padding)}, but must hold two numbers for each of at most {x.ndim} axes")
-    before = [0] * x.ndim
-    after = [0] * x.ndim
+    if len(padding) % 2 or len(padding) > 2 * a_tensor("pad", input).ndim:
+        raise ValueError(f"pad: pad is {tuple(padding)}, but must hold two numbers for each of at most {input.ndim} axes")
+    before = [0] * input.ndim
+    after = [0] * input.ndim
     for k in range(len(padding) // 2):
         before[-1 - k], after[-1 - k] = padding[2 * k], padding[2 * k + 1]
-    extents = [n + b + a for n, b, a in zip(x.shape, before, after)]
+    extents = [n + b + a for n, b, a in zip(input.shape, before, after)]
     if any(n < 0 for n in extents):
-        raise ValueError(f"pad: pad {tuple(padding)} crops more than the shape {x.shape} has")
-    source = tuple(slice(max(-b, 0), n + min(a, 0)) for n, b, a in zip(x.shape, before, after))
+        raise ValueError(f"pad: pad {tuple(padding)} crops more than the shape {input.shape} has")
+    source = tuple(slice(max(-b, 0), n + min(a, 0)) for n, b, a in zip(input.shape, before, after))
     place = tuple(slice(max(b, 0), n - max(a, 0)) for n, b, a in zip(extents, before, after))
-    result = fill(_core.empty(extents, x.dtype), value)
-    launch.copy(slice_view(x.detach(), source), dtype=-1, out=slice_view(result, place))
-    return record(_pad_backward, (x,), result, context=(x.shape, source, place))
+    result = fill(_core.empty(extents, input.dtype), value)
+    launch.copy(slice_view(input.detach(), source), dtype=-1, out=slice_view(result, place))
+    return record(_pad_backward, (input,), result, context=(input.shape, source, place))
 
 
 def _pad_backward(node, dy):

@@ -42,12 +42,12 @@ def _elementwise_backward(node, dy):
     return getattr(launch, op)(dy, node.saved[0], **options)
 
 
-def elu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x above 0, alpha (exp(x) - 1) below.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     alpha : float
         Minus the limit far below 0; finite.
@@ -57,25 +57,25 @@ def elu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     References
     ----------
     Clevert, Unterthiner and Hochreiter, "Fast and accurate deep network learning by exponential linear units",
     ICLR 2016.
     """
-    return elementwise("elu", x, negative=real("elu: alpha", alpha), positive=1.0, rate=1.0)
+    return elementwise("elu", input, negative=real("elu: alpha", alpha), positive=1.0, rate=1.0)
 
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
-def selu(x: Tensor, inplace: bool = False) -> Tensor:
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """s x above 0, s alpha (exp(x) - 1) below, alpha = 1.67326..., s = 1.05070...: layers keep mean 0 and variance 1.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     inplace : bool
         Taken for PyTorch's sake: the result has memory of its own.
@@ -83,21 +83,21 @@ def selu(x: Tensor, inplace: bool = False) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     References
     ----------
     Klambauer et al., "Self-normalizing neural networks", NIPS 2017.
     """
-    return elementwise("elu", x, negative=SELU_ALPHA * SELU_SCALE, positive=SELU_SCALE, rate=1.0)
+    return elementwise("elu", input, negative=SELU_ALPHA * SELU_SCALE, positive=SELU_SCALE, rate=1.0)
 
 
-def celu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x above 0, alpha (exp(x / alpha) - 1) below: an `elu` whose slope is continuous for every alpha.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     alpha : float
         Minus the limit far below 0; above 0.
@@ -107,22 +107,22 @@ def celu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     References
     ----------
     J. T. Barron, "Continuously differentiable exponential linear units", arXiv:1704.07483, 2017.
     """
     alpha = positive("celu: alpha", alpha)
-    return elementwise("elu", x, negative=alpha, positive=1.0, rate=1 / alpha)
+    return elementwise("elu", input, negative=alpha, positive=1.0, rate=1 / alpha)
 
 
-def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x times the probability that a standard normal number is below x.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     approximate : str
         "none": exactly, x (1 + erf(x / sqrt 2)) / 2, accurate far below 0 too;
@@ -131,7 +131,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`; at -inf the limit 0, where PyTorch has NaN.
+        Shape and type of `input`; at -inf the limit 0, where PyTorch has NaN.
 
     Raises
     ------
@@ -144,15 +144,15 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"gelu: approximate is {approximate!r}, but must be 'none' or 'tanh'")
-    return elementwise("gelu" if approximate == "none" else "gelu_tanh", x)
+    return elementwise("gelu" if approximate == "none" else "gelu_tanh", input)
 
 
-def silu(x: Tensor, inplace: bool = False) -> Tensor:
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x / (1 + exp(-x)), also known as swish.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     inplace : bool
         Taken for PyTorch's sake: the result has memory of its own.
@@ -160,22 +160,22 @@ def silu(x: Tensor, inplace: bool = False) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`; at -inf the limit 0, where PyTorch has NaN.
+        Shape and type of `input`; at -inf the limit 0, where PyTorch has NaN.
 
     References
     ----------
     Elfwing, Uchibe and Doya, "Sigmoid-weighted linear units for neural network function approximation in reinforcement
     learning", Neural Networks 107, 2018.
     """
-    return elementwise("silu", x)
+    return elementwise("silu", input)
 
 
-def mish(x: Tensor, inplace: bool = False) -> Tensor:
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x tanh(log(1 + exp(x))).
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     inplace : bool
         Taken for PyTorch's sake: the result has memory of its own.
@@ -183,21 +183,21 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`; at -inf the limit 0, where PyTorch has NaN.
+        Shape and type of `input`; at -inf the limit 0, where PyTorch has NaN.
 
     References
     ----------
     D. Misra, "Mish: a self regularized non-monotonic activation function", BMVC 2020.
     """
-    return elementwise("mish", x)
+    return elementwise("mish", input)
 
 
-def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta x)) / beta; x itself where beta x is over the threshold.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     beta : float
         Above 0: the greater, the nearer to `relu`.
@@ -207,75 +207,75 @@ def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
 
     References
     ----------
     Dugas et al., "Incorporating second-order functional knowledge for better option pricing", NIPS 2000.
     """
     beta, threshold = positive("softplus: beta", beta), real("softplus: threshold", threshold)
-    return elementwise("softplus", x, beta=beta, threshold=threshold)
+    return elementwise("softplus", input, beta=beta, threshold=threshold)
 
 
-def logsigmoid(x: Tensor) -> Tensor:
+def logsigmoid(input: Tensor) -> Tensor:
     """log(1 / (1 + exp(-x))), without overflow.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`, at most 0.
+        Shape and type of `input`, at most 0.
     """
-    return elementwise("logsigmoid", x)
+    return elementwise("logsigmoid", input)
 
 
-def softsign(x: Tensor) -> Tensor:
+def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|).
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`, between -1 and 1.
+        Shape and type of `input`, between -1 and 1.
 
     References
     ----------
     Bergstra et al., "Quadratic polynomials learn better image features", technical report 1337,
     Université de Montréal, 2009.
     """
-    return elementwise("softsign", floating("softsign", x))
+    return elementwise("softsign", floating("softsign", input))
 
 
-def tanhshrink(x: Tensor) -> Tensor:
+def tanhshrink(input: Tensor) -> Tensor:
     """x - tanh(x).
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
 
     Returns
     -------
     Tensor
-        Shape and type of `x`.
+        Shape and type of `input`.
     """
-    return elementwise("tanhshrink", floating("tanhshrink", x))
+    return elementwise("tanhshrink", floating("tanhshrink", input))
 
 
-def glu(x: Tensor, dim: int = -1) -> Tensor:
+def glu(input: Tensor, dim: int = -1) -> Tensor:
     """The gated linear unit: the first half of an axis times the sigmoid of its second half.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape with at least one axis.
     dim : int
         The axis to halve; its extent must be even.
@@ -294,11 +294,11 @@ def glu(x: Tensor, dim: int = -1) -> Tensor:
     ----------
     Dauphin et al., "Language modeling with gated convolutional networks", ICML 2017.
     """
-    axis = _axis("glu", dim, a_tensor("glu", x).ndim)
-    if x.shape[axis] % 2:
-        raise ValueError(f"glu: axis {dim} of x {x.shape} has extent {x.shape[axis]}, but it must be even")
-    values, gate = _halves(x.detach(), axis)
-    return record(_glu_backward, (x,), launch.glu_forward(values, gate), saved=(x,), context=axis)
+    axis = _axis("glu", dim, a_tensor("glu", input).ndim)
+    if input.shape[axis] % 2:
+        raise ValueError(f"glu: axis {dim} of input {input.shape} has extent {input.shape[axis]}, but it must be even")
+    values, gate = _halves(input.detach(), axis)
+    return record(_glu_backward, (input,), launch.glu_forward(values, gate), saved=(input,), context=axis)
 
 
 def _halves(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:

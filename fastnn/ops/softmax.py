@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 __all__ = ["log_softmax", "softmax", "softmin"]
 
 
-def softmax(x: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
+def softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
     """exp(x) over its sum along an axis; every row is shifted by its maximum first, so that nothing overflows.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     dim : int
         The axis whose elements add up to 1.
     dtype : dtype, optional
-        What `x` is made before; by default it stays what it is.
+        What `input` is made before; by default it stays what it is.
 
     Returns
     -------
     Tensor
         Of x's shape; a row whose maximum is not finite gives NaN.
     """
-    x = x if dtype is None else to(x, dtype)
+    x = input if dtype is None else to(input, dtype)
     axis = _axis("softmax", dim, max(a_tensor("softmax", x).ndim, 1))
     y = launch.softmax_forward(x, axis=axis)
     return record(_softmax_backward, (x,), y, saved=(y,), context=axis)
@@ -43,29 +43,29 @@ def _softmax_backward(node, dy):
     return launch.softmax_backward(dy, y, axis=node.context)
 
 
-def softmin(x: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
+def softmin(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
     """`softmax` of -x: the smallest gets the most. Parameters as there."""
-    return softmax(neg(x if dtype is None else to(x, dtype)), dim)
+    return softmax(neg(input if dtype is None else to(input, dtype)), dim)
 
 
-def log_softmax(x: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
+def log_softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
     """The logarithm of `softmax`, exact where the softmax itself would vanish.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape.
     dim : int
         The axis whose exponentials add up to 1.
     dtype : dtype, optional
-        What `x` is made before; by default it stays what it is.
+        What `input` is made before; by default it stays what it is.
 
     Returns
     -------
     Tensor
         Of x's shape; a row whose maximum is not finite gives NaN.
     """
-    x = x if dtype is None else to(x, dtype)
+    x = input if dtype is None else to(input, dtype)
     axis = _axis("log_softmax", dim, max(a_tensor("log_softmax", x).ndim, 1))
     y = launch.log_softmax_forward(x, axis=axis)
     return record(_log_softmax_backward, (x,), y, saved=(y,), context=axis)

@@ -23,38 +23,38 @@ def _applied(name: str, x: Any, rule: Any) -> Tensor:
     return record(rule, (x,), getattr(launch, name)(x), saved=(x,))
 
 
-def sin(x: Tensor) -> Tensor:
+def sin(input: Tensor) -> Tensor:
     """The sine of an angle in radians; NaN at infinity.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         Any shape; integers become float32.
 
     Returns
     -------
     Tensor
-        Shape of `x`.
+        Shape of `input`.
     """
-    return _applied("sin", x, _sin_backward)
+    return _applied("sin", input, _sin_backward)
 
 
 def _sin_backward(node, dy):
     return launch.mul(dy, launch.cos(node.saved[0]))
 
 
-def cos(x: Tensor) -> Tensor:
+def cos(input: Tensor) -> Tensor:
     """The cosine of an angle in radians; parameters as `sin`."""
-    return _applied("cos", x, _cos_backward)
+    return _applied("cos", input, _cos_backward)
 
 
 def _cos_backward(node, dy):
     return launch.neg(launch.mul(dy, launch.sin(node.saved[0])))
 
 
-def tan(x: Tensor) -> Tensor:
+def tan(input: Tensor) -> Tensor:
     """The tangent of an angle in radians; parameters as `sin`."""
-    x = floating("tan", x)
+    x = floating("tan", input)
     y = launch.tan(x)
     return record(_tan_backward, (x,), y, saved=(y,))
 
@@ -68,39 +68,39 @@ def _circle(x: Tensor) -> Tensor:
     return launch.sqrt(mul(sub(1.0, x), add(1.0, x)))
 
 
-def asin(x: Tensor) -> Tensor:
+def asin(input: Tensor) -> Tensor:
     """The angle from -pi / 2 to pi / 2 whose sine is x; NaN where |x| > 1. Parameters as `sin`."""
-    return _applied("asin", x, _asin_backward)
+    return _applied("asin", input, _asin_backward)
 
 
 def _asin_backward(node, dy):
     return launch.div(dy, _circle(node.saved[0]))
 
 
-def acos(x: Tensor) -> Tensor:
+def acos(input: Tensor) -> Tensor:
     """The angle from 0 to pi whose cosine is x; NaN where |x| > 1. Parameters as `sin`."""
-    return _applied("acos", x, _acos_backward)
+    return _applied("acos", input, _acos_backward)
 
 
 def _acos_backward(node, dy):
     return launch.neg(launch.div(dy, _circle(node.saved[0])))
 
 
-def atan(x: Tensor) -> Tensor:
+def atan(input: Tensor) -> Tensor:
     """The angle from -pi / 2 to pi / 2 whose tangent is x; parameters as `sin`."""
-    return _applied("atan", x, _atan_backward)
+    return _applied("atan", input, _atan_backward)
 
 
 def _atan_backward(node, dy):
     return launch.div(dy, add(launch.square(node.saved[0]), 1.0))
 
 
-def atan2(y: Tensor | float, x: Tensor | float) -> Tensor:
+def atan2(input: Tensor | float, other: Tensor | float) -> Tensor:
     """The angle of the point (x, y), from -pi to pi.
 
     Parameters
     ----------
-    y, x : Tensor or number
+    input, other : Tensor or number
         Shapes that broadcast together; integers become float32.
 
     Returns
@@ -113,7 +113,7 @@ def atan2(y: Tensor | float, x: Tensor | float) -> Tensor:
     ValueError
         If the shapes do not broadcast.
     """
-    y, x = _reals("atan2", y, x)
+    y, x = _reals("atan2", input, other)
     return record(_atan2_backward, (y, x), launch.atan2(y, x), saved=(y, x), context=_shapes(y, x))
 
 
@@ -128,43 +128,43 @@ def _reals(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     return (a, b) if a.dtype.is_floating else (to(a, float32), to(b, float32))
 
 
-def hypot(a: Tensor | float, b: Tensor | float) -> Tensor:
+def hypot(input: Tensor | float, other: Tensor | float) -> Tensor:
     """sqrt(a^2 + b^2); parameters as `atan2`. float32 is squared in float64, which no square leaves."""
-    a, b = _reals("hypot", a, b)
+    a, b = _reals("hypot", input, other)
     dtype, a, b = a.dtype, to(a, float64), to(b, float64)
     return to(sqrt(add(mul(a, a), mul(b, b))), dtype)
 
 
-def sinh(x: Tensor) -> Tensor:
+def sinh(input: Tensor) -> Tensor:
     """The hyperbolic sine, (exp(x) - exp(-x)) / 2; parameters as `sin`."""
-    return _applied("sinh", x, _sinh_backward)
+    return _applied("sinh", input, _sinh_backward)
 
 
 def _sinh_backward(node, dy):
     return launch.mul(dy, launch.cosh(node.saved[0]))
 
 
-def cosh(x: Tensor) -> Tensor:
+def cosh(input: Tensor) -> Tensor:
     """The hyperbolic cosine, (exp(x) + exp(-x)) / 2; parameters as `sin`."""
-    return _applied("cosh", x, _cosh_backward)
+    return _applied("cosh", input, _cosh_backward)
 
 
 def _cosh_backward(node, dy):
     return launch.mul(dy, launch.sinh(node.saved[0]))
 
 
-def asinh(x: Tensor) -> Tensor:
+def asinh(input: Tensor) -> Tensor:
     """The inverse of `sinh`; parameters as `sin`."""
-    return _applied("asinh", x, _asinh_backward)
+    return _applied("asinh", input, _asinh_backward)
 
 
 def _asinh_backward(node, dy):
     return launch.div(dy, launch.sqrt(add(launch.square(node.saved[0]), 1.0)))
 
 
-def acosh(x: Tensor) -> Tensor:
+def acosh(input: Tensor) -> Tensor:
     """The inverse of `cosh`, at least 0; NaN where x < 1. Parameters as `sin`."""
-    return _applied("acosh", x, _acosh_backward)
+    return _applied("acosh", input, _acosh_backward)
 
 
 def _acosh_backward(node, dy):
@@ -172,9 +172,9 @@ def _acosh_backward(node, dy):
     return launch.div(dy, launch.sqrt(mul(sub(x, 1.0), add(x, 1.0))))
 
 
-def atanh(x: Tensor) -> Tensor:
+def atanh(input: Tensor) -> Tensor:
     """The inverse of `tanh`: infinite at -1 and 1, NaN beyond. Parameters as `sin`."""
-    return _applied("atanh", x, _atanh_backward)
+    return _applied("atanh", input, _atanh_backward)
 
 
 def _atanh_backward(node, dy):
@@ -182,19 +182,19 @@ def _atanh_backward(node, dy):
     return launch.div(dy, mul(sub(1.0, x), add(1.0, x)))
 
 
-def deg2rad(x: Tensor) -> Tensor:
+def deg2rad(input: Tensor) -> Tensor:
     """Degrees as radians; parameters as `sin`."""
-    return mul(floating("deg2rad", x), math.pi / 180)
+    return mul(floating("deg2rad", input), math.pi / 180)
 
 
-def rad2deg(x: Tensor) -> Tensor:
+def rad2deg(input: Tensor) -> Tensor:
     """Radians as degrees; parameters as `sin`."""
-    return mul(floating("rad2deg", x), 180 / math.pi)
+    return mul(floating("rad2deg", input), 180 / math.pi)
 
 
-def erf(x: Tensor) -> Tensor:
+def erf(input: Tensor) -> Tensor:
     """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x; parameters as `sin`."""
-    return _applied("erf", x, _erf_backward)
+    return _applied("erf", input, _erf_backward)
 
 
 def _erf_backward(node, dy):
@@ -202,9 +202,9 @@ def _erf_backward(node, dy):
     return mul(launch.mul(dy, bell), 2 / math.sqrt(math.pi))
 
 
-def exp2(x: Tensor) -> Tensor:
+def exp2(input: Tensor) -> Tensor:
     """2 to the power x; parameters as `sin`."""
-    x = floating("exp2", x)
+    x = floating("exp2", input)
     y = launch.exp2(x)
     return record(_exp2_backward, (x,), y, saved=(y,))
 
@@ -213,18 +213,18 @@ def _exp2_backward(node, dy):
     return mul(launch.mul(dy, node.saved[0]), math.log(2))
 
 
-def log2(x: Tensor) -> Tensor:
+def log2(input: Tensor) -> Tensor:
     """The logarithm to base 2, exact for powers of 2: -inf at 0, NaN below. Parameters as `sin`."""
-    return _applied("log2", x, _log2_backward)
+    return _applied("log2", input, _log2_backward)
 
 
 def _log2_backward(node, dy):
     return div(dy, mul(node.saved[0], constant(math.log(2), dy.dtype)))
 
 
-def log10(x: Tensor) -> Tensor:
+def log10(input: Tensor) -> Tensor:
     """The logarithm to base 10: -inf at 0, NaN below. Parameters as `sin`."""
-    return _applied("log10", x, _log10_backward)
+    return _applied("log10", input, _log10_backward)
 
 
 def _log10_backward(node, dy):

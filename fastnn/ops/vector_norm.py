@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["norm"]
 
 
-def norm(x: Tensor, p: float = 2.0, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+def norm(input: Tensor, p: float = 2.0, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """(sum |x|^p)^(1/p), over axes taken together as one vector.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         float32 or float64, any shape.
     p : float
         Which norm, above 0; ``math.inf``: the greatest magnitude.
@@ -36,7 +36,7 @@ def norm(x: Tensor, p: float = 2.0, dim: int | Sequence[int] | None = None, keep
     Returns
     -------
     Tensor
-        `x`'s shape without the axes. Its gradient at a vector of zeros is 0.
+        `input`'s shape without the axes. Its gradient at a vector of zeros is 0.
 
     Raises
     ------
@@ -44,15 +44,15 @@ def norm(x: Tensor, p: float = 2.0, dim: int | Sequence[int] | None = None, keep
         If `p` is out of range.
     """
     if p == math.inf:
-        return amax(abs(x), dim, keepdim)
+        return amax(abs(input), dim, keepdim)
     p = positive("norm: p", p)
     if p == 1:
-        return sum(abs(x), dim, keepdim)
-    fixed = a_tensor("norm", x).detach()
+        return sum(abs(input), dim, keepdim)
+    fixed = a_tensor("norm", input).detach()
     total = sum(square(fixed) if p == 2 else pow(abs(fixed), p), dim, True)
     y = launch.sqrt(total) if p == 2 else pow(total, 1 / p)
-    kept = y if keepdim else reshape(y, _without(x, dim))
-    return record(_norm_backward, (x,), kept, saved=(x, y), context=p)
+    kept = y if keepdim else reshape(y, _without(input, dim))
+    return record(_norm_backward, (input,), kept, saved=(input, y), context=p)
 
 
 def _without(x: Tensor, dim: int | Sequence[int] | None) -> tuple[int, ...]:

@@ -29,13 +29,13 @@ def _selectors(channels: int, window: tuple[int, int], dtype: str) -> Tensor:
     return tensor(np.tile(np.eye(count), (channels, 1)).reshape(channels * count, 1, *window), dtype)
 
 
-def unfold(x: Tensor, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1,
+def unfold(input: Tensor, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1,
            padding: int | Sequence[int] = 0, stride: int | Sequence[int] = 1) -> Tensor:
     """All windows of a map side by side (im2col).
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W).
     kernel_size : int or pair of int
         Height R and width S of a window.
@@ -56,21 +56,21 @@ def unfold(x: Tensor, kernel_size: int | Sequence[int], dilation: int | Sequence
     ValueError
         If no window fits.
     """
-    if a_tensor("unfold", x).ndim != 4:
-        raise ValueError(f"unfold: x has shape {x.shape}, but must be (N, C, H, W)")
+    if a_tensor("unfold", input).ndim != 4:
+        raise ValueError(f"unfold: input has shape {input.shape}, but must be (N, C, H, W)")
     window = pair("unfold", "kernel_size", kernel_size, 1)
-    y = conv2d(x, _selectors(x.shape[1], window, x.dtype.name), None, stride, padding, dilation, x.shape[1])
+    y = conv2d(input, _selectors(input.shape[1], window, input.dtype.name), None, stride, padding, dilation, input.shape[1])
     return reshape(y, (*y.shape[:2], y.shape[2] * y.shape[3]))
 
 
-def fold(x: Tensor, output_size: int | Sequence[int], kernel_size: int | Sequence[int],
+def fold(input: Tensor, output_size: int | Sequence[int], kernel_size: int | Sequence[int],
          dilation: int | Sequence[int] = 1,
          padding: int | Sequence[int] = 0, stride: int | Sequence[int] = 1) -> Tensor:
     """Puts windows back and adds them up where they overlap (col2im): what gives the gradient of `unfold`.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C R S, windows).
     output_size : int or pair of int
         H and W.
@@ -97,25 +97,25 @@ def fold(x: Tensor, output_size: int | Sequence[int], kernel_size: int | Sequenc
     stride, dilation = pair("fold", "stride", stride, 1), pair("fold", "dilation", dilation, 1)
     padding, count = pair("fold", "padding", padding, 0), window[0] * window[1]
     places = [(n + 2 * p - d * (r - 1) - 1) // s + 1 for n, p, d, r, s in zip(size, padding, dilation, window, stride)]
-    if a_tensor("fold", x).ndim != 3 or x.shape[1] % count or x.shape[2] != places[0] * places[1]:
-        raise ValueError(f"fold: x has shape {x.shape}, but must be (N, C {count}, {places[0] * places[1]}) for a "
+    if a_tensor("fold", input).ndim != 3 or input.shape[1] % count or input.shape[2] != places[0] * places[1]:
+        raise ValueError(f"fold: input has shape {input.shape}, but must be (N, C {count}, {places[0] * places[1]}) for a "
                          "map of "
                          f"{size[0]} x {size[1]} and windows of {window[0]} x {window[1]}")
-    channels = x.shape[1] // count
+    channels = input.shape[1] // count
     rest = [n - ((m - 1) * s - 2 * p + d * (r - 1) + 1)
             for n, m, s, p, d, r in zip(size, places, stride, padding, dilation, window)]
-    maps = reshape(x, (x.shape[0], x.shape[1], *places))
-    weight = _selectors(channels, window, x.dtype.name)
+    maps = reshape(input, (input.shape[0], input.shape[1], *places))
+    weight = _selectors(channels, window, input.dtype.name)
     return conv_transpose2d(maps, weight, None, stride, padding, rest, channels, dilation)
 
 
-def local2d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | Sequence[int],
+def local2d(input: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | Sequence[int],
             stride: int | Sequence[int] = 1, padding: int | Sequence[int] = 0) -> Tensor:
     """Convolution with filters of their own at every place.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, H, W).
     weight : Tensor
         (OH OW, K, C R S), one set of filters for each place of the result.
@@ -144,24 +144,24 @@ def local2d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | S
     """
     window, steps = pair("local2d", "kernel_size", kernel_size, 1), pair("local2d", "stride", stride, 1)
     edges = pair("local2d", "padding", padding, 0)
-    columns = unfold(x, window, 1, edges, steps)
-    places = [(n + 2 * p - r) // s + 1 for n, p, r, s in zip(x.shape[2:], edges, window, steps)]
+    columns = unfold(input, window, 1, edges, steps)
+    places = [(n + 2 * p - r) // s + 1 for n, p, r, s in zip(input.shape[2:], edges, window, steps)]
     if a_tensor("local2d", weight, "weight").ndim != 3 or (weight.shape[0], weight.shape[2]) != (columns.shape[2], columns.shape[1]):
         raise ValueError(f"local2d: weight has shape {weight.shape}, but must be ({columns.shape[2]}, K, "
                          f"{columns.shape[1]}) "
-                         f"for x {x.shape}")
+                         f"for input {input.shape}")
     y = matmul(permute(columns, 2, 0, 1), permute(weight, 0, 2, 1))
-    y = reshape(permute(y, 1, 2, 0), (x.shape[0], weight.shape[1], *places))
+    y = reshape(permute(y, 1, 2, 0), (input.shape[0], weight.shape[1], *places))
     return y if bias is None else add(y, bias)
 
 
-def local1d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | Sequence[int],
+def local1d(input: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | Sequence[int],
             stride: int | Sequence[int] = 1, padding: int | Sequence[int] = 0) -> Tensor:
     """One-dimensional convolution with filters of their own at every place; see `local2d`.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (N, C, L).
     weight : Tensor
         (OL, K, C R).
@@ -186,5 +186,5 @@ def local1d(x: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | S
     """
     r, s, p = (single("local1d", argument, value) for argument, value in (
         ("kernel_size", kernel_size), ("stride", stride), ("padding", padding)))
-    return sequence(local2d(flat("local1d", x), weight, None if bias is None else unsqueeze(bias, 1), (1, r), (1, s),
+    return sequence(local2d(flat("local1d", input), weight, None if bias is None else unsqueeze(bias, 1), (1, r), (1, s),
                             (0, p)))

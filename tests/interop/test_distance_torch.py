@@ -77,6 +77,15 @@ def test_cdist(a, b, p):
         fastnn.cdist(fastnn.ones(2, 3), fastnn.ones(2, 4))
 
 
+def test_equal_rows_are_at_distance_0():
+    x = fastnn.tensor(normal(3, 4), requires_grad=True)
+    for p in (1.0, 2.0, 3.0, np.inf):
+        apart = fastnn.cdist(x, x, p)
+        assert apart.diagonal().tolist() == [0, 0, 0] and F.pdist(x[[0, 0]], p).tolist() == [0]
+        apart.diagonal().sum().backward()
+        assert not x.grad.any()
+
+
 def test_cdist_of_equal_rows():
     """Which are 0 apart, and whose gradient is 0."""
     x = normal(4, 3)
@@ -87,7 +96,7 @@ def test_cdist_of_equal_rows():
 def test_pdist(p):
     x = normal(6, 4)
     same(lambda t: F.pdist(t, p), lambda t: TF.pdist(t, p), x)
-    with pytest.raises(ValueError, match=r"pdist: x has shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"pdist: input has shape \(4,\)"):
         F.pdist(fastnn.ones(4))
 
 

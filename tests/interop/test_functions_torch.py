@@ -157,8 +157,16 @@ def test_numpy_s_words(name):
 
 
 def test_one_argument_s_two_names():
-    with pytest.raises(TypeError, match="sum: dim is 0 and axis 1, but they are one argument's two names"):
-        fastnn.tensor(X).sum(0, axis=1)
+    x = fastnn.tensor(X)
+    for call, said in ((lambda: x.sum(0, axis=1), "sum: dim is 0 and axis 1"), (lambda: x.cumsum(1, axis=1), "cumsum: dim is 1 and axis 1"),
+                       (lambda: fastnn.cat([x, x], 1, axis=0), "cat: dim is 1 and axis 0"),
+                       (lambda: fastnn.stack([x, x], dim=0, axis=0), "stack: dim is 0 and axis 0"),
+                       (lambda: x.var(0, axis=1), "var: dim is 0 and axis 1"),
+                       (lambda: x.var(correction=1, unbiased=False), "var: correction is 1 and unbiased False"),
+                       (lambda: fastnn.std(x, 0, 1, unbiased=True), "std: correction is 1 and unbiased True"),
+                       (lambda: fastnn.var_mean(x, correction=0, unbiased=False), "var: correction is 0 and unbiased False")):
+        with pytest.raises(TypeError, match=f"{said}, but they are one argument's two names"):
+            call()
 
 
 def test_words_for_extents():

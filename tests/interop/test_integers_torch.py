@@ -137,13 +137,13 @@ def test_integers_become_float32(name):
 
 
 REFUSED = {
-    "pow": (lambda L, x: x ** -1, ValueError, "pow: b is -1, but must be at least 0 where a holds integers"),
+    "pow": (lambda L, x: x ** -1, ValueError, "pow: exponent is -1, but must be at least 0 where input holds integers"),
     "addcdiv": (lambda L, x: L.addcdiv(x, x, x), TypeError, "addcdiv: tensor1 and tensor2 hold integers"),
-    "lerp": (lambda L, x: L.lerp(x, x, 0.5), TypeError, "lerp: start has dtype int64, but must be float32 or float64"),
+    "lerp": (lambda L, x: L.lerp(x, x, 0.5), TypeError, "lerp: input has dtype int64, but must be float32 or float64"),
     "matmul-mixed": (lambda L, x: x @ x.float(), TypeError, "matmul: argument 'a' has dtype int64"),
     "matmul-widths": (lambda L, x: x @ x.int(), TypeError, "integer_matmul: arguments are int64 and int32, but must be of one type"),
     "matmul-bool": (lambda L, x: x.bool() @ x.bool(), TypeError, "integer_matmul: arguments are bool and bool, but must be"),
-    "relu-bool": (lambda L, x: L.relu(x.bool()), TypeError, "relu: x is bool, but must hold numbers"),
+    "relu-bool": (lambda L, x: L.relu(x.bool()), TypeError, "relu: input is bool, but must hold numbers"),
 }
 
 
@@ -168,6 +168,8 @@ def test_factors_that_integers_cannot_take():
     x = fastnn.ones(2, 2, dtype=fastnn.int64)
     for call, said in ((lambda: fastnn.addmm(x, x, x, beta=0.5), "addmm: beta is 0.5, but must be a whole number"),
                        (lambda: fastnn.addcmul(x, x, x, value=1.5), "addcmul: value is 1.5, but must be a whole number"),
+                       (lambda: fastnn.addcmul(x, x, x, value=np.float32(0.5)), "addcmul: value is 0.5, but must be a whole number"),
+                       (lambda: fastnn.baddbmm(x[None], x[None], x[None], alpha="2"), "baddbmm: alpha is '2', but must be a number"),
                        (lambda: fastnn.functional.hardtanh(x, -0.5, 2), "hardtanh: bounds are -0.5 and 2.0, but must be whole")):
         with pytest.raises((TypeError, ValueError), match=said):
             call()

@@ -206,7 +206,7 @@ def test_pooling_by_norms(p, kernel, stride, ceil_mode):
 def test_softmax_of_channels():
     for shape in ((2, 3, 4, 5), (3, 4, 5)):
         same(nn.Softmax2d(), torch.nn.Softmax2d(), shape)
-    with pytest.raises(ValueError, match="Softmax2d: x has shape"):
+    with pytest.raises(ValueError, match="Softmax2d: input has shape"):
         nn.Softmax2d()(fastnn.zeros(2, 3))
 
 

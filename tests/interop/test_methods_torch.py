@@ -300,7 +300,7 @@ def test_grids_and_piles():
         fastnn.meshgrid(fastnn.ones(2), indexing="yx")
     with pytest.raises(ValueError, match=r"meshgrid: tensors have the shapes \[\(4, 4\)\], but must be vectors"):
         fastnn.meshgrid(fastnn.ones(4, 4))
-    with pytest.raises(TypeError, match="where: b is missing: both a and b are given, or neither"):
+    with pytest.raises(TypeError, match="where: other is missing: both input and other are given, or neither"):
         fastnn.where(fastnn.tensor(X) > 0, 1.0)
 
 
