@@ -100,9 +100,8 @@ class LBFGS(Optimizer):
         """
         if closure is None:
             raise TypeError("LBFGS: step needs a closure that computes the loss and its gradients")
-        options, x = self.param_groups[0], self._values()
-        first = self._evaluate(closure)
-        loss, gradient, evaluations = float(first), self._gradient(), 1
+        options, first = self.param_groups[0], self._evaluate(closure)
+        loss, x, gradient, evaluations = float(first), self._values(), self._gradient(), 1
         if np.abs(gradient).max(initial=0.0) <= options["tolerance_grad"]:
             return first
         for k in range(options["max_iter"]):
@@ -124,11 +123,12 @@ class LBFGS(Optimizer):
                 break
             if options["line_search_fn"]:
                 found, used = strong_wolfe(trial, start, t, options["tolerance_change"] / np.abs(direction).max())
+                x = x + found.t * direction
+                self._write(x)
             else:
                 found, used = trial(t), 1
+                x = self._left(x + t * direction)
             self._previous = gradient, direction, found.t
-            x = x + found.t * direction
-            self._write(x)
             loss, gradient, evaluations = found.loss, found.gradient, evaluations + used
             if (evaluations >= options["max_eval"] or np.abs(gradient).max() <= options["tolerance_grad"]
                     or np.abs(found.t * direction).max() <= options["tolerance_change"]
@@ -212,6 +212,16 @@ class LBFGS(Optimizer):
 
     def _values(self) -> np.ndarray:
         return np.concatenate([np.asarray(p.detach().numpy(), np.float64).ravel() for p in self._parameters()])
+
+    def _left(self, x: np.ndarray) -> np.ndarray:
+        """`x`, to all its digits, if the closure has left the parameters so; else what it has made of them, such as by clamp_."""
+        held, start = self._values(), 0
+        for p in self._parameters():
+            part = slice(start, start + p.numel())
+            if not np.array_equal(held[part], x[part].astype(p.dtype.name)):
+                return held
+            start = part.stop
+        return x
 
     def _gradient(self) -> np.ndarray:
         return np.concatenate([np.zeros(p.numel()) if p.grad is None else np.asarray(p.grad.numpy(), np.float64).ravel()

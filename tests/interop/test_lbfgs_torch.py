@@ -58,6 +58,33 @@ def test_going_on_from_its_state(options):
         np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("options", [dict(lr=0.5), dict(lr=0.8, max_iter=5), dict(lr=0.3, max_iter=3, history_size=2)])
+def test_closures_that_change_parameters(options):
+    """As the one of style transfer, which keeps an image between 0 and 1."""
+    def path(library):
+        p = library.zeros(6, dtype=library.float64).requires_grad_(True)
+        optimizer, values = library.optim.LBFGS([p], **options), []
+
+        def closure():
+            with library.no_grad():
+                p.clamp_(-0.1, 0.15)
+            optimizer.zero_grad()
+            loss = ((library.tensor(A) @ p - library.tensor(B)) ** 2).mean() + (p ** 4).sum()
+            loss.backward()
+            values.append(loss.item())
+            return loss
+
+        for _ in range(3):
+            optimizer.step(closure)
+        return values, p.detach().numpy()
+
+    (ours, p), (theirs, q) = path(fastnn), path(torch)
+    assert len(ours) == len(theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+    np.testing.assert_allclose(p, q, rtol=1e-7)
+    assert (p == 0.15).any()
+
+
 def test_the_same_minimum():
     options = dict(max_iter=100, line_search_fn="strong_wolfe")
     ours, _ = run(optim, nn.Parameter, fastnn.tensor, 1, **options)
