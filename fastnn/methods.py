@@ -81,7 +81,7 @@ class Methods:
     unique, unique_consecutive = order.unique, order.unique_consecutive
     scatter, scatter_add, scatter_reduce = _scatter.scatter, _scatter.scatter_add, _scatter.scatter_reduce
     index_add, index_copy, index_fill = _scatter.index_add, _scatter.index_copy, _scatter.index_fill
-    masked_select, masked_scatter = _scatter.masked_select, _scatter.masked_scatter
+    masked_fill, masked_select, masked_scatter = _scatter.masked_fill, _scatter.masked_select, _scatter.masked_scatter
     nonzero, argwhere, count_nonzero = _scatter.nonzero, _scatter.argwhere, _scatter.count_nonzero
     take_along_dim, repeat_interleave, bincount = _scatter.take_along_dim, _scatter.repeat_interleave, _scatter.bincount
     diagonal, diag, diag_embed = _diagonal.diagonal, _diagonal.diag, _diagonal.diag_embed
@@ -119,6 +119,14 @@ class Methods:
             flat = _scatter.scatter_add(self.detach().reshape(-1), 0, places.reshape(-1), values.reshape(-1))
             return self._in_place(lambda x, _: flat.reshape(self.shape), None)
         self[tuple(indices)] = values
+        return self
+
+    def fill_diagonal_(self, fill_value: builtins.float) -> Tensor:
+        """One number written where all indices are equal, as many as the shortest axis has places; at least two axes."""
+        if self.ndim < 2:
+            raise ValueError(f"fill_diagonal_: the tensor has shape {self.shape}, but must have at least two axes")
+        k = create.arange(builtins.min(self.shape))
+        self[(k,) * self.ndim] = number("fill_diagonal_: fill_value", fill_value)
         return self
 
     def repeat(self, *sizes: int) -> Tensor:

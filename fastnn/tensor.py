@@ -358,7 +358,6 @@ class Tensor(TensorBase, Methods):
     square = _math.square
     clip = _math.clip
     clamp = _math.clip
-    masked_fill = _math.masked_fill
     maximum = _math.maximum
     minimum = _math.minimum
     relu = relu

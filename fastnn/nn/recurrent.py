@@ -9,8 +9,9 @@ from ..checks import MOST_LAYERS, a_tensor, real, whole
 from ..ops.create import arange, empty
 from ..ops.dropout import dropout
 from ..ops.index import _as_index
-from ..ops.math import ge, masked_fill
+from ..ops.math import ge
 from ..ops.recurrent import gru, lstm, rnn
+from ..ops.scatter import masked_fill
 from ..ops.shape import reshape, transpose, unsqueeze
 from ..ops.slices import cat, pad, slice_view, stack
 from ..tensor import Tensor
@@ -40,12 +41,12 @@ class PackedSequence(NamedTuple):
     batch_first: bool
 
 
-def pack_padded_sequence(x: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted: bool = False) -> PackedSequence:
+def pack_padded_sequence(input: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted: bool = False) -> PackedSequence:
     """Says how long each of the padded sequences is.
 
     Parameters
     ----------
-    x : Tensor
+    input : Tensor
         (T, N, ...), or (N, T, ...) with `batch_first`.
     lengths : Tensor or array_like
         (N,) integers, in any order.
@@ -66,10 +67,10 @@ def pack_padded_sequence(x: Tensor, lengths: Any, batch_first: bool = False, enf
     lengths = _as_index("pack_padded_sequence", lengths)
     if enforce_sorted and any(a < b for a, b in zip(lengths.tolist(), lengths.tolist()[1:])):
         raise ValueError("pack_padded_sequence: lengths must not rise, as enforce_sorted is True; pass enforce_sorted=False")
-    if x.ndim < 2 or lengths.shape != (x.shape[0 if batch_first else 1],):
+    if a_tensor("pack_padded_sequence", input).ndim < 2 or lengths.shape != (input.shape[0 if batch_first else 1],):
         raise ValueError(f"pack_padded_sequence: lengths has shape {lengths.shape}, but must hold one number for each "
-                         f"sequence of x, whose shape is {x.shape}")
-    return PackedSequence(x, lengths, batch_first)
+                         f"sequence of input, whose shape is {input.shape}")
+    return PackedSequence(input, lengths, batch_first)
 
 
 def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, padding_value: float = 0.0,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .._core import TensorBase, launch, record
 from .create import as_tensor
-from .math import add
+from .math import add, written
 from .shape import flatten, reshape, transpose, unbroadcast
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _linear_backward(node, dy):
     return dx, dweight, dbias
 
 
-def matmul(input: Tensor, other: Tensor) -> Tensor:
+def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Matrix product over the last two axes; leading axes broadcast.
 
     Parameters
@@ -63,12 +63,14 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     input : Tensor or array_like
         (..., n, k), or (k,): a row. Integers are multiplied exactly, and sums wrap around.
     other : Tensor or array_like
-        (..., k, m), or (k,): a column; of a's type.
+        (..., k, m), or (k,): a column; of `input`'s type.
+    out : Tensor, optional
+        Where the result is written, off the tape: of its shape.
 
     Returns
     -------
     Tensor
-        (..., n, m), without the axes that a vector did not have.
+        (..., n, m), without the axes that a vector did not have; `out` where it is given.
 
     Raises
     ------
@@ -76,7 +78,11 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         If an operand is 0-d or the shapes do not fit.
     TypeError
         If the types differ, or are bool.
+    RuntimeError
+        If a gradient was to flow through `out`.
     """
+    if out is not None:
+        return written("matmul", matmul(input, other), out)
     if not (isinstance(input, TensorBase) and isinstance(other, TensorBase)):
         input, other = as_tensor(input), as_tensor(other)
     if input.ndim == 0 or other.ndim == 0:

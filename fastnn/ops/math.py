@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 __all__ = ["abs", "add", "clamp", "clip", "div", "eq", "exp", "ge", "gt", "le", "log", "logical_and", "logical_not", "logical_or",
-           "logical_xor", "lt", "masked_fill", "maximum", "minimum", "mul", "ne", "neg", "sqrt", "square", "sub", "where"]
+           "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "sqrt", "square", "sub", "where"]
 
 _KINDS = ("add", "sub", "mul", "floor_divide", "remainder", "minimum", "maximum", "eq", "ne", "lt", "le", "gt", "ge", "and",
           "or", "xor", "pow")
@@ -115,6 +115,15 @@ def scaled(name: str, x: Tensor, factor: float) -> Tensor:
     return mul(x, factor)
 
 
+def written(name: str, result: Tensor, out: Any) -> Tensor:
+    """`result` in the memory of `out`, a tensor of its shape whose type can hold it."""
+    if a_tensor(name, out, "out").shape != result.shape:
+        raise ValueError(f"{name}: out has shape {out.shape}, but must have the result's, {result.shape}")
+    if result.requires_grad or out.requires_grad and _core.is_grad_enabled():
+        raise RuntimeError(f"{name}: out takes no gradient: take the result as it is returned, or write it under no_grad()")
+    return out.copy_(result) if result.dtype is out.dtype else out._in_place(lambda _, value: value, result)
+
+
 def _integers(name: str, a: Tensor, b: Tensor) -> Tensor:
     return launch.integer_binary(a, b, kind=_KIND[name])
 
@@ -134,7 +143,7 @@ def _back(node: Any, da: Tensor | None, db: Tensor | None) -> tuple[Tensor | Non
 # ---- arithmetic -------------------------------------------------------------------------------------------------------
 
 
-def add(input: Tensor | float, other: Tensor | float, *, alpha: float = 1) -> Tensor:
+def add(input: Tensor | float, other: Tensor | float, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
     """a + alpha b.
 
     Parameters
@@ -143,17 +152,23 @@ def add(input: Tensor | float, other: Tensor | float, *, alpha: float = 1) -> Te
         Shapes that broadcast together.
     alpha : number
         A factor for b.
+    out : Tensor, optional
+        Where the result is written, off the tape: of its shape.
 
     Returns
     -------
     Tensor
-        The broadcast shape.
+        The broadcast shape; `out` where it is given.
 
     Raises
     ------
     ValueError
-        If the shapes do not broadcast.
+        If the shapes do not broadcast, or `out` has another.
+    RuntimeError
+        If a gradient was to flow through `out`.
     """
+    if out is not None:
+        return written("add", add(input, other, alpha=alpha), out)
     a, b = operands("add", input, other if alpha == 1 else other * alpha)
     if not a.dtype.is_floating:
         return _integers("add", a, b)
@@ -164,8 +179,10 @@ def _add_backward(node, dy):
     return _back(node, dy if node.needs[0] else None, dy if node.needs[1] else None)
 
 
-def sub(input: Tensor | float, other: Tensor | float, *, alpha: float = 1) -> Tensor:
+def sub(input: Tensor | float, other: Tensor | float, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
     """a - alpha b; parameters as `add`."""
+    if out is not None:
+        return written("sub", sub(input, other, alpha=alpha), out)
     a, b = operands("sub", input, other if alpha == 1 else other * alpha)
     if not a.dtype.is_floating:
         return _integers("sub", a, b)
@@ -176,8 +193,10 @@ def _sub_backward(node, dy):
     return _back(node, dy if node.needs[0] else None, launch.neg(dy) if node.needs[1] else None)
 
 
-def mul(input: Tensor | float, other: Tensor | float) -> Tensor:
+def mul(input: Tensor | float, other: Tensor | float, *, out: Tensor | None = None) -> Tensor:
     """a b; parameters as `add`."""
+    if out is not None:
+        return written("mul", mul(input, other), out)
     a, b = operands("mul", input, other)
     if not a.dtype.is_floating:
         return _integers("mul", a, b)
@@ -190,7 +209,7 @@ def _mul_backward(node, dy):
     return _back(node, launch.mul(dy, b) if node.needs[0] else None, launch.mul(dy, a) if node.needs[1] else None)
 
 
-def div(input: Tensor | float, other: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
+def div(input: Tensor | float, other: Tensor | float, *, rounding_mode: str | None = None, out: Tensor | None = None) -> Tensor:
     """a / b; integers are divided as float32, but where the result is rounded.
 
     Parameters
@@ -199,6 +218,8 @@ def div(input: Tensor | float, other: Tensor | float, *, rounding_mode: str | No
         Shapes that broadcast together.
     rounding_mode : str, optional
         "floor" rounds down, as `floor_divide`, "trunc" towards 0; both have the gradient 0.
+    out : Tensor, optional
+        As of `add`.
 
     Returns
     -------
@@ -210,6 +231,8 @@ def div(input: Tensor | float, other: Tensor | float, *, rounding_mode: str | No
     ValueError
         If the shapes do not broadcast, or `rounding_mode` is another.
     """
+    if out is not None:
+        return written("div", div(input, other, rounding_mode=rounding_mode), out)
     if rounding_mode is not None:
         return _divided(input, other, rounding_mode)
     a, b = operands("div", input, other)
@@ -520,35 +543,6 @@ def logical_xor(input: Tensor, other: Tensor) -> Tensor:
 def logical_not(input: Tensor) -> Tensor:
     """Whether x is 0: bool, the shape of `input`."""
     return eq(as_tensor(input), 0)
-
-
-def masked_fill(input: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
-    """One number where a mask holds, `input` elsewhere.
-
-    Parameters
-    ----------
-    input : Tensor
-        Any type.
-    mask : Tensor
-        bool; its shape and x's broadcast together.
-    value : Tensor or number
-        The number, as such or as a 0-d tensor, which may take a gradient.
-
-    Returns
-    -------
-    Tensor
-        The broadcast shape, of x's type.
-
-    Raises
-    ------
-    TypeError
-        If `mask` is not bool.
-    ValueError
-        If `value` is more than one number or shapes do not fit.
-    """
-    if getattr(value, "ndim", 0):
-        raise ValueError(f"masked_fill: value has shape {value.shape}, but must be one number")
-    return to(where(mask, value, input), a_tensor("masked_fill", input).dtype)
 
 
 def where(condition: Tensor, input: Tensor | float | None = None,

@@ -20,8 +20,8 @@ from .slices import slice_view, unbind
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["argwhere", "bincount", "count_nonzero", "index_add", "index_copy", "index_fill", "masked_scatter", "masked_select",
-           "nonzero", "repeat_interleave", "scatter", "scatter_add", "scatter_reduce", "take_along_dim"]
+__all__ = ["argwhere", "bincount", "count_nonzero", "index_add", "index_copy", "index_fill", "masked_fill", "masked_scatter",
+           "masked_select", "nonzero", "repeat_interleave", "scatter", "scatter_add", "scatter_reduce", "take_along_dim"]
 
 _NEUTRAL = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": -np.inf, "amin": np.inf}
 _NEUTRAL_INTEGERS = {"sum": 0, "mean": 0, "prod": 1, "amax": -2**63, "amin": 2**63 - 1}
@@ -425,6 +425,35 @@ def _places(name: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, tuple[i
     except ValueError:
         raise ValueError(f"{name}: input {x.shape} and mask {mask.shape} do not broadcast together") from None
     return flatten(broadcast_to(x, shape)), reshape(nonzero(flatten(broadcast_to(mask, shape))), (-1,)), shape
+
+
+def masked_fill(input: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
+    """One number where a mask holds, `input` elsewhere.
+
+    Parameters
+    ----------
+    input : Tensor
+        Any type.
+    mask : Tensor
+        bool; its shape and x's broadcast together.
+    value : Tensor or number
+        The number, as such or as a 0-d tensor, which may take a gradient.
+
+    Returns
+    -------
+    Tensor
+        The broadcast shape, of x's type.
+
+    Raises
+    ------
+    TypeError
+        If `mask` is not bool.
+    ValueError
+        If `value` is more than one number or shapes do not fit.
+    """
+    if getattr(value, "ndim", 0):
+        raise ValueError(f"masked_fill: value has shape {value.shape}, but must be one number")
+    return to(where(mask, value, input), a_tensor("masked_fill", input).dtype)
 
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:

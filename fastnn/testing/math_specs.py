@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ops import division, math, power
+from ..ops import division, math, power, scatter
 from .spec import OpSpec, Sample, register
 
 _PAIRS = (((37,), (37,)), ((4, 1, 5), (3, 1)), ((2, 3, 5, 4), (3, 1, 1)), ((7, 300), ()), ((0, 3), (3,)),
@@ -90,7 +90,7 @@ register(OpSpec("clip", math.clip, lambda x, min=None, max=None: np.clip(x, min,
                 bytes=lambda shape: 8 * int(np.prod(shape)),
                 benchmarks=lambda rng: [Sample((_normal(rng, (1024, 1024)),), {"min": -0.6, "max": 0.9})],
                 peer="clamp"))
-register(OpSpec("masked_fill", lambda x, mask: math.masked_fill(x, mask, -2.5), lambda x, mask: np.where(mask, -2.5, x),
+register(OpSpec("masked_fill", lambda x, mask: scatter.masked_fill(x, mask, -2.5), lambda x, mask: np.where(mask, -2.5, x),
                 lambda rng: [Sample((_normal(rng, a), rng.random(m) < 0.5))
                              for a, m in (((37,), (37,)), ((4, 1, 5), (3, 1)), ((2, 3, 5, 4), (5, 1)))],
                 gradients=(0,), exact=True))

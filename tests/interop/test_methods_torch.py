@@ -422,3 +422,42 @@ def test_batches_of_matrices_and_vectors():
 def test_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(fastnn.ones(4, 4))
+
+
+def test_results_written_to_what_is_given():
+    a, b = normal(3, 4), normal(3, 4, seed=1)
+    for name in ("add", "sub", "mul", "div"):
+        ours, theirs = fastnn.zeros(3, 4), torch.zeros(3, 4)
+        assert getattr(fastnn, name)(fastnn.tensor(a), fastnn.tensor(b), out=ours) is ours
+        getattr(torch, name)(torch.tensor(a), torch.tensor(b), out=theirs)
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)
+    x = fastnn.tensor(a)
+    assert fastnn.mul(x, 2, out=x) is x and np.array_equal(x.numpy(), a * 2)
+    product = fastnn.zeros(3, 3, dtype=fastnn.float64)
+    assert fastnn.matmul(x, x.T, out=product) is product
+    np.testing.assert_allclose(product.numpy(), 4 * a @ a.T, rtol=1e-5)
+    whole = fastnn.zeros(3, dtype=fastnn.int64)
+    assert fastnn.div(fastnn.arange(3), 2, rounding_mode="floor", out=whole).tolist() == [0, 0, 1]
+    assert fastnn.add(1, fastnn.ones(3), alpha=2, out=fastnn.zeros(3)).tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("call, error, said", [
+    (lambda x: fastnn.add(x, x, out=fastnn.zeros(2)), ValueError, r"add: out has shape \(2,\), but must have the result's, \(3,\)"),
+    (lambda x: fastnn.mul(x, x, out=[0.0] * 3), TypeError, "mul: out is a list, but must be a Tensor"),
+    (lambda x: fastnn.sub(x.requires_grad_(), x, out=fastnn.zeros(3)), RuntimeError, "sub: out takes no gradient"),
+    (lambda x: fastnn.div(x, x, out=fastnn.zeros(3).requires_grad_()), RuntimeError, "div: out takes no gradient"),
+    (lambda x: fastnn.matmul(x, x, out=fastnn.zeros(1)), ValueError, r"matmul: out has shape \(1,\)"),
+    (lambda x: fastnn.add(x, x, out=fastnn.zeros(3, dtype=fastnn.int64)), TypeError, "the result is float32, which a tensor of int64")])
+def test_what_cannot_be_written_to(call, error, said):
+    with pytest.raises(error, match=said):
+        call(fastnn.ones(3))
+
+
+def test_fill_diagonal_():
+    for shape in ((3, 3), (2, 5), (5, 2), (3, 3, 3)):
+        for L in (fastnn, torch):
+            x = L.ones(shape, dtype=L.bool).fill_diagonal_(0)
+            assert x.sum().item() == np.prod(shape) - min(shape) and not x[(1,) * len(shape)]
+        assert np.array_equal(fastnn.zeros(shape).fill_diagonal_(2.5).numpy(), torch.zeros(shape).fill_diagonal_(2.5).numpy())
+    with pytest.raises(ValueError, match=r"fill_diagonal_: the tensor has shape \(3,\), but must have at least two axes"):
+        fastnn.ones(3).fill_diagonal_(1)

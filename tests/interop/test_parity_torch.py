@@ -75,7 +75,7 @@ ABSENT = {
         r"(as_strided|set)_"),
     "comparisons written into a tensor's own memory": r"(eq|ge|greater|greater_equal|gt|le|less|less_equal|lt|ne|not_equal)_",
     "x[key] and x[key] = value do that": (
-        r"(as_strided|diagonal|select|slice)_scatter|put_?|take|index_put|index_reduce_?|fill_diagonal_"),
+        r"(as_strided|diagonal|select|slice)_scatter|put_?|take|index_put|index_reduce_?"),
     "short ways of writing others": r"[dhv]split|rot90|split_with_sizes|sum_to_size|vdot|hardshrink|prelu|is_set_to|retains_grad",
     "functions of Python applied element by element": r"(apply|map2?)_",
 }
@@ -158,14 +158,12 @@ def named(signature):
 
 
 def lacking(area, name):
-    """Arguments that PyTorch's has and ours does not. A function's first argument, a tensor, is `input` there and `x` here."""
+    """Arguments that PyTorch's has and ours does not."""
     pair = signatures(area, name)
     if pair is None:
         return []
     theirs, ours = (named(signature) for signature in pair)
     known = {p.name for p in ours}
-    if area in ("functional", "rnn") and theirs and theirs[0].name not in known:
-        theirs = theirs[1:]
     return [p.name for p in theirs if p.name not in known]
 
 
