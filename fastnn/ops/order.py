@@ -286,7 +286,7 @@ def _interpolated(ordered: Sorted, axis: int, place: float, n: int, keepdim: boo
 
 
 def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
-           dim: None = None) -> Tensor | tuple[Tensor, ...]:
+           dim: int | None = None) -> Tensor | tuple[Tensor, ...]:
     """The distinct elements, in order.
 
     Parameters
@@ -299,8 +299,8 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
         Whether to give too, for each element of `input`, which of the distinct ones it is.
     return_counts : bool
         Whether to give too how often each is there.
-    dim : None
-        PyTorch's distinct slices along an axis are not offered.
+    dim : int, optional
+        The only axis of a tensor that has one: PyTorch's distinct slices along one of several are not offered.
 
     Returns
     -------
@@ -310,12 +310,10 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     Raises
     ------
     ValueError
-        If `dim` is given.
+        If `dim` is given and `input` has not one axis.
     """
-    if dim is not None:
-        raise ValueError(f"unique: dim is {dim!r}, but only the elements of a whole tensor are compared: dim must be None")
+    x = _line_at_most("unique", input, dim)
     _core.depends_on_elements("unique")
-    x = a_tensor("unique", input).detach()
     values, order = launch.sort(flatten(x), axis=0, descending=0, keep=-1)
     groups = _groups(values)
     inverse = None
@@ -326,16 +324,22 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
 
 
 def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False,
-                       dim: None = None) -> Tensor | tuple[Tensor, ...]:
+                       dim: int | None = None) -> Tensor | tuple[Tensor, ...]:
     """The elements but for those that equal the one before, in logical order; see `unique`."""
-    if dim is not None:
-        raise ValueError(f"unique_consecutive: dim is {dim!r}, but only the elements of a whole tensor are compared: dim must "
-                         f"be None")
+    values = flatten(_line_at_most("unique_consecutive", input, dim))
     _core.depends_on_elements("unique_consecutive")
-    values = flatten(a_tensor("unique_consecutive", input).detach())
     groups = _groups(values)
     inverse = reshape(sub(cumsum(groups, 0), 1), input.shape) if return_inverse else None
     return _distinct(values, groups, inverse, return_counts)
+
+
+def _line_at_most(name: str, x: Tensor, dim: int | None) -> Tensor:
+    """`x` off the tape, a line if `dim` names its axis: slices along one of several are not compared."""
+    if dim is not None and a_tensor(name, x).ndim != 1:
+        raise ValueError(f"{name}: dim is {dim!r}, but only elements are compared: for input {x.shape} dim must be None")
+    if dim is not None:
+        _axis(name, dim, 1)
+    return a_tensor(name, x).detach()
 
 
 def _groups(values: Tensor) -> Tensor:

@@ -453,6 +453,16 @@ def test_what_cannot_be_written_to(call, error, said):
         call(fastnn.ones(3))
 
 
+def test_distinct_elements_along_the_only_axis():
+    x = np.array([2, 2, 0, 0, 0, 2, 1])
+    for name in ("unique", "unique_consecutive"):
+        for dim in (0, -1):
+            ours, theirs = (getattr(L.tensor(x), name)(dim=dim, return_inverse=True, return_counts=True) for L in (fastnn, torch))
+            assert [t.tolist() for t in ours] == [t.tolist() for t in theirs]
+        with pytest.raises(IndexError, match=f"{name}: dim is 1"):
+            getattr(fastnn.tensor(x), name)(dim=1)
+
+
 def test_fill_diagonal_():
     for shape in ((3, 3), (2, 5), (5, 2), (3, 3, 3)):
         for L in (fastnn, torch):
