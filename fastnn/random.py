@@ -237,7 +237,7 @@ def rand_like(input: Tensor, dtype: DType | None = None, generator: Generator | 
     input : Tensor
         What they are to be like.
     dtype : dtype, optional
-        float32 or float64; by default x's.
+        float32 or float64; by default `input`'s.
     generator : Generator, optional
         The default one if not given.
     requires_grad : bool
@@ -248,7 +248,7 @@ def rand_like(input: Tensor, dtype: DType | None = None, generator: Generator | 
     Returns
     -------
     Tensor
-        Of x's shape.
+        Of `input`'s shape.
     """
     return rand(a_tensor("rand_like", input).shape, dtype=dtype or input.dtype, generator=generator, requires_grad=requires_grad,
                 device=device)

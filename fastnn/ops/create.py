@@ -308,7 +308,7 @@ def full_like(input: Tensor, fill_value: float, dtype: DType | None = None, devi
     fill_value : float
         The value.
     dtype : dtype, optional
-        Element type; by default x's.
+        Element type; by default `input`'s.
     device : None or "cpu"
         There is no other.
     requires_grad : bool
@@ -319,7 +319,7 @@ def full_like(input: Tensor, fill_value: float, dtype: DType | None = None, devi
     Returns
     -------
     Tensor
-        Of x's shape.
+        Of `input`'s shape.
     """
     result = fill(empty_like(input, dtype, device, memory_format=memory_format), fill_value)
     result.requires_grad = requires_grad

@@ -330,7 +330,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
     input, other : Tensor
         Shapes that broadcast together.
     rtol, atol : float
-        What is allowed, of b's size and beside it.
+        What is allowed, of `other`'s size and beside it.
     equal_nan : bool
         Whether NaN is close to NaN.
 

@@ -43,7 +43,7 @@ def embedding_bag(input: Any, weight: Tensor, offsets: Any = None, max_norm: flo
     mode : str
         "sum", "mean" or "max".
     per_sample_weights : Tensor or array_like, optional
-        Of x's shape: factors for the rows; with mode "sum" alone.
+        Of `input`'s shape: factors for the rows; with mode "sum" alone.
     include_last_offset : bool
         Whether `offsets` is (B + 1,) and ends with the number of indices.
     padding_idx : int, optional

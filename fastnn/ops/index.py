@@ -48,7 +48,7 @@ def index_select(input: Tensor, dim: int, index: Any) -> Tensor:
     Returns
     -------
     Tensor
-        Of x's shape with J at axis `dim`.
+        Of `input`'s shape with J at axis `dim`.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def gather(input: Tensor, dim: int, index: Any) -> Tensor:
     dim : int
         The axis to pick along.
     index : Tensor or array_like
-        Integers from 0 on, with as many axes as `input`; but for `dim` none longer than x's.
+        Integers from 0 on, with as many axes as `input`; but for `dim` none longer than `input`'s.
 
     Returns
     -------

@@ -28,7 +28,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     Returns
     -------
     Tensor
-        Of x's shape.
+        Of `input`'s shape.
 
     Raises
     ------

@@ -54,7 +54,7 @@ def cross_entropy(input: Tensor, target: Any, weight: Any = None, ignore_index: 
     input : Tensor
         Logits: (C,), (N, C) or (N, C, d1, ...).
     target : Tensor or array_like
-        Labels 0 ... C - 1: (), (N,) or (N, d1, ...), integers; or class probabilities (one-hot rows, say) of x's shape,
+        Labels 0 ... C - 1: (), (N,) or (N, d1, ...), integers; or class probabilities (one-hot rows, say) of `input`'s shape,
         of any type.
     weight : Tensor or array_like, optional
         (C,): factors for the classes.
@@ -167,16 +167,16 @@ def mse_loss(input: Tensor, target: Any, reduction: str = "mean", weight: Any = 
     input : Tensor
         Any shape.
     target : Tensor or array_like
-        Of x's shape.
+        Of `input`'s shape.
     reduction : str
         "mean" (over all elements; with `weight`, divided by the sum of weights), "sum" or "none".
     weight : Tensor or array_like, optional
-        Factors, broadcast to x's shape.
+        Factors, broadcast to `input`'s shape.
 
     Returns
     -------
     Tensor
-        0-d, or of x's shape with reduction "none".
+        0-d, or of `input`'s shape with reduction "none".
 
     Raises
     ------
@@ -205,18 +205,18 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Any, weight: Any = N
     input : Tensor
         Logits of any shape.
     target : Tensor or array_like
-        Of x's shape, between 0 and 1; takes no gradient.
+        Of `input`'s shape, between 0 and 1; takes no gradient.
     weight : Tensor or array_like, optional
-        Factors, broadcast to x's shape.
+        Factors, broadcast to `input`'s shape.
     reduction : str
         "mean" (over all elements, whatever the weights), "sum" or "none".
     pos_weight : Tensor or array_like, optional
-        Factors for the positive part, broadcast to x's shape.
+        Factors for the positive part, broadcast to `input`'s shape.
 
     Returns
     -------
     Tensor
-        0-d, or of x's shape with reduction "none".
+        0-d, or of `input`'s shape with reduction "none".
 
     Raises
     ------
@@ -277,18 +277,18 @@ def huber_loss(input: Tensor, target: Any, reduction: str = "mean", delta: float
     input : Tensor
         Any shape.
     target : Tensor or array_like
-        Of x's shape.
+        Of `input`'s shape.
     reduction : str
         "mean" (over all elements; with `weight`, divided by the sum of weights), "sum" or "none".
     delta : float
         Above 0.
     weight : Tensor or array_like, optional
-        Factors, broadcast to x's shape.
+        Factors, broadcast to `input`'s shape.
 
     Returns
     -------
     Tensor
-        0-d, or of x's shape with reduction "none".
+        0-d, or of `input`'s shape with reduction "none".
 
     Raises
     ------
@@ -326,18 +326,18 @@ def quantile_loss(input: Tensor, target: Any, quantile: float = 0.5, reduction: 
     input : Tensor
         Any shape.
     target : Tensor or array_like
-        Of x's shape.
+        Of `input`'s shape.
     quantile : float
         Between 0 and 1.
     reduction : str
         "mean" (over all elements; with `weight`, divided by the sum of weights), "sum" or "none".
     weight : Tensor or array_like, optional
-        Factors, broadcast to x's shape.
+        Factors, broadcast to `input`'s shape.
 
     Returns
     -------
     Tensor
-        0-d, or of x's shape with reduction "none".
+        0-d, or of `input`'s shape with reduction "none".
 
     Raises
     ------
@@ -363,7 +363,7 @@ def poisson_nll_loss(input: Tensor, target: Any, log_input: bool = True, full: b
     input : Tensor
         Logarithms of the rates, or the rates themselves; any shape.
     target : Tensor or array_like
-        Counts, of x's shape; takes no gradient.
+        Counts, of `input`'s shape; takes no gradient.
     log_input : bool
         Whether `input` holds logarithms: the loss is exp(x) - target x, otherwise x - target log(x + eps).
     full : bool
@@ -376,7 +376,7 @@ def poisson_nll_loss(input: Tensor, target: Any, log_input: bool = True, full: b
     Returns
     -------
     Tensor
-        0-d, or of x's shape with reduction "none".
+        0-d, or of `input`'s shape with reduction "none".
 
     Raises
     ------
@@ -416,9 +416,9 @@ def gaussian_nll_loss(input: Tensor, target: Any, var: Any, full: bool = False, 
     input : Tensor
         Means, any shape.
     target : Tensor or array_like
-        Of x's shape.
+        Of `input`'s shape.
     var : Tensor or array_like
-        Variances: of x's shape, or of that without its last axis (one for each row), or what broadcasts to it. v is `var` but at
+        Variances: of `input`'s shape, or of that without its last axis (one for each row), or what broadcasts to it. v is `var` but at
         least `eps`. Its gradient is that at v, as in PyTorch.
     full : bool
         Whether the constant log(2 pi) / 2 is added.
@@ -430,7 +430,7 @@ def gaussian_nll_loss(input: Tensor, target: Any, var: Any, full: bool = False, 
     Returns
     -------
     Tensor
-        0-d, or of x's shape with reduction "none".
+        0-d, or of `input`'s shape with reduction "none".
 
     Raises
     ------

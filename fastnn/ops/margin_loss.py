@@ -51,7 +51,7 @@ def hinge_loss(input: Tensor, target: Any, margin: float = 1.0, squared: bool = 
     input : Tensor
         Scores, any shape.
     target : Tensor or array_like
-        -1 or 1, of x's shape; takes no gradient.
+        -1 or 1, of `input`'s shape; takes no gradient.
     margin : float
         From which score on there is no loss; at least 0.
     squared : bool
@@ -59,12 +59,12 @@ def hinge_loss(input: Tensor, target: Any, margin: float = 1.0, squared: bool = 
     reduction : str
         "mean" (over all elements; with `weight`, divided by the sum of weights), "sum" or "none".
     weight : Tensor or array_like, optional
-        Factors, broadcast to x's shape.
+        Factors, broadcast to `input`'s shape.
 
     Returns
     -------
     Tensor
-        0-d, or of x's shape with reduction "none".
+        0-d, or of `input`'s shape with reduction "none".
 
     Raises
     ------
@@ -105,7 +105,7 @@ def hinge_embedding_loss(input: Tensor, target: Any, margin: float = 1.0, reduct
     input : Tensor
         Distances, any shape.
     target : Tensor or array_like
-        -1 or 1, of x's shape; takes no gradient.
+        -1 or 1, of `input`'s shape; takes no gradient.
     margin : float
         Distance from which on strangers are far enough.
     reduction : str
@@ -114,7 +114,7 @@ def hinge_embedding_loss(input: Tensor, target: Any, margin: float = 1.0, reduct
     Returns
     -------
     Tensor
-        0-d, or of x's shape with reduction "none".
+        0-d, or of `input`'s shape with reduction "none".
 
     Raises
     ------
@@ -235,7 +235,7 @@ def multilabel_soft_margin_loss(input: Tensor, target: Any, weight: Any = None, 
     input : Tensor
         Logits, (N, C) or (C,).
     target : Tensor or array_like
-        Of x's shape: 1 for every label that holds, else 0, or probabilities; takes no gradient.
+        Of `input`'s shape: 1 for every label that holds, else 0, or probabilities; takes no gradient.
     weight : Tensor or array_like, optional
         (C,): factors for the classes.
     reduction : str
@@ -264,7 +264,7 @@ def multilabel_margin_loss(input: Tensor, target: Any, reduction: str = "mean") 
     input : Tensor
         Scores, (N, C) or (C,).
     target : Tensor or array_like
-        Integers of x's shape: a row's labels 0 ... C - 1, then -1; what is behind the first -1 does not count. A label
+        Integers of `input`'s shape: a row's labels 0 ... C - 1, then -1; what is behind the first -1 does not count. A label
         named twice counts twice.
     reduction : str
         "mean" (over N), "sum" or "none".

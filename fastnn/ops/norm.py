@@ -40,7 +40,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     Returns
     -------
     Tensor
-        Of x's shape.
+        Of `input`'s shape.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def layer_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Ten
     Returns
     -------
     Tensor
-        Of x's shape.
+        Of `input`'s shape.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def rms_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tenso
     Returns
     -------
     Tensor
-        Of x's shape.
+        Of `input`'s shape.
 
     Raises
     ------
@@ -192,7 +192,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     Returns
     -------
     Tensor
-        Of x's shape.
+        Of `input`'s shape.
 
     Raises
     ------
@@ -236,7 +236,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
     Returns
     -------
     Tensor
-        Of x's shape.
+        Of `input`'s shape.
 
     Raises
     ------

@@ -61,7 +61,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
     Returns
     -------
     (values, indices)
-        A named tuple, both of x's shape; indices are int64.
+        A named tuple, both of `input`'s shape; indices are int64.
 
     Raises
     ------

@@ -254,7 +254,7 @@ def maxout(input: Tensor, pieces: int, dim: int = 1) -> Tensor:
     Returns
     -------
     Tensor
-        Of x's shape, the extent along `dim` divided by `pieces`; of equals the first takes the gradient.
+        Of `input`'s shape, the extent along `dim` divided by `pieces`; of equals the first takes the gradient.
 
     Raises
     ------

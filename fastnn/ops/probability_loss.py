@@ -31,16 +31,16 @@ def binary_cross_entropy(input: Tensor, target: Any, weight: Any = None, reducti
     input : Tensor
         Probabilities, any shape; outside of 0 ... 1 the loss is NaN.
     target : Tensor or array_like
-        Of x's shape, between 0 and 1; takes no gradient.
+        Of `input`'s shape, between 0 and 1; takes no gradient.
     weight : Tensor or array_like, optional
-        Factors, broadcast to x's shape.
+        Factors, broadcast to `input`'s shape.
     reduction : str
         "mean" (over all elements, whatever the weights), "sum" or "none".
 
     Returns
     -------
     Tensor
-        0-d, or of x's shape with reduction "none".
+        0-d, or of `input`'s shape with reduction "none".
 
     Raises
     ------
@@ -71,7 +71,7 @@ def kl_div(input: Tensor, target: Any, reduction: str = "mean", log_target: bool
     input : Tensor
         Log-probabilities, any shape.
     target : Tensor or array_like
-        Probabilities of x's shape (an element 0 adds nothing), or their logarithms.
+        Probabilities of `input`'s shape (an element 0 adds nothing), or their logarithms.
     reduction : str
         "mean" (over all elements), "batchmean" (the sum over the first axis's extent: the divergence's usual meaning),
         "sum" or "none".
@@ -81,7 +81,7 @@ def kl_div(input: Tensor, target: Any, reduction: str = "mean", log_target: bool
     Returns
     -------
     Tensor
-        0-d, or of x's shape with reduction "none".
+        0-d, or of `input`'s shape with reduction "none".
 
     Raises
     ------
@@ -127,7 +127,7 @@ def sigmoid_focal_loss(input: Tensor, target: Any, alpha: float = 0.25, gamma: f
     input : Tensor
         Logits, any shape.
     target : Tensor or array_like
-        0 or 1, of x's shape; takes no gradient.
+        0 or 1, of `input`'s shape; takes no gradient.
     alpha : float
         Between 0 and 1; below 0, there is no such factor.
     gamma : float
@@ -138,7 +138,7 @@ def sigmoid_focal_loss(input: Tensor, target: Any, alpha: float = 0.25, gamma: f
     Returns
     -------
     Tensor
-        Of x's shape, or 0-d.
+        Of `input`'s shape, or 0-d.
 
     Raises
     ------

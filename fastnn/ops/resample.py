@@ -299,7 +299,7 @@ def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: int | Sequence[int
     input : Tensor
         (N, C, H, W), or (C, H, W).
     indices : Tensor
-        int64, of x's shape: what `max_pool2d` returned.
+        int64, of `input`'s shape: what `max_pool2d` returned.
     kernel_size : int or pair of int
         Height and width of the window.
     stride : int or pair of int, optional
@@ -359,7 +359,7 @@ def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: int | Sequence[int
     input : Tensor
         (N, C, L), or (C, L).
     indices : Tensor
-        int64, of x's shape.
+        int64, of `input`'s shape.
     kernel_size : int
         Width of the window.
     stride : int, optional

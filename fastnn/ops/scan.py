@@ -126,7 +126,7 @@ def cummax(input: Tensor, dim: int) -> Extremum:
     Returns
     -------
     (values, indices)
-        A named tuple, both of x's shape: of equals the last; NaN stays. The gradient goes to the places named.
+        A named tuple, both of `input`'s shape: of equals the last; NaN stays. The gradient goes to the places named.
 
     Raises
     ------

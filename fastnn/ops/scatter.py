@@ -73,7 +73,7 @@ def scatter(input: Tensor, dim: int, index: Any, src: Tensor | float | None = No
     dim : int
         The axis that the index points into.
     index : Tensor or array_like
-        Integers from 0 on, with as many axes as `input`; but for `dim` none longer than x's.
+        Integers from 0 on, with as many axes as `input`; but for `dim` none longer than `input`'s.
     src : Tensor or number
         What to write, no axis shorter than the index's.
     reduce : str, optional
@@ -298,7 +298,7 @@ def index_add(input: Tensor, dim: int, index: Any, source: Tensor, *, alpha: flo
     index : Tensor or array_like
         (J,) integers; negative ones count from the end.
     source : Tensor
-        Of x's shape with J at axis `dim`.
+        Of `input`'s shape with J at axis `dim`.
     alpha : float
         A factor.
 
@@ -435,14 +435,14 @@ def masked_fill(input: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
     input : Tensor
         Any type.
     mask : Tensor
-        bool; its shape and x's broadcast together.
+        bool; its shape and `input`'s broadcast together.
     value : Tensor or number
         The number, as such or as a 0-d tensor, which may take a gradient.
 
     Returns
     -------
     Tensor
-        The broadcast shape, of x's type.
+        The broadcast shape, of `input`'s type.
 
     Raises
     ------
@@ -493,7 +493,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     mask : Tensor
         bool; broadcasts with `input`.
     source : Tensor
-        Of x's type, at least as many elements as the mask picks.
+        Of `input`'s type, at least as many elements as the mask picks.
 
     Returns
     -------

@@ -283,7 +283,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     Returns
     -------
     Tensor
-        Of x's shape, with half the extent along `dim`.
+        Of `input`'s shape, with half the extent along `dim`.
 
     Raises
     ------

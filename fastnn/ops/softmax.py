@@ -30,7 +30,7 @@ def softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Tensor:
     Returns
     -------
     Tensor
-        Of x's shape; a row whose maximum is not finite gives NaN.
+        Of `input`'s shape; a row whose maximum is not finite gives NaN.
     """
     x = input if dtype is None else to(input, dtype)
     axis = _axis("softmax", dim, max(a_tensor("softmax", x).ndim, 1))
@@ -63,7 +63,7 @@ def log_softmax(input: Tensor, dim: int = -1, dtype: DType | None = None) -> Ten
     Returns
     -------
     Tensor
-        Of x's shape; a row whose maximum is not finite gives NaN.
+        Of `input`'s shape; a row whose maximum is not finite gives NaN.
     """
     x = input if dtype is None else to(input, dtype)
     axis = _axis("log_softmax", dim, max(a_tensor("log_softmax", x).ndim, 1))
