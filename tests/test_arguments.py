@@ -211,7 +211,7 @@ def test_functions_of_a_tensor_refuse_what_is_none():
         if name.startswith("_") or not inspect.isfunction(function) or function is F.identity:
             continue
         first, *others = inspect.signature(function).parameters.values()
-        if first.name != "x" or any(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in others):
+        if first.name != "input" or any(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in others):
             continue
         for other in (object(), "x"):
             with pytest.raises(REFUSALS):

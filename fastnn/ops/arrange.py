@@ -320,7 +320,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 
 
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
-    """beta x + alpha a b.
+    """beta input + alpha mat1 mat2.
 
     Parameters
     ----------

@@ -538,8 +538,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     x = _as_index("bincount", input, "input")
     if (x.shape if weights is None else a_tensor("bincount", weights, "weights").shape) != x.shape or x.ndim != 1:
         raise ValueError(f"bincount: input has shape {x.shape}{'' if weights is None else f' and weights {weights.shape}'}, but "
-                         "must have "
-                         "one axis, weights the same")
+                         "must have one axis, weights the same")
     _core.depends_on_elements("bincount")
     top = int(x.max().item()) + 1 if x.numel() else 0
     if x.numel() and int(x.min().item()) < 0:
