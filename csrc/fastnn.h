@@ -440,6 +440,10 @@ static inline ptrdiff_t fnn_ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b -
 static inline ptrdiff_t fnn_round_up(ptrdiff_t a, ptrdiff_t b) { return fnn_ceil_div(a, b) * b; }
 static inline ptrdiff_t fnn_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t fnn_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+/* Of `extent`, cut into as few parts of at most `most` (or 1) as will do: the size of one, where all are alike. */
+static inline ptrdiff_t fnn_even_share(ptrdiff_t extent, ptrdiff_t most) {
+    return fnn_ceil_div(extent, fnn_max(fnn_ceil_div(extent, fnn_max(most, 1)), 1));
+}
 /* Where part number `part` of `extent` begins, if it is cut into so many parts, whose sizes differ by at most 1. */
 static inline ptrdiff_t fnn_part_begin(ptrdiff_t extent, ptrdiff_t parts, ptrdiff_t part) { return extent * part / parts; }
 

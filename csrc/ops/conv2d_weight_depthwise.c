@@ -34,14 +34,11 @@ typedef struct {
     size_t copy_at, scratch; /* groups: copies of a band's x, and behind it dy */
 } gradient;
 
-/* Of `all`, cut into as few parts of at most `most` as will do: how many are in one, where all are alike. */
-static ptrdiff_t even_share(ptrdiff_t all, ptrdiff_t most) { return fnn_ceil_div(all, fnn_max(fnn_ceil_div(all, most), 1)); }
-
 /* Bands of groups are as many rows as copies of a line of channels may have. */
 static void plan_copies(gradient *p) {
     const ptrdiff_t cols = fnn_reach(&p->w, p->block_cols), row = p->h.step * cols + p->block_cols;
     const ptrdiff_t rows = (COPY_BYTES / FNN_LINE - (fnn_reach(&p->h, 1) - p->h.step) * cols) / row;
-    p->band_rows = even_share(p->h.out, fnn_max(fnn_min(rows, p->band_rows), 1));
+    p->band_rows = fnn_even_share(p->h.out, fnn_min(rows, p->band_rows));
     p->copy_at = (size_t)(fnn_reach(&p->h, p->band_rows) * cols * FNN_LINE);
     p->scratch = p->copy_at + (size_t)(p->band_rows * p->block_cols * FNN_LINE);
 }
@@ -66,8 +63,8 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     const ptrdiff_t channels = fnn_ceil_div(s->panels, p->panel_chunks) * s->cols;
     const ptrdiff_t row_bytes = (d->stride[0] * d->w + d->ow) * channels * size;
     p->band_rows = fnn_max(BAND_BYTES / fnn_max(row_bytes, 1), 1);
-    p->band_rows = even_share(d->oh, p->band_rows);
-    p->block_cols = even_share(d->ow, BLOCK_COLUMNS);
+    p->band_rows = fnn_even_share(d->oh, p->band_rows);
+    p->block_cols = fnn_even_share(d->ow, BLOCK_COLUMNS);
     if (d->c > 1) plan_copies(p);
     p->slot_at = fnn_whole_lines((size_t)(s->parts * s->part_size * size));
     p->shared = p->slot_at + fnn_whole_lines((size_t)(d->r * d->s) * sizeof(ptrdiff_t));

@@ -387,7 +387,7 @@ static void find_target(const gradient *p, ptrdiff_t chunk, target *t) {
     t->panel = fnn_part_begin(p->sum.panels, p->panel_chunks, panel);
     t->panel_end = fnn_part_begin(p->sum.panels, p->panel_chunks, panel + 1);
     t->first = fnn_part_begin(rows, p->sum.parts, part), t->end = fnn_part_begin(rows, p->sum.parts, part + 1);
-    t->block = fnn_max(fnn_ceil_div(t->end - t->first, fnn_max(fnn_ceil_div(t->end - t->first, p->block_rows), 1)), 1);
+    t->block = fnn_max(fnn_even_share(t->end - t->first, p->block_rows), 1);
     if (p->direct) t->part = fnn_at(p->sum.dw.data, t->group * p->sum.k * p->sum.dw.stride[0], p->sum.dtype);
     else t->part = fnn_at(p->sum.packed, part * p->sum.part_size + t->group * (p->sum.part_size / p->sum.groups),
                           p->sum.dtype);

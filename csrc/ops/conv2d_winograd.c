@@ -112,16 +112,12 @@ ptrdiff_t fnn_phase_place(const fnn_winograd_form *f, ptrdiff_t r, ptrdiff_t s, 
 
 /* ---- tiles ---- */
 
-static ptrdiff_t even_share(ptrdiff_t extent, ptrdiff_t most) {
-    return fnn_ceil_div(extent, fnn_ceil_div(extent, fnn_max(most, 1)));
-}
-
 /* Whole rows of tiles if possible, whole images if small. */
 fnn_tiling fnn_tiling_of(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width, ptrdiff_t most) {
     fnn_tiling t = {.images = images, .rows = fnn_ceil_div(height, OUTPUTS), .cols = fnn_ceil_div(width, OUTPUTS)};
-    t.block_cols = even_share(t.cols, most);
-    t.block_rows = t.block_cols < t.cols ? 1 : even_share(t.rows, most / t.cols);
-    t.block_images = t.block_rows < t.rows || t.block_cols < t.cols ? 1 : even_share(images, most / (t.rows * t.cols));
+    t.block_cols = fnn_even_share(t.cols, most);
+    t.block_rows = t.block_cols < t.cols ? 1 : fnn_even_share(t.rows, most / t.cols);
+    t.block_images = t.block_rows < t.rows || t.block_cols < t.cols ? 1 : fnn_even_share(images, most / (t.rows * t.cols));
     t.image_blocks = fnn_ceil_div(images, t.block_images);
     t.row_blocks = fnn_ceil_div(t.rows, t.block_rows);
     t.col_blocks = fnn_ceil_div(t.cols, t.block_cols);

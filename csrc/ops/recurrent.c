@@ -54,7 +54,7 @@ static plan plan_of(const fnn_call *call, const fnn_tensor *gates, const fnn_ten
     p.gates = gates_of(p.mode);
     const ptrdiff_t least = fnn_min(fnn_max(p.batch / 2, FEW_ROWS), ROWS); /* small batches make two chunks */
     p.rows = fnn_min(fnn_max(fnn_ceil_div(p.batch, WANTED_CHUNKS), least), MOST_ROWS);
-    p.rows = fnn_max(fnn_ceil_div(p.batch, fnn_max(fnn_ceil_div(p.batch, p.rows), 1)), 1);
+    p.rows = fnn_max(fnn_even_share(p.batch, p.rows), 1);
     p.chunks = fnn_ceil_div(p.batch, p.rows);
     return p;
 }
