@@ -63,7 +63,7 @@ cdef class Storage:
     cdef Py_buffer *foreign
     cdef bint is_shared              # foreign, and Python may have it under another name
     cdef readonly bint writable
-    cdef readonly long long version  # counts writes in place; saved tensors are checked against it
+    cdef readonly long long version  # counts writes in place, from a number of its own on; saved tensors are checked against it
     cdef object __weakref__
     cdef long long serial            # counts storages: what is older than a recording outlives its step
     cdef int exports                 # buffers (NumPy views) through which Python sees it now
@@ -72,6 +72,7 @@ cdef class Storage:
     def __cinit__(self):
         global next_serial
         self.serial = next_serial
+        self.version = self.serial << 24  # a tensor that was given other memory is not what was saved
         next_serial += 1
 
     def __dealloc__(self):
@@ -255,7 +256,27 @@ cdef class TensorBase:
     @property
     def version(self):
         """How often the storage was written in place."""
-        return self.storage.version
+        return self.storage.version - (self.storage.serial << 24)
+
+    def is_alone(self):
+        """Whether this tensor alone sees its memory: no view, no NumPy array, nothing saved for backward, no recording before it."""
+        cdef Storage storage = self.storage
+        cdef bint is_alone = Py_REFCNT(storage) == 2  # the tensor's reference and ours here
+        return (is_alone and not storage.is_shared and storage.exports == 0
+                and (fnn_recording == NULL or storage.serial >= (<Program>fnn_recording).first_serial))
+
+    def on_tape(self):
+        """Another tensor with this one's view, and its place on the tape."""
+        cdef TensorBase t = alias(self)
+        t.node, t.output_index, t._requires_grad = self.node, self.output_index, self._requires_grad
+        return t
+
+    def become(self, TensorBase other not None):
+        """Makes this tensor, which is no leaf that requires grad, what `other` is: its memory and its place on the tape."""
+        if self._requires_grad and self.node is None:
+            raise RuntimeError("become: a leaf that requires grad keeps its memory")
+        self.desc, self.storage = other.desc, other.storage
+        self.node, self.output_index, self._requires_grad = other.node, other.output_index, other._requires_grad
 
     def bump_version(self):
         """Tells the tape that somebody wrote to the memory behind its back."""

@@ -112,12 +112,15 @@ class Methods:
         return _shape.movedim(picked.reshape(*self.shape[:axis], *places.shape, *self.shape[axis + 1:]), axis + 1, -1)
 
     def index_put_(self, indices: tuple, values: Tensor | builtins.float, accumulate: builtins.bool = False) -> Tensor:
-        """``self[indices] = values``, off the tape; with `accumulate` values are added, equal indices one after the other."""
+        """``self[indices] = values``; with `accumulate` values are added, equal indices one after the other."""
         if accumulate:
             places = create.as_tensor(np.arange(self.numel()).reshape(self.shape))[tuple(indices)]
-            values = _shape.expand(create.as_tensor(values, self.dtype), places.shape)
-            flat = _scatter.scatter_add(self.detach().reshape(-1), 0, places.reshape(-1), values.reshape(-1))
-            return self._in_place(lambda x, _: flat.reshape(self.shape), None)
+
+            def added(x: Tensor, values: Any) -> Tensor:
+                values = _shape.expand(create.as_tensor(values, self.dtype), places.shape)
+                return _scatter.scatter_add(x.reshape(-1), 0, places.reshape(-1), values.reshape(-1)).reshape(x.shape)
+
+            return self._in_place(added, values)
         self[tuple(indices)] = values
         return self
 
@@ -275,7 +278,7 @@ class Methods:
         check_device("new_tensor", device)
         return create.tensor(data, dtype or self.dtype)
 
-    # -- in place, off the tape; the greater part of them is made below --
+    # -- in place; the greater part of them is made below --
 
     def add_(self, other: Any, *, alpha: builtins.float = 1) -> Tensor:
         """Adds alpha times `other` in place."""
@@ -291,7 +294,7 @@ class Methods:
 
     def div_(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         """Divides by `other` in place; see `div`."""
-        return self._in_place(lambda x, y: _math.div(x, y, rounding_mode=rounding_mode), other)
+        return self._in_place(_math.div, other, rounding_mode=rounding_mode)
 
     def __iadd__(self, other: Any) -> Tensor:
         return self._assigned(_math.add, other)
@@ -379,7 +382,7 @@ class Methods:
         return self
 
 
-# What has a form that writes its result into the tensor's own memory, off the tape.
+# What has a form that changes the tensor itself.
 _IN_PLACE = (
     "abs", "absolute", "acos", "acosh", "addcdiv", "addcmul", "addmm", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
     "arctan2", "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_not", "bitwise_or",
@@ -393,11 +396,10 @@ _IN_PLACE = (
 
 
 def _changing(name: str) -> Any:
-    """The method `name`, with its result written into the tensor."""
+    """The method `name`, with its result in the tensor's place."""
 
     def method(self: Tensor, *arguments: Any, **options: Any) -> Tensor:
-        self._refuse_in_place(*arguments, *options.values())
-        return self._in_place(lambda x, _: getattr(x, name)(*arguments, **options), None)
+        return self._in_place(getattr(type(self), name), *arguments, **options)
 
     method.__name__ = f"{name}_"
     method.__qualname__ = f"Methods.{name}_"

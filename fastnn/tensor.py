@@ -12,6 +12,7 @@ import numpy as np
 from . import _core
 from ._core import TensorBase, launch
 from .methods import Methods
+from .ops import assign as _assign
 from .ops import bitwise, division
 from .ops import index as _index
 from .ops import math as _math
@@ -285,17 +286,16 @@ class Tensor(TensorBase, Methods):
 
     def __getitem__(self, key) -> Tensor:
         key = key if isinstance(key, tuple) else (key,)
-        if all(_is_basic(part) for part in key):
+        if _assign.is_basic(key):
             return _slices.slice_view(self, key)
         return _index.take(self, key)
 
     def __setitem__(self, key, value) -> None:
-        self._refuse_in_place(value)
         key = key if isinstance(key, tuple) else (key,)
-        if all(_is_basic(part) for part in key):
-            _slices.slice_view(self.detach(), key).copy_(value)
+        if self._flows(value):
+            self._become(_assign.assigned(self.on_tape(), key, value))
         else:
-            _index.put(self.detach(), key, value)
+            _assign.assign(self, key, value)
 
     # -- arithmetic --
 
@@ -384,26 +384,42 @@ class Tensor(TensorBase, Methods):
 
     # -- in place --
 
-    def _refuse_in_place(self, *sources: Any) -> None:
-        """Raises where writing, or what is written from, would make gradients wrong."""
-        if _core.is_grad_enabled():
-            if self.requires_grad:
-                raise RuntimeError("writing in place to a tensor that requires grad: take the result as a new tensor, as "
-                                   "x = x.relu(), or do it under no_grad()")
-            if any(isinstance(source, TensorBase) and source.requires_grad for source in sources):
-                raise RuntimeError("writing in place from a tensor that requires grad, whose gradient would be lost: make a new "
-                                   "tensor, as by x = x + y, stack or where, or take y.detach()")
+    def _flows(self, *sources: Any) -> bool:
+        """Whether a gradient flows through what is written, so that the result has to take this tensor's place on the tape. Raises
+        where that would leave gradients wrong."""
+        if not _core.is_grad_enabled():
+            return False
+        if not self.requires_grad and not any(isinstance(source, TensorBase) and source.requires_grad for source in sources):
+            return False
+        if self.requires_grad and self.is_leaf:
+            raise RuntimeError("writing in place to a leaf that requires grad: take the result as a new tensor, as x = x.relu(), or "
+                               "do it under no_grad()")
+        if not self.is_alone():
+            raise RuntimeError("writing in place where a gradient flows, to memory that something else sees, too (a view, an array, "
+                               "or what backward needs): take the result as a new tensor, as x = x + y, stack or where")
+        return True
 
-    def _in_place(self, op: Callable, other: Any) -> Tensor:
-        """self = op(self, other), in this tensor's memory; `other` must broadcast to this shape."""
-        self._refuse_in_place(other)
-        result = op(self.detach(), other)
+    def _refuse_in_place(self) -> None:
+        """Raises where what is about to be done knows no gradient."""
+        if _core.is_grad_enabled() and self.requires_grad:
+            raise RuntimeError("writing in place to a tensor that requires grad: do it under no_grad(), or to its detach()")
+
+    def _become(self, result: Tensor) -> Tensor:
+        self.become(result if result.is_alone() else _shape.clone(result))
+        return self
+
+    def _in_place(self, op: Callable, *operands: Any, **options: Any) -> Tensor:
+        """self = op(self, *operands), in this tensor's memory; what results must broadcast to this shape. Where a gradient flows, the
+        tensor becomes the result."""
+        flows = self._flows(*operands, *options.values())
+        before = self.on_tape() if flows else self.detach()
+        result = op(before, *(before if operand is self else operand for operand in operands), **options)
         if result.dtype.is_floating and not self.dtype.is_floating:
             raise TypeError(f"writing in place: the result is {result.dtype}, which a tensor of {self.dtype} cannot hold")
-        return self.copy_(result)
+        return self._become(_assign.replaced(self, result)) if flows else self._write(result)
 
-    def copy_(self, other: Any) -> Tensor:
-        """Writes `other` (a number or something that broadcasts to this shape) into this tensor."""
+    def _write(self, other: Any) -> Tensor:
+        """Writes `other` off the tape."""
         if not isinstance(other, TensorBase) and np.ndim(other) == 0:
             return fill(self, other)
         other = _shape.expand(as_tensor(other).detach(), self.shape)
@@ -412,13 +428,17 @@ class Tensor(TensorBase, Methods):
         launch.copy(other, dtype=self.dtype.code, out=self)
         return self
 
+    def copy_(self, other: Any) -> Tensor:
+        """Writes `other` (a number or something that broadcasts to this shape) into this tensor."""
+        return self._become(_assign.replaced(self, other)) if self._flows(other) else self._write(other)
+
     def fill_(self, value: float) -> Tensor:
         """Writes one number into every element."""
-        return fill(self, value)
+        return self.copy_(value)
 
     def zero_(self) -> Tensor:
         """Writes 0 into every element."""
-        return self.fill_(0.0)
+        return self.copy_(0.0)
 
 
 def _identities(inputs: Tensor | Sequence[Tensor]) -> set[int]:
@@ -430,12 +450,6 @@ def _identities(inputs: Tensor | Sequence[Tensor]) -> set[int]:
         if not isinstance(leaf, TensorBase) or not leaf.is_leaf or not leaf.requires_grad:
             raise ValueError(f"backward: inputs[{k}] must be a leaf that requires grad")
     return {id(leaf) for leaf in leaves}
-
-
-def _is_basic(part: Any) -> bool:
-    if part is None or part is Ellipsis or isinstance(part, slice):
-        return True
-    return isinstance(part, (int, np.integer)) and not isinstance(part, bool)
 
 
 def _rebuild(cls, data, requires_grad):

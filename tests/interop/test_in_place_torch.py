@@ -1,0 +1,201 @@
+"""Writing in place where gradients flow, beside PyTorch: the same steps, the same values and gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn
+
+torch = pytest.importorskip("torch")
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def masked_scores(m: Any, x: Any, y: Any) -> Any:
+    scores = x @ y.T
+    scores.masked_fill_(m.triu(m.ones(4, 4), 1) > 0, -m.inf)
+    return m.softmax(scores, -1) * scores.masked_fill(scores == -m.inf, 0.0)
+
+
+def rows_of_outputs(m: Any, x: Any, y: Any) -> Any:
+    outputs = m.zeros(6, 4, 3)
+    h = x
+    for t in range(1, 6):
+        h = m.tanh(h * y)
+        outputs[t] = h
+    return outputs
+
+
+def columns(m: Any, x: Any, y: Any) -> Any:
+    out = x * 2
+    out[:, 1:] = y[:, :2]
+    out[0, :] = 5.0
+    out[..., 0] = y[0, 0]
+    return out * y
+
+
+def masked(m: Any, x: Any, y: Any) -> Any:
+    d = x - y
+    d[d < 0] = 0
+    return d * x
+
+
+def experts(m: Any, x: Any, y: Any) -> Any:
+    results = m.zeros_like(x)
+    for rows in ([0, 2], [1, 3]):
+        index = m.tensor(rows)
+        results[index] += x[index] * y[index]
+    return results
+
+
+def arithmetic(m: Any, x: Any, y: Any) -> Any:
+    z = x * 2
+    z.mul_(y).add_(x, alpha=0.5).clamp_(-1, 2)
+    z.div_(y.exp()).sub_(1)
+    z.pow_(2)
+    return z
+
+
+def activations(m: Any, x: Any, y: Any) -> Any:
+    z = x * y
+    z.relu_()
+    w = x + y
+    w.tanh_()
+    return z * w
+
+
+def written_over(m: Any, x: Any, y: Any) -> Any:
+    z = x * 3
+    z.copy_(y[0])
+    u = m.empty(4, 3)
+    u.copy_(x)
+    return z * u + y
+
+
+def zeroed(m: Any, x: Any, y: Any) -> Any:
+    z = x * 3
+    z[1].sum()
+    z[2:] = 0
+    return z + y
+
+
+def put(m: Any, x: Any, y: Any) -> Any:
+    z = x * 1
+    z.index_put_((m.tensor([0, 1, 1]),), y[:3], accumulate=True)
+    z.index_put_((m.tensor([3]), m.tensor([2])), y[0, :1])
+    z.index_add_(0, m.tensor([0, 0]), x[:2])
+    z.scatter_(0, m.tensor([[0, 1, 2]]), y[:1])
+    return z
+
+
+STEPS = [masked_scores, rows_of_outputs, columns, masked, experts, arithmetic, activations, written_over, zeroed, put]
+
+
+def run(m: Any, step: Any) -> tuple[np.ndarray, ...]:
+    x, y = (m.tensor(numbers(4, 3, seed=seed), requires_grad=True) for seed in (1, 2))
+    out = step(m, x, y)
+    (out * m.arange(out.numel()).reshape(out.shape)).sum().backward()
+    return out.detach().numpy(), x.grad.numpy(), y.grad.numpy()
+
+
+@pytest.mark.parametrize("step", STEPS, ids=[step.__name__ for step in STEPS])
+def test_values_and_gradients(step: Any) -> None:
+    for got, want in zip(run(fastnn, step), run(torch, step)):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("step", [masked_scores, rows_of_outputs, columns, masked, arithmetic, activations])
+def test_captured_as_eager(step: Any) -> None:
+    results = []
+    for captures in (False, True):
+        x, y = (fastnn.tensor(numbers(4, 3, seed=seed), requires_grad=True) for seed in (1, 2))
+
+        def whole(factor: Any, x: Any = x, y: Any = y) -> Any:
+            x.grad = y.grad = None
+            loss = (step(fastnn, x, y) * factor).sum()
+            loss.backward()
+            return loss
+
+        call = fastnn.capture(whole) if captures else whole
+        for k in range(4):
+            loss = call(fastnn.tensor(float(k + 1)))
+            results.append((loss.detach().numpy().copy(), x.grad.numpy().copy(), y.grad.numpy().copy()))
+    for eager, captured in zip(results[:4], results[4:]):
+        for a, b in zip(eager, captured):
+            np.testing.assert_array_equal(a, b)
+
+
+def refused(write: Any, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        write()
+
+
+def test_what_would_leave_gradients_wrong_is_refused() -> None:
+    x = fastnn.tensor(numbers(4, 3), requires_grad=True)
+    for write in (lambda: x.__setitem__(0, 1.0), lambda: x.add_(1), lambda: x.fill_(1.0), lambda: x.copy_(x * 2)):
+        refused(write, "writing in place to a leaf that requires grad: take the result as a new tensor")
+    h = x * 2
+    view = h[0]
+    refused(lambda: h.__setitem__(1, 0.0), "memory that something else sees")
+    refused(lambda: view.mul_(2), "memory that something else sees")
+    del view
+    h[1] = 0.0
+    h[0] *= 2
+    assert (h[0] == x[0] * 4).all().item() and not h[1].any().item()
+    zeros = fastnn.zeros(4, 3)
+    array = zeros.numpy()
+    refused(lambda: zeros.copy_(x), "memory that something else sees")
+    refused(lambda: fastnn.from_numpy(array).copy_(x), "memory that something else sees")
+    assert not array.any()
+    with fastnn.no_grad():
+        zeros[0] = x[0]
+    assert not zeros.requires_grad and (array[0] == x.detach().numpy()[0]).all()
+
+
+def test_what_backward_needs_as_it_was_is_missed() -> None:
+    x = fastnn.tensor(numbers(4, 3), requires_grad=True)
+    h = x * 2
+    square = h * h
+    h[0] = 0.0
+    refused(square.sum().backward, "needed for the gradient was changed in place")
+
+
+def test_types_and_shapes_stay() -> None:
+    x = fastnn.tensor(numbers(4, 3), requires_grad=True)
+    h = fastnn.zeros(4, 3, dtype=fastnn.float64)
+    h[1:] = x[:3]
+    h.mul_(x)
+    assert h.dtype is fastnn.float64 and h.shape == (4, 3)
+    h.sum().backward()
+    assert x.grad.dtype is fastnn.float32
+    with pytest.raises(ValueError, match="expand: shape"):
+        fastnn.zeros(3).add_(x)
+    with pytest.raises(TypeError, match="the result is float32, which a tensor of int64 cannot hold"):
+        fastnn.zeros(4, 3, dtype=fastnn.int64).add_(x)
+    with pytest.raises(IndexError, match="index"):
+        h[4] = x[0]
+
+
+def test_masks_and_places_are_kept_as_they_were() -> None:
+    x = fastnn.tensor(numbers(4, 3), requires_grad=True)
+    rows = fastnn.tensor([0, 2])
+    h = x * 1
+    h[rows] = fastnn.zeros(2, 3)
+    rows[:] = 1
+    h.sum().backward()
+    assert x.grad.tolist() == [[0] * 3, [1] * 3, [0] * 3, [1] * 3]
+
+
+def test_a_tensor_may_be_written_from_itself() -> None:
+    """Where PyTorch's backward misses what z was."""
+    x, y = (fastnn.tensor(numbers(4, 3, seed=seed), requires_grad=True) for seed in (1, 2))
+    z = x + 0
+    z.addcmul_(z, y)
+    z.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), 1 + y.detach().numpy())
+    np.testing.assert_allclose(y.grad.numpy(), x.detach().numpy())
