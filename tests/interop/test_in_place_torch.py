@@ -140,10 +140,10 @@ def test_what_would_leave_gradients_wrong_is_refused() -> None:
     for write in (lambda: x.__setitem__(0, 1.0), lambda: x.add_(1), lambda: x.fill_(1.0), lambda: x.copy_(x * 2)):
         refused(write, "writing in place to a leaf that requires grad: take the result as a new tensor")
     h = x * 2
-    view = h[0]
+    views = [h[0]]
     refused(lambda: h.__setitem__(1, 0.0), "memory that something else sees")
-    refused(lambda: view.mul_(2), "memory that something else sees")
-    del view
+    refused(lambda: views[0].mul_(2), "memory that something else sees")
+    views.clear()
     h[1] = 0.0
     h[0] *= 2
     assert (h[0] == x[0] * 4).all().item() and not h[1].any().item()
