@@ -84,6 +84,18 @@ cdef class Program:
         self.storages.append((kept, None if as_input is None else alias(as_input)))
         return number
 
+    cdef Py_ssize_t references_to(self, Storage storage) except -1:
+        """How many references the recording itself has to a storage."""
+        cdef Py_ssize_t count = 0
+        number = self.numbers.get(storage.serial)
+        if number is None:
+            return 0
+        kept, as_input = self.storages[number]
+        count = (kept is storage) + (as_input is not None)
+        for guard in self.guards:
+            count += guard[1] is storage
+        return count
+
     cdef char *base_of(self, Storage storage):
         """Where offsets into the storage count from: for an input, which may be a slice, from its first element."""
         as_input = self.storages[self.numbers[storage.serial]][1]

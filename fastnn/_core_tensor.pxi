@@ -259,11 +259,12 @@ cdef class TensorBase:
         return self.storage.version - (self.storage.serial << 24)
 
     def is_alone(self):
-        """Whether this tensor alone sees its memory: no view, no NumPy array, nothing saved for backward, no recording before it."""
+        """Whether this tensor alone sees its memory: no view, no NumPy array, nothing saved for backward."""
         cdef Storage storage = self.storage
-        cdef bint is_alone = Py_REFCNT(storage) == 2  # the tensor's reference and ours here
-        return (is_alone and not storage.is_shared and storage.exports == 0
-                and (fnn_recording == NULL or storage.serial >= (<Program>fnn_recording).first_serial))
+        cdef Py_ssize_t others = Py_REFCNT(storage) - 2  # but for the tensor's reference and ours here
+        if fnn_recording != NULL:
+            others -= (<Program>fnn_recording).references_to(storage)
+        return others == 0 and not storage.is_shared and storage.exports == 0
 
     def on_tape(self):
         """Another tensor with this one's view, and its place on the tape."""
@@ -275,6 +276,8 @@ cdef class TensorBase:
         """Makes this tensor, which is no leaf that requires grad, what `other` is: its memory and its place on the tape."""
         if self._requires_grad and self.node is None:
             raise RuntimeError("become: a leaf that requires grad keeps its memory")
+        if fnn_recording != NULL and self.storage.serial < (<Program>fnn_recording).first_serial:
+            forbid("a tensor older than the step is written where a gradient flows")  # and is bound where it was
         self.desc, self.storage = other.desc, other.storage
         self.node, self.output_index, self._requires_grad = other.node, other.output_index, other._requires_grad
 

@@ -1,0 +1,124 @@
+"""Writing in place where gradients flow: what is refused, what stays, what a captured step makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def refused(write: Any, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        write()
+
+
+def test_what_would_leave_gradients_wrong_is_refused() -> None:
+    x = fastnn.tensor(numbers(4, 3), requires_grad=True)
+    for write in (lambda: x.__setitem__(0, 1.0), lambda: x.add_(1), lambda: x.fill_(1.0), lambda: x.copy_(x * 2)):
+        refused(write, "writing in place to a leaf that requires grad: take the result as a new tensor")
+    h = x * 2
+    views = [h[0]]
+    refused(lambda: h.__setitem__(1, 0.0), "memory that something else sees")
+    refused(lambda: views[0].mul_(2), "memory that something else sees")
+    views.clear()
+    h[1] = 0.0
+    h[0] *= 2
+    assert (h[0] == x[0] * 4).all().item() and not h[1].any().item()
+    zeros = fastnn.zeros(4, 3)
+    array = zeros.numpy()
+    refused(lambda: zeros.copy_(x), "memory that something else sees")
+    refused(lambda: fastnn.from_numpy(array).copy_(x), "memory that something else sees")
+    assert not array.any()
+    with fastnn.no_grad():
+        zeros[0] = x[0]
+    assert not zeros.requires_grad and (array[0] == x.detach().numpy()[0]).all()
+
+
+def test_what_backward_needs_as_it_was_is_missed() -> None:
+    x = fastnn.tensor(numbers(4, 3), requires_grad=True)
+    h = x * 2
+    square = h * h
+    h[0] = 0.0
+    refused(square.sum().backward, "needed for the gradient was changed in place")
+
+
+def test_types_and_shapes_stay() -> None:
+    x = fastnn.tensor(numbers(4, 3), requires_grad=True)
+    h = fastnn.zeros(4, 3, dtype=fastnn.float64)
+    h[1:] = x[:3]
+    h.mul_(x)
+    assert h.dtype is fastnn.float64 and h.shape == (4, 3)
+    h.sum().backward()
+    assert x.grad.dtype is fastnn.float32
+    with pytest.raises(ValueError, match="expand: shape"):
+        fastnn.zeros(3).add_(x)
+    with pytest.raises(TypeError, match="the result is float32, which a tensor of int64 cannot hold"):
+        fastnn.zeros(4, 3, dtype=fastnn.int64).add_(x)
+    with pytest.raises(IndexError, match="index"):
+        h[4] = x[0]
+
+
+def test_masks_and_places_are_kept_as_they_were() -> None:
+    x = fastnn.tensor(numbers(4, 3), requires_grad=True)
+    rows = fastnn.tensor([0, 2])
+    h = x * 1
+    h[rows] = fastnn.zeros(2, 3)
+    rows[:] = 1
+    h.sum().backward()
+    assert x.grad.tolist() == [[0] * 3, [1] * 3, [0] * 3, [1] * 3]
+
+
+def test_a_tensor_may_be_written_from_itself() -> None:
+    """Where PyTorch's backward misses what z was."""
+    x, y = (fastnn.tensor(numbers(4, 3, seed=seed), requires_grad=True) for seed in (1, 2))
+    z = x + 0
+    z.addcmul_(z, y)
+    z.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), 1 + y.detach().numpy())
+    np.testing.assert_allclose(y.grad.numpy(), x.detach().numpy())
+
+
+def written_before(f: Any, x: Any, memory: Any) -> Any:
+    """A memory that outlives the step."""
+    memory.detach_()
+    memory[0] = x * f
+    memory.add_(x)
+    return memory
+
+
+def written_argument(f: Any, x: Any, memory: Any, argument: Any) -> Any:
+    argument[1:] = x * f
+    return argument * memory
+
+
+@pytest.mark.parametrize("step, arguments", [(written_before, 0), (written_argument, 1)])
+def test_steps_that_write_to_what_is_older_run_eagerly(step: Any, arguments: int) -> None:
+    results: list[list] = []
+    for captures in (False, True):
+        x = fastnn.tensor(numbers(3), requires_grad=True)
+        memory = fastnn.ones(4, 3)
+
+        def whole(f: Any, *given: Any, x: Any = x, memory: Any = memory) -> Any:
+            x.grad = None
+            loss = (step(f, x, memory, *given) ** 2).sum()
+            loss.backward()
+            return loss.detach(), x.grad
+
+        call = fastnn.capture(whole) if captures else whole
+        results.append([])
+        for k in range(4):
+            given = [fastnn.ones(4, 3) for _ in range(arguments)]
+            if captures and k == 1:
+                with pytest.warns(RuntimeWarning, match="older than the step is written where a gradient flows"):
+                    loss, grad = call(fastnn.tensor(k + 1.0), *given)
+            else:
+                loss, grad = call(fastnn.tensor(k + 1.0), *given)
+            results[-1].append((loss.item(), *grad.tolist(), *(one.requires_grad for one in given)))
+    assert results[0] == results[1]
