@@ -127,6 +127,7 @@ cdef extern from "program.h" nogil:
 cdef extern from *:
     """
     static __thread int fnn_grad_enabled = 1;
+    static __thread int fnn_depth; /* of calls of layers and optimisers that this thread is within */
     static __thread PyObject *fnn_recording; /* the Program that records this thread's launches; borrowed */
     /* Launches predicted to take less hold the GIL: giving it up and taking it back costs more. */
     static const double FNN_GIL_NS = 20000;
@@ -138,6 +139,7 @@ cdef extern from *:
     }
     """
     int fnn_grad_enabled
+    int fnn_depth
     void *fnn_recording
     double FNN_GIL_NS
     int fnn_keeps_gil

@@ -10,12 +10,14 @@ cdef class Program:
     cdef fnn_program *handle
     cdef list storages      # by number: (storage, or a weak reference to what a launch made; input); the arena's are forgotten
     cdef dict numbers       # storage.serial -> number
-    cdef list guards        # (leaf tensor, its storage) as the launches met them
+    cdef list guards        # (leaf tensor, its storage, what of it it showed) as the launches met them
     cdef set guarded
     cdef dict gradients     # id(leaf) -> [leaf, grad before, whether it was set first, grad after]
     cdef dict random_counts # number of a generator's state -> its launches in the step
     cdef list inputs        # per input tensor: its storage's number
-    cdef list outputs       # per output tensor: (number or -1, template tensor)
+    cdef list outputs       # per output tensor: (number or -1, template tensor, number of the input it is or is a view of or -1)
+    cdef list given         # while recording: the inputs themselves
+    cdef list written_inputs  # numbers of the inputs that the program writes
     cdef list written       # fixed storages that the program writes
     cdef Storage arena
     cdef long long first_serial
@@ -36,6 +38,7 @@ cdef class Program:
         self.storages, self.guards, self.inputs, self.outputs, self.written = [], [], [], [], []
         self.numbers, self.gradients, self.random_counts, self.guarded, self.followed = {}, {}, {}, set(), set()
         self.layer, self.layers = "", []
+        self.given, self.written_inputs = [], []
 
     def __dealloc__(self):
         if self.holds_memory:
@@ -59,7 +62,9 @@ cdef class Program:
             t = value
             if t.storage.serial in self.numbers and self.base_of(t.storage) != <char *>t.desc.data:
                 self.obstacle = "two inputs are different views of one storage"
+                put_off = False  # one address stands for both: launches must meet the memory themselves
             self.inputs.append(self.number(t.storage, t))
+            self.given.append(t)
         self.is_put_off = self.holds_memory = put_off
         if put_off:
             fnn_memory_hold()
@@ -118,9 +123,10 @@ cdef class Program:
             slot = k if k < len(results) else FNN_MAX_ARGS + k - len(results)
             numbers[slot] = self.number(t.storage, None, k < len(results))
             bases[slot] = self.base_of(t.storage)
-            if t.storage.serial < self.first_serial and t.node is None and id(t) not in self.guarded:
+            if t.storage.serial < self.first_serial and t.node is None and id(t) not in self.guarded and (
+                    self.storages[numbers[slot]][1] is None):
                 self.guarded.add(id(t))
-                self.guards.append((t, t.storage))
+                self.guards.append((t, t.storage, alias(t)))
         if op.generator >= 0:
             number = numbers[FNN_MAX_ARGS + op.generator]
             self.check_generator(op, call, inputs)
@@ -252,7 +258,7 @@ cdef class Program:
                 storage = self.storages[number][0]
                 fnn_program_bind(self.handle, number, storage.start)
         for k in range(len(self.outputs)):
-            number, _ = self.outputs[k]
+            number = self.outputs[k][0]
             if number >= 0:
                 storage = (<TensorBase>outputs[k]).storage
                 fnn_program_bind(self.handle, number, storage.start)
@@ -282,7 +288,9 @@ cdef class Program:
             number = self.numbers.get(t.storage.serial, -1)
             if number >= 0 and t.storage.serial >= self.first_serial:
                 returned[number] = t.storage
-            self.outputs.append((number if number in returned else -1, alias(t)))
+            self.outputs.append(self.output(t, number, number in returned))
+        self.written_inputs = [k for k in range(len(self.inputs)) if fnn_program_is_written(self.handle, self.inputs[k])]
+        self.given = []
         for entry in self.gradients.values():
             entry[3] = (<TensorBase>entry[0])._grad
             if entry[3] is not None:
@@ -301,6 +309,21 @@ cdef class Program:
         if fnn_program_plan(self.handle, once) != FNN_OK:
             raise MemoryError("capture: no memory for the plan")
         return True
+
+    cdef tuple output(self, TensorBase t, int number, bint is_returned):
+        """What `make_outputs` needs of a result: what a launch made, a view of an input, older memory, or what Python made, of
+        which every replay gives a copy."""
+        cdef TensorBase kept
+        cdef int k
+        for k in range(len(self.given)):
+            if (<TensorBase>self.given[k]).storage is t.storage:
+                return -1, (None if self.given[k] is t else alias(t)), k, <char *>t.desc.data - <char *>(<TensorBase>self.given[k]).desc.data
+        if number < 0 and t.storage.serial >= self.first_serial:
+            kept = alias(t)
+            kept.storage = copy_of(t.storage)  # the caller gets the recorded one, and may change it
+            kept.desc.data = kept.storage.start + (<char *>t.desc.data - t.storage.start)
+            return -2, kept, -1, 0
+        return number if is_returned else -1, alias(t), -1, 0
 
     cdef int follow_graphs(self, outputs) except -1:
         """Notes what is alive only because the graphs of `outputs` saved it."""
@@ -355,8 +378,28 @@ cdef class Program:
 
     # -- replay --
 
+    cdef object forgotten(self):
+        """The shape of a tensor that the step found when it was recorded and that only this program still holds, since other memory
+        has taken its place (state that Python keeps, a parameter, an optimiser's tensors); None if there is none."""
+        cdef TensorBase t
+        cdef Storage storage
+        cdef dict own = {}
+        for t, storage, before in self.guards:
+            # held by the guard and what it remembers, and by a view that nobody else has: the loop and the guard hold that
+            own[storage.serial] = own.get(storage.serial, 0) + 2 + (Py_REFCNT(t) <= 2)
+        for t, storage, before in self.guards:
+            number = self.numbers[storage.serial]
+            if self.storages[number] is not None and Py_REFCNT(storage) - 1 <= own[storage.serial] + 1 + fnn_program_is_written(
+                    self.handle, number):  # the loop; `storages`, `written`
+                return t.shape
+        return None
+
     def takes(self, inputs):
-        """Whether inputs are none of the memory that the step reaches by itself, and that calls were ordered by."""
+        """Whether inputs are none of the memory that the step reaches by itself, and that calls were ordered by, and may be written
+        where the step writes them."""
+        for k in self.written_inputs:
+            if not (<TensorBase?>inputs[k]).storage.writable:
+                return False
         for value in inputs:
             number = self.numbers.get((<TensorBase?>value).storage.serial)
             if number is not None and self.storages[number] is not None:
@@ -366,10 +409,12 @@ cdef class Program:
     def mismatch(self):
         """Why the program may not be replayed now although its inputs fit; None if it may."""
         cdef TensorBase t
-        for pair in self.guards:
-            t = pair[0]
-            if t.storage is not pair[1]:
+        for t, storage, before in self.guards:
+            if t.storage is not storage or not is_same_view(t, before):
                 return f"a tensor of shape {t.shape} was given other memory"
+        shape = self.forgotten()
+        if shape is not None:
+            return f"a tensor of shape {shape} was replaced by another one"
         for leaf, before, is_set, after in self.gradients.values():
             t = leaf
             if before is None:
@@ -435,15 +480,27 @@ cdef class Program:
             self.arena.is_busy = False
         return 0
 
-    cdef list make_outputs(self):
-        """Fresh memory for the outputs, bound."""
+    cdef list make_outputs(self, inputs):
+        """Fresh memory for the outputs, bound; those that are inputs, or views of them, are those of this call."""
         cdef TensorBase t, template
         cdef list results = []
         cdef dict fresh = {}
-        for number, value in self.outputs:
+        cdef TensorBase given
+        cdef Py_ssize_t offset
+        for number, value, as_input, offset in self.outputs:
+            if value is None:
+                results.append(inputs[as_input])
+                continue
             template = value
             t = alias(template)
-            if number >= 0:
+            if as_input >= 0:
+                given = inputs[as_input]
+                t.storage = given.storage
+                t.desc.data = <char *>given.desc.data + offset
+            elif number == -2:
+                t.storage = copy_of(template.storage)
+                t.desc.data = t.storage.start + (<char *>template.desc.data - template.storage.start)
+            elif number >= 0:
                 if number not in fresh:
                     fresh[number] = new_storage(template.storage.nbytes)
                     fnn_program_bind(self.handle, number, (<Storage>fresh[number]).start)
@@ -481,7 +538,7 @@ cdef class Program:
         try:
             for k in range(len(self.inputs)):
                 fnn_program_bind(self.handle, self.inputs[k], <char *>(<TensorBase?>inputs[k]).desc.data)
-            results = self.make_outputs()
+            results = self.make_outputs(inputs)
             held = [(<TensorBase>value).storage for value in inputs]  # another thread may give the tensors other memory
             fnn_busy += 1
             with nogil:
@@ -495,6 +552,8 @@ cdef class Program:
         if status != FNN_OK:
             raise EXCEPTIONS[status](message.decode("utf-8", "replace"))
         self.settle_after()
+        for k in self.written_inputs:
+            (<TensorBase>inputs[k]).storage.version += 1
         return results
 
     def run_some(self, TensorBase moving not None, Py_ssize_t runs, Py_ssize_t first=0):
@@ -510,7 +569,7 @@ cdef class Program:
         cdef Py_ssize_t done = 0, step = moving.nbytes // runs
         self.claim()
         try:
-            outputs = self.make_outputs()  # every run writes them; nobody reads them
+            outputs = self.make_outputs([moving])  # every run writes them; nobody reads them
             held = moving.storage
             fnn_busy += 1
             with nogil:
@@ -548,6 +607,13 @@ cdef class Program:
             memcpy(storage.start, <char *>content, storage.nbytes)
         for leaf, gradient in gradients:
             (<TensorBase>leaf)._grad = gradient
+
+
+cdef Storage copy_of(Storage storage):
+    """The same bytes in memory of their own."""
+    cdef Storage copy = new_storage(storage.nbytes)
+    memcpy(copy.start, storage.start, storage.nbytes)
+    return copy
 
 
 def new_arena(size_t nbytes):

@@ -34,6 +34,25 @@ def sharing(list inputs not None):
     return tuple(pairs)
 
 
+def is_recording():
+    """Whether this thread's launches are being recorded."""
+    return fnn_recording != NULL
+
+
+
+
+def note_change():
+    """Tells captured programs that an object they were recorded with has another attribute; not what a step or a layer keeps for
+    itself while it runs."""
+    if fnn_recording == NULL and fnn_depth == 0:
+        bump_settings()
+
+
+cdef bint is_same_view(TensorBase a, TensorBase b):
+    """Whether both show the same elements of one storage."""
+    return a.desc.data == b.desc.data and a.desc.dtype == b.desc.dtype and a.shape == b.shape and a.strides == b.strides
+
+
 def is_put_off():
     """Whether this thread's launches are only recorded, to run when the step has ended."""
     return fnn_recording != NULL and (<Program>fnn_recording).is_put_off
@@ -83,12 +102,17 @@ cdef int refuse_second_run() except -1:
 
 def enter_layer(owner):
     """While recording: launches are those of `owner`, a module or optimiser, until `leave_layer`, which takes what this returns."""
-    return (<Program>fnn_recording).enter(owner) if fnn_recording != NULL else None
+    global fnn_depth
+    outer = (<Program>fnn_recording).enter(owner) if fnn_recording != NULL else None
+    fnn_depth += 1
+    return outer
 
 
 def leave_layer(outer):
     """Back to the layer around."""
-    if fnn_recording != NULL:
+    global fnn_depth
+    fnn_depth -= 1
+    if outer is not None and fnn_recording != NULL:
         (<Program>fnn_recording).owner, (<Program>fnn_recording).layer = outer
 
 

@@ -211,6 +211,8 @@ cdef class TensorBase:
 
     @property
     def grad(self):
+        if fnn_recording != NULL:
+            (<Program>fnn_recording).note_gradient(self, False)
         return self._grad
 
     @grad.setter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ LARGE_ARENA = 1 << 25  # bytes
 MAX_WARM = 1024       # sets of shapes and settings that are remembered
 MAX_RECAPTURES = 16   # in a row without a replay in between; then the step runs eagerly
 MAX_VERIFIED_BYTES = 1 << 28
+_LATE = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
 
 
 def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
@@ -38,7 +40,14 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
     What varies from call to call must be tensors: arguments, or memory the step reads (parameters, learning rates, generators).
     Python numbers, and random numbers drawn by Python, are frozen as they were when the step was recorded. An argument is known by
     its memory: where a call that is recorded was given memory that the step also reads by itself (a buffer of its model, say),
-    replays take their argument for both.
+    replays take their argument for both. Calls with an argument that carries a graph run eagerly, as do those within a step that is
+    being recorded.
+
+    Noticed, and recorded anew for: settings; modes; hooks; attributes, parameters and modules that are assigned to a module;
+    parametrisations; an optimiser's groups and hyper-parameters, its state and gradients being replaced; tensors given other
+    memory, or left for others, if nobody else holds those that were recorded. Not noticed, and frozen: names that a closure reads,
+    attributes of other objects, elements of lists and dicts, where nothing but that changes. What a step leaves elsewhere than in
+    its result (gradients, attributes) is one memory for all replays, which the next one writes: keep clones.
 
     Parameters
     ----------
@@ -59,12 +68,14 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
     Raises
     ------
     TypeError
-        If `step` cannot be called.
+        If `step` cannot be called, or is a generator or a coroutine.
     ValueError
         If `verify` is something else.
     """
     if not callable(step):
         raise TypeError(f"capture: step is a {type(step).__name__}, but must be a function of tensors")
+    if any(is_late(step) for is_late in _LATE):
+        raise TypeError("capture: step is a generator or a coroutine, but must be a function that is done when it returns")
     return CapturedProgram(step, verify if isinstance(verify, bool) else whole("capture: verify", verify, 0))
 
 
@@ -96,9 +107,11 @@ class CapturedProgram:
 
     def __call__(self, *inputs: Any) -> Any:
         inputs = tuple(_as_input(v) if isinstance(v, _TO_CONVERT) else v for v in inputs)
-        if self.obstacle is not None:
+        if self.obstacle is not None or _core.is_recording():  # what records around this sees the step's launches
             return self.step(*inputs)
         tensors = _tensors(inputs)
+        if _core.is_grad_enabled() and any(t.grad_fn is not None for t in tensors):  # backward may leave the step through it
+            return self.step(*inputs)
         key = _key(inputs, tensors)
         try:
             found = self._programs.get(key)

@@ -58,6 +58,19 @@ class Buffer(Tensor):
         return f"Buffer containing:\n{super().__repr__()}"
 
 
+_ABSENT = object()
+
+
+def _is_other(before: Any, value: Any) -> bool:
+    """Whether an attribute that becomes `value` may change what a step computes: one that was absent is read by nobody, unless it is
+    a parameter or module that containers go through."""
+    if before is _ABSENT:
+        return isinstance(value, (Parameter, Module))
+    if isinstance(value, (bool, int, float, str)):
+        return type(before) is not type(value) or repr(before) != repr(value)  # 0 and -0 are equal, but not the same
+    return before is not value
+
+
 def check_input(module: Module, x: Any, ranks: Container[int], layout: str) -> None:
     """Raises where a lazy module's first input is no tensor, or has another number of axes than the module takes.
 
@@ -130,8 +143,7 @@ class Module(Stateful):
             _refuse_no_tensor(self, inputs, options, error)
             raise
         finally:
-            if outer is not None:
-                _core.leave_layer(outer)
+            _core.leave_layer(outer)
 
     def run_forward(self, *inputs: Any, **options: Any) -> Any:
         """Forward without hooks; a lazy module takes its shapes from the inputs first."""
@@ -148,6 +160,11 @@ class Module(Stateful):
     def __setattr__(self, name: str, value: Any) -> None:
         if "_parameters" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() before assigning attributes")
+        if name == "training":
+            self.set_training(value)
+            return
+        if _is_other(self.__dict__.get(name, getattr(type(self), name, _ABSENT)), value):
+            _core.note_change()
         if isinstance(value, Buffer):
             if name not in self._buffers and name in self.__dict__:
                 delattr(self, name)  # what was there, of another kind, gives way
@@ -167,6 +184,7 @@ class Module(Stateful):
         object.__setattr__(self, name, value)  # not __dict__: properties, and lazy layers that change their class
 
     def __delattr__(self, name: str) -> None:
+        _core.note_change()
         for registry in (self._parameters, self._buffers, self._modules):
             registry.pop(name, None)
         self._not_saved.discard(name)
@@ -190,6 +208,8 @@ class Module(Stateful):
         self._claim(self._parameters, "register_parameter", name)
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"register_parameter: '{name}' is a {type(param).__name__}, but must be a Parameter or None")
+        if _is_other(self.__dict__.get(name, _ABSENT), param):
+            _core.note_change()
         self._parameters[name] = param
         self.__dict__[name] = param
 
@@ -215,6 +235,8 @@ class Module(Stateful):
         self._claim(self._buffers, "register_buffer", name)
         if tensor is not None and not isinstance(tensor, TensorBase):
             raise TypeError(f"register_buffer: '{name}' is a {type(tensor).__name__}, but must be a Tensor or None")
+        if _is_other(self.__dict__.get(name, _ABSENT), tensor):
+            _core.note_change()
         self._buffers[name] = tensor
         self.__dict__[name] = tensor
         (self._not_saved.discard if persistent else self._not_saved.add)(name)

@@ -158,6 +158,7 @@ class Optimizer:
         options = {**self.defaults, **group, "params": params, **names}
         self.check(options)
         self.param_groups.append(ParamGroup(options))
+        _core.note_change()
 
     @staticmethod
     def _split(params: list) -> tuple[list, dict[str, list[str]]]:
@@ -298,8 +299,7 @@ class Optimizer:
                 hook(self, (), {})
         finally:
             _core.set_grad_enabled(before)
-            if outer is not None:
-                _core.leave_layer(outer)
+            _core.leave_layer(outer)
         return loss
 
     def register_step_pre_hook(self, hook: Callable[[Optimizer, tuple, dict], Any]) -> RemovableHandle:

@@ -209,6 +209,10 @@ class _Hook:
         Which of the optimiser's parameters it is for; all by default.
     """
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        _core.note_change()
+        object.__setattr__(self, name, value)
+
     def __init__(self, params: Iterable[Tensor] | None = None):
         self.only = None if params is None else {id(p): p for p in _listed(type(self).__name__, params)}
 
