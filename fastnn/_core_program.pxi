@@ -17,6 +17,7 @@ cdef class Program:
     cdef list inputs        # per input tensor: its storage's number
     cdef list outputs       # per output tensor: (number or -1, template tensor, number of the input it is or is a view of or -1)
     cdef list given         # while recording: the inputs themselves
+    cdef list watched       # per storage the step found: [itself, how often the program holds it, tensors that show it]
     cdef list written_inputs  # numbers of the inputs that the program writes
     cdef list written       # fixed storages that the program writes
     cdef Storage arena
@@ -38,7 +39,7 @@ cdef class Program:
         self.storages, self.guards, self.inputs, self.outputs, self.written = [], [], [], [], []
         self.numbers, self.gradients, self.random_counts, self.guarded, self.followed = {}, {}, {}, set(), set()
         self.layer, self.layers = "", []
-        self.given, self.written_inputs = [], []
+        self.given, self.written_inputs, self.watched = [], [], []
 
     def __dealloc__(self):
         if self.holds_memory:
@@ -299,6 +300,7 @@ cdef class Program:
         for number in range(len(self.storages)):
             if not self.settle(number, number in returned, once):
                 return False
+        self.watch()
         self.let_go()
         for number, count in self.random_counts.items():
             storage = self.lasting(number)
@@ -317,7 +319,8 @@ cdef class Program:
         cdef int k
         for k in range(len(self.given)):
             if (<TensorBase>self.given[k]).storage is t.storage:
-                return -1, (None if self.given[k] is t else alias(t)), k, <char *>t.desc.data - <char *>(<TensorBase>self.given[k]).desc.data
+                kept = self.given[k]
+                return -1, (None if kept is t else alias(t)), k, <char *>t.desc.data - <char *>kept.desc.data
         if number < 0 and t.storage.serial >= self.first_serial:
             kept = alias(t)
             kept.storage = copy_of(t.storage)  # the caller gets the recorded one, and may change it
@@ -378,20 +381,33 @@ cdef class Program:
 
     # -- replay --
 
+    cdef int watch(self) except -1:
+        """Notes, for `forgotten`, what the program itself holds of each storage that the step found."""
+        cdef dict found = {}
+        for t, storage, before in self.guards:
+            number = self.numbers[(<Storage>storage).serial]
+            if self.storages[number] is not None:
+                # the list of storages, what is written, and this entry; then each guard and the view it remembers
+                entry = found.setdefault(number, [storage, 2 + fnn_program_is_written(self.handle, number), []])
+                entry[1] += 2
+                entry[2].append(t)
+        self.watched = list(found.values())
+        return 0
+
     cdef object forgotten(self):
         """The shape of a tensor that the step found when it was recorded and that only this program still holds, since other memory
         has taken its place (state that Python keeps, a parameter, an optimiser's tensors); None if there is none."""
-        cdef TensorBase t
+        cdef Py_ssize_t own
         cdef Storage storage
-        cdef dict own = {}
-        for t, storage, before in self.guards:
-            # held by the guard and what it remembers, and by a view that nobody else has: the loop and the guard hold that
-            own[storage.serial] = own.get(storage.serial, 0) + 2 + (Py_REFCNT(t) <= 2)
-        for t, storage, before in self.guards:
-            number = self.numbers[storage.serial]
-            if self.storages[number] is not None and Py_REFCNT(storage) - 1 <= own[storage.serial] + 1 + fnn_program_is_written(
-                    self.handle, number):  # the loop; `storages`, `written`
-                return t.shape
+        cdef list entry, tensors
+        for entry in self.watched:
+            tensors = <list>entry[2]
+            own = entry[1]
+            for t in tensors:
+                own += Py_REFCNT(t) <= 3  # of a view that nobody else has: the guard, this list and the loop
+            storage = entry[0]
+            if Py_REFCNT(storage) <= own + 1:
+                return tensors[0].shape
         return None
 
     def takes(self, inputs):
@@ -410,7 +426,7 @@ cdef class Program:
         """Why the program may not be replayed now although its inputs fit; None if it may."""
         cdef TensorBase t
         for t, storage, before in self.guards:
-            if t.storage is not storage or not is_same_view(t, before):
+            if (<TensorBase>t).storage is not storage or not is_same_view(<TensorBase>t, <TensorBase>before):
                 return f"a tensor of shape {t.shape} was given other memory"
         shape = self.forgotten()
         if shape is not None:
@@ -607,13 +623,6 @@ cdef class Program:
             memcpy(storage.start, <char *>content, storage.nbytes)
         for leaf, gradient in gradients:
             (<TensorBase>leaf)._grad = gradient
-
-
-cdef Storage copy_of(Storage storage):
-    """The same bytes in memory of their own."""
-    cdef Storage copy = new_storage(storage.nbytes)
-    memcpy(copy.start, storage.start, storage.nbytes)
-    return copy
 
 
 def new_arena(size_t nbytes):

@@ -50,7 +50,18 @@ def note_change():
 
 cdef bint is_same_view(TensorBase a, TensorBase b):
     """Whether both show the same elements of one storage."""
-    return a.desc.data == b.desc.data and a.desc.dtype == b.desc.dtype and a.shape == b.shape and a.strides == b.strides
+    cdef int d
+    for d in range(a.desc.rank):
+        if a.desc.stride[d] != b.desc.stride[d]:
+            return False
+    return a.desc.data == b.desc.data and a.desc.dtype == b.desc.dtype and fnn_same_shape(&a.desc, &b.desc)
+
+
+cdef Storage copy_of(Storage storage):
+    """The same bytes in memory of their own."""
+    cdef Storage copy = new_storage(storage.nbytes)
+    memcpy(copy.start, storage.start, storage.nbytes)
+    return copy
 
 
 def is_put_off():

@@ -44,7 +44,7 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
     being recorded.
 
     Noticed, and recorded anew for: settings; modes; hooks; attributes, parameters and modules that are assigned to a module;
-    parametrisations; an optimiser's groups and hyper-parameters, its state and gradients being replaced; tensors given other
+    parametrisations; groups added to an optimiser, its hyper-parameters, its state and gradients being replaced; tensors given other
     memory, or left for others, if nobody else holds those that were recorded. Not noticed, and frozen: names that a closure reads,
     attributes of other objects, elements of lists and dicts, where nothing but that changes. What a step leaves elsewhere than in
     its result (gradients, attributes) is one memory for all replays, which the next one writes: keep clones.
