@@ -99,7 +99,7 @@ cdef class Program:
         kept, as_input = self.storages[number]
         count = (kept is storage) + (as_input is not None)
         for guard in self.guards:
-            count += guard[1] is storage
+            count += 2 * (guard[1] is storage)  # which the view it remembers has, too
         return count
 
     cdef char *base_of(self, Storage storage):
@@ -296,7 +296,7 @@ cdef class Program:
             entry[3] = (<TensorBase>entry[0])._grad
             if entry[3] is not None:
                 self.followed.add((<TensorBase>entry[3]).storage.serial)
-        self.follow_graphs(outputs)
+        note_saved(outputs, self.followed)
         for number in range(len(self.storages)):
             if not self.settle(number, number in returned, once):
                 return False
@@ -327,23 +327,6 @@ cdef class Program:
             kept.desc.data = kept.storage.start + (<char *>t.desc.data - t.storage.start)
             return -2, kept, -1, 0
         return number if is_returned else -1, alias(t), -1, 0
-
-    cdef int follow_graphs(self, outputs) except -1:
-        """Notes what is alive only because the graphs of `outputs` saved it."""
-        cdef Node node
-        cdef set seen = set()
-        cdef list left = [(<TensorBase>value).node for value in outputs]
-        while left:
-            value = left.pop()
-            if not isinstance(value, Node) or value in seen:
-                continue
-            seen.add(value)
-            node = value
-            left += node.edges or ()
-            for saved in node._saved or ():
-                if saved is not None:
-                    self.followed.add((<TensorBase>saved).storage.serial)
-        return 0
 
     cdef bint settle(self, int number, bint is_returned, bint once) except -1:
         """Gives storage `number` its kind, and forgets it if it can go into the arena."""
@@ -394,22 +377,6 @@ cdef class Program:
         self.watched = list(found.values())
         return 0
 
-    cdef object forgotten(self):
-        """The shape of a tensor that the step found when it was recorded and that only this program still holds, since other memory
-        has taken its place (state that Python keeps, a parameter, an optimiser's tensors); None if there is none."""
-        cdef Py_ssize_t own
-        cdef Storage storage
-        cdef list entry, tensors
-        for entry in self.watched:
-            tensors = <list>entry[2]
-            own = entry[1]
-            for t in tensors:
-                own += Py_REFCNT(t) <= 3  # of a view that nobody else has: the guard, this list and the loop
-            storage = entry[0]
-            if Py_REFCNT(storage) <= own + 1:
-                return tensors[0].shape
-        return None
-
     def takes(self, inputs):
         """Whether inputs are none of the memory that the step reaches by itself, and that calls were ordered by, and may be written
         where the step writes them."""
@@ -428,7 +395,7 @@ cdef class Program:
         for t, storage, before in self.guards:
             if (<TensorBase>t).storage is not storage or not is_same_view(<TensorBase>t, <TensorBase>before):
                 return f"a tensor of shape {t.shape} was given other memory"
-        shape = self.forgotten()
+        shape = forgotten(self.watched)
         if shape is not None:
             return f"a tensor of shape {shape} was replaced by another one"
         for leaf, before, is_set, after in self.gradients.values():

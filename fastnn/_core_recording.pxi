@@ -39,8 +39,6 @@ def is_recording():
     return fnn_recording != NULL
 
 
-
-
 def note_change():
     """Tells captured programs that an object they were recorded with has another attribute; not what a step or a layer keeps for
     itself while it runs."""
@@ -62,6 +60,41 @@ cdef Storage copy_of(Storage storage):
     cdef Storage copy = new_storage(storage.nbytes)
     memcpy(copy.start, storage.start, storage.nbytes)
     return copy
+
+
+cdef int note_saved(outputs, set serials) except -1:
+    """Adds the serials of what is alive only because the graphs of `outputs` saved it."""
+    cdef Node node
+    cdef set seen = set()
+    cdef list left = [(<TensorBase>value).node for value in outputs]
+    while left:
+        value = left.pop()
+        if not isinstance(value, Node) or value in seen:
+            continue
+        seen.add(value)
+        node = value
+        left += node.edges or ()
+        for saved in node._saved or ():
+            if saved is not None:
+                serials.add((<TensorBase>saved).storage.serial)
+    return 0
+
+
+cdef object forgotten(list watched):
+    """The shape of a tensor that a step found when it was recorded and that only its program still holds, since other memory has taken
+    its place (state that Python keeps, a parameter, an optimiser's tensors); None if there is none. `watched`: see Program."""
+    cdef Py_ssize_t own
+    cdef Storage storage
+    cdef list entry, tensors
+    for entry in watched:
+        tensors = <list>entry[2]
+        own = entry[1]
+        for t in tensors:
+            own += Py_REFCNT(t) <= 3  # of a view that nobody else has: the guard, this list and the loop
+        storage = entry[0]
+        if Py_REFCNT(storage) <= own + 1:
+            return tensors[0].shape
+    return None
 
 
 def is_put_off():
