@@ -74,8 +74,8 @@ def assigned(input: Tensor, key: tuple, value: Any) -> Tensor:
     if is_number and len(key) == 1 and isinstance(key[0], TensorBase) and key[0].dtype.name == "bool" and key[0].shape == input.shape:
         return masked_fill(input, key[0], value)  # which no mask in Python is needed for
     value = as_tensor(value, None if isinstance(value, TensorBase) else input.dtype)
-    key = tuple(clone(part.detach()) if isinstance(part, TensorBase) else np.array(part) if isinstance(part, np.ndarray) else part
-                for part in key)  # as they are now
+    key = tuple(clone(part.detach()) if isinstance(part, TensorBase) else np.array(part) if isinstance(part, (np.ndarray, list))
+                else part for part in key)  # as they are now
     y = clone(input.detach())
     assign(y, key, value)
     return record(_assigned_backward, (input, value), y, context=(key, value.shape, value.dtype))
