@@ -154,7 +154,7 @@ def test_updates_are_the_same_bits_on_every_isa():
         p, g, m, v = (fastnn.tensor(a) for a in values)
         launch.sgd_momentum_step(p, g, m, lr, momentum, dampening=0.1, nesterov=1, weight_decay=0.01, decoupled=0,
                                  maximize=0, first=0, out=(p, m))
-        launch.adam_step(p, g, m, v, lr, momentum, step, beta2=0.999, eps=1e-8, weight_decay=0.01, decoupled=1,
+        launch.adam_step(p, g, m, v, lr, momentum, step, beta2=0.999, eps=1e-8, weight_decay=0.01, decoupled=1, epsilon_hat=0,
                          maximize=1, out=(p, m, v))
         results.append([t.numpy().tobytes() for t in (p, m, v)])
     assert all(r == results[0] for r in results)
@@ -164,7 +164,7 @@ def test_updates_give_the_same_bits_in_any_layout():
     rng = np.random.default_rng(10)
     a = [rng.random((6, 50)).astype(np.float32) for _ in range(4)]
     lr, momentum, step = (fastnn.tensor(value, fastnn.float64) for value in (0.01, 0.9, 3.0))
-    rule = dict(beta2=0.999, eps=1e-8, weight_decay=0.01, decoupled=0, maximize=0)
+    rule = dict(beta2=0.999, eps=1e-8, weight_decay=0.01, decoupled=0, epsilon_hat=0, maximize=0)
     plain = [fastnn.tensor(x) for x in a]
     launch.adam_step(*plain, lr, momentum, step, **rule, out=(plain[0], *plain[2:]))
     strided = [fastnn.tensor(np.ascontiguousarray(x.T)).T for x in a[:2]]
@@ -186,7 +186,7 @@ def many_calls(rng, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_calls_launched_together_give_the_bits_of_single_ones(isa, dtype):
     lr, momentum = fastnn.tensor(0.1, fastnn.float64), fastnn.tensor(0.9, fastnn.float64)
-    rule = {"beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1, "decoupled": 0, "maximize": 0}
+    rule = {"beta2": 0.99, "eps": 1e-8, "weight_decay": 0.1, "decoupled": 0, "epsilon_hat": 0, "maximize": 0}
     results = []
     before = _core.get_num_threads()
     for threads in (0, 1, 2, 3, 8):

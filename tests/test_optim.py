@@ -28,7 +28,7 @@ def sgd(p, g, s, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False, ma
 
 
 def adam(p, g, s, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, maximize=False, decoupled_weight_decay=False,
-         amsgrad=False):
+         amsgrad=False, epsilon_hat=False):
     g = -g if maximize else g
     if decoupled_weight_decay:
         p = p * (1 - lr * weight_decay)
@@ -38,7 +38,9 @@ def adam(p, g, s, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, maximiz
     s["m"] = betas[0] * s.get("m", 0) + (1 - betas[0]) * g
     s["v"] = betas[1] * s.get("v", 0) + (1 - betas[1]) * g * g
     s["x"] = np.maximum(s.get("x", 0), s["v"])
-    root = np.sqrt(s["x" if amsgrad else "v"] / (1 - betas[1] ** s["t"]))
+    correction = np.sqrt(1 - betas[1] ** s["t"])
+    root = np.sqrt(s["x" if amsgrad else "v"]) / correction
+    eps = eps / correction if epsilon_hat else eps
     return p - lr * (s["m"] / (1 - betas[0] ** s["t"])) / (root + eps)
 
 
@@ -58,6 +60,8 @@ CASES = [
     (optim.SGD, sgd, dict(lr=0.1, momentum=0.5, weight_decay=0.1, decoupled=True)),
     (optim.Adam, adam, dict()),
     (optim.Adam, adam, dict(lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, maximize=True)),
+    (optim.Adam, adam, dict(lr=0.01, betas=(0.5, 0.99), eps=0.1, epsilon_hat=True)),
+    (optim.Adam, adam, dict(lr=0.01, eps=0.1, amsgrad=True, epsilon_hat=True)),
     (optim.AdamW, adam, dict(lr=0.01, weight_decay=0.1)),
     (optim.AdamW, adam, dict(lr=0.01, betas=(0.5, 0.6), weight_decay=0.1, amsgrad=True))]
 

@@ -123,7 +123,8 @@ INLINE double power_of(step_power *kept, double beta, double t) {
 /* m += (1 - beta1) (g - m); v = beta2 v + (1 - beta2) g^2; w -= lr / c1 * m / (sqrt(v / c2) + eps), ck = 1 - betak^step
  * (Kingma and Ba, 2015; decoupled: Loshchilov and Hutter, 2019). Multiplied through by sqrt(c2), which leaves one division: in
  * cache two take a third longer. x: out and in, or NULL: the largest v so far, whose root it divides by instead (AMSGrad: Reddi,
- * Kale and Kumar, 2018). t: the step's number.  attr: beta2, eps, weight_decay, decoupled, maximize */
+ * Kale and Kumar, 2018). t: the step's number. epsilon_hat: eps beside sqrt(v), as v is (Kingma and Ba, end of section 2).
+ * attr: beta2, eps, weight_decay, decoupled, maximize, epsilon_hat */
 INLINE void adam(ptrdiff_t n, void *const *out, const void *const *in, real *x_out, const real *x_in, double lr, double beta1,
                  double t, const double *attr) {
     real *w_out = out[0], *m_out = out[1], *v_out = out[2];
@@ -131,7 +132,7 @@ INLINE void adam(ptrdiff_t n, void *const *out, const void *const *in, real *x_o
     const gradient_rule rule = make_gradient_rule(lr, attr[2], attr[3], attr[4]);
     static _Thread_local step_power power1 = {0, 0, 1}, power2 = {0, 0, 1};
     const double beta2 = attr[0], root = sqrt(1 - power_of(&power2, beta2, t));
-    const vec rate = constant(-lr / (1 - power_of(&power1, beta1, t)) * root), eps = constant(attr[1] * root);
+    const vec rate = constant(-lr / (1 - power_of(&power1, beta1, t)) * root), eps = constant(attr[5] != 0 ? attr[1] : attr[1] * root);
     const vec new1 = constant(1 - beta1), old2 = constant(beta2), new2 = constant(1 - beta2);
     EACH_LANES(vec w = load_lanes(w_in + i, lanes); vec m = load_lanes(m_in + i, lanes); vec v = load_lanes(v_in + i, lanes);
                vec g = take_gradient(&rule, load_lanes(g_in + i, lanes), &w);

@@ -34,6 +34,9 @@ class Adam(Optimizer):
         Whether to climb.
     decoupled_weight_decay : bool
         Whether weight decay shrinks the parameter by lr weight_decay instead, as in `AdamW`.
+    epsilon_hat : bool
+        Whether `eps` is added to sqrt(v) instead of sqrt(v'): the paper's form at the end of section 2, which Keras and
+        scikit-learn have.
 
     Raises
     ------
@@ -48,9 +51,11 @@ class Adam(Optimizer):
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict], lr: float | Tensor = 1e-3,
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
-                 amsgrad: bool = False, *, maximize: bool = False, decoupled_weight_decay: bool = False):
+                 amsgrad: bool = False, *, maximize: bool = False, decoupled_weight_decay: bool = False,
+                 epsilon_hat: bool = False):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
-                                      maximize=maximize, decoupled_weight_decay=decoupled_weight_decay))
+                                      maximize=maximize, decoupled_weight_decay=decoupled_weight_decay,
+                                      epsilon_hat=epsilon_hat))
 
     def check(self, options: Mapping[str, Any]) -> None:
         self.require_not_negative(options, "lr", "eps", "weight_decay")
@@ -62,7 +67,8 @@ class Adam(Optimizer):
             names, step = (*names, "max_exp_avg_sq"), launch.adam_amsgrad_step
         self.apply(step, params, self.memory(params, *names), names, lr, options.momentum, "step",
                    beta2=options["betas"][1], eps=options["eps"], weight_decay=options["weight_decay"],
-                   decoupled=options["decoupled_weight_decay"], maximize=options["maximize"])
+                   decoupled=options["decoupled_weight_decay"], maximize=options["maximize"],
+                   epsilon_hat=options["epsilon_hat"])
 
 
 class AdamW(Adam):

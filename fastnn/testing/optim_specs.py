@@ -77,12 +77,13 @@ def _moments(g, m, v, beta2):
     return _MOMENTUM * m + (1 - _MOMENTUM) * g, beta2 * v + (1 - beta2) * g * g
 
 
-def _adam_reference(p, g, m, v, *largest, beta2, eps, **options):
+def _adam_reference(p, g, m, v, *largest, beta2, eps, epsilon_hat, **options):
     p, g = _decayed(p, g, **options)
     m, v = _moments(g, m, v, beta2)
     largest = [np.maximum(x, v) for x in largest]
-    root = np.sqrt((largest or [v])[0] / (1 - beta2 ** _STEP))
-    return (p - _LR * m / (1 - _MOMENTUM ** _STEP) / (root + eps), m, v, *largest)
+    correction = np.sqrt(1 - beta2 ** _STEP)
+    root = np.sqrt((largest or [v])[0]) / correction
+    return (p - _LR * m / (1 - _MOMENTUM ** _STEP) / (root + (eps / correction if epsilon_hat else eps)), m, v, *largest)
 
 
 def _adamax_reference(p, g, m, u, beta2, eps, **options):
@@ -222,8 +223,9 @@ _register("rprop_step", _rprop, _rprop_reference, 4,
            for step in (1.0, 2.0, 3.0)], 7, (3,))
 _ADAM = [{"beta2": 0.99, "eps": 1e-3, **decay} for decay in _DECAYS]
 _BETAS = (_LR, _MOMENTUM, _STEP)
-_register("adam_step", _with_state("adam_step", 4, _BETAS), _adam_reference, 4, _ADAM, 7, (3,))
-_register("adam_amsgrad_step", _with_state("adam_amsgrad_step", 5, _BETAS), _adam_reference, 5, _ADAM, 9, (3, 4))
+_ADAM_HAT = [{"epsilon_hat": k % 2, **options} for k, options in enumerate([*_ADAM, _ADAM[0]])]
+_register("adam_step", _with_state("adam_step", 4, _BETAS), _adam_reference, 4, _ADAM_HAT, 7, (3,))
+_register("adam_amsgrad_step", _with_state("adam_amsgrad_step", 5, _BETAS), _adam_reference, 5, _ADAM_HAT, 9, (3, 4))
 _register("adamax_step", _with_state("adamax_step", 4, _BETAS), _adamax_reference, 4,
           [{"beta2": 0.9, "eps": 1e-2, **rule} for rule in _PLAIN], 7, (3,))
 _register("adagrad_step", _with_state("adagrad_step", 3, (_LR, _STEP)), _adagrad_reference, 3,
