@@ -6,7 +6,7 @@ import inspect
 import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -312,6 +312,34 @@ def positive(name: str, value: Any) -> float:
     if not _is_real(value) or value <= 0:
         raise ValueError(f"{name} is {shown(value)}, but must be {_a_number(value)} above 0")
     return float(value)
+
+
+def among(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """`value`, one of the words that are allowed.
+
+    Parameters
+    ----------
+    name : str
+        Its name in messages.
+    value : str
+        What the user gave.
+    allowed : iterable of str
+        The words.
+
+    Returns
+    -------
+    str
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is another; the message lists all.
+    """
+    words = list(allowed)
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"{name} is {shown(value)}, but must be one of {', '.join(words)}")
+    return value
 
 
 def are_numbers(values: Any, count: int) -> bool:
