@@ -261,9 +261,14 @@ cdef class TensorBase:
         return self.storage.version - (self.storage.serial << 24)
 
     def is_alone(self):
-        """Whether this tensor alone sees its memory: no view, no NumPy array, nothing saved for backward."""
+        """Whether this tensor alone sees its memory, but for what the operation that made it keeps for backward: no view, no NumPy
+        array, nothing that another operation saved."""
         cdef Storage storage = self.storage
         cdef Py_ssize_t others = Py_REFCNT(storage) - 2  # but for the tensor's reference and ours here
+        if self.node is not None:
+            for saved in (<Node>self.node)._saved or ():
+                if saved is not None and (<TensorBase>saved).storage is storage:
+                    others -= Py_REFCNT(saved) == 2  # the node's and the loop's: nobody else has this view
         if fnn_recording != NULL:
             others -= (<Program>fnn_recording).references_to(storage)
         return others == 0 and not storage.is_shared and storage.exports == 0

@@ -124,3 +124,42 @@ def test_steps_that_write_to_what_is_older_run_eagerly(step: Any, arguments: int
                 loss, grad = call(fastnn.tensor(k + 1.0), *given)
             results[-1].append((loss.item(), *grad.tolist(), *(one.requires_grad for one in given)))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("make", [fastnn.exp, fastnn.sigmoid, fastnn.tanh, fastnn.relu, lambda x: fastnn.softmax(x, 1)])
+@pytest.mark.parametrize("captures", [False, True])
+def test_what_an_operation_made_is_written_though_its_backward_keeps_it(make: Any, captures: bool) -> None:
+    """As in probs = softmax(logits, 1); probs[range(n), y] -= 1. The operation's gradient is that of what it gave; PyTorch lets
+    it be written, too, but its backward misses what it was."""
+
+    w = fastnn.ones(3, 4, requires_grad=True)
+    first = fastnn.tensor([[1.0], [0.0], [0.0]])
+
+    def step(x: Any, write: bool) -> Any:
+        w.grad = None
+        y = make(x * w)
+        if write:
+            y[0] -= 1
+            y /= 3
+            y.mul_(y)
+        else:
+            y = ((y - first) / 3) ** 2
+        y.sum().backward()
+        return y.detach(), w.grad
+
+    call = fastnn.capture(step) if captures else step
+    for k in range(4):
+        x = fastnn.tensor(numbers(3, 4, seed=k))
+        for a, b in zip(call(x, True), call(x, False)):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6, atol=1e-7)
+    assert not captures or call.replays == 5, call.obstacle
+    y = make(fastnn.tensor(numbers(3, 4), requires_grad=True))
+    y[[0, 1, 2], [1, 2, 0]] -= 1
+    assert y.requires_grad
+    y = make(fastnn.tensor(numbers(3, 4), requires_grad=True))
+    views = [y[0], y.detach()]
+    while views:
+        refused(lambda: y.__setitem__(1, 0.0), "memory that something else sees")
+        views.pop()
+    y[1] = 0.0
+    assert not y[1].any().item()
