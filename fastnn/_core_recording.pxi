@@ -39,10 +39,13 @@ def is_recording():
     return fnn_recording != NULL
 
 
-def note_change():
+def note_change(str counted=None):
     """Tells captured programs that an object they were recorded with has another attribute; not what a step or a layer keeps for
-    itself while it runs."""
-    if fnn_recording == NULL and fnn_depth == 0:
+    itself while it runs. `counted`: name of an attribute that is a number or text, which such a step would read the next time."""
+    if fnn_recording != NULL:
+        if counted is not None:
+            forbid(f"the step itself changes {counted}, which replays would not", False)
+    elif fnn_depth == 0:
         bump_settings()
 
 

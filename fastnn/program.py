@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -38,16 +39,18 @@ def capture(step: Callable, verify: bool | int = False) -> CapturedProgram:
     call 1, put their launches off until `step` returns or reads a value, then plan them: they take no more memory than replays.
 
     What varies from call to call must be tensors: arguments, or memory the step reads (parameters, learning rates, generators).
-    Python numbers, and random numbers drawn by Python, are frozen as they were when the step was recorded. An argument is known by
-    its memory: where a call that is recorded was given memory that the step also reads by itself (a buffer of its model, say),
-    replays take their argument for both. Calls with an argument that carries a graph run eagerly, as do those within a step that is
-    being recorded.
+    Python numbers are frozen as they were when the step was recorded; a step that draws from Python's module `random` or from
+    `numpy.random`'s own generator, or changes an attribute of a module that is a number or text (a counter, say), runs eagerly, after
+    one warning. An argument is known by its memory: where a call that is recorded was given memory that the step also reads by
+    itself (a buffer of its model, say), replays take their argument for both. Calls with an argument that carries a graph run
+    eagerly, as do those within a step that is being recorded.
 
     Noticed, and recorded anew for: settings; modes; hooks; attributes, parameters and modules that are assigned to a module;
     parametrisations; groups added to an optimiser, its hyper-parameters, its state and gradients being replaced; tensors given other
     memory, or left for others, if nobody else holds those that were recorded. Not noticed, and frozen: names that a closure reads,
-    attributes of other objects, elements of lists and dicts, where nothing but that changes. What a step leaves elsewhere than in
-    its result (gradients, attributes) is one memory for all replays, which the next one writes: keep clones.
+    attributes of other objects, elements of lists and dicts, what a `numpy.random.Generator` draws, where nothing but that changes.
+    What a step leaves elsewhere than in its result (gradients, attributes) is one memory for all replays, which the next one
+    writes: keep clones.
 
     Parameters
     ----------
@@ -157,11 +160,15 @@ class CapturedProgram:
         return results
 
     def _record(self, key: tuple, inputs: tuple) -> Any:
-        version = _core.settings_version()
+        version, drawn = _core.settings_version(), _state_of_python()
         program, tensors, results = self._trace(inputs)
         if _core.settings_version() != version:
             program.catch_up()
             return self._give_up("the step itself changes settings (train or eval mode, threads, parameters)", None, results)
+        if _state_of_python() != drawn:
+            program.catch_up()
+            return self._give_up("the step draws random numbers of Python's or NumPy's, which replays would not; those of fastnn "
+                                 "(fastnn.rand, bernoulli, ...) are drawn anew", None, results)
         is_warm, is_recorded = self._warms(key), program.obstacle is None
         if not program.end(tensors):
             program.catch_up()
@@ -307,6 +314,13 @@ class CapturedProgram:
                 name = " > ".join(call.op for call in chain)
                 lines.append(f"  {k:4d}  {name:48s} {sum(call.ns for call in chain) / 1000:10.1f} us predicted  {chain[0].layer}")
         return "\n".join(lines) if lines else f"no program{'' if self.obstacle is None else ': ' + self.obstacle}"
+
+
+def _state_of_python() -> tuple:
+    """Where the random numbers that Python's and NumPy's modules draw have got to."""
+    state = np.random.get_state(legacy=False)
+    numbers = {**state, **state["state"]}.values()
+    return random.getstate(), [v.tobytes() if isinstance(v, np.ndarray) else v for v in numbers if not isinstance(v, dict)]
 
 
 def _bits(outputs: list, state: tuple) -> list:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -104,12 +105,14 @@ def set_rng_state(new_state: Tensor) -> None:
 
 @contextmanager
 def kept_state() -> Iterator[None]:
-    """Gives back what is drawn from the default generator within."""
-    state = default_generator.get_state()
+    """Gives back what is drawn within from the default generator, and from those of Python's and NumPy's modules."""
+    state, python, numpy = default_generator.get_state(), random.getstate(), np.random.get_state(legacy=False)
     try:
         yield
     finally:
         default_generator.set_state(state)
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def generator_state(generator: Generator | None) -> Tensor:

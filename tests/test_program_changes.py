@@ -1,6 +1,8 @@
 """Captured programs beside eager steps where something changes between calls: the same bits, whatever it was."""
 
 import copy
+import random
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 import fastnn
 from fastnn import nn, optim
 from fastnn.program import capture
+from fastnn.train import Trainer
 
 
 def normal(seed, *shape):
@@ -268,3 +271,58 @@ def test_steps_that_are_not_done_when_they_return_are_refused():
     for step in (generator, coroutine):
         with pytest.raises(TypeError, match="generator or a coroutine"):
             capture(step)
+
+
+DRAWS = "draws random numbers of Python's or NumPy's"
+
+
+class Changing(nn.Module):
+    """A layer of which each call depends on what Python has done before."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.layer, self.kind, self.calls = nn.Linear(6, 6), kind, 0
+
+    def forward(self, x):
+        if self.kind == "counts":
+            self.calls += 1
+        chance = {"counts": lambda: self.calls / 12, "random": random.random, "rand": np.random.rand, "gauss": np.random.randn}[self.kind]
+        return self.layer(x) * (2 if chance() > 0.9 else 1)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.parametrize("kind, reason", [("counts", "the step itself changes Changing.calls, which replays would not .*test_program"),
+                                          ("random", DRAWS), ("rand", DRAWS), ("gauss", DRAWS)])
+def test_steps_that_depend_on_what_python_counts_or_draws_run_eagerly(kind, reason, verify):
+    def make(wrap):
+        fastnn.manual_seed(0)
+        random.seed(1)
+        np.random.seed(1)
+        model = Changing(kind)
+        step = wrap(model)
+        return lambda k: (step(normal(k, 5, 6)).detach(), model.calls)
+
+    with pytest.warns(RuntimeWarning, match=f"the step runs eagerly, because .*{reason}"):
+        found = [both_with(make, wrap, 30) for wrap in (lambda step: step, lambda step: capture(step, verify))]
+    assert found[0] == found[1]
+
+
+def both_with(make, wrap, calls):
+    call = make(wrap)
+    return [[t.tolist() if isinstance(t, fastnn.Tensor) else t for t in call(k)] for k in range(calls)]
+
+
+@pytest.mark.parametrize("kind", ["random", "rand"])
+def test_trainer_draws_as_an_eager_one_does(kind):
+    """Also where what it tries before training calls the model, which draws."""
+    found = []
+    x, y = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32), np.arange(40) % 6
+    for captures in (True, False):
+        fastnn.manual_seed(0)
+        random.seed(1)
+        np.random.seed(1)
+        trainer = Trainer(Changing(kind), metrics=["accuracy"], capture=captures)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found.append(trainer.fit(x, y, 8, epochs=3, verbose=0, validation_data=(x, y)).history)
+    assert found[0] == found[1]

@@ -61,12 +61,15 @@ class Buffer(Tensor):
 _ABSENT = object()
 
 
+_PLAIN = bool, int, float, str
+
+
 def _is_other(before: Any, value: Any) -> bool:
     """Whether an attribute that becomes `value` may change what a step computes: one that was absent is read by nobody, unless it is
     a parameter or module that containers go through."""
     if before is _ABSENT:
         return isinstance(value, (Parameter, Module))
-    if isinstance(value, (bool, int, float, str)):
+    if isinstance(value, _PLAIN):
         return type(before) is not type(value) or repr(before) != repr(value)  # 0 and -0 are equal, but not the same
     return before is not value
 
@@ -164,7 +167,8 @@ class Module(Stateful):
             self.set_training(value)
             return
         if _is_other(self.__dict__.get(name, getattr(type(self), name, _ABSENT)), value):
-            _core.note_change()
+            is_counted = isinstance(value, _PLAIN) and not self._is_lazy
+            _core.note_change(f"{type(self).__name__}.{name}" if is_counted else None)
         if isinstance(value, Buffer):
             if name not in self._buffers and name in self.__dict__:
                 delattr(self, name)  # what was there, of another kind, gives way

@@ -66,9 +66,9 @@ class Trainer:
     metrics : sequence of str or Metric
         What else to compute, see `fastnn.train.METRICS`. Sample weights enter the loss only.
     capture : bool
-        Whether to replay the steps in C (see `fastnn.capture`): the same bits, faster. The first three
-        batches are verified against eager steps; a model that cannot be captured is trained eagerly, after
-        one warning that says why.
+        Whether to replay the steps in C (see `fastnn.capture`, also for what is frozen then): the same bits, faster. The first
+        three batches are verified against eager steps; a model that cannot be captured is trained eagerly, after one warning
+        that says why. False for a model or loss that reads what changes elsewhere in Python, such as a weight in a dict.
     watch_gradients : bool
         Whether to record how large each layer's gradients and updates are (`History.gradient_norms`,
         `History.update_norms`), and to warn of gradients that vanish (below a millionth of the largest layer's) or
@@ -415,6 +415,8 @@ class Trainer:
                         keep_predictions: bool) -> CapturedPass | None:
         """A captured pass, if predictions need not be kept or can be."""
         captured = CapturedPass(step, loader, keep_predictions)
+        if not keep_predictions:
+            return captured
         with kept_state(), fastnn.no_grad(), mode(self.model, training=False):
             x, *others = loader.first()
             prediction = self.model(x)
