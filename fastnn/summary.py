@@ -24,8 +24,8 @@ def summary(model: Any, input_shape: Sequence[int] | None = None, dtype: Any = "
     model : fastnn.nn.Module
         The model; it runs once on zeros, in evaluation mode, which also gives lazy layers their shapes.
     input_shape : sequence of int, optional
-        Shape of a batch, such as ``(1, 1, 28, 28)``; without it the model does not run and output shapes
-        are left out.
+        Shape of a batch, such as ``(1, 1, 28, 28)``; without it the model does not run, output shapes are left out, and
+        parameters of lazy layers that have no shape yet are not counted.
     dtype : str or dtype
         Element type of that batch.
 
@@ -55,8 +55,11 @@ def summary(model: Any, input_shape: Sequence[int] | None = None, dtype: Any = "
         count = sum(p.numel() for p in own if id(p) not in counted)
         tied = " (tied)" if any(id(p) in counted for p in own) else ""
         counted.update(map(id, own))
-        rows.append((name or "(self)", type(module).__name__, shapes.get(id(module), ""), f"{count:,}{tied}"))
-    return "\n".join([*_table(rows), _totals(model)])
+        number = "lazy" if module._is_lazy else f"{count:,}{tied}"
+        rows.append((name or "(self)", type(module).__name__, shapes.get(id(module), ""), number))
+    lazy = sum(module._is_lazy for module in model.modules())
+    note = f"; without those of lazy layers ({lazy}), which the first input gives their shapes" if lazy else ""
+    return "\n".join([*_table(rows), _totals(model) + note])
 
 
 def _output_shapes(model: Any, input_shape: Sequence[int], dtype: Any) -> dict[int, str]:
@@ -90,8 +93,9 @@ def _table(rows: Sequence[Row]) -> list[str]:
 
 
 def _totals(model: Any) -> str:
-    """Parameters, how many of them train, and their memory."""
-    parameters = list(model.parameters())
+    """Parameters of known shapes, how many of them train, and their memory."""
+    lazy = {id(p) for module in model.modules() if module._is_lazy for p in module._parameters.values()}
+    parameters = [p for p in model.parameters() if id(p) not in lazy]
     total = sum(p.numel() for p in parameters)
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     memory = sum(p.numel() * np.dtype(str(p.dtype)).itemsize for p in parameters)

@@ -145,3 +145,12 @@ def test_norms_can_be_read_off(monkeypatch, tmp_path, history, least, most):
         low, high = axes.get_ylim()
         ticks = [*axes.yaxis.get_major_ticks(), *axes.yaxis.get_minor_ticks()]
         assert len([t for t in ticks if t.label1.get_text() and low <= t.get_loc() <= high]) > 1
+
+
+def test_what_lazy_layers_will_have_is_not_counted():
+    model = nn.Sequential(nn.Linear(3, 4), nn.LazyBatchNorm1d(), nn.LazyLinear(2))
+    *rows, total = summary(model).splitlines()
+    assert [row.split()[-1] for row in rows[2:5]] == ["16", "lazy", "lazy"]
+    assert total == ("16 parameters, 16 trainable, 64 bytes; without those of lazy layers (2), which the first input gives their "
+                     "shapes")
+    assert summary(model, (1, 3)).splitlines()[-1] == "34 parameters, 34 trainable, 136 bytes"
