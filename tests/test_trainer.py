@@ -382,7 +382,7 @@ def test_lenet_run_is_the_same_for_any_threads():
 X, Y = blobs(40)
 WRONG = {
     "lengths": (dict(x=X, y=Y[:-1]), "x has 40 samples, but y has 39"),
-    "no targets": (dict(x=X), "y is missing: x is a ndarray, which without y must be a data set"),
+    "no targets": (dict(x=X), "y is missing: x is a numpy.ndarray, which without y must be a data set"),
     "both in one": (dict(x=(X, Y)), "y is missing: x is a tuple, which without y must be a data set"),
     "empty": (dict(x=X[:0], y=Y[:0]), "expected at least one sample"),
     "a number": (dict(x=3.0, y=Y), "expected at least one sample"),

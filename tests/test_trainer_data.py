@@ -5,8 +5,10 @@ import pytest
 
 import fastnn
 import fastnn.functional as F
-from fastnn import nn
+from fastnn import nn, optim
 from fastnn.data import ArrayDataset, DataLoader
+from fastnn.io import load_checkpoint, save_checkpoint
+from fastnn.models import mlp
 from fastnn.train import Trainer
 from training import blobs, make
 
@@ -100,3 +102,43 @@ def test_models_of_several_outputs():
     for size in (2, 256):
         with pytest.raises(TypeError, match="predict: the model returned a tuple"):
             Trainer(Two(4, 3), loss).predict(X, size)
+
+
+def test_an_optimiser_given_by_name_is_there_before_training(tmp_path):
+    """For its learning rate, for a schedule, and for a checkpoint to be taken up."""
+    losses = []
+    for rate in (None, 0.5):
+        fastnn.manual_seed(0)
+        model = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(3))
+        trainer = Trainer(model, optimizer="sgd")
+        assert trainer.learning_rate == 0.01
+        if rate is not None:
+            trainer.learning_rate = rate
+            assert trainer.optimizer.param_groups[0]["lr"] == rate
+        losses.append(trainer.fit(X, Y, epochs=2, verbose=0).history["loss"])
+    assert losses[0] != losses[1]
+    optimizer = optim.SGD((again := nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(3))).parameters(), lr=0.5)
+    fastnn.manual_seed(0)
+    assert Trainer(again, optimizer=optimizer).fit(X, Y, epochs=2, verbose=0).history["loss"] == losses[1]
+    runs = []
+    for halves in (False, True):
+        fastnn.manual_seed(0)
+        trainer = Trainer(mlp([4, 8, 3]))
+        trainer.fit(X, Y, epochs=1 if halves else 2, verbose=0)
+        if halves:
+            save_checkpoint(tmp_path / "run.safetensors", trainer.model, trainer.optimizer)
+            trainer = Trainer(mlp([4, 8, 3]))
+            load_checkpoint(tmp_path / "run.safetensors", trainer.model, trainer.optimizer)
+            trainer.fit(X, Y, epochs=2, initial_epoch=1, verbose=0)
+        runs.append([p.detach().numpy().tobytes() for p in trainer.model.parameters()])
+    assert runs[0] == runs[1]
+
+
+def test_what_gives_samples_is_named_with_its_module():
+    class DataLoader(list):
+        pass
+
+    with pytest.raises(ValueError, match=r"x is a .*test_trainer_data.*\.DataLoader, which without y must be a data set of fastnn.data"):
+        Trainer(mlp([4, 3])).fit(DataLoader([(X, Y)]))
+    with pytest.raises(ValueError, match="x is a generator, which"):
+        Trainer(mlp([4, 3])).fit((row, label) for row, label in zip(X, Y))

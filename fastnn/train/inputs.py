@@ -251,8 +251,9 @@ def _unpack(x: Any, y: Any, sample_weight: Any, prefix: str) -> tuple[Any, Any, 
     if not isinstance(x, ArrayDataset):
         if y is None and x is not None:
             array_like(f"{prefix}x", x)  # has a better word for data sets that give samples one by one
-            raise ValueError(f"{prefix}y is missing: {prefix}x is a {type(x).__name__}, which without {prefix}y must be a data set "
-                             "of fastnn.data, ArrayDataset or DataLoader")
+            kind = f"{type(x).__module__}.{type(x).__qualname__}".removeprefix("builtins.")
+            raise ValueError(f"{prefix}y is missing: {prefix}x is a {kind}, which without {prefix}y must be a data set "
+                             "of fastnn.data, ArrayDataset or DataLoader; ArrayDataset.from_samples makes one of single samples (x, y)")
         return x, y, sample_weight
     if y is not None or sample_weight is not None:
         raise ValueError(f"{prefix}y and sample_weight must be left out when {prefix}x is a data set")

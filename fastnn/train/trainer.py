@@ -112,7 +112,7 @@ class Trainer:
         names = ["loss", *(metric.name for metric in self.metrics)]
         if len(set(names)) < len(names):
             raise ValueError(f"Trainer: metrics have the names {names[1:]}, expected different ones, none 'loss'")
-        self.optimizer = _check_optimizer(optimizer, model)
+        self.optimizer = optimizer
         self.history = History()
         self.stop_training = False
         self.samples_seen = 0
@@ -297,6 +297,17 @@ class Trainer:
     # -- what callbacks use --
 
     @property
+    def optimizer(self) -> optim.Optimizer:
+        """The optimiser; one given by name is built when it is first asked for, so that the model may be completed before."""
+        if isinstance(self._optimizer, str):
+            self._optimizer = OPTIMIZERS[self._optimizer](self.model.parameters())
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, value: Any) -> None:
+        self._optimizer = _check_optimizer(value, self.model)
+
+    @property
     def learning_rate(self) -> float:
         """Learning rate of the optimiser's first group; setting it sets all groups."""
         return float(self.optimizer.param_groups[0]["lr"])
@@ -369,12 +380,10 @@ class Trainer:
         return loader, DataLoader(held_out, max(loader.batch_size, _EVALUATION_BATCH), transform=transform)
 
     def _prepare(self, loader: DataLoader) -> None:
-        """Give lazy layers their shapes, build an optimiser given by name, choose the loss."""
+        """Give lazy layers their shapes, look at the optimiser, choose the loss."""
         if any(module._is_lazy for module in self.model.modules()):
             with fastnn.no_grad(), mode(self.model, training=False):
                 self.model(loader.first()[0])
-        if isinstance(self.optimizer, str):
-            self.optimizer = OPTIMIZERS[self.optimizer](self.model.parameters())
         if not any(p.requires_grad for group in self.optimizer.param_groups for p in group["params"]):
             raise ValueError("Trainer: no parameter of the optimizer requires a gradient: all are frozen; unfreeze those to be "
                              "trained, by requires_grad_()")
