@@ -324,9 +324,10 @@ def test_class_weight_is_sample_weight():
 
 
 def test_balanced_class_weight():
-    from fastnn.train.inputs import supervised
-    data = supervised(np.zeros((6, 1)), [0, 0, 0, 1, 1, 2], None, np.dtype(np.float32), loss=F.cross_entropy,
-                      class_weight="balanced")
+    from fastnn.data import ArrayDataset
+    from fastnn.train.inputs import weighed_by_class
+    data = ArrayDataset(np.zeros((6, 1)), np.array([0, 0, 0, 1, 1, 2]))
+    data = weighed_by_class(data, "balanced", np.dtype(np.float32))
     np.testing.assert_allclose(data.arrays[2], [2 / 3] * 3 + [1, 1, 2])
 
 

@@ -142,3 +142,16 @@ def test_what_gives_samples_is_named_with_its_module():
         Trainer(mlp([4, 3])).fit(DataLoader([(X, Y)]))
     with pytest.raises(ValueError, match="x is a generator, which"):
         Trainer(mlp([4, 3])).fit((row, label) for row, label in zip(X, Y))
+
+
+@pytest.mark.parametrize("sample_weight", [None, np.linspace(0.1, 2, 50)])
+def test_class_weights_are_for_training_alone(sample_weight):
+    """Validation by `validation_split` gives what the same samples give as `validation_data`, as in Keras."""
+    runs, weights = [], () if sample_weight is None else (sample_weight[30:],)
+    for parts in ({"validation_split": 0.4}, {"validation_data": (X[30:], Y[30:], *weights)}):
+        whole = "validation_split" in parts
+        x, y, weight = (array if whole or array is None else array[:30] for array in (X, Y, sample_weight))
+        for class_weight in ({0: 5.0, 2: 0.1}, "balanced"):
+            runs.append(make(seed=1).fit(x, y, 8, epochs=2, verbose=0, shuffle=False, class_weight=class_weight,
+                                         sample_weight=weight, **parts).history)
+    assert runs[:2] == runs[2:]

@@ -121,8 +121,7 @@ def targets(name: str, value: Any, dtype: np.dtype, loss: Callable[..., Any]) ->
     return array.astype(np.int64 if labels else dtype, copy=False)
 
 
-def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, loss: Callable[..., Any], prefix: str = "",
-               class_weight: Mapping[int, float] | str | None = None) -> ArrayDataset:
+def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, loss: Callable[..., Any], prefix: str = "") -> ArrayDataset:
     """Inputs, targets and, if there are any, weights as one data set.
 
     Parameters
@@ -137,8 +136,6 @@ def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, loss: Cal
         As for `targets`.
     prefix : str
         Put before the names in messages (``"validation "``).
-    class_weight : mapping, "balanced" or None
-        Weight of each class (1 where absent), multiplied with `sample_weight`.
 
     Returns
     -------
@@ -155,14 +152,39 @@ def supervised(x: Any, y: Any, sample_weight: Any, dtype: np.dtype, *, loss: Cal
     wanted = targets(prefix + "y", y, dtype, loss)
     if len(inputs) != len(wanted):
         raise ValueError(f"{prefix}x has {len(inputs)} samples, but {prefix}y has {len(wanted)}")
-    weight = None
+    arrays = [inputs, wanted]
     if sample_weight is not None:
-        weight = _sample_weight(prefix + "sample_weight", sample_weight, len(inputs))
-    if class_weight is not None:
-        by_class = _class_weight(class_weight, wanted)
-        weight = by_class if weight is None else weight * by_class
-    arrays = (inputs, wanted) if weight is None else (inputs, wanted, weight.astype(dtype))
+        arrays.append(_sample_weight(prefix + "sample_weight", sample_weight, len(inputs)).astype(dtype))
     return ArrayDataset(*arrays, transform=conversion(source, inputs, dtype))
+
+
+def weighed_by_class(data: ArrayDataset, class_weight: Mapping[int, float] | str, dtype: np.dtype) -> ArrayDataset:
+    """The same samples with the weights of their classes, multiplied with their own where they have some.
+
+    Parameters
+    ----------
+    data : ArrayDataset
+        As `supervised` made it.
+    class_weight : mapping or "balanced"
+        Weight of each class, 1 where absent.
+    dtype : numpy.dtype
+        The model's type.
+
+    Returns
+    -------
+    ArrayDataset
+        With arrays (x, y, weight).
+
+    Raises
+    ------
+    ValueError
+        If the targets are no class indices, or weights are wrong.
+    """
+    inputs, wanted, *own = data.arrays
+    weight = _class_weight(class_weight, wanted)
+    if own:
+        weight = weight * own[0]
+    return ArrayDataset(inputs, wanted, weight.astype(dtype), transform=data.transform)
 
 
 def where_not_finite(data: ArrayDataset) -> str | None:

@@ -22,7 +22,7 @@ from ..random import kept_state
 from .callbacks import Callback, TerminateOnNaN, end_all
 from .captured import CapturedPass
 from .history import History
-from .inputs import conversion, features, own_transform, split, supervised, where_not_finite
+from .inputs import conversion, features, own_transform, split, supervised, weighed_by_class, where_not_finite
 from .interrupt import StepInterrupt
 from .losses import check_labels, check_prediction, get_loss, one_tensor, weighted
 from .metric import Metric
@@ -158,7 +158,8 @@ class Trainer:
         shuffle : bool
             Whether every epoch has a new order.
         class_weight : mapping or "balanced", optional
-            Weight of each class, 1 where absent; ``"balanced"`` weighs every class the same in sum.
+            Weight of each class in training, 1 where absent; ``"balanced"`` weighs every class the same in sum. Validation, also
+            by `validation_split`, goes without.
         sample_weight : array_like, optional
             Weights (N,). A batch's loss is the sum of weight times loss divided by the number of samples.
         initial_epoch : int
@@ -360,8 +361,9 @@ class Trainer:
                 raise ValueError("batch_size must be left out when x is a DataLoader, which has its own")
             names = ("batch_size", "shuffle", "drop_last", "generator", "batch_transform")
             options = {"transform": own_transform(x), **{name: getattr(x, name) for name in names}}
-        data = supervised(x, y, sample_weight, dtype, loss=self.loss, class_weight=class_weight)
-        data, held_out = split(data, validation_split)
+        data, held_out = split(supervised(x, y, sample_weight, dtype, loss=self.loss), validation_split)
+        if class_weight is not None:
+            data = weighed_by_class(data, class_weight, dtype)
         transform = None
         if validation_data is not None:
             if held_out is not None:
