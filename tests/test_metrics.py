@@ -253,6 +253,9 @@ def test_messages():
         Accuracy().update(np.zeros((4, 3)), np.zeros(5, int))
     with pytest.raises(ValueError, match="labels from 0 to 3, expected 0 to 2"):
         Accuracy().update(np.zeros((2, 3)), [0, 3])
+    for several in ([[1, 0, 1], [0, 0, 1]], [[0, 0, 1], [0, 0, 0]], [[0.2, 0.9, 0.4], [0, 1, 0]]):
+        with pytest.raises(ValueError, match=r"target of shape \(2, 3\) holds [\d.]+ in sum over the classes of a sample, expected 1"):
+            Accuracy().update(np.zeros((2, 3)), several)
     with pytest.raises(ValueError, match=r"sample_weight has shape \(3,\), expected \(2,\)"):
         Accuracy().update(np.zeros((2, 3)), [0, 1], np.ones(3))
     with pytest.raises(ValueError, match=r"prediction has shape \(3,\), target \(2,\)"):

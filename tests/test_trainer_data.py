@@ -155,3 +155,16 @@ def test_class_weights_are_for_training_alone(sample_weight):
             runs.append(make(seed=1).fit(x, y, 8, epochs=2, verbose=0, shuffle=False, class_weight=class_weight,
                                          sample_weight=weight, **parts).history)
     assert runs[:2] == runs[2:]
+
+
+@pytest.mark.parametrize("loss", ["bce", nn.BCELoss(), F.binary_cross_entropy])
+def test_metrics_by_name_take_predictions_for_what_the_loss_takes_them(loss):
+    """Of a network that ends in a sigmoid every output is above 0."""
+    labels = (Y > 0).astype(np.float32)[:, None]
+    names = ["accuracy", "precision", "recall", "f1", "auc", "confusion_matrix"]
+    column = nn.Linear(4, 1)
+    results = [Trainer(column, "bce_with_logits", metrics=names).evaluate(X, labels),
+               Trainer(nn.Sequential(column, nn.Sigmoid()), loss, metrics=names).evaluate(X, labels)]
+    assert 0.05 < (Trainer(column).predict(X) > 0).mean() < 0.95
+    for name in names:
+        np.testing.assert_array_equal(*(result[name] for result in results))

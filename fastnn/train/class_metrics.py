@@ -1,9 +1,9 @@
 """Metrics of classes.
 
-Predictions are what the model returns: logits (``from_logits=True``, as for all losses of fastnn) or
-probabilities, with classes along axis 1, as in PyTorch: (N, C) or (N, C, d1, ...); a two-class model
-may return one column (N, 1) or (N,). Targets are class indices (N,) or (N, d1, ...), or one-hot or soft
-targets of the predictions' shape; a column's may be probabilities of class 1.
+Predictions are what the model returns: logits (``from_logits=True``) or probabilities, with classes along axis 1, as in
+PyTorch: (N, C) or (N, C, d1, ...); a two-class model may return one column (N, 1) or (N,). Targets are class indices (N,)
+or (N, d1, ...), or one-hot or soft targets of the predictions' shape, 1 in sum over the classes; a column's may be
+probabilities of class 1.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import numpy as np
 
 from ..checks import whole
 from .metric import Array, Metric, _Mean, _weights
+
+
+_ROUNDING = 1e-2  # by which the sum of soft targets may miss 1
 
 
 class Accuracy(_Mean):
@@ -316,6 +319,10 @@ def _class_inputs(prediction: Any, target: Any, sample_weight: Any,
     if weights is not None and scores.ndim > 2:
         weights = np.repeat(weights, int(np.prod(scores.shape[2:])))
     if labels.shape == scores.shape and labels.ndim > 1 and classes > 1:  # one-hot or soft targets
+        wrong = np.abs(labels.sum(axis=1) - 1) > _ROUNDING
+        if wrong.any():
+            raise ValueError(f"target of shape {labels.shape} holds {labels.sum(axis=1)[wrong][0]:g} in sum over the classes of a sample, "
+                             "expected 1: one-hot or soft targets; metrics of classes know no samples of several classes, nor values")
         labels = labels.argmax(axis=1)
     if scores.ndim > 2:
         scores = np.moveaxis(scores, 1, -1).reshape(-1, classes)

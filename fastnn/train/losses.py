@@ -13,6 +13,8 @@ import fastnn.functional as F
 from fastnn import nn
 
 from .._core import TensorBase
+from .metric import Metric
+from .metrics import get_metric
 
 LOSSES: dict[str, str] = {
     "cross_entropy": "cross_entropy",
@@ -141,6 +143,33 @@ def is_of_labels(loss: Callable[..., Any]) -> bool:
     return loss in _LABEL_FUNCTIONS or isinstance(loss, _LABEL_MODULES)
 
 
+def metric_for(loss: Callable[..., Any], metric: str | Metric) -> Metric:
+    """The metric a name stands for beside a loss: it takes for a model's predictions what the loss takes them for.
+
+    Parameters
+    ----------
+    loss : callable
+        As `get_loss` gave it.
+    metric : str or Metric
+        As for `get_metric`; a `Metric` decides for itself.
+
+    Returns
+    -------
+    Metric
+        A metric, reset.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `get_metric`.
+    """
+    found = get_metric(metric)
+    function = loss.function if isinstance(loss, ValueLoss) else loss
+    if isinstance(metric, str) and (function is F.binary_cross_entropy or isinstance(loss, nn.BCELoss)) and hasattr(found, "from_logits"):
+        found.from_logits = False
+    return found
+
+
 def check_labels(name: str, loss: Callable[..., Any], labels: np.ndarray, prediction: Any) -> None:
     """Raises where a label is no class of the model's; only where the loss is known to take labels.
 
@@ -175,7 +204,7 @@ class ValueLoss:
     """A loss of values, with the target in the prediction's shape."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+        self.function = function
 
     def __call__(self, prediction: Any, target: Any, reduction: str = "mean") -> Any:
         if target.shape != prediction.shape:
@@ -183,7 +212,7 @@ class ValueLoss:
                 raise ValueError(f"loss: the model returned shape {tuple(prediction.shape)}, "
                                  f"but the target has shape {tuple(target.shape)}")
             target = target.reshape(prediction.shape)
-        return self._function(prediction, target, reduction=reduction)
+        return self.function(prediction, target, reduction=reduction)
 
 
 def weighted(loss: Callable[..., Any]) -> Callable[[Any, Any, Any], Any]:

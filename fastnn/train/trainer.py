@@ -24,9 +24,8 @@ from .captured import CapturedPass
 from .history import History
 from .inputs import conversion, features, own_transform, split, supervised, weighed_by_class, where_not_finite
 from .interrupt import StepInterrupt
-from .losses import check_labels, check_prediction, get_loss, one_tensor, weighted
+from .losses import check_labels, check_prediction, get_loss, metric_for, one_tensor, weighted
 from .metric import Metric
-from .metrics import get_metric
 from .mode import mode
 from .progress import ProgressBar, TqdmProgress, format_logs
 from .running import RunningLogs
@@ -57,14 +56,15 @@ class Trainer:
     Parameters
     ----------
     model : fastnn.nn.Module
-        The model; trained in place. Its predictions are logits, classes along axis 1.
+        The model; trained in place. Its predictions are what the loss takes: logits for most, classes along axis 1.
     loss : str or callable
         ``"cross_entropy"``, ``"bce_with_logits"``, ``"mse"``, or ``loss(prediction, target)`` returning a
         scalar tensor, the mean over the batch.
     optimizer : str or fastnn.optim.Optimizer
         ``"sgd"`` (rate 0.01), ``"adam"``, ``"adamw"`` (rate 0.001), or an optimiser built on the model's parameters.
     metrics : sequence of str or Metric
-        What else to compute, see `fastnn.train.METRICS`. Sample weights enter the loss only.
+        What else to compute, see `fastnn.train.METRICS`. Sample weights enter the loss only. Metrics given by name take predictions for
+        logits, or for probabilities where the loss is "bce", `nn.BCELoss` or `F.binary_cross_entropy`.
     capture : bool
         Whether to replay the steps in C (see `fastnn.capture`, also for what is frozen then): the same bits, faster. The first
         three batches are verified against eager steps; a model that cannot be captured is trained eagerly, after one warning
@@ -108,7 +108,7 @@ class Trainer:
             raise TypeError(f"Trainer: metrics is {metrics!r}, expected a list such as ['accuracy']")
         self.model = model
         self.loss, self._loss_is_named = get_loss(loss), isinstance(loss, str)
-        self.metrics = [get_metric(metric) for metric in metrics or ()]
+        self.metrics = [metric_for(self.loss, metric) for metric in metrics or ()]
         names = ["loss", *(metric.name for metric in self.metrics)]
         if len(set(names)) < len(names):
             raise ValueError(f"Trainer: metrics have the names {names[1:]}, expected different ones, none 'loss'")
