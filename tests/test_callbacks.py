@@ -233,6 +233,18 @@ def test_learning_rate_scheduler_acts_on_the_optimiser():
     assert not same(rates[0][1], rates[1][1]) and same(rates[1][1], rates[2][1])
 
 
+def test_a_checkpoint_of_the_best_is_replaced_by_better_ones_only(tmp_path):
+    """In a second run with the callback, too: as Keras's, which goes on where the first ended."""
+    pytest.importorskip("safetensors")
+    keep, path = ModelCheckpoint(tmp_path / "best", "val_scripted", save_best_only=True), tmp_path / "best"
+    scripted_run([3, 1, 2], [keep])
+    before = path.read_bytes()
+    scripted_run([2, 1.5], [keep])
+    assert path.read_bytes() == before and keep.best == 1
+    scripted_run([2, 0.5], [keep])
+    assert keep.best == 0.5
+
+
 def test_model_checkpoint(tmp_path):
     pytest.importorskip("safetensors")
     from fastnn.io import load_file

@@ -324,7 +324,7 @@ class ModelCheckpoint(_Monitor):
     monitor : str
         Figure to watch under `save_best_only`.
     save_best_only : bool
-        Whether to save only when `monitor` improved.
+        Whether to save only when `monitor` improved, on earlier runs with this callback, too.
     mode : {"auto", "min", "max"}
         Which way is better.
 
@@ -346,7 +346,10 @@ class ModelCheckpoint(_Monitor):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         if self.save_best_only:
+            before = self.best
             super().on_train_begin(logs)
+            if not math.isnan(before):  # the file of an earlier run is replaced by a better one only
+                self.best = before
         try:
             self.filepath.format(epoch=1, **dict.fromkeys(self.trainer.log_names, 0.0))
         except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
