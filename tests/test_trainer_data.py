@@ -168,3 +168,13 @@ def test_metrics_by_name_take_predictions_for_what_the_loss_takes_them(loss):
     assert 0.05 < (Trainer(column).predict(X) > 0).mean() < 0.95
     for name in names:
         np.testing.assert_array_equal(*(result[name] for result in results))
+
+
+@pytest.mark.parametrize("validation_split", [0, 0.2])
+def test_validation_that_is_no_number_is_told_of(validation_split):
+    x = X.copy()
+    x[-3] = np.nan
+    kept = {"validation_split": validation_split} if validation_split else {"validation_data": (x[-10:], Y[-10:])}
+    with pytest.warns(RuntimeWarning, match="the val_loss of epoch 1 is nan; x holds NaN or infinite numbers in 1 samples, the first is "
+                                            "number 7. These are the validation data"):
+        make().fit(x if validation_split else X, Y, epochs=2, verbose=0, **kept)

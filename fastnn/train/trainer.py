@@ -456,17 +456,18 @@ class Trainer:
         if self._watch is not None:
             self._watch.end_epoch(self.history)
         self.history.append(epoch, logs)
-        if not self._told_of_nan and not math.isfinite(logs["loss"]):
-            self._tell_of_nan(epoch, logs["loss"], loader.dataset)
+        for name, judged in (("loss", loader), ("val_loss", self._validation)):
+            if not self._told_of_nan and not math.isfinite(logs.get(name, 0.0)):
+                self._tell_of_nan(epoch, name, logs[name], judged.dataset)
         for callback in callbacks:
             callback.on_epoch_end(epoch, logs)
 
-    def _tell_of_nan(self, epoch: int, loss: float, data: ArrayDataset) -> None:
+    def _tell_of_nan(self, epoch: int, name: str, loss: float, data: ArrayDataset) -> None:
         """One warning a run, which names the likely cause."""
         self._told_of_nan = True
         cause = where_not_finite(data) or "the data are finite: a smaller learning rate may help"
-        warnings.warn(f"Trainer: the loss of epoch {epoch + 1} is {loss}; {cause}. TerminateOnNaN stops such a run.",
-                      RuntimeWarning, stacklevel=4)
+        whose = "TerminateOnNaN stops such a run" if name == "loss" else "These are the validation data"
+        warnings.warn(f"Trainer: the {name} of epoch {epoch + 1} is {loss}; {cause}. {whose}.", RuntimeWarning, stacklevel=4)
 
     def _pass(self, loader: DataLoader, running: RunningLogs, callbacks: Sequence[Callback]) -> None:
         """The steps of one epoch. Only hooks that somebody wrote are called."""
