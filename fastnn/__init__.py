@@ -57,10 +57,16 @@ _ELSEWHERE = {
     "cuda": "fastnn computes on the CPU",
     "device": "fastnn computes on the CPU; where an argument 'device' is taken it is 'cpu' or None",
     "distributions": "fastnn.bernoulli, multinomial and normal draw; log_softmax and gather give logarithms of probabilities",
+    "func": "fastnn.vjp and fastnn.jacobian give derivatives",
+    "get_default_dtype": "what no argument 'dtype' asks for otherwise is float32",
+    "histc": "numpy.histogram takes tensors",
+    "histogram": "numpy.histogram takes tensors",
     "jit": "fastnn.capture(step) records a step and replays it in C",
     "linalg": "fastnn.norm and matmul are offered",
     "load": "fastnn.io.load_file reads weights, fastnn.io.load_model a model: safetensors, nothing is unpickled",
+    "profiler": "fastnn.profile(step, x, y) shows where a step's time goes",
     "save": "fastnn.io.save_file writes weights, fastnn.io.save_model a model: safetensors, nothing is pickled",
+    "set_default_dtype": "what no argument 'dtype' asks for otherwise is float32; model.double() makes a model's parameters float64",
     "utils": "fastnn.data has DataLoader, fastnn.nn.utils what torch.nn.utils has",
 }
 
