@@ -233,6 +233,19 @@ def test_learning_rate_scheduler_acts_on_the_optimiser():
     assert not same(rates[0][1], rates[1][1]) and same(rates[1][1], rates[2][1])
 
 
+def test_csv_logger_goes_on_with_its_own_columns_only(tmp_path):
+    scripted_run([3, 1], [CSVLogger(tmp_path / "log.csv")])
+    before = (tmp_path / "log.csv").read_text()
+    scripted_run([2], [CSVLogger(tmp_path / "log.csv", append=True)])
+    after = (tmp_path / "log.csv").read_text()
+    assert after.startswith(before) and len(after.splitlines()) == len(before.splitlines()) + 1 == 4
+    x, y = blobs(32)
+    with pytest.raises(ValueError, match="log.csv has the columns epoch, loss, scripted, val_loss, val_scripted, "
+                                         "but this run gives epoch, loss, accuracy$"):
+        make().fit(x, y, verbose=0, callbacks=[CSVLogger(tmp_path / "log.csv", append=True)])
+    assert (tmp_path / "log.csv").read_text() == after
+
+
 def test_a_checkpoint_of_the_best_is_replaced_by_better_ones_only(tmp_path):
     """In a second run with the callback, too: as Keras's, which goes on where the first ended."""
     pytest.importorskip("safetensors")

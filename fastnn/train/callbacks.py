@@ -465,7 +465,7 @@ class CSVLogger(Callback):
     Raises
     ------
     ValueError
-        If `separator` is another.
+        If `separator` is another; when training begins, if a file to go on with has other columns.
     OSError
         When training begins, if the file cannot be opened.
     """
@@ -477,11 +477,18 @@ class CSVLogger(Callback):
         self._stream = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._stream = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._stream, delimiter=self.separator, lineterminator="\n")
         self._keys = [name for name in self.trainer.log_names if self.trainer.is_scalar(name)]
+        columns = ["epoch", *self._keys]
+        self._stream = open(self.filename, "a+" if self.append else "w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._stream, delimiter=self.separator, lineterminator="\n")
         if self._stream.tell() == 0:
-            self._writer.writerow(["epoch", *self._keys])
+            self._writer.writerow(columns)
+            return
+        self._stream.seek(0)
+        found = next(csv.reader(self._stream, delimiter=self.separator), [])
+        if found != columns:
+            self._stream.close()
+            raise ValueError(f"CSVLogger: {self.filename} has the columns {', '.join(found)}, but this run gives {', '.join(columns)}")
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._writer.writerow([epoch + 1, *(logs[key] for key in self._keys)])
