@@ -178,3 +178,24 @@ def test_validation_that_is_no_number_is_told_of(validation_split):
     with pytest.warns(RuntimeWarning, match="the val_loss of epoch 1 is nan; x holds NaN or infinite numbers in 1 samples, the first is "
                                             "number 7. These are the validation data"):
         make().fit(x if validation_split else X, Y, epochs=2, verbose=0, **kept)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "perceptron", "soft_margin"])
+def test_losses_of_signs_take_signs(loss):
+    """And metrics judge by them; 0 and 1, of which these losses would learn something else, are refused."""
+    y = 2 * (Y > 0) - 1
+    signs, classes = (Trainer(nn.Linear(4, 1), name, metrics=["accuracy", "f1"]) for name in (loss, "bce_with_logits"))
+    classes.model.load_state_dict(signs.model.state_dict())
+    for targets in (y, y[:, None], y.astype(np.float32)):
+        found = signs.evaluate(X, targets)
+        wanted = classes.evaluate(X, (targets + 1) // 2)
+        assert found["accuracy"] == wanted["accuracy"] and found["f1"] == wanted["f1"]
+    for wrong in (Y > 0, (Y > 0).astype(int), y * 0.5):
+        with pytest.raises(ValueError, match=r"y holds (0|-?0.5), but this loss takes -1 and 1 \(2 \* y - 1"):
+            signs.fit(X, wrong, verbose=0)
+
+
+@pytest.mark.parametrize("loss", ["bce", nn.BCELoss()])
+def test_logits_for_probabilities_are_told_of(loss):
+    with pytest.warns(RuntimeWarning, match="is nan; the data are finite: this loss takes probabilities, as a Sigmoid"):
+        Trainer(nn.Linear(4, 1), loss).fit(100 * X, (Y > 0).astype(np.float32)[:, None], verbose=0)

@@ -3,7 +3,7 @@
 Predictions are what the model returns: logits (``from_logits=True``) or probabilities, with classes along axis 1, as in
 PyTorch: (N, C) or (N, C, d1, ...); a two-class model may return one column (N, 1) or (N,). Targets are class indices (N,)
 or (N, d1, ...), or one-hot or soft targets of the predictions' shape, 1 in sum over the classes; a column's may be
-probabilities of class 1.
+probabilities of class 1, or -1 and 1.
 """
 
 from __future__ import annotations
@@ -334,6 +334,8 @@ def _class_inputs(prediction: Any, target: Any, sample_weight: Any,
     if not kept.all():
         scores, labels = scores[kept], labels[kept]
         weights = None if weights is None else weights[kept]
+    if classes == 1 and (labels == -1).any() and (np.abs(labels) == 1).all():  # signs, as hinge losses take them
+        labels = labels > 0
     if labels.dtype.kind == "f":
         labels = _whole(labels, classes)
     labels = labels.astype(np.int64, copy=False)

@@ -12,7 +12,7 @@ import fastnn
 
 from ..checks import array_like
 from ..data import ArrayDataset, DataLoader, Normalize
-from .losses import ValueLoss, is_of_labels
+from .losses import ValueLoss, check_signs, is_of_labels
 
 
 def features(name: str, value: Any, dtype: np.dtype) -> np.ndarray:
@@ -111,12 +111,13 @@ def targets(name: str, value: Any, dtype: np.dtype, loss: Callable[..., Any]) ->
     Raises
     ------
     ValueError
-        As `features`; if bools are given where the loss takes class indices.
+        As `features`; if bools are given where the loss takes class indices, or others than -1 and 1 where it takes these.
     """
     array = _numbers(name, value)
     if array.dtype == bool and array.ndim == 1 and is_of_labels(loss):
         raise ValueError(f"{name} has dtype bool and shape {array.shape}, but the loss takes class indices, which are integers "
                          "(y.astype(int) makes 0 and 1 of it), or a probability for each class (N, C)")
+    check_signs(name, loss, array)
     labels = array.dtype.kind in "iu" and not isinstance(loss, ValueLoss)
     return array.astype(np.int64 if labels else dtype, copy=False)
 

@@ -40,6 +40,7 @@ LOSSES: dict[str, str] = {
 # Of class labels; all others compare values.
 _OF_LABELS = ("cross_entropy", "nll", "multi_margin", "focal")
 _LABEL_FUNCTIONS = tuple(getattr(F, LOSSES[name]) for name in _OF_LABELS)
+_OF_SIGNS = (F.hinge_loss, F.perceptron_loss, F.soft_margin_loss)
 _LABEL_MODULES = (nn.CrossEntropyLoss, nn.FocalLoss, nn.MultiMarginLoss, nn.NLLLoss)
 
 
@@ -164,10 +165,56 @@ def metric_for(loss: Callable[..., Any], metric: str | Metric) -> Metric:
         As `get_metric`.
     """
     found = get_metric(metric)
-    function = loss.function if isinstance(loss, ValueLoss) else loss
-    if isinstance(metric, str) and (function is F.binary_cross_entropy or isinstance(loss, nn.BCELoss)) and hasattr(found, "from_logits"):
+    if isinstance(metric, str) and _takes_probabilities(loss) and hasattr(found, "from_logits"):
         found.from_logits = False
     return found
+
+
+def _takes_probabilities(loss: Callable[..., Any]) -> bool:
+    """Whether a loss is known to take probabilities."""
+    return (loss.function if isinstance(loss, ValueLoss) else loss) is F.binary_cross_entropy or isinstance(loss, nn.BCELoss)
+
+
+def why_not_finite(loss: Callable[..., Any]) -> str:
+    """A likely cause of a loss that is no finite number, where the data are finite.
+
+    Parameters
+    ----------
+    loss : callable
+        As `get_loss` gave it.
+
+    Returns
+    -------
+    str
+        For a message.
+    """
+    if _takes_probabilities(loss):
+        return ("the data are finite: this loss takes probabilities, as a Sigmoid layer gives them ('bce_with_logits' takes what a linear "
+                "layer gives); or a smaller learning rate may help")
+    return "the data are finite: a smaller learning rate may help"
+
+
+def check_signs(name: str, loss: Callable[..., Any], wanted: np.ndarray) -> None:
+    """Raises where a loss given by name takes -1 and 1 and targets are something else.
+
+    Parameters
+    ----------
+    name : str
+        The targets' name in messages.
+    loss : callable
+        As `get_loss` gave it.
+    wanted : numpy.ndarray
+        The targets.
+
+    Raises
+    ------
+    ValueError
+        If one is another number.
+    """
+    if isinstance(loss, ValueLoss) and loss.function in _OF_SIGNS:
+        wrong = np.abs(wanted) != 1
+        if wrong.any():
+            raise ValueError(f"{name} holds {float(wanted[wrong][0]):g}, but this loss takes -1 and 1 (2 * y - 1 makes them of 0 and 1)")
 
 
 def check_labels(name: str, loss: Callable[..., Any], labels: np.ndarray, prediction: Any) -> None:

@@ -24,7 +24,7 @@ from .captured import CapturedPass
 from .history import History
 from .inputs import conversion, features, own_transform, split, supervised, weighed_by_class, where_not_finite
 from .interrupt import StepInterrupt
-from .losses import check_labels, check_prediction, get_loss, metric_for, one_tensor, weighted
+from .losses import check_labels, check_prediction, get_loss, metric_for, one_tensor, weighted, why_not_finite
 from .metric import Metric
 from .mode import mode
 from .progress import ProgressBar, TqdmProgress, format_logs
@@ -465,7 +465,7 @@ class Trainer:
     def _tell_of_nan(self, epoch: int, name: str, loss: float, data: ArrayDataset) -> None:
         """One warning a run, which names the likely cause."""
         self._told_of_nan = True
-        cause = where_not_finite(data) or "the data are finite: a smaller learning rate may help"
+        cause = where_not_finite(data) or why_not_finite(self.loss)
         whose = "TerminateOnNaN stops such a run" if name == "loss" else "These are the validation data"
         warnings.warn(f"Trainer: the {name} of epoch {epoch + 1} is {loss}; {cause}. {whose}.", RuntimeWarning, stacklevel=4)
 
