@@ -108,4 +108,6 @@ def _values(tensor: TensorBase, what: str) -> str:
     head = f"{tensor.dtype} {tuple(tensor.shape)} {what} "
     if array.size <= _FEW:
         return head + np.array2string(array, precision=4, separator=", ").replace("\n", "")
+    # What is repeated along an axis counts once: there may be more of it than anybody could look at.
+    array = array[tuple(slice(1 if step == 0 else None) for step in array.strides)]
     return head + f"mean {array.mean():.4g}, from {array.min():.4g} to {array.max():.4g}"

@@ -54,7 +54,7 @@ class PairwiseDistance(Module):
 
     def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False):
         super().__init__()
-        self.p = distance._order("PairwiseDistance", p)
+        self.p = distance.order_of("PairwiseDistance: p", p)
         self.eps, self.keepdim = real("PairwiseDistance: eps", eps, 0), bool(keepdim)
 
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class TripletMarginLoss(_Loss):
                  reduction: str = "mean"):
         super().__init__(reduction)
         self.margin = positive("TripletMarginLoss: margin", margin)
-        self.p, self.eps = distance._order("TripletMarginLoss", p), real("TripletMarginLoss: eps", eps, 0)
+        self.p, self.eps = distance.order_of("TripletMarginLoss: p", p), real("TripletMarginLoss: eps", eps, 0)
         self.swap = bool(swap)
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

@@ -322,9 +322,9 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     values = np.zeros(tensor.shape)
     rows = tensor.shape[0] // groups
     centre = tuple(n // 2 for n in tensor.shape[2:])
-    for group in range(groups):
-        for k in range(min(rows, tensor.shape[1])):
-            values[(group * rows + k, k, *centre)] = 1
+    for row in range(tensor.shape[0] if values.size else 0):
+        if row % rows < tensor.shape[1]:
+            values[(row, row % rows, *centre)] = 1
     tensor.detach().copy_(values)
     return tensor
 

@@ -165,7 +165,7 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     if len(shifts) != len(dims):
         raise ValueError(f"roll: shifts is {shifts} and dims {dims}, but there must be one shift for each axis")
     for shift, dim in zip(shifts, dims):
-        axis = _axis("roll", dim, input.ndim)
+        axis = _axis("roll", dim, a_tensor("roll", input).ndim)
         first = -integer("roll", "shifts", shift) % max(input.shape[axis], 1)
         if first:
             before = (slice(None),) * axis
@@ -233,7 +233,8 @@ def _triangle(name: str, x: Tensor, diagonal: int, upper: bool) -> Tensor:
     if a_tensor(name, x).ndim < 2:
         raise ValueError(f"{name}: input has shape {x.shape}, but must have at least two axes")
     diagonal = integer(name, "diagonal", diagonal)
-    below = np.tri(*x.shape[-2:], diagonal - upper, dtype=bool)
+    rows, columns = x.shape[-2:]
+    below = np.tri(rows, columns, max(-rows, min(diagonal - upper, columns)), dtype=bool)
     return where(as_tensor(~below if upper else below, bool_), x, constant(0, x.dtype))
 
 

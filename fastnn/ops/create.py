@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _core
 from .._core import DType, TensorBase, as_dtype, launch
-from ..checks import a_tensor, array_like, check_device
+from ..checks import a_tensor, array_like, check_device, integer, whole
 from .layout import MemoryFormat, contiguous_format, format_wanted, preserve_format
 
 if TYPE_CHECKING:
@@ -370,12 +370,18 @@ def logspace(start: float, end: float, steps: int, base: float = 10.0, dtype: DT
 
 def tril_indices(row: int, col: int, offset: int = 0, dtype: DType = int64, device: Any = None) -> Tensor:
     """The places (2, N) of a row x col matrix on its diagonal number `offset` and below, row by row."""
-    return tensor(np.array(_by_numpy("tril_indices", np.tril_indices, row, offset, col)), dtype, device=device)
+    return tensor(np.array(np.tril_indices(*_triangle_of("tril_indices", row, col, offset))), dtype, device=device)
 
 
 def triu_indices(row: int, col: int, offset: int = 0, dtype: DType = int64, device: Any = None) -> Tensor:
     """The places (2, N) of a row x col matrix on its diagonal number `offset` and above, row by row."""
-    return tensor(np.array(_by_numpy("triu_indices", np.triu_indices, row, offset, col)), dtype, device=device)
+    return tensor(np.array(np.triu_indices(*_triangle_of("triu_indices", row, col, offset))), dtype, device=device)
+
+
+def _triangle_of(name: str, row: int, col: int, offset: int) -> tuple[int, int, int]:
+    """NumPy's arguments: it makes nothing of extents below 0 or too large, and cannot take any diagonal."""
+    rows, columns = (whole(f"{name}: {which}", integer(name, which, value), 0, 2**48) for which, value in (("row", row), ("col", col)))
+    return rows, max(-rows - 1, min(integer(name, "offset", offset), columns + 1)), columns
 
 
 def eye(n: int, m: int | None = None, dtype: DType = float32, device: Any = None, requires_grad: bool = False) -> Tensor:

@@ -14,12 +14,12 @@ from .create import as_tensor
 from .loss import _check_same_shape, _constant_argument
 from .margin_loss import _reduced
 from .index import index_select
-from .math import abs, add, constant, div, floating, maximum, minimum, mul, ne, neg, sqrt, square, sub
+from .math import abs, add, clip, constant, div, floating, maximum, minimum, mul, ne, neg, sqrt, square, sub
 from .power import pow
 from .activation import relu
 from .reduce import amax, sum
-from .shape import expand, unsqueeze
-from .vector_norm import norm
+from .shape import expand, reshape, unsqueeze
+from .vector_norm import _without, norm, order_of
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["cdist", "cosine_embedding_loss", "cosine_similarity", "normalize", "pairwise_distance", "pdist",
            "triplet_margin_loss", "triplet_margin_with_distance_loss"]
 
+_GREATEST = 3e38  # by which infinity is divided
 _TINY = 1e-37  # under a root: keeps the gradient of a zero vector's norm finite
 
 
@@ -38,7 +39,11 @@ def _norm(x: Tensor, p: float, dim: int | Sequence[int], keepdim: bool, least: f
         return maximum(sum(abs(x), dim, keepdim), least)
     if p == 2:
         return sqrt(maximum(sum(square(x), dim, keepdim), max(least * least, _TINY)))
-    return pow(maximum(sum(pow(abs(x), p), dim, keepdim), max(least**p, _TINY)), 1 / p)
+    # Powers of the parts of the greatest magnitude: they neither overflow nor vanish. Its own gradient cancels out.
+    size = abs(x)
+    greatest = clip(amax(size, dim, True).detach(), _TINY, _GREATEST)
+    y = mul(pow(maximum(sum(pow(div(size, greatest), p), dim, True), _TINY), 1 / p), greatest)
+    return maximum(y if keepdim else reshape(y, _without(x, dim)), least)
 
 
 def _raised(x: Tensor, least: float) -> Tensor:
@@ -76,13 +81,8 @@ def normalize(input: Tensor, p: float = 2.0, dim: int | Sequence[int] = 1, eps: 
     IndexError
         If there is no such axis.
     """
-    p, eps = _order("normalize", p), positive("normalize: eps", eps)
+    p, eps = order_of("normalize: p", p), positive("normalize: eps", eps)
     return div(input, _norm(input, p, dim if isinstance(dim, (tuple, list)) else integer("normalize", "dim", dim), True, eps))
-
-
-def _order(name: str, p: float) -> float:
-    """Which norm: above 0, infinity included."""
-    return math.inf if isinstance(p, float) and p == math.inf else positive(f"{name}: p", p)
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
@@ -145,7 +145,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     ValueError
         If shapes do not broadcast, or an option is out of range.
     """
-    p, eps = _order("pairwise_distance", p), real("pairwise_distance: eps", eps, 0)
+    p, eps = order_of("pairwise_distance: p", p), real("pairwise_distance: eps", eps, 0)
     return _norm(add(sub(x1, x2), eps), p, -1, keepdim)
 
 
@@ -171,7 +171,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
     ValueError
         If `p` is out of range or shapes do not fit.
     """
-    p = _order("cdist", p)
+    p = order_of("cdist: p", p)
     if min(a_tensor("cdist", x1, "x1").ndim, a_tensor("cdist", x2, "x2").ndim) < 2 or x1.shape[-1] != x2.shape[-1]:
         raise ValueError(f"cdist: x1 has shape {x1.shape} and x2 {x2.shape}, but they must be (..., N, D) and (..., M, D)")
     return norm(floating("cdist", sub(unsqueeze(x1, -2), unsqueeze(x2, -3))), p, -1)
@@ -197,7 +197,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     ValueError
         If `p` is out of range or `input` has another number of axes.
     """
-    p = _order("pdist", p)
+    p = order_of("pdist: p", p)
     if a_tensor("pdist", input).ndim != 2:
         raise ValueError(f"pdist: input has shape {input.shape}, but must be (N, D)")
     first, second = (as_tensor(rows) for rows in np.triu_indices(input.shape[0], 1))

@@ -43,7 +43,7 @@ def index_select(input: Tensor, dim: int, index: Any) -> Tensor:
     dim : int
         The axis to pick along.
     index : Tensor or array_like
-        (J,) integers; negative ones count from the end; equal ones repeat a slice.
+        (J,) integers, or one: J is 1. Negative ones count from the end; equal ones repeat a slice.
 
     Returns
     -------
@@ -56,6 +56,7 @@ def index_select(input: Tensor, dim: int, index: Any) -> Tensor:
         If an index lies outside the axis; it is named with its place.
     """
     axis, index = _axis("index_select", dim, a_tensor("index_select", input).ndim), _as_index("index_select", index)
+    index = index if index.ndim else reshape(index, 1)
     y = launch.index_select(input, index, axis=axis)
     return record(_index_select_backward, (input,), y, saved=(index,), context=(input.shape, axis))
 

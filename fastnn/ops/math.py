@@ -426,7 +426,7 @@ def clip(input: Tensor, min: float | Tensor | None = None, max: float | Tensor |
     input : Tensor
         Any shape.
     min, max : float or Tensor, optional
-        Bounds; where both are given and `min` is greater, `max` holds. Tensors broadcast with `input` and take gradients.
+        Bounds; where both are given and `min` is greater, `max` holds; NaN gives NaN. Tensors broadcast with `input` and take gradients.
 
     Returns
     -------
@@ -444,7 +444,8 @@ def clip(input: Tensor, min: float | Tensor | None = None, max: float | Tensor |
     for name, bound in (("min", min), ("max", max)):
         if bound is not None and not isinstance(bound, (Real, TensorBase)):
             raise TypeError(f"clip: {name} is {bound!r}, but must be a number, a Tensor or None")
-    if not x.dtype.is_floating or isinstance(min, TensorBase) or isinstance(max, TensorBase):
+    # A bound that is NaN makes all NaN, as in PyTorch and NumPy: the kernel, which compares, would take no notice of it.
+    if not x.dtype.is_floating or isinstance(min, TensorBase) or isinstance(max, TensorBase) or min != min or max != max:
         y = x if min is None else maximum(x, min)
         return y if max is None else minimum(y, max)
     bounds = {"low": -math.inf if min is None else min, "high": math.inf if max is None else max}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._core import TensorBase, launch, record
-from ..checks import a_tensor, number
+from ..checks import a_tensor, number, real
 from .create import float64
 from .math import constant
 
@@ -35,7 +35,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     momentum : float or Tensor
         How far the running statistics move: (1 - momentum) running + momentum new. A tensor is 0-d float64.
     eps : float
-        Added to the variance.
+        Added to the variance; at least 0.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     Raises
     ------
     ValueError
-        If shapes do not fit; in training, if there are fewer than two values per channel; otherwise, if a running
+        If shapes do not fit or `eps` is below 0; in training, if there are fewer than two values per channel; otherwise, if a running
         statistic is None.
 
     References
@@ -53,6 +53,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
     shift", ICML 2015.
     """
+    if type(eps) is not float or not eps >= 0:
+        eps = real("batch_norm: eps", eps, 0.0)
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: running_mean and running_var are needed unless training is True")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ..checks import a_tensor, whole
@@ -43,7 +44,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
         raise ValueError(f"pixel_shuffle: input has shape {input.shape}, but must be (..., C, H, W) with C a multiple of "
                          f"{r**2}, the square of upscale_factor {r}")
     *before, c, h, w = input.shape
-    parts = permute(reshape(input, (-1, c // r**2, r, r, h, w)), 0, 1, 4, 2, 5, 3)
+    parts = permute(reshape(input, (math.prod(before), c // r**2, r, r, h, w)), 0, 1, 4, 2, 5, 3)
     return reshape(parts, (*before, c // r**2, h * r, w * r))
 
 
@@ -72,7 +73,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
         raise ValueError(f"pixel_unshuffle: input has shape {input.shape}, but must be (..., C, H, W) with H and W multiples "
                          f"of downscale_factor {r}")
     *before, c, h, w = input.shape
-    parts = permute(reshape(input, (-1, c, h // r, r, w // r, r)), 0, 1, 3, 5, 2, 4)
+    parts = permute(reshape(input, (math.prod(before), c, h // r, r, w // r, r)), 0, 1, 3, 5, 2, 4)
     return reshape(parts, (*before, c * r**2, h // r, w // r))
 
 

@@ -10,7 +10,7 @@ from ..checks import a_tensor, either, number
 from .._core import TensorBase, launch, record
 from .create import int64
 from .math import constant, eq, maximum, minimum, ne
-from .shape import _axis, expand, permute, reshape, squeeze, to
+from .shape import _axes_of_none, _axis, expand, permute, reshape, squeeze, to
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -35,7 +35,7 @@ def _axes(name: str, dim: Dim, rank: int) -> tuple[int, ...]:
     if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return tuple(range(rank))
     dims = dim if isinstance(dim, (tuple, list)) else (dim,)
-    axes = tuple(_axis(name, d, rank) for d in dims) if rank else ()
+    axes = tuple(_axis(name, d, rank) for d in dims) if rank else _axes_of_none(name, dims)
     if len(set(axes)) != len(axes):
         raise ValueError(f"{name}: dim is {tuple(dims)}, which names an axis twice")
     return axes

@@ -26,6 +26,14 @@ def _axis(name: str, dim: int, rank: int) -> int:
     return dim % rank
 
 
+def _axes_of_none(name: str, dims: Sequence[int]) -> tuple[int, ...]:
+    """The axes of a 0-d tensor, of which there are none; as if it had one, 0 and -1 may be given, as in PyTorch."""
+    for dim in dims:
+        if integer(name, "dim", dim) not in (-1, 0):
+            raise IndexError(f"{name}: dim is {dim}, but a 0-d tensor has but dims -1 and 0")
+    return ()
+
+
 # ---- permutations -----------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +249,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         If `start_dim` lies behind `end_dim`.
     """
     if a_tensor("flatten", input).ndim == 0:
+        _axes_of_none("flatten", (start_dim, end_dim))
         return reshape(input, 1)
     start, end = _axis("flatten", start_dim, input.ndim), _axis("flatten", end_dim, input.ndim)
     if start > end:
@@ -359,6 +368,7 @@ def expand(input: Tensor, *shape: int) -> Tensor:
     extents, strides = [], []
     for d, n in enumerate(shape):
         have, step = (1, 0) if d < new else (input.shape[d - new], input.strides[d - new])
+        n = n if type(n) is int else integer("expand", "an extent", n)
         if n == -1 and d >= new:
             n = have
         if n != have and have != 1 or n < 0:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["norm"]
 
+_GREATEST = 2.0**128  # where float32 ends
+
 
 def norm(input: Tensor, p: float = 2.0, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """(sum |x|^p)^(1/p), over axes taken together as one vector.
@@ -43,9 +45,9 @@ def norm(input: Tensor, p: float = 2.0, dim: int | Sequence[int] | None = None, 
     ValueError
         If `p` is out of range.
     """
+    p = order_of("norm: p", p)
     if p == math.inf:
         return amax(abs(input), dim, keepdim)
-    p = positive("norm: p", p)
     if p == 1:
         return sum(abs(input), dim, keepdim)
     fixed = a_tensor("norm", input).detach()
@@ -53,6 +55,12 @@ def norm(input: Tensor, p: float = 2.0, dim: int | Sequence[int] | None = None, 
     y = launch.sqrt(total) if p == 2 else pow(total, 1 / p)
     kept = y if keepdim else reshape(y, _without(input, dim))
     return record(_norm_backward, (input,), kept, saved=(input, y), context=p)
+
+
+def order_of(name: str, p: float) -> float:
+    """Which norm: above 0. Beyond what float32 holds it is infinity: powers of such orders say nothing, and their root is 1."""
+    p = math.inf if isinstance(p, float) and p == math.inf else positive(name, p)
+    return math.inf if p >= _GREATEST else p
 
 
 def _without(x: Tensor, dim: int | Sequence[int] | None) -> tuple[int, ...]:

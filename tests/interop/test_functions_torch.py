@@ -125,7 +125,7 @@ def test_normal_numbers():
     (lambda: fastnn.tensordot(fastnn.zeros(2, 2), fastnn.zeros(2, 2), ([0, 0], [0, 1])), ValueError, "as many different axes"),
     (lambda: fastnn.broadcast_tensors(fastnn.zeros(2), fastnn.zeros(3)), ValueError, "broadcast_tensors: shapes .* do not broadcast"),
     (lambda: fastnn.zeros(2, size=(3,)), TypeError, r"size is \(3,\) beside extents \(2,\)"),
-    (lambda: fastnn.tril_indices(3, "x"), TypeError, "tril_indices: nothing can be made"),
+    (lambda: fastnn.tril_indices(3, "x"), TypeError, "tril_indices: col is"),
 ])
 def test_refused(call, error, said):
     with pytest.raises(error, match=said):
