@@ -54,6 +54,35 @@ def a_tensor(name: str, value: Any, argument: str = "input") -> Any:
     raise TypeError(f"{name}: {argument} is a {type(value).__name__}, but must be a Tensor")
 
 
+def several(name: str, value: Any, argument: str) -> Iterable:
+    """`value`, which must be a tensor, as a list, or something to go through, as it is.
+
+    Parameters
+    ----------
+    name : str
+        Who asks, in messages.
+    value : Tensor or iterable of Tensor
+        What the user gave.
+    argument : str
+        Name of the argument.
+
+    Returns
+    -------
+    iterable
+        What it holds.
+
+    Raises
+    ------
+    TypeError
+        If it holds nothing.
+    """
+    if isinstance(value, TensorBase):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name}: {argument} is {shown(value)}, but must be a Tensor or an iterable of them")
+    return value
+
+
 def either(name: str, given: Any, again: Any, arguments: tuple[str, str] = ("dim", "axis")) -> Any:
     """What was given under one of an argument's two names.
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._core import TensorBase
-from .checks import positive
+from .checks import positive, shown
 from .graph import leaves_of
 from .ops.create import as_tensor, tensor, zeros
 from .tensor import Tensor, enable_grad, no_grad
@@ -296,6 +296,8 @@ def _leaves(name: str, inputs: Any, double: bool = False) -> tuple[list, list]:
 
 def _call(name: str, fn: Callable[..., Any], leaves: list) -> Any:
     """What `fn` gives, recorded."""
+    if not callable(fn):
+        raise TypeError(f"{name}: fn is {shown(fn)}, but must be callable")
     with enable_grad():
         outputs = fn(*leaves)
     for k, value in enumerate(_tuple(outputs)):

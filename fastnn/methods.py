@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._core import TensorBase, is_grad_enabled, launch
-from .checks import a_tensor, check_device, number, positive, whole
+from .checks import a_tensor, check_device, number, positive, shown, whole
 from .ops import activation as _activation
 from .ops import arrange, bitwise, composed, create, division, elementary, order, scan
 from .ops import diagonal as _diagonal
@@ -113,6 +113,8 @@ class Methods:
 
     def index_put_(self, indices: tuple, values: Tensor | builtins.float, accumulate: builtins.bool = False) -> Tensor:
         """``self[indices] = values``; with `accumulate` values are added, equal indices one after the other."""
+        if not isinstance(indices, (tuple, list)):
+            raise TypeError(f"index_put_: indices is {shown(indices)}, but must be a tuple of tensors")
         if accumulate:
             places = create.as_tensor(np.arange(self.numel()).reshape(self.shape))[tuple(indices)]
 
@@ -271,7 +273,7 @@ class Methods:
 
     def new_full(self, size: Any, fill_value: builtins.float, dtype: DType | None = None, device: Any = None) -> Tensor:
         """One number of this tensor's type, or another."""
-        return self._new(create.full, tuple(size), dtype, device, fill_value)
+        return self._new(create.full, (size,), dtype, device, fill_value)
 
     def new_tensor(self, data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
         """A copy of data in this tensor's type, or another."""

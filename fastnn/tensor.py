@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _core
 from ._core import TensorBase, launch
+from .checks import several
 from .methods import Methods
 from .ops import assign as _assign
 from .ops import bitwise, division
@@ -443,7 +444,7 @@ class Tensor(TensorBase, Methods):
 
 def _identities(inputs: Tensor | Sequence[Tensor]) -> set[int]:
     """What backward knows leaves by."""
-    leaves = (inputs,) if isinstance(inputs, TensorBase) else tuple(inputs)
+    leaves = tuple(several("backward", inputs, "inputs"))
     if not leaves:
         raise ValueError("backward: inputs is empty, but must name a leaf")
     for k, leaf in enumerate(leaves):

@@ -5,6 +5,7 @@ import pytest
 
 import fastnn
 import fastnn.functional as F
+from fastnn import nn
 from fastnn.nn import init
 
 
@@ -48,3 +49,52 @@ def test_places_of_no_matrix(make, extents, name):
 def test_batch_norm_refuses_eps(eps):
     with pytest.raises(ValueError, match="batch_norm: eps"):
         F.batch_norm(fastnn.ones(2, 3), fastnn.zeros(3), fastnn.ones(3), eps=eps)
+
+
+_REFUSED = {  # call: what is said, in whose name
+    "embedding of a vector": (lambda: F.embedding([0], fastnn.ones(3)), ValueError, "embedding: weight has shape"),
+    "cell's 0-d input": (lambda: nn.GRUCell(3, 2)(fastnn.tensor(1.0)), ValueError, "GRUCell: input has shape"),
+    "cell's 0-d state": (lambda: nn.RNNCell(3, 2)(fastnn.ones(3), fastnn.tensor(1.0)), ValueError, "RNNCell: a state has shape"),
+    "one state of two": (lambda: nn.LSTMCell(3, 2)(fastnn.ones(1, 3), fastnn.ones(1, 2)), TypeError, "LSTMCell: hx"),
+    "no states": (lambda: nn.LSTMCell(3, 2)(fastnn.ones(1, 3), 5), TypeError, "LSTMCell: hx"),
+    "no classes": (lambda: F.multi_margin_loss(fastnn.ones(0, 0), fastnn.zeros(0, dtype=fastnn.int64)), ValueError, "at least one class"),
+    "values of another batch": (lambda: F.scaled_dot_product_attention(*[fastnn.ones(n, 3, 4) for n in (2, 2, 5)]), ValueError,
+                                "scaled_dot_product_attention: query has shape"),
+    "list as reduce": (lambda: F.scatter_reduce(fastnn.ones(3), 0, [0], fastnn.ones(1), []), ValueError, "scatter_reduce: reduce"),
+    "array as padding_mode": (lambda: nn.Conv2d(1, 1, 1, padding_mode=np.ones(2)), ValueError, "padding_mode"),
+    "dict as mode": (lambda: nn.Upsample(scale_factor=2, mode={}), ValueError, "Upsample: mode"),
+    "list as activation": (lambda: nn.Activation([1]), ValueError, "activation: name"),
+    "list as nonlinearity": (lambda: init.calculate_gain([]), ValueError, "calculate_gain: nonlinearity"),
+    "array as nonlinearity": (lambda: init.kaiming_normal_(fastnn.ones(2, 2), nonlinearity=np.ones(2)), ValueError, "nonlinearity"),
+    "number to interleave": (lambda: F.repeat_interleave(2.5, 2, 0), TypeError, "repeat_interleave: input"),
+    "number to roll": (lambda: F.roll(2.5, 1, 0), TypeError, "roll: input"),
+    "number's places": (lambda: F.nonzero(2.5, as_tuple=True), TypeError, "nonzero: input"),
+    "cut at 1.5": (lambda: fastnn.tensor_split(fastnn.ones(3), [1.5]), TypeError, "tensor_split: indices_or_sections"),
+    "expanded to a word": (lambda: fastnn.ones(1).expand("same"), TypeError, "expand: an extent"),
+    "shapes of allclose": (lambda: fastnn.allclose(fastnn.ones(8, 3), fastnn.ones(3, 3)), ValueError, "do not broadcast"),
+    "backward to a number": (lambda: fastnn.ones(1, requires_grad=True).sum().backward(inputs=5), TypeError, "backward: inputs"),
+    "norm of a number": (lambda: nn.utils.get_total_norm(2.5), TypeError, "get_total_norm: tensors"),
+    "gradients of a number": (lambda: nn.utils.clip_grad_value_(2.5, 1.0), TypeError, "parameters is 2.5"),
+    "vector of a number": (lambda: nn.utils.parameters_to_vector(2.5), TypeError, "parameters_to_vector: parameters"),
+    "vector to a number": (lambda: nn.utils.vector_to_parameters(fastnn.ones(1), 2.5), TypeError, "vector_to_parameters: parameters"),
+    "pack of a number": (lambda: nn.utils.rnn.pack_sequence(2.5), TypeError, "pack_sequence: sequences"),
+    "written at a number": (lambda: fastnn.ones(3).index_put_(1, 2.0), TypeError, "index_put_: indices"),
+    "rows of different lengths": (lambda: fastnn.ones(3, 3)[[[1, 2], [0]]], TypeError, "index: "),
+    "number as function": (lambda: fastnn.jacobian(2.5, fastnn.ones(1)), TypeError, "jacobian: fn"),
+    "number applied": (lambda: nn.Linear(1, 1).apply(3), TypeError, "apply: fn"),
+    "tuple as eps": (lambda: F.logit(fastnn.ones(2), (1,)), TypeError, "logit: eps"),
+}
+
+
+@pytest.mark.parametrize("what", _REFUSED)
+def test_refused_by_name(what):
+    call, kind, message = _REFUSED[what]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_what_goes_through():
+    assert nn.LayerNorm(3, bias=None).bias is None
+    assert fastnn.ones(1).new_full(3, 2.0).tolist() == [2.0, 2.0, 2.0]
+    packed = nn.utils.rnn.pack_sequence(fastnn.ones(n, 2) for n in (3, 1))
+    assert [t.shape for t in nn.utils.rnn.unpack_sequence(packed)] == [(3, 2), (1, 2)]

@@ -36,7 +36,7 @@ def build(name: str, **config: Any) -> Any:
     TypeError
         If an argument is unknown.
     """
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"model: {name!r} is unknown, expected one of {', '.join(MODELS)}")
     return MODELS[name](**config)
 

@@ -21,7 +21,7 @@ PADDING_MODES = {"zeros": None, "reflect": "reflect", "replicate": "replicate", 
 
 def check_padding_mode(title: str, mode: str) -> str:
     """`mode`, or an error that lists what it may be."""
-    if mode not in PADDING_MODES:
+    if not isinstance(mode, str) or mode not in PADDING_MODES:
         raise ValueError(f"{title}: padding_mode is {mode!r}, but must be one of {', '.join(PADDING_MODES)}")
     return mode
 

@@ -38,9 +38,9 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     ValueError
         If the nonlinearity is unknown.
     """
-    if nonlinearity == "leaky_relu":
+    if isinstance(nonlinearity, str) and nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + (0.01 if param is None else real("calculate_gain: param", param, -1e100, 1e100)) ** 2))
-    if nonlinearity not in _GAINS:
+    if not isinstance(nonlinearity, str) or nonlinearity not in _GAINS:
         raise ValueError(f"calculate_gain: nonlinearity is {nonlinearity!r}, but must be one of "
                          f"{', '.join([*_GAINS, 'leaky_relu'])}")
     return _GAINS[nonlinearity]

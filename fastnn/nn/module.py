@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import _core
 from .._core import TensorBase, launch
+from ..checks import shown
 from ..ops.create import as_tensor
 from ..ops.layout import format_wanted
 from ..ops.shape import type_wanted
@@ -367,6 +368,8 @@ class Module(Stateful):
 
     def apply(self, fn: Callable[[Module], Any]) -> Module:
         """Calls `fn` on every module below, then on this one; returns this module."""
+        if not callable(fn):
+            raise TypeError(f"apply: fn is {shown(fn)}, but must be callable")
         for module in self.children():
             module.apply(fn)
         fn(self)

@@ -202,7 +202,7 @@ class LayerNorm(_LastAxes):
 
     def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
                  bias: bool = True):
-        names = ("weight", "bias")[:1 + bias] if elementwise_affine else ()
+        names = ("weight", "bias")[:1 + bool(bias)] if elementwise_affine else ()
         super().__init__(normalized_shape, eps, elementwise_affine, names)
         for name in ("weight", "bias"):
             if name not in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ..checks import MOST_LAYERS, a_tensor, real, whole
+from ..checks import MOST_LAYERS, a_tensor, real, shown, whole
 from ..ops.create import arange, empty
 from ..ops.dropout import dropout
 from ..ops.index import _as_index
@@ -366,8 +366,12 @@ class _Cell(Module):
 
     def _step(self, function: Any, x: Tensor, states: list[Tensor | None], *options: Any) -> list[Tensor]:
         """The new states, (N, H), or (H,) for an input (I,)."""
+        name = type(self).__name__
+        for what, t in (("input", x), *(("a state", t) for t in states if t is not None)):
+            if a_tensor(name, t, what).ndim not in (1, 2):
+                raise ValueError(f"{name}: {what} has shape {t.shape}, but must have one or two axes")
         rows = reshape(x, (1, -1, x.shape[-1]))
-        states = [t if t is None else reshape(t, (-1, a_tensor(type(self).__name__, t, "a state").shape[-1])) for t in states]
+        states = [t if t is None else reshape(t, (-1, t.shape[-1])) for t in states]
         _, *new = function(rows, *states, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, *options)
         return [reshape(t, (*x.shape[:-1], self.hidden_size)) for t in new]
 
@@ -416,6 +420,8 @@ class LSTMCell(_Cell):
     _gates = 4
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        if hx is not None and not (isinstance(hx, (tuple, list)) and len(hx) == 2):
+            raise TypeError(f"LSTMCell: hx is {shown(hx)}, but must be two states (h, c) or None")
         return tuple(self._step(lstm, input, [None, None] if hx is None else list(hx)))
 
 

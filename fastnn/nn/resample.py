@@ -37,7 +37,7 @@ class Upsample(Module):
                  mode: str = "nearest", align_corners: bool | None = None, recompute_scale_factor: bool | None = None):
         super().__init__()
         check_extents(type(self).__name__, size, scale_factor)
-        if mode not in INTERPOLATION_MODES:
+        if not isinstance(mode, str) or mode not in INTERPOLATION_MODES:
             raise ValueError(f"{type(self).__name__}: mode is {mode!r}, but must be one of "
                              f"{', '.join(INTERPOLATION_MODES)}")
         for name, value in (("align_corners", align_corners), ("recompute_scale_factor", recompute_scale_factor)):

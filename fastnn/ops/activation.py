@@ -233,6 +233,6 @@ def activation(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     """
     if callable(name):
         return name
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(f"activation: name is {name!r}, but must be one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]

@@ -81,7 +81,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
            scale: float) -> Tensor:
     """Attention after the checks: mask and causality may both be given."""
     if any(t.shape[:-2] != query.shape[:-2] for t in (key, value)):
-        leading = np.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+        try:
+            leading = np.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+        except ValueError:
+            raise ValueError(f"scaled_dot_product_attention: query has shape {query.shape}, key {key.shape} and value {value.shape}, "
+                             "but their axes before the last two must broadcast") from None
         query, key, value = (broadcast_to(t, (*leading, *t.shape[-2:])) for t in (query, key, value))
     if mask is not None and a_tensor("attention", mask, "the mask").ndim < 2:
         mask = reshape(mask, (1, *mask.shape) if mask.ndim else (1, 1))
@@ -178,7 +182,9 @@ def project_in(query: Tensor, key: Tensor, value: Tensor, weight: Tensor,
     tuple of Tensor
         Three, (..., E) each.
     """
-    width = a_tensor("attention", weight, "in_proj_weight").shape[1]
+    if a_tensor("attention", weight, "in_proj_weight").ndim != 2:
+        raise ValueError(f"attention: in_proj_weight has shape {weight.shape}, but must be (3 E, E)")
+    width = weight.shape[1]
     thirds = [slice(k * width, (k + 1) * width) for k in range(3)]
     with_bias = [None if bias is None else a_tensor("attention", bias, "in_proj_bias").detach()[third] for third in thirds]
     results = tuple(launch.linear_forward(x, weight.detach()[third], b)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core import TensorBase
-from ..checks import a_tensor, number, whole
-from .arrange import bmm, flip, mv
+from ..checks import a_tensor, integers, number, whole
+from .arrange import bmm, broadcast_tensors, flip, mv
 from .create import float64
 from .math import add, clip, mul, scaled, sub
 from .linear import matmul
@@ -49,7 +49,7 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     axis = _axis("tensor_split", dim, a_tensor("tensor_split", input).ndim)
     before = (slice(None),) * axis
     if isinstance(indices_or_sections, (tuple, list)):
-        cuts = [None, *indices_or_sections, None]
+        cuts = [None, *integers("tensor_split", "indices_or_sections", indices_or_sections), None]
         return tuple(slice_view(input, (*before, slice(*pair))) for pair in zip(cuts, cuts[1:]))
     sections = whole("tensor_split: indices_or_sections", indices_or_sections, 1)
     check_pieces("tensor_split: indices_or_sections", sections)
@@ -147,6 +147,6 @@ def equal(input: Tensor, other: Tensor) -> bool:
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
     """Whether all elements differ by at most atol + rtol |other|."""
-    a_tensor("allclose", input), a_tensor("allclose", other, "other")
+    broadcast_tensors(a_tensor("allclose", input), a_tensor("allclose", other, "other"))  # which says so where they do not fit
     return bool(np.allclose(memoryview(input), memoryview(other), number("allclose: rtol", rtol), number("allclose: atol", atol),
                             equal_nan))

@@ -157,7 +157,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
         Shape of `input`.
     """
     x = floating("logit", input)
-    x = x if eps is None else clip(x, eps, 1 - eps)
+    x = x if eps is None else clip(x, eps := number("logit: eps", eps), 1 - eps)
     return log(div(x, sub(1.0, x)))
 
 

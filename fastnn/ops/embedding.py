@@ -46,10 +46,12 @@ def embedding(input: Any, weight: Tensor, padding_idx: int | None = None, max_no
     IndexError
         If an index lies outside the table.
     ValueError
-        If `padding_idx` does.
+        If `padding_idx` does, or the table is no matrix.
     """
     index = _as_index("embedding", input)
-    rows = a_tensor("embedding", weight, "weight").shape[0]
+    if a_tensor("embedding", weight, "weight").ndim != 2:
+        raise ValueError(f"embedding: weight has shape {weight.shape}, but must be (rows, D)")
+    rows = weight.shape[0]
     if padding_idx is not None and not -rows <= integer("embedding", "padding_idx", padding_idx) < rows:
         raise ValueError(f"embedding: padding_idx is {padding_idx}, but must be a row of the table of {rows} rows")
     flat = reshape(index, -1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core
-from ..checks import a_tensor
+from ..checks import a_tensor, shown
 from .._core import TensorBase, launch, record
 from .create import as_tensor
 from .shape import _axis, reshape
@@ -119,7 +119,10 @@ def _array(part: Any) -> Any:
     """An index or mask as a NumPy array; tensors of int64 stay what they are, so that nobody reads them."""
     if isinstance(part, TensorBase):
         return part if part.dtype.name == "int64" else np.asarray(memoryview(part))
-    array = np.asarray(part)
+    try:
+        array = np.asarray(part)
+    except ValueError as error:  # rows of different lengths
+        raise TypeError(f"index: {shown(part)} is no array of integers or bools: {error}") from None
     if array.size == 0 and array.dtype != np.bool_:
         array = array.astype(np.int64)
     if array.dtype.kind not in "iub":

@@ -206,6 +206,8 @@ def multi_margin_loss(input: Tensor, target: Any, p: int = 1, margin: float = 1.
         raise ValueError(f"{name}: p is {p!r}, but must be 1 or 2")
     if a_tensor("multi_margin_loss", input).ndim not in (1, 2) or target.shape != input.shape[:-1]:
         raise ValueError(f"{name}: input is {input.shape} and target {target.shape}, but they must be (N, C) and (N,), or (C,) and ()")
+    if not input.shape[-1]:
+        raise ValueError(f"{name}: input has shape {input.shape}, but must have at least one class")
     labels, classes = unsqueeze(target, -1), input.shape[-1]
     others = _core.empty(input.shape, input.dtype)
     launch.fill(value=1.0, out=others)

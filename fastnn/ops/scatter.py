@@ -188,7 +188,7 @@ def scatter_reduce(input: Tensor, dim: int, index: Any, src: Tensor | float, red
     ValueError
         If shapes do not fit, or `reduce` is another.
     """
-    if reduce not in _NEUTRAL:
+    if not isinstance(reduce, str) or reduce not in _NEUTRAL:
         raise ValueError(f"scatter_reduce: reduce is {reduce!r}, but must be one of {', '.join(_NEUTRAL)}")
     axis, index, src = _operands("scatter_reduce", input, dim, index, src)
     if not input.dtype.is_floating and input.dtype is not int64:
@@ -371,7 +371,7 @@ def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = No
     """
     if dim is None:
         return repeat_interleave(flatten(input), repeats, 0)
-    axis = _axis("repeat_interleave", dim, input.ndim)
+    axis = _axis("repeat_interleave", dim, a_tensor("repeat_interleave", input).ndim)
     is_tensor = isinstance(repeats, TensorBase)
     counts = np.asarray(memoryview(repeats) if is_tensor else integer("repeat_interleave", "repeats", repeats))
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, input.shape[axis]) or (counts < 0).any():
@@ -399,7 +399,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, 
         (how many, axes), int64. Their number is read: a step that asks for it is not captured.
     """
     if as_tuple:
-        return unbind(nonzero(input if input.ndim else reshape(input, (1,))), 1)
+        return unbind(nonzero(input if a_tensor("nonzero", input).ndim else reshape(input, (1,))), 1)
     _core.depends_on_elements("nonzero")
     count = int(count_nonzero(input).item())
     return launch.nonzero(input.detach(), out=_core.empty((count, input.ndim), int64, contiguous=True))

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import _core
 from .._core import TensorBase, launch
-from ..checks import a_tensor, number, positive, real
+from ..checks import a_tensor, number, positive, real, several
 from ..ops.create import float64
 from ..ops.math import constant
 from ..tensor import Tensor, no_grad
@@ -26,8 +26,7 @@ __all__ = ["EMA", "ClipGradNorm", "ClipGradValue", "ElasticNet", "MaxNorm", "Pro
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    parameters = [parameters] if isinstance(parameters, TensorBase) else parameters
-    return [p.grad for p in parameters if a_tensor("gradients", p, "a parameter").grad is not None]
+    return [p.grad for p in several("gradients", parameters, "parameters") if a_tensor("gradients", p, "a parameter").grad is not None]
 
 
 def _order(name: str, norm_type: float) -> float:
@@ -82,9 +81,8 @@ def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0, error_if_n
     RuntimeError
         If the norm is not finite, though `error_if_nonfinite`.
     """
-    tensors = [tensors] if isinstance(tensors, TensorBase) else tensors
     order, total = _order("get_total_norm", norm_type), None
-    for x in tensors:
+    for x in several("get_total_norm", tensors, "tensors"):
         if a_tensor("get_total_norm", x, "one of tensors").numel():
             part = _power(x.detach(), order)
             combine = launch.maximum if math.isinf(order) else launch.add

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..._core import TensorBase
-from ...checks import a_tensor
+from ...checks import a_tensor, several
 from ...ops.create import as_tensor
 from ...ops.index import _as_index
 from ...ops.shape import transpose
@@ -110,6 +110,7 @@ def pack_sequence(sequences: Sequence[Tensor], enforce_sorted: bool = True) -> P
     ValueError
         If they do not, though `enforce_sorted`.
     """
+    sequences = list(several("pack_sequence", sequences, "sequences"))
     lengths = as_tensor([a_tensor("pack_sequence", t, "a sequence").shape[0] for t in sequences])
     return pack_padded_sequence(pad_sequence(sequences), lengths, enforce_sorted=enforce_sorted)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...checks import a_tensor
+from ...checks import a_tensor, several
 from ...ops.shape import flatten
 from ...ops.slices import cat
 from ...tensor import Tensor, no_grad
@@ -25,7 +25,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     Tensor
         One axis.
     """
-    return cat([flatten(parameter) for parameter in parameters], 0)
+    return cat([flatten(parameter) for parameter in several("parameters_to_vector", parameters, "parameters")], 0)
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
@@ -46,7 +46,8 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
         If the numbers of elements differ.
     """
     a_tensor("vector_to_parameters", vec, "vec")
-    parameters = [a_tensor("vector_to_parameters", parameter, "a parameter") for parameter in parameters]
+    parameters = [a_tensor("vector_to_parameters", parameter, "a parameter")
+                  for parameter in several("vector_to_parameters", parameters, "parameters")]
     count = sum(parameter.numel() for parameter in parameters)
     if vec.shape != (count,):
         raise ValueError(f"vector_to_parameters: vec has shape {vec.shape}, but must be ({count},)")
