@@ -98,3 +98,24 @@ def test_what_goes_through():
     assert fastnn.ones(1).new_full(3, 2.0).tolist() == [2.0, 2.0, 2.0]
     packed = nn.utils.rnn.pack_sequence(fastnn.ones(n, 2) for n in (3, 1))
     assert [t.shape for t in nn.utils.rnn.unpack_sequence(packed)] == [(3, 2), (1, 2)]
+
+
+@pytest.mark.parametrize("data", [[2**63], 2**64 - 1, np.array([2**63 + 5], np.uint64), np.uint64(2**63)])
+def test_integers_beyond_int64_do_not_turn_negative(data):
+    for make in (fastnn.tensor, fastnn.as_tensor, lambda data: fastnn.ones(1, dtype=fastnn.int64) + np.asarray(data)):
+        with pytest.raises(ValueError, match="an element is .* must fit int64"):
+            make(data)
+    assert fastnn.tensor(np.array([3, 2**63 - 1], np.uint64)).tolist() == [3, 2**63 - 1]
+    assert fastnn.tensor(data, "float64").max().item() >= 2.0**63
+
+
+@pytest.mark.parametrize("key", [slice(None, None, 2**62), slice(None, None, -2**63), (1, slice(1, 10**30, 10**30)),
+                                 slice(2, 0, 2**63 - 1)])
+def test_steps_that_nobody_takes(key):
+    x = np.arange(24.0).reshape(3, 4, 2)
+    t = fastnn.tensor(x, requires_grad=True)
+    np.testing.assert_array_equal(t[key].detach().numpy(), x[key])
+    t[key].sum().backward()
+    counts = np.zeros_like(x)
+    counts[key] = 1
+    np.testing.assert_array_equal(t.grad.numpy(), counts)

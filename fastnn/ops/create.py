@@ -51,7 +51,7 @@ def tensor(data: Any, dtype: DType | None = None, requires_grad: bool = False, d
     TypeError
         If `data` holds something else than numbers, rows of different lengths, or elements that a NumPy mask hides.
     ValueError
-        If the device is another.
+        If the device is another, or an integer does not fit int64.
     """
     check_device("tensor", device)
     if isinstance(data, TensorBase):
@@ -86,6 +86,8 @@ def _wrap(array: np.ndarray, data: Any, dtype: DType | None, is_shared: bool) ->
         wanted = np.dtype(np.int64)
     else:
         wanted = np.dtype(np.float64)
+    if array.dtype.kind == "u" and array.itemsize == 8 and wanted == np.int64 and array.size and array.max() > 2**63 - 1:
+        raise ValueError(f"tensor: an element is {array.max()}, but must fit int64; dtype=fastnn.float64 takes it, rounded")
     array = np.require(array, dtype=wanted, requirements=["A"])
     if any(step % array.itemsize for step in array.strides):
         array = np.ascontiguousarray(array)

@@ -71,7 +71,7 @@ def slice_view(x: Tensor, key: tuple) -> Tensor:
         elif isinstance(part, slice):
             start, stop, step = part.indices(x.shape[d])
             extents.append(len(range(start, stop, step)))
-            strides.append(x.strides[d] * step)
+            strides.append(x.strides[d] * (step if extents[-1] > 1 else 1))  # a step that nobody takes may be of any size
             offset += x.strides[d] * start if extents[-1] else 0
             d += 1
         else:
