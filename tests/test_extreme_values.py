@@ -6,6 +6,7 @@ import pytest
 import fastnn
 import fastnn.functional as F
 from fastnn import nn
+from fastnn.data import Mixup
 from fastnn.nn import init
 
 
@@ -82,6 +83,13 @@ _REFUSED = {  # call: what is said, in whose name
     "rows of different lengths": (lambda: fastnn.ones(3, 3)[[[1, 2], [0]]], TypeError, "index: "),
     "number as function": (lambda: fastnn.jacobian(2.5, fastnn.ones(1)), TypeError, "jacobian: fn"),
     "number applied": (lambda: nn.Linear(1, 1).apply(3), TypeError, "apply: fn"),
+    "window beyond the map": (lambda: F.unfold(fastnn.ones(1, 2, 6, 6), 2**62), ValueError, "unfold: kernel_size"),
+    "window a little too wide": (lambda: F.unfold(fastnn.ones(1, 2, 6, 6), 5, dilation=2, padding=1), ValueError, "unfold: kernel_size"),
+    "map beyond 2^31": (lambda: F.interpolate(fastnn.ones(1, 2, 6, 6), scale_factor=2**62), ValueError, "interpolate: the result"),
+    "size beyond 2^31": (lambda: F.interpolate(fastnn.ones(1, 2, 6, 6), 2**40), ValueError, "interpolate: the result"),
+    "nails beyond 2^31": (lambda: F.bed_of_nails2d(fastnn.ones(1, 2, 6, 6), 2**62), ValueError, "bed_of_nails2d: the result"),
+    "endless smoothing": (lambda: F.elastic_flow(fastnn.ones(1, 2, 6, 6), sigma=1e19), ValueError, "elastic_flow: sigma"),
+    "mixture of no batch": (lambda: Mixup(3)(fastnn.tensor(1.0), [0]), ValueError, "Mixup: x has shape"),
     "tuple as eps": (lambda: F.logit(fastnn.ones(2), (1,)), TypeError, "logit: eps"),
 }
 

@@ -103,6 +103,8 @@ class _Mix:
             what = f"has dtype {x.dtype}" if isinstance(x, TensorBase) else f"is a {type(x).__name__}"
             raise TypeError(f"{type(self).__name__}: x {what}, but must be a tensor of floating-point numbers (bytes become such by "
                             "Normalize)")
+        if not x.ndim:
+            raise ValueError(f"{type(self).__name__}: x has shape (), but must be a batch, (N, ...)")
         with no_grad():
             x, y = x.detach(), self._probabilities(x, as_tensor(y))
             order = randperm(x.shape[0], self.generator)

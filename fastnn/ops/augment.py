@@ -92,7 +92,7 @@ def elastic_flow(input: Tensor, alpha: float = 34.0, sigma: float = 4.0, *, gene
     alpha : float
         Strength, in pixels.
     sigma : float
-        Smoothness, in pixels, above 0.
+        Smoothness, in pixels, above 0 and at most 2^20.
     generator : Generator, optional
         Where random numbers come from; by default `fastnn.manual_seed`'s.
 
@@ -114,6 +114,8 @@ def elastic_flow(input: Tensor, alpha: float = 34.0, sigma: float = 4.0, *, gene
     if a_tensor("elastic_flow", input).ndim != 4:
         raise ValueError(f"elastic_flow: input has shape {input.shape}, but must be (N, C, H, W)")
     alpha, sigma = real("elastic_flow: alpha", alpha), positive("elastic_flow: sigma", sigma)
+    if sigma > 2**20:
+        raise ValueError(f"elastic_flow: sigma is {sigma}, but must be at most 2^20: weights reach 3 sigma to either side")
     noise = empty((input.shape[0], 2, *input.shape[2:]), input.dtype)
     noise = launch.uniform(generator_state(generator), low=-1.0, high=1.0, ordinal=0, out=noise)
     down, across = (_gaussian_table(n, sigma, factor, input.dtype) for n, factor in zip(input.shape[2:], (alpha, 1.0)))

@@ -199,6 +199,12 @@ def _rule(mode: str, n: int, out: int, ratio: float, align_corners: bool, antial
     return _cubic if mode == "bicubic" else _linear, n, out, ratio, align_corners
 
 
+def _check_size(name: str, out: Sequence[int]) -> None:
+    """Refuses results of extents that no table can be made for."""
+    if max(out) >= 2**31:
+        raise ValueError(f"{name}: the result would have {tuple(out)} elements each way, but may have fewer than 2^31")
+
+
 def _extents(have: Sequence[int], size: int | Sequence[int] | None, factor: float | Sequence[float] | None,
              recompute: bool | None) -> tuple[list[int], list[float]]:
     """The result's size, and the steps among the sources from one result to the next."""
@@ -212,6 +218,7 @@ def _extents(have: Sequence[int], size: int | Sequence[int] | None, factor: floa
     if min(out) < 1 or min(have) < 1:
         raise ValueError(f"interpolate: input {tuple(have)} and result {tuple(out)} must have at least 1 element "
                          "each way")
+    _check_size("interpolate", out)
     if factor is None or recompute:
         return out, [n / m for n, m in zip(have, out)]
     return out, [1 / f for f in each(factor)]
@@ -246,6 +253,7 @@ def bed_of_nails2d(input: Tensor, scale_factor: int | Sequence[int] = 2) -> Tens
     rows, columns = pair("bed_of_nails2d", "scale_factor", scale_factor, 1)
     if a_tensor("bed_of_nails2d", input).ndim != 4:
         raise ValueError(f"bed_of_nails2d: input has shape {input.shape}, but must be (N, C, H, W)")
+    _check_size("bed_of_nails2d", (input.shape[2] * rows, input.shape[3] * columns))
     return resample(input, (_spaced, input.shape[2], rows), (_spaced, input.shape[3], columns))
 
 

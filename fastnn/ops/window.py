@@ -59,6 +59,10 @@ def unfold(input: Tensor, kernel_size: int | Sequence[int], dilation: int | Sequ
     if a_tensor("unfold", input).ndim != 4:
         raise ValueError(f"unfold: input has shape {input.shape}, but must be (N, C, H, W)")
     window = pair("unfold", "kernel_size", kernel_size, 1)
+    around, steps = pair("unfold", "padding", padding, 0), pair("unfold", "dilation", dilation, 1)
+    if any(n + 2 * more <= step * (k - 1) for n, k, more, step in zip(input.shape[2:], window, around, steps)):
+        raise ValueError(f"unfold: kernel_size is {window}, but with dilation {steps} and padding {around} no such window fits "
+                         f"input {input.shape}")  # said before filters of that size are made
     y = conv2d(input, _selectors(input.shape[1], window, input.dtype.name), None, stride, padding, dilation, input.shape[1])
     return reshape(y, (*y.shape[:2], y.shape[2] * y.shape[3]))
 
