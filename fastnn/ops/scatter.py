@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -453,6 +454,8 @@ def masked_fill(input: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
     """
     if getattr(value, "ndim", 0):
         raise ValueError(f"masked_fill: value has shape {value.shape}, but must be one number")
+    if isinstance(value, float) and math.isfinite(value) and a_tensor("masked_fill", input).dtype.name in ("int64", "int32", "uint8"):
+        value = int(value)  # as the elements are: beside a float they would all be rounded to float32
     return to(where(mask, value, input), a_tensor("masked_fill", input).dtype)
 
 

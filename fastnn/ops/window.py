@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..checks import a_tensor, pair
-from .conv import conv2d, flat, sequence, single
-from .conv_transpose import conv_transpose2d
-from .create import tensor
+from .conv import flat, sequence, single
+from .create import tensor, zeros
+from .index import index_select
 from .linear import matmul
 from .math import add
+from .scatter import index_add
 from .shape import permute, reshape, unsqueeze
+from .slices import pad, slice_view
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -23,10 +25,14 @@ __all__ = ["fold", "local1d", "local2d", "unfold"]
 
 
 @functools.lru_cache(maxsize=32)
-def _selectors(channels: int, window: tuple[int, int], dtype: str) -> Tensor:
-    """(C R S, 1, R, S): filters that pick one element of the window each, for every channel."""
-    count = window[0] * window[1]
-    return tensor(np.tile(np.eye(count), (channels, 1)).reshape(channels * count, 1, *window), dtype)
+def _places(size: tuple[int, int], window: tuple[int, int], dilation: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """(R S OH OW,): where in a flattened map of H x W the elements of all windows lie.
+
+    Picking them is exact. A convolution with filters of one 1 each would multiply the others by 0: infinities would become NaN.
+    """
+    rows, columns = (np.arange(r)[:, None] * d + np.arange(0, n - d * (r - 1), s)
+                     for n, r, d, s in zip(size, window, dilation, stride))
+    return tensor((rows[:, None, :, None] * size[1] + columns[None, :, None, :]).ravel())
 
 
 def unfold(input: Tensor, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1,
@@ -63,8 +69,13 @@ def unfold(input: Tensor, kernel_size: int | Sequence[int], dilation: int | Sequ
     if any(n + 2 * more <= step * (k - 1) for n, k, more, step in zip(input.shape[2:], window, around, steps)):
         raise ValueError(f"unfold: kernel_size is {window}, but with dilation {steps} and padding {around} no such window fits "
                          f"input {input.shape}")  # said before filters of that size are made
-    y = conv2d(input, _selectors(input.shape[1], window, input.dtype.name), None, stride, padding, dilation, input.shape[1])
-    return reshape(y, (*y.shape[:2], y.shape[2] * y.shape[3]))
+    images, channels, *size = input.shape
+    size = tuple(n + 2 * more for n, more in zip(size, around))
+    places = _places(size, window, steps, pair("unfold", "stride", stride, 1))
+    whole = pad(input, (around[1], around[1], around[0], around[0])) if max(around) else input
+    y = index_select(reshape(whole, (images, channels, size[0] * size[1])), 2, places)
+    count = window[0] * window[1]
+    return reshape(y, (images, channels * count, places.numel() // count))
 
 
 def fold(input: Tensor, output_size: int | Sequence[int], kernel_size: int | Sequence[int],
@@ -106,11 +117,12 @@ def fold(input: Tensor, output_size: int | Sequence[int], kernel_size: int | Seq
                          "map of "
                          f"{size[0]} x {size[1]} and windows of {window[0]} x {window[1]}")
     channels = input.shape[1] // count
-    rest = [n - ((m - 1) * s - 2 * p + d * (r - 1) + 1)
-            for n, m, s, p, d, r in zip(size, places, stride, padding, dilation, window)]
-    maps = reshape(input, (input.shape[0], input.shape[1], *places))
-    weight = _selectors(channels, window, input.dtype.name)
-    return conv_transpose2d(maps, weight, None, stride, padding, rest, channels, dilation)
+    whole = tuple(n + 2 * p for n, p in zip(size, padding))
+    parts = reshape(input, (input.shape[0], channels, count * input.shape[2]))
+    y = zeros(*parts.shape[:2], whole[0] * whole[1], dtype=input.dtype)
+    y = index_add(y, 2, _places(whole, window, dilation, stride), parts)
+    y = reshape(y, (*y.shape[:2], *whole))
+    return slice_view(y, (..., *(slice(p, p + n) for p, n in zip(padding, size)))) if max(padding) else y
 
 
 def local2d(input: Tensor, weight: Tensor, bias: Tensor | None, kernel_size: int | Sequence[int],

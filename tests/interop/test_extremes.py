@@ -67,3 +67,23 @@ def test_diagonals_far_away(diagonal):
         indices = f"{name}_indices"
         for extents in ((3, 4), (4, 3), (0, 3), (3, 0)):
             _same(getattr(fastnn, indices)(*extents, diagonal), getattr(torch, indices)(*extents, diagonal))
+
+
+@pytest.mark.parametrize("options", [{}, {"padding": 1}, {"stride": 2, "dilation": (1, 2)}, {"padding": (0, 2), "stride": (2, 1)}])
+def test_windows_of_infinities(options):
+    x = np.random.default_rng(0).standard_normal((2, 3, 6, 7)).astype(np.float32)
+    x[0, 0, 2, 3], x[1, 2, 0, 0], x[1, 1, 5, 6] = np.inf, -np.inf, np.nan
+    ours, theirs = fastnn.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    windows, others = F.unfold(ours, (2, 3), **options), torch.nn.functional.unfold(theirs, (2, 3), **options)
+    np.testing.assert_array_equal(windows.detach().numpy(), others.detach().numpy())
+    _same(F.fold(windows.detach(), (6, 7), (2, 3), **options), torch.nn.functional.fold(others.detach(), (6, 7), (2, 3), **options))
+    windows.sum().backward()
+    others.sum().backward()
+    _same(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("value", [1e18, -2.7, 3.0, 5])
+def test_masked_fill_leaves_large_integers_as_they_are(value):
+    x, mask = np.array([2**60 + 1, 7, -2**61 - 3]), np.array([False, True, False])
+    np.testing.assert_array_equal(F.masked_fill(fastnn.tensor(x), fastnn.tensor(mask), value).numpy(),
+                                  torch.masked_fill(torch.tensor(x), torch.tensor(mask), value).numpy())
