@@ -90,6 +90,9 @@ _REFUSED = {  # call: what is said, in whose name
     "nails beyond 2^31": (lambda: F.bed_of_nails2d(fastnn.ones(1, 2, 6, 6), 2**62), ValueError, "bed_of_nails2d: the result"),
     "endless smoothing": (lambda: F.elastic_flow(fastnn.ones(1, 2, 6, 6), sigma=1e19), ValueError, "elastic_flow: sigma"),
     "mixture of no batch": (lambda: Mixup(3)(fastnn.tensor(1.0), [0]), ValueError, "Mixup: x has shape"),
+    "steps without end": (lambda: fastnn.linspace(0, 1, 2**63 - 1), ValueError, "linspace: steps"),
+    "steps below 0": (lambda: fastnn.logspace(0, 1, -1), ValueError, "logspace: steps"),
+    "array as mode of bags": (lambda: F.embedding_bag([[0]], fastnn.ones(2, 2), mode=np.array(1)), ValueError, "embedding_bag: mode"),
     "tuple as eps": (lambda: F.logit(fastnn.ones(2), (1,)), TypeError, "logit: eps"),
 }
 

@@ -361,13 +361,18 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: DType
 def linspace(start: float, end: float, steps: int, dtype: DType = float32, device: Any = None,
              requires_grad: bool = False) -> Tensor:
     """`steps` evenly spaced values from `start` to `end`, both included; as ``numpy.linspace``."""
-    return tensor(_by_numpy("linspace", np.linspace, start, end, steps), dtype, requires_grad, device)
+    return tensor(_by_numpy("linspace", np.linspace, start, end, _most("linspace", steps)), dtype, requires_grad, device)
 
 
 def logspace(start: float, end: float, steps: int, base: float = 10.0, dtype: DType = float32, device: Any = None,
              requires_grad: bool = False) -> Tensor:
     """`base` to the power of `steps` evenly spaced values from `start` to `end`; as ``numpy.logspace``."""
-    return tensor(_by_numpy("logspace", np.logspace, start, end, steps, True, base), dtype, requires_grad, device)
+    return tensor(_by_numpy("logspace", np.logspace, start, end, _most("logspace", steps), True, base), dtype, requires_grad, device)
+
+
+def _most(name: str, steps: int) -> int:
+    """`steps`, of which NumPy makes nothing when they are beyond all memory."""
+    return whole(f"{name}: steps", integer(name, "steps", steps), 0, 2**48)
 
 
 def tril_indices(row: int, col: int, offset: int = 0, dtype: DType = int64, device: Any = None) -> Tensor:

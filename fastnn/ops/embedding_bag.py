@@ -67,7 +67,7 @@ def embedding_bag(input: Any, weight: Tensor, offsets: Any = None, max_norm: flo
     index = _as_index(name, input, "input")
     offsets = None if offsets is None else _as_index(name, offsets, "offsets")
     rows = weight.shape[0] if a_tensor("embedding_bag", weight, "weight").ndim == 2 else 0
-    if mode not in _MODES:
+    if not isinstance(mode, str) or mode not in _MODES:
         raise ValueError(f"{name}: mode is {mode!r}, but must be 'sum', 'mean' or 'max'")
     if index.ndim == 2 and offsets is not None:
         raise ValueError(f"{name}: input has shape {index.shape}, whose rows are the bags: offsets must not be given")
