@@ -3,6 +3,7 @@
     python bench/bench_train.py recipe --data-dir DIR [--seeds 5]    # mean loss curve beside scikit-learn's
     python bench/bench_train.py lenet5 --data-dir DIR [--epochs 12]  # test accuracy by epoch
     python bench/bench_train.py epoch --data-dir DIR                 # time of an epoch beside MLPClassifier's, in turns
+    python bench/bench_train.py fits                                # fastnn.sklearn beside scikit-learn, in turns
     FASTNN_DATA=DIR python -m pytest bench/bench_train.py --benchmark-enable [--threads 2] [--benchmark-json FILE]
 
 The recipe: 784-50-10, ReLU, SGD 0.1 with Nesterov momentum 0.9, batch 200, 10 epochs, Glorot-uniform weights and
@@ -16,6 +17,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,52 @@ def compare_epoch(train: ArrayDataset, epochs: int = 7) -> dict[str, float]:
             "peer_loss": peer.loss_}
 
 
+def compare_fits(rows: int = 60_000, epochs: int = 2, runs: int = 5) -> list[tuple[str, float]]:
+    """Time fits of fastnn.sklearn's estimators beside scikit-learn's, in turns, which must give the same losses.
+
+    Parameters
+    ----------
+    rows : int
+        Samples of 8 features (issue 1104 of scikit-learn-intelex has 200,000).
+    epochs : int
+        Of each fit.
+    runs : int
+        Fits of each.
+
+    Returns
+    -------
+    list of (str, float)
+        The median ratio of each case.
+    """
+    import sklearn.neural_network as peer
+    from sklearn.datasets import load_digits
+
+    import fastnn.sklearn as ours
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, 8))
+    digits, labels = load_digits(return_X_y=True)
+    wide = dict(hidden_layer_sizes=(128, 32), batch_size=70, max_iter=epochs, random_state=0)
+    cases = {"regression, 8-128-32-1, batch 70, adam": ("MLPRegressor", wide, x, x[:, 0] * x[:, 1]),
+             "digits, 64-100-10, 50 epochs of adam": ("MLPClassifier", dict(max_iter=50, random_state=0), digits / 16, labels),
+             "digits, lbfgs": ("MLPClassifier", dict(solver="lbfgs", max_iter=50, random_state=0), digits / 16, labels)}
+    found = []
+    for title, (kind, options, features, target) in cases.items():
+        for dtype in (np.float32, np.float64):
+            seconds, losses = [], []
+            for _ in range(runs):
+                for module in (ours, peer):
+                    time.sleep(PAUSE)  # a BLAS's threads spin on for a while
+                    model, began = getattr(module, kind)(**options), time.perf_counter()
+                    with warnings.catch_warnings(action="ignore"):
+                        model.fit(features.astype(dtype), target)
+                    seconds.append(time.perf_counter() - began)
+                    losses.append(model.loss_)
+            assert np.isclose(losses[0], losses[1], 1e-3, 1e-4), f"{title}: losses {losses[:2]}"
+            found.append((f"{title}, {dtype.__name__}", float(np.median(np.divide(seconds[1::2], seconds[0::2])))))
+    return found
+
+
 def flat(data: ArrayDataset) -> ArrayDataset:
     """Images as rows."""
     return ArrayDataset(data.arrays[0].reshape(len(data), -1), data.arrays[1])
@@ -210,13 +258,17 @@ def lenet5(train: ArrayDataset, test: ArrayDataset, epochs: int, seed: int, lr: 
 def main() -> int:
     """Run one recipe; exit status 1 if it misses its mark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["recipe", "lenet5", "epoch"])
+    parser.add_argument("what", choices=["recipe", "lenet5", "epoch", "fits"])
     parser.add_argument("--data-dir", help="folder of MNIST's IDX files (default: $FASTNN_DATA)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--batch-size", type=int, default=64)
     options = parser.parse_args()
+    if options.what == "fits":
+        found = compare_fits()
+        print("\n".join(f"{title:50s} {ratio:.1f}" for title, ratio in found))
+        return 0 if min(ratio for _, ratio in found) >= 1 else 1
     train, test = mnist(options.data_dir)
     if options.what == "recipe":
         return 0 if compare_recipe(flat(train), flat(test), options.seeds) else 1

@@ -219,9 +219,14 @@ def _flops(call: Any) -> float:
 
 
 def _bytes(chain: list) -> int:
-    """Bytes of the tensors that a launch and its followers touch, each place counted once."""
-    places = {address: math.prod(shape) * size for call in chain
-              for address, shape, size in filter(None, (*call.outputs, *call.inputs))}
+    """Bytes of the tensors that a launch and its followers touch, each place counted once; of what is picked from, what is picked."""
+    places = {}
+    for call in chain:
+        for address, shape, size in filter(None, (*call.outputs, *call.inputs)):
+            places[address] = math.prod(shape) * size
+        if call.op in ("index_select", "gather"):
+            (address, _, _), (picked, _, _) = call.inputs[0], call.outputs[0]
+            places[address] = min(places[address], places[picked])
     return sum(places.values())
 
 

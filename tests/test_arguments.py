@@ -107,7 +107,7 @@ def test_layers_refuse_inputs(layer, x, message):
     (lambda: fastnn.zeros(3).__setitem__(0, "x"), "fill: attribute 'value' is 'x', but must be a number"),
     (lambda: fastnn.arange("a"), "arange: nothing can be made from 0, 'a', 1: "),
     (lambda: fastnn.arange(0, 5, 0), "arange: nothing can be made from 0, 5, 0: "),
-    (lambda: fastnn.linspace(0, 1, -1), "linspace: nothing can be made from 0, 1, -1: "),
+    (lambda: fastnn.linspace(0, 1, -1), "linspace: steps is -1, but must be an integer of at least 0"),
     (lambda: fastnn.eye(-1), "eye: nothing can be made from -1, None: "),
     (lambda: fastnn.manual_seed("x"), "seed is 'x'"),
     (lambda: fastnn.rand(2, generator=3), "generator is a int"),

@@ -228,7 +228,7 @@ def test_only_known_architectures_are_built(tmp_path):
     with pytest.raises(ValueError, match="does not say which"):
         io.load_model(tmp_path / "none")
     io.save_file({}, tmp_path / "evil", metadata={"architecture": {"name": "os.system", "config": {}}})
-    with pytest.raises(ValueError, match="'os.system' is unknown"):
+    with pytest.raises(ValueError, match="name is 'os.system', but must be one of"):
         io.load_model(tmp_path / "evil")
 
 

@@ -27,6 +27,12 @@ def of_op(found, name):
     return [one for one in found.launches if one.name.startswith(name)]
 
 
+def test_of_what_is_picked_from_counts_what_is_picked():
+    x, rows = fastnn.zeros(1000, 5), fastnn.tensor([3, 1])
+    picked, = of_op(fastnn.profile(lambda x, rows: x[rows], x, rows), "index_select")
+    assert picked.nbytes == 2 * 4 * 2 * 5 + 8 * 2
+
+
 def test_launches_have_layers_and_work():
     model, step, inputs = training()
     found = fastnn.profile(step, *inputs)

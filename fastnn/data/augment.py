@@ -9,7 +9,7 @@ import numpy as np
 
 import fastnn
 
-from ..checks import pair, real
+from ..checks import among, pair, real
 from ..ops.augment import color_jitter, elastic_flow, random_affine, random_cutout
 from ..ops.math import add, mul
 
@@ -109,8 +109,7 @@ class Augment:
         ValueError
             If the name is unknown, or an option would change what a digit says.
         """
-        if name not in AUGMENTATIONS:
-            raise ValueError(f"Augment.for_data: name is {name!r}, but must be one of {', '.join(AUGMENTATIONS)}")
+        among("Augment.for_data: name", name, AUGMENTATIONS)
         options = {**AUGMENTATIONS[name], **options}
         if AUGMENTATIONS[name] is _DIGITS:
             if options.get("horizontal_flip") or options.get("vertical_flip"):

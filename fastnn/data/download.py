@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..checks import among
+
 _BLOCK = 1 << 20
 _MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
@@ -138,8 +140,7 @@ def download(name: str, data_dir: str | os.PathLike | None = None, *,
     OSError
         If the network or the disk fails.
     """
-    if name not in SOURCES:
-        raise ValueError(f"download: name is {name!r}, but must be one of {', '.join(SOURCES)}")
+    among("download: name", name, SOURCES)
     data_dir = data_dir or os.environ.get("FASTNN_DATA")
     if not data_dir:
         raise FileNotFoundError("no data folder: pass data_dir (--data-dir) or set FASTNN_DATA")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..checks import among
 from .classic import lenet5, mlp
 from .resnet import resnet18, resnet20, resnet50, resnext50_32x4d
 from .vgg import alexnet, vgg16
@@ -36,9 +37,7 @@ def build(name: str, **config: Any) -> Any:
     TypeError
         If an argument is unknown.
     """
-    if not isinstance(name, str) or name not in MODELS:
-        raise ValueError(f"model: {name!r} is unknown, expected one of {', '.join(MODELS)}")
-    return MODELS[name](**config)
+    return MODELS[among("build: name", name, MODELS)](**config)
 
 
 __all__ = ["MODELS", "alexnet", "build", "lenet5", "mlp", "resnet18", "resnet20", "resnet50", "resnext50_32x4d",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..checks import pair, whole
+from ..checks import among, pair, whole
 from ..ops.conv import conv1d, conv2d, sides, single
 from ..ops.create import empty
 from ..ops.slices import pad
@@ -21,9 +21,7 @@ PADDING_MODES = {"zeros": None, "reflect": "reflect", "replicate": "replicate", 
 
 def check_padding_mode(title: str, mode: str) -> str:
     """`mode`, or an error that lists what it may be."""
-    if not isinstance(mode, str) or mode not in PADDING_MODES:
-        raise ValueError(f"{title}: padding_mode is {mode!r}, but must be one of {', '.join(PADDING_MODES)}")
-    return mode
+    return among(f"{title}: padding_mode", mode, PADDING_MODES)
 
 
 def extents(title: str, argument: str, value: int | Sequence[int], axes: int, least: int) -> tuple[int, ...]:

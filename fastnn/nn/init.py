@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .._core import launch
-from ..checks import a_tensor, number, positive, real, whole
+from ..checks import a_tensor, among, number, positive, real, whole
 from ..random import Generator, generator_state, randperm
 from ..ops.create import as_tensor
 from ..tensor import Tensor
@@ -40,10 +40,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """
     if isinstance(nonlinearity, str) and nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + (0.01 if param is None else real("calculate_gain: param", param, -1e100, 1e100)) ** 2))
-    if not isinstance(nonlinearity, str) or nonlinearity not in _GAINS:
-        raise ValueError(f"calculate_gain: nonlinearity is {nonlinearity!r}, but must be one of "
-                         f"{', '.join([*_GAINS, 'leaky_relu'])}")
-    return _GAINS[nonlinearity]
+    return _GAINS[among("calculate_gain: nonlinearity", nonlinearity, [*_GAINS, "leaky_relu"])]
 
 
 def _fans(name: str, tensor: Tensor) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..checks import integer, pair, real
+from ..checks import among, integer, pair, real
 from ..ops.conv import single
 from ..ops.resample import INTERPOLATION_MODES, bed_of_nails2d, check_extents, interpolate, max_unpool1d, max_unpool2d
 from ..ops.slices import pad
@@ -37,9 +37,7 @@ class Upsample(Module):
                  mode: str = "nearest", align_corners: bool | None = None, recompute_scale_factor: bool | None = None):
         super().__init__()
         check_extents(type(self).__name__, size, scale_factor)
-        if not isinstance(mode, str) or mode not in INTERPOLATION_MODES:
-            raise ValueError(f"{type(self).__name__}: mode is {mode!r}, but must be one of "
-                             f"{', '.join(INTERPOLATION_MODES)}")
+        among(f"{type(self).__name__}: mode", mode, INTERPOLATION_MODES)
         for name, value in (("align_corners", align_corners), ("recompute_scale_factor", recompute_scale_factor)):
             if value not in (None, True, False):
                 raise ValueError(f"{type(self).__name__}: {name} is {value!r}, but must be True, False or None")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .._core import TensorBase, launch, record
+from ..checks import among
 from .create import bool_, zeros_like
 from .math import floating, gt, holds_integers, lt, maximum, sub
 from .piecewise_activation import *
@@ -233,6 +234,4 @@ def activation(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     """
     if callable(name):
         return name
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise ValueError(f"activation: name is {name!r}, but must be one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
+    return ACTIVATIONS[among("activation: name", name, ACTIVATIONS)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _core
 from .._core import launch, record
-from ..checks import a_tensor, integer
+from ..checks import a_tensor, among, integer
 from .create import as_tensor, int64
 from .index import _gather_backward, gather, index_select
 from .math import constant, ne, sub, where
@@ -252,8 +252,7 @@ def quantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: 
     TypeError
         If `input` holds integers or bools.
     """
-    if interpolation not in _BETWEEN:
-        raise ValueError(f"quantile: interpolation is {interpolation!r}, but must be one of {', '.join(_BETWEEN)}")
+    among("quantile: interpolation", interpolation, _BETWEEN)
     if not a_tensor("quantile", input).dtype.is_floating:
         raise TypeError(f"quantile: input has dtype {input.dtype}, but must be float32 or float64: convert it first, x.float()")
     given = q.tolist() if hasattr(q, "tolist") else q

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import _core
 from .._core import TensorBase, launch, record
-from ..checks import a_tensor, integer, whole
+from ..checks import a_tensor, among, integer, whole
 from .create import as_tensor, bool_, float64, full_like, int64, zeros
 from .index import _as_index, gather, index_select
 from .math import constant, div, maximum, mul, ne, where
@@ -189,8 +189,7 @@ def scatter_reduce(input: Tensor, dim: int, index: Any, src: Tensor | float, red
     ValueError
         If shapes do not fit, or `reduce` is another.
     """
-    if not isinstance(reduce, str) or reduce not in _NEUTRAL:
-        raise ValueError(f"scatter_reduce: reduce is {reduce!r}, but must be one of {', '.join(_NEUTRAL)}")
+    among("scatter_reduce: reduce", reduce, _NEUTRAL)
     axis, index, src = _operands("scatter_reduce", input, dim, index, src)
     if not input.dtype.is_floating and input.dtype is not int64:
         return to(scatter_reduce(to(input, int64), axis, index, to(src, int64), reduce, include_self=include_self), input.dtype)
