@@ -70,6 +70,8 @@ def record(rule, tuple inputs, outputs, tuple saved=(), context=None):
     cdef TensorBase t
     if not fnn_grad_enabled:
         return outputs
+    if isinstance(outputs, TensorBase) and inputs[0] is not None:
+        note_view(<TensorBase>outputs, <TensorBase?>inputs[0])
     for value in inputs:
         if value is not None and (<TensorBase?>value)._requires_grad:
             wanted = True
@@ -78,6 +80,13 @@ def record(rule, tuple inputs, outputs, tuple saved=(), context=None):
         return outputs
     attach(new_node(rule, inputs, outputs if isinstance(outputs, tuple) else (outputs,), saved, context), outputs)
     return outputs
+
+
+cdef inline int note_view(TensorBase output, TensorBase input) except -1:
+    """Has a view know what it is one of: writing to it where a gradient flows writes to that, too."""
+    if output.storage is input.storage and output is not input:
+        output.base = input.base if input.base is not None and input.base.storage is input.storage else input
+    return 0
 
 
 cdef Node new_node(rule, tuple inputs, tuple results, tuple saved, context):

@@ -122,6 +122,7 @@ cdef class TensorBase:
     cdef object _grad
     cdef Node node        # what produced it; None for leaves
     cdef int output_index
+    cdef TensorBase base  # of what tensor an operation made this one a view; None otherwise
     cdef dict hooks       # of a leaf, called with its gradient before it is added to `grad`, and
     cdef dict late_hooks  # with the leaf afterwards; None without
     cdef object __weakref__
@@ -263,15 +264,21 @@ cdef class TensorBase:
     def is_alone(self):
         """Whether this tensor alone sees its memory, but for what the operation that made it keeps for backward: no view, no NumPy
         array, nothing that another operation saved."""
-        cdef Storage storage = self.storage
-        cdef Py_ssize_t others = Py_REFCNT(storage) - 2  # but for the tensor's reference and ours here
-        if self.node is not None:
-            for saved in (<Node>self.node)._saved or ():
-                if saved is not None and (<TensorBase>saved).storage is storage:
-                    others -= Py_REFCNT(saved) == 2  # the node's and the loop's: nobody else has this view
-        if fnn_recording != NULL:
-            others -= (<Program>fnn_recording).references_to(storage)
-        return others == 0 and not storage.is_shared and storage.exports == 0
+        cdef TensorBase base = self.base
+        cdef Py_ssize_t known = kept_by_maker(self)
+        if base is not None and base.storage is self.storage and Py_REFCNT(base) == 2:  # nobody else has it: ours and the view's
+            known += 1 + kept_by_maker(base)
+        return is_seen_by(self.storage, 1 + known)
+
+    def root(self):
+        """The tensor that this one is a view of, where it has all of their memory, without gaps, and nothing else sees that, in the
+        sense of `is_alone`; None otherwise."""
+        cdef TensorBase base = self.base
+        if base is None or base.storage is not self.storage or not fnn_is_dense(&base.desc):
+            return None
+        if base.desc.data != base.storage.start or fnn_numel(&base.desc) * fnn_itemsize(base.desc.dtype) != base.storage.nbytes:
+            return None
+        return base if is_seen_by(self.storage, 2 + kept_by_maker(self) + kept_by_maker(base)) else None
 
     def on_tape(self):
         """Another tensor with this one's view, and its place on the tape."""
@@ -285,7 +292,7 @@ cdef class TensorBase:
             raise RuntimeError("become: a leaf that requires grad keeps its memory")
         if fnn_recording != NULL and self.storage.serial < (<Program>fnn_recording).first_serial:
             forbid("a tensor older than the step is written where a gradient flows")  # and is bound where it was
-        self.desc, self.storage = other.desc, other.storage
+        self.desc, self.storage, self.base = other.desc, other.storage, other.base
         self.node, self.output_index, self._requires_grad = other.node, other.output_index, other._requires_grad
 
     def bump_version(self):
@@ -402,6 +409,24 @@ cdef class TensorBase:
         storage.exports -= 1
         Py_DECREF(storage)
         PyMem_Free(buffer.internal)
+
+
+cdef Py_ssize_t kept_by_maker(TensorBase t):
+    """How many views of a tensor's memory the operation that made it keeps for backward, and nobody else has."""
+    cdef Py_ssize_t count = 0
+    if t.node is not None:
+        for saved in (<Node>t.node)._saved or ():
+            if saved is not None and (<TensorBase>saved).storage is t.storage:
+                count += Py_REFCNT(saved) == 2  # the node's and the loop's
+    return count
+
+
+cdef bint is_seen_by(Storage storage, Py_ssize_t tensors) except -1:
+    """Whether so many tensors see a storage, but for the recording, and nothing else."""
+    cdef Py_ssize_t others = Py_REFCNT(storage) - 1 - tensors  # but for our reference here
+    if fnn_recording != NULL:
+        others -= (<Program>fnn_recording).references_to(storage)
+    return others == 0 and not storage.is_shared and storage.exports == 0
 
 
 cdef int write_scalar(void *p, int dtype, value) except -1:

@@ -293,10 +293,11 @@ class Tensor(TensorBase, Methods):
 
     def __setitem__(self, key, value) -> None:
         key = key if isinstance(key, tuple) else (key,)
-        if self._flows(value):
-            self._become(_assign.assigned(self.on_tape(), key, value))
-        else:
+        root = self._flows(value)
+        if root is None:
             _assign.assign(self, key, value)
+        else:
+            self._become(_assign.assigned(self.on_tape(), key, value), root)
 
     # -- arithmetic --
 
@@ -385,39 +386,45 @@ class Tensor(TensorBase, Methods):
 
     # -- in place --
 
-    def _flows(self, *sources: Any) -> bool:
-        """Whether a gradient flows through what is written, so that the result has to take this tensor's place on the tape. Raises
-        where that would leave gradients wrong."""
+    def _flows(self, *sources: Any) -> Tensor | None:
+        """Where a gradient flows through what is written, the tensor whose place on the tape the result has to take: this one, or what
+        it is a view of. None where none flows. Raises where that would leave gradients wrong."""
         if not _core.is_grad_enabled():
-            return False
+            return None
         if not self.requires_grad and not any(isinstance(source, TensorBase) and source.requires_grad for source in sources):
-            return False
+            return None
         if self.requires_grad and self.is_leaf:
             raise RuntimeError("writing in place to a leaf that requires grad: take the result as a new tensor, as x = x.relu(), or "
                                "do it under no_grad()")
-        if not self.is_alone():
-            raise RuntimeError("writing in place where a gradient flows, to memory that something else sees, too (a view, an array, "
-                               "or what backward needs): take the result as a new tensor, as x = x + y, stack or where")
-        return True
+        if self.is_alone():
+            return self
+        root = self.root()
+        if root is None or root.requires_grad and root.is_leaf or _assign.overlaps(self):
+            raise RuntimeError("writing in place where a gradient flows, to memory that something else sees, too (another view, an "
+                               "array, or what backward needs): take the result as a new tensor, as x = x + y, stack or where")
+        return root
 
     def _refuse_in_place(self) -> None:
         """Raises where what is about to be done knows no gradient."""
         if _core.is_grad_enabled() and self.requires_grad:
             raise RuntimeError("writing in place to a tensor that requires grad: do it under no_grad(), or to its detach()")
 
-    def _become(self, result: Tensor) -> Tensor:
-        self.become(result if result.is_alone() else _shape.clone(result))
+    def _become(self, result: Tensor, root: Tensor) -> Tensor:
+        if root is self:
+            self.become(result if result.is_alone() else _shape.clone(result))
+        else:
+            _assign.write_through(self, root, result)
         return self
 
     def _in_place(self, op: Callable, *operands: Any, **options: Any) -> Tensor:
         """self = op(self, *operands), in this tensor's memory; what results must broadcast to this shape. Where a gradient flows, the
         tensor becomes the result."""
-        flows = self._flows(*operands, *options.values())
-        before = self.on_tape() if flows else self.detach()
+        root = self._flows(*operands, *options.values())
+        before = self.detach() if root is None else self.on_tape()
         result = op(before, *(before if operand is self else operand for operand in operands), **options)
         if result.dtype.is_floating and not self.dtype.is_floating:
             raise TypeError(f"writing in place: the result is {result.dtype}, which a tensor of {self.dtype} cannot hold")
-        return self._become(_assign.replaced(self, result)) if flows else self._write(result)
+        return self._write(result) if root is None else self._become(_assign.replaced(self, result), root)
 
     def _write(self, other: Any) -> Tensor:
         """Writes `other` off the tape."""
@@ -431,7 +438,8 @@ class Tensor(TensorBase, Methods):
 
     def copy_(self, other: Any) -> Tensor:
         """Writes `other` (a number or something that broadcasts to this shape) into this tensor."""
-        return self._become(_assign.replaced(self, other)) if self._flows(other) else self._write(other)
+        root = self._flows(other)
+        return self._write(other) if root is None else self._become(_assign.replaced(self, other), root)
 
     def fill_(self, value: float) -> Tensor:
         """Writes one number into every element."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core import TensorBase, record
+from .._core import TensorBase, empty, record
 from .create import as_tensor
 from .index import put, take
 from .scatter import masked_fill
@@ -16,7 +17,7 @@ from .slices import slice_view
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["assign", "assigned", "is_basic", "replaced"]
+__all__ = ["assign", "assigned", "is_basic", "overlaps", "replaced", "write_through"]
 
 
 def is_basic(key: tuple) -> bool:
@@ -108,3 +109,50 @@ def replaced(input: Tensor, value: Any) -> Tensor:
         Shape and type of `input`.
     """
     return to(expand(as_tensor(value, None if isinstance(value, TensorBase) else input.dtype), input.shape), input.dtype)
+
+
+def overlaps(view: Tensor) -> bool:
+    """Whether several elements of a view lie in one place, as along an axis that was expanded."""
+    return any(extent > 1 and step == 0 for extent, step in zip(view.shape, view.strides))
+
+
+def write_through(view: Tensor, root: Tensor, value: Tensor) -> None:
+    """Writes `value` to `view` and so to `root`, of which it is a view: both get new memory and new places on the tape.
+
+    Parameters
+    ----------
+    view : Tensor
+        Elements of `root`, each once.
+    root : Tensor
+        Has all of its memory, without gaps.
+    value : Tensor
+        Of `view`'s shape and type, with its gradient.
+    """
+    part = view.shape, view.strides, (view.data_ptr() - root.data_ptr()) // view.element_size()
+    layout = root.shape, root.strides, root.dtype
+    after = _laid_out(layout, root.detach())
+    after.as_strided(*part).copy_(value.detach())
+    root.become(record(_written_backward, (root.on_tape(), value), after, context=(layout, part)))
+    view.become(record(_part_backward, (root,), root.as_strided(*part), context=(layout, part)))
+
+
+def _laid_out(layout: tuple, values: Any) -> Tensor:
+    """Memory of its own with a tensor's shape, strides and type, and `values` (one number, or a tensor of the shape) in it."""
+    shape, strides, dtype = layout
+    return empty((math.prod(shape),), dtype).as_strided(shape, strides).copy_(values)
+
+
+def _written_backward(node, dy):
+    layout, part = node.context
+    dinput = _laid_out(layout, dy)
+    written = dinput.as_strided(*part)
+    dvalue = clone(written) if node.needs[1] else None
+    written.fill_(0.0)
+    return dinput if node.needs[0] else None, dvalue
+
+
+def _part_backward(node, dy):
+    layout, part = node.context
+    dinput = _laid_out(layout, 0.0)
+    dinput.as_strided(*part).copy_(dy)
+    return dinput

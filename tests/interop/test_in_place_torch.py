@@ -93,7 +93,45 @@ def put(m: Any, x: Any, y: Any) -> Any:
     return z
 
 
-STEPS = [masked_scores, rows_of_outputs, columns, masked, experts, arithmetic, activations, written_over, zeroed, put]
+def views(m: Any, x: Any, y: Any) -> Any:
+    out = m.zeros(2, 4, 3)
+    out[0] = x
+    out[1].copy_(y)
+    out[0][1].mul_(2)
+    out[:, 2].add_(x[1])
+    return out * out
+
+
+def view_of_scores(m: Any, x: Any, y: Any) -> Any:
+    scores = x @ y.T
+    rows = scores.reshape(-1, 2)
+    rows[rows > 0] = -1
+    return m.softmax(scores, -1) * m.softmax(rows.reshape(4, 4), 0)
+
+
+def view_of_four_axes(m: Any, x: Any, y: Any) -> Any:
+    h = (x * 1).reshape(1, 1, 4, 3) * y
+    v = h[0, 0]
+    v[:, 1] = x[:, 0]
+    v.mul_(y)
+    return h * 2 + v
+
+
+def states_by_row(m: Any, x: Any, y: Any) -> Any:
+    h = m.zeros(5, 3)
+    for t in range(4):
+        h[t + 1].copy_((h[t] * 0.5 + x[t] * y[t]).tanh())
+    return h * 1
+
+
+def diagonals(m: Any, x: Any, y: Any) -> Any:
+    h = x.reshape(2, 6) * y.reshape(2, 6)
+    h.diagonal().fill_(0.0)
+    return h * h
+
+
+STEPS = [masked_scores, rows_of_outputs, columns, masked, experts, arithmetic, activations, written_over, zeroed, put, views,
+         view_of_scores, view_of_four_axes, states_by_row, diagonals]
 
 
 def run(m: Any, step: Any) -> tuple[np.ndarray, ...]:
@@ -109,7 +147,8 @@ def test_values_and_gradients(step: Any) -> None:
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("step", [masked_scores, rows_of_outputs, columns, masked, arithmetic, activations])
+@pytest.mark.parametrize("step", [masked_scores, rows_of_outputs, columns, masked, arithmetic, activations, views, view_of_four_axes,
+                                  states_by_row, diagonals])
 def test_captured_as_eager(step: Any) -> None:
     results = []
     for captures in (False, True):
