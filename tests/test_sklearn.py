@@ -1,8 +1,12 @@
 """scikit-learn's estimators on this engine: its rules, and what it refuses."""
 
 import copy
+import os
 import pickle
+import signal
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -219,3 +223,51 @@ def test_without_scikit_learn_the_message_holds_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match=r"fastnn.sklearn needs the package 'sklearn'.*pip install 'fastnn\[sklearn\]'"):
         __import__("fastnn.sklearn")
+
+
+def test_settings_may_change_between_calls_of_partial_fit(digits):
+    X, y = digits
+    models = [MLPClassifier((8,), random_state=0).partial_fit(X, y, classes=np.arange(10)) for _ in range(3)]
+    models[1].set_params(alpha=100.0)
+    models[2].set_params(solver="sgd", activation="tanh")
+    for model in models:
+        model.partial_fit(X, y)
+    norms = [np.abs(model.coefs_[0]).sum() for model in models]
+    assert norms[1] < norms[0] and norms[2] != norms[0] and len(models[2].loss_curve_) == 2
+    lbfgs = MLPClassifier((8,), solver="lbfgs", warm_start=True, max_iter=3, random_state=0).fit(X, y)
+    assert len(lbfgs.set_params(solver="adam").fit(X, y).loss_curve_) == 3
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_ctrl_c_keeps_what_was_learned(digits, is_sparse):
+    sparse = pytest.importorskip("scipy.sparse")
+    X, y = digits
+    model = MLPClassifier(max_iter=10**7, tol=0, n_iter_no_change=np.inf, max_time=60)
+
+    def press():
+        while len(getattr(model, "loss_curve_", ())) < 12:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    began = time.monotonic()
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(sparse.csr_matrix(X) if is_sparse else X, y)
+    assert time.monotonic() - began < 30 and model.score(X, y) > 0.3
+
+
+def test_read_only_data_are_taken(digits):
+    X, y = digits
+    X.flags.writeable = y.flags.writeable = False
+    assert MLPClassifier(max_iter=2, random_state=0).fit(X, y).predict(X[:3]).shape == (3,)
+
+
+def test_types_may_change_between_calls(digits):
+    X, y = digits
+    a, b = (MLPClassifier((8,), random_state=0) for _ in range(2))
+    for model, kinds in ((a, (np.float32, np.float64)), (b, (np.float32, np.float32))):
+        for kind in kinds:
+            model.partial_fit(X.astype(kind), y, classes=np.arange(10))
+    np.testing.assert_array_equal(a.coefs_[0], b.coefs_[0])
+    warm = MLPClassifier((8,), random_state=0, warm_start=True, max_iter=2).fit(X, y).fit(X.astype(np.float64), y)
+    assert warm.coefs_[0].dtype == np.float64 and warm.predict(X).shape == y.shape

@@ -110,6 +110,10 @@ def is_stochastic(estimator: Any) -> bool:
     return True
 
 
+def _state_of(optimizer: optim.Optimizer) -> tuple[str, dict[str, Any]]:
+    return optimizer.name, optimizer.state_dict()
+
+
 def documented(cls: type) -> type:
     """The class with what both share in its docstring."""
     if cls.__doc__ is not None:
@@ -227,6 +231,8 @@ class MLP(BaseEstimator):
         hidden = self._hidden()
         is_first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, y = self._checked(X, y, reset=is_first)
+        if incremental and not is_first:
+            X = X.astype(self.coefs_[0].dtype, copy=False)
         self._learn_targets(y, is_first, incremental)
         weights = self._weights_of(sample_weight, y, X)
         y = self._encoded(y)
@@ -256,16 +262,15 @@ class MLP(BaseEstimator):
             bound = np.sqrt(factor / (fan_in + fan_out))  # Glorot and Bengio
             self.coefs_.append(self._random_state.uniform(-bound, bound, (fan_in, fan_out)).astype(dtype, copy=False))
             self.intercepts_.append(self._random_state.uniform(-bound, bound, fan_out).astype(dtype, copy=False))
-        self._descent = self._optimizer_state = None
-        if self.solver != "lbfgs":
-            self.loss_curve_, self.best_loss_ = [], math.inf
-            self.validation_scores_ = self.best_validation_score_ = self.validation_loss_curve_ = None
-            self._no_improvement_count = 0
+        self._descent, self._optimizer_state = None, (None, None)
+        vars(self).pop("loss_curve_", None)
 
-    def _perceptron(self, dtype: Any = None) -> Perceptron:
-        seed = int(self._random_state.randint(2**31 - 1)) if self.dropout else None
+    def _perceptron(self, dtype: Any = None, seed: int | None = None) -> Perceptron:
         arrays = [[np.asarray(a, dtype) for a in group] for group in (self.coefs_, self.intercepts_)]
-        return Perceptron(*arrays, self.activation, self._objective(), self.alpha, self.dropout, seed)
+        return Perceptron(*arrays, *self._settings(), seed)
+
+    def _settings(self) -> tuple[str, str, float, float]:
+        return self.activation, self._objective(), self.alpha, self.dropout
 
     def _take_over(self, perceptron: Perceptron) -> None:
         """Its parameters' memory becomes `coefs_` and `intercepts_`."""
@@ -283,7 +288,7 @@ class MLP(BaseEstimator):
             state.pop(name, None)
         descent = state.pop("_descent", None)
         if descent is not None:
-            state["_optimizer_state"] = descent.optimizer.state_dict()
+            state["_optimizer_state"] = _state_of(descent.optimizer)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -312,14 +317,14 @@ class MLP(BaseEstimator):
             warnings.warn(f"lbfgs failed to converge after {found.nit} iterations ({found.message}): raise max_iter "
                           f"({self.max_iter}) or scale X", ConvergenceWarning, stacklevel=5)
 
-    def _descend(self, incremental: bool) -> Descent:
+    def _descend(self, incremental: bool, dtype: Any) -> Descent:
         """What takes steps: that of the last call, with its moments, where partial_fit goes on."""
-        if incremental and self._descent is not None and self._is_current():
+        if incremental and self._descent is not None and self._is_current() and self._network.settings == self._settings():
             return self._descent
-        state = self._optimizer_state if self._descent is None else self._descent.optimizer.state_dict()
-        perceptron = self._perceptron()
+        name, state = self._optimizer_state if self._descent is None else _state_of(self._descent.optimizer)
+        perceptron = self._perceptron(dtype, int(self._random_state.randint(2**31 - 1)) if self.dropout else None)
         descent = Descent(perceptron, self._optimizer(perceptron))
-        if incremental and state is not None:
+        if incremental and name == descent.optimizer.name:
             descent.optimizer.load_state_dict(state)
         return descent
 
@@ -341,7 +346,10 @@ class MLP(BaseEstimator):
         return (*train, None)[:3], (*held, None)[:3]
 
     def _fit_stochastic(self, X, y, weights, validation, incremental) -> None:
-        descent = self._descend(incremental)
+        descent = self._descend(incremental, X.dtype)
+        if not hasattr(self, "loss_curve_"):
+            self.loss_curve_, self.best_loss_, self._no_improvement_count = [], math.inf, 0
+            self.validation_scores_ = self.best_validation_score_ = self.validation_loss_curve_ = None
         if self.early_stopping and validation is None and not incremental:
             (X, y, weights), validation = self._split(X, y, weights)
         rows = X.shape[0]
@@ -387,13 +395,14 @@ class MLP(BaseEstimator):
     def _epoch(self, descent, epochs, data, order, batch_size, interrupt) -> float:
         """One epoch; returns its mean loss."""
         if epochs is None:
-            return descent.epoch_of_batches(self._batches(*data, order, batch_size))
+            return descent.epoch_of_batches(self._batches(*data, order, batch_size, interrupt))
         for loss in epochs.epoch(order):
             interrupt.check()
         return loss
 
-    def _batches(self, X, y, weights, order, batch_size):
+    def _batches(self, X, y, weights, order, batch_size, interrupt):
         for part in gen_batches(len(order), batch_size):
+            interrupt.check()
             rows = order[part]
             x = X[rows].toarray() if issparse(X) else X[rows]
             yield x, y[rows], None if weights is None else weights[rows]

@@ -48,6 +48,7 @@ class Perceptron:
                  dropout: float = 0.0, seed: int | None = None) -> None:
         self.weights = [Parameter(np.ascontiguousarray(coef.T)) for coef in coefs]
         self.biases = [Parameter(np.array(intercept)) for intercept in intercepts]
+        self.settings = activation, loss, alpha, dropout
         self.activation, self.alpha, self.dropout = F.activation(activation), alpha, dropout
         self.loss, (self._data_loss, self._output) = loss, LOSSES[loss]
         self._generator = fastnn.Generator(seed) if dropout else None
