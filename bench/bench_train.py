@@ -201,7 +201,8 @@ def compare_fits(rows: int = 60_000, epochs: int = 2, runs: int = 5) -> list[tup
                 for module in (ours, peer):
                     time.sleep(PAUSE)  # a BLAS's threads spin on for a while
                     model, began = getattr(module, kind)(**options), time.perf_counter()
-                    with warnings.catch_warnings(action="ignore"):
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
                         model.fit(features.astype(dtype), target)
                     seconds.append(time.perf_counter() - began)
                     losses.append(model.loss_)

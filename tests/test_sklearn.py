@@ -271,3 +271,14 @@ def test_types_may_change_between_calls(digits):
     np.testing.assert_array_equal(a.coefs_[0], b.coefs_[0])
     warm = MLPClassifier((8,), random_state=0, warm_start=True, max_iter=2).fit(X, y).fit(X.astype(np.float64), y)
     assert warm.coefs_[0].dtype == np.float64 and warm.predict(X).shape == y.shape
+
+
+def test_arrays_that_were_put_in_place_are_not_trained_on(digits):
+    X, y = digits
+    model = MLPClassifier((8,), random_state=0, warm_start=True, max_iter=2).fit(X, y)
+    held = model.coefs_
+    before = [coef.copy() for coef in held]
+    model.fit(X, y)
+    for coef, value in zip(held, before):
+        np.testing.assert_array_equal(coef, value)
+    assert abs(model.coefs_[0] - before[0]).max() > 0

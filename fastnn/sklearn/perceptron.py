@@ -46,7 +46,7 @@ class Perceptron:
 
     def __init__(self, coefs: Sequence[np.ndarray], intercepts: Sequence[np.ndarray], activation: str, loss: str, alpha: float,
                  dropout: float = 0.0, seed: int | None = None) -> None:
-        self.weights = [Parameter(np.ascontiguousarray(coef.T)) for coef in coefs]
+        self.weights = [Parameter(np.array(coef.T, order="C")) for coef in coefs]
         self.biases = [Parameter(np.array(intercept)) for intercept in intercepts]
         self.settings = activation, loss, alpha, dropout
         self.activation, self.alpha, self.dropout = F.activation(activation), alpha, dropout
