@@ -14,7 +14,7 @@ from .create import as_tensor
 from .loss import _check_same_shape, _constant_argument
 from .margin_loss import _reduced
 from .index import index_select
-from .math import abs, add, clip, constant, div, floating, maximum, minimum, mul, ne, neg, sqrt, square, sub
+from .math import abs, add, clip, constant, div, eq, floating, maximum, minimum, mul, neg, sqrt, square, sub
 from .power import pow
 from .activation import relu
 from .reduce import amax, sum
@@ -213,7 +213,7 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Any, margin: f
     input1, input2 : Tensor
         (N, D), or (D,) for one pair.
     target : Tensor or array_like
-        (N,), or 0-d: 1 or -1; takes no gradient.
+        (N,), or 0-d: 1 or -1, others give no loss; takes no gradient.
     margin : float
         Cosine up to which strangers are far enough, -1 to 1.
     reduction : str
@@ -240,8 +240,7 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Any, margin: f
     cosine = div(sum(mul(input1, input2), -1), sqrt(mul(a, b)))
     target = _constant_argument(name, "target", target, cosine)
     _check_same_shape(name, cosine, target)
-    together = ne(target, as_tensor(-1.0, cosine.dtype)).to(cosine.dtype)
-    apart = ne(target, as_tensor(1.0, cosine.dtype)).to(cosine.dtype)
+    together, apart = (eq(target, as_tensor(sign, cosine.dtype)).to(cosine.dtype) for sign in (1.0, -1.0))
     return _reduced(name, add(mul(sub(1.0, cosine), together), mul(relu(sub(cosine, margin)), apart)), reduction)
 
 
