@@ -124,34 +124,9 @@ def documented(cls: type) -> type:
 class MLP(BaseEstimator):
     """What both estimators share; parameters and attributes as they list them."""
 
-    def __init__(self, hidden_layer_sizes, activation, *, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t,
-                 max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping,
-                 validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dropout, max_time):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.dropout = dropout
-        self.max_time = max_time
+    def _keep(self, parameters: dict[str, Any]) -> None:
+        """Each argument of the constructor becomes the attribute of its name, as scikit-learn's rules want."""
+        vars(self).update((name, value) for name, value in parameters.items() if name not in ("self", "__class__"))
 
     # -- parameters --
 
@@ -225,6 +200,33 @@ class MLP(BaseEstimator):
         return X_val, self._encoded(y_val), self._weights_of(sample_weight_val, y_val, X_val)
 
     # -- fitting --
+
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Learns from samples with their labels or values.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix
+            (n_samples, n_features).
+        y : array_like
+            Labels (n_samples,), or a 0/1 matrix (n_samples, n_labels) where samples have several; for regression values, (n_samples,)
+            or (n_samples, n_outputs).
+        sample_weight : array_like, optional
+            (n_samples,), not negative.
+        X_val, y_val, sample_weight_val : optional
+            Validation data, judged after every epoch; `early_stopping` then holds none of X back.
+
+        Returns
+        -------
+        MLPClassifier or MLPRegressor
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data are not what is allowed, or the loss grows without bounds.
+        """
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     def _fit(self, X, y, sample_weight, validation=(None, None, None), incremental=False):
         self._check_parameters()

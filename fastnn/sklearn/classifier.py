@@ -50,39 +50,7 @@ class MLPClassifier(ClassifierMixin, MLP):
                  tol=1e-4, verbose=False, warm_start=False, momentum=0.9, nesterovs_momentum=True, early_stopping=False,
                  validation_fraction=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-8, n_iter_no_change=10, max_fun=15000, dropout=0.0,
                  max_time=None, class_weight=None):
-        super().__init__(hidden_layer_sizes, activation, solver=solver, alpha=alpha, batch_size=batch_size,
-                         learning_rate=learning_rate, learning_rate_init=learning_rate_init, power_t=power_t, max_iter=max_iter,
-                         shuffle=shuffle, random_state=random_state, tol=tol, verbose=verbose, warm_start=warm_start,
-                         momentum=momentum, nesterovs_momentum=nesterovs_momentum, early_stopping=early_stopping,
-                         validation_fraction=validation_fraction, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon,
-                         n_iter_no_change=n_iter_no_change, max_fun=max_fun, dropout=dropout, max_time=max_time)
-        self.class_weight = class_weight
-
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
-        """Learns from labelled samples.
-
-        Parameters
-        ----------
-        X : array_like or sparse matrix
-            (n_samples, n_features).
-        y : array_like
-            Labels (n_samples,), or a 0/1 matrix (n_samples, n_labels) where samples have several.
-        sample_weight : array_like, optional
-            (n_samples,), not negative.
-        X_val, y_val, sample_weight_val : optional
-            Validation data, judged after every epoch; `early_stopping` then holds none of X back.
-
-        Returns
-        -------
-        MLPClassifier
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If a parameter or the data are not what is allowed, or the loss grows without bounds.
-        """
-        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+        self._keep(locals())
 
     @available_if(is_stochastic)
     def partial_fit(self, X, y, sample_weight=None, classes=None):

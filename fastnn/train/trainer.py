@@ -158,8 +158,7 @@ class Trainer:
         shuffle : bool
             Whether every epoch has a new order.
         class_weight : mapping or "balanced", optional
-            Weight of each class in training, 1 where absent; ``"balanced"`` weighs every class the same in sum. Validation, also
-            by `validation_split`, goes without.
+            Weight of each class, 1 where absent; ``"balanced"``: all classes weigh the same in sum. For training, not validation.
         sample_weight : array_like, optional
             Weights (N,). A batch's loss is the sum of weight times loss divided by the number of samples.
         initial_epoch : int
