@@ -422,7 +422,7 @@ class Tensor(TensorBase, Methods):
         root = self._flows(*operands, *options.values())
         before = self.detach() if root is None else self.on_tape()
         result = op(before, *(before if operand is self else operand for operand in operands), **options)
-        if result.dtype.is_floating and not self.dtype.is_floating:
+        if _math.kind_of(result.dtype) > _math.kind_of(self.dtype):
             raise TypeError(f"writing in place: the result is {result.dtype}, which a tensor of {self.dtype} cannot hold")
         return self._write(result) if root is None else self._become(_assign.replaced(self, result), root)
 

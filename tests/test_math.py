@@ -16,7 +16,7 @@ TYPES = {"float32": fastnn.float32, "float64": fastnn.float64, "int64": fastnn.i
 @pytest.mark.parametrize("a, b, expected", [
     ("float32", "float64", "float64"), ("int64", "float32", "float32"), ("float64", "bool", "float64"),
     ("int32", "int32", "int32"),
-    ("uint8", "int32", "int32"), ("bool", "uint8", "uint8"), ("int32", "int64", "int64"), ("bool", "bool", "int64"),
+    ("uint8", "int32", "int32"), ("bool", "uint8", "uint8"), ("int32", "int64", "int64"), ("bool", "bool", "bool"),
     ("float32", 2, "float32"), ("float64", 2.5, "float64"),
     ("int64", 2, "int64"), ("int32", 2, "int32"), ("uint8", 300, "int64"), ("int64", 2.5, "float32"),
     ("bool", 2, "int64"),
@@ -27,7 +27,28 @@ def test_result_types(a, b, expected):
     for left, right in ((x, y), (y, x)):
         result = math.add(left, right)
         assert result.dtype is TYPES[expected]
-        np.testing.assert_array_equal(result.numpy(), 1 + (1 if isinstance(b, str) else b))
+        expected_value = 1 + (1 if isinstance(b, str) else b)
+        np.testing.assert_array_equal(result.numpy(), True if expected == "bool" else expected_value)
+
+
+def test_a_scale_that_was_computed_leaves_a_tensors_type():
+    x = fastnn.tensor([1.0, 2.0], requires_grad=True)
+    scale = fastnn.tensor(3.0, dtype=fastnn.float64, requires_grad=True)
+    y = x * scale
+    y.sum().backward()
+    assert y.dtype is fastnn.float32 and x.grad.tolist() == [3, 3]
+    assert scale.grad.dtype is fastnn.float64 and scale.grad.item() == 3
+    assert (x * np.float64(3)).dtype is (x * np.array(3.0)).dtype is fastnn.float32
+    assert (fastnn.tensor([1, 2]) * scale).dtype is fastnn.float64  # of a kind above
+
+
+def test_products_and_sums_of_bools_are_bools():
+    a, b = fastnn.tensor([True, True, False]), fastnn.tensor([True, False, False])
+    assert fastnn.tensor([5, 6, 7])[a * b].tolist() == [5]  # a mask, not the rows 1 and 0
+    assert (a + b).tolist() == math.maximum(a, b).tolist() == [True, True, False]
+    assert math.minimum(a, b).tolist() == [True, False, False] and (a - b).tolist() == [0, 1, 0]
+    with pytest.raises(TypeError, match="the result is int64, which a tensor of bool cannot hold"):
+        a += 2
 
 
 def test_numbers_arrays_and_lists_are_operands():

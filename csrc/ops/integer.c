@@ -12,11 +12,22 @@ typedef struct {
     int divided_by_zero;
 } plan;
 
-/* Comparisons give bool, others the wider type; but bools alone are counted in int64 (not in and, or, xor). The types' codes go
- * from the widest to the narrowest. */
+/* What a kind is between bools alone: sums and products are logic, as NumPy's and PyTorch's are. */
+static int kind_of_bools(int kind) {
+    switch (kind) {
+    case ADD: case MAXIMUM: return OR;
+    case MUL: case MINIMUM: return AND;
+    default: return kind;
+    }
+}
+
+/* Comparisons give bool, others the wider type; but bools alone are counted in int64 where their kind is not logic. The types' codes
+ * go from the widest to the narrowest. */
 static int result_dtype(int kind, int a, int b) {
+    int wider = a < b ? a : b;
+    if (wider == FNN_BOOL) kind = kind_of_bools(kind);
     if (kind >= EQ && kind <= GE) return FNN_BOOL;
-    int counted = kind < EQ || kind == POW, wider = a < b ? a : b;
+    int counted = kind < EQ || kind == POW;
     return wider == FNN_BOOL && counted ? FNN_INT64 : wider;
 }
 
@@ -137,6 +148,7 @@ static double cost(const fnn_call *call) { return 0.6 * (double)fnn_numel(call->
 static int run(fnn_call *call) {
     const fnn_tensor *operand[3] = {call->out[0], call->in[0], call->in[1]};
     plan p = {.kind = (int)call->attr.i[0], .dtype = {operand[0]->dtype, operand[1]->dtype, operand[2]->dtype}};
+    if (p.dtype[1] == FNN_BOOL && p.dtype[2] == FNN_BOOL) p.kind = kind_of_bools(p.kind);
     fnn_nest_build(&p.nest, operand, 3);
     fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), cost(call), run_chunk, &p);
     return p.divided_by_zero ? fnn_fail(call, FNN_VALUE_ERROR, "integer division by zero") : FNN_OK;

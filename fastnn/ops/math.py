@@ -1,8 +1,10 @@
 """Arithmetic, elementary functions, comparisons and selection, element by element, with broadcasting.
 
 Result types: of a tensor and a Python number, the tensor's type (an integer tensor and a Python float give float32; bool and an
-integer give int64); float32 with float64 gives float64; an integer tensor with a floating one gives the floating type. Integers
-are computed exactly, in 64 bits; results have the wider of both types and wrap around, as in NumPy; bools are counted in int64.
+integer give int64); float32 with float64 gives float64; an integer tensor with a floating one gives the floating type; a 0-d tensor
+beside one with axes takes the latter's type, as a Python number does, where that is of its kind or above (bool, integer, floating).
+Integers are computed exactly, in 64 bits; results have the wider of both types and wrap around, as in NumPy. Sums and products of
+bools are bools (or, and); their differences and quotients are counted in int64.
 """
 
 from __future__ import annotations
@@ -76,14 +78,30 @@ def operands(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     else:
         a, b = _operand(name, "input", a), _operand(name, "other", b)
         if not isinstance(a, TensorBase):
-            a = as_tensor(a) if not isinstance(b, TensorBase) else _number(a, b)
+            if isinstance(b, TensorBase):
+                return _wider(_number(a, b), b)
+            a = as_tensor(a)
         if not isinstance(b, TensorBase):
-            b = _number(b, a)
+            return _wider(a, _number(b, a))
+    # A scale or a bound that was computed is no reason to change a whole tensor's type.
+    if a.ndim == 0 < b.ndim and kind_of(a.dtype) <= kind_of(b.dtype):
+        return to(a, b.dtype), b
+    if b.ndim == 0 < a.ndim and kind_of(b.dtype) <= kind_of(a.dtype):
+        return a, to(b, a.dtype)
+    return _wider(a, b)
+
+
+def _wider(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the wider floating type, if one is floating; integers stay as they are, since their kernel takes any two types."""
     if not a.dtype.is_floating and not b.dtype.is_floating:
         return a, b
-    if a.dtype is float64 or b.dtype is float64:
-        return to(a, float64), to(b, float64)
-    return to(a, float32), to(b, float32)
+    dtype = float64 if a.dtype is float64 or b.dtype is float64 else float32
+    return to(a, dtype), to(b, dtype)
+
+
+def kind_of(dtype: DType) -> int:
+    """0 for bool, 1 for integers, 2 for floating types."""
+    return 2 if dtype.is_floating else dtype is not bool_
 
 
 def floating(name: str, x: Any) -> Tensor:

@@ -1,5 +1,8 @@
 """int64 near 2^53 and 2^63, where float64 rounds, beside PyTorch: every operation that takes integers is exact, or wraps as there."""
 
+import itertools
+import operator
+
 import numpy as np
 import pytest
 
@@ -174,3 +177,20 @@ def test_factors_that_integers_cannot_take():
         with pytest.raises((TypeError, ValueError), match=said):
             call()
     assert fastnn.addcdiv(x, x, x.double() * 4).tolist() == [[1.25, 1.25], [1.25, 1.25]]
+
+
+TYPES = ("float32", "float64", "int64", "int32", "uint8", "bool")
+OPERATORS = ("add", "mul", "truediv", "floordiv", "lt", "eq")
+
+
+@pytest.mark.parametrize("first", TYPES)
+@pytest.mark.parametrize("second", TYPES)
+def test_types_of_results(first, second):
+    for (one, two), name in itertools.product((((3,), ()), ((), (3,)), ((), ()), ((3,), (1,))), OPERATORS):
+        a, b = np.full(one, 3).astype(first), np.full(two, 2).astype(second)
+        if name == "floordiv" and first == second == "bool":
+            continue  # PyTorch refuses it
+        op = getattr(operator, name)
+        expected, found = op(torch.tensor(a), torch.tensor(b)), op(fastnn.tensor(a), fastnn.tensor(b))
+        assert found.dtype.name == str(expected.dtype).removeprefix("torch."), (one, two, name)
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-7)
