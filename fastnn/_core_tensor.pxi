@@ -261,16 +261,16 @@ cdef class TensorBase:
         """How often the storage was written in place."""
         return self.storage.version - (self.storage.serial << 24)
 
-    def is_alone(self):
-        """Whether this tensor alone sees its memory, but for what the operation that made it keeps for backward: no view, no NumPy
-        array, nothing that another operation saved."""
+    def is_alone(self, tuple behind=()):
+        """Whether this tensor alone sees its memory, but for what is kept for backward by the operation that made it, or by any
+        behind the tensors `behind`: no view, no NumPy array, nothing that another operation saved."""
         cdef TensorBase base = self.base
-        cdef Py_ssize_t known = kept_by_maker(self)
+        cdef Py_ssize_t known = kept_behind(self.storage, behind) if behind else kept_by_maker(self)
         if base is not None and base.storage is self.storage and Py_REFCNT(base) == 2:  # nobody else has it: ours and the view's
-            known += 1 + kept_by_maker(base)
+            known += 1 if behind else 1 + kept_by_maker(base)
         return is_seen_by(self.storage, 1 + known)
 
-    def root(self):
+    def root(self, tuple behind=()):
         """The tensor that this one is a view of, where it has all of their memory, without gaps, and nothing else sees that, in the
         sense of `is_alone`; None otherwise."""
         cdef TensorBase base = self.base
@@ -278,7 +278,8 @@ cdef class TensorBase:
             return None
         if base.desc.data != base.storage.start or fnn_numel(&base.desc) * fnn_itemsize(base.desc.dtype) != base.storage.nbytes:
             return None
-        return base if is_seen_by(self.storage, 2 + kept_by_maker(self) + kept_by_maker(base)) else None
+        cdef Py_ssize_t kept = kept_behind(self.storage, behind) if behind else kept_by_maker(self) + kept_by_maker(base)
+        return base if is_seen_by(self.storage, 2 + kept) else None
 
     def on_tape(self):
         """Another tensor with this one's view, and its place on the tape."""
@@ -418,6 +419,27 @@ cdef Py_ssize_t kept_by_maker(TensorBase t):
         for saved in (<Node>t.node)._saved or ():
             if saved is not None and (<TensorBase>saved).storage is t.storage:
                 count += Py_REFCNT(saved) == 2  # the node's and the loop's
+    return count
+
+
+cdef Py_ssize_t kept_behind(Storage storage, tuple tensors) except -1:
+    """How many tensors of a storage the operations behind `tensors` keep for backward, and nobody else has."""
+    cdef dict times = {}  # by tensor: how often it is kept
+    cdef set seen = set()
+    cdef list stack = [(<TensorBase>t).node for t in tensors if isinstance(t, TensorBase)]
+    while stack:
+        node = stack.pop()
+        if not isinstance(node, Node) or node in seen:
+            continue
+        seen.add(node)
+        for saved in (<Node>node)._saved or ():
+            if saved is not None and (<TensorBase>saved).storage is storage:
+                times[saved] = times.get(saved, 0) + 1
+        stack.extend((<Node>node).edges or ())
+    saved = None
+    cdef Py_ssize_t count = 0
+    for kept, often in times.items():
+        count += Py_REFCNT(kept) == often + 2  # the nodes', the dictionary's and the loop's
     return count
 
 

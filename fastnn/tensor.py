@@ -396,9 +396,12 @@ class Tensor(TensorBase, Methods):
         if self.requires_grad and self.is_leaf:
             raise RuntimeError("writing in place to a leaf that requires grad: take the result as a new tensor, as x = x.relu(), or "
                                "do it under no_grad()")
-        if self.is_alone():
-            return self
-        root = self.root()
+        for behind in ((), (self, *sources)):  # what older operations keep for backward is looked for only where it matters
+            if self.is_alone(behind):
+                return self
+            root = self.root(behind)
+            if root is not None:
+                break
         if root is None or root.requires_grad and root.is_leaf or _assign.overlaps(self):
             raise RuntimeError("writing in place where a gradient flows, to memory that something else sees, too (another view, an "
                                "array, or what backward needs): take the result as a new tensor, as x = x + y, stack or where")

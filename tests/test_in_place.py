@@ -266,3 +266,42 @@ def test_what_was_saved_of_a_written_base_is_missed() -> None:
     square = h * h
     h[1].mul_(2)
     refused(square.sum().backward, "needed for the gradient was changed in place")
+
+
+@pytest.mark.parametrize("captures", [False, True])
+def test_what_backward_keeps_of_a_tensor_leaves_it_writable(captures: bool) -> None:
+    """As in preds[i] = net(preds[i - 2:i]): the layers keep what they read, and the places written later go into new memory."""
+    w = fastnn.tensor(numbers(2, seed=1), requires_grad=True)
+
+    def step(x: Any, write: bool) -> Any:
+        w.grad = None
+        if write:
+            y = fastnn.zeros(6)
+            y[:2] = x
+            for i in range(2, 6):
+                y[i] = (y[i - 2:i].reshape(1, 2).tanh() @ w.reshape(2, 1)).reshape(())
+        else:
+            parts = [x[0], x[1]]
+            for _ in range(4):
+                parts.append((fastnn.stack(parts[-2:]).reshape(1, 2).tanh() @ w.reshape(2, 1)).reshape(()))
+            y = fastnn.stack(parts)
+        (y ** 2).sum().backward()
+        return y.detach(), w.grad
+
+    call = fastnn.capture(step) if captures else step
+    for k in range(4):
+        x = fastnn.tensor(numbers(2, seed=k))
+        for a, b in zip(call(x, True), call(x, False)):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6)
+    assert not captures or call.replays == 5, call.obstacle
+
+
+def test_a_view_that_somebody_has_is_no_less_seen_for_being_kept() -> None:
+    w = fastnn.ones(2, requires_grad=True)
+    x = fastnn.zeros(4)
+    seen = x[:2]
+    product = seen * w  # whose backward keeps `seen`
+    refused(lambda: x.__setitem__(3, product.sum()), "memory that something else sees")
+    del seen
+    x[3] = product.sum() + 1
+    assert x.tolist() == [0, 0, 0, 1]
