@@ -8,7 +8,8 @@ cdef long long next_sequence = 0
 cdef class Node:
     """One recorded operation: what it saved, where its inputs came from, and the rule that takes gradients back.
 
-    The rule is called as ``rule(node, *doutputs)`` and returns one gradient, or None, per input (alone or as a tuple).
+    The rule is called as ``rule(node, *doutputs)`` and returns one gradient, or None, per input (alone or as a tuple). A gradient
+    is a tensor, or a PartOfGradient.
     """
 
     cdef readonly object rule
@@ -21,6 +22,7 @@ cdef class Node:
     cdef long long sequence
     cdef int num_outputs
     cdef list pending              # gradients that arrived for the outputs, during backward()
+    cdef set ours                  # those of them, by output, whose memory nobody else sees
     cdef object layer              # while recording a program: the layer that launched it
     cdef dict hooks                # by output, those to be called with its gradient; None without
 
@@ -48,6 +50,33 @@ cdef class Node:
 
     def __repr__(self):
         return f"<{self.name} at {id(self):#x}>"
+
+
+@cython.final
+cdef class PartOfGradient:
+    """PartOfGradient(values, shape, view): a gradient that is zero but for a part of its tensor, as that of a slice.
+
+    `values` is the part, `shape` that of the whole gradient, and ``view(whole)`` the part's place in it. It is added where it belongs,
+    so that a tensor that is read slice by slice has its gradient in time proportional to its size.
+    """
+
+    cdef TensorBase values
+    cdef tuple shape
+    cdef object view
+
+    def __init__(self, TensorBase values not None, tuple shape not None, view):
+        self.values, self.shape, self.view = values, shape, view
+
+    cdef TensorBase whole(self):
+        cdef TensorBase g = empty(self.shape, self.values.dtype)
+        launch.fill(value=0.0, out=g)
+        launch.copy(self.values, dtype=-1, out=self.view(g))
+        return g
+
+    cdef int add_to(self, TensorBase total) except -1:
+        part = self.view(total)
+        launch.add(part, self.values, out=part)
+        return 0
 
 
 def record(rule, tuple inputs, outputs, tuple saved=(), context=None):
@@ -197,11 +226,33 @@ cdef int accumulate(TensorBase leaf, TensorBase g, bint is_ours) except -1:
     return 0
 
 
-cdef int push(Node node, int index, TensorBase g) except -1:
+cdef int accumulate_part(TensorBase leaf, PartOfGradient part) except -1:
+    """The same for a part, of a leaf that has a ``grad``."""
+    if part.shape != leaf.shape:
+        raise RuntimeError(f"backward: a gradient {part.shape} arrived for a tensor {leaf.shape}")
+    if fnn_recording != NULL:
+        (<Program>fnn_recording).note_gradient(leaf, False)
+    global fnn_keeps_gil
+    fnn_keeps_gil = 1
+    try:
+        return part.add_to(leaf._grad)
+    finally:
+        fnn_keeps_gil = 0
+
+
+cdef int push(Node node, int index, g) except -1:
+    """Adds a gradient, a tensor or a part of one, to what arrived for a node's output."""
     if node.pending is None:
-        node.pending = [None] * node.num_outputs
+        node.pending, node.ours = [None] * node.num_outputs, set()
     other = node.pending[index]
-    node.pending[index] = g if other is None else launch.add(other, g)
+    if isinstance(g, PartOfGradient):
+        if index in node.ours:
+            return (<PartOfGradient>g).add_to(other)
+        g = (<PartOfGradient>g).whole()
+        node.ours.add(index)
+    elif other is not None:
+        node.ours.add(index)
+    node.pending[index] = <TensorBase?>g if other is None else launch.add(other, g)
     return 0
 
 
@@ -221,10 +272,16 @@ cdef TensorBase hooked(dict functions, TensorBase g):
     return g
 
 
-cdef int arrive(TensorBase leaf, TensorBase g, bint is_ours, dict waiting, set only) except -1:
-    """A gradient for a leaf: added to its ``grad``, or kept until all of it is there for hooks to see."""
+cdef int arrive(TensorBase leaf, gradient, bint is_ours, dict waiting, set only) except -1:
+    """A gradient for a leaf, a tensor or a part of one: added to its ``grad``, or kept until all of it is there for hooks to see."""
+    cdef TensorBase g
     if only is not None and id(leaf) not in only:
         return 0
+    if isinstance(gradient, PartOfGradient):
+        if leaf.hooks is None and leaf._grad is not None:
+            return accumulate_part(leaf, gradient)
+        gradient = (<PartOfGradient>gradient).whole()
+    g = <TensorBase?>gradient
     if leaf.hooks is None:
         return accumulate(leaf, g, is_ours)
     before = waiting.get(id(leaf))
@@ -251,7 +308,7 @@ cdef int step_back(Node node, dict waiting, set only) except -1:
     arrived = tuple(node.pending)
     cdef Py_ssize_t k, j
     cdef bint is_ours
-    node.pending = None
+    node.pending = node.ours = None
     if fnn_recording != NULL:
         (<Program>fnn_recording).layer = node.layer or ""
     answer = node.rule(node, *arrived)
@@ -263,7 +320,7 @@ cdef int step_back(Node node, dict waiting, set only) except -1:
         if edge is None or results[k] is None:
             continue
         if isinstance(edge, Node):
-            push(<Node>edge, node.edge_outputs[k], <TensorBase?>results[k])
+            push(<Node>edge, node.edge_outputs[k], results[k])
             continue
         # A rule may hand on what it was given, or one tensor for two inputs: such a gradient is shared.
         is_ours = True
@@ -271,7 +328,7 @@ cdef int step_back(Node node, dict waiting, set only) except -1:
             is_ours = is_ours and results[k] is not arrived[j]
         for j in range(len(results)):
             is_ours = is_ours and (j == k or results[k] is not results[j])
-        arrive(<TensorBase>edge, <TensorBase?>results[k], is_ours, waiting, only)
+        arrive(<TensorBase>edge, results[k], is_ours, waiting, only)
     return 0
 
 
@@ -324,7 +381,7 @@ def backward(TensorBase root not None, gradient=None, bint retain_graph=False, s
         if fnn_recording != NULL:
             (<Program>fnn_recording).layer = layer
         for node in nodes:
-            node.pending = None
+            node.pending = node.ours = None
 
 
 def is_grad_enabled():

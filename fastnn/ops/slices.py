@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
-from .._core import TensorBase, launch, record
+from .._core import PartOfGradient, TensorBase, launch, record
 from ..checks import a_tensor, either, integer, integers, whole
 from .create import common_dtype, fill
 from .shape import _axis, to, unsqueeze
@@ -80,15 +80,12 @@ def slice_view(x: Tensor, key: tuple) -> Tensor:
                 raise IndexError(f"index: {k} is out of range for axis {d} of extent {x.shape[d]}")
             offset += x.strides[d] * (k % x.shape[d])
             d += 1
-    return record(_slice_backward, (x,), x.as_strided(extents, strides, offset), context=(x.shape, x.dtype, key))
+    return record(_slice_backward, (x,), x.as_strided(extents, strides, offset), context=(x.shape, key))
 
 
 def _slice_backward(node, dy):
-    shape, dtype, key = node.context
-    dx = _core.empty(shape, dtype)
-    launch.fill(value=0.0, out=dx)
-    launch.copy(dy, dtype=-1, out=slice_view(dx, key))
-    return dx
+    shape, key = node.context
+    return PartOfGradient(dy, shape, lambda dx: slice_view(dx, key))
 
 
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
