@@ -154,6 +154,43 @@ def test_gather_and_scatter_cut(shape, axis, dtype):
         fastnn.tensor(x).gather(axis, fastnn.tensor(index))
 
 
+REDUCTIONS = {"sum": np.add, "prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8"])
+@pytest.mark.parametrize("shape, axis, count", [((300, 7), 0, 20000), ((3, 40, 6), 1, 9000), ((1, 9), 0, 50), ((17, 2000), 0, 60),
+                                                ((5, 8), 1, 30)])
+def test_one_index_for_whole_slices(shape, axis, count, dtype):
+    """An index that was expanded, as for the messages of a graph, gives what the same index written out gives, to the bit."""
+    rng = np.random.default_rng(7)
+    line = rng.integers(0, shape[axis], count)
+    many = shape[:axis] + (count,) + shape[axis + 1:]
+    x, src = (rng.integers(1, 4, s).astype(dtype) for s in (shape, many))
+    written = np.broadcast_to(line.reshape([-1 if d == axis else 1 for d in range(len(shape))]), many)
+    expanded = fastnn.tensor(line).reshape([-1 if d == axis else 1 for d in range(len(shape))]).expand(*many)
+    for threads in (1, 2, 8):
+        with forced_threads(threads):
+            t, s = fastnn.tensor(x), fastnn.tensor(src)
+            np.testing.assert_array_equal(t.gather(axis, expanded).numpy(), np.take_along_axis(x, written, axis))
+            np.testing.assert_array_equal(t.scatter(axis, expanded, s).numpy(), t.scatter(axis, fastnn.tensor(written), s).numpy())
+            for name, ufunc in REDUCTIONS.items():
+                expected = np.moveaxis(x.copy(), axis, 0)
+                with np.errstate(over="ignore"):
+                    ufunc.at(expected, line, np.moveaxis(src, axis, 0))
+                np.testing.assert_array_equal(t.scatter_reduce(axis, expanded, s, name).numpy(), np.moveaxis(expected, 0, axis))
+            if dtype != "uint8":  # whose sums wrap around
+                for include in (False, True):
+                    means = [t.scatter_reduce(axis, i, s, "mean", include_self=include).numpy() for i in (expanded, fastnn.tensor(written))]
+                    np.testing.assert_array_equal(*means)
+    wrong = line.copy()
+    wrong[count // 2] = shape[axis]
+    wrong = fastnn.tensor(wrong).reshape([-1 if d == axis else 1 for d in range(len(shape))]).expand(*many)
+    first = count // 2 * int(np.prod(shape[axis + 1:]))
+    for call in (lambda: t.gather(axis, wrong), lambda: t.scatter_add(axis, wrong, s)):
+        with pytest.raises(IndexError, match=f"element {first} of index is {shape[axis]}, but must lie between 0 and {shape[axis] - 1}"):
+            call()
+
+
 def test_places_of_more_than_a_chunk():
     x = np.random.default_rng(6).integers(0, 3, (7, 70, 111))
     np.testing.assert_array_equal(fastnn.tensor(x).nonzero().numpy(), np.argwhere(x))

@@ -1,33 +1,16 @@
-/* index.c: index_select (slices of x picked along one axis) and index_add (its adjoint); gather (an index of its own for
- * every element), scatter_add (its adjoint) and scatter.
+/* index.c: index_select (slices of x picked along one axis) and index_add (its adjoint), see slices.c; gather (an index of its own for
+ * every element), scatter_add (its adjoint) and scatter, which take the slices' way where an index says the same for whole slices.
  *
- * The first two walk slices: the axes but the chosen one are a nest of y and x together; its last dimension is one run
- * where it is dense in both. Indices are checked and made non-negative, once, before anything is written. */
-#include "nest.h"
+ * Indices are checked, once, before anything is written; those of slices may count from the end. */
 #include "order.h"
+#include "slices.h"
 
 #include <string.h>
 
 enum {
-    CHUNK = 16384, /* elements copied by a chunk */
-    AHEAD_BYTES = 4096, /* index_select fetches so far ahead, about, or the next run */
-    PIECE = 1024,  /* elements of a run that one chunk of index_add owns */
-    PIECES = 4096, /* indices that one chunk of gather moves */
-    CHUNKS = 16    /* index_add cuts the axis too when runs give fewer chunks than this */
+    CHUNK = 16384, /* indices that a chunk checks */
+    PIECES = 4096  /* indices that one chunk of gather moves */
 };
-
-typedef struct {
-    fnn_nest nest;         /* one slice, without the last run: operand 0 is written, operand 1 read */
-    ptrdiff_t run;         /* elements that lie together in both */
-    ptrdiff_t step[2];     /* between slices along the axis */
-    ptrdiff_t extent;      /* of the axis in the whole tensor */
-    ptrdiff_t count;       /* indices */
-    const int64_t *index;
-    size_t size;
-    ptrdiff_t pieces, piece; /* index_add: how a run is cut, */
-    ptrdiff_t owners;        /* and into how many ranges the axis */
-    const fnn_kernels *K;
-} plan;
 
 /* Shape of the picked tensor: `axis` becomes as long as the index, or vanishes for a 0-d one. */
 static int picked_shape(fnn_call *call, const fnn_tensor *whole, const fnn_tensor *index, int64_t axis, int *rank,
@@ -46,56 +29,17 @@ static int picked_shape(fnn_call *call, const fnn_tensor *whole, const fnn_tenso
     return FNN_OK;
 }
 
-/* The tensor without its axis `axis`, for the nest. */
-static fnn_tensor slice_of(const fnn_tensor *t, int axis) {
-    fnn_tensor s = *t;
-    s.rank = 0;
-    for (int d = 0; d < t->rank; d++) {
-        if (d == axis) continue;
-        s.shape[s.rank] = t->shape[d];
-        s.stride[s.rank++] = t->stride[d];
-    }
-    return s;
-}
-
-/* The nest follows the order of the tensor that is written. */
-static void make_plan(plan *p, const fnn_tensor *whole, const fnn_tensor *picked, const fnn_tensor *index, int axis,
-                      int writes_whole) {
-    fnn_tensor slices[2] = {slice_of(whole, axis), index->rank ? slice_of(picked, axis) : *picked};
-    const fnn_tensor *operand[2] = {&slices[writes_whole ? 0 : 1], &slices[writes_whole ? 1 : 0]};
-    fnn_nest_build(&p->nest, operand, 2);
-    int last = p->nest.rank - 1;
-    p->run = 1;
-    if (p->nest.stride[0][last] == 1 && p->nest.stride[1][last] == 1) {
-        p->run = p->nest.shape[last];
-        p->nest.shape[last] = 1;
-        p->nest.size /= fnn_max(p->run, 1);
-    }
-    p->step[0] = whole->stride[axis];
-    p->step[1] = index->rank ? picked->stride[axis] : 0;
-    p->extent = whole->shape[axis];
-    p->count = index->rank ? index->shape[0] : 1;
-    p->size = fnn_itemsize(whole->dtype);
-}
-
-/* Indices into shared memory, checked; negative ones count from the end. */
-static int read_indices(fnn_call *call, plan *p, const fnn_tensor *index) {
-    int64_t *to = call->shared;
+/* The positions, from index (J,) or (), into the workspace. */
+static int read_positions(fnn_call *call, fnn_slices *s, const fnn_tensor *index) {
     const int64_t *from = index->data;
-    ptrdiff_t step = index->rank ? index->stride[0] : 0;
-    for (ptrdiff_t j = 0; j < p->count; j++) {
-        int64_t i = from[j * step];
-        if (i < -p->extent || i >= p->extent)
-            return fnn_fail(call, FNN_INDEX_ERROR, "index[%td] is %lld, but must lie between %td and %td", j,
-                            (long long)i, -p->extent, p->extent - 1);
-        to[j] = i < 0 ? i + p->extent : i;
-    }
-    p->index = to;
-    return FNN_OK;
+    const ptrdiff_t step = index->rank ? index->stride[0] : 0, bad = fnn_slices_read(call, s, from, step, 1, call->shared);
+    if (bad < 0) return FNN_OK;
+    return fnn_fail(call, FNN_INDEX_ERROR, "index[%td] is %lld, but must lie between %td and %td", bad, (long long)from[bad * step],
+                    -s->extent, s->extent - 1);
 }
 
 static void index_workspace(const fnn_call *call, fnn_workspace *ws) {
-    ws->shared = (size_t)fnn_numel(call->in[call->op == FNN_OP_index_add ? 0 : 1]) * sizeof(int64_t);
+    ws->shared = fnn_slices_bytes(fnn_numel(call->in[call->op == FNN_OP_index_add ? 0 : 1]));
 }
 
 /* ---- index_select ---- */
@@ -107,61 +51,13 @@ static int index_select_infer(fnn_call *call) {
     return status;
 }
 
-static void copy_elements(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, const int64_t *index,
-                          ptrdiff_t n, size_t size) {
-#define COPY(type)                                                                                                      \
-    for (ptrdiff_t j = 0; j < n; j++) ((type *)to)[j * to_step] = ((const type *)from)[index[j] * from_step];           \
-    return
-    switch (size) {
-    case 1: COPY(uint8_t);
-    case 4: COPY(uint32_t);
-    case 8: COPY(uint64_t);
-    }
-#undef COPY
-}
-
-/* Runs j .. j + n - 1. Rows of a data set in random order come from memory, and each is too short for the CPU to fetch ahead: while
- * one is copied the next ones are on their way (batches of 200 rows on two Zen 4 cores: 784 bytes 21.7 us before, 16.8 now, 256
- * bytes 10.7 and 8.8; rows of 3 KB and more gain nothing). */
-static void copy_runs(const plan *p, char *const *at, ptrdiff_t j, ptrdiff_t n) {
-    const ptrdiff_t bytes = p->run * (ptrdiff_t)p->size, from = p->step[0] * (ptrdiff_t)p->size;
-    const ptrdiff_t ahead = fnn_max(AHEAD_BYTES / bytes, 1);
-    for (ptrdiff_t i = j; i < j + n; i++) {
-        if (i + ahead < j + n)
-            for (ptrdiff_t b = 0; b < bytes; b += 64) __builtin_prefetch(at[1] + p->index[i + ahead] * from + b);
-        memcpy(at[0] + i * p->step[1] * (ptrdiff_t)p->size, at[1] + p->index[i] * from, (size_t)bytes);
-    }
-}
-
-/* Units (slice position, index), the index varying fastest; chunk: some CHUNK elements of them. */
-static void run_select(void *context, ptrdiff_t chunk, void *scratch) {
-    (void)scratch;
-    const plan *p = context;
-    ptrdiff_t units = fnn_max(CHUNK / p->run, 1), from = chunk * units;
-    ptrdiff_t to = fnn_min(from + units, p->nest.size * p->count);
-    char *at[FNN_MAX_ARGS];
-    while (from < to) {
-        ptrdiff_t j = from % p->count, n = fnn_min(p->count - j, to - from), width = (ptrdiff_t)p->size;
-        fnn_nest_seek(&p->nest, from / p->count, at);
-        char *y = at[0] + j * p->step[1] * width;
-        if (p->run == 1)
-            copy_elements(y, p->step[1], at[1], p->step[0], p->index + j, n, p->size);
-        else
-            copy_runs(p, at, j, n);
-        from += n;
-    }
-}
-
 /* y: x with axis `axis` replaced by the picked positions (dropped for a 0-d index); x: any dtype and layout;
  * index: (J,) or () */
 static int index_select_run(fnn_call *call) {
-    plan p;
-    make_plan(&p, call->in[0], call->out[0], call->in[1], (int)call->attr.i[0], 0);
-    int status = read_indices(call, &p, call->in[1]);
-    if (status || fnn_numel(call->out[0]) == 0) return status;
-    ptrdiff_t units = fnn_max(CHUNK / p.run, 1);
-    fnn_parallel_for(call, fnn_ceil_div(p.nest.size * p.count, units), fnn_cost(call), run_select, &p);
-    return FNN_OK;
+    fnn_slices s = fnn_slices_of(call->in[0], call->out[0], (int)call->attr.i[0], call->in[1]->rank, 0);
+    int status = read_positions(call, &s, call->in[1]);
+    if (!status && fnn_numel(call->out[0])) fnn_slices_pick(call, &s, fnn_cost(call));
+    return status;
 }
 
 /* What is picked counts, not what it is picked from. */
@@ -189,42 +85,13 @@ static int index_add_infer(fnn_call *call) {
     return status;
 }
 
-/* A chunk owns one slice position, a piece of its run and a range of the axis: nobody else writes there, and it meets the
- * indices in order. So sums do not depend on the number of threads. */
-static void run_add(void *context, ptrdiff_t chunk, void *scratch) {
-    (void)scratch;
-    const plan *p = context;
-    char *at[FNN_MAX_ARGS];
-    ptrdiff_t width = (ptrdiff_t)p->size, owners = p->owners;
-    ptrdiff_t owner = chunk % owners, piece = chunk / owners % p->pieces, outer = chunk / owners / p->pieces;
-    ptrdiff_t low = p->extent * owner / owners, high = p->extent * (owner + 1) / owners;
-    ptrdiff_t from = piece * p->piece, n = fnn_min(p->piece, p->run - from);
-    fnn_nest_seek(&p->nest, outer, at);
-    if (p->run == 1) {
-        p->K->scatter_add(p->count, p->index, at[1], p->step[1], at[0], p->step[0]);
-        return;
-    }
-    for (ptrdiff_t j = 0; j < p->count; j++) {
-        if (p->index[j] < low || p->index[j] >= high) continue;
-        char *y = at[0] + (p->index[j] * p->step[0] + from) * width;
-        const char *dy = at[1] + (j * p->step[1] + from) * width;
-        p->K->add(n, (void *const[]){y}, (const void *const[]){y, dy}, (const ptrdiff_t[]){1, 1}, NULL);
-    }
-}
-
 /* y[.., index[j], ..] += dy[.., j, ..]; y is given by the caller; equal indices add in order */
 static int index_add_run(fnn_call *call) {
     fnn_tensor *y = call->out[0];
-    plan p = {.K = fnn_kernels_of(y->dtype)};
-    make_plan(&p, y, call->in[1], call->in[0], (int)call->attr.i[0], 1);
-    int status = read_indices(call, &p, call->in[0]);
-    if (status || fnn_numel(call->in[1]) == 0) return status;
-    p.piece = fnn_min(p.run, PIECE);
-    p.pieces = fnn_ceil_div(p.run, p.piece);
-    p.owners = p.run > 1 && p.nest.size * p.pieces < CHUNKS ? CHUNKS : 1;
-    double ns = (double)fnn_numel(call->in[1]) * (double)p.size * (p.run == 1 ? 0.4 : 0.2);
-    fnn_parallel_for(call, p.nest.size * p.pieces * p.owners, ns, run_add, &p);
-    return FNN_OK;
+    fnn_slices s = fnn_slices_of(y, call->in[1], (int)call->attr.i[0], call->in[0]->rank, 1);
+    int status = read_positions(call, &s, call->in[0]);
+    if (!status && fnn_numel(call->in[1])) fnn_slices_combine(call, &s, fnn_kernels_of(y->dtype)->add, y->dtype, call->shared);
+    return status;
 }
 
 const fnn_driver fnn_index_add = {.infer = index_add_infer, .workspace = index_workspace, .run = index_add_run};
@@ -240,7 +107,7 @@ typedef struct {
     int whole;                /* which operand the indices point into: 0 or 1 */
     size_t size;
     const fnn_kernels *K;     /* scatter_add */
-    void (*combine) FNN_ELEMENTWISE_ARGS; /* what scatter makes of what is there and what comes; NULL: the latter */
+    fnn_combine combine;      /* what scatter makes of what is there and what comes */
 } gather_plan;
 
 static int gather_check(fnn_call *call, const fnn_tensor *whole, const fnn_tensor *index, int64_t axis) {
@@ -283,20 +150,26 @@ static void run_check(void *context, ptrdiff_t chunk, void *scratch) {
     }
 }
 
+static int refuse_index(fnn_call *call, ptrdiff_t element, int64_t index, ptrdiff_t extent) {
+    return fnn_fail(call, FNN_INDEX_ERROR, "element %td of index is %lld, but must lie between 0 and %td", element, (long long)index,
+                    extent - 1);
+}
+
 /* Every index lies within the axis, none is negative (as in PyTorch); checked before anything is written. */
 static int check_indices(fnn_call *call, const fnn_tensor *index, ptrdiff_t extent) {
     check_plan p = {.order = fnn_order_of(index), .index = index->data, .extent = extent, .bad = call->shared};
     const ptrdiff_t chunks = check_chunks(index);
     fnn_parallel_for(call, chunks, 0.5 * (double)p.order.size, run_check, &p);
     for (ptrdiff_t c = 0; c < chunks; c++)
-        if (p.bad[c] >= 0)
-            return fnn_fail(call, FNN_INDEX_ERROR, "element %td of index is %lld, but must lie between 0 and %td", p.bad[c],
-                            (long long)p.index[fnn_order_seek(&p.order, p.bad[c])], extent - 1);
+        if (p.bad[c] >= 0) return refuse_index(call, p.bad[c], p.index[fnn_order_seek(&p.order, p.bad[c])], extent);
     return FNN_OK;
 }
 
 static void gather_workspace(const fnn_call *call, fnn_workspace *ws) {
-    ws->shared = (size_t)check_chunks(call->in[call->op == FNN_OP_gather]) * sizeof(ptrdiff_t);
+    const fnn_tensor *index = call->in[call->op == FNN_OP_gather];
+    const int axis = (int)call->attr.i[0];
+    ws->shared = (size_t)check_chunks(index) * sizeof(ptrdiff_t);
+    if (fnn_says_slices(index, axis)) fnn_enlarge(ws, fnn_slices_bytes(index->shape[axis]), 0);
 }
 
 /* The statements of `move` for the type of so many bytes. */
@@ -406,19 +279,41 @@ static void move_all_together(const fnn_call *call, gather_plan *p, double ns) {
     fnn_parallel_for(call, p->nest.size / all * p->pieces, ns, run_together, p);
 }
 
+/* Where the index says the same for whole slices, which is how graphs' messages are summed: whether it was done so. */
+static int move_slices(fnn_call *call, const gather_plan *p, const fnn_tensor *to, const fnn_tensor *from, const fnn_tensor *index,
+                       int *status) {
+    const int axis = (int)call->attr.i[0];
+    if (!fnn_says_slices(index, axis)) return 0;
+    fnn_slices s = fnn_slices_of(p->whole ? from : to, p->whole ? to : from, axis, 1, !p->whole);
+    if (s.run == 1) return 0;
+    const ptrdiff_t step = index->stride[axis];
+    const ptrdiff_t bad = fnn_slices_read(call, &s, index->data, step, 0, call->shared);
+    if (bad >= 0) {
+        ptrdiff_t inner = 1;
+        for (int d = axis + 1; d < index->rank; d++) inner *= index->shape[d];
+        *status = refuse_index(call, bad * inner, ((const int64_t *)index->data)[bad * step], s.extent);
+    } else if (p->whole) {
+        fnn_slices_pick(call, &s, 0.2 * (double)fnn_numel(to) * (double)s.size);
+    } else {
+        fnn_slices_combine(call, &s, p->combine, to->dtype, call->shared);
+    }
+    return 1;
+}
+
 static int gather_all(fnn_call *call, gather_plan *p, const fnn_tensor *to, const fnn_tensor *from,
                       const fnn_tensor *index) {
-    int axis = (int)call->attr.i[0];
+    int axis = (int)call->attr.i[0], status = FNN_OK;
     const fnn_tensor *tensors[3] = {to, from, index}, *operand[3];
     fnn_tensor slices[3];
+    if (fnn_numel(index) && move_slices(call, p, to, from, index, &status)) return status;
     for (int k = 0; k < 3; k++) {
-        slices[k] = slice_of(tensors[k], axis);
+        slices[k] = fnn_slice_of(tensors[k], axis);
         operand[k] = &slices[k];
         p->step[k] = tensors[k]->stride[axis];
     }
     p->count = index->shape[axis];
     p->size = fnn_itemsize(to->dtype);
-    int status = check_indices(call, index, tensors[p->whole]->shape[axis]);
+    status = check_indices(call, index, tensors[p->whole]->shape[axis]);
     if (status || fnn_numel(index) == 0) return status;
     fnn_nest_build(&p->nest, operand, 3);
     const double ns = 4 * (double)fnn_numel(index);
@@ -456,12 +351,14 @@ static int scatter_check(fnn_call *call, const char *name) {
     return gather_check(call, y, index, call->attr.i[0]);
 }
 
-/* Integers are combined exactly in 64 bits, sums and products wrap around; one element at a time. */
+/* Integers are combined exactly in 64 bits, sums and products wrap around. */
 #define COMBINE(name, formula)                                                                                          \
     static void name FNN_ELEMENTWISE_ARGS {                                                                             \
-        const int64_t a = *(const int64_t *)in[0], b = *(const int64_t *)in[1];                                         \
-        (void)n, (void)step, (void)attr;                                                                                \
-        *(int64_t *)out[0] = (int64_t)(formula);                                                                        \
+        (void)step, (void)attr;                                                                                         \
+        for (ptrdiff_t i = 0; i < n; i++) {                                                                             \
+            const int64_t a = ((const int64_t *)in[0])[i], b = ((const int64_t *)in[1])[i];                             \
+            ((int64_t *)out[0])[i] = (int64_t)(formula);                                                                \
+        }                                                                                                               \
     }
 COMBINE(add_integers, (uint64_t)a + (uint64_t)b)
 COMBINE(multiply_integers, (uint64_t)a * (uint64_t)b)

@@ -205,7 +205,11 @@ def scatter_reduce(input: Tensor, dim: int, index: Any, src: Tensor | float, red
 
 
 def _counts(x: Tensor, axis: int, index: Tensor, include_self: bool) -> Tensor:
-    """How many elements each mean is of."""
+    """How many elements each mean is of: of x's shape, or one number a slice where the index says the same for whole slices."""
+    covers = all(n == m or d == axis for d, (n, m) in enumerate(zip(index.shape, x.shape)))
+    if covers and all(step == 0 or n == 1 or d == axis for d, (n, step) in enumerate(zip(index.shape, index.strides))):
+        one = tuple(slice(None) if d == axis else slice(1) for d in range(x.ndim))
+        x, index = slice_view(x, one), slice_view(index, one)
     start = full_like(x, int(include_self))
     ones = expand(constant(1, x.dtype), index.shape)
     launch.scatter_add(index, ones, axis=axis, out=_part(start, index.shape, axis))
