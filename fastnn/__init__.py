@@ -41,12 +41,12 @@ del _name
 concatenate, row_stack, Size = cat, vstack, tuple
 
 if TYPE_CHECKING:
-    from . import data, io, models, nn, optim, testing, train
+    from . import data, distributed, io, models, nn, optim, testing, train
     from .derivatives import gradcheck, jacobian, vjp
 
 __version__ = "0.1.0"
 
-_ON_DEMAND = ("data", "io", "models", "nn", "optim", "testing", "train")
+_ON_DEMAND = ("data", "distributed", "io", "models", "nn", "optim", "testing", "train")
 _DERIVATIVES = ("gradcheck", "jacobian", "vjp")
 # Names of PyTorch's that are missing on purpose, and what stands for them.
 _ELSEWHERE = {

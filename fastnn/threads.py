@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._core import get_num_threads, set_num_threads
+from ._core import get_num_threads, set_num_threads, threads_reason
 
 MOST_THREADS = 1024
 
@@ -38,3 +38,15 @@ class num_threads:
 
     def __exit__(self, *error) -> None:
         set_num_threads(self.before.pop())
+
+
+def take_share(sharers: int) -> None:
+    """Takes this process's part of the cores, of which others do the like; a number that the user has set stays.
+
+    Parameters
+    ----------
+    sharers : int
+        How many processes run on the cores that this one may use, itself included.
+    """
+    if sharers > 1 and not threads_reason().startswith(("FASTNN_NUM_THREADS", "OMP_NUM_THREADS", "set_num_threads")):
+        set_num_threads(max(get_num_threads() // sharers, 1))
