@@ -10,6 +10,8 @@ import pytest
 import fastnn
 from fastnn import distributed as dist
 from fastnn import nn, optim, threads
+from fastnn.distributed import loader as loaders
+from fastnn.distributed.world import launched_size
 
 MODEL = """
 rng = np.random.default_rng(0)
@@ -51,7 +53,7 @@ def test_a_launched_process_without_mpi4py_is_told_the_pip_command(monkeypatch):
     ({"SLURM_NTASKS": "8"}, 1), ({"SLURM_STEP_NUM_TASKS": "1"}, 1), ({"PMIX_RANK": "0"}, 0), ({"PMI_SIZE": "what"}, 1),
     ({"MV2_COMM_WORLD_SIZE": "5"}, 5), ({"PMIX_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}, 1)])
 def test_launchers_are_known_by_their_environment(environment, size):
-    assert dist.launched_size(environment) == size
+    assert launched_size(environment) == size
 
 
 def test_what_is_wrong_is_told():
@@ -100,8 +102,8 @@ def test_ranks_share_the_rows_of_every_batch(size, n, monkeypatch):
     alone = [b.tolist() for b, in fastnn.data.DataLoader(x, batch_size, True)]
     parts = []
     for rank in range(size):
-        monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
-        monkeypatch.setattr(dist, "get_world_size", lambda: size)
+        monkeypatch.setattr(loaders, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(loaders, "get_world_size", lambda: size)
         fastnn.manual_seed(8)
         parts.append([b.tolist() for b, in dist.DistributedDataLoader(x, batch_size, True)])
     assert len({tuple(map(len, part)) for part in parts}) == 1  # equal numbers of equal batches
@@ -144,8 +146,9 @@ def test_halves_of_a_captured_step_are_the_whole():
 
         one, two = (fastnn.capture(f, verify=True) if halves else f for f in (first, second))
         for _ in range(8):
+            replicas.follow()
             one(fastnn.randn(6, 5))
-            replicas.reduce() if halves else None
+            assert replicas.reduce(0.5, 2).tolist() == [[0.5, 2]]
             two()
         assert not halves or (one.obstacle is two.obstacle is None and min(one.replays, two.replays) >= 4)
         return [t.tolist() for t in model.state_dict().values()]

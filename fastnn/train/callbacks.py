@@ -32,6 +32,9 @@ class Callback:
     every_step : bool
         Whether the hooks of a batch must be called at every step. False lets steps be replayed together:
         `on_train_batch_end` is then called some twenty times a second, `on_train_batch_begin` not at all.
+    on_first_rank : bool
+        Whether, of several processes (`DistributedTrainer`), only rank 0 calls it: one that prints or writes a file. What changes
+        the run must be called by all.
     state : tuple of str
         Names of the attributes that a run needs to be taken up (see `fastnn.io.save_checkpoint`): numbers, text, None, tensors,
         and lists and dicts of these.
@@ -39,6 +42,7 @@ class Callback:
 
     trainer: Any = None
     every_step = True
+    on_first_rank = False
     state: tuple[str, ...] = ()
     _loaded: Mapping[str, Any] = {}
 
@@ -116,6 +120,24 @@ def end_all(callbacks: Sequence[Callback]) -> None:
     with contextlib.ExitStack() as stack:
         for callback in reversed(callbacks):  # a stack calls first what came last
             stack.callback(callback.on_train_end, {})
+
+
+def hooks_of(callbacks: Sequence[Callback], *names: str) -> list[Callable[..., None]]:
+    """The callbacks' methods of these names, without those that are the base class's empty ones.
+
+    Parameters
+    ----------
+    callbacks : sequence of Callback
+        Whose they are.
+    *names : str
+        Of hooks.
+
+    Returns
+    -------
+    list of callable
+    """
+    hooks = ((getattr(callback, name), getattr(Callback, name)) for name in names for callback in callbacks)
+    return [hook for hook, empty in hooks if getattr(hook, "__func__", None) is not empty]
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
@@ -338,6 +360,8 @@ class ModelCheckpoint(_Monitor):
         If a file cannot be written.
     """
 
+    on_first_rank = True
+
     def __init__(self, filepath: str | os.PathLike, monitor: str = "val_loss", save_best_only: bool = False,
                  mode: str = "auto") -> None:
         super().__init__(monitor, mode, 0.0)
@@ -470,6 +494,8 @@ class CSVLogger(Callback):
         When training begins, if the file cannot be opened.
     """
 
+    on_first_rank = True
+
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False) -> None:
         if not isinstance(separator, str) or len(separator) != 1 or separator in "\r\n\"":
             raise ValueError(f"CSVLogger: separator is {separator!r}, expected one character")
@@ -529,4 +555,5 @@ class TerminateOnNaN(Callback):
         if not math.isfinite(logs["loss"]):
             self.stopped_at = self._epoch, batch
             self.trainer.stop_training = True
-            print(f"Epoch {self._epoch + 1}, batch {batch + 1}: the loss is {logs['loss']}, training stops")
+            if self.trainer.is_first:
+                print(f"Epoch {self._epoch + 1}, batch {batch + 1}: the loss is {logs['loss']}, training stops")

@@ -43,3 +43,26 @@ class StepInterrupt:
         if self.requested:
             self.requested = False
             raise KeyboardInterrupt
+
+
+class AgreedInterrupt(StepInterrupt):
+    """The same for one of several processes, which stop after the same step: Ctrl-C is `pressed` here, and `requested` when all have
+    agreed on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pressed = False
+
+    def __exit__(self, *exception: Any) -> None:
+        self.requested |= self.pressed
+        super().__exit__(*exception)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.pressed:
+            signal.default_int_handler(number, frame)
+        self.pressed = True
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed on some rank."""
+        self.pressed &= not self.requested
+        super().check()

@@ -33,6 +33,7 @@ class ProgressBar(Callback):
     """
 
     every_step = False
+    on_first_rank = True
 
     def __init__(self, *, bar: bool = True, file: TextIO | None = None) -> None:
         self._bar, self._file = bar, file
@@ -108,6 +109,7 @@ class TqdmProgress(Callback):
     """
 
     every_step = False
+    on_first_rank = True
 
     def __init__(self, **options: Any) -> None:
         self._tqdm = require("tqdm.auto", extra="progress", feature="TqdmProgress").tqdm
@@ -129,6 +131,34 @@ class TqdmProgress(Callback):
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def progress_for(verbose: int | str) -> list[Callback]:
+    """The callback that `verbose` asks for, if any.
+
+    Parameters
+    ----------
+    verbose : {"auto", 0, 1, 2, "tqdm"}
+        As `Trainer.fit` takes it.
+
+    Returns
+    -------
+    list of Callback
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    if verbose in (1, "auto"):
+        return [ProgressBar()]
+    if verbose == 2:
+        return [ProgressBar(bar=False)]
+    if verbose == "tqdm":
+        return [TqdmProgress()]
+    if verbose != 0:
+        raise ValueError(f"verbose is {verbose!r}, expected 0, 1, 2, 'auto' or 'tqdm'")
+    return []
 
 
 def format_logs(logs: Logs) -> str:

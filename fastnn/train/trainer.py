@@ -19,7 +19,7 @@ from ..checks import real, whole
 from ..data import ArrayDataset, DataLoader
 from ..program import CapturedProgram
 from ..random import kept_state
-from .callbacks import Callback, TerminateOnNaN, end_all
+from .callbacks import Callback, TerminateOnNaN, end_all, hooks_of
 from .captured import CapturedPass
 from .history import History
 from .inputs import conversion, features, own_transform, split, supervised, weighed_by_class, where_not_finite
@@ -27,7 +27,7 @@ from .interrupt import StepInterrupt
 from .losses import check_labels, check_prediction, get_loss, metric_for, one_tensor, weighted, why_not_finite
 from .metric import Metric
 from .mode import mode
-from .progress import ProgressBar, TqdmProgress, format_logs
+from .progress import format_logs, progress_for
 from .running import RunningLogs
 from .watch import GradientWatch
 
@@ -179,18 +179,18 @@ class Trainer:
         loader, validation = self._fit_data(x, y, batch_size, validation_split, validation_data, shuffle,
                                             class_weight, sample_weight)
         first, last = whole("initial_epoch", initial_epoch, 0), whole("epochs", epochs, 0)
-        everyone = [*_check_callbacks(callbacks), *_progress(verbose)]
+        everyone = self._everyone([*_check_callbacks(callbacks), *progress_for(verbose)])
         self._prepare(loader)
         if validation is not None:
             self._check_validation(loader, validation)
         self._validation = validation
         self.history = History()
         self.history.params = {
-            "epochs": last, "batch_size": loader.batch_size, "steps": len(loader), "samples": loader.samples,
+            "epochs": last, **self._sizes(loader),
             "higher_is_better": [metric.name for metric in self.metrics if metric.higher_is_better]}
         self.stop_training = False
         self._told_of_nan = any(isinstance(callback, TerminateOnNaN) for callback in everyone)  # which says so itself
-        with StepInterrupt() as self._interrupt, mode(self.model, training=True), contextlib.ExitStack() as ending:
+        with self._interrupts() as self._interrupt, mode(self.model, training=True), contextlib.ExitStack() as ending:
             begun: list[Callback] = []
             ending.callback(end_all, begun)
             for callback in everyone:
@@ -198,7 +198,7 @@ class Trainer:
                 callback.on_train_begin({})
                 callback.take_up()
                 begun.append(callback)
-            running = RunningLogs(self.metrics)
+            running = self._logs(self.metrics)
             captured = self._captured_pass(loader, everyone)
             self._validation_pass = validation and self._captured_evaluation(self._judge, validation, last - first)
             for epoch in range(first, last):
@@ -233,7 +233,7 @@ class Trainer:
             If data are empty, differ in length or are not numbers.
         """
         data = supervised(x, y, sample_weight, self._dtype(), loss=self.loss)
-        progress = _progress(verbose)
+        progress = progress_for(verbose)
         loader = DataLoader(data, _EVALUATION_BATCH if batch_size is None else batch_size, transform=own_transform(x))
         logs = self._evaluate(loader, self._captured_evaluation(self._judge, loader))
         if progress:
@@ -338,7 +338,18 @@ class Trainer:
         """Loss and metrics on the validation data of the present run, under ``val_`` names."""
         return {f"val_{name}": value for name, value in self._evaluate(self._validation, self._validation_pass).items()}
 
-    # -- inside --
+    # -- inside; what a world of several processes does otherwise comes first --
+
+    is_first = True  # of several processes the one that prints and writes
+    _interrupts, _logs = StepInterrupt, RunningLogs
+
+    def _everyone(self, callbacks: list[Callback]) -> list[Callback]:
+        """Those that are called here."""
+        return callbacks
+
+    def _sizes(self, loader: DataLoader) -> dict[str, int]:
+        """What the history tells about an epoch."""
+        return {"batch_size": loader.batch_size, "steps": len(loader), "samples": loader.samples}
 
     def _metric(self, name: str) -> Metric | None:
         """The metric of that name; None for the loss."""
@@ -410,7 +421,7 @@ class Trainer:
     def _captured_pass(self, loader: DataLoader, callbacks: Sequence[Callback]) -> CapturedPass | None:
         """What replays whole passes, if nobody needs to come in between steps."""
         watchers = [callback for callback in callbacks if callback.every_step]
-        if not self._capture or _hooks(watchers, "on_train_batch_begin", "on_train_batch_end"):
+        if not self._capture or hooks_of(watchers, "on_train_batch_begin", "on_train_batch_end"):
             return None
         return self._pass_that_fits(self._step, loader, bool(self.metrics))
 
@@ -470,7 +481,7 @@ class Trainer:
 
     def _pass(self, loader: DataLoader, running: RunningLogs, callbacks: Sequence[Callback]) -> None:
         """The steps of one epoch. Only hooks that somebody wrote are called."""
-        begin, end = (_hooks(callbacks, f"on_train_batch_{moment}") for moment in ("begin", "end"))
+        begin, end = (hooks_of(callbacks, f"on_train_batch_{moment}") for moment in ("begin", "end"))
         step = self._one_step
         for number, batch in enumerate(loader):
             for hook in begin:
@@ -486,7 +497,7 @@ class Trainer:
 
     def _replay_pass(self, captured: CapturedPass, running: RunningLogs, callbacks: Sequence[Callback]) -> None:
         """The steps of one epoch, many at a time."""
-        end = _hooks(callbacks, "on_train_batch_end")
+        end = hooks_of(callbacks, "on_train_batch_end")
         for done in captured.run(running):
             for hook in end:
                 hook(done - 1, running)
@@ -497,15 +508,23 @@ class Trainer:
 
     def _step(self, x: Any, y: Any, weight: Any = None) -> tuple[Any, Any]:
         """Forward, loss, backward, update; returns loss and prediction. Reads no tensor: it is what gets captured."""
-        prediction = self.model(x)
-        loss = self._loss(prediction, y, weight)
+        results = self._differentiate(x, y, weight)
+        self._update()
+        return results
+
+    def _differentiate(self, x: Any, y: Any, weight: Any = None) -> tuple[Any, Any]:
+        """Forward, loss, backward."""
+        loss, prediction = self._judge(x, y, weight)
         loss.backward()
+        return loss, prediction
+
+    def _update(self) -> None:
+        """The optimiser's step."""
         before = None if self._watch is None else self._watch.before_update()
         self.optimizer.step()
         if before is not None:
             self._watch.after_update(before)
         self.optimizer.zero_grad()
-        return loss, prediction
 
     def _loss(self, prediction: Any, y: Any, weight: Any = None) -> Any:
         """The batch's loss, a scalar tensor."""
@@ -577,22 +596,3 @@ def _check_callbacks(callbacks: Sequence[Callback] | None) -> list[Callback]:
                     else "a class was given instead of an instance?")
             raise TypeError(f"callbacks: {callback!r} is not a Callback ({hint})")
     return list(callbacks or ())
-
-
-def _progress(verbose: int | str) -> list[Callback]:
-    """The callback that `verbose` asks for."""
-    if verbose in (1, "auto"):
-        return [ProgressBar()]
-    if verbose == 2:
-        return [ProgressBar(bar=False)]
-    if verbose == "tqdm":
-        return [TqdmProgress()]
-    if verbose != 0:
-        raise ValueError(f"verbose is {verbose!r}, expected 0, 1, 2, 'auto' or 'tqdm'")
-    return []
-
-
-def _hooks(callbacks: Sequence[Callback], *names: str) -> list[Callable[..., None]]:
-    """The callbacks' methods of these names, without those that are the base class's empty ones."""
-    hooks = ((getattr(callback, name), getattr(Callback, name)) for name in names for callback in callbacks)
-    return [hook for hook, empty in hooks if getattr(hook, "__func__", None) is not empty]
