@@ -54,12 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        print("fastnn: interrupted", file=sys.stderr)
+        _complain("interrupted")
     except BrokenPipeError:  # the reader of our output has gone: no message, and none from Python's last flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CommandError, ImportError, OSError, ValueError, MemoryError) as error:
-        print(f"fastnn: error: {str(error) or type(error).__name__}", file=sys.stderr)
+        _complain(f"error: {str(error) or type(error).__name__}")
     return 1
+
+
+def _complain(message: str) -> None:
+    """Says why the command ends, and ends the other ranks where there are some."""
+    distributed = sys.modules.get("fastnn.distributed.world")
+    rank, size = (distributed.world().rank, distributed.world().size) if distributed and distributed.world.cache_info().currsize else (0, 1)
+    if rank > 0:
+        time.sleep(1)  # what befalls all ranks, rank 0 says for them: then it ends this one
+    print(f"fastnn: {message}", file=sys.stderr)
+    if size > 1:
+        distributed.abort(f"rank {rank} of {size} ends all ranks")
 
 
 def _make_streams_writable() -> None:
@@ -287,26 +298,31 @@ def _decisions(outputs: Any) -> dict[str, list]:
 
 def _train(options: argparse.Namespace) -> int:
     """Train a network; write weights, history and learning curve. The test set is evaluated after every epoch (the
-    columns val_...); nothing is chosen by it."""
+    columns val_...); nothing is chosen by it. Under mpiexec the processes share the work of every step."""
+    from .distributed import get_rank
+
     _require_packages(options)
     if options.model is None:
         options.model = "resnet20" if options.data == "cifar10" else "lenet5"
     _check_choice(options)
     if options.lr is None:
         options.lr = _RATES[options.optimizer]
-    with _claimed_outputs(options) as folder:
-        return _train_into(folder, options)
+    if get_rank() == 0:
+        with _claimed_outputs(options) as folder:
+            return _train_into(folder, options, sys.stderr if options.json else sys.stdout)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        _train_into(None, options, nowhere)
+    return 0
 
 
-def _train_into(folder: Path, options: argparse.Namespace) -> int:
-    """`_train`, with the folder for what comes of it."""
+def _train_into(folder: Path | None, options: argparse.Namespace, report: Any) -> int:
+    """`_train`, with the folder for what comes of it; without one on ranks that write nothing."""
     from . import manual_seed, set_num_threads
 
     if options.threads is not None:
         set_num_threads(options.threads)
     manual_seed(options.seed)
     model, train, test = _model_and_data(options)
-    report = sys.stderr if options.json else sys.stdout
     _introduce(options, model, train, test, report)
     began = time.perf_counter()
     trainer, finished = _fit(options, model, train, test, report)
@@ -314,6 +330,8 @@ def _train_into(folder: Path, options: argparse.Namespace) -> int:
     history = trainer.history
     if not history.epoch:
         raise CommandError("interrupted before the first epoch ended; nothing was written")
+    if folder is None:
+        return 0
     files = _write(options, folder, model, history)
     loss, accuracy = (history.history[name][-1] for name in ("val_loss", "val_accuracy"))
     print("wrote " + ", ".join(files), file=report)
@@ -330,12 +348,17 @@ def _train_into(folder: Path, options: argparse.Namespace) -> int:
 
 def _check_choice(options: argparse.Namespace) -> None:
     """Refuses what does not go together, before any work."""
+    from .distributed import get_world_size
+
     if options.model == "resnet20" and options.data != "cifar10":
         raise CommandError(f"resnet20 takes colour images of 32x32 pixels, --data cifar10, not {options.data}")
     if options.model == "mlp" and options.augment:
         raise CommandError("--augment changes images, but an mlp takes rows of numbers; use another network")
     if options.download and options.data == "digits":
         raise CommandError("--download: digits come with scikit-learn; nothing is to be fetched")
+    if options.batch_size % get_world_size():
+        raise CommandError(f"--batch-size is {options.batch_size}, but must be a multiple of the {get_world_size()} processes that share a "
+                           "batch")
 
 
 def _require_packages(options: argparse.Namespace) -> None:
@@ -385,12 +408,14 @@ def _check_outputs(folder: Path, options: argparse.Namespace) -> None:
 
 def _model_and_data(options: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The model, and the training and test data in the shape it takes."""
-    from . import data
+    from . import data, distributed
     from .models import build
 
     flat = options.model == "mlp"
     if options.download:
-        data.download(options.data, options.data_dir)
+        if distributed.get_rank() == 0:
+            data.download(options.data, options.data_dir)
+        distributed.barrier()
     if options.data == "digits":
         parts = data.digits(image_size=8 if flat else 28)
     else:
@@ -413,12 +438,14 @@ def _model_and_data(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 def _introduce(options: argparse.Namespace, model: Any, train: Any, test: Any, report: Any) -> None:
     """Print what will be trained, on what, by what."""
     from . import _core
+    from .distributed import get_world_size
     from .summary import summary
 
-    shape, threads = (1, *train.arrays[0].shape[1:]), _core.get_num_threads()
+    shape, threads, processes = (1, *train.arrays[0].shape[1:]), _core.get_num_threads(), get_world_size()
     print(summary(model, shape), file=report)
     print(f"{options.model} on {options.data}: {len(train):,} training and {len(test):,} test samples of shape "
-          f"{shape[1:]}; {_core.get_isa()}, {threads} thread{'s' if threads > 1 else ''}", file=report)
+          f"{shape[1:]}; {_core.get_isa()}, {f'{processes} processes of ' if processes > 1 else ''}{threads} "
+          f"thread{'s' if threads > 1 else ''}", file=report)
     report.flush()
 
 
@@ -426,7 +453,7 @@ def _fit(options: argparse.Namespace, model: Any, train: Any, test: Any, report:
     """Train; returns the trainer, and whether it came to the end (else Ctrl-C was pressed)."""
     from . import optim
     from .data import Augment, DataLoader
-    from .train import LearningRateScheduler, ProgressBar, TerminateOnNaN, Trainer
+    from .train import DistributedTrainer, LearningRateScheduler, ProgressBar, TerminateOnNaN
 
     rate = options.lr
     if options.optimizer == "sgd":
@@ -435,7 +462,7 @@ def _fit(options: argparse.Namespace, model: Any, train: Any, test: Any, report:
         optimizer = {"adam": optim.Adam, "adamw": optim.AdamW}[options.optimizer](model.parameters(), lr=rate)
     decay = LearningRateScheduler(lambda epoch, _: rate * 0.5 * (1 + math.cos(math.pi * epoch / options.epochs)))
     guard = TerminateOnNaN(every_step=False)
-    trainer = Trainer(model, loss="cross_entropy", optimizer=optimizer, metrics=["accuracy"])
+    trainer = DistributedTrainer(model, loss="cross_entropy", optimizer=optimizer, metrics=["accuracy"])
     loader = DataLoader(train, options.batch_size, shuffle=True,
                         transform=Augment.for_data(options.data) if options.augment else None)
     try:

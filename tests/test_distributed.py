@@ -48,6 +48,15 @@ def test_a_launched_process_without_mpi4py_is_told_the_pip_command(monkeypatch):
     assert "pip install 'fastnn[mpi]'" in done.stderr
 
 
+def test_mpi4py_without_an_mpi_is_told(monkeypatch):
+    code = ("import sys\nclass Finder:\n    def find_spec(self, name, *_):\n        if name == 'mpi4py.MPI':\n"
+            "            raise RuntimeError('cannot load MPI library')\nimport types; sys.modules['mpi4py'] = types.ModuleType('mpi4py')\n"
+            "sys.modules['mpi4py'].__path__ = []\nsys.meta_path.insert(0, Finder())\nimport fastnn\nfastnn.distributed.get_rank()")
+    monkeypatch.setenv("PMI_SIZE", "4")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "ImportError: a process that was started as one of 4 needs an MPI, and mpi4py finds no library" in done.stderr
+
+
 @pytest.mark.parametrize(("environment", "size"), [
     ({}, 1), ({"PMI_SIZE": "3", "PMI_RANK": "0"}, 3), ({"OMPI_COMM_WORLD_SIZE": "2"}, 2), ({"SLURM_STEP_NUM_TASKS": "8"}, 8),
     ({"SLURM_NTASKS": "8"}, 1), ({"SLURM_STEP_NUM_TASKS": "1"}, 1), ({"PMIX_RANK": "0"}, 0), ({"PMI_SIZE": "what"}, 1),

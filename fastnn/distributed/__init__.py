@@ -2,7 +2,8 @@
 
 The names are those of ``torch.distributed``. All processes run the same script; the first call of anything here makes them one world
 (all of them have to get there). Without a launcher the world is one process, everything here gives back what it was given, and
-mpi4py is not needed; with one, ``pip install 'fastnn[mpi]'``, which brings mpi4py and MPICH, or mpi4py beside a cluster's own MPI.
+mpi4py is not needed; with one, ``pip install 'fastnn[mpi]'`` brings mpi4py, which uses a cluster's own MPI or one from PyPI
+(``pip install mpich``).
 
 Results: sums are made in rank order, by the same additions on all ranks. So all ranks hold the same bits, and one world size gives
 the same bits every time, whatever the MPI, the machines and the number of threads. Another world size rounds differently.

@@ -108,6 +108,7 @@ def all_gather(tensor: TensorBase) -> list[Any]:
 
 
 def described(tensor: TensorBase) -> str:
+    """Type and shape, which ranks have to share."""
     return f"{tensor.dtype} {tensor.shape}"
 
 

@@ -186,14 +186,19 @@ def world() -> _World:
     Raises
     ------
     ImportError
-        If a launcher started this process among others, and mpi4py is missing.
+        If a launcher started this process among others, and mpi4py or its MPI is missing.
     RuntimeError
         If the launcher is of another MPI than mpi4py's, so that every process would take itself for the only one.
     """
     size = launched_size(os.environ)
     if size == 1 and "mpi4py.MPI" not in sys.modules:
         return _World()
-    mpi = require("mpi4py.MPI", extra="mpi", feature=f"a process that was started as one of {size or 'several'}")
+    feature = f"a process that was started as one of {size or 'several'}"
+    try:
+        mpi = require("mpi4py.MPI", extra="mpi", feature=feature)
+    except RuntimeError as error:  # of mpi4py, which has come without an MPI
+        raise ImportError(f"{feature} needs an MPI, and mpi4py finds no library of one: load the cluster's module, or pip install "
+                          "mpich") from error
     if size > 1 and mpi.COMM_WORLD.size == 1:
         raise RuntimeError(f"distributed: this process was started as one of {size}, but mpi4py's MPI "
                            f"({mpi.Get_library_version().splitlines()[0].strip()}) sees only this one: use the launcher (mpiexec, "

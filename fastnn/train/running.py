@@ -11,7 +11,6 @@ from .metric import Metric
 
 _BLOCK = 1 << 16  # predictions kept before the metrics see them: 256 KiB, still in the second-level cache
 
-
 class RunningLogs(Mapping[str, Any]):
     """Means over the batches so far, under ``"loss"`` and the metrics' names; computed when read.
 
@@ -65,8 +64,13 @@ class RunningLogs(Mapping[str, Any]):
         if self._metrics:
             self._pending.append((prediction.detach(), target))
             self._held += prediction.numel()
-            if self._held >= _BLOCK:
+            if self.is_full:
                 self._flush()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough predictions are held for the metrics to see them."""
+        return self._held >= _BLOCK
 
     def _flush(self) -> None:
         """Give the pending batches to the metrics as one."""
