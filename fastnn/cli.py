@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _complain(message: str) -> None:
     """Says why the command ends, and ends the other ranks where there are some."""
     distributed = sys.modules.get("fastnn.distributed.world")
-    rank, size = (distributed.world().rank, distributed.world().size) if distributed and distributed.world.cache_info().currsize else (0, 1)
+    has_world = distributed is not None and distributed.world.cache_info().currsize
+    rank, size = (distributed.get_rank(), distributed.get_world_size()) if has_world else (0, 1)
     if rank > 0:
         time.sleep(1)  # what befalls all ranks, rank 0 says for them: then it ends this one
     print(f"fastnn: {message}", file=sys.stderr)
@@ -357,8 +358,8 @@ def _check_choice(options: argparse.Namespace) -> None:
     if options.download and options.data == "digits":
         raise CommandError("--download: digits come with scikit-learn; nothing is to be fetched")
     if options.batch_size % get_world_size():
-        raise CommandError(f"--batch-size is {options.batch_size}, but must be a multiple of the {get_world_size()} processes that share a "
-                           "batch")
+        raise CommandError(f"--batch-size is {options.batch_size}, but must be a multiple of the {get_world_size()} processes that "
+                           "share a batch")
 
 
 def _require_packages(options: argparse.Namespace) -> None:

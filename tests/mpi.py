@@ -19,6 +19,10 @@ WHY_NOT = ("mpi4py is not installed" if importlib.util.find_spec("mpi4py") is No
            else "there is no mpiexec" if LAUNCHER is None else "")
 needs_mpi = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 SECONDS = 60  # after which a run counts as hanging
+_FOR_OPEN_MPI = {  # which refuses root, and more ranks than cores, unless it is told
+    "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PRTE_ALLOW_RUN_AS_ROOT": "1",
+    "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
 _PRELUDE = """
 import sys
 import numpy as np
@@ -35,6 +39,12 @@ def weights(model):
 """
 
 
+def is_open_mpi():
+    """Whether the launcher is Open MPI's."""
+    asked = [] if WHY_NOT else [LAUNCHER, "--version"]
+    return bool(asked) and "open mpi" in subprocess.run(asked, capture_output=True, text=True, timeout=SECONDS).stdout.lower()
+
+
 class Run(NamedTuple):
     status: int
     output: str
@@ -46,7 +56,7 @@ def start(words, folder, n, environment=None):
     """`n` ranks of a command of Python, in a session of their own."""
     launcher = [LAUNCHER, "-n", str(n)] if n else []
     root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "OMPI_MCA_rmaps_base_oversubscribe": "1", **(environment or {})}
+    environment = {**os.environ, "PYTHONPATH": root, **_FOR_OPEN_MPI, **(environment or {})}
     return subprocess.Popen([*launcher, sys.executable, *words], cwd=folder, env=environment, text=True, start_new_session=True,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

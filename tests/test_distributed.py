@@ -84,8 +84,10 @@ def test_what_is_wrong_is_told():
         dist.DistributedDataParallel(nn.LazyLinear(2))
     with pytest.raises(TypeError, match="call the model itself"):
         dist.DistributedDataParallel(nn.Linear(2, 2))(x)
-    with pytest.raises(ValueError, match="batch_size must be|batch_size is 0"):
+    with pytest.raises(ValueError, match="batch_size"):
         dist.DistributedDataLoader(np.ones((4, 1)), batch_size=0)
+    with pytest.raises(SystemExit, match="3"):
+        dist.abort("enough", 3)
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 12, 17])
@@ -289,25 +291,27 @@ report(weights=weights(model), threads=fastnn.get_num_threads(), drawn=fastnn.ra
     for n in (2, 3):
         ranks = mpi.reports(script, tmp_path, n)
         assert len({rank["weights"].tobytes() for rank in ranks}) == 1
-        assert len({rank["drawn"].tobytes() for rank in ranks}) == n and [rank["seed"] for rank in ranks] == [4 + k for k in range(n)]
+        assert len({rank["drawn"].tobytes() for rank in ranks}) == n
+        assert [rank["seed"] for rank in ranks] == [4 + k for k in range(n)]
         np.testing.assert_allclose(ranks[0]["weights"], alone, rtol=1e-4, atol=1e-5)
         seen[n] = ranks[0]["weights"].tobytes()
     assert mpi.reports(script, tmp_path, 2)[0]["weights"].tobytes() == seen[2]  # from run to run
+    assert mpi.reports(script, tmp_path, 1)[0]["weights"].tobytes() == alone.tobytes()
 
 
 @mpi.needs_mpi
 @pytest.mark.parametrize(("script", "message"), [
-    ("dist.all_reduce(fastnn.ones(2 + rank))", "rank 0 calls all_reduce with float32 (2,), op sum, and rank 1 calls all_reduce with "
-                                               "float32 (3,), op sum"),
+    ("dist.all_reduce(fastnn.ones(2 + rank))",
+     "rank 0 calls all_reduce with float32 (2,), op sum, and rank 1 calls all_reduce with float32 (3,), op sum"),
     ("dist.all_reduce(fastnn.ones(2), 'sum' if rank else 'max')", "op max, and rank 1 calls all_reduce with float32 (2,), op sum"),
-    ("dist.barrier() if rank else dist.broadcast(fastnn.ones(2))", "rank 0 calls broadcast with float32 (2,), src 0, and rank 1 calls "
-                                                                   "barrier"),
+    ("dist.barrier() if rank else dist.broadcast(fastnn.ones(2))",
+     "rank 0 calls broadcast with float32 (2,), src 0, and rank 1 calls barrier"),
     ("dist.DistributedDataParallel(nn.Linear(3, 2 + rank))", "where rank 0 has weight: float32 (2, 3), rank 1 has weight: float32 (3, 3)"),
     ("dist.DistributedDataParallel(nn.Sequential(nn.Linear(3, 2), *[nn.ReLU(), nn.Linear(2, 2)][:2 * rank]))",
      "where rank 0 has none, rank 1 has 2.weight: float32 (2, 2)"),
     ("dist.DistributedDataParallel(nn.Linear(3, 2).requires_grad_(rank == 0))", "rank 1 has weight: float32 (2, 3), frozen"),
-    ("dist.DistributedDataLoader(np.zeros((4 + rank, 2)), 2)", "rank 0 calls DistributedDataLoader with 4 samples, batch_size 2, and rank 1 "
-                                                               "calls DistributedDataLoader with 5 samples"),
+    ("dist.DistributedDataLoader(np.zeros((4 + rank, 2)), 2)",
+     "rank 0 calls DistributedDataLoader with 4 samples, batch_size 2, and rank 1 calls DistributedDataLoader with 5 samples"),
     ("dist.DistributedDataLoader(np.zeros((4, 2)), 3)", "batch_size is 3, but must be a multiple of the 2 ranks"),
     ("dist.barrier() if rank else None", "rank 0 ends its program, and rank 1 calls barrier"),
     ("sys.exit(0) if rank else dist.all_reduce(fastnn.ones(2))", "rank 1 ends its program"),

@@ -76,7 +76,7 @@ def test_an_interrupt_waits_for_all_ranks_to_agree():
 
 TRAIN = DATA + """
 model = plain()
-trainer = DistributedTrainer(model, optimizer="sgd", metrics=["accuracy", "f1", "mean_squared_error"][:2])
+trainer = DistributedTrainer(model, optimizer="sgd", metrics=["accuracy", "f1"])
 trainer.learning_rate = 0.1
 history = trainer.fit(x, y, {batch_size}, epochs=5, validation_data=(x[:31], y[:31]), verbose=0, class_weight={{0: 2.0}})
 report(weights=weights(model), samples=trainer.samples_seen, steps=history.params["steps"], batch_size=history.params["batch_size"],
@@ -103,7 +103,8 @@ def test_ranks_train_as_one_process_does(batch_size, tmp_path):
 NOISY = DATA + """
 model = noisy()
 trainer = DistributedTrainer(model, optimizer={optimizer!r}, metrics=["accuracy"], capture={capture}, watch_gradients=True)
-history = trainer.fit(x, y, 12, epochs=4, validation_split=0.25, verbose=0, callbacks=[EarlyStopping(restore_best_weights=True, patience=9)])
+stopper = EarlyStopping(restore_best_weights=True, patience=9)
+history = trainer.fit(x, y, 12, epochs=4, validation_split=0.25, verbose=0, callbacks=[stopper])
 report(weights=weights(model), seed=fastnn.initial_seed(), norms=list(history.gradient_norms.values()),
        updates=list(history.update_norms.values()), **history.history)
 """
@@ -112,7 +113,8 @@ report(weights=weights(model), seed=fastnn.initial_seed(), norms=list(history.gr
 @mpi.needs_mpi
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_ranks_are_alike_with_batch_norm_and_dropout_captured_or_not(optimizer, tmp_path):
-    ranks = [rank for capture in (True, False, True) for rank in mpi.reports(NOISY.format(optimizer=optimizer, capture=capture), tmp_path, 2)]
+    ranks = [rank for capture in (True, False, True)
+             for rank in mpi.reports(NOISY.format(optimizer=optimizer, capture=capture), tmp_path, 2)]
     assert [rank.pop("seed") for rank in ranks] == [7, 8] * 3
     for rank in ranks:
         assert all(rank[name].tobytes() == ranks[0][name].tobytes() for name in rank)
@@ -155,8 +157,10 @@ report(weights=weights(model), first=first, before=before, unused=model.unused.w
 STOPS = {
     "EarlyStopping": "EarlyStopping('val_loss', patience=1, min_delta=10.0)",
     "EarlyStopping after steps": "EarlyStopping('loss', patience=2, min_delta=10.0, every=2)",
-    "one rank in an epoch": "LambdaCallback(on_train_batch_end=lambda batch, logs: setattr(trainer, 'stop_training', rank == 1 and batch == 3))",
-    "one rank after an epoch": "LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(trainer, 'stop_training', rank == 1 and epoch == 1))",
+    "one rank in an epoch":
+        "LambdaCallback(on_train_batch_end=lambda batch, logs: setattr(trainer, 'stop_training', rank == 1 and batch == 3))",
+    "one rank after an epoch":
+        "LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(trainer, 'stop_training', rank == 1 and epoch == 1))",
 }
 
 
@@ -208,6 +212,7 @@ report(end=1)
 
 
 @mpi.needs_mpi
+@pytest.mark.skipif(mpi.is_open_mpi(), reason="Open MPI's launcher kills the ranks")
 def test_ctrl_c_stops_all_after_the_same_step(tmp_path):
     script = mpi._PRELUDE + DATA + """
 model = noisy()
@@ -236,7 +241,7 @@ import os
 model = noisy()
 trainer = DistributedTrainer(model, metrics=["accuracy"])
 seen = []
-trainer.fit(x, y, 12, epochs=3, verbose=1, callbacks=[
+trainer.fit(x, y, 12, epochs=3, verbose=2, callbacks=[
     CSVLogger("log.csv"), ModelCheckpoint("best.safetensors", "loss"), LambdaCallback(on_epoch_end=lambda *_: seen.append(1))])
 report(weights=weights(model), seen=len(seen))
 dist.barrier()
@@ -247,7 +252,7 @@ if rank == 0:
 """, tmp_path, 2)
     assert done.status == 0, done.errors
     assert [rank["seen"] for rank in done.ranks] == [3, 3]
-    assert [line.split()[1] for line in done.output.splitlines()] == ["1/3", "2/3", "3/3"]
+    assert [line.split()[1] for line in done.output.splitlines() if line] == ["1/3", "2/3", "3/3"]
     table = (tmp_path / "log.csv").read_text().splitlines()
     assert table[0] == "epoch,loss,accuracy" and [line.split(",")[0] for line in table[1:]] == ["1", "2", "3"]
     assert np.array_equal(np.load(tmp_path / "saved.npz")["weights"], done.ranks[1]["weights"])  # statistics too
@@ -326,7 +331,8 @@ train = train.subset(slice(6000))
 fastnn.manual_seed(0)
 model = build("lenet5", image_size=28, in_channels=1, num_classes=10)
 optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-history = DistributedTrainer(model, optimizer=optimizer, metrics=["accuracy"]).fit(train, batch_size=60, epochs=3, validation_data=test, verbose=0)
+trainer = DistributedTrainer(model, optimizer=optimizer, metrics=["accuracy"])
+history = trainer.fit(train, batch_size=60, epochs=3, validation_data=test, verbose=0)
 report(weights=weights(model), **history.history)
 """
     if not os.environ.get("FASTNN_DATA"):

@@ -40,6 +40,7 @@ class _World:
             self.comm = mpi.COMM_WORLD.Dup()  # of our own: the user's messages and ours cannot meet
             self.rank, self.size = self.comm.rank, self.comm.size
             self._mine, self._all = np.zeros(_CALL, np.uint8), np.zeros((self.size, _CALL), np.uint8)
+            self._received = np.empty(0, np.uint8)
             take_share(self._sharers())
             self._end_together()
 
@@ -119,11 +120,21 @@ class _World:
         if piece.nbytes * self.size <= _SMALL:
             even = 0
         if even:  # each rank combines a part of its own for all
-            parts = np.empty((self.size, even // self.size), piece.dtype)
+            parts = self._scratch(even, piece.dtype).reshape(self.size, -1)
             self.comm.Alltoall(_bytes(piece[:even]), _bytes(parts))
             self.comm.Allgather(_bytes(_combined(parts, op, parts[0])), _bytes(piece[:even]))
-        if even < len(piece):
-            _combined(self.gathered(piece[even:]), op, piece[even:])
+        rest = piece[even:]
+        if len(rest):
+            parts = self._scratch(self.size * len(rest), piece.dtype).reshape(self.size, -1)
+            self.comm.Allgather(_bytes(rest), _bytes(parts))
+            _combined(parts, op, rest)
+
+    def _scratch(self, count: int, dtype: np.dtype) -> np.ndarray:
+        """Elements (count,) to receive in, of memory that stays: fresh pages would cost as much as an exchange."""
+        nbytes = count * dtype.itemsize
+        if len(self._received) < nbytes:
+            self._received = np.empty(nbytes, np.uint8)
+        return self._received[:nbytes].view(dtype)
 
     def broadcast(self, array: np.ndarray, source: int) -> None:
         """Dense elements (n,) of one rank to all."""

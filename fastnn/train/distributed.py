@@ -38,7 +38,8 @@ class DistributedTrainer(Trainer):
     - Only rank 0 prints progress and calls callbacks that say `on_first_rank` (ModelCheckpoint, CSVLogger); others are called by all.
       What a script itself prints or writes belongs behind ``if fastnn.distributed.get_rank() == 0:``; files to go on from are read by
       all ranks, since only weights are taken from rank 0.
-    - All ranks stop after the same step, also when one is stopped by a callback or by Ctrl-C. An exception on one rank ends all.
+    - All ranks stop after the same step, also when one is stopped by a callback or by Ctrl-C (where the launcher passes it on, as MPICH's
+      does; Open MPI's kills the ranks). An exception on one rank ends all.
 
     `evaluate` and `predict` do their work on the rank that calls them, alone.
 
@@ -72,7 +73,8 @@ class DistributedTrainer(Trainer):
         self._replicas: DistributedDataParallel | None = None
         if not self._alone:
             self._interrupts, self._logs = AgreedInterrupt, GatheredLogs
-            self._halves = [CapturedProgram(half, verify=True) if self._capture else half for half in (self._first_half, self._second_half)]
+            halves = self._first_half, self._second_half
+            self._halves = [CapturedProgram(half, verify=True) for half in halves] if self._capture else halves
             self._one_step = self._shared_step
 
     # -- what is split --
