@@ -75,6 +75,8 @@ def test_an_interrupt_waits_for_all_ranks_to_agree():
 # ---- several ranks ---------------------------------------------------------------------------------------------------------
 
 TRAIN = DATA + """
+from fastnn.train import running
+running._BLOCK = {block}  # predictions that are kept before ranks exchange them
 model = plain()
 trainer = DistributedTrainer(model, optimizer="sgd", metrics=["accuracy", "f1"])
 trainer.learning_rate = 0.1
@@ -85,10 +87,10 @@ report(weights=weights(model), samples=trainer.samples_seen, steps=history.param
 
 
 @mpi.needs_mpi
-@pytest.mark.parametrize("batch_size", [12, 30])
-def test_ranks_train_as_one_process_does(batch_size, tmp_path):
+@pytest.mark.parametrize(("batch_size", "block"), [(12, 1 << 16), (30, 1), (12, 60)])
+def test_ranks_train_as_one_process_does(batch_size, block, tmp_path):
     """96 = 8 * 12 = 3 * 30 + 6: also with a last batch that is smaller."""
-    script = TRAIN.format(batch_size=batch_size)
+    script = TRAIN.format(batch_size=batch_size, block=block)
     alone = mpi.reports(script, tmp_path, 0)[0]
     assert alone["loss"][-1] < alone["loss"][0]
     for n in (2, 3):

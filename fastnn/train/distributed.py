@@ -197,6 +197,8 @@ class GatheredLogs(RunningLogs):
     def gather(self) -> None:
         """All ranks' pending predictions, to the metrics of all."""
         world().agree("GatheredLogs")
+        if not self._pending:  # all ranks had a full block with the last step
+            return
         pending = [np.concatenate(parts) for parts in zip(*self._pending)]
         self._pending, self._held = [], 0
         predictions, targets = (world().gather_rows(part) for part in pending)
