@@ -312,6 +312,8 @@ report(weights=weights(model), threads=fastnn.get_num_threads(), drawn=fastnn.ra
     ("dist.DistributedDataParallel(nn.Linear(3, 2).requires_grad_(rank == 0))", "rank 1 has weight: float32 (2, 3), frozen"),
     ("dist.DistributedDataLoader(np.zeros((4 + rank, 2)), 2)",
      "rank 0 calls DistributedDataLoader with 4 samples, batch_size 2, and rank 1 calls DistributedDataLoader with 5 samples"),
+    ("from fastnn import _core; _core.set_isa('scalar') if rank else None; dist.DistributedDataParallel(nn.Linear(3, 2))",
+     "and rank 1 calls DistributedDataParallel with instruction set scalar (FASTNN_ISA sets it)"),
     ("dist.DistributedDataLoader(np.zeros((4, 2)), 3)", "batch_size is 3, but must be a multiple of the 2 ranks"),
     ("dist.barrier() if rank else None", "rank 0 ends its program, and rank 1 calls barrier"),
     ("sys.exit(0) if rank else dist.all_reduce(fastnn.ones(2))", "rank 1 ends its program"),
@@ -319,7 +321,7 @@ report(weights=weights(model), threads=fastnn.get_num_threads(), drawn=fastnn.ra
     ("dist.abort('enough of it') if rank else dist.barrier()", "fastnn.distributed: enough of it"),
 ])
 def test_ranks_that_do_not_agree_are_ended_with_the_reason(script, message, tmp_path):
-    done = mpi.run(f"{script}\nreport(end=1)" if "None" not in script else script, tmp_path, 2)
+    done = mpi.run(script if script.endswith("None") else f"{script}\nreport(end=1)", tmp_path, 2)
     assert done.status != 0 and message in done.errors, done.errors
     assert done.ranks == []
 

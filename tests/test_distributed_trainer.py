@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 
 import mpi
@@ -61,6 +62,10 @@ def test_an_interrupt_waits_for_all_ranks_to_agree():
         interrupt.requested = True
         interrupt.check()
     assert not interrupt.pressed
+    with pytest.raises(KeyboardInterrupt), AgreedInterrupt() as interrupt:  # another rank's comes first
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        interrupt.requested = True
+        interrupt.check()
     with pytest.raises(KeyboardInterrupt), AgreedInterrupt():  # nobody has come to agree on it
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)

@@ -6,7 +6,8 @@ mpi4py is not needed; with one, ``pip install 'fastnn[mpi]'`` brings mpi4py, whi
 (``pip install mpich``).
 
 Results: sums are made in rank order, by the same additions on all ranks. So all ranks hold the same bits, and one world size gives
-the same bits every time, whatever the MPI, the machines and the number of threads. Another world size rounds differently.
+the same bits every time, whatever the MPI and the number of threads and of machines, which have to run one instruction set. Another
+world size or another instruction set rounds differently.
 
 A process that fails ends all others. So does one that ends, or calls something else, while others wait for it: every call here
 compares with the other ranks what they call, and on what. Do not catch errors of one rank alone and go on.

@@ -36,7 +36,8 @@ class DistributedDataParallel:
     TypeError
         If `model` is no module.
     ValueError
-        If it has lazy layers that have seen no input yet, or ranks have different models.
+        If it has lazy layers that have seen no input yet, or ranks have different models, or run on different instruction sets, which
+        would round the same step differently.
 
     Examples
     --------
@@ -75,7 +76,7 @@ class DistributedDataParallel:
 
     def synchronize(self) -> None:
         """Does again what is done when the object is made: all ranks become like rank 0, which has loaded a file, say."""
-        world().agree("DistributedDataParallel")
+        world().agree("DistributedDataParallel", f"instruction set {_core.get_isa()} (FASTNN_ISA sets it)")
         _check_same([f"{name}: {described(t)}{', frozen' if kind == 'parameter' and not t.requires_grad else ''}"
                      for kind, name, t in self._named()])
         self._broadcast([t for _, _, t in self._named()])

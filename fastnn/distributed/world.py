@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -69,9 +70,10 @@ class _World:
 
     def abort(self, message: str, status: int = 1, before: str = "") -> None:
         """Ends all ranks."""
-        sys.stdout.flush()
-        sys.stderr.write(f"{before}fastnn.distributed: {message}\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, ValueError):  # nobody may be there to read
+            sys.stdout.flush()
+            sys.stderr.write(f"{before}fastnn.distributed: {message}\n")
+            sys.stderr.flush()
         time.sleep(_LAST_WORDS)
         self.mpi.COMM_WORLD.Abort(status)
 

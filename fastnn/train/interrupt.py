@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
+
+_PATIENCE = 0.3  # seconds
 
 
 class StepInterrupt:
@@ -64,5 +67,9 @@ class AgreedInterrupt(StepInterrupt):
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if Ctrl-C was pressed on some rank."""
+        if self.requested and self._installed:  # the launcher may not have told this one yet: not to be met by it afterwards
+            patience = time.monotonic() + _PATIENCE
+            while not self.pressed and time.monotonic() < patience:
+                time.sleep(0.005)
         self.pressed &= not self.requested
         super().check()
