@@ -79,6 +79,25 @@ def test_an_interrupt_waits_for_all_ranks_to_agree():
 
 # ---- several ranks ---------------------------------------------------------------------------------------------------------
 
+@mpi.needs_mpi
+def test_a_distributed_loader_is_taken_and_plain_trainer_refuses_it(tmp_path):
+    ranks = mpi.reports(DATA + """
+kept = []
+for given in (dist.DistributedDataLoader((x, y), 12, True), fastnn.data.DataLoader((x, y), 12, True)):
+    fastnn.manual_seed(7)
+    model = plain()
+    history = DistributedTrainer(model).fit(given, epochs=2, verbose=0)
+    kept.append(weights(model))
+    assert history.params["batch_size"] == 12 and history.params["steps"] == 8
+try:
+    Trainer(model).fit(dist.DistributedDataLoader((x, y), 12), verbose=0)
+except ValueError as error:
+    assert "x is a DistributedDataLoader, of which DistributedTrainer averages" in str(error)
+    report(kept=kept)
+""", tmp_path, 2)
+    assert len({kept.tobytes() for rank in ranks for kept in rank["kept"]}) == 1
+
+
 TRAIN = DATA + """
 from fastnn.train import running
 running._BLOCK = {block}  # predictions that are kept before ranks exchange them

@@ -79,14 +79,13 @@ class DistributedTrainer(Trainer):
 
     # -- what is split --
 
-    def _fit_data(self, *args: Any) -> tuple[DataLoader, DataLoader | None]:
-        x, *_ = args
-        loader, validation = super()._fit_data(*args)
+    def _fit_data(self, x: Any, *others: Any) -> tuple[DataLoader, DataLoader | None]:
+        if isinstance(x, DistributedDataLoader):
+            x = DataLoader(x.dataset, x.global_batch_size, **_options(x))
+        loader, validation = super()._fit_data(x, *others)
         if self._alone:
             return loader, validation
-        size = x.global_batch_size if isinstance(x, DistributedDataLoader) else loader.batch_size
-        names = ("shuffle", "drop_last", "generator", "transform", "batch_transform")
-        shared = DistributedDataLoader(loader.dataset, size, **{name: getattr(loader, name) for name in names})
+        shared = DistributedDataLoader(loader.dataset, loader.batch_size, **_options(loader))
         if len(shared) == 0:
             raise ValueError(f"{len(loader.dataset)} samples are less than one batch, or one for each of {get_world_size()} ranks")
         return shared, validation and self._own_part(validation)
@@ -221,6 +220,11 @@ class _AfterBatch(Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self._function(logs)
+
+
+def _options(loader: DataLoader) -> dict[str, Any]:
+    """What a loader was made with besides data and batch size."""
+    return {name: getattr(loader, name) for name in ("shuffle", "drop_last", "generator", "transform", "batch_transform")}
 
 
 def _sum(parts: np.ndarray) -> np.float64:

@@ -340,8 +340,7 @@ class Trainer:
 
     # -- inside; what a world of several processes does otherwise comes first --
 
-    is_first = True  # of several processes the one that prints and writes
-    _interrupts, _logs = StepInterrupt, RunningLogs
+    is_first, _interrupts, _logs = True, StepInterrupt, RunningLogs  # first: the process that prints and writes
 
     def _everyone(self, callbacks: list[Callback]) -> list[Callback]:
         """Those that are called here."""
@@ -369,6 +368,8 @@ class Trainer:
         if isinstance(x, DataLoader):
             if batch_size is not None:
                 raise ValueError("batch_size must be left out when x is a DataLoader, which has its own")
+            if getattr(x, "global_batch_size", x.batch_size) > x.batch_size:
+                raise ValueError("x is a DistributedDataLoader, of which DistributedTrainer averages the gradients, and Trainer does not")
             names = ("batch_size", "shuffle", "drop_last", "generator", "batch_transform")
             options = {"transform": own_transform(x), **{name: getattr(x, name) for name in names}}
         data, held_out = split(supervised(x, y, sample_weight, dtype, loss=self.loss), validation_split)
