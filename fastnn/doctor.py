@@ -19,7 +19,7 @@ import fastnn.functional as F
 from . import _core
 from .threads import num_threads
 
-EXTRAS = {"files": "safetensors", "sklearn": "sklearn", "plot": "matplotlib", "progress": "tqdm", "mpi": "mpi4py"}
+EXTRAS = {"files": "safetensors", "sklearn": "sklearn", "plot": "matplotlib", "progress": "tqdm", "mpi": "mpi4py", "onnx": "onnx"}
 _WITH_OPENMP = ("torch", "sklearn", "lightgbm", "xgboost")  # packages whose wheels carry an OpenMP runtime
 _RUNTIME = re.compile(r"/(lib(?:gomp|omp|iomp5)[^/\s]*\.so[^/\s]*)$", re.MULTILINE)
 _SETTINGS = ("FASTNN_", "OMP_", "GOMP_", "KMP_")
