@@ -71,5 +71,7 @@ def writer_of(layer: Module) -> Callable[..., Any] | None:
         That of the first class among the layer's own and those it is derived from, as far as these share its forward; None
         where there is none.
     """
+    from . import writers  # noqa: F401  fills the table; it stands on all of fastnn.nn
+
     kinds = (kind for kind in type(layer).__mro__ if getattr(kind, "forward", None) is type(layer).forward)
     return next((WRITERS[kind] for kind in kinds if kind in WRITERS), None)

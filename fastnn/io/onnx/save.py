@@ -18,7 +18,7 @@ from ..files import write_atomic
 from ..weights import as_module
 from .graph import BATCH, OPSET, Graph, OnnxError, Value, value_type
 
-_MOST_BYTES = 2**31 - 1  # of a protobuf message
+_MOST_BYTES = 2**31 - 2**20  # of a protobuf message, which has little else
 
 
 def save_onnx(model: Any, path: str | os.PathLike, inputs: Any, *, batch_axis: int | None = 0,
@@ -65,15 +65,12 @@ def save_onnx(model: Any, path: str | os.PathLike, inputs: Any, *, batch_axis: i
     outputs_called = _names("output", output_names, len(expected))
     if set(names) & set(outputs_called):
         raise ValueError(f"save_onnx: input and output names share {sorted(set(names) & set(outputs_called))}, but must differ")
-    from . import writers  # noqa: F401  registers the built-in layers', which know all of fastnn.nn
-
     graph = Graph(model)
     values = [_input(graph, name, x, batch_axis) for name, x in zip(names, examples)]
     results = _flat(graph.call(model, *values))
     _compare(graph, results, expected)
     results = _called(graph, results, outputs_called)
-    data = _message(onnx, model, graph, values, results).SerializeToString()
-    write_atomic(path, data)
+    write_atomic(path, _content(onnx, model, graph, values, results))
 
 
 def _examples(model: Any, inputs: Any) -> list[Tensor]:
@@ -149,10 +146,13 @@ def _called(graph: Graph, results: Sequence[Value], names: Sequence[str]) -> lis
     return [graph.named(value, name) for value, name in zip(results, names)]
 
 
-def _message(onnx: Any, model: Any, graph: Graph, inputs: Sequence[Value], outputs: Sequence[Value]) -> Any:
+def _content(onnx: Any, model: Any, graph: Graph, inputs: Sequence[Value], outputs: Sequence[Value]) -> bytes:
     """The whole file, checked."""
     import fastnn
 
+    size = sum(len(kept.raw_data) for kept in graph.initializers.values())
+    if size > _MOST_BYTES:
+        raise ValueError(f"save_onnx: the weights have {size:,} bytes, but an ONNX file holds at most {_MOST_BYTES:,}")
     helper = onnx.helper
     described = [[helper.make_value_info(value.name, value_type(onnx, value)) for value in values] for values in (inputs, outputs)]
     body = helper.make_graph(graph.nodes, type(model).__name__, *described, list(graph.initializers.values()))
@@ -161,7 +161,6 @@ def _message(onnx: Any, model: Any, graph: Graph, inputs: Sequence[Value], outpu
                              producer_name="fastnn", producer_version=fastnn.__version__)
     if getattr(model, "architecture", None) is not None:
         helper.set_model_props(made, {"fastnn.architecture": json.dumps(model.architecture)})
-    if made.ByteSize() > _MOST_BYTES:
-        raise ValueError(f"save_onnx: the file would have {made.ByteSize():,} bytes, but a protobuf message may have {_MOST_BYTES:,}")
-    require("onnx.checker", extra="onnx", feature="writing ONNX files").check_model(made, full_check=True)
-    return made
+    content = made.SerializeToString()
+    require("onnx.checker", extra="onnx", feature="writing ONNX files").check_model(content, full_check=True)
+    return content

@@ -1,0 +1,272 @@
+"""Reading ONNX files: every operator computes what onnxruntime computes; what is not offered, and files that are broken or mean harm."""
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn.io import load_onnx
+
+onnx = pytest.importorskip("onnx", reason="needs the extra 'onnx'")
+runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra 'test'")
+helper, numpy_helper = onnx.helper, onnx.numpy_helper
+
+RNG = np.random.default_rng(0)
+
+
+def real(*shape, least=-2.0, most=2.0):
+    return RNG.uniform(least, most, shape).astype(np.float32)
+
+
+def ints(*values):
+    return np.array(values, np.int64)
+
+
+def model_of(nodes, inputs, outputs, initializers=(), opset=17):
+    """A model of nodes; inputs are arrays by name."""
+    given = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for name, a in inputs.items()]
+    made = [helper.make_empty_tensor_value_info(name) for name in outputs]
+    graph = helper.make_graph(nodes, "graph", given, made, [numpy_helper.from_array(a, name) for name, a in initializers])
+    opsets = [helper.make_opsetid("", opset)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=max(4, helper.find_min_ir_version_for(opsets)))
+    made = onnx.shape_inference.infer_shapes(made)  # which gives outputs their types
+    for value in made.graph.output:
+        if not value.type.tensor_type.elem_type:
+            value.type.CopyFrom(made.graph.input[0].type)
+    return made
+
+
+def save(path, model):
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+class Case:
+    """A node, its inputs (the first one the graph's, others initializers) and attributes."""
+
+    def __init__(self, op, *inputs, outputs=1, opset=17, **attributes):
+        self.op, self.inputs, self.outputs, self.opset, self.attributes = op, inputs, outputs, opset, attributes
+
+    def __repr__(self):
+        shapes = "_".join("x".join(map(str, a.shape)) if a is not None else "no" for a in self.inputs)
+        words = "_".join(f"{k}={v}" for k, v in self.attributes.items() if not isinstance(v, onnx.TensorProto))
+        return f"{self.op}-{shapes}-{words}-{self.opset}"
+
+    def model(self):
+        names = ["" if a is None else f"i{k}" for k, a in enumerate(self.inputs)]
+        outputs = [f"o{k}" for k in range(self.outputs)]
+        node = helper.make_node(self.op, names, outputs, name="the node", **self.attributes)
+        first = {"i0": np.asarray(self.inputs[0])} if self.inputs else {"unused": real(1)}
+        rest = [(name, a) for name, a in list(zip(names, self.inputs))[1:] if a is not None]
+        return model_of([node], first, outputs, rest, self.opset)
+
+
+X = real(3, 4)
+POSITIVE = real(3, 4, least=0.1)
+UNIT = real(3, 4, least=-0.9, most=0.9)
+SEQUENCES, MAPS = real(2, 4, 9), real(2, 4, 7, 6)
+TRUTH = RNG.random((3, 4)) < 0.5
+WEIRD = np.array([[1, np.nan, np.inf, -np.inf]], np.float32)
+
+
+def unary():
+    for op in ("Abs", "Atan", "Asinh", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "HardSwish", "Identity", "Neg", "Relu", "Round",
+               "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Tan", "Tanh", "Elu", "Selu", "LeakyRelu", "HardSigmoid",
+               "ThresholdedRelu", "Celu", "Shrink", "Softmax", "LogSoftmax", "Size", "Shape"):
+        yield Case(op, X)
+    yield from (Case(op, UNIT) for op in ("Acos", "Asin", "Atanh"))
+    yield from (Case(op, POSITIVE) for op in ("Log", "Sqrt", "Reciprocal"))
+    yield Case("Acosh", POSITIVE + 1)
+    yield Case("Round", np.array([0.5, 1.5, 2.5, -0.5, -1.5], np.float32))
+    yield Case("Mish", X, opset=18)
+    yield from (Case("Gelu", X, opset=20, approximate=how) for how in ("none", "tanh"))
+    yield from (Case(op, WEIRD) for op in ("IsNaN", "IsInf"))
+    yield Case("IsInf", WEIRD, detect_positive=0)
+    yield Case("IsInf", WEIRD, detect_negative=0)
+    yield Case("Not", TRUTH)
+    yield from [Case("Elu", X, alpha=0.5), Case("Celu", X, alpha=2.0), Case("LeakyRelu", X, alpha=0.3),
+                Case("Selu", X, alpha=1.2, gamma=0.7), Case("HardSigmoid", X, alpha=0.3, beta=0.4), Case("ThresholdedRelu", X, alpha=0.2),
+                Case("Shrink", X, lambd=0.4, bias=0.1), Case("PRelu", X, real(4)), Case("PRelu", MAPS, real(4, 1, 1)),
+                Case("Dropout", X, np.array(0.3, np.float32)), Case("Dropout", X, ratio=0.3, opset=11)]
+    yield from (Case("Softmax", MAPS, axis=axis, opset=opset) for axis in (1, 3, -1) for opset in (11, 17))
+    yield Case("LogSoftmax", MAPS, opset=11)
+
+
+def binary():
+    for op in ("Add", "Sub", "Mul", "Div", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal"):
+        yield Case(op, X, real(4))
+    yield from (Case(op, TRUTH, RNG.random((3, 4)) < 0.5) for op in ("And", "Or", "Xor"))
+    yield from [Case("Div", ints(7, -7, 8), ints(2, 2, -3)), Case("Pow", POSITIVE, real(4)), Case("Pow", X, ints(2)),
+                Case("Mod", ints(7, -7, 8), ints(3, 3, -3)), Case("Mod", X, real(4), fmod=1), Case("Where", TRUTH, X, real(1, 4)),
+                Case("Max", X, real(4), real(3, 1)), Case("Min", X, real(4)), Case("Sum", X, real(4), real(1)), Case("Mean", X, real(4),
+                real(1)),
+                Case("Max", X), Case("Clip", X, np.array(-0.5, np.float32), np.array(0.5, np.float32)),
+                Case("Clip", X, None, np.array(0.5, np.float32)), Case("Clip", X, min=-0.5, max=0.5, opset=9), Case("Clip", X)]
+
+
+def products():
+    yield from [Case("MatMul", X, real(4, 5)), Case("MatMul", real(2, 3, 4), real(4, 5)), Case("MatMul", real(2, 3, 4), real(2, 4, 5)),
+                Case("MatMul", X, real(4)), Case("Gemm", X, real(4, 5)), Case("Gemm", X, real(5, 4), real(5), transB=1),
+                Case("Gemm", real(4, 3), real(5, 4), real(3, 1), transA=1, transB=1, alpha=0.5, beta=2.0),
+                Case("Gemm", X, real(4, 5), real(1), beta=0.5), Case("Einsum", X, real(4, 5), equation="ij,jk->ki")]
+
+
+def reductions():
+    for op in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceLogSumExp", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd"):
+        yield from [Case(op, MAPS, axes=[1, -1]), Case(op, MAPS, keepdims=0), Case(op, MAPS, ints(1, 2), opset=18, keepdims=0)]
+    yield from [Case("ReduceLogSum", real(2, 3, 4, least=0.1), axes=[1]), Case("ReduceSum", MAPS, ints(1, -1)), Case("ReduceSum", MAPS),
+                Case("ReduceSum", MAPS, axes=[1], opset=11), Case("ReduceSum", MAPS, noop_with_empty_axes=1),
+                Case("ArgMax", X), Case("ArgMax", X, axis=-1, keepdims=0), Case("ArgMin", X, axis=1), Case("CumSum", X, ints(1)[0]),
+                Case("CumSum", X, ints(0)[0], exclusive=1, reverse=1), Case("LpNormalization", X), Case("LpNormalization", X, p=1, axis=0),
+                Case("TopK", X, ints(2), outputs=2), Case("TopK", X, ints(2), outputs=2, largest=0, axis=0)]
+
+
+def shapes():
+    yield from [Case("Reshape", MAPS, ints(0, -1)), Case("Reshape", MAPS, ints(4, 2, 0, -1)), Case("Flatten", MAPS),
+                Case("Flatten", MAPS, axis=-2),
+                Case("Flatten", MAPS, axis=0), Case("Transpose", MAPS), Case("Transpose", MAPS, perm=[0, 2, 3, 1]),
+                Case("Squeeze", real(1, 3, 1), ints(0, -1)), Case("Squeeze", real(1, 3, 1)), Case("Squeeze", real(1, 3, 1),
+                axes=[0], opset=11),
+                Case("Unsqueeze", X, ints(0, -1)), Case("Unsqueeze", X, axes=[1, 3], opset=11), Case("Expand", real(3, 1), ints(2, 1, 4)),
+                Case("Tile", X, ints(2, 3)), Case("Concat", X, real(3, 2), axis=1), Case("Concat", X, real(2, 4), axis=-2),
+                Case("Split", MAPS, outputs=2, axis=1), Case("Split", MAPS, ints(1, 3), outputs=2, axis=1),
+                Case("Split", MAPS, outputs=2, axis=2, split=[5, 2], opset=11),
+                Case("Split", MAPS, outputs=3, axis=2, opset=18, num_outputs=3),
+                Case("Slice", MAPS, ints(1, -3), ints(99, -1), ints(2, 3)), Case("Slice", MAPS, ints(-1), ints(-99), ints(2), ints(-2)),
+                Case("Slice", MAPS, ints(0), ints(4), ints(-1), ints(3)),
+                Case("Slice", MAPS, starts=[1, 2], ends=[2, 5], axes=[0, 2], opset=9),
+                Case("Slice", MAPS, starts=[1], ends=[2], opset=9), Case("Gather", X, ints(2, 0, -1)),
+                Case("Gather", MAPS, ints(1)[0], axis=1),
+                Case("Gather", X, ints([1, 0], [3, 3]), axis=1), Case("GatherElements", X, ints([0, 1, 2, 2]), axis=0),
+                Case("ScatterElements", X, ints([2, 0, 1, 1]), real(1, 4)), Case("Scatter", X, ints([2, 0, 1, 1]), real(1, 4), opset=9),
+                Case("ScatterElements", X, ints([1], [0], [1]), real(3, 1), axis=1, reduction="add", opset=16),
+                Case("Trilu", X), Case("Trilu", X, ints(1)[0], upper=0), Case("DepthToSpace", MAPS, blocksize=2),
+                Case("DepthToSpace", MAPS, blocksize=2, mode="CRD"), Case("SpaceToDepth", real(1, 2, 4, 6), blocksize=2),
+                Case("Pad", X, ints(0, 1, 2, 0)), Case("Pad", X, ints(0, 1, 2, 0), np.array(1.5, np.float32)),
+                Case("Pad", MAPS, ints(0, 0, 2, 1, 0, 0, 1, 3), mode="reflect"), Case("Pad", MAPS, ints(0, 0, 2, 1, 0, 0, 1, 3),
+                mode="edge"),
+                Case("Pad", X, ints(1, 1), np.array(0, np.float32), ints(1), opset=18),
+                Case("Pad", X, pads=[0, 1, 2, 0], value=0.5, opset=9),
+                Case("Pad", MAPS, ints(0, 0, -1, 1, 0, 0, 0, -2)), Case("Pad", MAPS, ints(0, 0, 2, 1, 0, 0, 1, 3), mode="wrap", opset=19),
+                Case("Shape", MAPS, start=1, end=-1), Case("OneHot", ints(1, 0, -1), ints(4), real(2)),
+                Case("OneHot", ints([1, 0]), ints(4)[0], real(2), axis=1), Case("NonZero", np.where(TRUTH, X, 0).astype(np.float32))]
+
+
+def constants():
+    yield from [Case("Constant", value=numpy_helper.from_array(real(2, 2))), Case("Constant", value_float=1.5),
+                Case("Constant", value_ints=[1, 2]),
+                Case("Constant", value_floats=[1.5, 2.5]), Case("Constant", value_int=3), Case("ConstantOfShape", ints(2, 3)),
+                Case("ConstantOfShape", ints(2), value=numpy_helper.from_array(ints(7))),
+                Case("Range", ints(1)[0], ints(9)[0], ints(3)[0]), Case("Range", *(np.array(v, np.float32) for v in (1, 0, -0.3)))]
+    yield from (Case("Cast", X, to=number) for number in (2, 6, 7, 9, 11) if number != 2)
+    yield from [Case("Cast", abs(X) * 50, to=2), Case("Cast", ints(0, 3), to=1), Case("CastLike", X, ints(1))]
+
+
+def convolutions():
+    one, two = real(6, 4, 3), real(6, 4, 3, 2)
+    yield from [Case("Conv", SEQUENCES, one), Case("Conv", MAPS, two, real(6), strides=[2, 1], pads=[1, 1, 1, 1], dilations=[2, 1]),
+                Case("Conv", MAPS, real(6, 2, 3, 3), group=2), Case("Conv", MAPS, two, pads=[0, 1, 2, 0], kernel_shape=[3, 2]),
+                Case("Conv", SEQUENCES, one, pads=[2, 0])]
+    yield from (Case("Conv", MAPS, two, auto_pad=how, strides=[2, 2]) for how in ("VALID", "SAME_UPPER", "SAME_LOWER"))
+    one, two = real(4, 3, 3), real(4, 3, 3, 2)
+    yield from [Case("ConvTranspose", SEQUENCES, one, strides=[2]), Case("ConvTranspose", MAPS, two, real(3), pads=[1, 0, 1, 0]),
+                Case("ConvTranspose", MAPS, two, strides=[2, 3], pads=[1, 0, 0, 1], output_padding=[1, 2]),
+                Case("ConvTranspose", MAPS, two, strides=[2, 2], auto_pad="SAME_UPPER"),
+                Case("ConvTranspose", MAPS, real(4, 1, 3, 3), group=2, dilations=[2, 2]),
+                Case("ConvTranspose", MAPS, two, strides=[2, 2], output_shape=[14, 12])]
+
+
+def pools():
+    for op in ("MaxPool", "AveragePool"):
+        yield from [Case(op, SEQUENCES, kernel_shape=[3], strides=[2]), Case(op, MAPS, kernel_shape=[2, 3]),
+                    Case(op, MAPS, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+                    Case(op, MAPS, kernel_shape=[3, 2], pads=[2, 0, 0, 1]),
+                    Case(op, MAPS, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+                    Case(op, MAPS, kernel_shape=[2, 2], auto_pad="SAME_UPPER"),
+                    Case(op, MAPS, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER")]
+    yield from [Case("MaxPool", MAPS, kernel_shape=[2, 2], dilations=[2, 1]),
+                Case("MaxPool", MAPS, kernel_shape=[2, 2], strides=[2, 2], outputs=2),
+                Case("MaxPool", SEQUENCES, kernel_shape=[3], pads=[1, 1], outputs=2),
+                Case("AveragePool", MAPS, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
+                Case("AveragePool", MAPS, kernel_shape=[3, 2], pads=[2, 0, 0, 1], count_include_pad=1),
+                Case("LpPool", MAPS, kernel_shape=[2, 2], strides=[2, 2]),
+                Case("LpPool", MAPS, kernel_shape=[3, 2], p=3, pads=[1, 0, 1, 1]),
+                Case("GlobalAveragePool", MAPS), Case("GlobalMaxPool", SEQUENCES), Case("GlobalAveragePool", SEQUENCES)]
+
+
+def norms():
+    pairs = real(4), real(4)
+    yield from [Case("BatchNormalization", MAPS, *pairs, real(4), real(4, least=0.2), epsilon=1e-3),
+                Case("BatchNormalization", SEQUENCES, *pairs, real(4), real(4, least=0.2)),
+                Case("BatchNormalization", X, *pairs, real(4), real(4, least=0.2), opset=9),
+                Case("InstanceNormalization", MAPS, *pairs), Case("LayerNormalization", X, *pairs, epsilon=1e-3),
+                Case("LayerNormalization", MAPS, real(7, 6), real(7, 6), axis=2), Case("LayerNormalization", MAPS, real(6), axis=-1),
+                Case("LayerNormalization", MAPS, real(7, 1), real(6), axis=-2),
+                Case("GroupNormalization", MAPS, *pairs, num_groups=2, opset=21),
+                Case("RMSNormalization", X, real(4), opset=23), Case("LRN", MAPS, size=3, alpha=0.1)]
+
+
+def resizes():
+    for where in ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"):
+        for mode, words in (("nearest", {"nearest_mode": "floor"}), ("nearest", {"nearest_mode": "round_prefer_ceil"}), ("linear", {}),
+        ("cubic", {})):
+            yield Case("Resize", MAPS, None, None, ints(2, 4, 11, 4), mode=mode, coordinate_transformation_mode=where, **words)
+    floats = np.array([1, 1, 2, 1.5], np.float32)
+    yield from [Case("Resize", MAPS, None, floats), Case("Resize", MAPS, None, floats, mode="linear"),
+                Case("Resize", MAPS, floats, opset=10),
+                Case("Resize", MAPS, None, floats, nearest_mode="ceil"),
+                Case("Resize", MAPS, None, floats, mode="cubic", cubic_coeff_a=-0.5),
+                Case("Resize", SEQUENCES, None, None, ints(2, 4, 20), mode="linear"),
+                Case("Resize", MAPS, None, floats[2:], axes=[2, 3], opset=18),
+                Case("Upsample", MAPS, floats, opset=9), Case("Upsample", MAPS, floats, mode="linear", opset=9)]
+
+
+def recurrent():
+    x = real(5, 2, 3)
+    for op, gates, words in (("LSTM", 4, {}), ("GRU", 3, {"linear_before_reset": 1}), ("RNN", 1, {})):
+        outputs = 3 if op == "LSTM" else 2
+        state = [real(1, 2, 4)] * (outputs - 1)
+        yield from [Case(op, x, real(1, gates * 4, 3), real(1, gates * 4, 4), hidden_size=4, outputs=outputs, **words),
+                    Case(op, x, real(1, gates * 4, 3), real(1, gates * 4, 4), real(1, gates * 8), np.array([5, 3], np.int32),
+                    *state, hidden_size=4,
+                         outputs=outputs, **words),
+                    Case(op, x, real(1, gates * 4, 3), real(1, gates * 4, 4), real(1, gates * 8), hidden_size=4, outputs=outputs,
+                         direction="reverse", **words),
+                    Case(op, x, real(2, gates * 4, 3), real(2, gates * 4, 4), real(2, gates * 8), hidden_size=4, outputs=outputs,
+                         direction="bidirectional", **words)]
+    yield Case("RNN", x, real(1, 4, 3), real(1, 4, 4), hidden_size=4, outputs=2, activations=["Relu"])
+
+
+CASES = [case for family in (unary, binary, products, reductions, shapes, constants, convolutions, pools, norms, resizes, recurrent)
+         for case in family()]
+OTHERS = {"Swish"}  # onnxruntime has no kernel for it; test_swish
+
+
+def computed(model, path):
+    """onnxruntime's outputs."""
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, model)
+
+
+@pytest.mark.parametrize("case", CASES, ids=repr)
+def test_operators(tmp_path, case):
+    path = save(tmp_path / "node.onnx", case.model())
+    first = np.asarray(case.inputs[0]) if case.inputs else real(1)
+    expected = computed({"i0" if case.inputs else "unused": first}, path)
+    module = load_onnx(path)
+    actual = module(fastnn.tensor(first))
+    actual = actual if isinstance(actual, tuple) else (actual,)
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected):
+        assert tuple(a.shape) == b.shape and str(a.dtype) == str(b.dtype)
+        np.testing.assert_allclose(a.detach().numpy(), b, 2e-5, 2e-5)
+
+
+def test_every_operator_has_a_case():
+    from fastnn.io.onnx.operators import OPERATORS, operator_of
+    assert operator_of("NoSuchOperator") is None
+    assert set(OPERATORS) - {case.op for case in CASES} <= OTHERS
+
+
+def test_swish(tmp_path):
+    path = save(tmp_path / "swish.onnx", Case("Swish", X, alpha=2.0, opset=24).model())
+    np.testing.assert_allclose(load_onnx(path)(fastnn.tensor(X)).numpy(), X / (1 + np.exp(-2 * X)), 1e-5)
