@@ -114,11 +114,17 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_train(command(_train, "train a named network and save it"))
     predict = command(_predict, "apply a saved network to data")
-    predict.add_argument("model", metavar="FILE", help="weights that 'fastnn train' or save_model wrote")
+    predict.add_argument("model", metavar="FILE", help="weights that 'fastnn train' or save_model wrote, or .onnx")
     predict.add_argument("data", metavar="X", help=".npy or IDX file of inputs (N, ...)")
     predict.add_argument("--out", metavar="Y.npy", help="write the network's outputs (logits) there")
     predict.add_argument("--force", action="store_true", help="overwrite --out")
-    command(_inspect, "say what a file holds").add_argument("file", metavar="FILE", help="safetensors, .npy or IDX")
+    command(_inspect, "say what a file holds").add_argument("file", metavar="FILE", help="safetensors, .onnx, .npy or IDX")
+    convert = command(_convert, "write what a file holds in another format")
+    convert.add_argument("source", metavar="IN", help="a model or weights: .safetensors, .onnx or .npz")
+    convert.add_argument("target", metavar="OUT", help="the file to write; its suffix says the format")
+    convert.add_argument("--input-shape", metavar="N,...", type=_shape,
+                         help="of an .onnx file's input, the batch first (default: what the network was made for)")
+    convert.add_argument("--force", action="store_true", help="overwrite OUT")
     command(_info, "say what runs here and why")
     command(_doctor, "try what training relies on")
     _add_bench(command(_bench, "time named layers, products and operations here"))
@@ -167,6 +173,17 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--megabytes", type=_number(int, 1), default=64,
                         help="how large the data of 'stream' is (default: %(default)s)")
     parser.add_argument("--peers", action="store_true", help="time PyTorch beside, in turns")
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """An argparse type: positive integers between commas."""
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape, expected positive integers such as 1,3,224,224")
+    return shape
 
 
 def _number(kind: Callable[[str], Any], least: float, most: float = float("inf")) -> Callable[[str], Any]:
@@ -248,21 +265,41 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
+def _convert(options: argparse.Namespace) -> int:
+    """Write what a file holds in another format. A model file becomes .onnx; of .onnx come its weights, as .safetensors or .npz;
+    weights go from .safetensors to .npz and back."""
+    from .io import convert
+
+    _refuse_existing(options.target, options.force, "name")
+    done = convert(options.source, options.target, options.input_shape)
+    if options.json:
+        print(_json(done))
+    else:
+        print(f"wrote {done['target']}: {'a model' if done['holds'] == 'model' else 'weights'}, {done['tensors']:,} tensors, "
+              f"{done['parameters']:,} numbers")
+    return 0
+
+
+def _refuse_existing(path: str, force: bool, other: str) -> None:
+    """Raises where a file would be overwritten that may not be."""
+    if os.path.exists(path) and not force:
+        raise CommandError(f"{path} exists; use --force to overwrite it, or another {other}")
+
+
 def _predict(options: argparse.Namespace) -> int:
     """Apply a saved network: one line a sample, its class and that class's probability (a single output as it is).
     Bytes are taken for images and scaled to 0 ... 1, as in training."""
-    from .io import load_model, read_array, write_array
+    from .io import read_array, write_array
     from .train import Trainer
 
-    if options.out is not None and os.path.exists(options.out) and not options.force:
-        raise CommandError(f"{options.out} exists; use --force to overwrite it, or another --out")
-    model = load_model(options.model)
-    x = _as_inputs(read_array(options.data), model.architecture["name"] == "mlp")
+    if options.out is not None:
+        _refuse_existing(options.out, options.force, "--out")
+    model, name, flat = _saved_network(options.model)
+    x = _as_inputs(read_array(options.data), flat)
     try:
         outputs = Trainer(model).predict(x)
     except (TypeError, ValueError) as error:
-        raise CommandError(f"{options.data}: {model.architecture['name']} takes no {x.dtype} inputs of shape {x.shape}: "
-                           f"{error}") from error
+        raise CommandError(f"{options.data}: {name} takes no {x.dtype} inputs of shape {x.shape}: {error}") from error
     if options.out is not None:
         write_array(options.out, outputs)
     result = _decisions(outputs)
@@ -274,6 +311,19 @@ def _predict(options: argparse.Namespace) -> int:
         for row in zip(*result.values()):
             print(*(f"{value:.4f}" if isinstance(value, float) else value for value in row))
     return 0
+
+
+def _saved_network(path: str) -> tuple[Any, str, bool]:
+    """A file's network, its name, and whether it takes rows of numbers."""
+    from .io import load_model, load_onnx
+
+    if not path.lower().endswith(".onnx"):
+        model = load_model(path)
+        return model, model.architecture["name"], model.architecture["name"] == "mlp"
+    model = load_onnx(path)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise CommandError(f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs, but must have one of each")
+    return model, "the network", model.inputs[0].shape is not None and len(model.inputs[0].shape) == 2
 
 
 def _as_inputs(array: Any, flat: bool) -> Any:

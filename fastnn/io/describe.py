@@ -1,4 +1,4 @@
-"""What a file holds: weights (safetensors), IDX data or a NumPy array."""
+"""What a file holds: weights (safetensors), a model (ONNX), IDX data or a NumPy array."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .onnx.load import onnx_contents
 from .weights import contents
 
 _MOST_CHARACTERS = 1000  # of a line of metadata
@@ -55,6 +56,8 @@ def _kind(path: str | os.PathLike) -> str:
     """What a file's first bytes say it is."""
     with open(path, "rb") as stream:
         start = stream.read(9)
+    if os.fspath(path).lower().endswith(".onnx"):  # protobuf messages begin with nothing of their own
+        return "onnx"
     if start[8:9] == b"{":  # after the eight bytes of its header's length
         return "safetensors"
     if start[:6] == b"\x93NUMPY":
@@ -68,12 +71,12 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
     Parameters
     ----------
     path : str or path-like
-        A safetensors, ``.npy`` or IDX file.
+        A safetensors, ``.onnx``, ``.npy`` or IDX file.
 
     Returns
     -------
     dict
-        JSON-ready: ``file``, ``bytes``, ``kind``; for weights ``metadata``, ``parameters`` (numbers in all), ``tied`` (from
+        JSON-ready: ``file``, ``bytes``, ``kind``; for weights and models ``metadata``, ``parameters`` (numbers in all), ``tied`` (from
         further names of a tensor to the one it is stored under) and ``tensors``; for arrays one entry in ``tensors``. Each of
         these has ``name``, ``dtype``, ``shape``, ``least`` and ``greatest`` of the finite elements (None without), and
         ``not_finite``, how many others there are.
@@ -83,17 +86,20 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
     ValueError
         If it is none of these, or damaged.
     ImportError
-        If it may be safetensors, and the extra ``files`` is not installed.
+        If it may be safetensors, and the extra ``files`` is not installed, or is called ``*.onnx``, without the extra ``onnx``.
     OSError
         If it cannot be read.
     """
     kind = _kind(path)
     result: dict[str, Any] = {"file": os.fspath(path), "bytes": os.path.getsize(path), "kind": kind}
     if kind == "unknown":
-        raise ValueError(f"{result['file']}: neither safetensors nor .npy nor IDX")
-    if kind != "safetensors":
+        raise ValueError(f"{result['file']}: neither safetensors nor .onnx nor .npy nor IDX")
+    if kind in ("npy", "idx"):
         return {**result, "tensors": [_figures("array", read_array(path))]}
-    arrays, ties, _, metadata = contents(path)
+    if kind == "onnx":
+        (arrays, metadata), ties = onnx_contents(path), {}
+    else:
+        arrays, ties, _, metadata = contents(path)
     return {**result, "metadata": metadata, "parameters": sum(array.size for array in arrays.values()), "tied": ties,
             "tensors": [_figures(name, arrays[name]) for name in sorted(arrays, key=_by_number)]}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..checks import among
@@ -40,5 +40,27 @@ def build(name: str, **config: Any) -> Any:
     return MODELS[among("build: name", name, MODELS)](**config)
 
 
-__all__ = ["MODELS", "alexnet", "build", "lenet5", "mlp", "resnet18", "resnet20", "resnet50", "resnext50_32x4d",
+def input_shape(architecture: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of one input that a network was made for.
+
+    Parameters
+    ----------
+    architecture : mapping
+        As models of `build` have it.
+
+    Returns
+    -------
+    tuple of int
+        (1, C, H, W), or (1, features) of an mlp. Networks that end in adaptive pooling take larger and smaller images, too.
+    """
+    name, config = architecture["name"], architecture["config"]
+    if name == "mlp":
+        return 1, config["sizes"][0]
+    if name == "lenet5":
+        return 1, config["in_channels"], config["image_size"], config["image_size"]
+    side = 32 if name == "resnet20" else 224
+    return 1, 3, side, side
+
+
+__all__ = ["MODELS", "alexnet", "build", "input_shape", "lenet5", "mlp", "resnet18", "resnet20", "resnet50", "resnext50_32x4d",
            "vgg16"]

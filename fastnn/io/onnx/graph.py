@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ OPSET = 17  # LayerNormalization's first; onnxruntime reads it since 1.12
 BATCH = "batch"  # the name of the axis whose extent is open
 
 
-class Value(NamedTuple):
+@dataclass(frozen=True)
+class Value:
     """A tensor of the graph: what nodes take and give.
 
     Attributes
@@ -183,7 +185,10 @@ class Graph:
             if writer is None:
                 self.refuse(f"{type(layer).__name__} has no ONNX writer; give it one: "
                             f"@fastnn.io.onnx_writer({type(layer).__name__}) on a function of (graph, layer, *inputs)")
-            return writer(self, layer, *inputs)
+            result = writer(self, layer, *inputs)
+            if not _is_made(result):
+                self.refuse(f"its writer gives {result!r}, but must give what a graph made, or a tuple of that")
+            return result
 
     @contextlib.contextmanager
     def within(self, layer: Module) -> Iterator[None]:
@@ -251,7 +256,7 @@ class Graph:
         if not self.nodes or list(self.nodes[-1].output) != [value.name]:
             value = self.node("Identity", value)
         self.nodes[-1].output[0] = self.claim(name)
-        return value._replace(name=name)
+        return replace(value, name=name)
 
     def _where(self) -> str:
         return f"save_onnx: layer '{self._path}' ({type(self._layer).__name__})" if self._path else \
@@ -280,7 +285,7 @@ class Graph:
         if any(value is None for value in results):
             raise OnnxError(f"{self._where()}: onnx cannot tell the outputs of {node.op_type}")
         if shape is not None:
-            results = (results[0]._replace(shape=_merged(results[0].shape, shape)), *results[1:])
+            results = (replace(results[0], shape=_merged(results[0].shape, shape)), *results[1:])
         return results
 
 
@@ -308,6 +313,11 @@ def _value_of(onnx: Any, name: str, kind: Any) -> Value | None:
     extents = [d.dim_param or None if not d.HasField("dim_value") else d.dim_value for d in kind.tensor_type.shape.dim]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type)
     return Value(name, tuple(e if isinstance(e, int) or e == BATCH else None for e in extents), dtype)
+
+
+def _is_made(result: Any) -> bool:
+    """Whether a writer gives Values, in tuples or not."""
+    return isinstance(result, Value) or isinstance(result, tuple) and all(map(_is_made, result))
 
 
 def _merged(inferred: Sequence, said: Sequence) -> tuple:

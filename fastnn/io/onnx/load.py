@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,6 @@ def load_onnx(path: str | os.PathLike) -> OnnxModel:
     >>> logits = model(fastnn.zeros(1, 1, 28, 28))
     """
     onnx = require("onnx", extra="onnx", feature="reading ONNX files")
-    require("onnx.checker", extra="onnx", feature="reading ONNX files")
     shown = os.fspath(path)
     proto = _parsed(onnx, shown)
     opset = _opset(shown, proto)
@@ -64,8 +64,52 @@ def load_onnx(path: str | os.PathLike) -> OnnxModel:
     return OnnxModel(nodes, arrays, inputs, [value.name for value in graph.output]).eval()
 
 
+def onnx_contents(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """An ONNX file's weights, and what is written beside them.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Its initializers.
+    dict
+        JSON-ready: ``producer``, ``opset``, ``inputs`` and ``outputs`` (type and shape by name), ``operators`` (how many nodes of
+        each), ``not_offered`` (those that `load_onnx` does not know) and the file's own entries.
+
+    Raises
+    ------
+    ImportError, ValueError, OSError
+        As `load_onnx`.
+    """
+    onnx = require("onnx", extra="onnx", feature="reading ONNX files")
+    shown = os.fspath(path)
+    proto = _parsed(onnx, shown)
+    graph = proto.graph
+    arrays = {kept.name: _array(onnx, f"{shown}: initializer {kept.name!r}", kept) for kept in graph.initializer}
+    kinds = Counter(f"{node.domain}.{node.op_type}" if node.domain not in _PLAIN else node.op_type for node in graph.node)
+    return arrays, {
+        "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
+        "opset": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
+        "inputs": {value.name: _told(onnx, value) for value in graph.input if value.name not in arrays},
+        "outputs": {value.name: _told(onnx, value) for value in graph.output}, "operators": dict(sorted(kinds.items())),
+        "not_offered": sorted(kind for kind in kinds if operator_of(kind) is None),
+        **{entry.key: entry.value for entry in proto.metadata_props}}
+
+
+def _told(onnx: Any, value: Any) -> str:
+    """An input's or output's type and shape in words."""
+    kind = value.type.tensor_type
+    extents = [str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim]
+    return f"{_type_name(onnx, kind.elem_type)} ({', '.join(extents)})"
+
+
 def _parsed(onnx: Any, shown: str) -> Any:
     """The file's message, checked by onnx, with what lies in other files of its folder."""
+    require("onnx.checker", extra="onnx", feature="reading ONNX files")
     with open(shown, "rb") as stream:
         content = stream.read()
     try:

@@ -113,7 +113,7 @@ def _run(model: Any, examples: Sequence[Tensor]) -> list[Tensor]:
 
 def _flat(outputs: Any) -> list[Any]:
     """Outputs without the tuples around them, and without None (weights that attention was not asked for)."""
-    if isinstance(outputs, Value) or not isinstance(outputs, (tuple, list)):
+    if not isinstance(outputs, (tuple, list)):
         return [] if outputs is None else [outputs]
     return [part for output in outputs for part in _flat(output)]
 

@@ -160,7 +160,7 @@ def _places(n: int, kernel: int, dilation: int, stride: int) -> np.ndarray:
 
 @onnx_writer(nn.Unfold)
 def _unfold(graph: Graph, layer: Any, x: Value) -> Value:
-    return batched(graph, x, 2, lambda x: _windows(graph, x, layer.kernel_size, layer.dilation, layer.padding, layer.stride))
+    return _windows(graph, x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
 
 
 @onnx_writer(nn.Fold)
@@ -175,11 +175,12 @@ def _fold(graph: Graph, layer: Any, x: Value) -> Value:
               zip(layer.output_size, layer.padding, layer.dilation, layer.kernel_size, layer.stride)]
     maps = graph.reshape(x, (x.shape[0], x.shape[1], *counts))
     ones = np.tile(np.eye(places).reshape(places, 1, rows, columns), (channels, 1, 1, 1))
-    reached = [(c - 1) * s - 2 * p + d * (r - 1) + 1 for c, p, d, r, s in
+    reached = [(c - 1) * s - p + d * (r - 1) + 1 for c, p, d, r, s in
                zip(counts, layer.padding, layer.dilation, layer.kernel_size, layer.stride)]
+    behind = [m - n for n, m in zip(layer.output_size, reached)]  # to be cut off, or to be added where it is negative
     y = graph.node("ConvTranspose", maps, graph.constant(ones, x.dtype), kernel_shape=layer.kernel_size, strides=layer.stride,
-                   pads=layer.padding * 2, dilations=layer.dilation, group=channels)
-    missing = [n - m for n, m in zip(layer.output_size, reached)]
+                   pads=(*layer.padding, *(max(n, 0) for n in behind)), dilations=layer.dilation, group=channels)
+    missing = [max(-n, 0) for n in behind]
     return padded(graph, y, (0, missing[1], 0, missing[0]), "constant") if any(missing) else y
 
 
