@@ -21,13 +21,13 @@ def ints(*values):
     return np.array(values, np.int64)
 
 
-def model_of(nodes, inputs, outputs, initializers=(), opset=17):
+def model_of(nodes, inputs, outputs, initializers=(), opset=17, domains=()):
     """A model of nodes; inputs are arrays by name."""
     given = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for name, a in inputs.items()]
     made = [helper.make_empty_tensor_value_info(name) for name in outputs]
     graph = helper.make_graph(nodes, "graph", given, made, [numpy_helper.from_array(a, name) for name, a in initializers])
-    opsets = [helper.make_opsetid("", opset)]
-    made = helper.make_model(graph, opset_imports=opsets, ir_version=max(4, helper.find_min_ir_version_for(opsets)))
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(name, 1) for name in domains)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=max(4, helper.find_min_ir_version_for(opsets[:1])))
     made = onnx.shape_inference.infer_shapes(made)  # which gives outputs their types
     for value in made.graph.output:
         if not value.type.tensor_type.elem_type:
@@ -139,6 +139,10 @@ def shapes():
                 Case("Gather", X, ints([1, 0], [3, 3]), axis=1), Case("GatherElements", X, ints([0, 1, 2, 2]), axis=0),
                 Case("ScatterElements", X, ints([2, 0, 1, 1]), real(1, 4)), Case("Scatter", X, ints([2, 0, 1, 1]), real(1, 4), opset=9),
                 Case("ScatterElements", X, ints([1], [0], [1]), real(3, 1), axis=1, reduction="add", opset=16),
+                Case("GatherND", MAPS, ints([1, 2], [0, -1])), Case("GatherND", MAPS, ints([[1, 2]], [[0, 0]]), batch_dims=1),
+                Case("GatherND", MAPS, ints([[[2, 5]]] * 4, [[[0, 1]]] * 4), batch_dims=2), Case("GatherND", X, ints([2, 1], [0, 0])),
+                Case("ScatterND", X, ints([2], [0]), real(2, 4)), Case("ScatterND", X, ints([2, 1], [0, 3]), real(2)),
+                Case("ScatterND", X, ints([2], [2]), real(2, 4), reduction="add", opset=16),
                 Case("Trilu", X), Case("Trilu", X, ints(1)[0], upper=0), Case("DepthToSpace", MAPS, blocksize=2),
                 Case("DepthToSpace", MAPS, blocksize=2, mode="CRD"), Case("SpaceToDepth", real(1, 2, 4, 6), blocksize=2),
                 Case("Pad", X, ints(0, 1, 2, 0)), Case("Pad", X, ints(0, 1, 2, 0), np.array(1.5, np.float32)),
@@ -190,6 +194,9 @@ def pools():
                 Case("AveragePool", MAPS, kernel_shape=[3, 2], pads=[2, 0, 0, 1], count_include_pad=1),
                 Case("LpPool", MAPS, kernel_shape=[2, 2], strides=[2, 2]),
                 Case("LpPool", MAPS, kernel_shape=[3, 2], p=3, pads=[1, 0, 1, 1]),
+                Case("GridSample", MAPS, real(2, 3, 5, 2), opset=16), Case("GridSample", MAPS, real(2, 3, 5, 2), opset=16, mode="nearest",
+                                                                            padding_mode="border"),
+                Case("GridSample", MAPS, real(2, 3, 5, 2), opset=20, padding_mode="reflection", align_corners=1),
                 Case("GlobalAveragePool", MAPS), Case("GlobalMaxPool", SEQUENCES), Case("GlobalAveragePool", SEQUENCES)]
 
 
@@ -270,3 +277,240 @@ def test_every_operator_has_a_case():
 def test_swish(tmp_path):
     path = save(tmp_path / "swish.onnx", Case("Swish", X, alpha=2.0, opset=24).model())
     np.testing.assert_allclose(load_onnx(path)(fastnn.tensor(X)).numpy(), X / (1 + np.exp(-2 * X)), 1e-5)
+
+
+# ---- a graph as a module ----
+
+
+def classifier():
+    """As an exporter writes it: the batch's extent is read and goes into a shape."""
+    nodes = [helper.make_node("Conv", ["x", "conv.weight", "conv.bias"], ["c"], pads=[1, 1, 1, 1]),
+             helper.make_node("BatchNormalization", ["c", "bn.weight", "bn.bias", "bn.mean", "bn.var"], ["b"]),
+             helper.make_node("Tanh", ["b"], ["r"]),
+             helper.make_node("Shape", ["r"], ["s"]), helper.make_node("Gather", ["s", "zero"], ["n"]),
+             helper.make_node("Concat", ["n", "rest"], ["t"], axis=0),
+             helper.make_node("Reshape", ["r", "t"], ["f"]), helper.make_node("Constant", [], ["half"], value_float=0.5),
+             helper.make_node("Mul", ["f", "half"], ["h"]), helper.make_node("Dropout", ["h"], ["d"]),
+             helper.make_node("Gemm", ["d", "onnx::W"], ["y"])]
+    weights = [("conv.weight", real(4, 1, 3, 3)), ("conv.bias", real(4)), ("bn.weight", real(4)), ("bn.bias", real(4)),
+    ("bn.mean", real(4)),
+               ("bn.var", real(4, least=0.5)), ("zero", ints(0)), ("rest", ints(-1)), ("onnx::W", real(4 * 36, 3))]
+    made = model_of(nodes, {"x": real(1, 1, 6, 6)}, ["y"], weights)
+    made.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    for value in made.graph.output:
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    return made
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    return load_onnx(save(tmp_path / "m.onnx", classifier()))
+
+
+def test_parameters_and_buffers(loaded):
+    assert {name for name, _ in loaded.named_parameters()} == {"conv.weight", "conv.bias", "bn.weight", "bn.bias", "onnx::W"}
+    assert [name for name, _ in loaded.named_buffers()] == ["bn.mean", "bn.var"]
+    assert not loaded.training and [(given.name, given.dtype, given.shape) for given in loaded.inputs] == [("x", "float32", ("N", 1, 6, 6))]
+    assert "x float32 ('N', 1, 6, 6) -> y; 11 nodes" in repr(loaded)
+
+
+def test_training_is_captured(loaded):
+    """The step that Trainer captures reads no tensor, though the graph computes with shapes; statistics stay as they were."""
+    fastnn.manual_seed(0)
+    before = {name: value.numpy().copy() for name, value in loaded.state_dict().items()}
+    optimizer = fastnn.optim.Adam(loaded.parameters(), lr=0.01)
+    y = fastnn.tensor(np.arange(12) % 3)
+    x = fastnn.tensor(real(12, 1, 6, 6))
+
+    def step(x, y):
+        loss = fastnn.functional.cross_entropy(loaded(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    run = fastnn.capture(step, verify=True)
+    losses = [run(x, y).item() for _ in range(30)]
+    assert run.obstacle is None and run.replays >= 25 and losses[-1] < losses[0] / 4
+    changed = {name for name, value in loaded.state_dict().items() if not np.array_equal(value.numpy(), before[name])}
+    assert changed == {name for name, _ in loaded.named_parameters()}
+
+
+def test_gradients_are_those_of_differences(loaded):
+    model = loaded.double()
+    x = fastnn.tensor(RNG.uniform(-1, 1, (2, 1, 6, 6)), requires_grad=True)
+    assert fastnn.gradcheck(model, (x,))
+    assert str(model(x).dtype) == "float64"
+
+
+def test_copies_and_pickles(loaded):
+    import copy
+    import pickle
+    x = fastnn.tensor(real(2, 1, 6, 6))
+    expected = loaded(x).detach().numpy()
+    for again in (copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
+        assert np.array_equal(again(x).detach().numpy(), expected)
+        with fastnn.no_grad():
+            again.get_parameter("conv.weight").mul_(2)
+        assert not np.array_equal(again(x).detach().numpy(), expected)
+    assert np.array_equal(loaded(x).detach().numpy(), expected)
+
+
+def test_names_that_modules_cannot_have(tmp_path):
+    """Each weight is found though its name is empty between dots, another's beginning, or an attribute of modules."""
+    names = ["a.b", "a", "a.b.c", "training", "forward", ".", "x..y", "_modules", "a_b", "inputs.weight", "state_dict", ".".join("d" * 40)]
+    nodes = [helper.make_node("Add", [["x", *(f"v{k}" for k in range(len(names)))][k], name], [f"v{k}"]) for k, name in enumerate(names)]
+    weights = [(name, np.array([2.0**k], np.float32)) for k, name in enumerate(names)]
+    module = load_onnx(save(tmp_path / "m.onnx", model_of(nodes, {"x": real(1)}, [f"v{len(names) - 1}"], weights)))
+    assert module(fastnn.zeros(1)).item() == 2.0**len(names) - 1
+    assert len(list(module.parameters())) == len(module.state_dict()) == len(names) and module.training is False
+
+
+@pytest.mark.parametrize("given, kind, message", [
+    ((), TypeError, "0 inputs are given, but it takes 1: x"), ((np.zeros((1, 1, 6, 6)),),
+    TypeError, "x is a ndarray, but must be a Tensor"),
+    ((fastnn.zeros(6, 6),), ValueError, "x has shape .6, 6., but must have 4 axes"),
+    ((fastnn.zeros(1, 1, 6, 6, dtype="int64"),), TypeError, "x has dtype int64, but must be float32"),
+    ((fastnn.zeros(1, 2, 6, 6),), ValueError, r"m.onnx: node 0 \(Conv\): "), ((fastnn.zeros(1, 1, 5, 6),),
+    ValueError, r"m.onnx: node 10 \(Gemm\): ")])
+def test_wrong_inputs(loaded, given, kind, message):
+    with pytest.raises(kind, match=message):
+        loaded(*given)
+
+
+def test_it_is_not_written_again(loaded, tmp_path):
+    with pytest.raises(ValueError, match="OnnxModel: it was read from an ONNX file"):
+        fastnn.io.save_onnx(loaded, tmp_path / "again.onnx", (1, 1, 6, 6))
+
+
+# ---- what is refused ----
+
+
+def refused(tmp_path, model, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        load_onnx(save(tmp_path / "m.onnx", model))
+    assert "m.onnx" in str(raised.value)
+
+
+def test_what_is_not_offered(tmp_path):
+    refused(tmp_path, Case("Det", real(2, 2)).model(), r"node 'the node' \(Det\): operator is not known; allowed are Abs, .*Xor")
+    refused(tmp_path, Case("Relu", X, opset=6).model(), "its opset is 6, but must be 7 to 25")
+    refused(tmp_path, Case("Relu", X.astype(np.float16)).model(), "input 'i0' has type float16, but must be a tensor of float32")
+    node = helper.make_node("Trick", ["x"], ["y"], domain="com.example")
+    model = model_of([node], {"x": X}, ["y"], domains=["com.example"])
+    refused(tmp_path, model, r"node 0 \(Trick\): operator of domain 'com.example' is not known")
+
+
+def test_values_that_are_not_offered(tmp_path):
+    def fails(case, message):
+        module = load_onnx(save(tmp_path / "m.onnx", case.model()))
+        with pytest.raises(ValueError, match=rf"m.onnx: node 'the node' \({case.op}\): {message}"):
+            module(fastnn.tensor(np.asarray(case.inputs[0])))
+
+    fails(Case("MaxPool", MAPS, kernel_shape=[2, 2], storage_order=1), "storage_order is 1, but must be 0")
+    fails(Case("Resize", MAPS, None, np.ones(4, np.float32), coordinate_transformation_mode="tf_crop_and_resize"),
+          "coordinate_transformation_mode is 'tf_crop_and_resize', but must be 'half_pixel' or")
+    fails(Case("GRU", real(5, 2, 3), real(1, 12, 3), real(1, 12, 4), hidden_size=4), "linear_before_reset is 0, but must be 1")
+    fails(Case("LSTM", real(5, 2, 3), real(1, 16, 3), real(1, 16, 4), hidden_size=4, activations=["Relu", "Tanh", "Tanh"]),
+    "activations are")
+    fails(Case("LSTM", real(5, 2, 3), real(1, 16, 3), real(1, 16, 4), hidden_size=4, clip=1.0), "clip is 1.0")
+    fails(Case("LRN", MAPS, size=2), "size is 2, but must be odd")
+    fails(Case("Cast", X, to=10), r"to is type number 10, but must be one of 1 \(float32\)")
+    fails(Case("Tile", X, ints(2**50, 2**50)), "the shape .* is asked for")
+
+
+def test_graphs_within_attributes(tmp_path):
+    inner = helper.make_graph([helper.make_node("Identity", ["x"], ["z"])], "inner", [], [helper.make_tensor_value_info("z", 1, [3, 4])])
+    node = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    model = model_of([node], {"x": X}, ["y"], [("c", np.array(True))])
+    refused(tmp_path, model, r"\(If\): operator is not known")
+
+
+def test_functions_of_a_files_own(tmp_path):
+    model = model_of([helper.make_node("Twice", ["x"], ["y"], domain="own")], {"x": X}, ["y"], domains=["own"])
+    model.functions.append(helper.make_function("own", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])],
+                                                [helper.make_opsetid("", 17)]))
+    refused(tmp_path, model, "it defines functions of its own; put their nodes into the graph: onnx.inliner.inline_local_functions")
+    inlined = pytest.importorskip("onnx.inliner").inline_local_functions(model)
+    assert np.array_equal(load_onnx(save(tmp_path / "m.onnx", inlined))(fastnn.tensor(X)).numpy(), X + X)
+
+
+def external(tmp_path, location):
+    """A file whose weight lies in another one."""
+    model = Case("Add", X, real(3, 4)).model()
+    kept = model.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(kept, location, 0, 48)
+    content = kept.raw_data
+    kept.ClearField("raw_data")
+    return save(tmp_path / "in" / "m.onnx", model), content
+
+
+def test_weights_in_files_of_their_own(tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for location in ("w.bin", "deep/w.bin"):
+        path, content = external(tmp_path, location)
+        (tmp_path / "in" / location).write_bytes(content)
+        expected = X + np.frombuffer(content, np.float32).reshape(3, 4)
+        assert np.array_equal(load_onnx(path)(fastnn.tensor(X)).detach().numpy(), expected)
+    (tmp_path / "in" / "w.bin").write_bytes(content[:40])
+    with pytest.raises(ValueError, match="m.onnx"):
+        load_onnx(external(tmp_path, "w.bin")[0])
+
+
+def test_weights_outside_the_folder_are_not_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(64))
+    (tmp_path / "in" / "link").symlink_to(secret)
+    for location in ("../secret", str(secret), "link", "in/../../secret", "/dev/zero", "absent"):
+        with pytest.raises(ValueError, match="not a complete ONNX file"):
+            load_onnx(external(tmp_path, location)[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08", b"text", b"\x93NUMPY", b"\x08\x08", bytes(100), b"\xff" * 100])
+def test_files_that_are_something_else(tmp_path, content):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="m.onnx: "):
+        load_onnx(path)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for path in (tmp_path / "absent.onnx", tmp_path):
+        with pytest.raises(OSError):
+            load_onnx(path)
+
+
+def test_truncated_files(tmp_path):
+    content = classifier().SerializeToString()
+    path = tmp_path / "m.onnx"
+    for size in range(0, len(content), 37):
+        path.write_bytes(content[:size])
+        with pytest.raises(ValueError, match="m.onnx: "):
+            load_onnx(path)(fastnn.zeros(1, 1, 6, 6))
+
+
+def test_damaged_files_raise_and_do_not_crash(tmp_path):
+    """Bytes at random places: what can still be read computes or raises what wrong arguments raise."""
+    rng = np.random.default_rng(0)
+    contents = [classifier().SerializeToString(), next(recurrent()).model().SerializeToString(),
+                Case("Resize", MAPS, None, np.ones(4, np.float32)).model().SerializeToString()]
+    path = tmp_path / "m.onnx"
+    outcomes = set()
+    for _ in range(600):
+        content = bytearray(contents[rng.integers(len(contents))])
+        for place in rng.integers(0, len(content), rng.integers(1, 4)):
+            content[place] = rng.choice([0, 1, 127, 128, 255, rng.integers(256)])
+        path.write_bytes(content)
+        try:
+            module = load_onnx(path)
+            module(*(fastnn.zeros(*(n if isinstance(n, int) and n < 100 else 1 for n in given.shape or ())) for given in module.inputs))
+            outcomes.add("ran")
+        except (ValueError, TypeError, IndexError, MemoryError) as error:
+            outcomes.add(type(error).__name__)
+    assert {"ran", "ValueError"} <= outcomes
+
+
+def test_nodes_out_of_order(tmp_path):
+    nodes = [helper.make_node("Relu", ["a"], ["y"]), helper.make_node("Relu", ["x"], ["a"])]
+    refused(tmp_path, model_of(nodes, {"x": X}, ["y"]), "not a complete ONNX file .*topologically sorted|is made by nothing before it")

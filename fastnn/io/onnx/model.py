@@ -216,7 +216,7 @@ class _Plan:
         try:
             made = operator.function(*inputs, **node.attributes)
         except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, RuntimeError) as error:
-            kind = type(error) if type(error) in (ValueError, TypeError, IndexError, RuntimeError) else ValueError
+            kind = type(error) if type(error) in (TypeError, IndexError) else ValueError
             raise kind(f"{node.title}: {error}") from error
         results = made if isinstance(made, tuple) else (made,)
         if len(node.outputs) > len(results) and any(node.outputs[len(results):]):

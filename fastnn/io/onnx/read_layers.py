@@ -171,6 +171,13 @@ def _global_max_pool(x: Tensor) -> Tensor:
     return F.amax(x, _places(x), True)
 
 
+@reads("GridSample")
+def _grid_sample(x: Tensor, grid: Tensor, *, mode: str = "linear", padding_mode: str = "zeros", align_corners: int = 0) -> Tensor:
+    words = {"linear": "bilinear", "cubic": "bicubic", "bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest"}
+    only("mode", mode, *words)
+    return F.grid_sample(x, grid, words[mode], padding_mode, bool(align_corners))
+
+
 # ---- normalisation ----
 
 

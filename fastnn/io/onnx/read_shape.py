@@ -159,6 +159,40 @@ def _scatter_elements(x: Tensor, index: Tensor, updates: Tensor, *, axis: int = 
     return (F.scatter_add if reduction == "add" else F.scatter)(x, axis, index, updates)
 
 
+def _rows(x: Tensor, index: np.ndarray, batch: int) -> tuple[int, np.ndarray]:
+    """How many axes an index of GatherND or ScatterND names, and which row of x, these merged, each one is: (indices,)."""
+    count = batch + index.shape[-1] if index.ndim else 0
+    if not 0 <= batch < index.ndim or count > x.ndim or tuple(index.shape[:batch]) != tuple(x.shape[:batch]):
+        raise ValueError(f"the input has shape {tuple(x.shape)}, the index {index.shape}, with {batch} axes of a batch: they do not fit")
+    extents = tuple(x.shape[:count])
+    places = np.moveaxis(index, -1, 0)
+    places = np.where(places < 0, places + np.reshape(extents[batch:], (-1, *(1,) * (index.ndim - 1))), places)
+    if any(len(part.ravel()) and not 0 <= part.min() <= part.max() < n for part, n in zip(places, extents[batch:])):
+        raise IndexError(f"an index lies outside the axes {extents[batch:]}")
+    own = np.indices(extents[:batch]).reshape(batch, *extents[:batch], *(1,) * (index.ndim - 1 - batch)) if batch else ()
+    axes = np.broadcast_arrays(*own, *places)
+    return count, np.ravel_multi_index(axes, extents).reshape(-1) if axes else np.zeros(math.prod(index.shape[:-1]), np.int64)
+
+
+def _merged(x: Tensor, count: int) -> Tensor:
+    """x with its first axes made one."""
+    return F.reshape(x, (math.prod(x.shape[:count]), *x.shape[count:]))
+
+
+@reads("GatherND", plain=(1,))
+def _gather_nd(x: Tensor, index: np.ndarray, *, batch_dims: int = 0) -> Tensor:
+    count, rows = _rows(x, index, batch_dims)
+    return F.reshape(F.index_select(_merged(x, count), 0, rows), (*index.shape[:-1], *x.shape[count:]))
+
+
+@reads("ScatterND", plain=(1,))
+def _scatter_nd(x: Tensor, index: np.ndarray, updates: Tensor, *, reduction: str = "none") -> Tensor:
+    only("reduction", reduction, "none", "add")
+    count, rows = _rows(x, index, 0)
+    function = F.index_add if reduction == "add" else F.index_copy
+    return F.reshape(function(_merged(x, count), 0, rows, F.reshape(updates, (len(rows), *x.shape[count:]))), x.shape)
+
+
 @reads("Trilu", plain=(1,))
 def _trilu(x: Tensor, k: np.ndarray | None = None, *, upper: int = 1) -> Tensor:
     return (F.triu if upper else F.tril)(x, 0 if k is None else int(k.item()))
