@@ -378,9 +378,33 @@ def test_wrong_inputs(loaded, given, kind, message):
         loaded(*given)
 
 
-def test_it_is_not_written_again(loaded, tmp_path):
-    with pytest.raises(ValueError, match="OnnxModel: it was read from an ONNX file"):
-        fastnn.io.save_onnx(loaded, tmp_path / "again.onnx", (1, 1, 6, 6))
+def test_it_can_be_trained_and_written_again(loaded, tmp_path):
+    with fastnn.no_grad():
+        for parameter in loaded.parameters():
+            parameter.add_(0.1)
+    fastnn.io.save_onnx(loaded, tmp_path / "again.onnx", (1, 1, 6, 6))
+    x = real(3, 1, 6, 6)
+    expected = loaded(fastnn.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(computed({"input": x}, tmp_path / "again.onnx")[0], expected, 1e-4, 1e-5)
+    assert np.array_equal(load_onnx(tmp_path / "again.onnx")(fastnn.tensor(x)).detach().numpy(), expected)
+
+
+@pytest.mark.parametrize("opset", [9, 13, 17, 20])
+def test_graphs_of_other_opsets_are_written_again(tmp_path, opset):
+    """By themselves in their own opset; within other layers where the operators are the same."""
+    nodes = [helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(real(4))), helper.make_node("Add", ["x", "c"], ["a"]),
+             helper.make_node("Softmax", ["a"], ["y"], axis=1)]
+    module = load_onnx(save(tmp_path / "m.onnx", model_of(nodes, {"x": X}, ["y"], opset=opset)))
+    fastnn.io.save_onnx(module, tmp_path / "again.onnx", (3, 4))
+    assert onnx.load(tmp_path / "again.onnx").opset_import[0].version == opset
+    np.testing.assert_allclose(computed({"input": X}, tmp_path / "again.onnx")[0], module(fastnn.tensor(X)).numpy(), 1e-5)
+    model = fastnn.nn.Sequential(module, fastnn.nn.Linear(4, 2))
+    if opset == 9:
+        with pytest.raises(ValueError, match="layer '0' .OnnxModel.: it was read from a file of opset 9, whose Softmax is not that of opset 17"):
+            fastnn.io.save_onnx(model, tmp_path / "again.onnx", (3, 4))
+    else:
+        fastnn.io.save_onnx(model, tmp_path / "again.onnx", (3, 4))
+        np.testing.assert_allclose(computed({"input": X}, tmp_path / "again.onnx")[0], model(fastnn.tensor(X)).detach().numpy(), 1e-5)
 
 
 # ---- what is refused ----

@@ -87,7 +87,7 @@ def export(model, inputs, path, dynamo):
 
 
 def check_export(path, model, x, dynamo):
-    """Results, and the gradient of the input, of what an exporter wrote."""
+    """Results and the input's gradient of what an exporter wrote; it can be written again."""
     model.eval()
     try:
         export(model, (x,), path, dynamo)
@@ -101,6 +101,10 @@ def check_export(path, model, x, dynamo):
     for a, b in zip(actual, expected, strict=True):
         assert str(a.dtype) == str(b.dtype).removeprefix("torch.")
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), 1e-4, 2e-5)
+    save_onnx(module, path.with_name("again.onnx"), x.detach().numpy(), batch_axis=None)
+    session = runtime.InferenceSession(str(path.with_name("again.onnx")), providers=["CPUExecutionProvider"])
+    for a, b in zip(session.run(None, {"input": x.detach().numpy()}), expected, strict=True):
+        np.testing.assert_allclose(a, b.detach().numpy(), 1e-4, 2e-5)
     if is_real:
         loss, theirs = (fastnn.functional.sum(fastnn.functional.square(actual[0])), (expected[0]**2).sum())
         loss.backward(), theirs.backward()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from ...nn.module import Module
 from ..extras import require
 from .registry import writer_of
 
-OPSET = 17  # LayerNormalization's first; onnxruntime reads it since 1.12
+OPSET = 17  # LayerNormalization's first; onnxruntime reads it since 1.12. Graphs that were read keep theirs
 BATCH = "batch"  # the name of the axis whose extent is open
 
 
@@ -52,11 +52,17 @@ class Graph:
     ----------
     model : Module
         Whose state's names the parameters have in the file.
+
+    Attributes
+    ----------
+    opset : int
+        The version of the operators: 17, or that of the file if the model was read from one.
     """
 
     def __init__(self, model: Module):
         self._onnx = require("onnx", extra="onnx", feature="writing ONNX files")
         require("onnx.shape_inference", extra="onnx", feature="writing ONNX files")
+        self.opset: int = getattr(model, "opset", OPSET)
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
         self._constants: dict[str, Any] = {}  # what shape inference may look into
@@ -79,7 +85,7 @@ class Graph:
         Parameters
         ----------
         op : str
-            The operator, one of ONNX's in opset 17.
+            The operator, one of ONNX's.
         *inputs : Value or None
             What it takes; None for what is left out.
         outputs : int
@@ -106,7 +112,7 @@ class Graph:
         title = self._unique(f"{self._path}/{op}" if self._path else op)
         names = [self._unique(f"{title}:{k}" if outputs > 1 else f"{title}:out") for k in range(outputs)]
         node = self._onnx.helper.make_node(op, ["" if value is None else value.name for value in inputs], names, name=title,
-                                           **{name: value for name, value in attributes.items() if value is not None})
+                                           **{name: self._attribute(value) for name, value in attributes.items() if value is not None})
         results = self._inferred(node, [value for value in inputs if value is not None], shape)
         self.nodes.append(node)
         return results if outputs > 1 else results[0]
@@ -213,6 +219,35 @@ class Graph:
         finally:
             self._layer = before
 
+    def takes(self, op: str, inputs: int, attributes: Collection[str], opset: int, may_differ: bool) -> bool:
+        """Whether a node of another opset is one of this graph's, too.
+
+        Parameters
+        ----------
+        op : str
+            The operator.
+        inputs : int
+            How many it is given.
+        attributes : collection of str
+            Names of its attributes.
+        opset : int
+            The other opset.
+        may_differ : bool
+            Whether versions of the operator compute different things from the same.
+
+        Returns
+        -------
+        bool
+        """
+        get = self._onnx.defs.get_schema
+        try:
+            theirs, ours = get(op, opset, ""), get(op, self.opset, "")
+        except self._onnx.defs.SchemaError:
+            return False
+        if theirs.since_version == ours.since_version:
+            return True
+        return not may_differ and set(attributes) <= set(ours.attributes) and ours.min_input <= inputs <= ours.max_input
+
     def refuse(self, why: str) -> None:
         """Raises OnnxError, naming the layer that is being written.
 
@@ -262,6 +297,10 @@ class Graph:
         return f"save_onnx: layer '{self._path}' ({type(self._layer).__name__})" if self._path else \
             f"save_onnx: {type(self._layer).__name__}"
 
+    def _attribute(self, value: Any) -> Any:
+        """Arrays as ONNX writes them."""
+        return self._onnx.numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+
     def _unique(self, name: str) -> str:
         """`name`, or with a number behind it where it is taken."""
         found, k = name, 1
@@ -276,17 +315,15 @@ class Graph:
         types = {value.name: value_type(onnx, value) for value in inputs}
         known = {value.name: self._constants[value.name] for value in inputs if value.name in self._constants}
         try:
-            schema = onnx.defs.get_schema(node.op_type, OPSET, "")
+            schema = onnx.defs.get_schema(node.op_type, self.opset, "")
             found = onnx.shape_inference.infer_node_outputs(schema, node, types, known,
-                                                            opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+                                                            opset_imports=[onnx.helper.make_opsetid("", self.opset)])
         except Exception as error:  # the errors are onnx's own, of several kinds
             raise OnnxError(f"{self._where()}: {node.op_type} does not take its inputs or attributes: {error}") from error
-        results = tuple(_value_of(onnx, name, found.get(name)) for name in node.output)
+        results = [_value_of(onnx, name, found.get(name), shape if k == 0 else None) for k, name in enumerate(node.output)]
         if any(value is None for value in results):
-            raise OnnxError(f"{self._where()}: onnx cannot tell the outputs of {node.op_type}")
-        if shape is not None:
-            results = (replace(results[0], shape=_merged(results[0].shape, shape)), *results[1:])
-        return results
+            raise OnnxError(f"{self._where()}: onnx cannot tell the output of {node.op_type}, so its shape must be given: shape=...")
+        return tuple(results)
 
 
 def value_type(onnx: Any, value: Value) -> Any:
@@ -306,13 +343,16 @@ def value_type(onnx: Any, value: Value) -> Any:
     return onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape))
 
 
-def _value_of(onnx: Any, name: str, kind: Any) -> Value | None:
-    """What onnx found out about an output."""
-    if kind is None or not kind.tensor_type.HasField("shape"):
+def _value_of(onnx: Any, name: str, kind: Any, said: Sequence | None) -> Value | None:
+    """What onnx found out about an output, and the writer says; None where that is not even a rank."""
+    if kind is None or not kind.tensor_type.elem_type or not (kind.tensor_type.HasField("shape") or said is not None):
         return None
-    extents = [d.dim_param or None if not d.HasField("dim_value") else d.dim_value for d in kind.tensor_type.shape.dim]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type)
-    return Value(name, tuple(e if isinstance(e, int) or e == BATCH else None for e in extents), dtype)
+    if not kind.tensor_type.HasField("shape"):
+        return Value(name, tuple(said), dtype)
+    extents = [d.dim_param or None if not d.HasField("dim_value") else d.dim_value for d in kind.tensor_type.shape.dim]
+    inferred = tuple(e if isinstance(e, int) or e == BATCH else None for e in extents)
+    return Value(name, inferred if said is None else _merged(inferred, said), dtype)
 
 
 def _is_made(result: Any) -> bool:

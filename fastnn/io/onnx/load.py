@@ -61,7 +61,7 @@ def load_onnx(path: str | os.PathLike) -> OnnxModel:
     nodes = [_node(onnx, shown, number, node, opset) for number, node in enumerate(graph.node)]
     inputs = [_input(onnx, shown, given) for given in graph.input if given.name not in arrays]
     _check_names(shown, nodes, {given.name for given in inputs} | set(arrays), [value.name for value in graph.output])
-    return OnnxModel(nodes, arrays, inputs, [value.name for value in graph.output]).eval()
+    return OnnxModel(nodes, arrays, inputs, [value.name for value in graph.output], opset).eval()
 
 
 def onnx_contents(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

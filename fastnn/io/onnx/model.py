@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._core import TensorBase
+from ..._core import TensorBase, as_dtype
 from ...nn.module import Module, Parameter
-from ...ops.create import tensor
-from ...tensor import Tensor
-from .graph import Graph
+from ...ops.create import tensor, zeros
+from ...tensor import Tensor, no_grad
+from .graph import Graph, Value
 from .operators import operator_of
 from .registry import onnx_writer
 
@@ -77,6 +77,8 @@ class OnnxModel(Module):
         What forward takes.
     outputs : sequence of str
         Names of what it gives.
+    opset : int
+        The version of the operators.
 
     Attributes
     ----------
@@ -84,10 +86,14 @@ class OnnxModel(Module):
         What forward takes.
     outputs : tuple of str
         Names of what it gives.
+    opset : int
+        The version of the operators.
     """
 
-    def __init__(self, nodes: Sequence[Node], arrays: Mapping[str, np.ndarray], inputs: Sequence[Input], outputs: Sequence[str]):
+    def __init__(self, nodes: Sequence[Node], arrays: Mapping[str, np.ndarray], inputs: Sequence[Input], outputs: Sequence[str],
+                 opset: int):
         super().__init__()
+        self.opset = opset
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self._nodes = tuple(nodes)
         self._ends = _last_uses(self._nodes, self.outputs)
@@ -125,6 +131,27 @@ class OnnxModel(Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """The file's inputs in order -> its output, or a tuple where it has several."""
+        values = self._values(inputs, self._ends)
+        results = tuple(self._plan(inputs).as_tensor(name, values[name]) for name in self.outputs)
+        return results if len(results) > 1 else results[0]
+
+    def shapes(self, *inputs: Tensor) -> dict[str, tuple[int, ...]]:
+        """The shapes of all values that the inputs make.
+
+        Parameters
+        ----------
+        *inputs : Tensor
+            What forward takes.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            By the values' names.
+        """
+        return {name: tuple(value.shape) for name, value in self._values(inputs).items() if name}
+
+    def _values(self, inputs: Sequence[Tensor], ends: Sequence[Sequence[str]] = ()) -> dict[str, Any]:
+        """All values by name, but for those that nobody needs behind a node: `ends` says which."""
         self._check(inputs)
         plan = self._plan(inputs)
         values: dict[str, Any] = dict(zip((given.name for given in self.inputs), inputs))
@@ -133,10 +160,9 @@ class OnnxModel(Module):
         values[""] = None
         for number, node in enumerate(self._nodes):
             plan.run(number, node, values)
-            for name in self._ends[number]:
+            for name in ends[number] if ends else ():
                 del values[name]
-        results = tuple(plan.as_tensor(name, values[name]) for name in self.outputs)
-        return results if len(results) > 1 else results[0]
+        return values
 
     def _check(self, inputs: Sequence[Any]) -> None:
         if len(inputs) != len(self.inputs):
@@ -263,6 +289,30 @@ def _uses(nodes: Sequence[Node]) -> tuple[set[str], set[str]]:
 
 
 @onnx_writer(OnnxModel)
-def _write(graph: Graph, layer: OnnxModel, *inputs: Any) -> Any:
-    graph.refuse("it was read from an ONNX file, whose operators may be of another opset; keep that file, and put new weights into it "
-                 "by onnx.numpy_helper")
+def _write(graph: Graph, layer: OnnxModel, *inputs: Value) -> Any:
+    """The nodes as they were, with the weights as they are."""
+    with no_grad():
+        known = layer.shapes(*(zeros(*(n if isinstance(n, int) else 1 for n in x.shape), dtype=as_dtype(str(x.dtype))) for x in inputs))
+    values: dict[str, Value | None] = {"": None, **dict(zip((given.name for given in layer.inputs), inputs))}
+    values |= {name: graph.constant(array, array.dtype) for name, array in layer._constants.items()}
+    values |= {name: graph.parameter(*place) for name, place in layer._places.items()}
+    for node in layer._nodes:
+        asks = operator_of(node.op).asks
+        if not graph.takes(node.op, len(node.inputs), node.attributes.keys() - asks, layer.opset, "opset" in asks):
+            graph.refuse(f"it was read from a file of opset {layer.opset}, whose {node.op} is not that of opset {graph.opset} here; "
+                         "save it by itself, or convert the file by onnx.version_converter")
+        made = _written(graph, node, values, [None] * len(known[node.outputs[0]]) if node.outputs[0] else None)
+        values |= {name: value for name, value in zip(node.outputs, made) if name}
+    results = tuple(values[name] for name in layer.outputs)
+    return results if len(results) > 1 else results[0]
+
+
+def _written(graph: Graph, node: Node, values: Mapping[str, Value | None], shape: Sequence[None] | None) -> tuple[Value, ...]:
+    """A node's outputs in another graph."""
+    operator = operator_of(node.op)
+    attributes = {name: value for name, value in node.attributes.items() if name not in operator.asks}
+    if node.op == "Constant":
+        array = operator.function(**attributes)
+        return (graph.constant(array, array.dtype),)
+    made = graph.node(node.op, *(values[name] for name in node.inputs), outputs=len(node.outputs), shape=shape, **attributes)
+    return made if isinstance(made, tuple) else (made,)

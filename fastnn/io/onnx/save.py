@@ -16,14 +16,14 @@ from ...tensor import Tensor, no_grad
 from ..extras import require
 from ..files import write_atomic
 from ..weights import as_module
-from .graph import BATCH, OPSET, Graph, OnnxError, Value, value_type
+from .graph import BATCH, Graph, OnnxError, Value, value_type
 
 _MOST_BYTES = 2**31 - 2**20  # of a protobuf message, which has little else
 
 
 def save_onnx(model: Any, path: str | os.PathLike, inputs: Any, *, batch_axis: int | None = 0,
               input_names: Sequence[str] | None = None, output_names: Sequence[str] | None = None) -> None:
-    """Write a model as an ONNX file (opset 17), completely or not at all.
+    """Write a model as an ONNX file (opset 17; one that `load_onnx` read keeps its own), completely or not at all.
 
     Each layer is written by a function for its class, see `onnx_writer`; what the file computes is what the model computes in
     evaluation mode. Parameters keep the names and values that they have in ``model.state_dict()``. The model is run once, in
@@ -156,7 +156,7 @@ def _content(onnx: Any, model: Any, graph: Graph, inputs: Sequence[Value], outpu
     helper = onnx.helper
     described = [[helper.make_value_info(value.name, value_type(onnx, value)) for value in values] for values in (inputs, outputs)]
     body = helper.make_graph(graph.nodes, type(model).__name__, *described, list(graph.initializers.values()))
-    opsets = [helper.make_opsetid("", OPSET)]
+    opsets = [helper.make_opsetid("", graph.opset)]
     made = helper.make_model(body, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets),
                              producer_name="fastnn", producer_version=fastnn.__version__)
     if getattr(model, "architecture", None) is not None:
