@@ -343,6 +343,17 @@ def test_gradients_are_those_of_differences(loaded):
     assert str(model(x).dtype) == "float64"
 
 
+def test_shapes_that_elements_decide(tmp_path):
+    """Inputs of one shape, whose elements that are not 0 are fewer or more; the same as a range, and a repeated step."""
+    nodes = [helper.make_node("NonZero", ["x"], ["places"]), helper.make_node("Shape", ["places"], ["s"]), helper.make_node("Cast", ["s"], ["y"], to=1),
+             helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0), helper.make_node("Cast", ["most"], ["end"], to=7),
+             helper.make_node("Range", ["zero", "end", "one"], ["r"]), helper.make_node("Size", ["r"], ["n"])]
+    module = load_onnx(save(tmp_path / "m.onnx", model_of(nodes, {"x": real(4)}, ["y", "n"], [("zero", ints(0)[0]), ("one", ints(1)[0])])))
+    for values in ([1, 0, 0, 2], [5, 1, 2, 0], [0, 0, 3, 0]):
+        y, n = module(fastnn.tensor(np.array(values, np.float32)))
+        assert y.tolist() == [1, np.count_nonzero(values)] and n.item() == max(values)
+
+
 def test_copies_and_pickles(loaded):
     import copy
     import pickle

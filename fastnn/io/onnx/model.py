@@ -17,6 +17,7 @@ from .operators import operator_of
 from .registry import onnx_writer
 
 _MOST_PLANS = 8  # sets of input shapes for which what they decide is kept
+_OF_SHAPES = ("Shape", "Size")
 _DEEPEST = 32  # parts of a name that make modules
 
 
@@ -106,6 +107,7 @@ class OnnxModel(Module):
                 self._keep(name, array, bool(array.ndim) and name not in statistics)
             else:
                 self._constants[name] = array
+        self._is_decided = _decided(self._nodes, set(self._constants))
 
     def _keep(self, name: str, array: np.ndarray, is_trained: bool) -> None:
         """A parameter or buffer under its dotted name, or one without dots where that cannot be."""
@@ -159,7 +161,7 @@ class OnnxModel(Module):
         values |= {name: getattr(scope, last) for name, (scope, last) in self._places.items()}
         values[""] = None
         for number, node in enumerate(self._nodes):
-            plan.run(number, node, values)
+            plan.run(number, node, values, self._is_decided[number])
             for name in ends[number] if ends else ():
                 del values[name]
         return values
@@ -222,17 +224,15 @@ class _Plan:
         self.results: dict[int, dict[str, np.ndarray]] = {}
         self.tensors: dict[str, Tensor] = {}
 
-    def run(self, number: int, node: Node, values: dict[str, Any]) -> None:
+    def run(self, number: int, node: Node, values: dict[str, Any], is_decided: bool) -> None:
         """Puts a node's outputs into `values`."""
-        if number in self.results:
-            values.update(self.results[number])
-            return
-        given = [values[name] for name in node.inputs]
-        is_decided = all(value is None or isinstance(value, np.ndarray) for value in given)
-        results = self._computed(node, given)
-        if is_decided or node.op in ("Shape", "Size"):
-            results = {name: _as_array(value) for name, value in results.items()}
-            self.results[number] = results
+        results = self.results.get(number)
+        if results is None:
+            results = self._computed(node, [values[name] for name in node.inputs])
+            if is_decided:
+                results = self.results[number] = {name: _as_array(value) for name, value in results.items()}
+            elif node.op in _OF_SHAPES:
+                results = {name: tensor(value) for name, value in results.items()}
         values.update(results)
 
     def _computed(self, node: Node, given: list[Any]) -> dict[str, Any]:
@@ -261,6 +261,22 @@ class _Plan:
 def _as_array(value: Any) -> Any:
     """A tensor's elements."""
     return value.detach().numpy() if isinstance(value, TensorBase) else value
+
+
+def _decided(nodes: Sequence[Node], constants: set[str]) -> list[bool]:
+    """Which nodes' outputs the inputs' shapes decide: what is computed from constants and from shapes that no element decides."""
+    decided, unknown = {"", *constants}, set()  # names; those of values whose shape hangs on elements
+    results = []
+    for node in nodes:
+        plain = operator_of(node.op).plain
+        hangs = node.op == "NonZero" or any(name in unknown or (k in plain and name not in decided) for k, name in enumerate(node.inputs))
+        is_decided = decided.issuperset(node.inputs) or (node.op in _OF_SHAPES and not hangs)
+        results.append(is_decided)
+        if is_decided:
+            decided |= set(node.outputs)
+        elif hangs and node.op not in _OF_SHAPES:
+            unknown |= set(node.outputs)
+    return results
 
 
 def _last_uses(nodes: Sequence[Node], outputs: Sequence[str]) -> list[list[str]]:
