@@ -337,6 +337,15 @@ def test_what_cannot_be_written_leaves_an_older_file(tmp_path, layer, message):
     assert path.read_bytes() == b"precious" and [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 
+@pytest.mark.parametrize("layer, shape, axis", [
+    (nn.GLU(0), (4, 3), 0), (nn.Maxout(2, 0), (4, 3), 0), (nn.Unflatten(0, (2, 2)), (4, 3), 0), (nn.MaxPool2d(2), (1, 1, 4, 4), 2),
+    (nn.LearnedPositionalEncoding(3), (4, 3), 0), (nn.ChannelShuffle(2), (3, 4, 2), 1)], ids=repr)
+def test_axes_that_must_be_known(tmp_path, layer, shape, axis):
+    with pytest.raises(ValueError, match=rf"{type(layer).__name__}: axis {axis} of its input, .* must be known; save_onnx's batch_axis"):
+        save_onnx(layer, tmp_path / "m.onnx", shape, batch_axis=axis)
+    save_onnx(layer, tmp_path / "m.onnx", shape, batch_axis=None)
+
+
 def test_hooks_are_refused(tmp_path):
     model = nn.Sequential(nn.Linear(3, 2))
     handle = model[0].register_forward_hook(lambda module, inputs, y: y * 2)

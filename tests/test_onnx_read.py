@@ -32,6 +32,8 @@ def model_of(nodes, inputs, outputs, initializers=(), opset=17, domains=()):
     for value in made.graph.output:
         if not value.type.tensor_type.elem_type:
             value.type.CopyFrom(made.graph.input[0].type)
+        elif not value.type.tensor_type.HasField("shape"):  # of an array that features are extracted from
+            value.type.tensor_type.shape.dim.add(), value.type.tensor_type.shape.dim.add()
     return made
 
 
@@ -54,10 +56,11 @@ class Case:
     def model(self):
         names = ["" if a is None else f"i{k}" for k, a in enumerate(self.inputs)]
         outputs = [f"o{k}" for k in range(self.outputs)]
-        node = helper.make_node(self.op, names, outputs, name="the node", **self.attributes)
+        domain, _, op = self.op.rpartition(".")
+        node = helper.make_node(op, names, outputs, name="the node", domain=domain or None, **self.attributes)
         first = {"i0": np.asarray(self.inputs[0])} if self.inputs else {"unused": real(1)}
         rest = [(name, a) for name, a in list(zip(names, self.inputs))[1:] if a is not None]
-        return model_of([node], first, outputs, rest, self.opset)
+        return model_of([node], first, outputs, rest, self.opset, [domain] if domain else [])
 
 
 X = real(3, 4)
@@ -209,6 +212,8 @@ def norms():
                 Case("LayerNormalization", MAPS, real(7, 6), real(7, 6), axis=2), Case("LayerNormalization", MAPS, real(6), axis=-1),
                 Case("LayerNormalization", MAPS, real(7, 1), real(6), axis=-2),
                 Case("GroupNormalization", MAPS, *pairs, num_groups=2, opset=21),
+                Case("ai.onnx.ml.Scaler", X, offset=[0.5, 1.0, 0.0, 2.0], scale=[2.0, 1.0, 0.5, -1.0]),
+                Case("ai.onnx.ml.ArrayFeatureExtractor", X, ints(2, 0)), Case("ai.onnx.ml.ArrayFeatureExtractor", ints(7, 8, 9), ints(2, 0, 2)),
                 Case("RMSNormalization", X, real(4), opset=23), Case("LRN", MAPS, size=3, alpha=0.1)]
 
 

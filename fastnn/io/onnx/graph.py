@@ -258,6 +258,30 @@ class Graph:
         """
         raise OnnxError(f"{self._where()}: {why}")
 
+    def extent(self, x: Value, axis: int) -> int:
+        """How many elements `x` has along an axis, for a writer that cannot do without.
+
+        Parameters
+        ----------
+        x : Value
+            A value.
+        axis : int
+            The axis.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        OnnxError
+            If that is open.
+        """
+        count = x.shape[axis]
+        if not isinstance(count, int):
+            self.refuse(f"axis {axis} of its input, whose shape is {x.shape}, must be known; save_onnx's batch_axis says which one is open")
+        return count
+
     def reshape(self, x: Value, shape: Sequence[int | str]) -> Value:
         """`x` in another shape, of which one extent at most may be "batch" or -1.
 
@@ -272,6 +296,8 @@ class Graph:
         -------
         Value
         """
+        if None in shape:
+            self.refuse(f"the shape {tuple(shape)} has an extent that is not known, so that nothing can be made of that shape")
         numbers = [-1 if isinstance(extent, str) else extent for extent in shape]
         return self.node("Reshape", x, self.constant(np.array(numbers, np.int64)), shape=[None if e == -1 else e for e in shape])
 

@@ -90,7 +90,7 @@ def onnx_contents(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[
     proto = _parsed(onnx, shown)
     graph = proto.graph
     arrays = {kept.name: _array(onnx, f"{shown}: initializer {kept.name!r}", kept) for kept in graph.initializer}
-    kinds = Counter(f"{node.domain}.{node.op_type}" if node.domain not in _PLAIN else node.op_type for node in graph.node)
+    kinds = Counter(map(_kind, graph.node))
     return arrays, {
         "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
         "opset": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
@@ -155,7 +155,8 @@ def _type_name(onnx: Any, number: int) -> str:
 def _node(onnx: Any, shown: str, number: int, node: Any, opset: int) -> Node:
     """A node of the table, or an error that says what is wrong with it."""
     title = f"{shown}: node {node.name or number!r} ({node.op_type})"
-    operator = operator_of(node.op_type) if node.domain in _PLAIN else None
+    kind = _kind(node)
+    operator = operator_of(kind)
     if operator is None:
         whose = f" of domain {node.domain!r}" if node.domain not in _PLAIN else ""
         raise ValueError(f"{title}: operator{whose} is not known; allowed are {', '.join(sorted(OPERATORS))}")
@@ -167,7 +168,12 @@ def _node(onnx: Any, shown: str, number: int, node: Any, opset: int) -> Node:
         raise ValueError(f"{title}: it has {len(node.input)} inputs, but must have {operator.least} to {operator.most}")
     asked = {"opset": opset, "outputs": len(node.output)}
     attributes |= {name: asked[name] for name in operator.asks}
-    return Node(title, node.op_type, tuple(node.input), tuple(node.output), attributes)
+    return Node(title, kind, tuple(node.input), tuple(node.output), attributes)
+
+
+def _kind(node: Any) -> str:
+    """A node's operator, with its domain before it where that is not ONNX's own."""
+    return node.op_type if node.domain in _PLAIN else f"{node.domain}.{node.op_type}"
 
 
 def _attribute(onnx: Any, title: str, attribute: Any) -> Any:

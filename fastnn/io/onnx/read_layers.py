@@ -178,6 +178,22 @@ def _grid_sample(x: Tensor, grid: Tensor, *, mode: str = "linear", padding_mode:
     return F.grid_sample(x, grid, words[mode], padding_mode, bool(align_corners))
 
 
+# ---- what scikit-learn's exporter puts around its networks ----
+
+
+@reads("ai.onnx.ml.Scaler")
+def _scaler(x: Tensor, *, offset: list[float] | None = None, scale: list[float] | None = None) -> Tensor:
+    if offset is not None:
+        x = F.sub(x, tensor(np.array(offset), x.dtype))
+    return x if scale is None else F.mul(x, tensor(np.array(scale), x.dtype))
+
+
+@reads("ai.onnx.ml.ArrayFeatureExtractor")
+def _array_feature_extractor(x: Tensor, index: Tensor) -> Tensor:
+    picked = F.index_select(x, -1, F.reshape(index, (index.numel(),)))
+    return F.unsqueeze(picked, 0) if x.ndim == 1 else picked
+
+
 # ---- normalisation ----
 
 

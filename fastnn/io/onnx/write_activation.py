@@ -101,7 +101,7 @@ def _tanhshrink(graph: Graph, layer: Any, x: Value) -> Value:
 @onnx_writer(nn.GLU)
 def _glu(graph: Graph, layer: Any, x: Value) -> Value:
     axis = layer.dim % x.ndim
-    middle = x.shape[axis] // 2
+    middle = graph.extent(x, axis) // 2
     return graph.node("Mul", cut(graph, x, axis, 0, middle), graph.node("Sigmoid", cut(graph, x, axis, middle, 2 * middle)))
 
 
@@ -179,7 +179,7 @@ def _softmin(graph: Graph, layer: Any, x: Value) -> Value:
 @onnx_writer(nn.Maxout)
 def _maxout(graph: Graph, layer: Any, x: Value) -> Value:
     axis = layer.dim % x.ndim
-    groups = split_axis(graph, x, axis, (x.shape[axis] // layer.pieces, layer.pieces))
+    groups = split_axis(graph, x, axis, (graph.extent(x, axis) // layer.pieces, layer.pieces))
     return graph.node("ReduceMax", groups, axes=[axis + 1], keepdims=0)
 
 

@@ -157,10 +157,9 @@ def _flatten(graph: Graph, layer: Any, x: Value) -> Value:
 @onnx_writer(nn.Unflatten)
 def _unflatten(graph: Graph, layer: Any, x: Value) -> Value:
     axis, extents = layer.dim % x.ndim, list(layer.unflattened_size)
-    if x.shape[axis] == BATCH:
-        graph.refuse("it splits the batch axis; save with batch_axis=None")
+    count = graph.extent(x, axis)
     if -1 in extents:
-        extents[extents.index(-1)] = x.shape[axis] // -math.prod(extents)
+        extents[extents.index(-1)] = count // -math.prod(extents)
     return split_axis(graph, x, axis, tuple(extents))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import nn
-from .graph import BATCH, Graph, Value
+from .graph import Graph, Value
 from .registry import onnx_writer
 from .write_basic import concat
 
@@ -229,9 +229,7 @@ def _pixel_unshuffle(graph: Graph, layer: Any, x: Value) -> Value:
 
 @onnx_writer(nn.ChannelShuffle)
 def _channel_shuffle(graph: Graph, layer: Any, x: Value) -> Value:
-    if x.shape[1] == BATCH:
-        graph.refuse("axis 1 is the channels', but the batch was said to be there")
-    n, c, *rest = x.shape
-    y = graph.reshape(x, (n, layer.groups, c // layer.groups, *rest))
+    n, _, *rest = x.shape
+    y = graph.reshape(x, (n, layer.groups, graph.extent(x, 1) // layer.groups, *rest))
     y = graph.node("Transpose", y, perm=[0, 2, 1, *range(3, y.ndim)])
     return graph.reshape(y, x.shape)

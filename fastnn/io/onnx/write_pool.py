@@ -28,8 +28,9 @@ class _Windows:
     changed, and readers differ.
     """
 
-    def __init__(self, layer: Any, extents: Sequence[int]):
-        axes = len(extents)
+    def __init__(self, graph: Graph, layer: Any, x: Value):
+        axes = x.ndim - 2
+        extents = [graph.extent(x, axis) for axis in range(2, x.ndim)]
         self.extents = tuple(extents)
         self.kernel, self.stride = _each(layer.kernel_size, axes), _each(layer.stride, axes)
         self.padding = _each(getattr(layer, "padding", 0), axes)
@@ -86,7 +87,7 @@ def _max_pool(graph: Graph, layer: Any, x: Value, axes: int) -> Any:
 
 
 def _greatest(graph: Graph, layer: Any, x: Value, outputs: int = 1) -> Any:
-    windows = _Windows(layer, x.shape[2:])
+    windows = _Windows(graph, layer, x)
     options = windows.attributes() | {"dilations": windows.dilation}
     if max(n - k for n, k in zip(options["pads"], windows.kernel * 2)) >= 0:  # more than the operator may be asked for
         sides = [0, 0, *options["pads"][:len(windows.kernel)], 0, 0, *options["pads"][len(windows.kernel):]]
@@ -112,7 +113,7 @@ def _avg_pool1d(graph: Graph, layer: Any, x: Value) -> Value:
 
 
 def _mean(graph: Graph, layer: Any, x: Value, count_include_pad: bool, divisor: int | None) -> Value:
-    windows = _Windows(layer, x.shape[2:])
+    windows = _Windows(graph, layer, x)
     if divisor is None and not windows.reaches_over:
         pads = any(windows.padding) and count_include_pad
         return graph.node("AveragePool", x, count_include_pad=int(pads), **windows.attributes())

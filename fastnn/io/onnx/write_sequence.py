@@ -56,10 +56,7 @@ def _learned(graph: Graph, layer: Any, x: Value) -> Value:
 
 def _length(graph: Graph, layer: Any, x: Value) -> int:
     """How many positions there are."""
-    length = x.shape[1 if layer.batch_first and x.ndim > 2 else 0]
-    if not isinstance(length, int):
-        graph.refuse(f"the input has shape {x.shape}, whose positions are open; set batch_axis to the batch's axis")
-    return length
+    return graph.extent(x, 1 if layer.batch_first and x.ndim > 2 else 0)
 
 
 def _along_positions(graph: Graph, layer: Any, x: Value, table: Value) -> Value:
