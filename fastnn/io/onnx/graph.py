@@ -304,7 +304,23 @@ class Graph:
     # -- within --
 
     def claim(self, name: str) -> str:
-        """`name` for an input; an error where the state dict has one of this name."""
+        """Keeps a name for an input or output.
+
+        Parameters
+        ----------
+        name : str
+            The name.
+
+        Returns
+        -------
+        str
+            The same.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or a node has it.
+        """
         if name in self._taken:
             raise ValueError(f"save_onnx: an input or output is to be called {name!r}, which is a parameter's name; "
                              "give another by input_names or output_names")
@@ -312,8 +328,20 @@ class Graph:
         return name
 
     def named(self, value: Value, name: str) -> Value:
-        """`value`, an output, under this name: it goes to the last node's output, which nobody reads, or to one more node's, since
-        an output may be an input, or be asked for twice."""
+        """Gives an output its name: that of the last node is renamed, since nobody reads it; another is copied by one more node,
+        since an output may be an input, or be asked for twice.
+
+        Parameters
+        ----------
+        value : Value
+            The output.
+        name : str
+            The name.
+
+        Returns
+        -------
+        Value
+        """
         if not self.nodes or list(self.nodes[-1].output) != [value.name]:
             value = self.node("Identity", value)
         self.nodes[-1].output[0] = self.claim(name)

@@ -114,15 +114,26 @@ def _parsed(onnx: Any, shown: str) -> Any:
         content = stream.read()
     try:
         proto = onnx.load_model_from_string(content)
-        is_split = any(kept.data_location == onnx.TensorProto.EXTERNAL for kept in proto.graph.initializer)
-        onnx.checker.check_model(shown if is_split else proto)
-        if is_split:  # onnx itself refuses paths that lead out of the folder
-            onnx.load_external_data_for_model(proto, os.path.dirname(os.path.abspath(shown)))
+        split = [kept for kept in proto.graph.initializer if kept.data_location == onnx.TensorProto.EXTERNAL]
+        folder = os.path.dirname(os.path.abspath(shown))
+        for kept in split:
+            _check_place(folder, next((entry.value for entry in kept.external_data if entry.key == "location"), ""))
+        onnx.checker.check_model(shown if split else proto)
+        for kept in split:
+            onnx.external_data_helper.load_external_data_for_tensor(kept, folder)
+            kept.data_location = onnx.TensorProto.DEFAULT
     except (MemoryError, OSError):
         raise
     except Exception as error:  # protobuf's and onnx's errors are of several kinds
         raise ValueError(f"{shown}: not a complete ONNX file ({str(error).strip() or type(error).__name__})") from error
     return proto
+
+
+def _check_place(folder: str, location: str) -> None:
+    """Weights are read from regular files in the folder alone, wherever links lead; older releases of onnx follow them."""
+    place = os.path.realpath(os.path.join(folder, location))
+    if os.path.isabs(location) or not place.startswith(os.path.join(os.path.realpath(folder), "")) or not os.path.isfile(place):
+        raise ValueError(f"weights are said to lie in {location!r}, but must lie in a file in the folder of the graph")
 
 
 def _opset(shown: str, proto: Any) -> int:
@@ -141,6 +152,8 @@ def _array(onnx: Any, what: str, kept: Any) -> np.ndarray:
 
     if kept.data_type not in TYPES:
         raise ValueError(f"{what} has type {_type_name(onnx, kept.data_type)}, but must be {', '.join(TYPES.values())}")
+    if kept.data_location == onnx.TensorProto.EXTERNAL:  # onnx would read it from wherever it says
+        raise ValueError(f"{what} lies in a file of its own, but only initializers may")
     try:
         return np.array(onnx.numpy_helper.to_array(kept))
     except Exception as error:  # sizes that do not fit the data

@@ -41,6 +41,13 @@ def onnx_writer(*classes: type) -> Callable[[_Function], _Function]:
     >>> @onnx_writer(Scaled)
     ... def write_scaled(graph, layer, x):
     ...     return graph.node("Mul", x, graph.parameter(layer, "gain"))
+
+    A network of one's own calls its layers, as its forward does:
+
+    >>> @onnx_writer(Network)
+    ... def write_network(graph, network, x):
+    ...     y = graph.call(network.body, x)
+    ...     return graph.call(network.head, graph.node("Add", x, y))
     """
     for given in classes:
         if not (isinstance(given, type) and issubclass(given, Module)):

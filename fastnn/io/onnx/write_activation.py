@@ -152,8 +152,9 @@ def _gaussian(graph: Graph, layer: Any, x: Value) -> Value:
 
 @onnx_writer(nn.Step)
 def _step(graph: Graph, layer: Any, x: Value) -> Value:
-    reached = graph.node("GreaterOrEqual", x, graph.constant(0.0, x.dtype))
-    return graph.node("Where", reached, graph.constant(1.0, x.dtype), graph.constant(0.0, x.dtype))
+    zero = graph.constant(0.0, x.dtype)
+    reached = graph.node("Or", graph.node("Greater", x, zero), graph.node("Equal", x, zero))
+    return graph.node("Where", reached, graph.constant(1.0, x.dtype), zero)
 
 
 @onnx_writer(nn.Softmax)
