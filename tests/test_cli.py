@@ -369,7 +369,7 @@ def test_predict_of_a_single_output(capsys):
 
 @pytest.mark.parametrize("arguments, message", [
     (["inspect", "absent"], "absent"),
-    (["inspect", "text"], "neither safetensors nor .npy nor IDX"),
+    (["inspect", "text"], "neither safetensors nor .onnx nor .npy nor IDX"),
     (["inspect", "short.npy"], "not a complete .npy file"),
     (["inspect", "objects.npy"], "not a complete .npy file of numbers"),
     (["inspect", "words.npy"], "words.npy: holds <U1, expected real numbers"),
