@@ -395,6 +395,17 @@ def test_names_and_modes(tmp_path):
     assert onnx.load(tmp_path / "m.onnx").graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
 
 
+def test_saving_changes_nothing(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(4 * 16, 2))
+    model(fastnn.randn(5, 1, 6, 6))
+    before = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    numbers = fastnn.get_rng_state().numpy().copy()
+    save_onnx(model, tmp_path / "m.onnx", fastnn.randn(2, 1, 6, 6, generator=fastnn.Generator(3)))
+    assert all(np.array_equal(value.numpy(), before[name]) for name, value in model.state_dict().items())
+    assert np.array_equal(fastnn.get_rng_state().numpy(), numbers)
+    assert all(p.grad is None for p in model.parameters()) and all(layer.training for layer in model.modules())
+
+
 def test_tied_and_shared(tmp_path):
     shared = nn.Linear(4, 4)
     model = nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(4, 4))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-
 from ... import nn
 from ...ops import activation as functions
 from .graph import Graph, Value
