@@ -45,9 +45,14 @@ int fnn_overlap(const fnn_tensor *a, const fnn_tensor *b);     /* whether the by
 void fnn_set_shape(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape);
 void fnn_set_shape_contiguous(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape);
 void fnn_set_like(fnn_tensor *t, const fnn_tensor *like);
+/* Whether elements of four axes lie together along the last one, as those of images that nobody turned yet or of attention's scores
+ * do; -1: along the channels. */
+int fnn_lies_in_rows(const fnn_tensor *x);
 /* Of the same shape, and of the results' layout, but what lies as 1-D convolutions leave it (fnn_is_sequence) goes on so: in C order
- * every call between two convolutions would turn it around and back. */
+ * every call between two convolutions would turn it around and back. Four axes that lie in rows stay in C order. */
 void fnn_set_alike(fnn_tensor *t, int dtype, const fnn_tensor *like);
+/* Of any shape, in the results' layout, but of four axes in C order where `like` lies in rows. */
+void fnn_set_shape_near(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape, const fnn_tensor *like);
 /* Axes in canonical order (N H W C for rank 4, logical order otherwise): the order of summation and of random numbers. */
 void fnn_canonical_axes(int rank, int *axes);
 

@@ -110,9 +110,22 @@ void fnn_set_shape_contiguous(fnn_tensor *t, int dtype, int rank, const ptrdiff_
 
 void fnn_set_like(fnn_tensor *t, const fnn_tensor *like) { fnn_set_shape(t, like->dtype, like->rank, like->shape); }
 
+int fnn_lies_in_rows(const fnn_tensor *x) {
+    int last = x->rank - 1;
+    while (last > 1 && x->shape[last] == 1) last--;
+    if (x->rank != 4 || x->shape[1] == 1 || last == 1) return 0;
+    return x->stride[1] == 1 ? -1 : x->stride[last] == 1;
+}
+
 void fnn_set_alike(fnn_tensor *t, int dtype, const fnn_tensor *like) {
     if (fnn_is_sequence(like) && !fnn_is_contiguous(like)) set_shape(t, dtype, 3, like->shape, sequence_axes);
+    else if (fnn_lies_in_rows(like) > 0) set_shape(t, dtype, 4, like->shape, logical_axes);
     else fnn_set_shape(t, dtype, like->rank, like->shape);
+}
+
+void fnn_set_shape_near(fnn_tensor *t, int dtype, int rank, const ptrdiff_t *shape, const fnn_tensor *like) {
+    if (fnn_lies_in_rows(like) > 0) fnn_set_shape_contiguous(t, dtype, rank, shape);
+    else fnn_set_shape(t, dtype, rank, shape);
 }
 
 const char *fnn_shape_text(const fnn_tensor *t) {

@@ -56,6 +56,7 @@ cdef extern from "fastnn.h" nogil:
     int fnn_bounds(const fnn_tensor *, Py_ssize_t *, Py_ssize_t *)
     int fnn_is_contiguous(const fnn_tensor *)
     int fnn_is_channels_last(const fnn_tensor *)
+    int fnn_lies_in_rows(const fnn_tensor *)
     bint fnn_is_dense(const fnn_tensor *t)
     int fnn_same_shape(const fnn_tensor *, const fnn_tensor *)
     void fnn_set_shape(fnn_tensor *, int, int, const Py_ssize_t *)

@@ -68,7 +68,7 @@ cdef class PartOfGradient:
         self.values, self.shape, self.view = values, shape, view
 
     cdef TensorBase whole(self):
-        cdef TensorBase g = empty(self.shape, self.values.dtype)
+        cdef TensorBase g = empty(self.shape, self.values.dtype, contiguous=self.values.lies_in_rows)
         launch.fill(value=0.0, out=g)
         launch.copy(self.values, dtype=-1, out=self.view(g))
         return g

@@ -174,6 +174,11 @@ cdef class TensorBase:
             return self.is_channels_last()
         return bool(fnn_is_contiguous(&self.desc))
 
+    @property
+    def lies_in_rows(self):
+        """Whether it has four axes and elements lie together along the last one, not along the channels."""
+        return fnn_lies_in_rows(&self.desc) > 0
+
     def is_channels_last(self):
         """Whether a 4-D tensor lies densely in N, H, W, C order: the layout of the engine's 4-D results."""
         return bool(fnn_is_channels_last(&self.desc))

@@ -62,6 +62,12 @@ static int check_channels(fnn_call *call, const char *name, const fnn_tensor *t,
                     fnn_shape_text(t), fnn_shape_text(x), x->shape[1]);
 }
 
+/* A result of x's shape: of four axes channels last, which is how the kernels and the next convolution want it. */
+static void set_map(fnn_tensor *t, const fnn_tensor *x) {
+    if (x->rank == 4) fnn_set_like(t, x);
+    else fnn_set_alike(t, x->dtype, x);
+}
+
 static void set_channels(fnn_tensor *t, const fnn_tensor *x) {
     if (t) fnn_set_shape_contiguous(t, x->dtype, 1, &x->shape[1]);
 }
@@ -267,7 +273,7 @@ static int forward_infer(fnn_call *call) {
         return fnn_fail(call, FNN_VALUE_ERROR,
                         "expected more than 1 value per channel when training, but x has shape %s; drop_last leaves out a last "
                         "batch of one sample", fnn_shape_text(x));
-    fnn_set_alike(call->out[0], x->dtype, x);
+    set_map(call->out[0], x);
     for (int k = 1; k < 4; k++) set_channels(call->out[k], x);
     return FNN_OK;
 }
@@ -307,7 +313,7 @@ static int inference_infer(fnn_call *call) {
     const fnn_tensor *x = call->in[0];
     int status = check_map(call, "x", x);
     for (int k = 1; k < 5 && !status; k++) status = check_channels(call, names[k], call->in[k], x);
-    if (!status) fnn_set_alike(call->out[0], x->dtype, x);
+    if (!status) set_map(call->out[0], x);
     return status;
 }
 
@@ -344,7 +350,7 @@ static int backward_infer(fnn_call *call) {
     if (!fnn_same_shape(dy, x))
         return fnn_fail(call, FNN_VALUE_ERROR, "arguments 'dy' %s and 'x' %s must have one shape", fnn_shape_text(dy),
                         fnn_shape_text(x));
-    if (call->out[0]) fnn_set_alike(call->out[0], x->dtype, x);
+    if (call->out[0]) set_map(call->out[0], x);
     set_channels(call->out[1], x);
     set_channels(call->out[2], x);
     return FNN_OK;

@@ -56,16 +56,25 @@ static int output_dtype(const char *outputs, int k, int real) {
     return colon && !strncmp(colon + 1, "bool", 4) ? FNN_BOOL : real;
 }
 
+/* The input whose layout the results take, so that none is read across memory: the first that is not broadcast. Of four axes NULL,
+ * which is channels last, unless that one lies in rows and none along the channels. */
+static const fnn_tensor *model_of(const fnn_call *call, int inputs, int rank, const ptrdiff_t *shape) {
+    const fnn_tensor *like = NULL;
+    for (int k = inputs - 1; k >= 0 && (rank == 3 || rank == 4); k--) {
+        const fnn_tensor *x = call->in[k];
+        if (is_scalar(call, k) || x->rank != rank || memcmp(x->shape, shape, (size_t)rank * sizeof *shape)) continue;
+        if (fnn_lies_in_rows(x) < 0) return NULL;
+        if (rank == 3 || fnn_lies_in_rows(x)) like = x;
+    }
+    return like;
+}
+
 static int infer(fnn_call *call) {
     int rank, inputs = count_inputs(call);
     ptrdiff_t shape[FNN_MAX_RANK];
     int status = fnn_broadcast(call, inputs, &rank, shape);
     if (status) return status;
-    const fnn_tensor *like = NULL; /* the first input that is not broadcast */
-    for (int k = inputs - 1; k >= 0 && rank == 3; k--) {
-        const fnn_tensor *x = call->in[k];
-        if (!is_scalar(call, k) && x->rank == 3 && !memcmp(x->shape, shape, 3 * sizeof *shape)) like = x;
-    }
+    const fnn_tensor *like = model_of(call, inputs, rank, shape);
     for (int k = 0, n = count_outputs(call); k < n; k++) {
         const int dtype = output_dtype(fnn_ops[call->op].outputs, k, real_dtype(call, inputs));
         if (like) fnn_set_alike(call->out[k], dtype, like);

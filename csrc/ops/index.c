@@ -47,7 +47,7 @@ static void index_workspace(const fnn_call *call, fnn_workspace *ws) {
 static int index_select_infer(fnn_call *call) {
     ptrdiff_t shape[FNN_MAX_RANK];
     int rank = 0, status = picked_shape(call, call->in[0], call->in[1], call->attr.i[0], &rank, shape);
-    if (!status) fnn_set_shape(call->out[0], call->in[0]->dtype, rank, shape);
+    if (!status) fnn_set_shape_near(call->out[0], call->in[0]->dtype, rank, shape, call->in[0]);
     return status;
 }
 
@@ -222,11 +222,16 @@ static void run_gather(void *context, ptrdiff_t chunk, void *scratch) {
     const ptrdiff_t from = chunk % p.pieces * PIECES, first = chunk / p.pieces * p.units;
     char *at[FNN_MAX_ARGS];
     if (p.pieces > 1) p.count = fnn_min(PIECES, p.all - from);
-    for (ptrdiff_t u = first, end = fnn_min(first + p.units, p.nest.size); u < end; u++) {
-        fnn_nest_seek(&p.nest, u, at);
+    const int last = p.nest.rank - 1;
+    const ptrdiff_t end = fnn_min(first + p.units, p.nest.size);
+    for (ptrdiff_t u = first, n; u < end; u += n) {
+        n = fnn_nest_run(&p.nest, u, end, at);
         at[0] += from * p.step[0] * (ptrdiff_t)p.size;
         at[2] += from * p.step[2] * (ptrdiff_t)sizeof(int64_t);
-        move_row(&p, at);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            move_row(&p, at);
+            for (int k = 0; k < 3; k++) at[k] += p.nest.stride[k][last] * (ptrdiff_t)p.nest.itemsize[k];
+        }
     }
 }
 
@@ -331,7 +336,7 @@ static int gather_all(fnn_call *call, gather_plan *p, const fnn_tensor *to, cons
 static int gather_infer(fnn_call *call) {
     const fnn_tensor *x = call->in[0], *index = call->in[1];
     int status = gather_check(call, x, index, call->attr.i[0]);
-    if (!status) fnn_set_shape(call->out[0], x->dtype, index->rank, index->shape);
+    if (!status) fnn_set_shape_near(call->out[0], x->dtype, index->rank, index->shape, x);
     return status;
 }
 

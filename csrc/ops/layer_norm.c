@@ -80,7 +80,7 @@ static int forward_infer_of(fnn_call *call, int statistics) {
     if (!status) status = check_parameter(call, "weight", call->in[1], x);
     if (!status && statistics == 2) status = check_parameter(call, "bias", call->in[2], x);
     if (status) return status;
-    fnn_set_like(call->out[0], x);
+    fnn_set_alike(call->out[0], x->dtype, x);
     for (int k = 1; k <= statistics; k++)
         fnn_set_shape_contiguous(call->out[k], x->dtype, x->rank - (int)call->attr.i[0], x->shape);
     return FNN_OK;
@@ -143,7 +143,7 @@ static int backward_infer_of(fnn_call *call, int statistics) {
     if (!status) status = check_parameter(call, "weight", call->in[2 + statistics], x);
     if (status) return status;
     int dims = (int)call->attr.i[0];
-    if (call->out[0]) fnn_set_like(call->out[0], x);
+    if (call->out[0]) fnn_set_alike(call->out[0], x->dtype, x);
     for (int k = 1; k <= statistics; k++)
         if (call->out[k]) fnn_set_shape_contiguous(call->out[k], x->dtype, dims, x->shape + x->rank - dims);
     return FNN_OK;

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { CHUNK = 16384 };
+enum { CHUNK = 16384, TILE_ROWS = 128 };
 
 void fnn_order_add(fnn_order *order, ptrdiff_t extent, ptrdiff_t stride) {
     order->size *= extent;
@@ -70,7 +70,50 @@ void fnn_move_strided(void *to, ptrdiff_t to_step, const void *from, ptrdiff_t f
 #undef MOVE
 }
 
-/* Runs along the last dimension; an odometer, not a division, finds the next one. */
+typedef uint32_t four __attribute__((vector_size(16), aligned(4), may_alias));
+
+#ifdef __clang__
+#define LOW_PAIRS(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define HIGH_PAIRS(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#else
+#define LOW_PAIRS(a, b) __builtin_shuffle(a, b, (four){0, 4, 1, 5})
+#define HIGH_PAIRS(a, b) __builtin_shuffle(a, b, (four){2, 6, 3, 7})
+#endif
+
+/* to[r][c] = from[c][r] */
+static void turn_4x4(const uint32_t *from, ptrdiff_t from_step, uint32_t *to, ptrdiff_t to_step) {
+    const four a = *(const four *)from, b = *(const four *)(from + from_step), c = *(const four *)(from + 2 * from_step),
+               d = *(const four *)(from + 3 * from_step);
+    const four ac0 = LOW_PAIRS(a, c), ac1 = HIGH_PAIRS(a, c), bd0 = LOW_PAIRS(b, d), bd1 = HIGH_PAIRS(b, d);
+    *(four *)to = LOW_PAIRS(ac0, bd0);
+    *(four *)(to + to_step) = HIGH_PAIRS(ac0, bd0);
+    *(four *)(to + 2 * to_step) = LOW_PAIRS(ac1, bd1);
+    *(four *)(to + 3 * to_step) = HIGH_PAIRS(ac1, bd1);
+}
+
+/* to[r][c] = from[c][r], rows x columns, in squares: cache lines of both are used up one after the other. */
+static void turn(const void *from_, ptrdiff_t from_step, void *to_, ptrdiff_t to_step, ptrdiff_t rows, ptrdiff_t columns, size_t size) {
+#define TURN(type, first_row, first_column)                                                                             \
+    const type *restrict from = from_;                                                                                  \
+    type *restrict to = to_;                                                                                            \
+    for (ptrdiff_t c = 0; c < columns; c++)                                                                             \
+        for (ptrdiff_t r = c < (first_column) ? (first_row) : 0; r < rows; r++) to[r * to_step + c] = from[c * from_step + r];  \
+    return
+    const ptrdiff_t whole_rows = rows & ~(ptrdiff_t)3, whole_columns = columns & ~(ptrdiff_t)3;
+    if (size == 4)
+        for (ptrdiff_t c = 0; c < whole_columns; c += 4)
+            for (ptrdiff_t r = 0; r < whole_rows; r += 4)
+                turn_4x4((const uint32_t *)from_ + c * from_step + r, from_step, (uint32_t *)to_ + r * to_step + c, to_step);
+    switch (size) {
+    case 1: { TURN(uint8_t, 0, 0); }
+    case 4: { TURN(uint32_t, whole_rows, whole_columns); }
+    case 8: { TURN(uint64_t, 0, 0); }
+    }
+#undef TURN
+}
+
+/* Runs along the last dimension, or tiles of it and the one before where that is the dense one; an odometer, not a division, finds
+ * the next one. */
 static void walk(const fnn_order *order, char *tensor, size_t size, ptrdiff_t from, ptrdiff_t n, char *dense,
                  int scatter) {
     int last = order->rank - 1;
@@ -79,23 +122,32 @@ static void walk(const fnn_order *order, char *tensor, size_t size, ptrdiff_t fr
         memcpy(scatter ? tensor : dense, scatter ? dense : tensor, size);
         return;
     }
-    ptrdiff_t position[FNN_MAX_RANK], step = order->stride[last], width = (ptrdiff_t)size;
+    ptrdiff_t position[FNN_MAX_RANK], step = order->stride[last], width = (ptrdiff_t)size, columns = order->shape[last];
+    const int tiled = step != 1 && last > 0 && order->stride[last - 1] == 1;
     tensor += fnn_order_seek(order, from) * width;
     for (int d = last; d >= 0; d--) {
         position[d] = from % order->shape[d];
         from /= order->shape[d];
     }
     while (n > 0) {
-        ptrdiff_t run = fnn_min(order->shape[last] - position[last], n);
-        if (scatter) fnn_move_strided(tensor, step, dense, 1, run, size);
-        else fnn_move_strided(dense, 1, tensor, step, run, size);
+        ptrdiff_t run = fnn_min(columns - position[last], n), rows = 1;
+        if (tiled && position[last] == 0 && n >= 2 * columns) {
+            rows = fnn_min(fnn_min(order->shape[last - 1] - position[last - 1], n / columns), TILE_ROWS);
+            if (scatter) turn(dense, columns, tensor, step, columns, rows, size);
+            else turn(tensor, step, dense, columns, rows, columns, size);
+            run = rows * columns;
+        } else if (scatter) {
+            fnn_move_strided(tensor, step, dense, 1, run, size);
+        } else {
+            fnn_move_strided(dense, 1, tensor, step, run, size);
+        }
         dense += run * width;
         n -= run;
         tensor -= position[last] * step * width;
         position[last] = 0;
-        for (int d = last - 1; d >= 0; d--) {
-            tensor += order->stride[d] * width;
-            if (++position[d] < order->shape[d]) break;
+        for (int d = last - 1; d >= 0; d--, rows = 1) {
+            tensor += rows * order->stride[d] * width;
+            if ((position[d] += rows) < order->shape[d]) break;
             tensor -= order->shape[d] * order->stride[d] * width;
             position[d] = 0;
         }

@@ -107,7 +107,7 @@ static int run(fnn_call *call) {
 static int scan_infer(fnn_call *call) {
     int status = fnn_check_axis(call, call->in[0]);
     if (!status) status = fnn_check_summable(call, call->in[0]);
-    if (!status) fnn_set_like(call->out[0], call->in[0]);
+    if (!status) fnn_set_alike(call->out[0], call->in[0]->dtype, call->in[0]);
     return status;
 }
 
@@ -116,8 +116,8 @@ static int cummax_infer(fnn_call *call) {
     int status = fnn_check_axis(call, x);
     if (!status) status = fnn_check_summable(call, x);
     if (status) return status;
-    fnn_set_like(call->out[0], x);
-    fnn_set_shape(call->out[1], FNN_INT64, x->rank, x->shape);
+    fnn_set_alike(call->out[0], x->dtype, x);
+    fnn_set_alike(call->out[1], FNN_INT64, x);
     return FNN_OK;
 }
 
@@ -145,7 +145,7 @@ static int backward_infer(fnn_call *call) {
     if (!fnn_same_shape(dy, &want))
         return fnn_fail(call, FNN_VALUE_ERROR, "argument 'dy' has shape %s, but x %s needs %s", fnn_shape_text(dy),
                         fnn_shape_text(x), fnn_shape_text(&want));
-    fnn_set_like(call->out[0], x);
+    fnn_set_alike(call->out[0], x->dtype, x);
     return FNN_OK;
 }
 

@@ -21,7 +21,7 @@ static int softmax_infer(fnn_call *call) {
     if (call->in[1] && !fnn_same_shape(x, call->in[1]))
         return fnn_fail(call, FNN_VALUE_ERROR, "dy has shape %s, but y has %s", fnn_shape_text(x),
                         fnn_shape_text(call->in[1]));
-    fnn_set_like(call->out[0], x);
+    fnn_set_alike(call->out[0], x->dtype, x);
     return FNN_OK;
 }
 

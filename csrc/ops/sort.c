@@ -231,8 +231,8 @@ static int infer(fnn_call *call) {
                         (long long)axis, fnn_shape_text(x), n);
     fnn_tensor y = *x;
     if (x->rank && keep >= 0) y.shape[axis] = (ptrdiff_t)keep;
-    fnn_set_shape(call->out[0], x->dtype, y.rank, y.shape);
-    fnn_set_shape(call->out[1], FNN_INT64, y.rank, y.shape);
+    fnn_set_shape_near(call->out[0], x->dtype, y.rank, y.shape, x);
+    fnn_set_shape_near(call->out[1], FNN_INT64, y.rank, y.shape, x);
     return FNN_OK;
 }
 

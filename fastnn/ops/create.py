@@ -344,7 +344,8 @@ def empty_like(input: Tensor, dtype: DType | None = None, device: Any = None, re
                memory_format: MemoryFormat = preserve_format) -> Tensor:
     """An uninitialised tensor of `input`'s shape; see `full_like`."""
     check_device("empty_like", device)
-    in_order = format_wanted("empty_like", memory_format, a_tensor("empty_like", input).ndim) is contiguous_format
+    wanted = format_wanted("empty_like", memory_format, a_tensor("empty_like", input).ndim)
+    in_order = wanted is contiguous_format or wanted is preserve_format and input.lies_in_rows
     result = _core.empty(input.shape, dtype or input.dtype, contiguous=in_order)
     result.requires_grad = requires_grad
     return result

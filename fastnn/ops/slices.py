@@ -256,7 +256,7 @@ def cat(tensors: Sequence[Tensor], dim: int | None = None, *, axis: int | None =
             raise ValueError(f"cat: shapes {first.shape} and {t.shape} differ in another axis than dim {dim}, but must not")
     extents = list(first.shape)
     extents[dim] = sum(t.shape[dim] for t in tensors)
-    result, start = _core.empty(extents, first.dtype), 0
+    result, start = _core.empty(extents, first.dtype, contiguous=first.lies_in_rows), 0
     for t in tensors:
         place = (slice(None),) * dim + (slice(start, start + t.shape[dim]),)
         launch.copy(t, dtype=-1, out=slice_view(result, place))
@@ -370,7 +370,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise ValueError(f"pad: pad {tuple(padding)} crops more than the shape {input.shape} has")
     source = tuple(slice(max(-b, 0), n + min(a, 0)) for n, b, a in zip(input.shape, before, after))
     place = tuple(slice(max(b, 0), n - max(a, 0)) for n, b, a in zip(extents, before, after))
-    result = fill(_core.empty(extents, input.dtype), value)
+    result = fill(_core.empty(extents, input.dtype, contiguous=input.lies_in_rows), value)
     launch.copy(slice_view(input.detach(), source), dtype=-1, out=slice_view(result, place))
     return record(_pad_backward, (input,), result, context=(input.shape, source, place))
 
