@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastnn
+import fastnn.functional as F
 from fastnn import _core
 from fastnn._core import launch
 
@@ -319,3 +320,15 @@ def test_sequences_keep_the_layout_of_convolutions():
                                       generator=fastnn.Generator(0)).numpy() != 0)
     assert (y + lasting).is_contiguous()  # the first operand decides
     assert fastnn.relu(fastnn.tensor(rows)[:, ::2].permute(0, 2, 1)).is_contiguous()
+
+
+def test_four_axes_that_lie_in_rows_stay_so():
+    """Images as users give them, and attention's scores, are not turned at every step; with one that is channels last results are."""
+    x = fastnn.tensor(np.random.default_rng(0).standard_normal((2, 3, 5, 7)).astype(np.float32))
+    turned = fastnn.ones(2, 5, 7, 3).permute(0, 3, 1, 2)
+    for y in (x * 2, x + x, x * fastnn.ones(2, 3, 1, 1), x - x[:, :, :1], fastnn.where(x > 0, x, 0.0), fastnn.softmax(x, -1), x.cumsum(2),
+              fastnn.zeros_like(x), fastnn.cat([x, x], 1), x[[1, 0]], F.layer_norm(x, (7,)), x[:, :, 1:] * 3, x.sort(1)[0]):
+        assert y.is_contiguous()
+    for y in (x + turned, turned + x, turned * 2, turned * x[:, :1], fastnn.ones(3, 1, 1) * turned, fastnn.softmax(turned, 1)):
+        assert y.is_channels_last()
+    np.testing.assert_array_equal((x + turned).numpy(), x.numpy() + 1)

@@ -238,3 +238,20 @@ def test_integers_are_not_divided_and_narrow_ones_not_launched():
         with pytest.raises(TypeError, match="argument 'x' has dtype int32, but must be float32, float64 or int64"):
             op(fastnn.tensor([1, 2]).int(), keepdim=0, **options)
     assert reduce.sum(fastnn.zeros(0, dtype=fastnn.int64)).item() == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8"])
+@pytest.mark.parametrize("shape", [(3, 7, 20, 19), (2, 33, 17, 16), (2, 4, 300, 1), (1, 130, 9, 5), (2, 1, 40, 7)])
+def test_images_in_rows_have_the_bits_of_those_channels_last(shape, dtype):
+    """What is read across memory is gathered in tiles: their edges, and pieces that begin inside one."""
+    values = np.random.default_rng(3).standard_normal(shape) * 50
+    rows = fastnn.tensor(values.astype(dtype))
+    turned = fastnn.tensor(np.ascontiguousarray(values.astype(dtype).transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    np.testing.assert_array_equal(rows.numpy(), turned.numpy())
+    for axes in (1, 2, 3, (2, 3), (0, 2, 3), (1, 2, 3), (0, 1)):
+        np.testing.assert_array_equal(rows.sum(axes).numpy(), turned.sum(axes).numpy())
+    if dtype != "uint8":
+        np.testing.assert_array_equal(rows.amax(1).numpy(), values.astype(dtype).max(1))
+        for axis in range(4):
+            np.testing.assert_array_equal(rows.cumsum(axis).numpy(), turned.cumsum(axis).numpy())
+            np.testing.assert_array_equal(rows.argmax(axis).numpy(), turned.argmax(axis).numpy())

@@ -240,9 +240,8 @@ void fnn_slices_combine(const fnn_call *call, fnn_slices *s, fnn_combine combine
     p.pieces = fnn_ceil_div(s->run, p.piece);
     const double bytes = (double)s->nest.size * (double)s->run * (double)s->size;
     const double ns = (double)s->count * (bytes * (s->run == 1 ? 0.4 : 0.1) + (s->run == 1 ? 0 : 5.0 * (double)s->nest.size));
-    /* Ranges change no sum, so they may depend on the threads. */
-    const int shared = fnn_threads_forced() || (fnn_get_num_threads() > 1 && ns >= 10000);
-    if (shared && s->run > 1 && s->nest.size * p.pieces < OWNERS) {
+    const int is_large = ns >= 10000 || fnn_threads_forced();
+    if (is_large && s->run > 1 && s->nest.size * p.pieces < OWNERS) {
         while ((s->extent - 1) >> p.shift >= OWNERS) p.shift++;
         p.owners = ((s->extent - 1) >> p.shift) + 1;
         hand_out(call, &p, workspace);
