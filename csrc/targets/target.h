@@ -26,6 +26,7 @@
 #include "../kernels/ctc_loss.h"
 #include "../kernels/multilabel_margin.h"
 #include "../kernels/embedding_bag.h"
+#include "../kernels/cdist.h"
 #include "../kernels/layer_norm.h"
 #include "../kernels/attention.h"
 #include "../kernels/recurrent.h"

@@ -14,11 +14,11 @@ from .create import as_tensor
 from .loss import _check_same_shape, _constant_argument
 from .margin_loss import _reduced
 from .index import index_select
-from .math import abs, add, clip, constant, div, eq, floating, maximum, minimum, mul, neg, sqrt, square, sub
+from .math import abs, add, clip, constant, div, eq, floating, maximum, minimum, mul, neg, operands, sqrt, square, sub
 from .power import pow
 from .activation import relu
 from .reduce import amax, sum
-from .shape import expand, reshape, unsqueeze
+from .shape import expand, reshape, transpose, unsqueeze
 from .vector_norm import _without, norm, order_of
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
-    """The distances of all rows of one matrix from all rows of another; all differences are in memory at once.
+    """The distances of all rows of one matrix from all rows of another; but for p = 2 all differences are in memory at once.
 
     Parameters
     ----------
@@ -174,7 +174,24 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
     p = order_of("cdist: p", p)
     if min(a_tensor("cdist", x1, "x1").ndim, a_tensor("cdist", x2, "x2").ndim) < 2 or x1.shape[-1] != x2.shape[-1]:
         raise ValueError(f"cdist: x1 has shape {x1.shape} and x2 {x2.shape}, but they must be (..., N, D) and (..., M, D)")
-    return norm(floating("cdist", sub(unsqueeze(x1, -2), unsqueeze(x2, -3))), p, -1)
+    if p != 2 or 0 in (*x1.shape, *x2.shape):
+        return norm(floating("cdist", sub(unsqueeze(x1, -2), unsqueeze(x2, -3))), p, -1)
+    x1, x2 = (floating("cdist", x) for x in operands("cdist", x1, x2))
+    try:
+        batch = np.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
+    except ValueError:
+        raise ValueError(f"cdist: x1 has shape {x1.shape} and x2 {x2.shape}: axes before the last two must broadcast together") from None
+    first, second = (reshape(expand(x, (*batch, *x.shape[-2:])), (math.prod(batch), *x.shape[-2:])) for x in (x1, x2))
+    y = launch.cdist_forward(first, second)
+    return reshape(record(_cdist_backward, (first, second), y, saved=(first, second, y)), (*batch, *y.shape[1:]))
+
+
+def _cdist_backward(node, dy):
+    first, second, y = node.saved
+    zero = constant(0.0, y.dtype)
+    w = launch.where(launch.eq(y, zero), zero, launch.div(dy, y))  # of equal rows no direction is one
+    return (launch.cdist_backward(w, first, second) if node.needs[0] else None,
+            launch.cdist_backward(transpose(w, 1, 2), second, first) if node.needs[1] else None)
 
 
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
@@ -201,6 +218,9 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     if a_tensor("pdist", input).ndim != 2:
         raise ValueError(f"pdist: input has shape {input.shape}, but must be (N, D)")
     first, second = (as_tensor(rows) for rows in np.triu_indices(input.shape[0], 1))
+    if p == 2:
+        apart = cdist(input, input)
+        return index_select(reshape(apart, (apart.numel(),)), 0, first * input.shape[0] + second)
     return norm(floating("pdist", sub(index_select(input, 0, first), index_select(input, 0, second))), p, -1)
 
 

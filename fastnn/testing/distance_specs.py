@@ -88,7 +88,8 @@ register(OpSpec("pdist", distance.pdist, _all_pairs,
 register(OpSpec("cdist", distance.cdist, lambda a, b, p: _norm(a[..., :, None, :] - b[..., None, :, :], p, -1),
                 lambda rng: [Sample((rng.standard_normal(a), rng.standard_normal(b) + 5), {"p": p})
                              for a, b, p in (((5, 3), (4, 3), 2.0), ((2, 9, 17), (2, 5, 17), 1.0), ((4, 6), (3, 4, 6), np.inf),
-                                             ((0, 3), (2, 3), 2.0), ((30, 2), (7, 2), 3.0))],
+                                             ((0, 3), (2, 3), 2.0), ((30, 2), (7, 2), 3.0), ((2, 1, 19, 9), (3, 6, 9), 2.0),
+                                             ((18, 33), (21, 33), 2.0), ((3, 1), (70, 1), 2.0))],
                 gradients=(0, 1), tolerance=8))
 
 
