@@ -80,9 +80,19 @@ static void run_copy(void *context, ptrdiff_t chunk, void *scratch) {
     const copy_plan *p = context;
     const fnn_nest *nest = &p->nest;
     int last = nest->rank - 1;
-    char *at[FNN_MAX_ARGS];
-    for (ptrdiff_t from = chunk * CHUNK, end = fnn_min(from + CHUNK, nest->size), n; from < end; from += n) {
-        n = fnn_nest_run(nest, from, end, at);
+    char *at[FNN_MAX_ARGS], *start[2] = {NULL, NULL}; /* of the present row */
+    const ptrdiff_t inner = nest->shape[last], rows = last ? nest->shape[last - 1] : 1;
+    ptrdiff_t from = chunk * CHUNK, end = fnn_min(from + CHUNK, nest->size), row = rows, n;
+    for (; from < end; from += n) {
+        if (row == rows) {
+            n = fnn_nest_run(nest, from, end, at);
+            row = from / inner % rows;
+            for (int k = 0; k < 2; k++) start[k] = at[k] - from % inner * nest->stride[k][last] * (ptrdiff_t)nest->itemsize[k];
+        } else {
+            n = fnn_min(inner, end - from);
+            for (int k = 0; k < 2; k++) at[k] = start[k] += nest->stride[k][last - 1] * (ptrdiff_t)nest->itemsize[k];
+        }
+        row++;
         if (p->streamed) transfer(p->K, n * (ptrdiff_t)nest->itemsize[0], at[0], at[1]);
         else convert(p->to, at[0], nest->stride[0][last], p->from, at[1], nest->stride[1][last], n);
     }

@@ -26,7 +26,7 @@ def _with_ellipsis(key: Sequence[Any], used: int, ndim: int) -> Sequence[Any]:
     """`key`, whose parts use so many of a tensor's axes, with an Ellipsis for the others: at its end where it has none."""
     if used > ndim:
         raise IndexError(f"index: {used} indices for a tensor of {ndim} axes, but there must be at most one for each")
-    count = sum(part is Ellipsis for part in key)
+    count = len([part for part in key if part is Ellipsis])
     if count > 1:
         raise IndexError(f"index: Ellipsis stands {count} times, but must stand at most once")
     return key if count else (*key, Ellipsis)
@@ -56,31 +56,34 @@ def slice_view(x: Tensor, key: tuple) -> Tensor:
     """
     if not isinstance(key, tuple):
         raise TypeError(f"slice_view: key is {key!r}, but must be a tuple")
-    used = sum(part is not None and part is not Ellipsis for part in key)
-    key = _with_ellipsis(key, used, a_tensor("slice_view", x).ndim)
+    ndim = a_tensor("slice_view", x).ndim
+    used = len([part for part in key if part is not None and part is not Ellipsis])
+    key = _with_ellipsis(key, used, ndim)
+    shape, steps = x.shape, x.strides
     extents, strides, offset, d = [], [], 0, 0
     for part in key:
-        if part is None:
+        if part is Ellipsis:
+            rest = d + ndim - used
+            extents += shape[d:rest]
+            strides += steps[d:rest]
+            d = rest
+        elif isinstance(part, slice):
+            start, stop, step = part.indices(shape[d])
+            n = len(range(start, stop, step))
+            extents.append(n)
+            strides.append(steps[d] * (step if n > 1 else 1))  # a step that nobody takes may be of any size
+            offset += steps[d] * start if n else 0
+            d += 1
+        elif part is None:
             extents.append(1)
             strides.append(1)
-        elif part is Ellipsis:
-            rest = x.ndim - used
-            extents += x.shape[d:d + rest]
-            strides += x.strides[d:d + rest]
-            d += rest
-        elif isinstance(part, slice):
-            start, stop, step = part.indices(x.shape[d])
-            extents.append(len(range(start, stop, step)))
-            strides.append(x.strides[d] * (step if extents[-1] > 1 else 1))  # a step that nobody takes may be of any size
-            offset += x.strides[d] * start if extents[-1] else 0
-            d += 1
         else:
             k = integer("index", "an index", part)
-            if not -x.shape[d] <= k < x.shape[d]:
-                raise IndexError(f"index: {k} is out of range for axis {d} of extent {x.shape[d]}")
-            offset += x.strides[d] * (k % x.shape[d])
+            if not -shape[d] <= k < shape[d]:
+                raise IndexError(f"index: {k} is out of range for axis {d} of extent {shape[d]}")
+            offset += steps[d] * (k % shape[d])
             d += 1
-    return record(_slice_backward, (x,), x.as_strided(extents, strides, offset), context=(x.shape, key))
+    return record(_slice_backward, (x,), x.as_strided(extents, strides, offset), context=(shape, key))
 
 
 def _slice_backward(node, dy):
@@ -251,17 +254,24 @@ def cat(tensors: Sequence[Tensor], dim: int | None = None, *, axis: int | None =
         tensors = tuple(t for t in tensors if t.shape != (0,)) or tensors
     first = tensors[0]
     dim = _axis("cat", 0 if dim is None else dim, first.ndim)
+    before, behind = first.shape[:dim], first.shape[dim + 1:]
+    sizes = []
     for t in tensors:
-        if t.ndim != first.ndim or any(d != dim and t.shape[d] != n for d, n in enumerate(first.shape)):
-            raise ValueError(f"cat: shapes {first.shape} and {t.shape} differ in another axis than dim {dim}, but must not")
-    extents = list(first.shape)
-    extents[dim] = sum(t.shape[dim] for t in tensors)
-    result, start = _core.empty(extents, first.dtype, contiguous=first.lies_in_rows), 0
-    for t in tensors:
-        place = (slice(None),) * dim + (slice(start, start + t.shape[dim]),)
-        launch.copy(t, dtype=-1, out=slice_view(result, place))
-        start += t.shape[dim]
-    return record(_cat_backward, tensors, result, context=(dim, [t.shape[dim] for t in tensors]))
+        shape = t.shape
+        if len(shape) != first.ndim or shape[:dim] != before or shape[dim + 1:] != behind:
+            raise ValueError(f"cat: shapes {first.shape} and {shape} differ in another axis than dim {dim}, but must not")
+        sizes.append(shape[dim])
+    result = _core.empty((*before, sum(sizes), *behind), first.dtype, contiguous=_lie_in_rows(tensors))
+    start, strides = 0, result.strides
+    for t, n in zip(tensors, sizes):
+        launch.copy(t, dtype=-1, out=result.as_strided(t.shape, strides, start * strides[dim]))
+        start += n
+    return record(_cat_backward, tensors, result, context=(dim, sizes))
+
+
+def _lie_in_rows(tensors: Sequence[Tensor]) -> bool:
+    """Whether some of these tensors of four axes lie in rows and none lies channels last."""
+    return any(t.lies_in_rows for t in tensors) and all(t.is_contiguous() or not t.is_channels_last() for t in tensors)
 
 
 def _joinable(name: str, tensors: Any) -> tuple[Tensor, ...]:
