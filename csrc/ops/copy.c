@@ -1,5 +1,6 @@
 /* copy.c: copy (any layout to any layout, any dtype to any dtype), contiguous, fill. */
 #include "nest.h"
+#include "order.h"
 
 #include <math.h>
 #include <string.h>
@@ -42,8 +43,8 @@ static int64_t saturate(double v, int64_t low, int64_t high) {
     return
 
 static void convert(int to_dtype, void *to, ptrdiff_t to_step, int from_dtype, const void *from, ptrdiff_t from_step, ptrdiff_t n) {
-    if (to_dtype == from_dtype && to_step == 1 && from_step == 1) {
-        memcpy(to, from, (size_t)n * fnn_itemsize(to_dtype));
+    if (to_dtype == from_dtype) {
+        fnn_move_strided(to, to_step, from, from_step, n, fnn_itemsize(to_dtype));
         return;
     }
     switch (from_dtype) {

@@ -56,16 +56,19 @@ ptrdiff_t fnn_order_seek(const fnn_order *order, ptrdiff_t index) {
 
 void fnn_move_strided(void *to, ptrdiff_t to_step, const void *from, ptrdiff_t from_step, ptrdiff_t n, size_t size) {
 #define MOVE(type)                                                                                                      \
-    for (ptrdiff_t i = 0; i < n; i++) ((type *)to)[i * to_step] = ((const type *)from)[i * from_step];                  \
+    if (to_step == 1 && from_step == -1) /* turned round, which the compiler knows how to do */                         \
+        for (ptrdiff_t i = 0; i < n; i++) ((type *)to)[i] = ((const type *)from)[-i];                                   \
+    else                                                                                                                \
+        for (ptrdiff_t i = 0; i < n; i++) ((type *)to)[i * to_step] = ((const type *)from)[i * from_step];              \
     return
     if (to_step == 1 && from_step == 1) {
         memcpy(to, from, (size_t)n * size);
         return;
     }
     switch (size) {
-    case 1: MOVE(uint8_t);
-    case 4: MOVE(uint32_t);
-    case 8: MOVE(uint64_t);
+    case 1: { MOVE(uint8_t); }
+    case 4: { MOVE(uint32_t); }
+    case 8: { MOVE(uint64_t); }
     }
 #undef MOVE
 }

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..checks import a_tensor, integer, integers, whole
 from .create import as_tensor, bool_, extents_of
-from .index import index_select
+from .layout import contiguous_format, preserve_format
 from .linear import matmul
 from .math import add, constant, mul, scaled, where
-from .shape import _axis, expand, reshape, unsqueeze
+from .shape import _axis, clone, expand, reshape, unsqueeze
 from .slices import _joinable, cat, slice_view
 
 if TYPE_CHECKING:
@@ -131,10 +131,10 @@ def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
     Tensor
         Shape and type of `input`.
     """
-    for dim in integers("flip", "dims", dims):
-        axis = _axis("flip", dim, a_tensor("flip", input).ndim)
-        input = index_select(input, axis, as_tensor(np.arange(input.shape[axis])[::-1].copy()))
-    return input
+    axes = [_axis("flip", dim, a_tensor("flip", input).ndim) for dim in integers("flip", "dims", dims)]
+    # The view behind the copy has steps below 0; an axis that is named twice is as it was.
+    turned = tuple(slice(None, None, -1 if axes.count(d) % 2 else 1) for d in range(input.ndim))
+    return clone(slice_view(input, turned), contiguous_format if input.lies_in_rows else preserve_format)
 
 
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
