@@ -85,6 +85,27 @@ def test_pow_is_accurate_and_knows_its_special_cases(isa, dtype):
     np.testing.assert_array_equal(np.signbit(actual[known]), np.signbit(expected[known]))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("exponent", [3, 4, -1, -2, 0.5, -0.5, 1.5, 5])  # the last has no way of its own
+def test_powers_with_one_exponent_for_all(isa, dtype, exponent):
+    x, info = sweep(dtype), np.finfo(dtype)
+    with np.errstate(all="ignore"):
+        x = x[(np.abs(1 / x) >= info.tiny) | (x == 0) | np.isinf(x)]  # of others float32 takes the reciprocal for 0
+        y, slope = (np.power(x.astype(np.longdouble), np.longdouble(e)) for e in (exponent, exponent - 1))
+        edge = ((np.abs(slope) > info.tiny / 8) & (np.abs(slope) < info.tiny * 8)) | (np.abs(slope) > info.max / 8)
+        wanted = (y, np.where(edge & np.isfinite(x) & (x != 0), np.nan, exponent * slope))  # at the ends of the range the factor decides
+    dx = launch.power_backward(fastnn.tensor(np.ones_like(x)), fastnn.tensor(x), exponent=exponent).numpy()
+    for actual, expected in zip((launch.power(fastnn.tensor(x), exponent=exponent).numpy(), dx), wanted):
+        known = ~np.isnan(expected)
+        assert ulps(actual[known], expected[known], flushed=True) <= 4
+        np.testing.assert_array_equal(np.signbit(actual[known]), np.signbit(expected[known]))
+    assert np.isnan(launch.power(fastnn.tensor(dtype(np.nan)), exponent=exponent).item())
+    repeated = launch.power_backward(fastnn.tensor(dtype(2)), fastnn.tensor(x[:37]), exponent=exponent)  # one of the inputs
+    np.testing.assert_array_equal(repeated.numpy(), 2 * dx[:37])
+    assert launch.power_backward(fastnn.tensor(x[:37]), fastnn.tensor(dtype(1)), exponent=exponent).tolist() == [
+        pytest.approx(v * exponent, nan_ok=True) for v in x[:37].tolist()]
+
+
 def test_denormals_count_as_zero_in_float32_and_not_in_float64(isa):
     tiny = fastnn.tensor(np.array([1e-40, -1e-40], np.float32))
     assert launch.log(tiny).tolist() == [-np.inf, -np.inf]

@@ -75,6 +75,8 @@ INLINE vec constant(double a) { return vec_set1((real)a); }
 
 #include "elementwise_math.h"
 
+#include "elementwise_power.h"
+
 #include "elementwise_activation.h"
 
 #include "elementwise_loss.h"

@@ -26,7 +26,6 @@ INLINE vec ceil_of(vec x, vec nearest) {
 }
 UNARY(floor, floor_of(x, vec_round(x)))
 UNARY(ceil, ceil_of(x, vec_round(x)))
-BINARY(pow, vec_pow(a, b))
 UNARY(sin, vec_sin(x))
 UNARY(cos, vec_cos(x))
 UNARY(tan, vec_tan(x))

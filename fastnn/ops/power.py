@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core import TensorBase, launch, record
-from .math import _back, _integers, _shapes, constant, floating, operands, square
+from .math import _back, _integers, _shapes, floating, operands, square
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
 __all__ = ["pow"]
+
+_SIMPLE = (3, 4, -1, -2, 0.5, -0.5, 1.5)  # exponents whose powers and slopes are products and roots (kernels/elementwise_power.h)
 
 
 def pow(input: Tensor | float, exponent: Tensor | float) -> Tensor:
@@ -32,8 +34,12 @@ def pow(input: Tensor | float, exponent: Tensor | float) -> Tensor:
         If the shapes do not broadcast, or `exponent` is a negative integer while `input` holds integers: rounded towards 0, hardly
         anything would remain.
     """
-    if exponent == 2 if isinstance(exponent, (int, float)) else False:
-        return square(input if type(exponent) is int or not isinstance(input, TensorBase) else floating("pow", input))
+    if isinstance(exponent, (int, float)):
+        if exponent == 2:
+            return square(input if type(exponent) is int or not isinstance(input, TensorBase) else floating("pow", input))
+        if exponent in _SIMPLE and isinstance(input, TensorBase) and (input.dtype.is_floating or isinstance(exponent, float)):
+            x = floating("pow", input)
+            return record(_power_backward, (x,), launch.power(x, exponent=exponent), saved=(x,), context=exponent)
     a, b = operands("pow", input, given := exponent)
     if not a.dtype.is_floating:
         if isinstance(given, int) and given < 0:
@@ -43,15 +49,13 @@ def pow(input: Tensor | float, exponent: Tensor | float) -> Tensor:
     return record(_pow_backward, (a, b), y, saved=(a, b, y if b.requires_grad else None), context=_shapes(a, b))
 
 
+def _power_backward(node, dy):
+    return launch.power_backward(dy, node.saved[0], exponent=node.context)
+
+
 def _pow_backward(node, dy):
     """dy b a^(b-1), which is 0 for b = 0, and dy y log(a), which is 0 for a = 0, b >= 0."""
     a, b, y = node.saved
-    zero, one = constant(0.0, a.dtype), constant(1.0, a.dtype)
-    da = db = None
-    if node.needs[0]:
-        slope = launch.mul(b, launch.pow(a, launch.sub(b, one)))
-        da = launch.where(launch.eq(b, zero), zero, launch.mul(dy, slope))
-    if node.needs[1]:
-        flat = _integers("and", launch.eq(a, zero), launch.ge(b, zero))
-        db = launch.where(flat, zero, launch.mul(dy, launch.mul(y, launch.log(a))))
+    da = launch.pow_backward(dy, a, b) if node.needs[0] else None
+    db = launch.pow_backward_exponent(dy, a, b, y) if node.needs[1] else None
     return _back(node, da, db)

@@ -90,6 +90,12 @@ register(OpSpec("clip", math.clip, lambda x, min=None, max=None: np.clip(x, min,
                 bytes=lambda shape: 8 * int(np.prod(shape)),
                 benchmarks=lambda rng: [Sample((_normal(rng, (1024, 1024)),), {"min": -0.6, "max": 0.9})],
                 peer="clamp"))
+register(OpSpec("pow_number", power.pow, lambda x, exponent: np.power(x, exponent),
+                lambda rng: [Sample((_positive(rng, shape),), {"exponent": e}) for shape in _SHAPES[::3]
+                             for e in (3.0, 4.0, -1.0, -2.0, 0.5, -0.5, 1.5, 2.5)],
+                gradients=(0,), elementwise=True, special_values=True, peer="pow",
+                bytes=lambda shape, exponent: 8 * int(np.prod(shape)),
+                benchmarks=lambda rng: [Sample((_positive(rng, (1024, 1024)),), {"exponent": 3.0})]))
 register(OpSpec("masked_fill", lambda x, mask: scatter.masked_fill(x, mask, -2.5), lambda x, mask: np.where(mask, -2.5, x),
                 lambda rng: [Sample((_normal(rng, a), rng.random(m) < 0.5))
                              for a, m in (((37,), (37,)), ((4, 1, 5), (3, 1)), ((2, 3, 5, 4), (5, 1)))],
