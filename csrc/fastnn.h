@@ -410,6 +410,12 @@ typedef struct {
     const char *ahead[FNN_MAX_ARGS]; /* `count` arrays, of which as many bytes are fetched as are moved */
 } fnn_transfer;
 
+/* What integer_binary computes. */
+typedef enum {
+    FNN_ADD, FNN_SUB, FNN_MUL, FNN_FLOOR_DIVIDE, FNN_REMAINDER, FNN_MINIMUM, FNN_MAXIMUM, FNN_EQ, FNN_NE, FNN_LT, FNN_LE, FNN_GT,
+    FNN_GE, FNN_AND, FNN_OR, FNN_XOR, FNN_POW, FNN_NUM_KINDS
+} fnn_integer_kind;
+
 #define FNN_ELEMENTWISE_ARGS                                                                                            \
     (ptrdiff_t n, void *const *out, const void *const *in, const ptrdiff_t *step, const double *attr)
 
@@ -445,6 +451,10 @@ static inline ptrdiff_t fnn_ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b -
 static inline ptrdiff_t fnn_round_up(ptrdiff_t a, ptrdiff_t b) { return fnn_ceil_div(a, b) * b; }
 static inline ptrdiff_t fnn_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t fnn_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+/* A real as an integer, which saturates, and is 0 of NaN: C leaves both undefined. */
+static inline int64_t fnn_saturate(double v, int64_t low, int64_t high) {
+    return v >= (double)high ? high : v <= (double)low ? low : v == v ? (int64_t)v : 0;
+}
 /* Of `extent`, cut into as few parts of at most `most` (or 1) as will do: the size of one, where all are alike. */
 static inline ptrdiff_t fnn_even_share(ptrdiff_t extent, ptrdiff_t most) {
     return fnn_ceil_div(extent, fnn_max(fnn_ceil_div(extent, fnn_max(most, 1)), 1));

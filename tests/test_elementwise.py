@@ -296,6 +296,46 @@ def test_integers_are_exact(first, second):
         np.testing.assert_array_equal(result.numpy(), expected.astype(result.numpy().dtype))
 
 
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+def test_integer_division_is_exact_where_doubles_divide_and_beyond(isa, dtype):
+    rng, info = np.random.default_rng(3), np.iinfo(dtype)
+    edges = np.array([b + d for e in (0, 7, 8, 15, 31, 49, 50, 51, 53, 62, 63) for b in (2**e, -2**e) for d in (-1, 0, 1)
+                      if info.min <= b + d <= info.max], dtype)
+    few = [v for v in (1, -1, 3, -7, 10, 255, 2**20 + 1, 2**49 + 1, 2**50, -2**63, info.max) if info.min <= v <= info.max]
+    for width in (8, 16, 31, 50, 51, 63):
+        high = min(2**width, info.max)
+        a = np.concatenate([rng.integers(max(-high, info.min), high, 3000).astype(dtype), edges])
+        b = rng.permutation(np.where(a == 0, 1, a))
+        with np.errstate(over="ignore"):
+            for kind, function in ((3, np.floor_divide), (4, np.remainder)):
+                for x, y in ((a, b), (a[::3], b[::3]), *((a, np.array(v, dtype)) for v in few), (np.array(few[-1], dtype), b)):
+                    t = fastnn.tensor(np.ascontiguousarray(x)) if x.ndim == 0 else fastnn.tensor(a)[::3] if len(x) < len(a) else fastnn.tensor(x)
+                    result = launch.integer_binary(t, fastnn.tensor(np.array(y)), kind=kind)
+                    np.testing.assert_array_equal(result.numpy(), function(x, y))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool"])
+def test_integers_of_one_type_in_long_and_strided_rows(isa, dtype):
+    rng = np.random.default_rng(4)
+    a, b = (rng.integers(0, 2 if dtype == "bool" else 200, (3, 41_000)).astype(dtype) for _ in "ab")
+    for x, y in ((a, b), (a[:, ::2], b[:, ::2]), (a, b[:1]), (a, b[:, :1]), (b[:1, :1], a), (a.T, b.T), (b[:1, 0], a)):
+        for kind in (0, 2, 5, 6, *range(7, 16)):
+            result = launch.integer_binary(fastnn.from_numpy(x), fastnn.from_numpy(y), kind=kind)
+            np.testing.assert_array_equal(result.numpy(), getattr(np, KINDS[kind])(x, y))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_reals_become_integers_towards_0_and_saturate(isa, dtype):
+    x = sweep(dtype)
+    with np.errstate(all="ignore"):
+        wanted = np.where(np.isnan(x), 0, np.where(np.abs(x) < 2.0**63, x, 0)).astype(np.int64)
+    wanted = np.where(x >= 2.0**63, 2**63 - 1, np.where(x <= -2.0**63, -2**63, wanted))
+    for part in (slice(None), slice(1, None, 3)):
+        np.testing.assert_array_equal(fastnn.from_numpy(x)[part].to(fastnn.int64).numpy(), wanted[part])
+    small = np.linspace(-2.0**31, 2.0**31, 7001).astype(dtype)
+    np.testing.assert_array_equal(fastnn.tensor(small).to(fastnn.int64).numpy(), small.astype(np.int64))
+
+
 def test_integer_division_by_zero_is_an_error():
     with pytest.raises(ValueError, match="integer_binary: integer division by zero"):
         launch.integer_binary(fastnn.tensor([1, 2]), fastnn.tensor([1, 0]), kind=3)

@@ -1,4 +1,4 @@
-/* copy.c: copy (any layout to any layout, any dtype to any dtype), contiguous, fill. */
+/* copy.c: copy (any layout to any layout, any dtype to any dtype), contiguous, fill, ramp. */
 #include "nest.h"
 #include "order.h"
 
@@ -16,18 +16,13 @@ enum { CHUNK = 16384, TILE = 32 };
     }                                                                                                                   \
     return
 
-/* Real to integer saturates and takes NaN to 0: C leaves both undefined. */
-static int64_t saturate(double v, int64_t low, int64_t high) {
-    return v >= (double)high ? high : v <= (double)low ? low : v == v ? (int64_t)v : 0;
-}
-
 #define FROM_REAL(type)                                                                                                 \
     switch (to_dtype) {                                                                                                 \
     case FNN_FLOAT32: CONVERT(float, type, v);                                                                          \
     case FNN_FLOAT64: CONVERT(double, type, v);                                                                         \
-    case FNN_INT64: CONVERT(int64_t, type, saturate(v, INT64_MIN, INT64_MAX));                                          \
-    case FNN_INT32: CONVERT(int32_t, type, saturate(v, INT32_MIN, INT32_MAX));                                          \
-    case FNN_UINT8: CONVERT(uint8_t, type, saturate(v, 0, 255));                                                        \
+    case FNN_INT64: CONVERT(int64_t, type, fnn_saturate(v, INT64_MIN, INT64_MAX));                                          \
+    case FNN_INT32: CONVERT(int32_t, type, fnn_saturate(v, INT32_MIN, INT32_MAX));                                          \
+    case FNN_UINT8: CONVERT(uint8_t, type, fnn_saturate(v, 0, 255));                                                        \
     case FNN_BOOL: CONVERT(uint8_t, type, v != 0);                                                                      \
     }                                                                                                                   \
     return
@@ -42,7 +37,33 @@ static int64_t saturate(double v, int64_t low, int64_t high) {
     }                                                                                                                   \
     return
 
+/* n elements alike: the first is there. */
+static void repeat(void *to, ptrdiff_t step, ptrdiff_t n, size_t size) {
+    uint64_t value = 0;
+    if (size == 1) value = *(uint8_t *)to;
+    else if (size == 4) value = *(uint32_t *)to;
+    else value = *(uint64_t *)to;
+#define REPEAT(type)                                                                                                    \
+    for (ptrdiff_t i = 0; i < n; i++) ((type *)to)[i * step] = (type)value;                                             \
+    return
+    switch (size) {
+    case 1: REPEAT(uint8_t);
+    case 4: REPEAT(uint32_t);
+    default: REPEAT(uint64_t);
+    }
+#undef REPEAT
+}
+
 static void convert(int to_dtype, void *to, ptrdiff_t to_step, int from_dtype, const void *from, ptrdiff_t from_step, ptrdiff_t n) {
+    if (from_step == 0 && n > 1) {
+        convert(to_dtype, to, 1, from_dtype, from, 1, 1);
+        repeat(to, to_step, n, fnn_itemsize(to_dtype));
+        return;
+    }
+    if (to_dtype == FNN_INT64 && from_dtype <= FNN_FLOAT64 && to_step == 1 && from_step == 1) {
+        fnn_kernels_of(from_dtype)->to_int64(n, from, to);
+        return;
+    }
     if (to_dtype == from_dtype) {
         fnn_move_strided(to, to_step, from, from_step, n, fnn_itemsize(to_dtype));
         return;
@@ -279,3 +300,45 @@ static int fill_run(fnn_call *call) {
 }
 
 const fnn_driver fnn_fill = {.infer = fill_infer, .run = fill_run};
+
+/* ---- ramp ---- */
+
+typedef struct {
+    fnn_tensor *y;
+    double start, step;
+    int64_t first, by;
+} ramp_plan;
+
+static void run_ramp(void *context, ptrdiff_t chunk, void *scratch) {
+    const ramp_plan *p = context;
+    const ptrdiff_t from = chunk * CHUNK, to = fnn_min(from + CHUNK, p->y->shape[0]), stride = p->y->stride[0];
+    (void)scratch;
+#define RAMP(type, value)                                                                                               \
+    for (int64_t i = from; i < to; i++) ((type *)p->y->data)[i * stride] = (type)(value);                               \
+    return
+    switch (p->y->dtype) {
+    case FNN_FLOAT32: RAMP(float, p->start + (double)i * p->step);
+    case FNN_FLOAT64: RAMP(double, p->start + (double)i * p->step);
+    case FNN_INT64: RAMP(int64_t, (uint64_t)p->first + (uint64_t)i * (uint64_t)p->by);
+    case FNN_INT32: RAMP(int32_t, (uint64_t)p->first + (uint64_t)i * (uint64_t)p->by);
+    default: RAMP(uint8_t, (uint64_t)p->first + (uint64_t)i * (uint64_t)p->by);
+    }
+#undef RAMP
+}
+
+static int ramp_infer(fnn_call *call) {
+    const fnn_tensor *y = call->out[0];
+    if (y->rank < 0) return fnn_fail(call, FNN_TYPE_ERROR, "writes into an output that the caller gives");
+    if (y->rank == 1 && y->dtype != FNN_BOOL) return FNN_OK;
+    return fnn_fail(call, FNN_VALUE_ERROR, "output 'y' is %s %s, but must have one axis, and not be bool", fnn_dtype_name(y->dtype),
+                    fnn_shape_text(y));
+}
+
+/* y[i] = start + i step, of integers first + i by, which wraps around; y (N,) is always given by the caller. */
+static int ramp_run(fnn_call *call) {
+    ramp_plan p = {call->out[0], call->attr.f[0], call->attr.f[1], call->attr.i[0], call->attr.i[1]};
+    fnn_parallel_for(call, fnn_ceil_div(p.y->shape[0], CHUNK), 0.5 * (double)p.y->shape[0], run_ramp, &p);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_ramp = {.infer = ramp_infer, .run = ramp_run};

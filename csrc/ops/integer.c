@@ -1,22 +1,24 @@
 /* integer.c: integer_binary: arithmetic, comparisons and logic of int64, int32, uint8 and bool, exact in 64 bits;
  * integer_matmul: their matrix products. */
 #include "nest.h"
+#include "order.h"
 
 enum { CHUNK = 16384, BLOCK = 256 };
 
-enum { ADD, SUB, MUL, FLOOR_DIVIDE, REMAINDER, MINIMUM, MAXIMUM, EQ, NE, LT, LE, GT, GE, AND, OR, XOR, POW, NUM_KINDS };
-
 typedef struct {
     fnn_nest nest;
-    int kind, dtype[3]; /* of y, a, b */
+    int kind, dtype[3];   /* of y, a, b */
+    int computed, result; /* the type that is computed in, and what comes out of it */
+    int in_place;         /* nothing goes through room of its own, so that whole runs are computed at once */
+    const fnn_kernels *K;
     int divided_by_zero;
 } plan;
 
 /* What a kind is between bools alone: sums and products are logic, as NumPy's and PyTorch's are. */
 static int kind_of_bools(int kind) {
     switch (kind) {
-    case ADD: case MAXIMUM: return OR;
-    case MUL: case MINIMUM: return AND;
+    case FNN_ADD: case FNN_MAXIMUM: return FNN_OR;
+    case FNN_MUL: case FNN_MINIMUM: return FNN_AND;
     default: return kind;
     }
 }
@@ -26,16 +28,16 @@ static int kind_of_bools(int kind) {
 static int result_dtype(int kind, int a, int b) {
     int wider = a < b ? a : b;
     if (wider == FNN_BOOL) kind = kind_of_bools(kind);
-    if (kind >= EQ && kind <= GE) return FNN_BOOL;
-    int counted = kind < EQ || kind == POW;
+    if (kind >= FNN_EQ && kind <= FNN_GE) return FNN_BOOL;
+    int counted = kind < FNN_EQ || kind == FNN_POW;
     return wider == FNN_BOOL && counted ? FNN_INT64 : wider;
 }
 
 static int infer(fnn_call *call) {
     int rank, kind = (int)call->attr.i[0], a = call->in[0]->dtype, b = call->in[1]->dtype;
     ptrdiff_t shape[FNN_MAX_RANK];
-    if (kind < 0 || kind >= NUM_KINDS)
-        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'kind' is %d, but there are %d kinds", kind, NUM_KINDS);
+    if (kind < 0 || kind >= FNN_NUM_KINDS)
+        return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'kind' is %d, but there are %d kinds", kind, FNN_NUM_KINDS);
     if (a <= FNN_FLOAT64 || b <= FNN_FLOAT64)
         return fnn_fail(call, FNN_TYPE_ERROR, "arguments are %s and %s, but must be integers or bools", fnn_dtype_name(a),
                         fnn_dtype_name(b));
@@ -72,84 +74,69 @@ static void store(char *to, ptrdiff_t step, const int64_t *from, ptrdiff_t n, in
 
 static uint64_t wrap(int64_t a) { return (uint64_t)a; }
 
-/* Rounded down; b is not 0. Dividing by -1 negates, so that the smallest integer wraps instead of trapping. */
-static int64_t floor_divide(int64_t a, int64_t b) {
-    if (b == -1) return (int64_t)-wrap(a);
-    return a / b - (a % b != 0 && (a < 0) != (b < 0));
+/* Whether operand k is read or written where it lies. */
+static int is_direct(const plan *p, int k) {
+    const ptrdiff_t stride = p->nest.stride[k][p->nest.rank - 1];
+    return p->dtype[k] == (k ? p->computed : p->result) && (stride == 1 || (k && stride == 0));
 }
 
-/* Of the sign of b. */
-static int64_t remainder_of(int64_t a, int64_t b) {
-    if (b == -1) return 0;
-    int64_t r = a % b;
-    return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+/* Where operand k of a block is read: where it lies, or, of another type or strided, in `room`. */
+static const void *operand_of(const plan *p, int k, const char *at, ptrdiff_t n, int64_t *room) {
+    const ptrdiff_t stride = p->nest.stride[k][p->nest.rank - 1];
+    if (is_direct(p, k)) return at;
+    if (!stride) n = 1;
+    if (p->computed == FNN_INT64) load(room, at, stride, n, p->dtype[k]);
+    else fnn_move_strided(room, 1, at, stride, n, fnn_itemsize(p->computed));
+    return room;
 }
 
-/* Wraps around; to a negative power 1 and -1 are whole, other numbers are rounded towards 0, and 0 is 0, as in PyTorch. */
-static int64_t power(int64_t a, int64_t b) {
-    if (b < 0) return a == 1 ? 1 : a != -1 ? 0 : b % 2 ? -1 : 1;
-    uint64_t y = 1;
-    for (uint64_t square = wrap(a); b; b >>= 1, square *= square)
-        if (b & 1) y *= square;
-    return (int64_t)y;
-}
-
-/* y[i] = a[i] <kind> b[i]; y may be a. Returns whether a division by zero was asked for; such elements become 0. */
-static int compute(int kind, ptrdiff_t n, int64_t *y, const int64_t *a, const int64_t *b) {
+/* n elements from `at` on, at most BLOCK of them where an operand needs room; returns whether a division by zero was asked for. */
+static int run_block(const plan *p, char *const *at, ptrdiff_t n) {
+    const fnn_nest *nest = &p->nest;
+    const ptrdiff_t stride = nest->stride[0][nest->rank - 1];
+    int64_t room[3][BLOCK];
+    const void *a = operand_of(p, 1, at[1], n, room[1]), *b = operand_of(p, 2, at[2], n, room[2]);
+    void *y = is_direct(p, 0) ? (void *)at[0] : room[0];
     int by_zero = 0;
-#define EACH(value)                                                                                                     \
-    for (ptrdiff_t i = 0; i < n; i++) y[i] = (int64_t)(value);                                                          \
-    break
-    switch (kind) {
-    case ADD: EACH(wrap(a[i]) + wrap(b[i]));
-    case SUB: EACH(wrap(a[i]) - wrap(b[i]));
-    case MUL: EACH(wrap(a[i]) * wrap(b[i]));
-    case FLOOR_DIVIDE: EACH(b[i] ? floor_divide(a[i], b[i]) : (by_zero = 1, 0));
-    case REMAINDER: EACH(b[i] ? remainder_of(a[i], b[i]) : (by_zero = 1, 0));
-    case MINIMUM: EACH(a[i] < b[i] ? a[i] : b[i]);
-    case MAXIMUM: EACH(a[i] > b[i] ? a[i] : b[i]);
-    case EQ: EACH(a[i] == b[i]);
-    case NE: EACH(a[i] != b[i]);
-    case LT: EACH(a[i] < b[i]);
-    case LE: EACH(a[i] <= b[i]);
-    case GT: EACH(a[i] > b[i]);
-    case GE: EACH(a[i] >= b[i]);
-    case AND: EACH(a[i] & b[i]);
-    case OR: EACH(a[i] | b[i]);
-    case XOR: EACH(a[i] ^ b[i]);
-    case POW: EACH(power(a[i], b[i]));
-    }
-#undef EACH
+    p->K->integer_binary(p->kind, p->computed, n, y, a, nest->stride[1][nest->rank - 1] != 0, b,
+                         nest->stride[2][nest->rank - 1] != 0, &by_zero);
+    if (y == at[0]) return by_zero;
+    if (p->result == p->dtype[0]) fnn_move_strided(at[0], stride, y, 1, n, fnn_itemsize(p->result));
+    else store(at[0], stride, y, n, p->dtype[0]);
     return by_zero;
 }
 
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     plan *p = context;
-    const fnn_nest *nest = &p->nest;
-    int last = nest->rank - 1;
-    ptrdiff_t from = chunk * CHUNK, to = fnn_min(from + CHUNK, nest->size);
     char *at[FNN_MAX_ARGS];
-    int64_t a[BLOCK], b[BLOCK];
-    while (from < to) {
-        ptrdiff_t run = nest->shape[last] - from % nest->shape[last], n = fnn_min(fnn_min(run, to - from), BLOCK);
-        fnn_nest_seek(nest, from, at);
-        load(a, at[1], nest->stride[1][last], n, p->dtype[1]);
-        load(b, at[2], nest->stride[2][last], n, p->dtype[2]);
-        if (compute(p->kind, n, a, a, b)) __atomic_store_n(&p->divided_by_zero, 1, __ATOMIC_RELAXED);
-        store(at[0], nest->stride[0][last], a, n, p->dtype[0]);
-        from += n;
+    for (ptrdiff_t from = chunk * CHUNK, to = fnn_min(from + CHUNK, p->nest.size), n; from < to; from += n) {
+        n = fnn_min(fnn_nest_run(&p->nest, from, to, at), p->in_place ? CHUNK : BLOCK);
+        if (run_block(p, at, n)) __atomic_store_n(&p->divided_by_zero, 1, __ATOMIC_RELAXED);
     }
 }
 
-static double cost(const fnn_call *call) { return 0.6 * (double)fnn_numel(call->out[0]); }
+/* Divisions and powers take longer than memory does. */
+static double cost(const fnn_call *call) {
+    const int64_t kind = call->attr.i[0];
+    const double of_one = kind == FNN_POW ? 5 : kind == FNN_FLOOR_DIVIDE || kind == FNN_REMAINDER ? 0.8 : 0.05;
+    const fnn_tensor *y = call->out[0], *a = call->in[0], *b = call->in[1];
+    const size_t widest = fnn_itemsize(a->dtype < b->dtype ? a->dtype : b->dtype);
+    return (of_one + 0.05 * (double)widest) * (double)fnn_numel(y);
+}
 
-/* y: the broadcast shape of a and b, any strides. */
+/* y: the broadcast shape of a and b, any strides. Operands of one type are computed in it where the result is of that type or a truth
+ * value, others in int64. */
 static int run(fnn_call *call) {
     const fnn_tensor *operand[3] = {call->out[0], call->in[0], call->in[1]};
     plan p = {.kind = (int)call->attr.i[0], .dtype = {operand[0]->dtype, operand[1]->dtype, operand[2]->dtype}};
     if (p.dtype[1] == FNN_BOOL && p.dtype[2] == FNN_BOOL) p.kind = kind_of_bools(p.kind);
+    const int compares = p.kind >= FNN_EQ && p.kind <= FNN_GE, alike = p.dtype[1] == p.dtype[2];
+    p.computed = alike && (compares || p.dtype[0] == p.dtype[1]) ? p.dtype[1] : FNN_INT64;
+    p.result = compares ? FNN_BOOL : p.computed;
+    p.K = fnn_kernels_of(FNN_FLOAT32); /* integers are the same to both tables */
     fnn_nest_build(&p.nest, operand, 3);
+    p.in_place = is_direct(&p, 0) && is_direct(&p, 1) && is_direct(&p, 2);
     fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), cost(call), run_chunk, &p);
     return p.divided_by_zero ? fnn_fail(call, FNN_VALUE_ERROR, "integer division by zero") : FNN_OK;
 }

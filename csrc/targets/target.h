@@ -12,6 +12,7 @@
 #include "../kernels/reduce.h"
 #include "../kernels/scan.h"
 #include "../kernels/index.h"
+#include "../kernels/integer.h"
 #include "../kernels/batch_norm.h"
 #include "../kernels/pool.h"
 #include "../kernels/fractional_pool.h"

@@ -561,7 +561,8 @@ def logical_xor(input: Tensor, other: Tensor) -> Tensor:
 
 def logical_not(input: Tensor) -> Tensor:
     """Whether x is 0: bool, the shape of `input`."""
-    return eq(as_tensor(input), 0)
+    x = as_tensor(input)
+    return _integers("xor", x, constant(True, bool_)) if x.dtype is bool_ else eq(x, 0)
 
 
 def where(condition: Tensor, input: Tensor | float | None = None,
