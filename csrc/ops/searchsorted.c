@@ -24,36 +24,66 @@ static int infer(fnn_call *call) {
     return FNN_OK;
 }
 
-/* How many sorted elements are less than a value, or (right) not greater; NaN is above all. */
-static ptrdiff_t place_of(const plan *p, const char *sorted, const char *value) {
-    ptrdiff_t low = 0, high = p->extent;
-#define SEARCH(type)                                                                                                    \
-    for (type v = *(const type *)value; low < high;) {                                                                  \
-        ptrdiff_t middle = low + (high - low) / 2;                                                                      \
-        type element = ((const type *)sorted)[middle * p->step];                                                        \
-        int above = p->right ? element > v || (element != element && v == v)                                            \
-                             : element >= v || element != element;                                                      \
-        if (above)                                                                                                      \
-            high = middle;                                                                                              \
-        else                                                                                                            \
-            low = middle + 1;                                                                                           \
+/* A run of values in one sequence. */
+typedef struct {
+    const void *sorted, *values;
+    int64_t *places;
+    ptrdiff_t n, extent, step, value_step, place_step;
+} search;
+
+enum { SIDE = 8 }; /* searches at once: a step of one waits for the memory of the step before */
+
+/* How many sorted elements are less than a value, or (right) not greater; NaN is above all. Steps are the same for all values and without
+ * a branch, which would be mispredicted at every other one: `low` elements are passed, and the place is among the next `left`. */
+#define SEARCH(name, type, passed)                                                                                      \
+    static inline void name##_##type##_by(const search *s, ptrdiff_t first, ptrdiff_t count, ptrdiff_t step) {          \
+        const type *sorted = s->sorted, *values = s->values;                                                            \
+        type value[SIDE];                                                                                               \
+        ptrdiff_t low[SIDE] = {0};                                                                                      \
+        for (ptrdiff_t k = 0; k < SIDE; k++) value[k] = values[(first + (k < count ? k : 0)) * s->value_step];          \
+        for (ptrdiff_t left = s->extent, half; left > 0; left -= half) {                                                \
+            half = (left + 1) / 2;                                                                                      \
+            for (ptrdiff_t k = 0; k < SIDE; k++) {                                                                      \
+                const type v = value[k], element = sorted[(low[k] + half - 1) * step];                                  \
+                low[k] += half & -(ptrdiff_t)(passed);                                                                  \
+            }                                                                                                           \
+        }                                                                                                               \
+        for (ptrdiff_t k = 0; k < count; k++) s->places[(first + k) * s->place_step] = low[k];                          \
     }                                                                                                                   \
-    return low
-    switch (p->dtype) {
-    case FNN_FLOAT32: SEARCH(float);
-    case FNN_FLOAT64: SEARCH(double);
-    default: SEARCH(int64_t);
+    static void name##_##type(const search *s) {                                                                        \
+        for (ptrdiff_t i = 0; i < s->n; i += SIDE) {                                                                    \
+            const ptrdiff_t count = fnn_min(SIDE, s->n - i);                                                            \
+            if (s->step == 1) name##_##type##_by(s, i, count, 1);                                                       \
+            else name##_##type##_by(s, i, count, s->step);                                                              \
+        }                                                                                                               \
     }
-#undef SEARCH
+#define SEARCHES(type)                                                                                                  \
+    SEARCH(before, type, !((element >= v) | (element != element)))                                                      \
+    SEARCH(behind, type, !((element > v) | ((element != element) & (v == v))))
+SEARCHES(float)
+SEARCHES(double)
+SEARCHES(int64_t)
+
+static void run_search(const search *s, int dtype, int right) {
+    switch (dtype) {
+    case FNN_FLOAT32: (right ? behind_float : before_float)(s); return;
+    case FNN_FLOAT64: (right ? behind_double : before_double)(s); return;
+    default: (right ? behind_int64_t : before_int64_t)(s);
+    }
 }
 
+/* Values along the last dimension share their sequence where its beginning stays. */
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
+    const fnn_nest *nest = &p->nest;
+    const int last = nest->rank - 1, shared = nest->stride[2][last] == 0;
     char *at[FNN_MAX_ARGS];
     (void)scratch;
-    for (ptrdiff_t i = chunk * CHUNK, end = fnn_min(i + CHUNK, p->nest.size); i < end; i++) {
-        fnn_nest_seek(&p->nest, i, at);
-        *(int64_t *)at[0] = place_of(p, at[2], at[1]);
+    for (ptrdiff_t i = chunk * CHUNK, end = fnn_min(i + CHUNK, nest->size), n; i < end; i += n) {
+        n = fnn_nest_run(nest, i, end, at);
+        if (!shared) n = 1;
+        const search s = {at[2], at[1], (int64_t *)at[0], n, p->extent, p->step, nest->stride[1][last], nest->stride[0][last]};
+        run_search(&s, p->dtype, p->right);
     }
 }
 

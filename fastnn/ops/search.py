@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from .._core import launch
 from ..checks import a_tensor
-from .create import int32, int64
-from .index import gather
-from .math import eq, gt, logical_and, logical_not, operands
+from .create import bool_, full_like, int32, int64
+from .index import gather, index_select
+from .math import eq, minimum, ne, operands
 from .order import sort
-from .shape import flatten, to
+from .shape import flatten, reshape, to
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -110,6 +110,8 @@ def isin(elements: Tensor | float, test_elements: Tensor | float, *, invert: boo
     """
     x, others = operands("isin", elements, test_elements)
     ordered = sort(flatten(others.detach())).values
-    found = gt(_places(ordered, x, True, False), _places(ordered, x, False, False))
-    found = logical_and(found, eq(x, x))
-    return logical_not(found) if invert else found
+    if not ordered.numel():
+        return full_like(x, invert, bool_)
+    places = minimum(_places(ordered, x, False, False), ordered.numel() - 1)
+    there = reshape(index_select(ordered, 0, flatten(places)), x.shape)
+    return ne(there, x) if invert else eq(there, x)
