@@ -296,6 +296,18 @@ def test_integers_are_exact(first, second):
         np.testing.assert_array_equal(result.numpy(), expected.astype(result.numpy().dtype))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_hypot_leaves_no_range_and_is_accurate(isa, dtype):
+    rng, x = np.random.default_rng(8), sweep(dtype)
+    y = rng.permutation(x)
+    y[:9000] = (x[:9000].astype(np.longdouble) * rng.normal(0, 1, 9000)).astype(dtype)  # of like size
+    y = np.where(np.abs(y) < np.finfo(dtype).tiny, 0, y)  # what float32 takes it for
+    with np.errstate(all="ignore"):
+        expected = np.hypot(x.astype(np.longdouble), y.astype(np.longdouble))
+    assert ulps(launch.hypot(fastnn.tensor(x), fastnn.tensor(y)).numpy(), expected, flushed=True) <= 1.2
+    assert launch.hypot(fastnn.tensor(dtype(np.nan)), fastnn.tensor(dtype(-np.inf))).item() == np.inf
+
+
 @pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
 def test_integer_division_is_exact_where_doubles_divide_and_beyond(isa, dtype):
     rng, info = np.random.default_rng(3), np.iinfo(dtype)

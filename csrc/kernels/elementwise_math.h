@@ -117,6 +117,73 @@ UNARY(clip, vec_min(constant(p[1]), vec_max(constant(p[0]), x)))
 BINARY(clip_backward,
        vec_select(mask_and(vec_le(constant(p[0]), b), vec_le(b, constant(p[1]))), a, vec_zero()))
 
+/* 1 / sqrt(x); from the result y: -y^3 / 2 */
+UNARY(rsqrt, vec_div(vec_set1(1), vec_sqrt(x)))
+BINARY(rsqrt_backward, vec_mul(vec_mul(vec_mul(a, b), vec_mul(b, b)), vec_set1((real)-0.5)))
+
+/* p = what NaN, infinity and minus infinity become */
+INLINE mask is_finite(vec x) { return vec_lt(vec_abs(x), vec_set1((real)INFINITY)); }
+INLINE vec replaced(vec x, const double *p) {
+    const vec infinity = vec_set1((real)INFINITY), below = vec_select(vec_eq(x, infinity), constant(p[1]), constant(p[2]));
+    return vec_select(is_finite(x), x, vec_select(vec_unordered(x, x), constant(p[0]), below));
+}
+UNARY(nan_to_num, replaced(x, p))
+BINARY(nan_to_num_backward, vec_select(is_finite(b), a, vec_zero()))
+
+/* p = value: a + value b c, a + value b / c */
+TERNARY(addcmul, vec_add(a, vec_mul(vec_mul(b, constant(p[0])), c)))
+TERNARY(addcdiv, vec_add(a, vec_div(vec_mul(b, constant(p[0])), c)))
+
+/* Part c of the way from a to b, from its nearer end, so that 1 is b itself. */
+INLINE vec part_way(vec a, vec b, vec c) {
+    const vec way = vec_sub(b, a), half = vec_set1((real)0.5);
+    return vec_select(vec_lt(vec_abs(c), half), vec_add(a, vec_mul(c, way)), vec_sub(b, vec_mul(way, vec_sub(vec_set1(1), c))));
+}
+TERNARY(lerp, part_way(a, b, c))
+BINARY(lerp_number, part_way(a, b, constant(p[0])))
+TERNARY(lerp_backward_weight, vec_mul(a, vec_sub(c, b))) /* dy, start, end */
+
+/* log(exp(a) + exp(b)); where both are the same infinity their difference would be NaN. Its slope to b: 1 / (1 + exp(c - b)). */
+INLINE mask are_same_infinity(vec a, vec b) { return mask_and(vec_eq(a, b), vec_eq(vec_abs(a), vec_set1((real)INFINITY))); }
+INLINE vec log_of_sum(vec a, vec b) {
+    const vec high = vec_select(vec_unordered(a, a), a, vec_max(a, b)), low = vec_select(vec_unordered(a, a), a, vec_min(a, b));
+    return vec_select(are_same_infinity(a, b), high, vec_add(high, vec_log1p(vec_exp(vec_sub(low, high)))));
+}
+BINARY(logaddexp, log_of_sum(a, b))
+TERNARY(logaddexp_backward,
+        vec_mul(a, vec_select(are_same_infinity(b, c), vec_set1((real)0.5), vec_sigmoid(vec_sub(b, c)))))
+
+/* a log(b), 0 where a is 0 and b no NaN; slopes are 0 where that alone makes a number of it. */
+BINARY(xlogy, vec_select(mask_and(vec_eq(a, vec_zero()), vec_eq(b, b)), vec_zero(), vec_mul(a, vec_log(b))))
+INLINE mask is_xlogy_flat(vec a, vec b) {
+    return mask_and(vec_eq(a, vec_zero()), mask_or(vec_le(b, vec_zero()), vec_eq(b, vec_set1((real)INFINITY))));
+}
+TERNARY(xlogy_backward_input, vec_select(is_xlogy_flat(b, c), vec_zero(), vec_mul(a, vec_log(c)))) /* dy, x, y */
+TERNARY(xlogy_backward_other, vec_select(is_xlogy_flat(b, c), vec_zero(), vec_div(vec_mul(a, b), c)))
+
+/* sqrt(a^2 + b^2): numbers whose squares leave the range are multiplied by a power of two first. An infinity counts more than NaN. */
+INLINE vec hypotenuse(vec a, vec b) {
+    const vec x = vec_abs(a), y = vec_abs(b), infinity = vec_set1((real)INFINITY), one = vec_set1(1);
+    const vec high = vec_max(x, y), low = vec_min(x, y);
+    const vec far = vec_set1(REAL64 ? (real)0x1p500 : (real)0x1p60), near = vec_set1(REAL64 ? (real)0x1p-400 : (real)0x1p-40);
+    const vec up = vec_set1(REAL64 ? (real)0x1p600 : (real)0x1p80), down = vec_set1(REAL64 ? (real)0x1p-600 : (real)0x1p-80);
+    const mask is_far = vec_lt(far, high), is_near = vec_lt(high, near);
+    const vec by = vec_select(is_far, down, vec_select(is_near, up, one)), back = vec_select(is_far, up, vec_select(is_near, down, one));
+    const vec u = vec_mul(high, by), v = vec_mul(low, by), root = vec_mul(vec_sqrt(vec_fma(u, u, vec_mul(v, v))), back);
+    return vec_select(mask_or(vec_eq(x, infinity), vec_eq(y, infinity)), infinity,
+                      vec_select(vec_unordered(x, y), vec_add(x, y), root));
+}
+BINARY(hypot, hypotenuse(a, b))
+TERNARY(hypot_backward, vec_mul(a, vec_div(b, c))) /* dy, x, y */
+
+/* p = rtol, atol, whether NaN is close to NaN */
+INLINE mask are_close(vec a, vec b, const double *p) {
+    const vec size = vec_abs(b), allowed = vec_add(vec_mul(size, constant(p[0])), constant(p[1]));
+    const mask near = mask_or(vec_eq(a, b), mask_and(vec_le(vec_abs(vec_sub(a, b)), allowed), is_finite(b)));
+    return p[2] != 0 ? mask_or(near, mask_and(vec_unordered(a, a), vec_unordered(b, b))) : near;
+}
+COMPARE(isclose, are_close(a, b, p))
+
 /* y = cond ? a : b */
 static void where_kernel FNN_ELEMENTWISE_ARGS {
     real *y = out[0];

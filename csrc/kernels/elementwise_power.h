@@ -6,9 +6,9 @@ INLINE vec root_of(vec x) {
     return vec_select(vec_eq(x, vec_neg(infinity)), infinity, vec_add(vec_sqrt(x), vec_zero()));
 }
 
-/* x to the power twice / 2, `twice` being a constant: the products' rounding errors come to 1.5 units in the last place at most.
- * No step leaves the numbers' range where the result does not. */
-INLINE vec half_power(vec x, int twice) {
+/* x to the power twice / 2, `twice` being a constant: the products' rounding errors come to 3 units in the last place at most. No step
+ * leaves the numbers' range where the result does not. Other exponents take the long way. */
+INLINE vec half_power(vec x, int twice, double exponent) {
     const vec one = vec_set1(1);
     vec y;
     switch (twice) {
@@ -22,33 +22,33 @@ INLINE vec half_power(vec x, int twice) {
     case -3: return vec_mul(vec_abs(vec_div(one, x)), vec_div(one, root_of(x)));
     case -4: y = vec_div(one, x); return vec_mul(y, y);
     case -6: y = vec_div(one, x); return vec_mul(vec_mul(y, y), y);
-    default: return vec_pow(x, constant(0.5 * twice));
+    default: return vec_pow(x, constant(exponent));
     }
 }
 
-INLINE void power_loop(ptrdiff_t n, real *y, const real *x, int twice) {
-    EACH_LANES(store_lanes(y + i, half_power(load_lanes(x + i, lanes), twice), lanes););
+INLINE void power_loop(ptrdiff_t n, real *y, const real *x, double exponent, int twice) {
+    EACH_LANES(store_lanes(y + i, half_power(load_lanes(x + i, lanes), twice, exponent), lanes););
 }
 
-/* dy (b x^(b - 1)) with b = twice / 2; either input may be one repeated element. */
-INLINE void power_backward_loop(ptrdiff_t n, real *dx, const real *dy, const real *x, const ptrdiff_t *step, int twice) {
-    const int repeats_dy = !step[0], repeats_x = !step[1];
-    const vec b = constant(0.5 * twice), dy0 = n ? vec_set1(*dy) : vec_zero(), x0 = n ? vec_set1(*x) : vec_zero();
-    EACH_LANES(vec slope = vec_mul(b, half_power(repeats_x ? x0 : load_lanes(x + i, lanes), twice - 2));
+/* dy (b x^(b - 1)), b the exponent; either input may be one repeated element. */
+INLINE void power_backward_loop(ptrdiff_t n, real *dx, const real *dy, const real *x, const ptrdiff_t *step, double exponent, int twice) {
+    const int repeats_dy = !step[0], repeats_x = !step[1], less = twice ? twice - 2 : 0;
+    const vec b = constant(exponent), dy0 = n ? vec_set1(*dy) : vec_zero(), x0 = n ? vec_set1(*x) : vec_zero();
+    EACH_LANES(vec slope = vec_mul(b, half_power(repeats_x ? x0 : load_lanes(x + i, lanes), less, exponent - 1));
                store_lanes(dx + i, vec_mul(repeats_dy ? dy0 : load_lanes(dy + i, lanes), slope), lanes););
 }
 
-/* p = exponent, a multiple of 1/2. With a constant in each case the compiler makes loops without a test inside. */
+/* p = exponent. With a constant in each case the compiler makes loops without a test inside. */
 #define POWER_CASES(loop, ...)                                                                                          \
-    switch ((int)(2 * attr[0])) {                                                                                       \
-    case 1: loop(__VA_ARGS__, 1); break;                                                                                \
-    case 3: loop(__VA_ARGS__, 3); break;                                                                                \
-    case 6: loop(__VA_ARGS__, 6); break;                                                                                \
-    case 8: loop(__VA_ARGS__, 8); break;                                                                                \
-    case -1: loop(__VA_ARGS__, -1); break;                                                                              \
-    case -2: loop(__VA_ARGS__, -2); break;                                                                              \
-    case -4: loop(__VA_ARGS__, -4); break;                                                                              \
-    default: loop(__VA_ARGS__, (int)(2 * attr[0]));                                                                     \
+    switch (fabs(attr[0]) <= 4 && 2 * attr[0] == floor(2 * attr[0]) ? (int)(2 * attr[0]) : 0) {                         \
+    case 1: loop(__VA_ARGS__, attr[0], 1); break;                                                                       \
+    case 3: loop(__VA_ARGS__, attr[0], 3); break;                                                                       \
+    case 6: loop(__VA_ARGS__, attr[0], 6); break;                                                                       \
+    case 8: loop(__VA_ARGS__, attr[0], 8); break;                                                                       \
+    case -1: loop(__VA_ARGS__, attr[0], -1); break;                                                                     \
+    case -2: loop(__VA_ARGS__, attr[0], -2); break;                                                                     \
+    case -4: loop(__VA_ARGS__, attr[0], -4); break;                                                                     \
+    default: loop(__VA_ARGS__, attr[0], 0);                                                                             \
     }
 
 static void power_kernel FNN_ELEMENTWISE_ARGS {

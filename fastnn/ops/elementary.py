@@ -10,9 +10,10 @@ import numpy as np
 from .._core import launch, record
 from ..checks import a_tensor, integer, number
 from .create import as_tensor, zeros_like
-from .math import (_back, _shapes, abs, add, clip, constant, div, eq, exp, floating, le, log, logical_and, logical_or, lt, maximum,
-                   minimum, mul, ne, operands, scaled, sub, where)
+from .math import (_back, _shapes, abs, add, clip, constant, div, eq, floating, le, log, logical_or, lt, mul, ne, operands, scaled,
+                   sub, where)
 from .reduce import Dim, sum
+from .shape import to, unbroadcast
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -132,13 +133,12 @@ def reciprocal(input: Tensor) -> Tensor:
 def rsqrt(input: Tensor) -> Tensor:
     """1 / sqrt(x): inf at 0, NaN below; parameters as `expm1`."""
     x = floating("rsqrt", input)
-    y = div(1.0, launch.sqrt(x.detach()))
+    y = launch.rsqrt(x)
     return record(_rsqrt_backward, (x,), y, saved=(y,))
 
 
 def _rsqrt_backward(node, dy):
-    (y,) = node.saved
-    return mul(launch.mul(launch.mul(dy, y), launch.square(y)), -0.5)
+    return launch.rsqrt_backward(dy, node.saved[0])
 
 
 def logit(input: Tensor, eps: float | None = None) -> Tensor:
@@ -176,8 +176,13 @@ def xlogy(input: Tensor | float, other: Tensor | float) -> Tensor:
     """
     x, y = operands("xlogy", input, other)
     x, y = floating("xlogy", x), floating("xlogy", y)
-    flat = logical_and(eq(x, 0), logical_or(le(y, 0), isinf(y)))  # where the product alone would be NaN
-    return where(flat, 0.0, mul(x, log(where(flat, 1.0, y))))
+    return record(_xlogy_backward, (x, y), launch.xlogy(x, y), saved=(x, y), context=_shapes(x, y))
+
+
+def _xlogy_backward(node, dz):
+    x, y = node.saved
+    dx = launch.xlogy_backward_input(dz, x, y) if node.needs[0] else None
+    return _back(node, dx, launch.xlogy_backward_other(dz, x, y) if node.needs[1] else None)
 
 
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
@@ -194,9 +199,14 @@ def logaddexp(input: Tensor, other: Tensor) -> Tensor:
         The broadcast shape.
     """
     a, b = operands("logaddexp", input, other)
-    high, low = maximum(a, b), minimum(a, b)
-    even = logical_and(eq(a, b), eq(abs(a), math.inf))  # their difference would be NaN
-    return where(even, high, add(high, log1p(exp(where(even, -math.inf, sub(low, high))))))
+    a, b = floating("logaddexp", a), floating("logaddexp", b)
+    return record(_logaddexp_backward, (a, b), launch.logaddexp(a, b), saved=(a, b), context=_shapes(a, b))
+
+
+def _logaddexp_backward(node, dy):
+    a, b = node.saved
+    da = launch.logaddexp_backward(dy, a, b) if node.needs[0] else None
+    return _back(node, da, launch.logaddexp_backward(dy, b, a) if node.needs[1] else None)
 
 
 def copysign(input: Tensor | float, other: Tensor | float) -> Tensor:
@@ -274,9 +284,13 @@ def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None, neg
     if not x.dtype.is_floating:
         return x
     most = float(np.finfo(x.dtype.name).max)
-    x = where(isnan(x), number("nan_to_num: nan", nan), x)
-    x = where(isposinf(x), most if posinf is None else number("nan_to_num: posinf", posinf), x)
-    return where(isneginf(x), -most if neginf is None else number("nan_to_num: neginf", neginf), x)
+    numbers = {"nan": number("nan_to_num: nan", nan), "posinf": most if posinf is None else number("nan_to_num: posinf", posinf),
+               "neginf": -most if neginf is None else number("nan_to_num: neginf", neginf)}
+    return record(_nan_to_num_backward, (x,), launch.nan_to_num(x, **numbers), saved=(x,))
+
+
+def _nan_to_num_backward(node, dy):
+    return launch.nan_to_num_backward(dy, node.saved[0])
 
 
 def nansum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
@@ -340,9 +354,9 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
         bool, the broadcast shape.
     """
     a, b = (t.detach() for t in operands("isclose", input, other))
-    near = logical_and(le(abs(sub(a, b)), add(mul(abs(b), rtol), atol)), isfinite(b))
-    near = where(eq(a, b), True, near)
-    return where(logical_and(isnan(a), isnan(b)), True, near) if equal_nan else near
+    if a.dtype.is_floating:
+        return launch.isclose(a, b, rtol=number("isclose: rtol", rtol), atol=number("isclose: atol", atol), equal_nan=bool(equal_nan))
+    return logical_or(eq(a, b), le(abs(sub(a, b)), add(mul(abs(b), rtol), atol)))
 
 
 def isfinite(input: Tensor) -> Tensor:
@@ -374,7 +388,27 @@ def lerp(input: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
     for argument, x in (("input", input), ("end", end)):
         if not a_tensor("lerp", x, argument).dtype.is_floating:
             raise TypeError(f"lerp: {argument} has dtype {x.dtype}, but must be float32 or float64: convert it first, x.float()")
-    return add(input, mul(weight, sub(end, input)))
+    start, end = operands("lerp", input, end)
+    if isinstance(weight, (int, float)):
+        return record(_lerp_number_backward, (start, end), launch.lerp_number(start, end, weight=weight), saved=(), context=(
+            weight, start.shape, end.shape))
+    weight = operands("lerp", start, weight)[1]
+    start, end = to(start, weight.dtype), to(end, weight.dtype)
+    return record(_lerp_backward, (start, end, weight), launch.lerp(start, end, weight), saved=(start, end, weight))
+
+
+def _lerp_number_backward(node, dy):
+    weight, *shapes = node.context
+    gradients = (launch.mul(dy, constant(share, dy.dtype)) if needed else None for share, needed in zip((1 - weight, weight), node.needs))
+    return tuple(unbroadcast(d, shape) for d, shape in zip(gradients, shapes))
+
+
+def _lerp_backward(node, dy):
+    start, end, weight = node.saved
+    gradients = (launch.mul(dy, launch.sub(constant(1.0, dy.dtype), weight)) if node.needs[0] else None,
+                 launch.mul(dy, weight) if node.needs[1] else None,
+                 launch.lerp_backward_weight(dy, start, end) if node.needs[2] else None)
+    return tuple(unbroadcast(d, t.shape) for d, t in zip(gradients, node.saved))
 
 
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1.0) -> Tensor:
@@ -399,7 +433,26 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     """
     if not _holds_fractions(input, tensor1, tensor2):
         return add(input, mul(scaled("addcmul: value", tensor1, value), tensor2))
-    return add(input, mul(mul(tensor1, value), tensor2))
+    x, a, b = _three_of("addcmul", input, tensor1, tensor2)
+    value = number("addcmul: value", value)
+    return record(_addcmul_backward, (x, a, b), launch.addcmul(x, a, b, value=value), saved=(a, b),
+                  context=(value, x.shape, a.shape, b.shape))
+
+
+def _three_of(name: str, x: Any, a: Any, b: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Three operands in the type of x + a b, a floating one."""
+    a, b = operands(name, a, b)
+    x, product = operands(name, x, a if a.ndim >= b.ndim else b)
+    return x, to(a, product.dtype), to(b, product.dtype)
+
+
+def _addcmul_backward(node, dy):
+    a, b = node.saved
+    value, *shapes = node.context
+    factor = dy if value == 1 else launch.mul(dy, constant(value, dy.dtype))
+    gradients = (dy if node.needs[0] else None, launch.mul(factor, b) if node.needs[1] else None,
+                 launch.mul(factor, a) if node.needs[2] else None)
+    return tuple(unbroadcast(d, shape) for d, shape in zip(gradients, shapes))
 
 
 def _holds_fractions(*tensors: Any) -> bool:
@@ -412,4 +465,16 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     if not _holds_fractions(tensor1, tensor2):
         raise TypeError("addcdiv: tensor1 and tensor2 hold integers, but one must be float32 or float64: convert it first, "
                         "x.float(); x + value * div(tensor1, tensor2, rounding_mode='trunc') divides integers")
-    return add(input, div(mul(tensor1, value), tensor2))
+    x, a, b = _three_of("addcdiv", input, tensor1, tensor2)
+    value = number("addcdiv: value", value)
+    return record(_addcdiv_backward, (x, a, b), launch.addcdiv(x, a, b, value=value), saved=(a, b),
+                  context=(value, x.shape, a.shape, b.shape))
+
+
+def _addcdiv_backward(node, dy):
+    a, b = node.saved
+    value, *shapes = node.context
+    share = launch.div(dy if value == 1 else launch.mul(dy, constant(value, dy.dtype)), b)
+    gradients = (dy if node.needs[0] else None, share if node.needs[1] else None,
+                 launch.neg(launch.mul(share, launch.div(a, b))) if node.needs[2] else None)
+    return tuple(unbroadcast(d, shape) for d, shape in zip(gradients, shapes))

@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from .._core import launch, record
-from .create import float32, float64
-from .math import _back, _shapes, add, constant, div, floating, mul, operands, sqrt, sub
+from .create import float32
+from .math import _back, _shapes, add, constant, div, floating, mul, operands, sub
 from .shape import to
 
 if TYPE_CHECKING:
@@ -129,10 +129,16 @@ def _reals(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
 
 
 def hypot(input: Tensor | float, other: Tensor | float) -> Tensor:
-    """sqrt(a^2 + b^2); parameters as `atan2`. float32 is squared in float64, which no square leaves."""
+    """sqrt(a^2 + b^2), whose squares leave no range; infinite where one is, though the other be NaN. Parameters as `atan2`."""
     a, b = _reals("hypot", input, other)
-    dtype, a, b = a.dtype, to(a, float64), to(b, float64)
-    return to(sqrt(add(mul(a, a), mul(b, b))), dtype)
+    y = launch.hypot(a, b)
+    return record(_hypot_backward, (a, b), y, saved=(a, b, y), context=_shapes(a, b))
+
+
+def _hypot_backward(node, dy):
+    a, b, y = node.saved
+    da = launch.hypot_backward(dy, a, y) if node.needs[0] else None
+    return _back(node, da, launch.hypot_backward(dy, b, y) if node.needs[1] else None)
 
 
 def sinh(input: Tensor) -> Tensor:

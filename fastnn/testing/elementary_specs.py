@@ -51,6 +51,9 @@ def _three(rng):
 
 register(OpSpec("lerp", elementary.lerp, lambda a, b, w: a + w * (b - a), lambda rng: [Sample(t) for t in _three(rng)],
                 gradients=(0, 1, 2)))
+register(OpSpec("lerp_number", elementary.lerp, lambda a, b, weight: a + weight * (b - a),
+                lambda rng: [Sample(t[:2], {"weight": w}) for t, w in zip(_three(rng), (0.25, 0.75, 1.0, -2.0))], gradients=(0, 1),
+                peer="lerp"))
 register(OpSpec("addcmul", elementary.addcmul, lambda x, a, b, value: x + value * a * b,
                 lambda rng: [Sample(t, {"value": v}) for t, v in zip(_three(rng), (1.0, 0.5, -2.0, 3.0))], gradients=(0, 1, 2)))
 register(OpSpec("addcdiv", elementary.addcdiv, lambda x, a, b, value: x + value * a / b,
