@@ -77,11 +77,13 @@ TESTED_BY_NAME = {
     "uniform": ("test_random.py", [_GENERATOR], {"low": 0.0, "high": 1.0, "ordinal": 0}),
     "normal": ("test_random.py", [_GENERATOR], {"mean": 0.0, "std": 1.0, "ordinal": 0}),
     "randperm": ("test_random.py", [_GENERATOR], {"ordinal": 0}),
+    "ramp": ("test_create.py", [], {"start": 0.5, "step": 0.25, "first": 0, "by": 0}),
     "max_pool2d_indices": ("test_pool.py", [((2, 3, 4, 5), "int32")],
                            {"input": (8, 10), "kernel": (2, 2), "stride": (2, 2), "padding": (0, 0),
                             "dilation": (1, 1), "ceil_mode": 0}),
 }
-_WRITES_INTO = {"uniform": ((3, 40), "float32"), "normal": ((3, 40), "float32"), "randperm": ((50,), "int64")}
+_WRITES_INTO = {"uniform": ((3, 40), "float32"), "normal": ((3, 40), "float32"), "randperm": ((50,), "int64"),
+                "ramp": ((50,), "float32")}
 
 
 def by_name() -> dict[str, list[Launch]]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core import launch, record
 from ..checks import a_tensor, integer, integers, whole
-from .create import as_tensor, bool_, extents_of
+from .create import as_tensor, extents_of
 from .layout import contiguous_format, preserve_format
 from .linear import matmul
-from .math import add, constant, mul, scaled, where
+from .math import add, mul, scaled
 from .shape import _axis, clone, expand, reshape, unsqueeze
 from .slices import _joinable, cat, slice_view
 
@@ -234,8 +235,12 @@ def _triangle(name: str, x: Tensor, diagonal: int, upper: bool) -> Tensor:
         raise ValueError(f"{name}: input has shape {x.shape}, but must have at least two axes")
     diagonal = integer(name, "diagonal", diagonal)
     rows, columns = x.shape[-2:]
-    below = np.tri(rows, columns, max(-rows, min(diagonal - upper, columns)), dtype=bool)
-    return where(as_tensor(~below if upper else below, bool_), x, constant(0, x.dtype))
+    kept = {"diagonal": max(-rows, min(diagonal, columns)), "upper": upper}  # of any size in Python
+    return record(_triangle_backward, (x,), launch.triangle(x, **kept), context=kept)
+
+
+def _triangle_backward(node, dy):
+    return launch.triangle(dy, **node.context)
 
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
@@ -354,15 +355,44 @@ def empty_like(input: Tensor, dtype: DType | None = None, device: Any = None, re
 def arange(start: float, end: float | None = None, step: float = 1, dtype: DType | None = None,
            device: Any = None, requires_grad: bool = False) -> Tensor:
     """Evenly spaced values from `start` (0 if only one number is given) up to, not including, `end`; as ``numpy.arange``."""
+    check_device("arange", device)
     start, end = (0, start) if end is None else (start, end)
+    if (y := _ramp(start, end, step, dtype)) is not None:
+        y.requires_grad = requires_grad
+        return y
     values = _by_numpy("arange", np.arange, start, end, step)
     return tensor(values, dtype or (int64 if values.dtype.kind == "i" else float32), requires_grad, device)
+
+
+def _ramp(start: Any, end: Any, step: Any, dtype: DType | None) -> Tensor | None:
+    """`arange` by the engine, NumPy's numbers; None where integers are not exact in it, or there may be none, or something is wrong."""
+    kinds = {type(start), type(end), type(step)}
+    if not kinds <= {int, float} or not step or not all(abs(v) < 2**52 for v in (start, end, step)):
+        return None
+    wanted = as_dtype(dtype) if dtype is not None else float32 if float in kinds else int64
+    length = math.ceil((end - start) / step) if float in kinds else -((start - end) // step)
+    if not 0 < length < 2**40 or wanted in (uint8, bool_) or float in kinds and not wanted.is_floating:
+        return None
+    y = _core.empty((length,), wanted, contiguous=True)
+    exact = {} if float in kinds else {"first": start, "by": step}
+    launch.ramp(start=float(start), step=float(start + step) - float(start), **{"first": 0, "by": 0, **exact}, out=y)
+    return y
 
 
 def linspace(start: float, end: float, steps: int, dtype: DType = float32, device: Any = None,
              requires_grad: bool = False) -> Tensor:
     """`steps` evenly spaced values from `start` to `end`, both included; as ``numpy.linspace``."""
-    return tensor(_by_numpy("linspace", np.linspace, start, end, _most("linspace", steps)), dtype, requires_grad, device)
+    check_device("linspace", device)
+    length = _most("linspace", steps)
+    if {type(start), type(end)} <= {int, float} and as_dtype(dtype).is_floating and 1 < length < 2**40:
+        step = (float(end) - float(start)) / (length - 1)
+        if step and math.isfinite(step):
+            y = _core.empty((length,), dtype, contiguous=True)
+            launch.ramp(start=float(start), step=step, first=0, by=0, out=y)
+            fill(y[-1:], end)
+            y.requires_grad = requires_grad
+            return y
+    return tensor(_by_numpy("linspace", np.linspace, start, end, length), dtype, requires_grad, device)
 
 
 def logspace(start: float, end: float, steps: int, base: float = 10.0, dtype: DType = float32, device: Any = None,
@@ -394,6 +424,12 @@ def _triangle_of(name: str, row: int, col: int, offset: int) -> tuple[int, int, 
 
 def eye(n: int, m: int | None = None, dtype: DType = float32, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The n x m matrix with ones on its diagonal; as ``numpy.eye``."""
+    m = n if m is None else m
+    if type(n) is type(m) is int and 0 < n < 2**40 and 0 < m < 2**40:
+        y = zeros(n, m, dtype=dtype, device=device)
+        fill(y.as_strided((min(n, m),), (m + 1,)), 1)
+        y.requires_grad = requires_grad
+        return y
     return tensor(_by_numpy("eye", np.eye, n, m), dtype, requires_grad, device)
 
 

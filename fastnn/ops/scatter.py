@@ -547,9 +547,12 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
                          "must have one axis, weights the same")
     _core.depends_on_elements("bincount")
     top = int(x.max().item()) + 1 if x.numel() else 0
+    if weights is None:
+        counts = _core.empty((max(top, whole("bincount: minlength", minlength, 0)),), int64, contiguous=True)
+        launch.bincount(x, out=counts)
+        return counts
     if x.numel() and int(x.min().item()) < 0:
         raise ValueError(f"bincount: input holds {int(x.min().item())}, but must hold numbers from 0 on")
     length = max(top, whole("bincount: minlength", minlength, 0))
-    dtype = int64 if weights is None else weights.dtype if weights.dtype.is_floating else float64
-    weights = 1 if weights is None else to(weights, dtype)
-    return scatter_add(zeros(length, dtype=dtype), 0, x, weights)
+    dtype = weights.dtype if weights.dtype.is_floating else float64
+    return scatter_add(zeros(length, dtype=dtype), 0, x, to(weights, dtype))
