@@ -1,7 +1,7 @@
-/* scan.h: running sums, products and extrema along rows, and their gradients. An element depends on the one before it: of sums
- * several rows are walked side by side. Sums and products are carried in double precision. */
+/* scan.h: running sums, products and extrema along rows, and their gradients. An element depends on the one before it: of sums and
+ * whole products several rows are walked side by side. Sums and products are carried in double precision. */
 
-enum { SCAN_SIDE = 4 };
+enum { SCAN_SIDE = 4, PROD_SIDE = 8 };
 
 /* y: (rows, n) running sums of x: (rows, n), from the end on if reverse */
 static void cumsum_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, int reverse, void *y_) {
@@ -30,10 +30,18 @@ static void cumprod_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, voi
 static void prod_rows_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x_, void *y_) {
     const real *restrict x = x_;
     real *restrict y = y_;
-    for (ptrdiff_t r = 0; r < rows; r++) {
-        double total = 1;
-        for (ptrdiff_t i = r * n; i < (r + 1) * n; i++) total *= (double)x[i];
-        y[r] = (real)total;
+    for (ptrdiff_t r = 0; r < rows; r += PROD_SIDE) {
+        double total[PROD_SIDE] = {1, 1, 1, 1, 1, 1, 1, 1};
+        const ptrdiff_t side = rows - r < PROD_SIDE ? rows - r : PROD_SIDE;
+        const real *row = x + r * n;
+        if (side == PROD_SIDE) {
+            for (ptrdiff_t i = 0; i < n; i++)
+                for (ptrdiff_t k = 0; k < PROD_SIDE; k++) total[k] *= (double)row[i + k * n];
+        } else {
+            for (ptrdiff_t k = 0; k < side; k++)
+                for (ptrdiff_t i = 0; i < n; i++) total[k] *= (double)row[i + k * n];
+        }
+        for (ptrdiff_t k = 0; k < side; k++) y[r + k] = (real)total[k];
     }
 }
 

@@ -203,6 +203,8 @@ def take(input: Tensor, key: tuple) -> Tensor:
         shape = index.shape
         y = index_select(view, axis, index if len(shape) == 1 else reshape(index, (index.numel(),)))
         return y if len(shape) == 1 else reshape(y, (*view.shape[:axis], *shape, *view.shape[axis + 1:]))
+    if len(arrays) == 1 and tuple(arrays[0][1].shape) == view.shape:  # one mask over all axes
+        return index_select(reshape(view, (view.numel(),)), 0, np.flatnonzero(np.asarray(arrays[0][1])))
     places = np.arange(view.numel()).reshape(view.shape)
     try:
         places = places[_numpy_key(arrays)]
