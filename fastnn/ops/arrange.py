@@ -9,7 +9,7 @@ import numpy as np
 
 from .._core import launch, record
 from ..checks import a_tensor, integer, integers, whole
-from .create import as_tensor, extents_of
+from .create import extents_of
 from .layout import contiguous_format, preserve_format
 from .linear import matmul
 from .math import add, mul, scaled
