@@ -6,6 +6,7 @@ from .ops.attention import *
 from .ops.augment import *
 from .ops.bilinear import *
 from .ops.bitwise import *
+from .ops.combine import *
 from .ops.conv import *
 from .ops.conv_transpose import *
 from .ops.ctc_loss import *

@@ -10,7 +10,7 @@ import numpy as np
 from ._core import TensorBase, is_grad_enabled, launch
 from .checks import a_tensor, check_device, number, positive, shown, whole
 from .ops import activation as _activation
-from .ops import arrange, bitwise, composed, create, division, elementary, order, scan
+from .ops import arrange, bitwise, combine, composed, create, division, elementary, order, scan
 from .ops import diagonal as _diagonal
 from .ops import index as _index
 from .ops import math as _math
@@ -76,6 +76,7 @@ class Methods:
     fmod = division.fmod
     cumsum, cumprod, cummax, cummin = scan.cumsum, scan.cumprod, scan.cummax, scan.cummin
     prod, diff = scan.prod, scan.diff
+    cov, corrcoef, kron, rot90, logcumsumexp = combine.cov, combine.corrcoef, combine.kron, combine.rot90, combine.logcumsumexp
     sort, argsort, msort, topk, kthvalue = order.sort, order.argsort, order.msort, order.topk, order.kthvalue
     median, nanmedian, quantile = order.median, order.nanmedian, order.quantile
     unique, unique_consecutive = order.unique, order.unique_consecutive
