@@ -424,10 +424,10 @@ def _triangle_of(name: str, row: int, col: int, offset: int) -> tuple[int, int, 
 
 def eye(n: int, m: int | None = None, dtype: DType = float32, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The n x m matrix with ones on its diagonal; as ``numpy.eye``."""
-    m = n if m is None else m
-    if type(n) is type(m) is int and 0 < n < 2**40 and 0 < m < 2**40:
-        y = zeros(n, m, dtype=dtype, device=device)
-        fill(y.as_strided((min(n, m),), (m + 1,)), 1)
+    columns = n if m is None else m
+    if type(n) is type(columns) is int and 0 < n < 2**40 and 0 < columns < 2**40:
+        y = zeros(n, columns, dtype=dtype, device=device)
+        fill(y.as_strided((min(n, columns),), (columns + 1,)), 1)
         y.requires_grad = requires_grad
         return y
     return tensor(_by_numpy("eye", np.eye, n, m), dtype, requires_grad, device)
