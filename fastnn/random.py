@@ -14,7 +14,8 @@ from . import _core
 from ._core import DType, TensorBase, launch
 from .checks import a_tensor, check_device, integer, number, real, whole
 from .ops.create import extents_of, float32, float64, int64, tensor
-from .ops.math import add, constant, div, lt, mul
+from .ops.math import add, div, lt, mul
+from .ops.operands import constant
 from .ops.order import topk
 from .ops.reduce import argmax
 from .ops.shape import expand, to, unsqueeze

@@ -24,6 +24,7 @@ from .ops import softmax as _softmax
 from .ops.activation import relu, sigmoid, tanh
 from .ops.create import as_tensor, fill, float32, legacy_tensor, tensor
 from .ops.linear import matmul
+from .ops.operands import kind_of
 from .ops.power import pow as power
 
 
@@ -425,7 +426,7 @@ class Tensor(TensorBase, Methods):
         root = self._flows(*operands, *options.values())
         before = self.detach() if root is None else self.on_tape()
         result = op(before, *(before if operand is self else operand for operand in operands), **options)
-        if _math.kind_of(result.dtype) > _math.kind_of(self.dtype):
+        if kind_of(result.dtype) > kind_of(self.dtype):
             raise TypeError(f"writing in place: the result is {result.dtype}, which a tensor of {self.dtype} cannot hold")
         return self._write(result) if root is None else self._become(_assign.replaced(self, result), root)
 

@@ -13,7 +13,8 @@ from .. import _core
 from .._core import DType, TensorBase, launch
 from ..checks import positive, whole
 from ..ops.create import arange, as_tensor, bool_, float64, int64, tensor
-from ..ops.math import _KIND, constant
+from ..ops.math import _KIND
+from ..ops.operands import constant
 from ..ops.one_hot import one_hot
 from ..ops.shape import reshape
 from ..random import Generator, generator_state, randperm

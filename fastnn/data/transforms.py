@@ -11,7 +11,7 @@ import fastnn
 
 from .._core import TensorBase, launch
 from ..checks import positive, real
-from ..ops.math import constant
+from ..ops.operands import constant
 from ..random import Generator, generator_state
 from ..tensor import no_grad
 

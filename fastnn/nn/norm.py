@@ -8,7 +8,8 @@ from .._core import launch
 from ..checks import real, whole
 from ..ops.create import empty, float64, int64, zeros
 from ..ops.local_response import local_response_norm
-from ..ops.math import add, constant
+from ..ops.math import add
+from ..ops.operands import constant
 from ..ops.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from ..ops.shape import reshape
 from ..tensor import Tensor, no_grad

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from .._core import TensorBase, launch, record
 from ..checks import among
 from .create import bool_, zeros_like
-from .math import floating, gt, holds_integers, lt, maximum, sub
+from .math import gt, lt, maximum, sub
+from .operands import floating, holds_integers
 from .piecewise_activation import *
 from .piecewise_activation import __all__ as _PIECEWISE
 from .smooth_activation import *

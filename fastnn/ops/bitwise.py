@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .create import as_tensor, bool_
-from .math import _integers, constant, logical_not, operands
+from .math import _integers, logical_not
+from .operands import constant, operands
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

@@ -15,7 +15,8 @@ from .diagonal import diagonal
 from .elementary import logaddexp
 from .index import index_select
 from .linear import matmul
-from .math import add, clip, div, floating, mul, sqrt, sub
+from .math import add, clip, div, mul, sqrt, sub
+from .operands import floating
 from .reduce import mean, sum
 from .scan import diff
 from .shape import _axis, flatten, reshape, to, transpose, unsqueeze

@@ -14,7 +14,8 @@ from .create import as_tensor
 from .loss import _check_same_shape, _constant_argument
 from .margin_loss import _reduced
 from .index import index_select
-from .math import abs, add, clip, constant, div, eq, floating, maximum, minimum, mul, neg, operands, sqrt, square, sub
+from .math import abs, add, clip, div, eq, maximum, minimum, mul, neg, sqrt, square, sub
+from .operands import constant, floating, operands
 from .power import pow
 from .activation import relu
 from .reduce import amax, sum

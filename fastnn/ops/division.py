@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core import launch, record
-from .math import _back, _flat_backward, _integers, _rounds_up, _shapes, operands, sub, where
+from .math import _back, _flat_backward, _integers, _rounds_up, _shapes, sub, where
+from .operands import operands
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

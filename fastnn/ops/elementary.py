@@ -10,8 +10,8 @@ import numpy as np
 from .._core import launch, record
 from ..checks import a_tensor, integer, number
 from .create import as_tensor, zeros_like
-from .math import (_back, _shapes, abs, add, clip, constant, div, eq, floating, le, log, logical_or, lt, mul, ne, operands, scaled,
-                   sub, where)
+from .math import _back, _shapes, abs, add, clip, div, eq, le, log, logical_or, lt, mul, ne, scaled, sub, where
+from .operands import constant, floating, operands
 from .reduce import Dim, sum
 from .shape import to, unbroadcast
 

@@ -8,7 +8,7 @@ from .._core import launch, record
 from ..checks import a_tensor, integer, number
 from .create import ones, zeros
 from .index import _as_index
-from .math import constant
+from .operands import constant
 from .shape import reshape
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from .._core import TensorBase, launch, record
 from .create import as_tensor
-from .math import add, written
+from .math import add
+from .operands import written
 from .shape import flatten, reshape, transpose, unbroadcast
 
 if TYPE_CHECKING:

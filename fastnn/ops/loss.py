@@ -10,7 +10,8 @@ from .._core import launch, record
 from ..checks import a_tensor, integer, number, positive, real
 from .create import as_tensor
 from .index import _as_index
-from .math import _KIND, constant
+from .math import _KIND
+from .operands import constant
 from .reduce import _divided
 from .shape import expand, movedim, reshape, squeeze, unbroadcast, unsqueeze
 

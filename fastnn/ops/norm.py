@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .._core import TensorBase, launch, record
 from ..checks import a_tensor, number, real
 from .create import float64
-from .math import constant
+from .operands import constant
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

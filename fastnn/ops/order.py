@@ -12,7 +12,8 @@ from .._core import launch, record
 from ..checks import a_tensor, among, integer
 from .create import as_tensor, int64
 from .index import _gather_backward, gather, index_select
-from .math import constant, ne, sub, where
+from .math import ne, sub, where
+from .operands import constant
 from .scan import cumsum
 from .scatter import nonzero, scatter
 from .shape import _axis, flatten, reshape, squeeze, to

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from .._core import launch, record
 from ..checks import a_tensor, real, whole
-from .math import clip, holds_integers
+from .math import clip
+from .operands import holds_integers
 from .reduce import max as largest
 from .shape import _axis, reshape, to, unbroadcast
 from .smooth_activation import elementwise

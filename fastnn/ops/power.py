@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core import TensorBase, launch, record
-from .math import _back, _integers, _shapes, floating, operands, square
+from .math import _back, _integers, _shapes, square
+from .operands import floating, operands
 
 if TYPE_CHECKING:
     from ..tensor import Tensor

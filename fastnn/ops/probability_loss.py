@@ -10,7 +10,8 @@ from .activation import sigmoid
 from .create import as_tensor
 from .loss import _check_same_shape, _constant_argument, _nll, _reduce, _reduction, _spread, binary_cross_entropy_with_logits
 from .margin_loss import _reduced
-from .math import constant, exp, mul, sub
+from .math import exp, mul, sub
+from .operands import constant
 from .power import pow
 from .shape import expand
 from .softmax import log_softmax

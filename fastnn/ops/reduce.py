@@ -9,7 +9,8 @@ from .. import _core
 from ..checks import a_tensor, either, number
 from .._core import TensorBase, launch, record
 from .create import int64
-from .math import constant, eq, maximum, minimum, ne
+from .math import eq, maximum, minimum, ne
+from .operands import constant
 from .shape import _axes_of_none, _axis, expand, permute, reshape, squeeze, to
 
 if TYPE_CHECKING:

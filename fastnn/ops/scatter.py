@@ -13,7 +13,8 @@ from .._core import TensorBase, launch, record
 from ..checks import a_tensor, among, integer, whole
 from .create import as_tensor, bool_, float64, full_like, int64, zeros
 from .index import _as_index, gather, index_select
-from .math import constant, div, maximum, mul, ne, where
+from .math import div, maximum, mul, ne, where
+from .operands import constant
 from .reduce import Dim, sum
 from .shape import _axis, broadcast_to, clone, expand, flatten, reshape, to
 from .slices import slice_view, unbind

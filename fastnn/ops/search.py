@@ -8,7 +8,8 @@ from .._core import launch
 from ..checks import a_tensor
 from .create import bool_, full_like, int32, int64
 from .index import gather, index_select
-from .math import eq, minimum, ne, operands
+from .math import eq, minimum, ne
+from .operands import operands
 from .order import sort
 from .shape import flatten, reshape, to
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .. import _core
 from .._core import launch, record
 from ..checks import a_tensor, positive, real
-from .math import floating
+from .operands import floating
 from .shape import _axis
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import launch, record
 from .create import float32
-from .math import _back, _shapes, add, constant, div, floating, mul, operands, sub
+from .math import _back, _shapes, add, div, mul, sub
+from .operands import constant, floating, operands
 from .shape import to
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._core import launch
 from ..checks import are_numbers, whole
-from ..ops.math import constant
+from ..ops.operands import constant
 from ..tensor import Tensor
 from .optimizer import Optimizer, ParamGroup, empty_for
 

@@ -13,7 +13,7 @@ from .._core import TensorBase, launch
 from ..checks import are_numbers, real
 from ..nn.hooks import RemovableHandle
 from ..ops.create import as_tensor, float64
-from ..ops.math import constant
+from ..ops.operands import constant
 from ..tensor import Tensor, enable_grad
 
 

@@ -16,7 +16,7 @@ from .. import _core
 from .._core import TensorBase, launch
 from ..checks import a_tensor, number, positive, real, several
 from ..ops.create import float64
-from ..ops.math import constant
+from ..ops.operands import constant
 from ..tensor import Tensor, no_grad
 from .optimizer import Optimizer, ParamGroup
 

@@ -14,7 +14,7 @@ from fastnn import optim
 from .._core import launch
 from ..nn import Parameter
 from ..ops.create import as_tensor, float64
-from ..ops.math import constant
+from ..ops.operands import constant
 from ..program import CapturedProgram
 
 _EVALUATED = 4096  # rows at a time: activations of so many stay in the caches

@@ -10,7 +10,7 @@ import fastnn
 from .._core import TensorBase, empty, launch
 from ..data import DataLoader
 from ..ops.create import float64
-from ..ops.math import constant
+from ..ops.operands import constant
 from ..program import CapturedProgram
 from .running import RunningLogs
 

@@ -10,7 +10,7 @@ import fastnn
 
 from .._core import launch
 from ..ops.create import float64
-from ..ops.math import constant
+from ..ops.operands import constant
 
 VANISHING, EXPLODING = 1e-6, 1e3
 """A layer is warned of when its gradient norm is below the first times the largest layer's, or above the second."""
