@@ -15,7 +15,7 @@ from pathlib import Path
 
 TITLES = {"test_product": "matrix products", "test_step": "training steps",
           "test_convolution": "convolutions, each pass", "test_op": "single operations",
-          "test_layer": "layers, forward and backward",
+          "test_layer": "layers, forward and backward", "test_network": "training steps of networks of courses",
           "test_epoch": "an epoch of scikit-learn's recipe"}
 
 

@@ -15,7 +15,7 @@ typedef struct {
 static int infer(fnn_call *call) {
     const fnn_tensor *x = call->in[0];
     if (x->rank < 2) return fnn_fail(call, FNN_VALUE_ERROR, "argument 'x' has shape %s, but must have two axes or more", fnn_shape_text(x));
-    fnn_set_like(call->out[0], x);
+    fnn_set_alike(call->out[0], x->dtype, x);
     return FNN_OK;
 }
 
