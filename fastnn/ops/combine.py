@@ -61,7 +61,7 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
         return flip(input, axes)
     if turns == 0:
         return input
-    return flip(transpose(input, *axes), axes[0]) if turns == 1 else transpose(flip(input, axes[0]), *axes)
+    return transpose(flip(input, axes[1 if turns == 1 else 0]), *axes)
 
 
 def kron(input: Tensor, other: Tensor) -> Tensor:
