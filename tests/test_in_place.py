@@ -207,7 +207,7 @@ def through_what_backward_keeps_apart(x: Any, y: Any) -> Any:
 
 def through_channels(x: Any, y: Any) -> Any:
     """Memory whose order is not that of the axes."""
-    h = fastnn.zeros(2, 3, 2, 2) + y[0].reshape(3, 1, 1)
+    h = fastnn.zeros(2, 2, 2, 3).permute(0, 3, 1, 2) + y[0].reshape(3, 1, 1)
     assert not h.is_contiguous()
     h[:, 1] = x[:2, :2]
     h[1].mul_(y[1].reshape(3, 1, 1))

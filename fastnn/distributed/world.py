@@ -76,6 +76,7 @@ class _World:
             sys.stderr.flush()
         time.sleep(_LAST_WORDS)
         self.mpi.COMM_WORLD.Abort(status)
+        os._exit(status)  # MPICH's Abort returns, and this process would go on until its launcher ends it
 
     def _leave(self) -> None:
         """The last thing a rank does; if others are in the midst of something, they hear of it."""
