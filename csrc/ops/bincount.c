@@ -37,7 +37,7 @@ static void count_part(void *context, ptrdiff_t part, void *scratch) {
     const int64_t *x = p->x->data;
     int64_t *counts = p->counts + part * p->length;
     (void)scratch;
-    memset(counts, 0, (size_t)p->length * sizeof *counts);
+    if (p->length) memset(counts, 0, (size_t)p->length * sizeof *counts);
     for (ptrdiff_t i = fnn_part_begin(n, p->parts, part), end = fnn_part_begin(n, p->parts, part + 1); i < end; i++) {
         const int64_t number = x[i * stride];
         if ((uint64_t)number < (uint64_t)p->length) counts[number]++;
