@@ -56,7 +56,8 @@ def start(words, folder, n, environment=None):
     """`n` ranks of a command of Python, in a session of their own."""
     launcher = [LAUNCHER, "-n", str(n)] if n else []
     root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, **_FOR_OPEN_MPI, **(environment or {})}
+    ours = {key: value for key, value in os.environ.items() if key not in ("FASTNN_NUM_THREADS", "OMP_NUM_THREADS")}
+    environment = {**ours, "PYTHONPATH": root, **_FOR_OPEN_MPI, **(environment or {})}
     return subprocess.Popen([*launcher, sys.executable, *words], cwd=folder, env=environment, text=True, start_new_session=True,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
