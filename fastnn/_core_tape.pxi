@@ -197,11 +197,13 @@ cdef list reachable(Node root):
     return found
 
 
-cdef int add_undisturbed(TensorBase total, TensorBase g) except -1:
-    """total += g. No other thread, whose backward may add to it too, comes in between."""
+cdef int add_undisturbed(TensorBase total, g) except -1:
+    """total += g, a tensor or a part of one. No other thread, whose backward may add to it too, comes in between."""
     global fnn_keeps_gil
     fnn_keeps_gil = 1
     try:
+        if isinstance(g, PartOfGradient):
+            return (<PartOfGradient>g).add_to(total)
         launch.add(total, g, out=total)
     finally:
         fnn_keeps_gil = 0
@@ -227,17 +229,12 @@ cdef int accumulate(TensorBase leaf, TensorBase g, bint is_ours) except -1:
 
 
 cdef int accumulate_part(TensorBase leaf, PartOfGradient part) except -1:
-    """The same for a part, of a leaf that has a ``grad``."""
+    """`accumulate` of a part, for a leaf that has a ``grad``."""
     if part.shape != leaf.shape:
         raise RuntimeError(f"backward: a gradient {part.shape} arrived for a tensor {leaf.shape}")
     if fnn_recording != NULL:
         (<Program>fnn_recording).note_gradient(leaf, False)
-    global fnn_keeps_gil
-    fnn_keeps_gil = 1
-    try:
-        return part.add_to(leaf._grad)
-    finally:
-        fnn_keeps_gil = 0
+    return add_undisturbed(leaf._grad, part)
 
 
 cdef int push(Node node, int index, g) except -1:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastnn
+from fastnn.testing.checks import forced_threads
 
 TYPES = ("float32", "float64", "int64", "int32")
 
@@ -72,6 +73,13 @@ def test_bincount_is_numpys(n, top, minlength):
         fastnn.bincount(fastnn.tensor([3, -4, 5]))
     with pytest.raises(ValueError, match="input holds 5, but y has room for 5 numbers"):
         fastnn._core.launch.bincount(fastnn.tensor([1, 5]), out=fastnn.zeros(5, dtype=fastnn.int64))
+    with pytest.raises(ValueError, match="input holds 0, but y has room for 0 numbers"):
+        fastnn._core.launch.bincount(fastnn.tensor([0]), out=fastnn.zeros(0, dtype=fastnn.int64))
+    many = np.zeros(100_000, np.int64)  # counted in parts, of which two meet what is none
+    many[[40_000, 90_000]] = -1, -2
+    for threads in (1, 3):
+        with forced_threads(threads), pytest.raises(ValueError, match="input holds -1, but"):
+            fastnn._core.launch.bincount(fastnn.tensor(many), out=fastnn.zeros(5, dtype=fastnn.int64))
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (30, 40), (2, 3, 4, 5)])

@@ -24,14 +24,14 @@ def weighted(h: Any, seed: int = 1) -> tuple[Any, np.ndarray]:
     return total, gradient
 
 
-@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("leaf", [False, True])
-def test_slices_that_overlap(leaf: bool, flat: bool) -> None:
+def test_slices_that_overlap(leaf: bool, whole: bool) -> None:
     x = fastnn.ones(5, 4, requires_grad=True)
     x.grad = fastnn.ones(5, 4)
     h = x if leaf else x * 2
     total, gradient = weighted(h)
-    if flat:  # a gradient of the whole, too, before those of its slices or after
+    if whole:  # a gradient of the whole, too, before those of its slices or after
         total = total + 3 * h.sum()
         gradient = gradient + 3
     total.backward()

@@ -1,7 +1,6 @@
 /* cdist.h: Euclidean distances of one row from several, and their gradient. */
 
-/* The sum of (x - y)^2 over n elements, for each of `count` (1 or 4) rows `stride` apart: eight sums would hide all latency of
- * a multiply-add, but four rows already share the loads of x. */
+/* out: (count), the sums of (x - y)^2; x: (n); y: `count` (1 or 4) rows `stride` apart, which share the loads of x */
 INLINE void squared_distances(int count, ptrdiff_t n, const real *x, const real *y, ptrdiff_t stride, real *out) {
     vec total[4];
     for (int r = 0; r < count; r++) total[r] = vec_zero();

@@ -1,5 +1,9 @@
 /* integer.h: arithmetic, comparisons and logic of integers of one type, exact or wrapping around; reals as integers. Nothing here but
- * to_int64 knows what `real` is; the loops are here so that they are compiled for every instruction set. */
+ * to_int64 knows what `real` is; the loops are here so that they are compiled for every instruction set, once: float64's table has no
+ * integer_binary. */
+#if REAL64
+#define integer_binary_kernel NULL
+#else
 
 /* y[i] = a[i] <kind> b[i], of which a and b may be one repeated element (steps 0 or 1): constant, so that loops have no test inside. */
 #define INTEGER_LOOP(name, type, result, value)                                                                         \
@@ -154,6 +158,7 @@ static void integer_binary_kernel(int kind, int dtype, ptrdiff_t n, void *y, con
 }
 #undef RUN_KIND
 #undef RUN_STEPS
+#endif
 
 enum { TO_INTEGER_BLOCK = 256 };
 #if REAL64

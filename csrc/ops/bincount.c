@@ -10,7 +10,7 @@ typedef struct {
     fnn_tensor *y;
     int64_t *counts; /* [parts][length] */
     ptrdiff_t parts, length;
-    int64_t bad;     /* one that is below 0 or beyond y, else 0 */
+    int has_bad;     /* a number that is below 0 or beyond y */
 } plan;
 
 /* Parts' counts are to be few beside the numbers. */
@@ -41,8 +41,16 @@ static void count_part(void *context, ptrdiff_t part, void *scratch) {
     for (ptrdiff_t i = fnn_part_begin(n, p->parts, part), end = fnn_part_begin(n, p->parts, part + 1); i < end; i++) {
         const int64_t number = x[i * stride];
         if ((uint64_t)number < (uint64_t)p->length) counts[number]++;
-        else __atomic_store_n(&p->bad, number, __ATOMIC_RELAXED);
+        else __atomic_store_n(&p->has_bad, 1, __ATOMIC_RELAXED);
     }
+}
+
+/* Names the first number that is none, whichever part met one first. */
+static int refuse(fnn_call *call, const plan *p) {
+    const int64_t *x = p->x->data;
+    while ((uint64_t)*x < (uint64_t)p->length) x += p->x->stride[0];
+    if (*x < 0) return fnn_fail(call, FNN_VALUE_ERROR, "input holds %lld, but must hold numbers from 0 on", (long long)*x);
+    return fnn_fail(call, FNN_VALUE_ERROR, "input holds %lld, but y has room for %td numbers", (long long)*x, p->length);
 }
 
 static double cost(const fnn_call *call) { return 1.0 * (double)call->in[0]->shape[0]; }
@@ -56,9 +64,7 @@ static int run(fnn_call *call) {
         for (ptrdiff_t part = 0; part < p.parts; part++) sum += p.counts[part * p.length + k];
         ((int64_t *)p.y->data)[k * p.y->stride[0]] = sum;
     }
-    if (p.bad < 0) return fnn_fail(call, FNN_VALUE_ERROR, "input holds %lld, but must hold numbers from 0 on", (long long)p.bad);
-    if (p.bad > 0) return fnn_fail(call, FNN_VALUE_ERROR, "input holds %lld, but y has room for %td numbers", (long long)p.bad, p.length);
-    return FNN_OK;
+    return p.has_bad ? refuse(call, &p) : FNN_OK;
 }
 
 const fnn_driver fnn_bincount = {.infer = infer, .workspace = workspace, .cost = cost, .run = run};

@@ -134,7 +134,7 @@ static int run(fnn_call *call) {
     const int compares = p.kind >= FNN_EQ && p.kind <= FNN_GE, alike = p.dtype[1] == p.dtype[2];
     p.computed = alike && (compares || p.dtype[0] == p.dtype[1]) ? p.dtype[1] : FNN_INT64;
     p.result = compares ? FNN_BOOL : p.computed;
-    p.K = fnn_kernels_of(FNN_FLOAT32); /* integers are the same to both tables */
+    p.K = fnn_kernels_of(FNN_FLOAT32); /* whose table has the integers' loops */
     fnn_nest_build(&p.nest, operand, 3);
     p.in_place = is_direct(&p, 0) && is_direct(&p, 1) && is_direct(&p, 2);
     fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), cost(call), run_chunk, &p);

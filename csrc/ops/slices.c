@@ -190,21 +190,6 @@ static void hand_out(const fnn_call *call, combine_plan *p, char *room) {
     fnn_parallel_for(call, blocks, ns, run_hand_out, p);
 }
 
-/* One element of each slice. */
-static void combine_elements(const combine_plan *p, char *whole, const char *picked) {
-    const fnn_slices *s = p->s;
-    if (p->K && p->combine == p->K->add) {
-        p->K->scatter_add(s->count, s->at, picked, s->step[1], whole, s->step[0]);
-        return;
-    }
-    for (ptrdiff_t j = 0; j < s->count; j++) {
-        char *to = whole + s->at[j] * s->step[0] * (ptrdiff_t)s->size;
-        const char *from = picked + j * s->step[1] * (ptrdiff_t)s->size;
-        if (p->combine) p->combine(1, (void *const[]){to}, (const void *const[]){to, from}, (const ptrdiff_t[]){1, 1}, NULL);
-        else memcpy(to, from, s->size);
-    }
-}
-
 /* A chunk owns one slice position, a piece of its run and a range of the axis: nobody else writes there, and it meets the
  * positions in order. So sums do not depend on the number of threads. */
 static void run_combine(void *context, ptrdiff_t chunk, void *scratch) {
@@ -216,8 +201,8 @@ static void run_combine(void *context, ptrdiff_t chunk, void *scratch) {
     const ptrdiff_t begin = p->mine ? p->start[owner] : 0, end = p->mine ? p->start[owner + 1] : s->count;
     char *at[FNN_MAX_ARGS];
     fnn_nest_seek(&s->nest, chunk / p->owners / p->pieces, at);
-    if (s->run == 1) {
-        combine_elements(p, at[0], at[1]);
+    if (s->run == 1) { /* index_add's: the others have ways of their own for single elements */
+        p->K->scatter_add(s->count, s->at, at[1], s->step[1], at[0], s->step[0]);
         return;
     }
     for (ptrdiff_t k = begin; k < end; k++) {

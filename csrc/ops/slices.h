@@ -30,7 +30,8 @@ size_t fnn_slices_bytes(ptrdiff_t count);
 ptrdiff_t fnn_slices_read(const fnn_call *call, fnn_slices *s, const int64_t *index, ptrdiff_t step, int from_end, void *workspace);
 /* picked[.., j, ..] = whole[.., at[j], ..] */
 void fnn_slices_pick(const fnn_call *call, const fnn_slices *s, double ns);
-/* whole[.., at[j], ..] = combine(whole[.., at[j], ..], picked[.., j, ..]), j after j; dtype: of both. */
+/* whole[.., at[j], ..] = combine(whole[.., at[j], ..], picked[.., j, ..]), j after j; dtype: of both. Runs of one element are reals, and
+ * are added. */
 void fnn_slices_combine(const fnn_call *call, fnn_slices *s, fnn_combine combine, int dtype, void *workspace);
 
 #endif
