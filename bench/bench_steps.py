@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from timing import conditions, in_turns, use_threads  # noqa: E402
 import fastnn  # noqa: E402
 import fastnn.functional as F  # noqa: E402
 from fastnn import models, optim  # noqa: E402
+from fastnn.data import mnist  # noqa: E402
 
 torch = pytest.importorskip("torch")
 import cliff  # noqa: E402
@@ -57,11 +59,9 @@ def step_of(model: Any, optimizer: Any, cross_entropy: Callable) -> Callable[[An
     return step
 
 
-def contestants(name: str, config: dict, shape: tuple, classes: int, captured: bool,
+def contestants(name: str, config: dict, x: np.ndarray, y: np.ndarray, captured: bool,
                 compiled: bool) -> list[Callable[[], Any]]:
     """fastnn's step, then PyTorch's in each layout, eager and perhaps compiled, from the same weights."""
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal(shape, dtype=np.float32), rng.integers(0, classes, shape[0])
     model = models.build(name, **config)
     step = step_of(model, optim.SGD(model.parameters(), lr=0.01, momentum=0.9), F.cross_entropy)
     step = fastnn.capture(step) if captured else step
@@ -80,12 +80,21 @@ def contestants(name: str, config: dict, shape: tuple, classes: int, captured: b
     return functions
 
 
+@pytest.mark.parametrize("data", ["normal", "digits"])
 @pytest.mark.parametrize("mode", ["eager", "captured"])
 @pytest.mark.parametrize("name", STEPS)
-def test_step(benchmark: Any, request: pytest.FixtureRequest, name: str, mode: str) -> None:
+def test_step(benchmark: Any, request: pytest.FixtureRequest, name: str, mode: str, data: str) -> None:
+    """On normal numbers; and on images of MNIST, four-fifths of which are 0."""
     use_threads(request.config.getoption("--threads"))
     (model, config), shape, classes, calls = STEPS[name]
-    functions = contestants(model, config, shape, classes, mode == "captured", request.config.getoption("--compiled"))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal(shape, dtype=np.float32), rng.integers(0, classes, shape[0])
+    if data == "digits":
+        if math.prod(shape[1:]) != 784 or not os.environ.get("FASTNN_DATA"):
+            pytest.skip("images of MNIST have 784 pixels, and FASTNN_DATA says where they are")
+        x, y = (array[:shape[0]] for array in mnist()[0].arrays)
+        x, y = x.reshape(shape), y.astype(np.int64)
+    functions = contestants(model, config, x, y, mode == "captured", request.config.getoption("--compiled"))
     first = [float(function().item()) for function in functions]
     assert max(first) - min(first) < 1e-4 * abs(first[0]), f"losses of the first step differ: {first}"
     turns = in_turns(functions, 2.0, calls)

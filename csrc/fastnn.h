@@ -419,6 +419,8 @@ typedef enum {
 #define FNN_ELEMENTWISE_ARGS                                                                                            \
     (ptrdiff_t n, void *const *out, const void *const *in, const ptrdiff_t *step, const double *attr)
 
+enum { FNN_MARKED_VECS = 8 }; /* most that gemm_marked takes */
+
 /* One per ISA and type. Pointers to elements are void *: the table's dtype says what they are. */
 typedef struct {
     const char *isa;

@@ -273,10 +273,11 @@ def test_special_values_stay_where_they_belong():
 
 def test_the_way_of_a_product_can_be_asked_for():
     _core.set_isa("scalar")
-    x, weight = fastnn.zeros(64, 512), fastnn.zeros(32, 512)
+    x, weight = fastnn.ones(64, 512), fastnn.ones(32, 512)
     assert launch.linear_forward.algorithm(x[:2], weight, None) == "inner products"
     assert launch.linear_forward.algorithm(x, weight) == "blocks"
     assert launch.matmul.algorithm(x, weight.transpose(0, 1)) == "blocks"
+    assert launch.matmul.algorithm(fastnn.zeros(64, 512), fastnn.ones(512, 96)) == "zeros skipped"
     assert launch.add.algorithm(x, x) == "direct"
     with pytest.raises(ValueError, match="shapes .* do not match"):
         launch.matmul.algorithm(x, weight)

@@ -10,6 +10,7 @@
 #include "gemm.h"
 #include "gemm_amx.h"
 #include "gemm_cells.h"
+#include "gemm_sparse.h"
 
 #include <string.h>
 
@@ -505,8 +506,12 @@ int fnn_gemm_can_pass(const fnn_gemm *g) {
            g->K * (ptrdiff_t)fnn_itemsize(g->dtype) <= DEPTH_BYTES;
 }
 
+/* Products on matrix units round otherwise and gain less from zeros. */
+static int may_be_sparse(const fnn_gemm *g) { return !uses_dot(g) && !fnn_gemm_amx_suits(g) && fnn_gemm_sparse_suits(g); }
+
 const char *fnn_gemm_algorithm(const fnn_gemm *g) {
     if (uses_dot(g)) return "inner products";
+    if (may_be_sparse(g) && fnn_gemm_sparse_pays(g)) return "zeros skipped";
     return fnn_gemm_amx_suits(g) ? "bfloat16 parts" : uses_cells(g) ? "cells" : "blocks";
 }
 
@@ -516,16 +521,17 @@ void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
         dot_workspace(g, ws);
         return;
     }
-    fnn_workspace again = *ws; /* when products on matrix units meet what is not finite */
+    fnn_workspace again = *ws; /* when products on matrix units meet what is not finite, or not enough zeros are found */
     if (uses_cells(g)) fnn_gemm_cells_workspace(g, ws);
     else tiles_workspace(g, ws);
-    if (!fnn_gemm_amx_suits(g)) return;
-    fnn_gemm_amx_workspace(g, &again);
+    if (fnn_gemm_amx_suits(g)) fnn_gemm_amx_workspace(g, &again);
+    else if (may_be_sparse(g)) fnn_gemm_sparse_workspace(g, &again);
     fnn_enlarge(ws, again.shared, again.scratch);
 }
 
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     if (fnn_gemm_batches(g) * g->M * g->N == 0) return;
+    if (may_be_sparse(g) && fnn_gemm_sparse_run(call, g, shared)) return;
     if (!uses_dot(g) && (!fnn_gemm_amx_suits(g) || !fnn_gemm_amx_run(call, g, shared))) {
         if (uses_cells(g)) fnn_gemm_cells_run(call, g, shared);
         else run_tiles(call, g, shared);

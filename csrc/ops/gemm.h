@@ -32,7 +32,7 @@ typedef struct {
 void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws);
 /* Whether fnn_gemm_run can do without memory for C, where only the leader's followers want it. */
 int fnn_gemm_can_pass(const fnn_gemm *g);
-/* How it is computed: "inner products", "bfloat16 parts", "cells" or "blocks". */
+/* How it is computed: "inner products", "zeros skipped", "bfloat16 parts", "cells" or "blocks". */
 const char *fnn_gemm_algorithm(const fnn_gemm *g);
 /* Predicted single-thread nanoseconds. */
 double fnn_gemm_cost(const fnn_gemm *g);

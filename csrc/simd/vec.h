@@ -16,6 +16,7 @@
  *   vec_as_ivec ivec_as_vec (bits)       vec_to_ivec (round) ivec_to_vec (values; |value| < 2^31, for 64 bits 2^51)
  *   vec_sum vec_hmax vec_hmin: across lanes, in a fixed tree
  *   mask_load_u8 (p, n): nonzero bytes   mask_store_u8 (p, m, n): 0 or 1   mask_any(m)   mask_first(n): the first n lanes
+ *   mask_bits(m): bit l for lane l
  *   ivec_load_i32 ivec_store_i32 (p, n): 32-bit integers as integers   ivec_eq -> mask   ivec_select(m,a,b) = m ? a : b
  *   vec_load_columns (p, row, out): VEC_BLOCK columns of LANES rows `row` elements apart:
  *     out[k] = p[0 * row + k], p[1 * row + k] ...

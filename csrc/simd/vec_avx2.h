@@ -80,7 +80,8 @@ INLINE mask vec_unordered(vec a, vec b) { return V(cmp)(a, b, _CMP_UNORD_Q); }
 INLINE mask mask_and(mask a, mask b) { return V(and)(a, b); }
 INLINE mask mask_or(mask a, mask b) { return V(or)(a, b); }
 INLINE mask mask_not(mask a) { return V(xor)(a, AS_REAL(_mm256_set1_epi32(-1))); }
-INLINE int mask_any(mask a) { return V(movemask)(a) != 0; }
+INLINE unsigned mask_bits(mask a) { return (unsigned)V(movemask)(a); }
+INLINE int mask_any(mask a) { return mask_bits(a) != 0; }
 INLINE vec vec_select(mask m, vec a, vec b) { return V(blendv)(b, a, m); }
 
 #if REAL64

@@ -66,6 +66,7 @@ INLINE vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_ps(m, b, 
 INLINE mask mask_and(mask a, mask b) { return (mask)(a & b); }
 INLINE mask mask_or(mask a, mask b) { return (mask)(a | b); }
 INLINE mask mask_not(mask a) { return (mask)~a; }
+INLINE unsigned mask_bits(mask a) { return a; }
 INLINE int mask_any(mask a) { return a != 0; }
 
 INLINE ivec ivec_set1(ireal a) { return I(set1)(a); }

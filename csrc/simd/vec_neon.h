@@ -113,11 +113,13 @@ INLINE vec ivec_as_vec(ivec i) { return AS_REAL(INT_AS_BITS(i)); }
 INLINE mask ivec_eq(ivec a, ivec b) { return I(ceqq)(a, b); }
 INLINE ivec ivec_select(mask m, ivec a, ivec b) { return I(bslq)(m, a, b); }
 #if REAL64
+INLINE unsigned mask_bits(mask a) { return (unsigned)((vgetq_lane_u64(a, 0) & 1) | (vgetq_lane_u64(a, 1) & 2)); }
 INLINE int mask_any(mask a) { return (vgetq_lane_u64(a, 0) | vgetq_lane_u64(a, 1)) != 0; }
 INLINE ivec vec_to_ivec(vec a) { return vcvtnq_s64_f64(a); }
 INLINE vec ivec_to_vec(ivec i) { return vcvtq_f64_s64(i); }
 INLINE ivec ivec_load(const void *p) { return vreinterpretq_s64_u8(vld1q_u8(p)); }
 #else
+INLINE unsigned mask_bits(mask a) { return vaddvq_u32(vandq_u32(a, (uint32x4_t){1, 2, 4, 8})); }
 INLINE int mask_any(mask a) { return vmaxvq_u32(a) != 0; }
 INLINE ivec vec_to_ivec(vec a) { return vcvtnq_s32_f32(a); }
 INLINE vec ivec_to_vec(ivec i) { return vcvtq_f32_s32(i); }

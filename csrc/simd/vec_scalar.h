@@ -46,6 +46,7 @@ INLINE mask mask_and(mask a, mask b) { return a & b; }
 INLINE mask mask_or(mask a, mask b) { return a | b; }
 INLINE mask mask_not(mask a) { return !a; }
 INLINE mask mask_first(ptrdiff_t n) { return n > 0; }
+INLINE unsigned mask_bits(mask a) { return a != 0; }
 INLINE int mask_any(mask a) { return a; }
 INLINE vec vec_select(mask m, vec a, vec b) { return m ? a : b; }
 

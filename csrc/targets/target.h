@@ -9,6 +9,7 @@
 #include "../kernels/stream.h"
 #include "../kernels/planes.h"
 #include "../kernels/gemm.h"
+#include "../kernels/gemm_sparse.h"
 #include "../kernels/reduce.h"
 #include "../kernels/scan.h"
 #include "../kernels/index.h"
