@@ -151,6 +151,7 @@ cdef extern from *:
 include "_core_tensor.pxi"
 include "_core_launch.pxi"
 include "_core_tape.pxi"
+include "_core_view.pxi"
 include "_core_recording.pxi"
 include "_core_program.pxi"
 include "_core_settings.pxi"

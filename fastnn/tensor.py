@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._core import TensorBase, launch
+from ._core import TensorBase, launch, sliced
 from .checks import several
 from .methods import Methods
 from .ops import assign as _assign
@@ -287,8 +287,11 @@ class Tensor(TensorBase, Methods):
         return _shape.permute(self, *reversed(range(self.ndim)))
 
     def __getitem__(self, key) -> Tensor:
+        view = sliced(_slices._slice_backward, self, key)
+        if view is not None:
+            return view
         key = key if isinstance(key, tuple) else (key,)
-        if _assign.is_basic(key):
+        if _assign.is_basic(key):  # with NumPy's integers
             return _slices.slice_view(self, key)
         return _index.take(self, key)
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from .. import _core
 from ..checks import a_tensor, shown
-from .._core import TensorBase, launch, record
+from .._core import TensorBase, launch, record, with_ellipsis
 from .create import as_tensor
 from .shape import _axis, reshape
-from .slices import _with_ellipsis, slice_view
+from .slices import slice_view
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -143,7 +143,7 @@ def _separate(x: Tensor, key: tuple) -> tuple[tuple, list]:
         parts = [int(part) if isinstance(part, (np.ndarray, TensorBase)) and not part.ndim and not _is_mask(part) else part
                  for part in parts]
     used = sum(part.ndim if _is_mask(part) else part is not None and part is not Ellipsis for part in parts)
-    parts = _with_ellipsis(parts, used, a_tensor("index", x).ndim)
+    parts = with_ellipsis(tuple(parts), used, a_tensor("index", x).ndim)
     basic, arrays, axis, source = [], [], 0, 0
     for part in parts:
         if part is Ellipsis:

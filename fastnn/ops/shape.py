@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._core import DType, TensorBase, as_dtype, launch, record
+from .._core import (DType, TensorBase, as_dtype, expanded, flattened, launch, permuted, record, reshaped, resolved, swapped,
+                     unsqueezed)
+from .._core import axis as _axis
 from ..checks import a_tensor, check_device, integer, integers, is_device
 from .create import extents_of
 from .layout import MemoryFormat, channels_last, contiguous_format, format_wanted, preserve_format
@@ -15,15 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["broadcast_to", "clone", "contiguous", "expand", "flatten", "movedim", "permute", "reshape", "squeeze", "t", "to",
            "transpose", "unflatten", "unsqueeze"]
-
-
-def _axis(name: str, dim: int, rank: int) -> int:
-    """`dim` counted from the front; an error that names the operation if there is no such axis."""
-    dim = integer(name, "dim", dim)
-    if not -rank <= dim < rank:
-        allowed = f"a tensor of {rank} axes has dims {-rank} to {rank - 1}" if rank else "the tensor has no axes"
-        raise IndexError(f"{name}: dim is {dim}, but {allowed}")
-    return dim % rank
 
 
 def _axes_of_none(name: str, dims: Sequence[int]) -> tuple[int, ...]:
@@ -59,19 +52,11 @@ def permute(input: Tensor, *axes: int, dims: Sequence[int] | None = None) -> Ten
     ValueError
         If it is not a permutation of the axes.
     """
-    dims = extents_of(axes, dims, "permute: dims")
-    rank = a_tensor("permute", input).ndim
-    order = [_axis("permute", d, rank) for d in dims]
-    if sorted(order) != list(range(rank)):
-        raise ValueError(f"permute: dims is {tuple(dims)}, but must name each of the {rank} axes once")
-    shape, strides = input.shape, input.strides
-    view = input.as_strided([shape[d] for d in order], [strides[d] for d in order])
-    return record(_permute_backward, (input,), view, context=order)
+    return permuted(_permute_backward, input, extents_of(axes, dims, "permute: dims"))
 
 
 def _permute_backward(node, dy):
-    inverse = sorted(range(dy.ndim), key=node.context.__getitem__)
-    return permute(dy, *inverse)
+    return permuted(_permute_backward, dy, sorted(range(dy.ndim), key=node.context.__getitem__))
 
 
 def transpose(input: Tensor, dim0: int = -2, dim1: int = -1) -> Tensor:
@@ -93,10 +78,7 @@ def transpose(input: Tensor, dim0: int = -2, dim1: int = -1) -> Tensor:
     IndexError
         If there is no such axis.
     """
-    dim0, dim1 = _axis("transpose", dim0, a_tensor("transpose", input).ndim), _axis("transpose", dim1, input.ndim)
-    order = list(range(input.ndim))
-    order[dim0], order[dim1] = dim1, dim0
-    return permute(input, *order)
+    return swapped(_permute_backward, "transpose", input, dim0, dim1)
 
 
 def t(input: Tensor) -> Tensor:
@@ -117,9 +99,10 @@ def t(input: Tensor) -> Tensor:
     ValueError
         If `input` has more than two axes.
     """
-    if a_tensor("t", input).ndim > 2:
+    rank = a_tensor("t", input).ndim
+    if rank > 2:
         raise ValueError(f"t: input has shape {input.shape}, but must have at most 2 axes")
-    return transpose(input, 0, 1) if input.ndim == 2 else input
+    return swapped(_permute_backward, "t", input, 0, 1) if rank == 2 else input
 
 
 def movedim(input: Tensor, source: int, destination: int) -> Tensor:
@@ -143,52 +126,10 @@ def movedim(input: Tensor, source: int, destination: int) -> Tensor:
     """
     order = list(range(a_tensor("movedim", input).ndim))
     order.insert(_axis("movedim", destination, input.ndim), order.pop(_axis("movedim", source, input.ndim)))
-    return permute(input, *order)
+    return permuted(_permute_backward, input, order)
 
 
 # ---- reshaping --------------------------------------------------------------------------------------------------------
-
-
-def _view_strides(shape: Sequence[int], strides: Sequence[int], new_shape: Sequence[int]) -> list[int] | None:
-    """Strides with which `new_shape` walks the same elements in the same logical order, or None if no view can."""
-    # Runs of axes that lie as one: each new axis must be cut from a single run.
-    old = [(n, s) for n, s in zip(shape, strides) if n != 1]
-    result = [1] * len(new_shape)
-    k = len(old) - 1
-    run, step = (old[k] if old else (1, 1))
-    for d in reversed(range(len(new_shape))):
-        n = new_shape[d]
-        if n == 1:
-            continue
-        if run == 1:
-            k -= 1
-            run, step = old[k]
-        while run % n or run < n:
-            if k == 0 or old[k - 1][1] != step * run:
-                return None
-            k -= 1
-            run *= old[k][0]
-        result[d] = step
-        step *= n
-        run //= n
-    return result
-
-
-def _resolve(name: str, shape: Sequence[int], numel: int) -> list[int]:
-    """`shape` with its -1, if any, replaced by what is left."""
-    extents = [integer(name, "an extent", n) for n in shape]
-    unknown = [d for d, n in enumerate(extents) if n == -1]
-    known = 1
-    for n in extents:
-        known *= n if n != -1 else 1
-    if len(unknown) > 1 or any(n < -1 for n in extents):
-        raise ValueError(f"{name}: shape is {tuple(shape)}, but may hold one -1 and no other negative extent")
-    if unknown and known:
-        extents[unknown[0]] = numel // known
-        known *= numel // known
-    if known != numel or (unknown and -1 in extents):
-        raise ValueError(f"{name}: shape {tuple(shape)} does not hold the tensor's {numel} elements")
-    return extents
 
 
 def reshape(input: Tensor, *extents: int, shape: Sequence[int] | None = None) -> Tensor:
@@ -212,18 +153,11 @@ def reshape(input: Tensor, *extents: int, shape: Sequence[int] | None = None) ->
     ValueError
         If the number of elements differs.
     """
-    extents = _resolve("reshape", extents_of(extents, shape, "reshape: shape"), a_tensor("reshape", input).numel())
-    strides = _view_strides(input.shape, input.strides, extents) if input.numel() else [1] * len(extents)
-    if strides is None:
-        view = launch.contiguous(input)
-        view = view.as_strided(extents, _view_strides(view.shape, view.strides, extents))
-    else:
-        view = input.as_strided(extents, strides)
-    return record(_reshape_backward, (input,), view, context=input.shape)
+    return reshaped(_reshape_backward, input, extents_of(extents, shape, "reshape: shape"))
 
 
 def _reshape_backward(node, dy):
-    return reshape(dy, node.context)
+    return reshaped(_reshape_backward, dy, node.context)
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -251,13 +185,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     if a_tensor("flatten", input).ndim == 0:
         _axes_of_none("flatten", (start_dim, end_dim))
         return reshape(input, 1)
-    start, end = _axis("flatten", start_dim, input.ndim), _axis("flatten", end_dim, input.ndim)
-    if start > end:
-        raise ValueError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim}")
-    merged = 1
-    for n in input.shape[start:end + 1]:
-        merged *= n
-    return reshape(input, (*input.shape[:start], merged, *input.shape[end + 1:]))
+    return flattened(_reshape_backward, input, start_dim, end_dim)
 
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
@@ -285,7 +213,7 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
         If the product of `sizes` is not the axis' extent.
     """
     dim = _axis("unflatten", dim, a_tensor("unflatten", input).ndim)
-    sizes = _resolve("unflatten", integers("unflatten", "sizes", sizes), input.shape[dim])
+    sizes = resolved("unflatten", integers("unflatten", "sizes", sizes), input.shape[dim])
     return reshape(input, (*input.shape[:dim], *sizes, *input.shape[dim + 1:]))
 
 
@@ -308,8 +236,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     IndexError
         If `dim` is out of range.
     """
-    dim = _axis("unsqueeze", dim, a_tensor("unsqueeze", input).ndim + 1)
-    return reshape(input, (*input.shape[:dim], 1, *input.shape[dim:]))
+    return unsqueezed(_reshape_backward, input, dim)
 
 
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
@@ -362,20 +289,7 @@ def expand(input: Tensor, *shape: int) -> Tensor:
         If an axis of another extent than 1 would change.
     """
     shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    new = len(shape) - a_tensor("expand", input).ndim
-    if new < 0:
-        raise ValueError(f"expand: shape {tuple(shape)} has fewer axes than the tensor's shape {input.shape}")
-    extents, strides = [], []
-    for d, n in enumerate(shape):
-        have, step = (1, 0) if d < new else (input.shape[d - new], input.strides[d - new])
-        n = n if type(n) is int else integer("expand", "an extent", n)
-        if n == -1 and d >= new:
-            n = have
-        if n != have and have != 1 or n < 0:
-            raise ValueError(f"expand: shape {input.shape} cannot be expanded to {tuple(shape)}")
-        extents.append(n)
-        strides.append(step if n == have else 0)
-    return record(_expand_backward, (input,), input.as_strided(extents, strides), context=input.shape)
+    return expanded(_expand_backward, input, shape)
 
 
 def _expand_backward(node, dy):

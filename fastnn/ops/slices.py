@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
-from .._core import PartOfGradient, TensorBase, launch, record
+from .._core import PartOfGradient, TensorBase, launch, narrowed, parts, record, sliced
 from ..checks import a_tensor, either, integer, integers, whole
 from .create import common_dtype, fill
 from .shape import _axis, to, unsqueeze
@@ -20,16 +20,6 @@ _MOST_PIECES = 1 << 20
 
 
 # ---- slices -----------------------------------------------------------------------------------------------------------
-
-
-def _with_ellipsis(key: Sequence[Any], used: int, ndim: int) -> Sequence[Any]:
-    """`key`, whose parts use so many of a tensor's axes, with an Ellipsis for the others: at its end where it has none."""
-    if used > ndim:
-        raise IndexError(f"index: {used} indices for a tensor of {ndim} axes, but there must be at most one for each")
-    count = len([part for part in key if part is Ellipsis])
-    if count > 1:
-        raise IndexError(f"index: Ellipsis stands {count} times, but must stand at most once")
-    return key if count else (*key, Ellipsis)
 
 
 def slice_view(x: Tensor, key: tuple) -> Tensor:
@@ -56,34 +46,12 @@ def slice_view(x: Tensor, key: tuple) -> Tensor:
     """
     if not isinstance(key, tuple):
         raise TypeError(f"slice_view: key is {key!r}, but must be a tuple")
-    ndim = a_tensor("slice_view", x).ndim
-    used = len([part for part in key if part is not None and part is not Ellipsis])
-    key = _with_ellipsis(key, used, ndim)
-    shape, steps = x.shape, x.strides
-    extents, strides, offset, d = [], [], 0, 0
-    for part in key:
-        if part is Ellipsis:
-            rest = d + ndim - used
-            extents += shape[d:rest]
-            strides += steps[d:rest]
-            d = rest
-        elif isinstance(part, slice):
-            start, stop, step = part.indices(shape[d])
-            n = len(range(start, stop, step))
-            extents.append(n)
-            strides.append(steps[d] * (step if n > 1 else 1))  # a step that nobody takes may be of any size
-            offset += steps[d] * start if n else 0
-            d += 1
-        elif part is None:
-            extents.append(1)
-            strides.append(1)
-        else:
-            k = integer("index", "an index", part)
-            if not -shape[d] <= k < shape[d]:
-                raise IndexError(f"index: {k} is out of range for axis {d} of extent {shape[d]}")
-            offset += steps[d] * (k % shape[d])
-            d += 1
-    return record(_slice_backward, (x,), x.as_strided(extents, strides, offset), context=(shape, key))
+    view = sliced(_slice_backward, x, key)
+    if view is None:  # NumPy's integers, or something else
+        key = tuple(part if part is None or part is Ellipsis or isinstance(part, slice) else integer("index", "an index", part)
+                    for part in key)
+        view = sliced(_slice_backward, x, key)
+    return view
 
 
 def _slice_backward(node, dy):
@@ -119,15 +87,13 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
     if isinstance(sizes, int):
         if sizes < 1:
             raise ValueError(f"split: split_size is {sizes}, but must be at least 1")
-        sizes = [min(sizes, tensor.shape[dim] - k) for k in range(0, tensor.shape[dim], sizes)] or [0]
+        return parts(_slice_backward, tensor, dim, int(sizes))
     sizes = integers("split", "split_size_or_sections", sizes)
+    if any(n < 0 for n in sizes):
+        raise ValueError(f"split: sections {sizes} must not be negative")
     if sum(sizes) != tensor.shape[dim]:
         raise ValueError(f"split: sections {sizes} do not add up to the extent {tensor.shape[dim]} of dim {dim}")
-    parts, start = [], 0
-    for n in sizes:
-        parts.append(slice_view(tensor, (slice(None),) * dim + (slice(start, start + n),)))
-        start += n
-    return tuple(parts)
+    return parts(_slice_backward, tensor, dim, sizes)
 
 
 def check_pieces(name: str, count: int) -> None:
@@ -162,7 +128,8 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     dim, chunks = _axis("chunk", dim, a_tensor("chunk", input).ndim), whole("chunk: chunks", chunks, 1)
     if not input.shape[dim]:
         check_pieces("chunk: chunks", chunks)
-    return split(input, -(-input.shape[dim] // chunks) if input.shape[dim] else [0] * chunks, dim)
+        return parts(_slice_backward, input, dim, [0] * chunks)
+    return parts(_slice_backward, input, dim, -(-input.shape[dim] // chunks))
 
 
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
@@ -195,7 +162,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     first = start + (input.shape[dim] if start < 0 else 0)
     if not 0 <= first <= input.shape[dim] - length:
         raise IndexError(f"narrow: start is {start} and length {length}, but dim {dim} has {input.shape[dim]} places")
-    return slice_view(input, (slice(None),) * dim + (slice(first, first + length),))
+    return narrowed(_slice_backward, input, dim, first, length)
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
@@ -218,7 +185,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
         If there is no such axis.
     """
     dim = _axis("unbind", dim, a_tensor("unbind", input).ndim)
-    return tuple(slice_view(input, (slice(None),) * dim + (k,)) for k in range(input.shape[dim]))
+    return parts(_slice_backward, input, dim, None)
 
 
 # ---- joining and padding ----------------------------------------------------------------------------------------------

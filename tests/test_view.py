@@ -1,0 +1,97 @@
+"""Views: the same elements as NumPy's under the same shapes, errors that name what was given, and no way out of the storage."""
+
+import fastnn
+import numpy as np
+import pytest
+
+KEYS = [0, -1, (1, 2), slice(None), slice(1, None), slice(None, None, -1), slice(4, 1, -2), slice(7, 9), slice(2**70), None,
+        Ellipsis, (), (Ellipsis, 0), (slice(None), 1), (0, Ellipsis, slice(None, None, 2)), (None, 1, None), np.int64(1),
+        (slice(None), np.int32(-1)), (slice(np.int64(1), None), None), (slice(3, 3), slice(5, 1))]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray])
+def test_a_basic_key_takes_numpys_view(key, layout):
+    array = layout(np.arange(60.0).reshape(3, 4, 5))
+    x = fastnn.from_numpy(array).requires_grad_()
+    y = x[key]
+    assert y.shape == array[key].shape and y.shares_storage(x) and np.array_equal(y.numpy(force=True), array[key])
+    weight = np.random.default_rng(0).standard_normal(y.shape)
+    (y * fastnn.tensor(weight)).sum().backward()
+    expected = np.zeros_like(array)
+    expected[key] = weight
+    assert np.array_equal(x.grad.numpy(), expected)
+
+
+@pytest.mark.parametrize("shape", [(60,), (-1,), (6, 10), (3, 2, -1, 5), (1, 60, 1), (15, 4), (3, 20), (12, 5)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (0, 2, 1)])
+def test_reshape_is_numpys_and_a_view_where_numpys_is_one(shape, order):
+    array = np.arange(60.0).reshape(3, 4, 5).transpose(order)
+    x = fastnn.from_numpy(array).requires_grad_()
+    y, expected = x.reshape(shape), array.reshape(shape)
+    assert np.array_equal(y.numpy(force=True), expected) and y.shares_storage(x) == np.shares_memory(expected, array)
+    weight = np.random.default_rng(0).standard_normal(y.shape)
+    (y * fastnn.tensor(weight)).sum().backward()
+    assert np.array_equal(x.grad.numpy(), weight.reshape(array.shape))
+
+
+def test_extents_that_do_not_fit_are_named():
+    x = fastnn.zeros(3, 4)
+    for shape in [(5, -1), (13,), (2**62, 4), (2**40, 2**40), (0, -1), (3, 4, 0)]:
+        with pytest.raises(ValueError, match="does not hold the tensor's 12 elements"):
+            x.reshape(shape)
+    for shape in [(-1, -1), (-2, 6)]:
+        with pytest.raises(ValueError, match="may hold one -1 and no other negative extent"):
+            x.reshape(shape)
+    with pytest.raises(ValueError, match="at most 8"):
+        x.reshape((1,) * 8 + (12,))
+    with pytest.raises(TypeError, match="an extent"):
+        x.reshape(2.0, 6)
+    with pytest.raises(ValueError, match="too large"):
+        fastnn.zeros(0).reshape(2**40, 2**40, 0)
+    assert x.reshape(np.int64(4), -1).shape == (4, 3) and fastnn.zeros(0, 3).reshape(0, 2**40).shape == (0, 2**40)
+
+
+def test_no_view_has_more_than_eight_axes():
+    x = fastnn.zeros((1,) * 8)
+    for made in (lambda: x.unsqueeze(0), lambda: x[None], lambda: x.expand((1,) * 9)):
+        with pytest.raises(ValueError, match="at most 8 axes"):
+            made()
+
+
+@pytest.mark.parametrize("shape,dim,sizes", [((7, 3), 0, 3), ((7, 3), 1, [1, 0, 2]), ((0, 3), 0, 2), ((4, 0), 0, 3), ((2, 5), -1, 9)])
+def test_parts_follow_one_another(shape, dim, sizes):
+    array = np.random.default_rng(0).standard_normal(shape)
+    x = fastnn.tensor(array).requires_grad_()
+    found = x.split(sizes, dim)
+    assert all(part.shares_storage(x) for part in found)
+    assert np.array_equal(np.concatenate([part.numpy(force=True) for part in found], dim), array)
+    places = x.unbind(dim)
+    assert len(places) == array.shape[dim]
+    for k, place in enumerate(places):
+        assert np.array_equal(place.numpy(force=True), array.take(k, dim))
+    if array.size:
+        (found[0].sum() * 2 + places[-1].sum()).backward()
+        expected = np.zeros_like(array)
+        np.moveaxis(expected, dim, 0)[:found[0].shape[dim]] = 2
+        np.moveaxis(expected, dim, 0)[-1] += 1
+        assert np.array_equal(x.grad.numpy(), expected)
+
+
+def test_sections_below_zero_are_refused():
+    with pytest.raises(ValueError, match="must not be negative"):
+        fastnn.zeros(4).split([5, -1])
+
+
+@pytest.mark.parametrize("view", [lambda x, n: x[n:], lambda x, n: x.reshape(n, -1), lambda x, n: x.expand(n, -1, -1),
+                                  lambda x, n: x.transpose(n, 0), lambda x, n: x.unsqueeze(n), lambda x, n: x.flatten(n)])
+def test_an_index_that_changes_the_tensor_does_not_lead_out_of_its_memory(view):
+    x = fastnn.zeros(64, 64)
+
+    class Index:
+        def __index__(self):
+            x.set_data(fastnn.zeros(1))
+            return 1
+
+    y = view(x, Index())
+    assert y.numel() >= 63 * 64 and y.sum().item() == 0
