@@ -1,5 +1,7 @@
 """Reductions beyond the OpSpec list: accuracy, large shapes over threads, layouts, NaN, ties, empty axes, integers."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -255,3 +257,28 @@ def test_images_in_rows_have_the_bits_of_those_channels_last(shape, dtype):
         for axis in range(4):
             np.testing.assert_array_equal(rows.cumsum(axis).numpy(), turned.cumsum(axis).numpy())
             np.testing.assert_array_equal(rows.argmax(axis).numpy(), turned.argmax(axis).numpy())
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 70, 70), (1, 5, 90, 91), (2, 70, 40, 40), (3, 600, 20, 20), (2, 1, 150, 150), (9000, 2, 3, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_what_lies_in_rows_is_reduced_to_the_same_bits_part_by_part(shape, dtype):
+    array = (np.random.default_rng(0).standard_normal(shape) * 100).astype(dtype)
+    rows, last = fastnn.tensor(array), fastnn.tensor(array).contiguous(memory_format=fastnn.channels_last)
+    for count in range(1, 5):
+        for axes in itertools.combinations(range(4), count):
+            for reduce in (fastnn.sum, fastnn.amax, fastnn.amin):
+                assert np.array_equal(reduce(rows, axes).numpy(), reduce(last, axes).numpy())
+            wanted = array.astype("float64").sum(axes)
+            assert np.all(np.abs(fastnn.sum(rows, axes).numpy() - wanted) <= 1e-6 * np.abs(array.astype("float64")).sum(axes))
+            assert np.array_equal(fastnn.amax(rows, axes).numpy(), array.max(axes))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "int32", "float32", "int64", "float64"])
+@pytest.mark.parametrize("shape", [(1, 7, 9, 9), (2, 33, 17, 19), (3, 64, 8, 130), (2, 5, 1, 200)])
+def test_images_are_turned_exactly(shape, dtype):
+    array = (np.random.default_rng(0).standard_normal(shape) * 100).astype(dtype)
+    x = fastnn.tensor(array)
+    turned = x.contiguous(memory_format=fastnn.channels_last)
+    assert turned.is_channels_last() and np.array_equal(turned.numpy(), array)
+    assert np.array_equal(turned.contiguous().numpy(), array)
+    assert np.array_equal(x.transpose(1, 3).contiguous().numpy(), array.transpose(0, 3, 2, 1))

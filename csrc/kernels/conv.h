@@ -59,10 +59,10 @@ static void conv_pack_kernel(ptrdiff_t inner, ptrdiff_t outer, ptrdiff_t cols, c
             if (inner == 1 && width == LANES && height == LANES) {
                 real *q = dst + (slot ? slot[0] : 0) + row * dst_row + j;
 #pragma GCC unroll 16
-                for (int v = 0; v < LANES; v++) block[v] = vec_load(src + (j + v) * src_col + row);
-                vec_transpose(block);
-#pragma GCC unroll 16
-                for (int v = 0; v < LANES; v++) vec_store(q + v * dst_row, block[v]);
+                for (int v = 0; v < LANES; v += VEC_BLOCK) {
+                    vec_load_columns(src + j * src_col + row + v, src_col, block);
+                    for (int k = 0; k < VEC_BLOCK; k++) vec_store(q + (v + k) * dst_row, block[k]);
+                }
                 o += LANES;
                 continue;
             }

@@ -1,7 +1,10 @@
 /* reduce.h: sums, maxima and minima of rows and of columns, and the search for where an extremum lies. The order of every
  * reduction is fixed by the sizes: eight vectors (or eight rows) in a tree, the trees in sequence, lanes in vec_sum's tree. */
 
-enum { REDUCE_FOLD_MAX = 128 /* columns after folding; ops/reduce.c keeps fold * columns within it */ };
+enum {
+    REDUCE_FOLD_MAX = 128,   /* columns after folding; ops/reduce.c keeps fold * columns within it */
+    REDUCE_PART = 256 * LANES /* elements of a group of trees */
+};
 
 /* NaN wins, as in NumPy: vec_max and vec_min give their second argument where unordered. */
 INLINE vec max_of(vec a, vec b) { return vec_select(vec_unordered(a, a), a, vec_max(a, b)); }
@@ -14,8 +17,7 @@ INLINE real min_lanes(vec a) { return mask_any(vec_unordered(a, a)) ? (real)NAN 
 
 /* In a group of 32 trees the running total stays short: its rounding errors are those of 32 terms, not of all. */
 #define REDUCE(name, of, across, neutral)                                                                               \
-    INLINE real name##_row(ptrdiff_t n, const real *restrict x) {                                                       \
-        vec total = vec_set1(neutral);                                                                                  \
+    INLINE vec name##_on(ptrdiff_t n, const real *restrict x, vec total) {                                              \
         ptrdiff_t i = 0;                                                                                                \
         while (i + 8 * LANES <= n) {                                                                                    \
             vec part = vec_set1(neutral);                                                                               \
@@ -25,7 +27,16 @@ INLINE real min_lanes(vec a) { return mask_any(vec_unordered(a, a)) ? (real)NAN 
         }                                                                                                               \
         for (; i + LANES <= n; i += LANES) total = of(total, vec_load(x + i));                                          \
         if (i < n) total = of(total, vec_select(mask_first(n - i), vec_load_n(x + i, n - i), vec_set1(neutral)));       \
-        return across(total);                                                                                           \
+        return total;                                                                                                   \
+    }                                                                                                                   \
+                                                                                                                        \
+    INLINE real name##_row(ptrdiff_t n, const real *x) { return across(name##_on(n, x, vec_set1(neutral))); }           \
+                                                                                                                        \
+    /* y: 1; x: (n), of a longer row, a multiple of REDUCE_PART unless it is the last part. totals: LANES of it so far */ \
+    static void name##_row_part_kernel(ptrdiff_t n, const void *x, int part, void *totals, void *y) {                   \
+        const vec total = name##_on(n, x, part & FNN_FIRST_PART ? vec_set1(neutral) : vec_load(totals));                \
+        if (part & FNN_LAST_PART) *(real *)y = across(total);                                                           \
+        else vec_store(totals, total);                                                                                  \
     }                                                                                                                   \
                                                                                                                         \
     /* y: (rows); x: (rows, n), rows `stride` apart */                                                                  \
@@ -55,28 +66,31 @@ INLINE real min_lanes(vec a) { return mask_any(vec_unordered(a, a)) ? (real)NAN 
                                                                                                                         \
     /* Eight rows at a time along all columns: eight forward streams, which the hardware prefetches, and the totals     \
      * pass through L1 once per eight rows. Strips of a few registers down all rows jump a row per load instead. */     \
-    static void name##_block(ptrdiff_t rows, ptrdiff_t columns, const real *x, ptrdiff_t stride, real *y) {             \
+    static void name##_block(ptrdiff_t rows, ptrdiff_t columns, const real *x, ptrdiff_t stride, int first, real *y) {  \
         ptrdiff_t r = 0;                                                                                                \
-        if (rows >= 8) name##_trees(columns, x, stride, 1, y), r = 8;                                                   \
-        else if (rows) memcpy(y, x, (size_t)columns * sizeof(real)), r = 1;                                             \
+        if (first && rows >= 8) name##_trees(columns, x, stride, 1, y), r = 8;                                          \
+        else if (first && rows) memcpy(y, x, (size_t)columns * sizeof(real)), r = 1;                                    \
         for (; r + 8 <= rows; r += 8) name##_trees(columns, x + r * stride, stride, 0, y);                              \
         for (; r < rows; r++) name##_into(columns, x + r * stride, y);                                                  \
     }                                                                                                                   \
                                                                                                                         \
-    /* y: (columns); x: (rows, columns), rows `stride` apart. fold > 1 (then stride = columns): that many rows, unless   \
-     * there are fewer, are taken as one long row, so that a few columns still fill the vectors. */                     \
+    /* y: (columns); x: (rows, columns), rows `stride` apart. fold > 1 (then stride = columns): that many rows, unless  \
+     * there are fewer, are taken as one long row, so that a few columns still fill the vectors. x may be a part of the \
+     * rows, all parts but the last with a multiple of 8 * fold of them; totals: these long rows so far, REDUCE_FOLD_MAX */ \
     static void name##_columns_kernel(ptrdiff_t rows, ptrdiff_t columns, const void *x_, ptrdiff_t stride,              \
-                                      ptrdiff_t fold, void *y) {                                                        \
+                                      ptrdiff_t fold, int part, void *totals, void *y) {                                \
         const real *x = x_;                                                                                             \
-        if (fold == 1 || rows < fold) {                                                                                 \
-            name##_block(rows, columns, x, stride, y);                                                                  \
+        const int first = part & FNN_FIRST_PART;                                                                        \
+        if (fold == 1 || (rows < fold && part == FNN_ONLY_PART)) {                                                      \
+            name##_block(rows, columns, x, stride, first, y);                                                           \
             return;                                                                                                     \
         }                                                                                                               \
-        real folded[REDUCE_FOLD_MAX];                                                                                   \
+        real own[REDUCE_FOLD_MAX], *folded = part == FNN_ONLY_PART ? own : totals;                                      \
         ptrdiff_t wide = fold * columns, whole = rows / fold;                                                           \
-        name##_block(whole, wide, x, wide, folded);                                                                     \
+        name##_block(whole, wide, x, wide, first, folded);                                                              \
+        if (!(part & FNN_LAST_PART)) return;                                                                            \
         name##_into((rows - whole * fold) * columns, x + whole * wide, folded);                                         \
-        name##_block(fold, columns, folded, columns, y);                                                                \
+        name##_block(fold, columns, folded, columns, 1, y);                                                             \
     }
 
 #define AT_VECTOR(k) vec_load(x + i + (k) * LANES)

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 16384, TILE = 32 };
+enum { CHUNK = 16384, TILE = 32, STRIP = 64 /* positions across, where registers are turned: whole lines, asked for in time */ };
 
 /* ---- n elements from one stride and dtype to another ---- */
 
@@ -91,7 +91,9 @@ typedef struct {
     int to, from;      /* dtypes */
     int tiled;         /* the source is contiguous along another dimension than the result: work in square tiles */
     int across;        /* that dimension */
-    ptrdiff_t columns; /* tiles along it */
+    ptrdiff_t strip;   /* positions along it that go together */
+    ptrdiff_t columns; /* strips along it */
+    int turned;        /* numbers of 4 or 8 bytes, whatever they mean, as registers of reals */
     ptrdiff_t outer;   /* elements over all dimensions but `across` and the last */
     const fnn_kernels *K;
     int streamed;      /* plain runs of bytes into a large result: past the caches */
@@ -121,21 +123,21 @@ static void run_copy(void *context, ptrdiff_t chunk, void *scratch) {
     if (p->streamed) p->K->stream_end();
 }
 
-/* One strip: TILE positions along `across`, all of the last dimension, at one place of the others. The strip is walked in
- * TILE x TILE tiles, so that the lines read across are used up while they are in cache. */
+/* One strip of positions along `across`, all of the last dimension, at one place of the others. The strip is walked in tiles, so
+ * that the lines read across are used up while they are in cache. */
 static void run_copy_tiled(void *context, ptrdiff_t chunk, void *scratch) {
     (void)scratch;
     const copy_plan *p = context;
     const fnn_nest *nest = &p->nest;
     int last = nest->rank - 1, across = p->across;
-    ptrdiff_t column = chunk % p->columns * TILE, index = chunk / p->columns;
-    ptrdiff_t wide = fnn_min(TILE, nest->shape[across] - column), shift[2] = {0, 0};
+    ptrdiff_t column = chunk % p->columns * p->strip, index = chunk / p->columns;
+    ptrdiff_t wide = fnn_min(p->strip, nest->shape[across] - column), shift[2] = {0, 0};
     for (int d = last - 1; d >= 0; d--) {
         if (d == across) continue;
         for (int k = 0; k < 2; k++) shift[k] += index % nest->shape[d] * nest->stride[k][d];
         index /= nest->shape[d];
     }
-    if (p->to == p->from && nest->stride[0][last] == 1 && nest->itemsize[0] >= 4) { /* moves of 4 or 8 bytes, whatever they mean */
+    if (p->turned) {
         int moved = nest->itemsize[0] == 8 ? FNN_FLOAT64 : FNN_FLOAT32;
         const void *from = fnn_at(nest->data[1], shift[1] + column * nest->stride[1][across], moved);
         void *to = fnn_at(nest->data[0], shift[0] + column * nest->stride[0][across], moved);
@@ -230,7 +232,9 @@ static int copy_run(fnn_call *call) {
         fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_copy, &p);
         return FNN_OK;
     }
-    p.columns = fnn_ceil_div(p.nest.shape[p.across], TILE);
+    p.turned = p.to == p.from && p.nest.stride[0][last] == 1 && p.nest.itemsize[0] >= 4;
+    p.strip = p.turned ? STRIP : TILE;
+    p.columns = fnn_ceil_div(p.nest.shape[p.across], p.strip);
     p.outer = p.nest.size / p.nest.shape[p.across] / p.nest.shape[last];
     fnn_parallel_for(call, p.columns * p.outer, 2 * fnn_cost(call), run_copy_tiled, &p);
     return FNN_OK;

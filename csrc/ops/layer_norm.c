@@ -191,7 +191,7 @@ static void run_sum(void *context, ptrdiff_t chunk, void *scratch) {
     for (int k = 0; k < 2; k++)
         if (p->gradient[k])
             p->K->sum_columns(chunks, columns, p->partials + (k * chunks * p->n + from) * (ptrdiff_t)p->size, p->n, 1,
-                              (char *)p->gradient[k] + from * (ptrdiff_t)p->size);
+                              FNN_ONLY_PART, NULL, (char *)p->gradient[k] + from * (ptrdiff_t)p->size);
 }
 
 static int backward_run_of(fnn_call *call, int statistics) {

@@ -73,46 +73,14 @@ void fnn_move_strided(void *to, ptrdiff_t to_step, const void *from, ptrdiff_t f
 #undef MOVE
 }
 
-typedef uint32_t four __attribute__((vector_size(16), aligned(4), may_alias));
-
-#ifdef __clang__
-#define LOW_PAIRS(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
-#define HIGH_PAIRS(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
-#else
-#define LOW_PAIRS(a, b) __builtin_shuffle(a, b, (four){0, 4, 1, 5})
-#define HIGH_PAIRS(a, b) __builtin_shuffle(a, b, (four){2, 6, 3, 7})
-#endif
-
-/* to[r][c] = from[c][r] */
-static void turn_4x4(const uint32_t *from, ptrdiff_t from_step, uint32_t *to, ptrdiff_t to_step) {
-    const four a = *(const four *)from, b = *(const four *)(from + from_step), c = *(const four *)(from + 2 * from_step),
-               d = *(const four *)(from + 3 * from_step);
-    const four ac0 = LOW_PAIRS(a, c), ac1 = HIGH_PAIRS(a, c), bd0 = LOW_PAIRS(b, d), bd1 = HIGH_PAIRS(b, d);
-    *(four *)to = LOW_PAIRS(ac0, bd0);
-    *(four *)(to + to_step) = HIGH_PAIRS(ac0, bd0);
-    *(four *)(to + 2 * to_step) = LOW_PAIRS(ac1, bd1);
-    *(four *)(to + 3 * to_step) = HIGH_PAIRS(ac1, bd1);
-}
-
-/* to[r][c] = from[c][r], rows x columns, in squares: cache lines of both are used up one after the other. */
-static void turn(const void *from_, ptrdiff_t from_step, void *to_, ptrdiff_t to_step, ptrdiff_t rows, ptrdiff_t columns, size_t size) {
-#define TURN(type, first_row, first_column)                                                                             \
-    const type *restrict from = from_;                                                                                  \
-    type *restrict to = to_;                                                                                            \
-    for (ptrdiff_t c = 0; c < columns; c++)                                                                             \
-        for (ptrdiff_t r = c < (first_column) ? (first_row) : 0; r < rows; r++) to[r * to_step + c] = from[c * from_step + r];  \
-    return
-    const ptrdiff_t whole_rows = rows & ~(ptrdiff_t)3, whole_columns = columns & ~(ptrdiff_t)3;
-    if (size == 4)
-        for (ptrdiff_t c = 0; c < whole_columns; c += 4)
-            for (ptrdiff_t r = 0; r < whole_rows; r += 4)
-                turn_4x4((const uint32_t *)from_ + c * from_step + r, from_step, (uint32_t *)to_ + r * to_step + c, to_step);
-    switch (size) {
-    case 1: { TURN(uint8_t, 0, 0); }
-    case 4: { TURN(uint32_t, whole_rows, whole_columns); }
-    case 8: { TURN(uint64_t, 0, 0); }
+/* to[r][c] = from[c][r], rows x columns: numbers of 4 or 8 bytes, whatever they mean, as registers of reals. */
+static void turn(const void *from, ptrdiff_t from_step, void *to, ptrdiff_t to_step, ptrdiff_t rows, ptrdiff_t columns, size_t size) {
+    if (size >= 4) {
+        fnn_kernels_of(size == 8 ? FNN_FLOAT64 : FNN_FLOAT32)->conv_pack(1, rows, columns, from, 1, from_step, to, NULL, to_step);
+        return;
     }
-#undef TURN
+    for (ptrdiff_t c = 0; c < columns; c++)
+        for (ptrdiff_t r = 0; r < rows; r++) ((uint8_t *)to)[r * to_step + c] = ((const uint8_t *)from)[c * from_step + r];
 }
 
 /* Runs along the last dimension, or tiles of it and the one before where that is the dense one; an odometer, not a division, finds

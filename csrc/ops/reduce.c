@@ -16,6 +16,7 @@ enum {
     MIN_ROWS = 128,       /* partial sums are at most this fraction of the input */
     NARROW = 64,          /* fewer columns than this are folded: several rows become one ... */
     FOLD_COLUMNS = 128,   /* ... of at most this many (REDUCE_FOLD_MAX of the kernels) */
+    PART = 4096,          /* elements gathered at once; a multiple of the kernels' REDUCE_PART */
     MAX_PASSES = 32
 };
 
@@ -37,12 +38,15 @@ typedef struct {
 } plan;
 
 typedef void row_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, ptrdiff_t stride, void *y);
-typedef void column_kernel(ptrdiff_t rows, ptrdiff_t columns, const void *x, ptrdiff_t stride, ptrdiff_t fold, void *y);
+typedef void part_kernel(ptrdiff_t n, const void *x, int part, void *totals, void *y);
+typedef void column_kernel(ptrdiff_t rows, ptrdiff_t columns, const void *x, ptrdiff_t stride, ptrdiff_t fold, int part, void *totals,
+                           void *y);
 
 typedef void find_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, ptrdiff_t stride, const void *m, ptrdiff_t first, int64_t *index);
 
 typedef struct {
     row_kernel *rows;
+    part_kernel *row_part;
     column_kernel *columns;
     find_kernel *find_rows, *find_columns; /* of an extremum */
 } reducer;
@@ -62,13 +66,20 @@ static int64_t less_of(int64_t a, int64_t b) { return a < b ? a : b; }
             ((int64_t *)y)[r] = total;                                                                                  \
         }                                                                                                               \
     }                                                                                                                   \
+    static void formula##_row_part(ptrdiff_t n, const void *x_, int part, void *totals, void *y) {                      \
+        const int64_t *x = x_;                                                                                          \
+        (void)totals;                                                                                                   \
+        int64_t total = part & FNN_FIRST_PART ? x[0] : formula(*(int64_t *)y, x[0]);                                    \
+        for (ptrdiff_t i = 1; i < n; i++) total = formula(total, x[i]);                                                 \
+        *(int64_t *)y = total;                                                                                          \
+    }                                                                                                                   \
     static void formula##_columns(ptrdiff_t rows, ptrdiff_t columns, const void *x_, ptrdiff_t stride, ptrdiff_t fold,  \
-                                  void *y_) {                                                                           \
+                                  int part, void *totals, void *y_) {                                                   \
         const int64_t *restrict x = x_;                                                                                 \
         int64_t *restrict y = y_;                                                                                       \
-        (void)fold; /* rows joined for the sake of vectors */                                                           \
-        memcpy(y, x, (size_t)columns * sizeof *y);                                                                      \
-        for (ptrdiff_t r = 1; r < rows; r++)                                                                            \
+        (void)fold, (void)totals; /* rows joined for the sake of vectors */                                             \
+        if (part & FNN_FIRST_PART) memcpy(y, x, (size_t)columns * sizeof *y);                                           \
+        for (ptrdiff_t r = part & FNN_FIRST_PART; r < rows; r++)                                                                            \
             for (ptrdiff_t c = 0; c < columns; c++) y[c] = formula(y[c], x[r * stride + c]);                            \
     }
 INTEGER_KERNELS(sum_of)
@@ -100,13 +111,14 @@ enum { SUM, MAX, MIN };
 static reducer reducer_of(int kind, int dtype) {
     if (dtype == FNN_INT64) {
         row_kernel *const rows[] = {sum_of_rows, greater_of_rows, less_of_rows};
+        part_kernel *const row_part[] = {sum_of_row_part, greater_of_row_part, less_of_row_part};
         column_kernel *const columns[] = {sum_of_columns, greater_of_columns, less_of_columns};
-        return (reducer){rows[kind], columns[kind], find_in_rows, find_in_columns};
+        return (reducer){rows[kind], row_part[kind], columns[kind], find_in_rows, find_in_columns};
     }
     const fnn_kernels *K = fnn_kernels_of(dtype);
-    if (kind == SUM) return (reducer){K->sum_rows, K->sum_columns, NULL, NULL};
-    return kind == MAX ? (reducer){K->max_rows, K->max_columns, K->find_rows, K->find_columns}
-                       : (reducer){K->min_rows, K->min_columns, K->find_rows, K->find_columns};
+    if (kind == SUM) return (reducer){K->sum_rows, K->sum_row_part, K->sum_columns, NULL, NULL};
+    return kind == MAX ? (reducer){K->max_rows, K->max_row_part, K->max_columns, K->find_rows, K->find_columns}
+                       : (reducer){K->min_rows, K->min_row_part, K->min_columns, K->find_rows, K->find_columns};
 }
 
 static pass plan_pass(ptrdiff_t b, ptrdiff_t r, ptrdiff_t k) {
@@ -223,20 +235,74 @@ static const char *block_at(const pass_run *w, ptrdiff_t b, ptrdiff_t outer, ptr
     return scratch;
 }
 
+/* Which rows, columns and outer positions a chunk has. */
+typedef struct {
+    ptrdiff_t b, outer, r, n, c, width;
+} range;
+
+static range range_of(const pass *s, ptrdiff_t chunk) {
+    range g = {.b = chunk / s->q / s->p * s->outer, .r = chunk / s->q % s->p * s->rows, .c = chunk % s->q * s->cols};
+    g.outer = fnn_min(s->outer, s->b - g.b), g.n = fnn_min(s->rows, s->r - g.r), g.width = fnn_min(s->cols, s->k - g.c);
+    return g;
+}
+
+/* Rows that are gathered at once: what stays in the first-level cache until it is reduced, and what kernels take as a part. */
+static ptrdiff_t part_rows(const pass *s) {
+    return fnn_min(s->rows, s->k == 1 ? PART : fnn_max(PART / s->cols / (8 * s->fold), 1) * 8 * s->fold);
+}
+
+/* Outer positions that are gathered at once. */
+static ptrdiff_t part_outer(const pass *s) { return fnn_min(fnn_max(PART / (s->rows * s->cols), 1), s->outer); }
+
+/* A gathered part, behind what kernels keep between two of them. */
+static size_t part_bytes(const pass *s, size_t size) {
+    return (size_t)(FOLD_COLUMNS + part_outer(s) * part_rows(s) * s->cols) * size;
+}
+
+static void reduce_block(const pass_run *w, ptrdiff_t outer, ptrdiff_t n, ptrdiff_t width, const char *x, ptrdiff_t step_b,
+                         ptrdiff_t step_r, char *y) {
+    if (w->s.k == 1) w->with.rows(outer, n, x, step_b, y);
+    else
+        for (ptrdiff_t i = 0; i < outer; i++)
+            w->with.columns(n, width, at(x, i * step_b, w->size), step_r, w->s.fold, FNN_ONLY_PART, NULL,
+                            (char *)at(y, i * w->s.k, w->size));
+}
+
+/* A chunk that is gathered part by part. */
+static void run_gathered(const pass_run *w, const range *g, char *y, char *totals) {
+    const pass *s = &w->s;
+    const ptrdiff_t many = part_rows(s), together = part_outer(s);
+    char *block = totals + FOLD_COLUMNS * w->size;
+    if (g->n <= many) {
+        for (ptrdiff_t i = 0; i < g->outer; i += together) {
+            const ptrdiff_t count = fnn_min(together, g->outer - i);
+            gather_block(w, g->b + i, g->r, count * g->n, g->c, g->width, block);
+            reduce_block(w, count, g->n, g->width, block, g->n * g->width, g->width, (char *)at(y, i * s->k, w->size));
+        }
+        return;
+    }
+    for (ptrdiff_t i = 0; i < g->outer; i++) {
+        char *to = (char *)at(y, i * s->k, w->size);
+        for (ptrdiff_t r = 0, n; r < g->n; r += n) {
+            n = fnn_min(many, g->n - r);
+            const int part = (r == 0 ? FNN_FIRST_PART : 0) | (r + n == g->n ? FNN_LAST_PART : 0);
+            gather_block(w, g->b + i, g->r + r, n, g->c, g->width, block);
+            if (s->k == 1) w->with.row_part(n, block, part, totals, to);
+            else w->with.columns(n, g->width, block, g->width, s->fold, part, totals, to);
+        }
+    }
+}
+
 static void run_pass(void *context, ptrdiff_t chunk, void *scratch) {
     const pass_run *w = context;
     const pass *s = &w->s;
-    ptrdiff_t q = chunk % s->q, p = chunk / s->q % s->p, b = chunk / s->q / s->p * s->outer, step_b, step_r;
-    ptrdiff_t r = p * s->rows, n = fnn_min(s->rows, s->r - r), c = q * s->cols, width = fnn_min(s->cols, s->k - c);
-    ptrdiff_t outer = fnn_min(s->outer, s->b - b);
-    const char *x = block_at(w, b, outer, r, n, c, width, scratch, &step_b, &step_r);
-    char *y = (char *)at(w->y, (b * s->p + p) * s->k + c, w->size);
-    if (s->k == 1) w->with.rows(outer, n, x, step_b, y);
-    else
-        for (ptrdiff_t i = 0; i < outer; i++)
-            w->with.columns(n, width, at(x, i * step_b, w->size), step_r, s->fold, (char *)at(y, i * s->k, w->size));
+    const range g = range_of(s, chunk);
+    const char *x = at(w->x, g.b * w->step_b + g.r * w->step_r + g.c, w->size);
+    char *y = (char *)at(w->y, (g.b * s->p + g.r / s->rows) * s->k + g.c, w->size);
+    if (w->gather) run_gathered(w, &g, y, scratch);
+    else reduce_block(w, g.outer, g.n, g.width, x, w->step_b, w->step_r, y);
     if (w->divisor)
-        w->divide(outer * width, (void *const[]){y}, (const void *const[]){y, w->divisor}, (const ptrdiff_t[]){1, 0},
+        w->divide(g.outer * g.width, (void *const[]){y}, (const void *const[]){y, w->divisor}, (const ptrdiff_t[]){1, 0},
                   NULL);
 }
 
@@ -322,7 +388,7 @@ static void plan_workspace(const plan *p, const fnn_tensor *x, fnn_workspace *ws
     pass_run w;
     begin(p, x, &w);
     ws->shared = (size_t)(2 * p->partial + p->result.size) * w.size;
-    ws->scratch = w.gather ? (size_t)(w.s.outer * w.s.rows * w.s.cols) * w.size : 0;
+    ws->scratch = w.gather ? part_bytes(&w.s, w.size) : 0;
 }
 
 static void reduce_workspace(const fnn_call *call, fnn_workspace *ws) {
@@ -416,6 +482,9 @@ static void argmax_workspace(const fnn_call *call, fnn_workspace *ws) {
     make_plan(x, 1ll << call->attr.i[0], call->attr.i[1] != 0, call->out[0], &p);
     plan_workspace(&p, x, ws);
     ws->shared = (ws->shared + 7) / 8 * 8 + (size_t)p.result.size * sizeof(int64_t);
+    const pass *first = &p.passes[0];
+    const size_t block = (size_t)(first->outer * first->rows * first->cols) * fnn_itemsize(x->dtype); /* of the search */
+    if (ws->scratch && ws->scratch < block) ws->scratch = block;
 }
 
 /* y: int64, where along `axis` x is largest (or smallest): the first of equals, or the first NaN. Two readings: the extremum,
