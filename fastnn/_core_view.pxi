@@ -370,3 +370,55 @@ def parts(rule, TensorBase x not None, int dim, sizes):
         found.append(narrowed(rule, x, dim, start, n))
         start += n
     return tuple(found)
+
+
+# ---- joining ---------------------------------------------------------------------------------------------------------
+
+
+def are_alike(tensors):
+    """Whether a list or tuple holds tensors only, at least one, of one dtype and number of axes."""
+    cdef TensorBase t, first = None
+    if type(tensors) is not list and type(tensors) is not tuple:
+        return False
+    for value in tensors:
+        if not isinstance(value, TensorBase):
+            return False
+        t = value
+        if first is None:
+            first = t
+        if t.desc.dtype != first.desc.dtype or t.desc.rank != first.desc.rank:
+            return False
+    return first is not None
+
+
+def joined(tuple tensors not None, int dim):
+    """Tensors that are alike one behind the other along axis `dim`, counted from the front, off the tape, and their extents along it.
+    The result of four axes lies in rows where one of them does so and none lies channels last."""
+    cdef TensorBase t, first = tensors[0], part, result = new_tensor()
+    cdef fnn_tensor whole = first.desc
+    cdef int d, in_rows = 0, channels_last = 0
+    cdef Py_ssize_t start = 0
+    cdef list sizes = []
+    if not are_alike(tensors) or not 0 <= dim < whole.rank:
+        raise ValueError(f"joined: {len(tensors)} tensors are not alike, or have no axis {dim}")
+    whole.shape[dim] = 0
+    for t in tensors:
+        for d in range(whole.rank):
+            if d != dim and t.desc.shape[d] != whole.shape[d]:
+                raise ValueError(f"cat: shapes {first.shape} and {t.shape} differ in another axis than dim {dim}, but must not")
+        if t.desc.shape[dim] > PY_SSIZE_T_MAX - whole.shape[dim]:
+            raise ValueError(f"cat: the tensors are too large together along dim {dim}")
+        sizes.append(t.desc.shape[dim])
+        whole.shape[dim] += t.desc.shape[dim]
+        in_rows |= fnn_lies_in_rows(&t.desc) > 0
+        channels_last |= not fnn_is_contiguous(&t.desc) and fnn_is_channels_last(&t.desc)
+    if in_rows and not channels_last:
+        fnn_set_shape_contiguous(&result.desc, whole.dtype, whole.rank, whole.shape)
+    else:
+        fnn_set_shape(&result.desc, whole.dtype, whole.rank, whole.shape)
+    allocate(result)
+    for t in tensors:
+        part = part_of(None, result, dim, start, t.desc.shape[dim])
+        start += t.desc.shape[dim]
+        launch.copy(t, dtype=-1, out=part)
+    return result, sizes

@@ -95,3 +95,52 @@ def test_an_index_that_changes_the_tensor_does_not_lead_out_of_its_memory(view):
 
     y = view(x, Index())
     assert y.numel() >= 63 * 64 and y.sum().item() == 0
+
+
+def both_layouts(array):
+    """An array as tensors in C order and, of four axes, channels last."""
+    yield fastnn.tensor(array).requires_grad_()
+    if array.ndim == 4:
+        yield fastnn.tensor(array).contiguous(memory_format=fastnn.channels_last).detach().requires_grad_()
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 300), (3, 4, 5), (2, 3, 40, 90), (2, 0, 3)])
+def test_rolling_turning_and_padding_are_numpys_and_their_gradients_go_back(shape):
+    array = np.random.default_rng(0).standard_normal(shape)
+    axes = tuple(range(len(shape)))
+    shifts = tuple(3 * d - 1 for d in axes)
+    width = [(d % 2, d) for d in axes]
+    cases = [(lambda x: x.roll(shifts, axes), lambda a: np.roll(a, shifts, axes)),
+             (lambda x: x.roll((2, -1), (0, 0)), lambda a: np.roll(a, 1, 0)),
+             (lambda x: x.flip(axes[1:] + axes[:1]), lambda a: np.flip(a, axes)), (lambda x: x.flip(-1), lambda a: np.flip(a, -1)),
+             (lambda x: fastnn.functional.pad(x, [n for pair in reversed(width) for n in pair], value=2.5),
+              lambda a: np.pad(a, width, constant_values=2.5))]
+    for ours, numpys in cases:
+        for x in both_layouts(array):
+            y, expected = ours(x), numpys(array)
+            assert np.array_equal(y.numpy(force=True), expected) and y.lies_in_rows == (x.lies_in_rows if array.size else y.lies_in_rows)
+            weight = np.random.default_rng(1).standard_normal(expected.shape)
+            (y * fastnn.tensor(weight)).sum().backward()
+            place = numpys(np.arange(1.0, array.size + 1).reshape(shape))
+            number = np.where(place == 2.5, 0, place).astype(int) if numpys is cases[-1][1] else place.astype(int)
+            gradient = np.zeros(array.size + 1)
+            np.add.at(gradient, number.ravel(), weight.ravel())
+            assert np.array_equal(x.grad.numpy(), gradient[1:].reshape(shape))
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_joining_is_numpys_in_rows_where_a_part_lies_so(dim):
+    a, b = np.random.default_rng(0).standard_normal((2, 3, 4, 5, 6))
+    last = fastnn.tensor(b).contiguous(memory_format=fastnn.channels_last)
+    for second in (fastnn.tensor(b), last):
+        y = fastnn.cat([fastnn.tensor(a), second], dim)
+        assert np.array_equal(y.numpy(), np.concatenate([a, b], dim)) and y.lies_in_rows == second.lies_in_rows
+        assert np.array_equal(fastnn.stack([fastnn.tensor(a[0]), second[0]], dim).numpy(), np.stack([a[0], b[0]], dim))
+    with pytest.raises(ValueError, match="differ in another axis"):
+        fastnn.cat([fastnn.zeros(2, 3), fastnn.zeros(2, 4)], 0)
+    with pytest.raises(ValueError, match="differ in another axis"):
+        fastnn.cat([fastnn.zeros(2, 3), fastnn.zeros(2, 3, 1)], 0)
+    with pytest.raises(TypeError, match="must hold tensors only"):
+        fastnn.cat([fastnn.zeros(2, 3), np.zeros((2, 3))], 0)
+    assert fastnn.cat([fastnn.zeros(0), fastnn.zeros(2, 3)]).shape == (2, 3)
+    assert fastnn.cat([fastnn.zeros(2, 3, dtype=fastnn.int64), fastnn.zeros(2, 3)]).dtype is fastnn.float32

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import _core
 from .._core import launch, record
 from ..checks import a_tensor, integer, integers, whole
 from .create import extents_of
-from .layout import contiguous_format, preserve_format
 from .linear import matmul
 from .math import add, mul, scaled
-from .shape import _axis, clone, expand, reshape, unsqueeze
+from .shape import _axis, expand, reshape, unsqueeze
 from .slices import _joinable, cat, slice_view
 
 if TYPE_CHECKING:
@@ -135,7 +136,16 @@ def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
     axes = [_axis("flip", dim, a_tensor("flip", input).ndim) for dim in integers("flip", "dims", dims)]
     # The view behind the copy has steps below 0; an axis that is named twice is as it was.
     turned = tuple(slice(None, None, -1 if axes.count(d) % 2 else 1) for d in range(input.ndim))
-    return clone(slice_view(input, turned), contiguous_format if input.lies_in_rows else preserve_format)
+    return record(_flip_backward, (input,), _turned(input, turned), context=turned)
+
+
+def _turned(x: Tensor, key: tuple[slice, ...]) -> Tensor:
+    view = slice_view(x.detach(), key)
+    return launch.contiguous(view) if x.lies_in_rows else launch.copy(view, dtype=-1)
+
+
+def _flip_backward(node, dy):
+    return _turned(dy, node.context)
 
 
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
@@ -165,13 +175,26 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     shifts, dims = integers("roll", "shifts", shifts), integers("roll", "dims", dims)
     if len(shifts) != len(dims):
         raise ValueError(f"roll: shifts is {shifts} and dims {dims}, but there must be one shift for each axis")
+    first = [0] * a_tensor("roll", input).ndim  # what comes first along each axis
     for shift, dim in zip(shifts, dims):
-        axis = _axis("roll", dim, a_tensor("roll", input).ndim)
-        first = -integer("roll", "shifts", shift) % max(input.shape[axis], 1)
-        if first:
-            before = (slice(None),) * axis
-            input = cat((slice_view(input, (*before, slice(first, None))), slice_view(input, (*before, slice(None, first)))), axis)
-    return input
+        axis = _axis("roll", dim, input.ndim)
+        first[axis] = (first[axis] - integer("roll", "shifts", shift)) % max(input.shape[axis], 1)
+    return record(_roll_backward, (input,), _rolled(input, first), context=first) if any(first) else input
+
+
+def _rolled(x: Tensor, first: Sequence[int]) -> Tensor:
+    """A copy in which place first[d] of axis d comes first, from both sides of it for each such axis."""
+    y = _core.empty(x.shape, x.dtype, contiguous=x.lies_in_rows)
+    cuts = [((slice(k, None), slice(None, n - k)), (slice(None, k), slice(n - k, None))) if k else ((slice(None), slice(None)),)
+            for k, n in zip(first, x.shape)]
+    for corner in itertools.product(*cuts):
+        source, place = zip(*corner)
+        launch.copy(slice_view(x.detach(), source), dtype=-1, out=slice_view(y.detach(), place))
+    return y
+
+
+def _roll_backward(node, dy):
+    return _rolled(dy, [-k % n if n else 0 for k, n in zip(node.context, dy.shape)])
 
 
 def tile(input: Tensor, *counts: int, dims: Sequence[int] | None = None) -> Tensor:

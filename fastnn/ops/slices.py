@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
-from .._core import PartOfGradient, TensorBase, launch, narrowed, parts, record, sliced
+from .._core import PartOfGradient, TensorBase, are_alike, joined, launch, narrowed, parts, record, sliced
 from ..checks import a_tensor, either, integer, integers, whole
 from .create import common_dtype, fill
 from .shape import _axis, to, unsqueeze
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["cat", "chunk", "concat", "narrow", "pad", "slice_view", "split", "stack", "unbind"]
 
 _MOST_PIECES = 1 << 20
+_MANY = 1 << 14  # elements that it takes longer to write twice than to launch a fill for each margin
 
 
 # ---- slices -----------------------------------------------------------------------------------------------------------
@@ -216,29 +217,18 @@ def cat(tensors: Sequence[Tensor], dim: int | None = None, *, axis: int | None =
         If an entry is no tensor, or `dim` and `axis` are both given.
     """
     dim = either("cat", dim, axis)
-    tensors = _joinable("cat", tensors)
-    if (0,) in [t.shape for t in tensors]:
-        tensors = tuple(t for t in tensors if t.shape != (0,)) or tensors
+    if not are_alike(tensors) or tensors[0].ndim < 2:
+        tensors = _joinable("cat", tensors)
+        if (0,) in [t.shape for t in tensors]:
+            tensors = tuple(t for t in tensors if t.shape != (0,)) or tensors
+    tensors = tuple(tensors)
     first = tensors[0]
     dim = _axis("cat", 0 if dim is None else dim, first.ndim)
-    before, behind = first.shape[:dim], first.shape[dim + 1:]
-    sizes = []
     for t in tensors:
-        shape = t.shape
-        if len(shape) != first.ndim or shape[:dim] != before or shape[dim + 1:] != behind:
-            raise ValueError(f"cat: shapes {first.shape} and {shape} differ in another axis than dim {dim}, but must not")
-        sizes.append(shape[dim])
-    result = _core.empty((*before, sum(sizes), *behind), first.dtype, contiguous=_lie_in_rows(tensors))
-    start, strides = 0, result.strides
-    for t, n in zip(tensors, sizes):
-        launch.copy(t, dtype=-1, out=result.as_strided(t.shape, strides, start * strides[dim]))
-        start += n
+        if t.ndim != first.ndim:
+            raise ValueError(f"cat: shapes {first.shape} and {t.shape} differ in another axis than dim {dim}, but must not")
+    result, sizes = joined(tensors, dim)
     return record(_cat_backward, tensors, result, context=(dim, sizes))
-
-
-def _lie_in_rows(tensors: Sequence[Tensor]) -> bool:
-    """Whether some of these tensors of four axes lie in rows and none lies channels last."""
-    return any(t.lies_in_rows for t in tensors) and all(t.is_contiguous() or not t.is_channels_last() for t in tensors)
 
 
 def _joinable(name: str, tensors: Any) -> tuple[Tensor, ...]:
@@ -260,7 +250,7 @@ def _joinable(name: str, tensors: Any) -> tuple[Tensor, ...]:
 
 def _cat_backward(node, dy):
     dim, sizes = node.context
-    return split(dy, sizes, dim)
+    return parts(_slice_backward, dy, dim, sizes)
 
 
 concat = cat
@@ -347,9 +337,20 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise ValueError(f"pad: pad {tuple(padding)} crops more than the shape {input.shape} has")
     source = tuple(slice(max(-b, 0), n + min(a, 0)) for n, b, a in zip(input.shape, before, after))
     place = tuple(slice(max(b, 0), n - max(a, 0)) for n, b, a in zip(extents, before, after))
-    result = fill(_core.empty(extents, input.dtype, contiguous=input.lies_in_rows), value)
-    launch.copy(slice_view(input.detach(), source), dtype=-1, out=slice_view(result, place))
+    result = _core.empty(extents, input.dtype, contiguous=input.lies_in_rows)
+    inside = slice_view(result.detach(), place)
+    for margin in _margins(result, place) if inside.numel() > _MANY else (result,):
+        fill(margin, value)
+    launch.copy(slice_view(input.detach(), source), dtype=-1, out=inside)
     return record(_pad_backward, (input,), result, context=(input.shape, source, place))
+
+
+def _margins(x: Tensor, place: tuple[slice, ...]) -> Iterator[Tensor]:
+    """The views that together hold what lies outside a part of `x`."""
+    for d, (part, n) in enumerate(zip(place, x.shape)):
+        for outside in (slice(0, part.start), slice(part.stop, n)):
+            if outside.start < outside.stop:
+                yield slice_view(x, (*place[:d], outside))
 
 
 def _pad_backward(node, dy):
