@@ -302,3 +302,12 @@ def test_errors_say_what_is_allowed():
     with pytest.raises(ValueError, match=r"overlaps argument 'a'"):
         a = z(4, 4)
         launch.matmul(a, z(4, 4), out=a)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 1000])
+def test_the_gradients_of_a_product_of_vectors_are_the_vectors(n):
+    a, b = (fastnn.tensor(v).requires_grad_() for v in np.random.default_rng(0).standard_normal((2, n)))
+    y = a.dot(b)
+    assert y.shape == () and np.allclose(y.item(), a.numpy(force=True) @ b.numpy(force=True))
+    (y * 3).backward()
+    assert np.array_equal(a.grad.numpy(), 3 * b.numpy(force=True)) and np.array_equal(b.grad.numpy(), 3 * a.numpy(force=True))

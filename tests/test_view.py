@@ -144,3 +144,20 @@ def test_joining_is_numpys_in_rows_where_a_part_lies_so(dim):
         fastnn.cat([fastnn.zeros(2, 3), np.zeros((2, 3))], 0)
     assert fastnn.cat([fastnn.zeros(0), fastnn.zeros(2, 3)]).shape == (2, 3)
     assert fastnn.cat([fastnn.zeros(2, 3, dtype=fastnn.int64), fastnn.zeros(2, 3)]).dtype is fastnn.float32
+
+
+@pytest.mark.parametrize("inner", [1, 2, 7, 8, 16, 32, 33, 255, 256, 257])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "int32", "uint8", "bool"])
+def test_rows_are_copied_wherever_they_lie(inner, dtype):
+    array = (np.random.default_rng(0).standard_normal((3, 90, inner + 3)) * 100).astype(dtype)
+    x, place = fastnn.tensor(array), np.zeros((3, 95, inner + 5), dtype)
+    for source in (np.s_[:, :, 1:inner + 1], np.s_[:, ::2, :inner], np.s_[:, ::-1, 2:inner + 2], np.s_[1:, 5:, 3:inner + 3]):
+        assert np.array_equal(x[source].clone().numpy(), array[source])
+        rows = array[source]
+        y = fastnn.tensor(place)
+        y[:rows.shape[0], 1:1 + rows.shape[1], 4:4 + inner] = x[source]
+        expected = place.copy()
+        expected[:rows.shape[0], 1:1 + rows.shape[1], 4:4 + inner] = rows
+        assert np.array_equal(y.numpy(), expected)
+    one = fastnn.tensor(array[:, :1, :inner])
+    assert np.array_equal(one.expand(3, 90, inner).clone().numpy(), np.broadcast_to(array[:, :1, :inner], (3, 90, inner)))

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 16384, TILE = 32, STRIP = 64 /* positions across, where registers are turned: whole lines, asked for in time */ };
+enum { CHUNK = 16384, TILE = 32, SHORT = 256 /* elements of a row: more are a matter for memcpy */, STRIP = 64 /* positions across, where registers are turned: whole lines, asked for in time */ };
 
 /* ---- n elements from one stride and dtype to another ---- */
 
@@ -97,6 +97,8 @@ typedef struct {
     ptrdiff_t outer;   /* elements over all dimensions but `across` and the last */
     const fnn_kernels *K;
     int streamed;      /* plain runs of bytes into a large result: past the caches */
+    int moved;         /* rows that are short and dense in both: the dtype of as many bytes that moves; -1: they are not */
+    void (*rows)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *, const ptrdiff_t *, ptrdiff_t);
 } copy_plan;
 
 static void run_copy(void *context, ptrdiff_t chunk, void *scratch) {
@@ -117,6 +119,14 @@ static void run_copy(void *context, ptrdiff_t chunk, void *scratch) {
             for (int k = 0; k < 2; k++) at[k] = start[k] += nest->stride[k][last - 1] * (ptrdiff_t)nest->itemsize[k];
         }
         row++;
+        const ptrdiff_t whole = n == inner ? fnn_min(rows - row + 1, (end - from) / inner) : 0;
+        if (p->moved >= 0 && whole > 1) { /* several at once */
+            const ptrdiff_t step[2] = {nest->stride[0][last - 1], nest->stride[1][last - 1]};
+            p->rows(1, whole, inner, at[1], step[1], 1, at[0], NULL, step[0]);
+            for (int k = 0; k < 2; k++) start[k] = fnn_at(at[k], (whole - 1) * step[k], p->moved);
+            n = whole * inner, row += whole - 1;
+            continue;
+        }
         if (p->streamed) transfer(p->K, n * (ptrdiff_t)nest->itemsize[0], at[0], at[1]);
         else convert(p->to, at[0], nest->stride[0][last], p->from, at[1], nest->stride[1][last], n);
     }
@@ -227,6 +237,9 @@ static int copy_run(fnn_call *call) {
         if (p.nest.stride[1][d] == 1 && p.nest.stride[1][last] > 1 && p.nest.shape[d] >= 4 && p.nest.shape[last] >= 2)
             p.tiled = 1, p.across = d;
     if (!p.tiled) {
+        const int dense = p.to == p.from && p.nest.stride[0][last] == 1 && p.nest.stride[1][last] == 1 && p.nest.shape[last] <= SHORT;
+        p.moved = dense && last && p.nest.itemsize[0] >= 4 ? p.nest.itemsize[0] == 8 ? FNN_FLOAT64 : FNN_FLOAT32 : -1;
+        if (p.moved >= 0) p.rows = fnn_kernels_of(p.moved)->conv_pack;
         p.streamed = p.to == p.from && p.nest.stride[0][last] == 1 && p.nest.stride[1][last] == 1
                      && p.nest.shape[last] >= TILE * TILE && p.nest.size * (ptrdiff_t)p.nest.itemsize[0] >= FNN_STREAM_BYTES;
         fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_copy, &p);

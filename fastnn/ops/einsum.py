@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from collections.abc import Sequence
@@ -106,14 +107,9 @@ def _parse(equation: str, operands: tuple) -> tuple[list[str], str]:
         raise TypeError(f"einsum: equation is {equation!r}, but must be a str")
     if not operands or not all(isinstance(x, TensorBase) for x in operands):
         raise ValueError(f"einsum: needs tensors after the equation, not {[type(x).__name__ for x in operands]}")
-    left, arrow, output = equation.replace(" ", "").partition("->")
-    inputs = left.split(",")
-    if not all(part.isalpha() or not part for part in (*inputs, output)):
-        raise ValueError(f"einsum: equation {equation!r} may hold letters, commas and one '->' only")
+    inputs, output = _letters(equation)
     if len(inputs) != len(operands):
         raise ValueError(f"einsum: equation {equation!r} names {len(inputs)} operands, but {len(operands)} are given")
-    if not arrow:
-        output = "".join(sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1))
     extents: dict[str, int] = {}
     for letters, x in zip(inputs, operands):
         if len(letters) != x.ndim:
@@ -121,7 +117,19 @@ def _parse(equation: str, operands: tuple) -> tuple[list[str], str]:
         for c, n in zip(letters, x.shape):
             if extents.setdefault(c, n) != n:
                 raise ValueError(f"einsum: axis '{c}' has extents {extents[c]} and {n}")
-    if len(set(output)) != len(output) or not set(output) <= set(extents):
+    return inputs, output
+
+
+@functools.lru_cache(maxsize=256)
+def _letters(equation: str) -> tuple[list[str], str]:
+    """The letters of each operand that an equation names, and of the result."""
+    left, arrow, output = equation.replace(" ", "").partition("->")
+    inputs = left.split(",")
+    if not all(part.isalpha() or not part for part in (*inputs, output)):
+        raise ValueError(f"einsum: equation {equation!r} may hold letters, commas and one '->' only")
+    if not arrow:
+        output = "".join(sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1))
+    if len(set(output)) != len(output) or not set(output) <= set(left.replace(",", "")):
         raise ValueError(f"einsum: '{output}' must hold letters of the operands, each once")
     return inputs, output
 
@@ -158,15 +166,24 @@ def _product(x: Tensor, a: str, y: Tensor, b: str, later: set[str]) -> tuple[Ten
     """The product of two operands, summed over the letters that only they have."""
     x, a = _sum_out(x, a, later | set(b))
     y, b = _sum_out(y, b, later | set(a))
+    left, right, sizes, letters = _orders(a, b, "".join(sorted(later)))
+    x, y = permute(x, dims=left), permute(y, dims=right)
+    batch, rows, inner = sizes
+    y_shape = y.shape
+    extents = (*x.shape[:batch + rows], *y_shape[batch + inner:])
+    shared, depth = extents[:batch], math.prod(y_shape[batch:batch + inner])
+    product = matmul(reshape(x, (*shared, math.prod(extents[batch:batch + rows]), depth)),
+                     reshape(y, (*shared, depth, math.prod(extents[batch + rows:]))))
+    return reshape(product, extents), letters
+
+
+@functools.lru_cache(maxsize=1024)
+def _orders(a: str, b: str, later: str) -> tuple[list[int], list[int], tuple[int, int, int], str]:
+    """In which order two operands' axes make (batch, rows, inner) and (batch, inner, columns), how many axes the first three have,
+    and the letters of the product."""
     batch = [c for c in a if c in b and c in later]
     inner = [c for c in a if c in b and c not in later]
     rows = [c for c in a if c not in b]
     columns = [c for c in b if c not in a]
-    extent = dict(zip(a + b, x.shape + y.shape))
-    shape = [extent[c] for c in batch]
-    left = reshape(permute(x, *(a.index(c) for c in batch + rows + inner)),
-                   (*shape, math.prod(extent[c] for c in rows), math.prod(extent[c] for c in inner)))
-    right = reshape(permute(y, *(b.index(c) for c in batch + inner + columns)),
-                    (*shape, math.prod(extent[c] for c in inner), math.prod(extent[c] for c in columns)))
-    letters = "".join(batch + rows + columns)
-    return reshape(matmul(left, right), [extent[c] for c in letters]), letters
+    return ([a.index(c) for c in batch + rows + inner], [b.index(c) for c in batch + inner + columns],
+            (len(batch), len(rows), len(inner)), "".join(batch + rows + columns))

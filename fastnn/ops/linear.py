@@ -88,6 +88,9 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
         input, other = as_tensor(input), as_tensor(other)
     if input.ndim == 0 or other.ndim == 0:
         raise ValueError(f"matmul: shapes {input.shape} and {other.shape}: both operands need at least one axis")
+    if input.ndim == 1 and other.ndim == 1 and input.dtype.is_floating:
+        y = launch.matmul(reshape(input.detach(), (1, -1)), reshape(other.detach(), (-1, 1)))
+        return record(_dot_backward, (input, other), reshape(y, ()), (input, other))
     if input.ndim == 1:
         y = matmul(reshape(input, 1, -1), other)
         return reshape(y, (*y.shape[:-2], y.shape[-1])) if other.ndim > 1 else reshape(y, ())
@@ -97,6 +100,11 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
     if not input.dtype.is_floating and not other.dtype.is_floating:
         return launch.integer_matmul(input, other)
     return record(_matmul_backward, (input, other), launch.matmul(input, other), (input, other))
+
+
+def _dot_backward(node, dy):
+    a, b = node.saved
+    return (launch.mul(b, dy) if node.needs[0] else None), (launch.mul(a, dy) if node.needs[1] else None)
 
 
 def _matmul_backward(node, dy):

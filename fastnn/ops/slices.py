@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["cat", "chunk", "concat", "narrow", "pad", "slice_view", "split", "stack", "unbind"]
 
 _MOST_PIECES = 1 << 20
-_MANY = 1 << 14  # elements that it takes longer to write twice than to launch a fill for each margin
 
 
 # ---- slices -----------------------------------------------------------------------------------------------------------
@@ -337,20 +336,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise ValueError(f"pad: pad {tuple(padding)} crops more than the shape {input.shape} has")
     source = tuple(slice(max(-b, 0), n + min(a, 0)) for n, b, a in zip(input.shape, before, after))
     place = tuple(slice(max(b, 0), n - max(a, 0)) for n, b, a in zip(extents, before, after))
-    result = _core.empty(extents, input.dtype, contiguous=input.lies_in_rows)
-    inside = slice_view(result.detach(), place)
-    for margin in _margins(result, place) if inside.numel() > _MANY else (result,):
-        fill(margin, value)
-    launch.copy(slice_view(input.detach(), source), dtype=-1, out=inside)
+    result = fill(_core.empty(extents, input.dtype, contiguous=input.lies_in_rows), value)
+    launch.copy(slice_view(input.detach(), source), dtype=-1, out=slice_view(result, place))
     return record(_pad_backward, (input,), result, context=(input.shape, source, place))
-
-
-def _margins(x: Tensor, place: tuple[slice, ...]) -> Iterator[Tensor]:
-    """The views that together hold what lies outside a part of `x`."""
-    for d, (part, n) in enumerate(zip(place, x.shape)):
-        for outside in (slice(0, part.start), slice(part.stop, n)):
-            if outside.start < outside.stop:
-                yield slice_view(x, (*place[:d], outside))
 
 
 def _pad_backward(node, dy):
