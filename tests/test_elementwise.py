@@ -9,6 +9,7 @@ import fastnn
 import fastnn.functional as F
 from fastnn import _core
 from fastnn._core import launch
+from fastnn.testing.checks import forced_threads
 
 ISAS = _core.available_isas()
 
@@ -404,3 +405,37 @@ def test_four_axes_that_lie_in_rows_stay_so():
     for y in (x + turned, turned + x, turned * 2, turned * x[:, :1], fastnn.ones(3, 1, 1) * turned, fastnn.softmax(turned, 1)):
         assert y.is_channels_last()
     np.testing.assert_array_equal((x + turned).numpy(), x.numpy() + 1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", [(2, 3, 9, 11), (1, 2, 5, 5), (3, 4, 16, 17), (2, 33, 13, 10), (1, 70, 40, 40), (2, 5, 1, 300), (0, 3, 4, 5)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_images_in_rows_beside_channels_last(shape, dtype, threads):
+    rng = np.random.default_rng(0)
+    a, b, mask = rng.standard_normal(shape).astype(dtype), rng.standard_normal(shape).astype(dtype), rng.random(shape) > 0.5
+    bias, one = rng.standard_normal((shape[1], 1, 1)).astype(dtype), np.array(1.5, dtype)
+    rows, last = fastnn.tensor(a), fastnn.tensor(b).contiguous(memory_format=fastnn.channels_last)
+    with forced_threads(threads):
+        assert np.array_equal((rows + last).numpy(), a + b) and np.array_equal((last - rows).numpy(), b - a)
+        for m in (fastnn.tensor(mask), fastnn.tensor(mask).contiguous(memory_format=fastnn.channels_last)):
+            assert np.array_equal(fastnn.where(m, rows, last).numpy(), np.where(mask, a, b))
+            assert np.array_equal(fastnn.where(m, rows, fastnn.tensor(one)).numpy(), np.where(mask, a, one))
+        fused = launch.addcmul(last, rows, fastnn.tensor(bias), value=1.0).numpy()
+        assert np.allclose(fused, b + a * bias, rtol=1e-5, atol=1e-6)
+        assert np.array_equal(fused, launch.addcmul(last, last * 0 + rows, fastnn.tensor(bias), value=1.0).numpy())
+        y = last.clone()
+        y += rows
+        assert y.is_channels_last() and np.array_equal(y.numpy(), b + a)
+
+
+@pytest.mark.parametrize("n", [4, 31, 64, 130])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_matrix_beside_its_transpose(n, threads):
+    a = np.random.default_rng(0).standard_normal((n, n + 1))
+    x, y = fastnn.tensor(a), fastnn.tensor(a.T.copy())
+    with forced_threads(threads):
+        assert np.array_equal((x * y.t()).numpy(), a * a)
+        assert np.array_equal((x.t() * 2 + y).numpy(), a.T * 2 + a.T)
+    square = fastnn.tensor(a[:, :n].copy())
+    square += square.t()
+    assert np.array_equal(square.numpy(), a[:, :n] + a[:, :n].T)

@@ -161,3 +161,20 @@ def test_rows_are_copied_wherever_they_lie(inner, dtype):
         assert np.array_equal(y.numpy(), expected)
     one = fastnn.tensor(array[:, :1, :inner])
     assert np.array_equal(one.expand(3, 90, inner).clone().numpy(), np.broadcast_to(array[:, :1, :inner], (3, 90, inner)))
+
+
+@pytest.mark.parametrize("shape,dim", [((5, 30), 0), ((5, 30), 1), ((1, 9), 0), ((2, 3, 4), -2), ((2, 3, 4, 5), 1), ((0, 9), 0), ((3, 2, 8), 1)])
+@pytest.mark.parametrize("repeats", [0, 1, 3])
+def test_repeated_places_are_numpys_and_have_memory_of_their_own(shape, dim, repeats):
+    array = np.random.default_rng(0).standard_normal(shape)
+    x = fastnn.tensor(array).requires_grad_()
+    y = x.repeat_interleave(repeats, dim)
+    assert np.array_equal(y.numpy(force=True), np.repeat(array, repeats, dim)) and not y.shares_storage(x)
+    weight = np.random.default_rng(1).standard_normal(y.shape)
+    (y * fastnn.tensor(weight)).sum().backward()
+    extents = list(shape)
+    extents.insert(dim % len(shape) + 1, repeats)
+    assert np.allclose(x.grad.numpy(), weight.reshape(extents).sum(dim % len(shape) + 1))
+    copy = x.detach().repeat_interleave(repeats, dim)
+    copy[:1] = 7.0
+    assert np.array_equal(x.numpy(force=True), array) and (not copy.numel() or (copy[1:].numpy() == np.repeat(array, repeats, dim)[1:]).all())

@@ -7,6 +7,8 @@
 enum {
     CHUNK = 16384, /* elements a chunk: 64 KB of float32 per operand */
     BLOCK = 512,   /* elements staged at a time when an operand is strided or streamed */
+    ACROSS = 16,   /* rows of a tile, at least, where an operand lies along them: a cache line of float32 ... */
+    ALONG = 32,    /* ... and its columns, at most: BLOCK elements */
     WHOLE = 64     /* calls that run together begin at multiples of so many elements: chunks cut them between vectors */
 };
 
@@ -167,6 +169,94 @@ static void run_run(const plan *p, char **at, ptrdiff_t n, char *scratch) {
         m = p->any_staged ? fnn_min(n, BLOCK) : n;
         run_block(p, at, m, scratch);
         for (int k = 0; k < nest->operands; k++) at[k] += m * nest->stride[k][nest->rank - 1] * (ptrdiff_t)nest->itemsize[k];
+    }
+}
+
+/* ---- tiles: an input lies along another dimension than the results, as images in rows beside channels last ---- */
+
+static int has_dense_rows(const fnn_nest *nest, int k) {
+    return nest->stride[k][nest->rank - 1] == 1 && nest->stride[k][nest->rank - 2] == nest->shape[nest->rank - 1];
+}
+
+/* Whether a tile of whole rows is one run for the kernel, once the inputs that are not so are staged. */
+static int rows_are_joined(const plan *p) {
+    for (int k = 0; k < p->outputs; k++)
+        if (!has_dense_rows(&p->nest, k)) return 0;
+    return p->nest.shape[p->nest.rank - 1] <= ALONG;
+}
+
+/* Whether there is such an input, and results have rows that it can be turned into. */
+static int is_tiled(const plan *p) {
+    const fnn_nest *nest = &p->nest;
+    const int last = nest->rank - 1;
+    int found = 0;
+    if (last < 1 || nest->shape[last - 1] < 4 || nest->shape[last] < (rows_are_joined(p) ? 2 : 4)) return 0;
+    for (int k = 0; k < nest->operands; k++) {
+        if (k < p->outputs && nest->stride[k][last] != 1) return 0;
+        found |= k >= p->outputs && nest->stride[k][last - 1] == 1 && nest->stride[k][last] > 1 && nest->itemsize[k] >= 4;
+    }
+    return found;
+}
+
+/* rows x columns of an operand, dense. */
+static void stage_tile(const fnn_nest *nest, int k, const char *at, ptrdiff_t rows, ptrdiff_t columns, char *to) {
+    const ptrdiff_t row = nest->stride[k][nest->rank - 2], column = nest->stride[k][nest->rank - 1], size = (ptrdiff_t)nest->itemsize[k];
+    if (row == 1 && column > 1 && size >= 4) {
+        const fnn_kernels *K = fnn_kernels_of(size == 8 ? FNN_FLOAT64 : FNN_FLOAT32); /* moves them, whatever they mean */
+        if (columns > 1 && columns <= FNN_FEW_PLANES) K->planes_join(rows, columns, at, column, to);
+        else K->conv_pack(1, rows, columns, at, 1, column, to, NULL, columns);
+        return;
+    }
+    for (ptrdiff_t r = 0; r < rows; r++)
+        fnn_move_strided(to + r * columns * size, 1, at + r * row * size, column, columns, (size_t)size);
+}
+
+/* A tile that begins at at[]: its kernel goes from row to row, or over all of them at once. */
+static void run_tile(const plan *p, char *const *at, ptrdiff_t rows, ptrdiff_t columns, int joined, char *scratch) {
+    const fnn_nest *nest = &p->nest;
+    const int last = nest->rank - 1;
+    char *from[FNN_MAX_ARGS];
+    ptrdiff_t row[FNN_MAX_ARGS]; /* bytes from one to the next */
+    void *out[FNN_MAX_ARGS];
+    const void *in[FNN_MAX_ARGS];
+    ptrdiff_t step[FNN_MAX_ARGS];
+    for (int k = 0; k < nest->operands; k++) {
+        const int is_one = p->inputs == 2 && nest->stride[k][last] == 0 && nest->stride[k][last - 1] == 0; /* which kernels repeat */
+        const int is_staged = k >= p->outputs && (p->staged[k] || (joined && !is_one && !has_dense_rows(nest, k)));
+        from[k] = is_staged ? scratch + k * PITCH : at[k];
+        row[k] = (is_staged ? columns : nest->stride[k][last - 1]) * (ptrdiff_t)nest->itemsize[k];
+        if (is_staged) stage_tile(nest, k, at[k], rows, columns, from[k]);
+        if (k >= p->outputs) step[p->slot[k]] = is_staged ? 1 : nest->stride[k][last];
+    }
+    for (int k = 0; k < p->inputs; k++)
+        if (p->scalar[k]) in[k] = p->scalar[k];
+    for (ptrdiff_t r = 0, n = joined ? rows : 1; r < rows; r += n) {
+        for (int k = 0; k < nest->operands; k++)
+            if (k < p->outputs) out[k] = from[k] + r * row[k];
+            else in[p->slot[k]] = from[k] + r * row[k];
+        p->kernel(n * columns, out, in, step, p->attr);
+    }
+}
+
+static ptrdiff_t rows_of_chunk(const fnn_nest *nest) {
+    return fnn_round_up(fnn_max(CHUNK / nest->shape[nest->rank - 1], 1), ACROSS);
+}
+
+static void run_tiles(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const fnn_nest *nest = &p->nest;
+    const int last = nest->rank - 1;
+    const ptrdiff_t inner = nest->shape[last], rows = nest->shape[last - 1], columns = fnn_min(inner, ALONG), across = BLOCK / columns;
+    const ptrdiff_t end = fnn_min((chunk + 1) * rows_of_chunk(nest), nest->size / inner);
+    const int joined = rows_are_joined(p);
+    for (ptrdiff_t r = chunk * rows_of_chunk(nest), n; r < end; r += n) {
+        n = fnn_min(fnn_min(rows - r % rows, end - r), across);
+        char *at[FNN_MAX_ARGS];
+        fnn_nest_seek(nest, r * inner, at);
+        for (ptrdiff_t c = 0; c < inner; c += columns) {
+            run_tile(p, at, n, fnn_min(columns, inner - c), joined, scratch);
+            for (int k = 0; k < nest->operands; k++) at[k] += columns * nest->stride[k][last] * (ptrdiff_t)nest->itemsize[k];
+        }
     }
 }
 
@@ -332,7 +422,10 @@ static int run(fnn_call *call) {
         return FNN_OK;
     }
     make_plan(call, &p);
-    fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_chunk, &p);
+    if (is_tiled(&p))
+        fnn_parallel_for(call, fnn_ceil_div(p.nest.size / p.nest.shape[p.nest.rank - 1], rows_of_chunk(&p.nest)), 2 * fnn_cost(call),
+                         run_tiles, &p);
+    else fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_chunk, &p);
     return FNN_OK;
 }
 

@@ -16,7 +16,7 @@ from .index import _as_index, gather, index_select
 from .math import div, maximum, mul, ne, where
 from .operands import constant
 from .reduce import Dim, sum
-from .shape import _axis, broadcast_to, clone, expand, flatten, reshape, to
+from .shape import _axis, broadcast_to, clone, contiguous, expand, flatten, reshape, to, unsqueeze
 from .slices import slice_view, unbind
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = ["argwhere", "bincount", "count_nonzero", "index_add", "index_copy", "
 
 _NEUTRAL = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": -np.inf, "amin": np.inf}
 _NEUTRAL_INTEGERS = {"sum": 0, "mean": 0, "prod": 1, "amax": -2**63, "amin": 2**63 - 1}
+_LONG = 8  # elements behind an axis from which on repeating its places copies rows faster than picking them
 _HOW = {"write": 0, "prod": 1, "amax": 2, "amin": 3}
 
 
@@ -382,6 +383,10 @@ def repeat_interleave(input: Tensor, repeats: int | Tensor, dim: int | None = No
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, input.shape[axis]) or (counts < 0).any():
         raise ValueError(f"repeat_interleave: repeats is {repeats!r}, but must be an integer of at least 0, or one for each of "
                          f"{input.shape[axis]} places")
+    before, behind = input.shape[:axis + 1], input.shape[axis + 1:]
+    if not is_tensor and repeats > 1 and input.ndim not in (4, 8) and math.prod(behind) >= _LONG:  # of four, results lie as those do
+        whole = contiguous(expand(unsqueeze(input, axis + 1), (*before, repeats, *behind)))
+        return reshape(whole, (*before[:-1], before[-1] * repeats, *behind))
     return index_select(input, axis, as_tensor(np.repeat(np.arange(input.shape[axis]), counts)))
 
 
