@@ -408,7 +408,8 @@ def test_four_axes_that_lie_in_rows_stay_so():
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("shape", [(2, 3, 9, 11), (1, 2, 5, 5), (3, 4, 16, 17), (2, 33, 13, 10), (1, 70, 40, 40), (2, 5, 1, 300), (0, 3, 4, 5)])
+@pytest.mark.parametrize("shape", [(2, 3, 9, 11), (1, 2, 5, 5), (3, 4, 16, 17), (2, 33, 13, 10), (1, 70, 40, 40), (2, 5, 1, 300),
+                                   (0, 3, 4, 5)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_images_in_rows_beside_channels_last(shape, dtype, threads):
     rng = np.random.default_rng(0)

@@ -5,7 +5,12 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 16384, TILE = 32, SHORT = 256 /* elements of a row: more are a matter for memcpy */, STRIP = 64 /* positions across, where registers are turned: whole lines, asked for in time */ };
+enum {
+    CHUNK = 16384,
+    TILE = 32,
+    SHORT = 256, /* elements of a row: more are a matter for memcpy */
+    STRIP = 64   /* positions across, where registers are turned: whole lines, asked for in time */
+};
 
 /* ---- n elements from one stride and dtype to another ---- */
 

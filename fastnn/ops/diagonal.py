@@ -160,4 +160,14 @@ def trace(input: Tensor) -> Tensor:
     """
     if a_tensor("trace", input).ndim != 2:
         raise ValueError(f"trace: input has shape {input.shape}, but must have two axes")
-    return sum(diagonal(input))
+    if not input.dtype.is_floating:
+        return sum(diagonal(input))
+    y = launch.sum(_diagonal_view(input, 0, 0, 1), axes=1, keepdim=0, divisor=1.0)
+    return record(_trace_backward, (input,), y, context=input.shape)
+
+
+def _trace_backward(node, dy):
+    dx = _zeros(node.context, dy.dtype)
+    diagonal = _diagonal_view(dx, 0, 0, 1)
+    launch.copy(dy.expand(diagonal.shape), dtype=-1, out=diagonal)
+    return dx
