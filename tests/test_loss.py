@@ -158,9 +158,34 @@ def test_errors_of_the_others():
 
 def test_bad_labels_of_nll_loss():
     for bad in (-1, 4):
-        with pytest.raises(IndexError, match=f"element 1 of index is {bad}, but must lie between 0 and 3"):
+        with pytest.raises(IndexError, match=rf"target\[1\] is {bad}, but must be a class between 0 and 3, or ignore_index"):
             loss.nll_loss(fastnn.zeros(2, 4), [0, bad])
     assert loss.nll_loss(fastnn.tensor([[-np.inf, -1.0], [-2.0, -3.0]]), [-100, 1]).item() == 3
+
+
+def test_nll_loss_reads_any_layout_and_its_gradient_lies_as_results_do():
+    x, labels = RNG.standard_normal((3, 5, 4, 6)).astype(np.float32), RNG.integers(0, 5, (3, 4, 6))
+    labels[1, 2, 3] = -100
+    weight = RNG.uniform(0.5, 2, 5)
+    for reduction in ("mean", "sum", "none"):
+        wanted = None
+        for view in (fastnn.tensor(x), fastnn.tensor(x.transpose(0, 2, 3, 1).copy()).permute(0, 3, 1, 2),
+                     fastnn.tensor(x[..., ::-1].copy()).flip(3), fastnn.tensor(np.repeat(x, 2, 2))[:, :, ::2]):
+            view = view.detach().requires_grad_()
+            y = loss.nll_loss(view, labels, weight, reduction=reduction)
+            y.backward(fastnn.ones_like(y))
+            wanted = (y.detach().numpy(), view.grad.numpy()) if wanted is None else wanted
+            np.testing.assert_array_equal(y.detach().numpy(), wanted[0])
+            np.testing.assert_array_equal(view.grad.numpy(), wanted[1])
+        assert (wanted[1] != 0).sum() == labels.size - 1
+
+
+@pytest.mark.parametrize("shape, labels, message", [
+    ((), [0], "x is 0-d"), ((2, 3), [[0, 1]], r"target has shape \(1, 2\), but labels for x \(2, 3\) have its shape without axis 1"),
+    ((2, 0), [0, 0], "it has no classes")])
+def test_shapes_of_nll_loss(shape, labels, message):
+    with pytest.raises(ValueError, match=message):
+        loss.nll_loss(fastnn.zeros(shape), labels)
 
 
 def test_layers():

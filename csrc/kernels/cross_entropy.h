@@ -139,3 +139,21 @@ static void soft_loss_backward_kernel(ptrdiff_t rows, ptrdiff_t n, const void *d
         }
     }
 }
+
+/* loss, applied: (n) = -weight picked, weight; label: (n) or -1: 0 both; weight: of the classes, or NULL */
+static void nll_loss_kernel(ptrdiff_t n, const void *picked_, const int64_t *label, const void *weight, void *loss_, void *applied_) {
+    const real *picked = picked_;
+    real *loss = loss_, *applied = applied_;
+    for (ptrdiff_t r = 0; r < n; r++) {
+        applied[r] = label[r] < 0 ? 0 : given(weight, label[r]);
+        loss[r] = label[r] < 0 ? 0 : -(picked[r] * applied[r]);
+    }
+}
+
+/* dpicked: (n); dloss: `step` apart, divided by the mean's divisor already; the others as nll_loss */
+static void nll_loss_backward_kernel(ptrdiff_t n, const void *dloss_, ptrdiff_t step, const int64_t *label, const void *weight,
+                                     void *dpicked_) {
+    const real *dloss = dloss_;
+    real *dpicked = dpicked_;
+    for (ptrdiff_t r = 0; r < n; r++) dpicked[r] = label[r] < 0 ? 0 : -(given(weight, label[r]) * dloss[r * step]);
+}

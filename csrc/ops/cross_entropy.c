@@ -1,15 +1,17 @@
 /* cross_entropy.c: softmax and cross-entropy in one, from logits, as PyTorch's cross_entropy defines it: labels or class
- * probabilities, class weights, weights of samples, an ignored label, label smoothing.
+ * probabilities, class weights, weights of samples, an ignored label, label smoothing; and the labels' share of it, nll_loss, which
+ * picks log-probabilities and reads no others.
  *
  * x is taken as rows of C logits, one per position (N, d1, ...) in canonical order. Labels are read and checked before
  * anything is written. Each chunk of rows makes its log-probabilities, losses and their partial sums while they are in
  * cache. */
 #include "order.h"
+#include "slices.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { CHUNK = 8192 /* logits */, REDUCE_NONE = 0, REDUCE_MEAN = 1, REDUCE_SUM = 2 };
+enum { CHUNK = 8192 /* logits */, PICKS = 4096 /* positions a chunk, where one logit of each is read */, REDUCE_NONE = 0, REDUCE_MEAN = 1, REDUCE_SUM = 2 };
 
 typedef struct {
     const fnn_kernels *K;
@@ -25,6 +27,9 @@ typedef struct {
     fnn_order labels;         /* or labels: (rows) */
     const fnn_tensor *target_tensor, *sample_weight;
     fnn_order samples, loss;  /* (rows): sample_weight, and loss or dloss */
+    fnn_order positions;      /* nll_loss: class 0 of every position in x or dx */
+    ptrdiff_t class_step;     /* from one class to the next */
+    char *data;               /* x or dx */
     char *logp, *loss_data;   /* (rows, n) dense; loss or dloss */
     /* in shared memory */
     int64_t *label;           /* checked, -1 where ignored */
@@ -192,6 +197,13 @@ static const void *read_samples(const plan *p, const block_memory *m, ptrdiff_t 
     return m->sample_weight;
 }
 
+/* A chunk's losses, each or added up, and the sum of the weights applied. */
+static void put_losses(const plan *p, const block_memory *m, ptrdiff_t chunk, ptrdiff_t rows) {
+    if (p->reduction == REDUCE_NONE) fnn_order_scatter(&p->loss, p->loss_data, p->size, chunk * p->block, rows, m->loss);
+    else p->K->sum_rows(1, rows, m->loss, 0, at(p->sums, chunk, p->size));
+    p->K->sum_rows(1, rows, m->applied, 0, at(p->sums, p->chunks + chunk, p->size));
+}
+
 static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_kernels *K = p->K;
@@ -207,9 +219,7 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
         const void *target = fnn_lines_read(&p->target, from, rows, m.target);
         K->soft_loss(rows, n, logp, target, p->weight, samples, p->smoothing, m.loss, m.applied);
     }
-    if (p->reduction == REDUCE_NONE) fnn_order_scatter(&p->loss, p->loss_data, p->size, from, rows, m.loss);
-    else K->sum_rows(1, rows, m.loss, 0, at(p->sums, chunk, p->size));
-    K->sum_rows(1, rows, m.applied, 0, at(p->sums, p->chunks + chunk, p->size));
+    put_losses(p, &m, chunk, rows);
 }
 
 static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
@@ -230,6 +240,21 @@ static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
         K->soft_loss_backward(rows, n, g, step, logp, target, p->weight, samples, p->smoothing, dx);
     }
     fnn_lines_write(&p->dx, from, rows, dx);
+}
+
+/* The loss, but for "none", and the sum of the weights applied, from all chunks' sums. */
+static void reduce_chunks(const plan *p, void *loss, void *total) {
+    p->K->sum_rows(1, p->chunks, at(p->sums, p->chunks, p->size), 0, total);
+    if (p->reduction != REDUCE_NONE) p->K->sum_rows(1, p->chunks, p->sums, 0, loss);
+    if (p->reduction == REDUCE_MEAN)
+        p->K->div(1, &loss, (const void *const[]){loss, total}, (const ptrdiff_t[]){1, 1}, NULL);
+}
+
+/* dloss over the mean's divisor, where one serves all rows. */
+static void share_gradient(plan *p, const void *total) {
+    void *g = p->g;
+    if (p->reduction == REDUCE_MEAN) p->K->div(1, &g, (const void *const[]){p->loss_data, total}, (const ptrdiff_t[]){1, 1}, NULL);
+    else if (p->reduction == REDUCE_SUM) memcpy(g, p->loss_data, p->size);
 }
 
 /* ---- forward ---- */
@@ -270,11 +295,7 @@ static int cross_entropy_forward_run(fnn_call *call) {
     int status = read_arguments(call, &p, call->in[2]);
     if (status) return status;
     fnn_parallel_for(call, p.chunks, forward_cost(call), run_forward, &p);
-    void *total = call->out[2]->data, *loss = call->out[0]->data;
-    p.K->sum_rows(1, p.chunks, at(p.sums, p.chunks, p.size), 0, total);
-    if (p.reduction != REDUCE_NONE) p.K->sum_rows(1, p.chunks, p.sums, 0, loss);
-    if (p.reduction == REDUCE_MEAN)
-        p.K->div(1, &loss, (const void *const[]){loss, total}, (const ptrdiff_t[]){1, 1}, NULL);
+    reduce_chunks(&p, call->out[0]->data, call->out[2]->data);
     return FNN_OK;
 }
 
@@ -284,21 +305,16 @@ const fnn_driver fnn_cross_entropy_forward = {
 
 /* ---- backward ---- */
 
-/* The logits' shape, which logp does not tell: labels without the class axis, probabilities with it. */
-static void logits_shape(const fnn_call *call, fnn_tensor *x) {
-    const fnn_tensor *target = call->in[2], *logp = call->in[1];
+/* The logits' shape from that of the labels, which lack the class axis. */
+static void set_logits(fnn_tensor *x, int dtype, const fnn_tensor *target, ptrdiff_t classes) {
     ptrdiff_t shape[FNN_MAX_RANK];
     int rank = 0;
-    if (!is_label(target->dtype)) {
-        fnn_set_shape(x, logp->dtype, target->rank, target->shape);
-        return;
-    }
     for (int d = 0; d < target->rank && d < FNN_MAX_RANK - 1; d++) {
-        if (d == 1) shape[rank++] = logp->shape[1];
+        if (d == 1) shape[rank++] = classes;
         shape[rank++] = target->shape[d];
     }
-    if (target->rank < 2) shape[rank++] = logp->shape[1];
-    fnn_set_shape(x, logp->dtype, rank, shape);
+    if (target->rank < 2) shape[rank++] = classes;
+    fnn_set_shape(x, dtype, rank, shape);
 }
 
 static int cross_entropy_backward_infer(fnn_call *call) {
@@ -306,7 +322,8 @@ static int cross_entropy_backward_infer(fnn_call *call) {
     if (logp->rank != 2 || !fnn_is_contiguous(logp))
         return fnn_fail(call, FNN_VALUE_ERROR, "logp has shape %s, but must be (positions, C) as forward made it",
                         fnn_shape_text(logp));
-    logits_shape(call, call->out[0]);
+    if (is_label(call->in[2]->dtype)) set_logits(call->out[0], logp->dtype, call->in[2], logp->shape[1]);
+    else fnn_set_shape(call->out[0], logp->dtype, call->in[2]->rank, call->in[2]->shape);
     const fnn_tensor *x = call->out[0];
     int status = check_arguments(call, x, call->in[2], call->in[3], call->in[4]);
     if (status) return status;
@@ -344,10 +361,7 @@ static int cross_entropy_backward_run(fnn_call *call) {
     plan_backward(call, &p);
     int status = read_arguments(call, &p, call->in[3]);
     if (status) return status;
-    void *g = p.g;
-    if (p.reduction == REDUCE_MEAN)
-        p.K->div(1, &g, (const void *const[]){p.loss_data, call->in[5]->data}, (const ptrdiff_t[]){1, 1}, NULL);
-    else if (p.reduction == REDUCE_SUM) memcpy(g, p.loss_data, p.size);
+    share_gradient(&p, call->in[5]->data);
     fnn_parallel_for(call, p.chunks, backward_cost(call), run_backward, &p);
     return FNN_OK;
 }
@@ -355,3 +369,155 @@ static int cross_entropy_backward_run(fnn_call *call) {
 const fnn_driver fnn_cross_entropy_backward = {
     .infer = cross_entropy_backward_infer, .workspace = backward_workspace, .cost = backward_cost,
     .run = cross_entropy_backward_run};
+
+/* ---- nll_loss ---- */
+
+/* x: what is picked from, or the gradient of that. */
+static void plan_picks(const fnn_call *call, plan *p, const fnn_tensor *x, const fnn_tensor *target, const fnn_tensor *loss) {
+    const int axis = class_axis(x);
+    const fnn_tensor positions = fnn_slice_of(x, axis);
+    make_plan(call, p, x, target, NULL, loss);
+    p->positions = fnn_order_of(&positions);
+    p->class_step = x->stride[axis];
+    p->data = x->data;
+}
+
+/* n positions, `step` apart, of which `dense` has what their labels pick. Where a label is ignored nothing is read and the buffer has
+ * 0, and nothing is written. */
+static void move_run(const plan *p, ptrdiff_t n, const int64_t *label, char *data, ptrdiff_t step, char *dense, int puts) {
+#define MOVE(type)                                                                                                      \
+    type *x = (type *)data, *picked = (type *)dense;                                                                    \
+    if (puts) {                                                                                                         \
+        for (ptrdiff_t j = 0; j < n; j++)                                                                               \
+            if (label[j] >= 0) x[j * step + label[j] * p->class_step] = picked[j];                                      \
+    } else {                                                                                                            \
+        for (ptrdiff_t j = 0; j < n; j++) picked[j] = label[j] < 0 ? 0 : x[j * step + label[j] * p->class_step];        \
+    }                                                                                                                   \
+    return
+    if (p->size == 4) { MOVE(uint32_t); }
+    MOVE(uint64_t);
+#undef MOVE
+}
+
+/* Between a dense buffer and the elements that the labels of positions from .. from + rows - 1 pick. */
+static void move_picks(const plan *p, ptrdiff_t from, ptrdiff_t rows, char *dense, int puts) {
+    const int last = p->positions.rank - 1;
+    const ptrdiff_t columns = last < 0 ? 1 : p->positions.shape[last], step = last < 0 ? 0 : p->positions.stride[last];
+    for (ptrdiff_t r = 0, n; r < rows; r += n) {
+        const ptrdiff_t start = fnn_order_seek(&p->positions, from + r);
+        n = fnn_min(columns - (from + r) % columns, rows - r);
+        move_run(p, n, p->label + from + r, at(p->data, start, p->size), step, at(dense, r, p->size), puts);
+    }
+}
+
+static void run_picks(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->rows - from);
+    const size_t column = fnn_whole_lines((size_t)p->block * p->size);
+    char *picked = scratch;
+    block_memory m = {.loss = picked + column, .applied = picked + 2 * column};
+    move_picks(p, from, rows, picked, 0);
+    p->K->nll_loss(rows, picked, p->label + from, p->weight, m.loss, m.applied);
+    put_losses(p, &m, chunk, rows);
+}
+
+static int nll_loss_forward_infer(fnn_call *call) {
+    const fnn_tensor *x = call->in[0];
+    const int status = check_arguments(call, x, call->in[1], call->in[2], NULL);
+    if (status) return status;
+    if (call->attr.i[1] == REDUCE_NONE) set_per_position(call->out[0], x);
+    else fnn_set_shape(call->out[0], x->dtype, 0, NULL);
+    fnn_set_shape(call->out[1], x->dtype, 0, NULL);
+    return FNN_OK;
+}
+
+static void plan_nll_forward(const fnn_call *call, plan *p) {
+    plan_picks(call, p, call->in[0], call->in[1], call->out[0]);
+    p->block = PICKS;
+    p->chunks = fnn_ceil_div(p->rows, p->block);
+}
+
+static void nll_forward_workspace(const fnn_call *call, fnn_workspace *ws) {
+    plan p;
+    plan_nll_forward(call, &p);
+    ws->shared = place_shared(&p, NULL, call->in[2] != NULL);
+    ws->scratch = 3 * fnn_whole_lines((size_t)p.block * p.size);
+}
+
+static double nll_forward_cost(const fnn_call *call) { return 4 * (double)fnn_numel(call->in[1]) + 100; }
+
+/* loss: () or per position; total: (), the sum of the applied weights, by which the mean divides; x: (N, C, d1, ...) or (C,);
+ * target: (N, d1, ...); weight: (C,) */
+static int nll_loss_forward_run(fnn_call *call) {
+    plan p;
+    plan_nll_forward(call, &p);
+    const int status = read_arguments(call, &p, call->in[2]);
+    if (status) return status;
+    fnn_parallel_for(call, p.chunks, nll_forward_cost(call), run_picks, &p);
+    reduce_chunks(&p, call->out[0]->data, call->out[1]->data);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_nll_loss_forward = {
+    .infer = nll_loss_forward_infer, .workspace = nll_forward_workspace, .cost = nll_forward_cost, .run = nll_loss_forward_run};
+
+static int nll_loss_backward_infer(fnn_call *call) {
+    const fnn_tensor *dloss = call->in[0], *target = call->in[1], *total = call->in[3];
+    fnn_tensor *dx = call->out[0];
+    if (call->attr.i[2] < 0) return fnn_fail(call, FNN_VALUE_ERROR, "classes is %lld, but must be at least 1", (long long)call->attr.i[2]);
+    set_logits(dx, dloss->dtype, target, (ptrdiff_t)call->attr.i[2]);
+    const int status = check_arguments(call, dx, target, call->in[2], NULL);
+    if (status) return status;
+    if (total->rank || (call->attr.i[1] == REDUCE_NONE ? !is_per_position(dloss, dx) : dloss->rank != 0))
+        return fnn_fail(call, FNN_VALUE_ERROR, "dloss has shape %s and total %s, but must have those that forward made",
+                        fnn_shape_text(dloss), fnn_shape_text(total));
+    return FNN_OK;
+}
+
+/* dloss of a chunk's positions, their elements' gradients, and where rows are not dense, rows of 0. */
+static size_t place_gradients(const plan *p, void *scratch, char **dloss, char **dpicked, char **zeros) {
+    size_t used = 0, column = (size_t)p->block * p->size;
+    *dloss = fnn_place(scratch, &used, column);
+    *dpicked = fnn_place(scratch, &used, column);
+    *zeros = fnn_place(scratch, &used, p->dx.is_dense ? 0 : column * (size_t)p->n);
+    return used;
+}
+
+static void nll_backward_workspace(const fnn_call *call, fnn_workspace *ws) {
+    plan p;
+    char *room;
+    plan_picks(call, &p, call->out[0], call->in[1], call->in[0]);
+    ws->shared = place_shared(&p, NULL, call->in[2] != NULL);
+    ws->scratch = place_gradients(&p, NULL, &room, &room, &room);
+}
+
+static void run_nll_backward(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const ptrdiff_t from = chunk * p->block, rows = fnn_min(p->block, p->rows - from), step = p->reduction == REDUCE_NONE;
+    char *dloss, *dpicked, *zeros;
+    place_gradients(p, scratch, &dloss, &dpicked, &zeros);
+    char *dx = fnn_lines_place(&p->dx, from, zeros);
+    memset(dx, 0, (size_t)(rows * p->n) * p->size);
+    fnn_lines_write(&p->dx, from, rows, dx);
+    if (step) fnn_order_gather(&p->loss, p->loss_data, p->size, from, rows, dloss);
+    p->K->nll_loss_backward(rows, step ? dloss : p->g, step, p->label + from, p->weight, dpicked);
+    move_picks(p, from, rows, dpicked, 1);
+}
+
+static double nll_backward_cost(const fnn_call *call) {
+    return 0.1 * (double)fnn_numel(call->out[0]) * (double)fnn_itemsize(call->out[0]->dtype) + 4 * (double)fnn_numel(call->in[1]);
+}
+
+/* dx: x's shape; dloss: as loss; total: from forward; target, weight: forward's */
+static int nll_loss_backward_run(fnn_call *call) {
+    plan p;
+    plan_picks(call, &p, call->out[0], call->in[1], call->in[0]);
+    const int status = read_arguments(call, &p, call->in[2]);
+    if (status) return status;
+    share_gradient(&p, call->in[3]->data);
+    fnn_parallel_for(call, p.chunks, nll_backward_cost(call), run_nll_backward, &p);
+    return FNN_OK;
+}
+
+const fnn_driver fnn_nll_loss_backward = {
+    .infer = nll_loss_backward_infer, .workspace = nll_backward_workspace, .cost = nll_backward_cost, .run = nll_loss_backward_run};

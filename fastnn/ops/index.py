@@ -9,7 +9,7 @@ import numpy as np
 from .. import _core
 from ..checks import a_tensor, shown
 from .._core import TensorBase, launch, record, with_ellipsis
-from .create import as_tensor
+from .create import as_tensor, int64
 from .shape import _axis, reshape
 from .slices import slice_view
 
@@ -28,9 +28,11 @@ def _zeros(shape: tuple[int, ...], dtype: Any) -> Tensor:
 def _as_index(name: str, index: Any, argument: str = "index") -> Tensor:
     """`index` as an int64 tensor."""
     index = as_tensor(index)
+    if index.dtype is int64:
+        return index
     if index.dtype.is_floating or index.dtype.name == "bool":
         raise TypeError(f"{name}: {argument} has dtype {index.dtype}, but must hold integers")
-    return as_tensor(index, "int64")
+    return as_tensor(index, int64)
 
 
 def index_select(input: Tensor, dim: int, index: Any) -> Tensor:

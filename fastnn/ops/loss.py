@@ -496,36 +496,12 @@ def nll_loss(input: Tensor, target: Any, weight: Any = None, ignore_index: int =
 
 
 def _nll(name: str, x: Tensor, target: Any, weight: Any, ignore_index: int, reduction: str) -> Tensor:
-    code, weight = _reduction(name, reduction), _constant_argument(name, "weight", weight, x)
-    target = _as_index(name, target, "target")
-    axis = 0 if a_tensor(name, x).ndim == 1 else 1
-    if x.ndim == 0 or target.shape != x.shape[:axis] + x.shape[axis + 1:]:
-        raise ValueError(f"{name}: target has shape {target.shape}, but labels for input {x.shape} have its shape without axis {axis}")
-    kept = launch.integer_binary(target, constant(integer(name, "ignore_index", ignore_index), target.dtype), kind=_KIND["ne"])
-    index = unsqueeze(as_tensor(launch.integer_binary(target, kept, kind=_KIND["mul"]), "int64"), axis)
-    zero, applied = constant(0.0, x.dtype), launch.copy(kept, dtype=x.dtype.code)
-    if weight is not None:
-        chosen = launch.index_select(weight, reshape(index, (index.numel(),)), axis=0)
-        applied = launch.mul(applied, reshape(chosen, target.shape))
-    picked = squeeze(launch.gather(x, index, axis=axis), axis)
-    loss = launch.neg(launch.where(kept, launch.mul(picked, applied), zero))
-    axes = (1 << loss.ndim) - 1
-    total = None
-    if code:
-        loss = launch.sum(loss, axes=axes, keepdim=0, divisor=1.0)
-    if code == 1:
-        total = launch.sum(applied, axes=axes, keepdim=0, divisor=1.0)
-        loss = launch.div(loss, total)
-    return record(_nll_backward, (x,), loss, saved=(index, kept, applied, total), context=(x.shape, axis))
+    options = {"ignore_index": integer(name, "ignore_index", ignore_index), "reduction": _reduction(name, reduction)}
+    weight, target = _constant_argument(name, "weight", weight, x), _as_index(name, target, "target")
+    loss, total = launch.nll_loss_forward(a_tensor(name, x), target, weight, **options)
+    return record(_nll_backward, (x,), loss, saved=(target, weight, total), context=(options, x.shape))
 
 
 def _nll_backward(node, dloss):
-    index, kept, applied, total = node.saved
-    shape, axis = node.context
-    g = dloss if total is None else launch.div(dloss, total)
-    dx = _core.empty(shape, applied.dtype)
-    launch.fill(value=0.0, out=dx)
-    # Where a label is ignored the gradient is 0, also if all are and the mean is 0 / 0.
-    share = launch.where(kept, launch.neg(launch.mul(applied, g)), constant(0.0, applied.dtype))
-    launch.scatter_add(index, unsqueeze(share, axis), axis=axis, out=dx)
-    return dx
+    options, shape = node.context
+    return launch.nll_loss_backward(dloss, *node.saved, **options, classes=shape[len(shape) > 1])
