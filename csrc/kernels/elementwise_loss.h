@@ -7,6 +7,22 @@ INLINE vec mse(vec x, vec target) {
 BINARY(mse_forward, mse(a, b))
 TERNARY(mse_backward, vec_mul(vec_mul(vec_set1(2), vec_sub(b, c)), a)) /* dy, x, target */
 
+/* p = delta, divisor: the slope of Huber's loss, which is the difference but within delta of 0, over the divisor; and the loss. */
+INLINE vec huber_slope(vec d, const double *p) {
+    return vec_div(vec_min(constant(p[0]), vec_max(constant(-p[0]), d)), constant(p[1]));
+}
+INLINE vec huber(vec d, const double *p) {
+    const vec c = vec_min(constant(p[0]), vec_max(constant(-p[0]), d));
+    return vec_mul(vec_div(c, constant(p[1])), vec_sub(d, vec_mul(c, vec_set1((real)0.5))));
+}
+BINARY(huber_forward, huber(vec_sub(a, b), p))
+TERNARY(huber_backward, vec_mul(a, huber_slope(vec_sub(b, c), p))) /* dy, x, target */
+
+/* p = shift: (a - b + shift)^2 */
+INLINE vec shifted(vec a, vec b, const double *p) { return vec_add(vec_sub(a, b), constant(p[0])); }
+BINARY(squared_distance, vec_mul(shifted(a, b, p), shifted(a, b, p)))
+TERNARY(squared_distance_backward, vec_mul(a, vec_mul(vec_set1(2), shifted(b, c, p)))) /* dy, a, b */
+
 /* Binary cross-entropy of the logit x, t the target, w the weight of the positive class, in PyTorch's stable form:
  * (1 - t) x + (1 + (w - 1) t) log(1 + exp(-x)), with log(1 + exp(-x)) = log1p(exp(-|x|)) + max(-x, 0). */
 INLINE vec bce_with_logits(vec x, vec t, vec w) {

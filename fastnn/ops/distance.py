@@ -19,7 +19,7 @@ from .operands import constant, floating, operands
 from .power import pow
 from .activation import relu
 from .reduce import amax, sum
-from .shape import expand, reshape, transpose, unsqueeze
+from .shape import expand, reshape, transpose, unbroadcast, unsqueeze
 from .vector_norm import _without, norm, order_of
 
 if TYPE_CHECKING:
@@ -39,12 +39,17 @@ def _norm(x: Tensor, p: float, dim: int | Sequence[int], keepdim: bool, least: f
     if p == 1:
         return maximum(sum(abs(x), dim, keepdim), least)
     if p == 2:
-        return sqrt(maximum(sum(square(x), dim, keepdim), max(least * least, _TINY)))
+        return _root(sum(square(x), dim, keepdim), least)
     # Powers of the parts of the greatest magnitude: they neither overflow nor vanish. Its own gradient cancels out.
     size = abs(x)
     greatest = clip(amax(size, dim, True).detach(), _TINY, _GREATEST)
     y = mul(pow(maximum(sum(pow(div(size, greatest), p), dim, True), _TINY), 1 / p), greatest)
     return maximum(y if keepdim else reshape(y, _without(x, dim)), least)
+
+
+def _root(squares: Tensor, least: float) -> Tensor:
+    """The root of a sum of squares, at least `least`."""
+    return sqrt(maximum(squares, max(least * least, _TINY)))
 
 
 def _raised(x: Tensor, least: float) -> Tensor:
@@ -147,7 +152,23 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
         If shapes do not broadcast, or an option is out of range.
     """
     p, eps = order_of("pairwise_distance: p", p), real("pairwise_distance: eps", eps, 0)
+    if p == 2:
+        return _root(sum(_squared_distance(x1, x2, eps), -1, keepdim), 0.0)
     return _norm(add(sub(x1, x2), eps), p, -1, keepdim)
+
+
+def _squared_distance(x1: Tensor, x2: Tensor, shift: float) -> Tensor:
+    """(x1 - x2 + shift)^2, in one pass."""
+    a, b = (floating("pairwise_distance", x) for x in operands("pairwise_distance", x1, x2))
+    context = ({"shift": shift}, a.shape, b.shape)
+    return record(_squared_distance_backward, (a, b), launch.squared_distance(a, b, **context[0]), saved=(a, b), context=context)
+
+
+def _squared_distance_backward(node, dy):
+    options, *shapes = node.context
+    da = launch.squared_distance_backward(dy, *node.saved, **options)
+    return (unbroadcast(da, shapes[0]) if node.needs[0] else None,
+            unbroadcast(launch.neg(da), shapes[1]) if node.needs[1] else None)
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:

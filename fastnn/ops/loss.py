@@ -300,11 +300,23 @@ def huber_loss(input: Tensor, target: Any, reduction: str = "mean", delta: float
     ----------
     P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35, 1964.
     """
-    delta = positive("huber_loss: delta", delta)
-    target, d = _difference("huber_loss", input, target)
-    c = launch.clip(d, low=-delta, high=delta)
-    loss = launch.mul(c, launch.sub(d, launch.mul(c, constant(0.5, input.dtype))))
-    return _pointwise("huber_loss", input, target, loss, c, reduction, weight)
+    return _huber("huber_loss", input, target, positive("huber_loss: delta", delta), 1.0, reduction, weight)
+
+
+def _huber(name: str, x: Tensor, target: Any, delta: float, divisor: float, reduction: str, weight: Any) -> Tensor:
+    target = as_tensor(target, a_tensor(name, x).dtype)
+    _check_same_shape(name, x, target)
+    code, weight = _reduction(name, reduction), _constant_argument(name, "weight", weight, x)
+    options = {"delta": delta, "divisor": divisor}
+    loss, total = _reduce(launch.huber_forward(x, target, **options), weight, code)
+    return record(_huber_backward, (x, target), loss, saved=(x, target, weight, total), context=(code, options))
+
+
+def _huber_backward(node, dloss):
+    x, target, weight, total = node.saved
+    code, options = node.context
+    dx = launch.huber_backward(_spread(dloss, x.numel(), weight, total, code), x, target, **options)
+    return dx, launch.neg(dx) if node.needs[1] else None
 
 
 def smooth_l1_loss(input: Tensor, target: Any, reduction: str = "mean", beta: float = 1.0, weight: Any = None) -> Tensor:
@@ -312,11 +324,7 @@ def smooth_l1_loss(input: Tensor, target: Any, reduction: str = "mean", beta: fl
     beta = real("smooth_l1_loss: beta", beta, 0)
     if beta == 0:
         return l1_loss(input, target, reduction, weight)
-    target, d = _difference("smooth_l1_loss", input, target)
-    c = launch.clip(d, low=-beta, high=beta)
-    slope = _divided(c, beta)
-    loss = launch.mul(slope, launch.sub(d, launch.mul(c, constant(0.5, input.dtype))))
-    return _pointwise("smooth_l1_loss", input, target, loss, slope, reduction, weight)
+    return _huber("smooth_l1_loss", input, target, beta, beta, reduction, weight)
 
 
 def quantile_loss(input: Tensor, target: Any, quantile: float = 0.5, reduction: str = "mean", weight: Any = None) -> Tensor:
