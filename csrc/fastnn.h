@@ -399,6 +399,8 @@ enum { FNN_STREAM_BYTES = 16 << 20 };
 /* Parts of a reduction that kernels make one after the other, with totals that stay. */
 enum { FNN_FIRST_PART = 1, FNN_LAST_PART = 2, FNN_ONLY_PART = 3 };
 
+enum { FNN_PROD_COLUMNS = 64 }; /* columns that are multiplied down together (kernels/scan.h) */
+
 enum { FNN_LINE = 64 }; /* bytes of a cache line */
 
 enum { FNN_FEW_PLANES = 4 }; /* images of more channels are turned around in square blocks (kernels/planes.h) */

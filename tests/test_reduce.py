@@ -282,3 +282,14 @@ def test_images_are_turned_exactly(shape, dtype):
     assert turned.is_channels_last() and np.array_equal(turned.numpy(), array)
     assert np.array_equal(turned.contiguous().numpy(), array)
     assert np.array_equal(x.transpose(1, 3).contiguous().numpy(), array.transpose(0, 3, 2, 1))
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (40, 70), (3, 17, 130), (2, 33, 4, 20), (300, 3)])
+def test_products_have_one_order_in_any_layout(shape):
+    x = np.random.default_rng(0).uniform(0.9, 1.1, shape).astype(np.float32)
+    for axis in (*range(len(shape)), None):
+        wanted = scan.prod(fastnn.tensor(x), axis).numpy()
+        np.testing.assert_allclose(wanted, x.astype(np.float64).prod(axis), rtol=3e-7)
+        for view in layouts(x):
+            np.testing.assert_array_equal(scan.prod(view, axis).numpy(), wanted)
+            np.testing.assert_array_equal(scan.prod(view, axis, True).numpy(), wanted.reshape(x.sum(axis, keepdims=True).shape))

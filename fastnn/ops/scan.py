@@ -10,7 +10,7 @@ from .create import as_tensor, int64
 from .index import _gather_backward
 from .math import ne, sub
 from .reduce import Dim, Extremum, _axes, _count, _kept, numpy_words
-from .shape import _axis, permute, reshape, to
+from .shape import _axis, permute, reshape, to, unsqueeze
 from .slices import cat, slice_view
 
 if TYPE_CHECKING:
@@ -99,18 +99,22 @@ def prod(input: Tensor, dim: Dim = None, keepdim: bool = False, dtype: object = 
         dim, keepdim = numpy_words("prod", dim, keepdim, axis, keepdims)
     x, _ = _scanned("prod", input, 0, dtype)
     axes = _axes("prod", dim, x.ndim)
-    kept = _kept(x.shape, axes)
     if len(axes) == 1 or x.ndim == 0:
-        axis = axes[0] if axes else 0
-        y = record(_prod_backward, (x,), launch.prod(x, axis=axis), saved=(x,), context=axis)
-    else:
-        rest = [d for d in range(x.ndim) if d not in axes]
-        y = prod(reshape(permute(x, *rest, *axes), (*(x.shape[d] for d in rest), _count(x.shape, axes))), -1)
-    return reshape(y, kept if keepdim else tuple(n for d, n in enumerate(x.shape) if d not in axes))
+        return _product(x, axes[0] if axes else 0, keepdim and x.ndim > 0)
+    rest = [d for d in range(x.ndim) if d not in axes]
+    lines = permute(x, *rest, *axes) if rest else x
+    y = _product(reshape(lines, (*(x.shape[d] for d in rest), _count(x.shape, axes))), len(rest), False)
+    return reshape(y, _kept(x.shape, axes)) if keepdim else y
+
+
+def _product(x: Tensor, axis: int, keepdim: bool) -> Tensor:
+    return record(_prod_backward, (x,), launch.prod(x, axis=axis, keepdim=keepdim), saved=(x,), context=(axis, keepdim))
 
 
 def _prod_backward(node, dy):
-    return launch.prod_backward(dy, node.saved[0], axis=node.context)
+    axis, keepdim = node.context
+    (x,) = node.saved
+    return launch.prod_backward(dy if keepdim or not x.ndim else unsqueeze(dy, axis), x, axis=axis)
 
 
 def cummax(input: Tensor, dim: int) -> Extremum:
