@@ -62,9 +62,10 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     const ptrdiff_t held = fnn_max(HELD / (fnn_max(p->n, 1) * (ptrdiff_t)fnn_itemsize(p->dtype)), 4) & ~(ptrdiff_t)3;
     (void)scratch;
     for (ptrdiff_t j = column; j < end; j += held)
-        for (ptrdiff_t i = b * p->rows + row, last = b * p->rows + fnn_min(row + ROWS, p->rows); i < last; i++)
-            p->K->cdist(fnn_min(held, end - j), p->n, fnn_at(p->x1, i * p->n, p->dtype),
-                        fnn_at(p->x2, (b * p->others + j) * p->n, p->dtype), fnn_at(p->y, i * p->others + j, p->dtype));
+        for (ptrdiff_t i = b * p->rows + row, last = b * p->rows + fnn_min(row + ROWS, p->rows); i < last; i += 2)
+            p->K->cdist(fnn_min(2, last - i), fnn_min(held, end - j), p->n, fnn_at(p->x1, i * p->n, p->dtype),
+                        fnn_at(p->x2, (b * p->others + j) * p->n, p->dtype), fnn_at(p->y, i * p->others + j, p->dtype),
+                        p->others);
 }
 
 /* y: (B, N, M); x1: (B, N, D); x2: (B, M, D) */
