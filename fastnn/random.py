@@ -17,8 +17,8 @@ from .ops.create import extents_of, float32, float64, int64, tensor
 from .ops.math import add, div, lt, mul
 from .ops.operands import constant
 from .ops.order import topk
-from .ops.reduce import argmax
-from .ops.shape import expand, to, unsqueeze
+from .ops.shape import to
+from .ops.slices import slice_view
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -369,7 +369,8 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     References
     ----------
     Efraimidis and Spirakis, "Weighted random sampling with a reservoir", Information Processing Letters 97, 2006: the greatest of
-    weight over exponentially distributed number.
+    weight over exponentially distributed number. With replacement, and of a single number, the place is where the running sum of
+    weights, in double precision, passes a random share of the whole.
     """
     count = whole("multinomial: num_samples", num_samples, 1)
     if not a_tensor("multinomial", input).dtype.is_floating:
@@ -379,11 +380,17 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     if not replacement and count > input.shape[-1]:
         raise ValueError(f"multinomial: num_samples is {count}, but without replacement there are {input.shape[-1]} places")
     weights = input.detach()
-    if replacement and count > 1:
-        weights = expand(unsqueeze(weights, -2), (*input.shape[:-1], count, input.shape[-1]))
+    if replacement or count == 1:
+        return _drawn(weights, count, generator)
     share = rand(weights.shape, dtype=input.dtype, generator=generator)  # 1 - share is above 0
     times = launch.maximum(launch.neg(launch.log1p(launch.neg(share))), constant(_LEAST[input.dtype.name], input.dtype))
     race = div(weights, times)  # times are above 0: where a weight is 0 the quotient is 0, not NaN, which would win
-    if replacement and count > 1:
-        return argmax(race, -1)
     return topk(race, count, -1).indices
+
+
+def _drawn(weights: Tensor, count: int, generator: Generator | None) -> Tensor:
+    """Independent places: the first whose running sum is at least the share, which is above 0 and not above the whole sum."""
+    passed = launch.cumsum(launch.copy(weights, dtype=float64.code), axis=weights.ndim - 1, reverse=0)
+    share = rand((*weights.shape[:-1], count), dtype=float64, generator=generator)
+    whole_sum = slice_view(passed, (..., slice(-1, None)))
+    return launch.searchsorted(passed, launch.mul(launch.sub(constant(1.0, float64), share), whole_sum), right=0)

@@ -114,6 +114,20 @@ def test_what_has_no_weight_is_never_drawn(monkeypatch):
     """Not even where the random numbers are 0, as one in 2^24 is."""
     monkeypatch.setattr("fastnn.random.rand", lambda shape, **options: fastnn.zeros(*shape, dtype=options["dtype"]))
     assert fastnn.multinomial(fastnn.tensor([0.0, 1.0, 0.0]), 1).tolist() == [1]
+    assert sorted(fastnn.multinomial(fastnn.tensor([0.0, 1.0, 0.0, 2.0, 0.0]), 2).tolist()) == [1, 3]
+    rows = fastnn.tensor([[0.0, 1.0, 0.0, 2.0, 0.0], [3.0, 0.0, 0.0, 0.0, 0.0]])
+    assert fastnn.multinomial(rows, 3, True).tolist() == [[3] * 3, [0] * 3]
+    monkeypatch.setattr("fastnn.random.rand", lambda shape, **options: fastnn.full(shape, 1 - 2.0**-53, dtype=options["dtype"]))
+    assert fastnn.multinomial(rows, 3, True).tolist() == [[1] * 3, [0] * 3]
+
+
+def test_rows_are_drawn_from_by_their_own_weights():
+    fastnn.manual_seed(4)
+    rows = np.random.default_rng(0).uniform(0, 1, (3, 7))
+    for dtype in (np.float32, np.float64):
+        draws = fastnn.multinomial(fastnn.tensor(rows.astype(dtype)), 20_000, True).numpy()
+        shares = np.stack([np.bincount(row, minlength=7) for row in draws]) / 20_000
+        np.testing.assert_allclose(shares, rows / rows.sum(1, keepdims=True), atol=0.015)
 
 
 # ---- hooks on tensors -------------------------------------------------------------------------------------------------
