@@ -47,6 +47,7 @@ from .ops.search import *
 from .ops.shape import *
 from .ops.slices import *
 from .ops.softmax import *
+from .ops.special import *
 from .ops.trigonometry import *
 from .ops.vector_norm import *
 from .ops.window import *

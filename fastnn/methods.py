@@ -16,6 +16,8 @@ from .ops import index as _index
 from .ops import math as _math
 from .ops import scatter as _scatter
 from .ops import shape as _shape
+from .ops import search as _search
+from .ops import special as _special
 from .ops import trigonometry as _trigonometry
 from .ops.vector_norm import norm
 
@@ -63,6 +65,7 @@ class Methods:
     sinh, cosh = _trigonometry.sinh, _trigonometry.cosh
     asinh, acosh, atanh = _trigonometry.asinh, _trigonometry.acosh, _trigonometry.atanh
     deg2rad, rad2deg, hypot = _trigonometry.deg2rad, _trigonometry.rad2deg, _trigonometry.hypot
+    lgamma, digamma, erfinv = _special.lgamma, _special.digamma, _special.erfinv
     erf, exp2, log2, log10 = _trigonometry.erf, _trigonometry.exp2, _trigonometry.log2, _trigonometry.log10
     reciprocal, rsqrt = elementary.reciprocal, elementary.rsqrt
     isnan, isinf, isfinite = elementary.isnan, elementary.isinf, elementary.isfinite
@@ -85,6 +88,7 @@ class Methods:
     masked_fill, masked_select, masked_scatter = _scatter.masked_fill, _scatter.masked_select, _scatter.masked_scatter
     nonzero, argwhere, count_nonzero = _scatter.nonzero, _scatter.argwhere, _scatter.count_nonzero
     take_along_dim, repeat_interleave, bincount = _scatter.take_along_dim, _scatter.repeat_interleave, _scatter.bincount
+    histc = _search.histc
     diagonal, diag, diag_embed = _diagonal.diagonal, _diagonal.diag, _diagonal.diag_embed
     diagflat, trace = _diagonal.diagflat, _diagonal.trace
     gather, index_select = _index.gather, _index.index_select
@@ -390,8 +394,8 @@ _IN_PLACE = (
     "abs", "absolute", "acos", "acosh", "addcdiv", "addcmul", "addmm", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
     "arctan2", "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_not", "bitwise_or",
     "bitwise_xor", "ceil", "clamp", "clamp_max", "clamp_min", "clip", "copysign", "cos", "cosh", "cumprod", "cumsum",
-    "deg2rad", "divide", "erf", "exp", "exp2", "expm1", "fix", "floor", "floor_divide", "fmod", "frac", "hypot",
-    "index_add", "index_copy", "index_fill", "lerp", "log", "log10", "log1p", "log2", "logical_and", "logical_not",
+    "deg2rad", "digamma", "divide", "erf", "erfinv", "exp", "exp2", "expm1", "fix", "floor", "floor_divide", "fmod", "frac", "hypot",
+    "index_add", "index_copy", "index_fill", "lerp", "lgamma", "log", "log10", "log1p", "log2", "logical_and", "logical_not",
     "logical_or", "logical_xor", "logit", "masked_fill", "masked_scatter", "multiply", "nan_to_num", "neg", "negative",
     "pow", "rad2deg", "reciprocal", "relu", "remainder", "round", "rsqrt", "scatter", "scatter_add", "scatter_reduce",
     "sgn", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "tril", "triu", "true_divide",

@@ -77,6 +77,8 @@ INLINE vec constant(double a) { return vec_set1((real)a); }
 
 #include "elementwise_power.h"
 
+#include "elementwise_special.h"
+
 #include "elementwise_activation.h"
 
 #include "elementwise_loss.h"

@@ -1,22 +1,25 @@
-"""Where values belong among sorted ones, and which of them occur."""
+"""Where values belong among sorted ones, which of them occur, and how many lie in each bin."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .. import _core
 from .._core import launch
-from ..checks import a_tensor
+from ..checks import a_tensor, number, whole
 from .create import bool_, full_like, int32, int64
 from .index import gather, index_select
 from .math import eq, minimum, ne
-from .operands import operands
+from .operands import constant, operands
 from .order import sort
+from .reduce import amax, amin
 from .shape import flatten, reshape, to
+from .slices import slice_view
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["bucketize", "isin", "searchsorted"]
+__all__ = ["bucketize", "histc", "isin", "searchsorted"]
 
 
 def searchsorted(sorted_sequence: Tensor, input: Tensor | float, *, out_int32: bool = False, right: bool = False,
@@ -116,3 +119,47 @@ def isin(elements: Tensor | float, test_elements: Tensor | float, *, invert: boo
     places = minimum(_places(ordered, x, False, False), ordered.numel() - 1)
     there = reshape(index_select(ordered, 0, flatten(places)), x.shape)
     return ne(there, x) if invert else eq(there, x)
+
+
+def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
+    """How many elements lie in each of `bins` equal bins between `min` and `max`.
+
+    Parameters
+    ----------
+    input : Tensor
+        Any shape, float32 or float64.
+    bins : int
+        At least 1.
+    min, max : float
+        The outer edges; where they are equal, the least and the greatest element, or if these are equal one less and one more.
+
+    Returns
+    -------
+    Tensor
+        (bins,), of input's type. Elements outside and NaN are not counted; an edge belongs to the bin above it, `max` to the last.
+
+    Raises
+    ------
+    TypeError
+        If `input` holds integers or bools.
+    ValueError
+        If `bins` is below 1 or `max` below `min`.
+    """
+    x, bins = a_tensor("histc", input).detach(), whole("histc: bins", bins, 1)
+    low, high = number("histc: min", min), number("histc: max", max)
+    if not x.dtype.is_floating:
+        raise TypeError(f"histc: input has dtype {x.dtype}, but must be float32 or float64")
+    if not low <= high:
+        raise ValueError(f"histc: max is {max}, but must be at least min, {min}")
+    edges = (constant(low, x.dtype), constant(high, x.dtype)) if low < high else _outer_edges(x, low)
+    counts = _core.empty((bins + 1,), int64, contiguous=True)  # the last: outside
+    places = launch.copy(launch.histc_place(reshape(x, x.numel()), *edges, bins=float(bins)), dtype=int64.code)
+    launch.bincount(places, out=counts)
+    return launch.copy(slice_view(counts, (slice(bins),)), dtype=x.dtype.code)
+
+
+def _outer_edges(x: Tensor, both: float) -> tuple[Tensor, Tensor]:
+    """The least and the greatest element, or where there is one value around it; of nothing, around `both`."""
+    low, high = (amin(x), amax(x)) if x.numel() else (constant(both, x.dtype),) * 2
+    apart = to(eq(low, high), x.dtype)
+    return launch.sub(low, apart), launch.add(high, apart)

@@ -35,3 +35,18 @@ register(OpSpec("isin", search.isin, lambda x, others, invert=False: np.isin(x, 
                 lambda rng: [Sample((_halves(rng, a), _halves(rng, b)), o)
                              for a, b in (((30,), (9,)), ((2, 3, 4, 5), (3, 3)), ((5, 2), (0,)))
                              for o in ({}, {"invert": True})], exact=True))
+
+
+def _counted(x, bins, low, high):
+    """Draws are far from all edges, so that rounding moves none to another bin."""
+    return np.histogram(x, bins, (low, high))[0].astype(float)
+
+
+def _in_bins(rng, shape, bins, low, high):
+    places = rng.integers(-1, bins + 1, shape) + rng.uniform(0.1, 0.9, shape)
+    return Sample((low + places * (high - low) / bins,), {"bins": bins, "low": low, "high": high})
+
+
+register(OpSpec("histc", lambda x, bins, low, high: search.histc(x, bins, low, high), _counted,
+                lambda rng: [_in_bins(rng, shape, bins, -1.0, 2.0) for shape in ((7,), (5, 40), (2, 3, 4, 5), (70, 900)) for bins in (1, 13)],
+                exact=True))

@@ -12,7 +12,8 @@ import numpy as np
 # The modules that hold the entries, by family.
 FAMILIES = ("activation", "arrange", "attention", "augment", "combine", "conv", "conv_transpose", "ctc", "distance", "einsum",
             "elementary", "embedding", "embedding_bag", "grid", "index", "linear", "loss", "margin", "math", "norm", "optim",
-            "order", "pool", "random", "recurrent", "reduce", "resample", "scatter", "search", "shape", "softmax", "trigonometry")
+            "order", "pool", "random", "recurrent", "reduce", "resample", "scatter", "search", "shape", "softmax", "special",
+            "trigonometry")
 
 _SPECS: dict[str, OpSpec] = {}
 
