@@ -35,6 +35,12 @@ def _as_index(name: str, index: Any, argument: str = "index") -> Tensor:
     return as_tensor(index, int64)
 
 
+def agree_beside(a: Tensor, b: Tensor, axis: int) -> bool:
+    """Whether the shapes are the same but for one axis."""
+    a, b = a.shape, b.shape
+    return a[:axis] == b[:axis] and a[axis + 1:] == b[axis + 1:]
+
+
 def index_select(input: Tensor, dim: int, index: Any) -> Tensor:
     """The slices of `input` along `dim` that `index` names.
 
@@ -96,7 +102,7 @@ def gather(input: Tensor, dim: int, index: Any) -> Tensor:
         If `index` has another number of axes, or a longer one.
     """
     axis, index = _axis("gather", dim, a_tensor("gather", input).ndim), _as_index("gather", index)
-    if index.ndim == input.ndim and any(n < m for d, (n, m) in enumerate(zip(index.shape, input.shape)) if d != axis):
+    if index.ndim == input.ndim and not agree_beside(index, input, axis):
         input = slice_view(input, tuple(slice(None if d == axis else n) for d, n in enumerate(index.shape)))
     y = launch.gather(input, index, axis=axis)
     return record(_gather_backward, (input,), y, saved=(index,), context=(input.shape, axis))

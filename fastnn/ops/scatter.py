@@ -12,7 +12,7 @@ from .. import _core
 from .._core import TensorBase, launch, record
 from ..checks import a_tensor, among, integer, whole
 from .create import as_tensor, bool_, float64, full_like, int64, zeros
-from .index import _as_index, gather, index_select
+from .index import _as_index, agree_beside, gather, index_select
 from .math import div, maximum, mul, ne, where
 from .operands import constant
 from .reduce import Dim, sum
@@ -49,7 +49,8 @@ def _operands(name: str, x: Tensor, dim: int, index: Any, src: Any) -> tuple[int
                          f"no longer ones "
                          f"than input {x.shape}")
     if not isinstance(src, TensorBase):
-        return axis, index, expand(as_tensor(src, x.dtype), index.shape)
+        number = isinstance(src, (int, float)) and x.dtype.is_floating
+        return axis, index, expand(constant(src, x.dtype) if number else as_tensor(src, x.dtype), index.shape)
     if src.dtype is not x.dtype:
         raise TypeError(f"{name}: src is {src.dtype}, but must be {x.dtype} like input")
     if src.ndim != x.ndim or any(n > m for n, m in zip(index.shape, src.shape)):
@@ -261,6 +262,8 @@ def take_along_dim(input: Tensor, indices: Any, dim: int | None = None) -> Tenso
     axis = _axis("take_along_dim", dim, a_tensor("take_along_dim", input).ndim)
     if indices.ndim != input.ndim:
         raise ValueError(f"take_along_dim: indices has shape {indices.shape}, but must have {input.ndim} axes like input")
+    if agree_beside(indices, input, axis):
+        return gather(input, axis, indices)
     shapes = [[1 if d == axis else n for d, n in enumerate(t.shape)] for t in (input, indices)]
     try:
         common = list(np.broadcast_shapes(*shapes))
