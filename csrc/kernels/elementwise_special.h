@@ -121,8 +121,9 @@ INLINE vec vec_trigamma(vec x) {
 UNARY(trigamma, vec_trigamma(x))
 
 /* Giles, "Approximating the erfinv function", GPU Computing Gems 2, 2011: in w = -log(1 - x^2). */
-static const real erfinv_central[] = {(real)1.50140941,    (real)0.246640727,    (real)-0.00417768164, (real)-0.00125372503, (real)0.00021858087,
-                                      (real)-4.39150654e-06, (real)-3.5233877e-06, (real)3.43273939e-07, (real)2.81022636e-08};
+static const real erfinv_central[] = {(real)1.50140941,     (real)0.246640727,   (real)-0.00417768164,
+                                      (real)-0.00125372503, (real)0.00021858087, (real)-4.39150654e-06,
+                                      (real)-3.5233877e-06, (real)3.43273939e-07, (real)2.81022636e-08};
 #if REAL64
 /* In the tails the inverse of erfc(y) ~ exp(-y^2) / (y sqrt(pi)); in both cases Halley's method does the rest. */
 INLINE vec erfinv_tail(vec w) {

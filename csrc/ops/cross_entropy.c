@@ -11,7 +11,13 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CHUNK = 8192 /* logits */, PICKS = 4096 /* positions a chunk, where one logit of each is read */, REDUCE_NONE = 0, REDUCE_MEAN = 1, REDUCE_SUM = 2 };
+enum {
+    CHUNK = 8192, /* logits */
+    PICKS = 4096, /* positions a chunk, where one logit of each is read */
+    REDUCE_NONE = 0,
+    REDUCE_MEAN = 1,
+    REDUCE_SUM = 2
+};
 
 typedef struct {
     const fnn_kernels *K;

@@ -48,5 +48,6 @@ def _in_bins(rng, shape, bins, low, high):
 
 
 register(OpSpec("histc", lambda x, bins, low, high: search.histc(x, bins, low, high), _counted,
-                lambda rng: [_in_bins(rng, shape, bins, -1.0, 2.0) for shape in ((7,), (5, 40), (2, 3, 4, 5), (70, 900)) for bins in (1, 13)],
+                lambda rng: [_in_bins(rng, shape, bins, -1.0, 2.0)
+                             for shape in ((7,), (5, 40), (2, 3, 4, 5), (70, 900)) for bins in (1, 13)],
                 exact=True))
