@@ -84,7 +84,7 @@ static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
     choose_parts(p);
     p->marks = fnn_place(shared, &p->bytes, (size_t)(p->rows * p->words) * sizeof *p->marks);
     p->count = fnn_place(shared, &p->bytes, (size_t)p->mark_chunks * sizeof *p->count);
-    if (p->parts == 1 || panel_bytes(p) <= NEAR_BYTES) return;
+    if (panel_bytes(p) <= (p->parts == 1 ? BLOCK_BYTES : NEAR_BYTES)) return;
     p->panel_chunks = p->panels * fnn_ceil_div(g->K, PANEL_ROWS);
     p->is_finite = fnn_place(shared, &p->bytes, (size_t)p->panel_chunks * sizeof *p->is_finite);
     p->panel = fnn_place(shared, &p->bytes, (size_t)p->panels * panel_bytes(p));
