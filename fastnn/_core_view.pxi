@@ -358,6 +358,8 @@ def parts(rule, TensorBase x not None, int dim, sizes):
     if not 0 <= dim < x.desc.rank:
         raise IndexError(f"parts: shape {x.shape} has no axis {dim}")
     extent = x.desc.shape[dim]
+    if type(sizes) is int and sizes < 1:
+        raise ValueError(f"parts: {sizes} is no extent of parts")
     if sizes is None:
         return tuple([part_of(rule, x, dim, start, -1) for start in range(extent)])
     if type(sizes) is int:
@@ -394,13 +396,15 @@ def are_alike(tensors):
 def joined(tuple tensors not None, int dim):
     """Tensors that are alike one behind the other along axis `dim`, counted from the front, off the tape, and their extents along it.
     The result of four axes lies in rows where one of them does so and none lies channels last."""
-    cdef TensorBase t, first = tensors[0], part, result = new_tensor()
-    cdef fnn_tensor whole = first.desc
+    cdef TensorBase t, first, part, result = new_tensor()
+    cdef fnn_tensor whole
     cdef int d, in_rows = 0, channels_last = 0
     cdef Py_ssize_t start = 0
     cdef list sizes = []
-    if not are_alike(tensors) or not 0 <= dim < whole.rank:
+    if not are_alike(tensors) or not 0 <= dim < (<TensorBase>tensors[0]).desc.rank:
         raise ValueError(f"joined: {len(tensors)} tensors are not alike, or have no axis {dim}")
+    first = tensors[0]
+    whole = first.desc
     whole.shape[dim] = 0
     for t in tensors:
         for d in range(whole.rank):

@@ -14,7 +14,7 @@ from . import _core
 from ._core import DType, TensorBase, launch
 from .checks import a_tensor, check_device, integer, number, real, whole
 from .ops.create import extents_of, float32, float64, int64, tensor
-from .ops.math import add, div, lt, mul
+from .ops.math import add, div, lt, minimum, mul
 from .ops.operands import constant
 from .ops.order import topk
 from .ops.shape import to
@@ -356,7 +356,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     Returns
     -------
     Tensor
-        (num_samples,) or (N, num_samples), int64. Weights are not read: where none is above 0, or fewer than are drawn
+        (num_samples,) or (N, num_samples), int64. Weights are not read: what is below 0 counts as 0, and where none is above 0, or fewer than are drawn
         without replacement, places of weight 0 come too.
 
     Raises
@@ -390,7 +390,9 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
 
 def _drawn(weights: Tensor, count: int, generator: Generator | None) -> Tensor:
     """Independent places: the first whose running sum is at least the share, which is above 0 and not above the whole sum."""
-    passed = launch.cumsum(launch.copy(weights, dtype=float64.code), axis=weights.ndim - 1, reverse=0)
+    wide = launch.maximum(launch.copy(weights, dtype=float64.code), constant(0.0, float64))
+    passed = launch.cumsum(wide, axis=weights.ndim - 1, reverse=0)
     share = rand((*weights.shape[:-1], count), dtype=float64, generator=generator)
     whole_sum = slice_view(passed, (..., slice(-1, None)))
-    return launch.searchsorted(passed, launch.mul(launch.sub(constant(1.0, float64), share), whole_sum), right=0)
+    places = launch.searchsorted(passed, launch.mul(launch.sub(constant(1.0, float64), share), whole_sum), right=0)
+    return minimum(places, weights.shape[-1] - 1)  # a sum that is NaN is passed nowhere

@@ -140,3 +140,31 @@ def test_random_shapes_and_densities():
         for x, y in ((a, b), (np.ascontiguousarray(b.T), np.ascontiguousarray(a.T))):
             got = launch.matmul(laid_out(x, rng.choice(ORDERS)), laid_out(y, rng.choice(ORDERS))).numpy()
             np.testing.assert_array_equal(got, in_pieces(x, y))
+
+
+def test_signs_of_zeros_are_those_of_dense_products():
+    """Products that underflow leave -0, which a product that is +0 makes +0, wherever it is in the sum."""
+    rng = np.random.default_rng(8)
+    for isa in fma_isas():
+        _core.set_isa(isa)
+        a, b = np.zeros((128, 784), np.float32), random(rng, (784, 128), np.float32)
+        a[:, ::10], b[::10] = 1e-30, -1e-30
+        a[::3, 782:], b[780] = 1e-30, -1e-30
+        want = in_pieces(a, b)
+        for x, y in (("C", "C"), ("F", "C"), ("C", "F")):
+            got = launch.matmul(laid_out(a, x), laid_out(b, y)).numpy()
+            np.testing.assert_array_equal(np.signbit(got), np.signbit(want))
+        got = launch.matmul(laid_out(b.T, "C"), laid_out(a.T, "C")).numpy()
+        np.testing.assert_array_equal(np.signbit(got), np.signbit(in_pieces(np.ascontiguousarray(b.T), np.ascontiguousarray(a.T))))
+
+
+def test_memory_for_marks_and_panels_is_bounded():
+    """Neither a long inner extent nor many threads ask for memory without end."""
+    x, weight = fastnn.ones(24, 100_000), fastnn.ones(64, 100_000)
+    _core.set_thread_policy("force")
+    for threads in (1, 8):
+        _core.set_num_threads(threads)
+        _core.reset_peak_memory()
+        before = fastnn.memory_stats()["in_use"]
+        launch.linear_forward(x, weight, None)
+        assert fastnn.memory_stats()["peak"] - before < 16 << 20

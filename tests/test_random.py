@@ -378,3 +378,12 @@ def test_threads_never_get_the_same_numbers_of_one_generator():
         thread.join()
     fastnn.manual_seed(0)
     assert len(drawn) == 40 and set(drawn.values()) == {fastnn.rand(200_000).numpy()[:4].tobytes() for _ in range(40)}
+
+
+@pytest.mark.parametrize("weights", ([1.0, -5.0, 2.0], [-5.0, 1.0, 1.0], [-1.0, -2.0, -3.0], [1.0, float("nan"), 2.0], [0.0, 0.0, 0.0]))
+def test_multinomial_draws_places_that_exist(weights):
+    for count, replacement in ((50, True), (1, False)):
+        places = fastnn.multinomial(fastnn.tensor(weights), count, replacement=replacement).numpy()
+        assert ((0 <= places) & (places < 3)).all()
+        if weights[1] == -5:
+            assert not (places == 1).any()

@@ -179,3 +179,18 @@ def test_repeated_places_are_numpys_and_have_memory_of_their_own(shape, dim, rep
     copy = x.detach().repeat_interleave(repeats, dim)
     copy[:1] = 7.0
     assert np.array_equal(x.numpy(force=True), array) and np.array_equal(copy[1:].numpy(), np.repeat(array, repeats, dim)[1:])
+
+
+def test_what_is_rolled_by_nothing_is_a_copy():
+    x = fastnn.zeros(2, 3)
+    for y in (fastnn.roll(x, 0, 0), fastnn.roll(x, 3, 1), fastnn.roll(x, 6), fastnn.roll(x, (), ())):
+        y += 1
+        assert x.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_joining_nothing_in_the_binding_is_refused():
+    for tensors in ((), (fastnn.zeros(2), fastnn.zeros(2, 2)), (fastnn.zeros(()),)):
+        with pytest.raises(ValueError, match="joined: . tensors are not alike, or have no axis 0"):
+            fastnn._core.joined(tensors, 0)
+    with pytest.raises(ValueError, match="parts: 0 is no extent of parts"):
+        fastnn._core.parts(None, fastnn.zeros(3), 0, 0)

@@ -1,7 +1,7 @@
 /* gemm_sparse.h: products of rows of which most elements are 0: the others are marked, and each row multiplies only those.
  *
  * An element of C is the chain of multiply-adds of gemm.h without those that add 0: the same bits, unless the other operand is
- * infinite or NaN. */
+ * infinite or NaN, or the result is -0, which only underflow makes and a product that is +0 would have made +0. */
 
 enum { MARKED_AT_ONCE = LANES > 8 ? LANES : 8 }; /* rows that are neighbours */
 
@@ -102,12 +102,21 @@ INLINE void marked_rows(int vecs, ptrdiff_t rows, ptrdiff_t words, const uint64_
             marked_row(vecs, marks[i * words + w], x + i * x_row, x_col, b, c + i * vecs * LANES, w > 0);
 }
 
-/* C (rows x vecs vectors, dense) = x (rows x depth, any strides, marked by gemm_mark) times B (depth x vecs vectors, dense). */
+INLINE int holds_negative_zero(ptrdiff_t n, const real *x) {
+    const ivec zero = vec_as_ivec(vec_set1((real)-0.0));
+    mask found = ivec_eq(vec_as_ivec(vec_load(x)), zero);
+    for (ptrdiff_t i = LANES; i < n; i += LANES) found = mask_or(found, ivec_eq(vec_as_ivec(vec_load(x + i)), zero));
+    return mask_any(found);
+}
+
+/* C (rows x vecs vectors, dense) = x (rows x depth, any strides, marked by gemm_mark) times B (depth x vecs vectors, dense).
+ * is_sure: whether the bits are those of all multiply-adds, if B is finite. */
 static void gemm_marked_kernel(ptrdiff_t rows, ptrdiff_t vecs, ptrdiff_t words, const uint64_t *marks, const void *x,
-                               ptrdiff_t x_row, ptrdiff_t x_col, const void *b, void *c) {
+                               ptrdiff_t x_row, ptrdiff_t x_col, const void *b, void *c, int *is_sure) {
 #define MARKED(n) case n: marked_rows(n, rows, words, marks, x, x_row, x_col, b, c); break;
     switch (vecs) { MARKED(1) MARKED(2) MARKED(3) MARKED(4) MARKED(5) MARKED(6) MARKED(7) MARKED(8) }
 #undef MARKED
+    *is_sure = !holds_negative_zero(rows * vecs * LANES, c);
 }
 
 /* Whether all of x is finite: 0 times something else is NaN. */

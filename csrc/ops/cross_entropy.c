@@ -470,7 +470,8 @@ const fnn_driver fnn_nll_loss_forward = {
 static int nll_loss_backward_infer(fnn_call *call) {
     const fnn_tensor *dloss = call->in[0], *target = call->in[1], *total = call->in[3];
     fnn_tensor *dx = call->out[0];
-    if (call->attr.i[2] < 0) return fnn_fail(call, FNN_VALUE_ERROR, "classes is %lld, but must be at least 1", (long long)call->attr.i[2]);
+    if (call->attr.i[2] < 1)
+        return fnn_fail(call, FNN_VALUE_ERROR, "classes is %lld, but must be at least 1", (long long)call->attr.i[2]);
     set_logits(dx, dloss->dtype, target, (ptrdiff_t)call->attr.i[2]);
     const int status = check_arguments(call, dx, target, call->in[2], NULL);
     if (status) return status;

@@ -5,25 +5,28 @@
  * not 0 in A's rows or B's columns is marked, a bit each, and the other operand is copied into panels of some vectors. Then each
  * row takes, of every panel, the rows that are marked. Where B is marked, C comes transposed.
  *
- * A multiply-add of 0 changes no sum (but -0, which only underflow makes), so the bits are those of the dense way, and the choice
- * is free: no result depends on it. 0 times infinity is NaN, though: panels that are not finite are multiplied by all elements. */
+ * A multiply-add of 0 changes no sum, so the bits are those of the dense way, and the choice is free: no result depends on it. There
+ * are two exceptions, -0, which only underflow makes, and 0 times infinity: where -0 comes out or a panel is not finite, all elements
+ * are multiplied. */
 #include "gemm_sparse.h"
 
 #include <string.h>
 
 enum {
     LEAST_DEPTH = 16,
-    MOST_BYTES = 16 << 20,   /* of marks and panels for all */
+    MOST_BYTES = 8 << 20,    /* of marks and panels for all */
     RUNS = 32,               /* of RUN elements are looked at, ... */
     FIRST_RUNS = 6,          /* ... but of dense data only so many */
     RUN = 8,
     MARK_ROWS = 16,          /* marked together, ... */
     MARK_COLUMNS = 64,       /* ... or columns */
     PANEL_ROWS = 96,         /* of a panel for all, copied together */
-    NEAR_BYTES = 32 << 10,   /* panels so small, and those that one chunk uses, it copies itself */
+    NEAR_BYTES = 32 << 10,   /* panels so small a chunk copies itself, ... */
+    OWN_BYTES = 1 << 20,     /* ... and larger ones if ... */
+    OWN_ROWS = 256,          /* ... as many rows or all use them */
     TILE_BYTES = 16 << 10,   /* of C at a time, ... */
     TURNED_BYTES = 7 << 10,  /* ... where it comes transposed: columns of B are marked, lines of which stay near too */
-    BLOCK_BYTES = 256 << 10, /* most of C, or of a panel of its own, in a chunk: half of a second-level cache */
+    BLOCK_BYTES = 256 << 10, /* most of C in a chunk: half of a second-level cache */
     LEAST_ROWS = 16,         /* of C in a chunk, ... */
     LEAST_COLUMNS = 64,      /* ... where B is marked, columns */
     CHUNKS = 12,             /* wanted, ... */
@@ -66,7 +69,8 @@ static void choose_parts(plan *p) {
     const ptrdiff_t chunks = p->swapped && p->g->leader ? FEW_CHUNKS : CHUNKS, least = p->swapped ? LEAST_COLUMNS : LEAST_ROWS;
     const ptrdiff_t most = fnn_max(BLOCK_BYTES / (p->wide * p->size), 1);
     ptrdiff_t wanted = fnn_min(fnn_ceil_div(chunks, p->panels), fnn_max(p->rows / least, 1));
-    if (!p->swapped && p->panels >= OWN_PANELS && panel_bytes(p) <= BLOCK_BYTES) wanted = 1;
+    const int is_own = panel_bytes(p) <= OWN_BYTES && panel_bytes(p) > (p->swapped ? NEAR_BYTES : 0);
+    if (p->panels >= OWN_PANELS && is_own) wanted = 1;
     wanted = fnn_max(wanted, fnn_ceil_div(p->rows, most));
     p->part = fnn_round_up(fnn_ceil_div(p->rows, wanted), p->K->lanes), p->parts = fnn_ceil_div(p->rows, p->part);
     p->tile = fnn_round_up(fnn_min(fnn_max((p->swapped ? TURNED_BYTES : TILE_BYTES) / (p->wide * p->size), 1), p->part), p->K->lanes);
@@ -84,7 +88,7 @@ static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
     choose_parts(p);
     p->marks = fnn_place(shared, &p->bytes, (size_t)(p->rows * p->words) * sizeof *p->marks);
     p->count = fnn_place(shared, &p->bytes, (size_t)p->mark_chunks * sizeof *p->count);
-    if (panel_bytes(p) <= (p->parts == 1 ? BLOCK_BYTES : NEAR_BYTES)) return;
+    if (panel_bytes(p) <= (p->parts == 1 || p->part >= OWN_ROWS ? OWN_BYTES : NEAR_BYTES)) return;
     p->panel_chunks = p->panels * fnn_ceil_div(g->K, PANEL_ROWS);
     p->is_finite = fnn_place(shared, &p->bytes, (size_t)p->panel_chunks * sizeof *p->is_finite);
     p->panel = fnn_place(shared, &p->bytes, (size_t)p->panels * panel_bytes(p));
@@ -199,9 +203,11 @@ static part part_of(const plan *p, ptrdiff_t chunk, char *scratch) {
 static void multiply(const plan *p, const part *t, ptrdiff_t from, ptrdiff_t n, void *to, ptrdiff_t to_row) {
     const fnn_matrix *m = &p->marked;
     const void *x = fnn_at(m->data, from * m->row, p->g->dtype);
-    if (t->is_finite)
-        p->K->gemm_marked(n, p->wide / p->K->lanes, p->words, p->marks + from * p->words, x, m->row, m->col, t->panel, t->tile);
-    else p->K->gemm_tile(n, p->wide, 1, p->g->K, x, NULL, m->row, m->col, t->panel, NULL, p->wide, t->tile, p->wide, 0);
+    int is_sure = t->is_finite;
+    if (is_sure)
+        p->K->gemm_marked(n, p->wide / p->K->lanes, p->words, p->marks + from * p->words, x, m->row, m->col, t->panel, t->tile,
+                          &is_sure);
+    if (!is_sure) p->K->gemm_tile(n, p->wide, 1, p->g->K, x, NULL, m->row, m->col, t->panel, NULL, p->wide, t->tile, p->wide, 0);
     if (p->swapped) p->K->gemm_pack(t->cols, n, t->tile, 1, p->wide, to, to_row, 0);
     else p->K->gemm_pack(n, t->cols, t->tile, p->wide, 1, to, to_row, 0);
 }

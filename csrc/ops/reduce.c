@@ -79,7 +79,7 @@ static int64_t less_of(int64_t a, int64_t b) { return a < b ? a : b; }
         int64_t *restrict y = y_;                                                                                       \
         (void)fold, (void)totals; /* rows joined for the sake of vectors */                                             \
         if (part & FNN_FIRST_PART) memcpy(y, x, (size_t)columns * sizeof *y);                                           \
-        for (ptrdiff_t r = part & FNN_FIRST_PART; r < rows; r++) \
+        for (ptrdiff_t r = part & FNN_FIRST_PART; r < rows; r++)                                                        \
             for (ptrdiff_t c = 0; c < columns; c++) y[c] = formula(y[c], x[r * stride + c]);                            \
     }
 INTEGER_KERNELS(sum_of)

@@ -140,7 +140,8 @@ static void run_columns(void *context, ptrdiff_t chunk, void *scratch) {
 
 static double cost(const fnn_call *call) {
     if (call->op == FNN_OP_prod) return 0.3 * (double)fnn_numel(call->in[0]) + 100;
- return 1.5 * (double)fnn_numel(call->in[call->in[1] ? 1 : 0]) + 100; }
+    return 1.5 * (double)fnn_numel(call->in[call->in[1] ? 1 : 0]) + 100;
+}
 
 static int run(fnn_call *call) {
     plan p;

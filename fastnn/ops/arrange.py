@@ -179,7 +179,7 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     for shift, dim in zip(shifts, dims):
         axis = _axis("roll", dim, input.ndim)
         first[axis] = (first[axis] - integer("roll", "shifts", shift)) % max(input.shape[axis], 1)
-    return record(_roll_backward, (input,), _rolled(input, first), context=first) if any(first) else input
+    return record(_roll_backward, (input,), _rolled(input, first), context=first)
 
 
 def _rolled(x: Tensor, first: Sequence[int]) -> Tensor:

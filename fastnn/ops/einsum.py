@@ -101,7 +101,7 @@ def _contracted(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]]) -> tu
                      "of as many different axes")
 
 
-def _parse(equation: str, operands: tuple) -> tuple[list[str], str]:
+def _parse(equation: str, operands: tuple) -> tuple[tuple[str, ...], str]:
     """The letters of each operand and of the result, checked against the operands."""
     if not isinstance(equation, str):
         raise TypeError(f"einsum: equation is {equation!r}, but must be a str")
@@ -121,7 +121,7 @@ def _parse(equation: str, operands: tuple) -> tuple[list[str], str]:
 
 
 @functools.lru_cache(maxsize=256)
-def _letters(equation: str) -> tuple[list[str], str]:
+def _letters(equation: str) -> tuple[tuple[str, ...], str]:
     """The letters of each operand that an equation names, and of the result."""
     left, arrow, output = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
@@ -131,7 +131,7 @@ def _letters(equation: str) -> tuple[list[str], str]:
         output = "".join(sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1))
     if len(set(output)) != len(output) or not set(output) <= set(left.replace(",", "")):
         raise ValueError(f"einsum: '{output}' must hold letters of the operands, each once")
-    return inputs, output
+    return tuple(inputs), output
 
 
 def _take_diagonals(x: Tensor, letters: str) -> tuple[Tensor, str]:
@@ -178,12 +178,12 @@ def _product(x: Tensor, a: str, y: Tensor, b: str, later: set[str]) -> tuple[Ten
 
 
 @functools.lru_cache(maxsize=1024)
-def _orders(a: str, b: str, later: str) -> tuple[list[int], list[int], tuple[int, int, int], str]:
+def _orders(a: str, b: str, later: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, int, int], str]:
     """In which order two operands' axes make (batch, rows, inner) and (batch, inner, columns), how many axes the first three have,
     and the letters of the product."""
     batch = [c for c in a if c in b and c in later]
     inner = [c for c in a if c in b and c not in later]
     rows = [c for c in a if c not in b]
     columns = [c for c in b if c not in a]
-    return ([a.index(c) for c in batch + rows + inner], [b.index(c) for c in batch + inner + columns],
+    return (tuple(a.index(c) for c in batch + rows + inner), tuple(b.index(c) for c in batch + inner + columns),
             (len(batch), len(rows), len(inner)), "".join(batch + rows + columns))

@@ -88,7 +88,9 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
         input, other = as_tensor(input), as_tensor(other)
     if input.ndim == 0 or other.ndim == 0:
         raise ValueError(f"matmul: shapes {input.shape} and {other.shape}: both operands need at least one axis")
-    if input.ndim == 1 and other.ndim == 1 and input.dtype.is_floating:
+    if input.ndim == other.ndim == 1 and input.shape != other.shape:
+        raise ValueError(f"matmul: vectors of shapes {input.shape} and {other.shape} are not of one length")
+    if input.ndim == other.ndim == 1 and input.dtype.is_floating:
         y = launch.matmul(reshape(input.detach(), (1, -1)), reshape(other.detach(), (-1, 1)))
         return record(_dot_backward, (input, other), reshape(y, ()), (input, other))
     if input.ndim == 1:

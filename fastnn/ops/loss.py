@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from .. import _core
 from .._core import launch, record
 from ..checks import a_tensor, integer, number, positive, real
 from .create import as_tensor
 from .index import _as_index
-from .math import _KIND
 from .operands import constant
 from .reduce import _divided
-from .shape import expand, movedim, reshape, squeeze, unbroadcast, unsqueeze
+from .shape import expand, movedim, reshape, unbroadcast, unsqueeze
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -320,9 +318,10 @@ def _huber_backward(node, dloss):
 
 
 def smooth_l1_loss(input: Tensor, target: Any, reduction: str = "mean", beta: float = 1.0, weight: Any = None) -> Tensor:
-    """`huber_loss` with delta = `beta`, over `beta`; `l1_loss` for beta = 0. Parameters as `huber_loss`."""
+    """`huber_loss` with delta = `beta`, over `beta`; `l1_loss` for a beta of 0 or below the normal numbers of float32, which count
+    as 0. Parameters as `huber_loss`."""
     beta = real("smooth_l1_loss: beta", beta, 0)
-    if beta == 0:
+    if beta < 2**-126:
         return l1_loss(input, target, reduction, weight)
     return _huber("smooth_l1_loss", input, target, beta, beta, reduction, weight)
 

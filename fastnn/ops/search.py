@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from .. import _core
 from .._core import launch
-from ..checks import a_tensor, number, whole
-from .create import bool_, full_like, int32, int64
+from ..checks import a_tensor, real, whole
+from .create import bool_, float32, full_like, int32, int64
 from .index import gather, index_select
 from .math import eq, minimum, ne
 from .operands import constant, operands
@@ -137,18 +137,21 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     -------
     Tensor
         (bins,), of input's type. Elements outside and NaN are not counted; an edge belongs to the bin above it, `max` to the last.
+        Where the least or greatest element, if these are the edges, is not finite, the counts mean nothing.
 
     Raises
     ------
     TypeError
         If `input` holds integers or bools.
     ValueError
-        If `bins` is below 1 or `max` below `min`.
+        If `bins` is below 1, or above 2^24 for float32, `min` or `max` not finite, or `max` below `min`.
     """
     x, bins = a_tensor("histc", input).detach(), whole("histc: bins", bins, 1)
-    low, high = number("histc: min", min), number("histc: max", max)
+    low, high = real("histc: min", min), real("histc: max", max)
     if not x.dtype.is_floating:
         raise TypeError(f"histc: input has dtype {x.dtype}, but must be float32 or float64")
+    if bins > 2**24 and x.dtype == float32:
+        raise ValueError(f"histc: bins is {bins}, but must be at most {2**24}, up to where float32 counts")
     if not low <= high:
         raise ValueError(f"histc: max is {max}, but must be at least min, {min}")
     edges = (constant(low, x.dtype), constant(high, x.dtype)) if low < high else _outer_edges(x, low)

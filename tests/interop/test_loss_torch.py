@@ -181,3 +181,10 @@ def test_losses_of_probabilities(reduction):
         both(lambda t: fastnn.multilabel_soft_margin_loss(t, target, w, reduction),
              lambda t: F.multilabel_soft_margin_loss(t, torch.tensor(target), torch_weight, reduction=reduction),
              [6 * p - 3], np.float64)
+
+
+def test_smooth_l1_of_a_beta_that_float32_flushes():
+    x, target = np.float32([1.0, -2.0, 0.0]), np.float32([0.0, 0.5, 0.0])
+    got = fastnn.functional.smooth_l1_loss(fastnn.tensor(x), fastnn.tensor(target), reduction="none", beta=1e-40)
+    want = torch.nn.functional.smooth_l1_loss(torch.tensor(x), torch.tensor(target), reduction="none", beta=1e-40)
+    np.testing.assert_array_equal(got.numpy(), want.numpy())

@@ -51,6 +51,8 @@ def test_histc_leaves_out_nan_and_is_captured():
 @pytest.mark.parametrize("call, error, message", [
     (lambda: fastnn.histc(fastnn.zeros(3), 0), ValueError, "histc: bins is 0"),
     (lambda: fastnn.histc(fastnn.zeros(3), 3, 2, 1), ValueError, "histc: max is 1, but must be at least min, 2"),
+    (lambda: fastnn.histc(fastnn.zeros(3), 3, 0, float("inf")), ValueError, "histc: max is inf, but must be a finite number"),
+    (lambda: fastnn.histc(fastnn.zeros(3), 2**24 + 1), ValueError, "histc: bins is 16777217, but must be at most 16777216"),
     (lambda: fastnn.histc(fastnn.tensor([1, 2])), TypeError, "histc: input has dtype int64")])
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
