@@ -68,7 +68,8 @@ class Profile:
     seconds : float
         Median time of a whole replayed step, taken without clocks in between.
     gflops : float
-        1e9 operations a second that a large matrix product reached here: the bound for "compute".
+        1e9 operations a second that a large matrix product reached here: the bound for "compute". Products whose operand
+        is mostly zeros skip these and can be faster.
     bandwidth : float
         1e9 bytes a second that copying reached, read and written: the bound for "memory". What fits
         into caches can be faster.
