@@ -43,6 +43,10 @@ STEPS = {"mlp 4-16-16-2, batch 32": (("mlp", {"sizes": (4, 16, 16, 2)}), (32, 4)
          "resnet18, batch 4": (("resnet18", {}), (4, 3, 224, 224), 1000, 1),
          "vgg16, batch 4": (("vgg16", {"dropout": 0.0}), (4, 3, 224, 224), 1000, 1)}
 LARGE = ("resnet18", "vgg16")
+NEEDS_MNIST = pytest.mark.skipif(not os.environ.get("FASTNN_DATA"), reason="FASTNN_DATA does not say where MNIST is")
+# Normal numbers; and, where they fit, images of MNIST, four-fifths of which are 0.
+CASES = [(name, "normal") for name in STEPS] + [
+    pytest.param(name, "digits", marks=NEEDS_MNIST) for name, (_, shape, _, _) in STEPS.items() if math.prod(shape[1:]) == 784]
 CLIFF_WIDTHS = (8, 16, 32, 45, 46, 64, 96, 128, 192, 256, 384, 512)
 
 
@@ -80,18 +84,14 @@ def contestants(name: str, config: dict, x: np.ndarray, y: np.ndarray, captured:
     return functions
 
 
-@pytest.mark.parametrize("data", ["normal", "digits"])
 @pytest.mark.parametrize("mode", ["eager", "captured"])
-@pytest.mark.parametrize("name", STEPS)
-def test_step(benchmark: Any, request: pytest.FixtureRequest, name: str, mode: str, data: str) -> None:
-    """On normal numbers; and on images of MNIST, four-fifths of which are 0."""
+@pytest.mark.parametrize("name, data", CASES)
+def test_step(benchmark: Any, request: pytest.FixtureRequest, name: str, data: str, mode: str) -> None:
     use_threads(request.config.getoption("--threads"))
     (model, config), shape, classes, calls = STEPS[name]
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal(shape, dtype=np.float32), rng.integers(0, classes, shape[0])
     if data == "digits":
-        if math.prod(shape[1:]) != 784 or not os.environ.get("FASTNN_DATA"):
-            pytest.skip("images of MNIST have 784 pixels, and FASTNN_DATA says where they are")
         x, y = (array[:shape[0]] for array in mnist()[0].arrays)
         x, y = x.reshape(shape), y.astype(np.int64)
     functions = contestants(model, config, x, y, mode == "captured", request.config.getoption("--compiled"))

@@ -15,8 +15,8 @@ from .ops import diagonal as _diagonal
 from .ops import index as _index
 from .ops import math as _math
 from .ops import scatter as _scatter
-from .ops import shape as _shape
 from .ops import search as _search
+from .ops import shape as _shape
 from .ops import special as _special
 from .ops import trigonometry as _trigonometry
 from .ops.vector_norm import norm

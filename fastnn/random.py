@@ -356,8 +356,8 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     Returns
     -------
     Tensor
-        (num_samples,) or (N, num_samples), int64. Weights are not read: what is below 0 counts as 0, and where none is above 0, or fewer than are drawn
-        without replacement, places of weight 0 come too.
+        (num_samples,) or (N, num_samples), int64. Weights are not read: what is below 0 counts as 0, and where none is above 0, or
+        fewer than are drawn without replacement, places of weight 0 come too.
 
     Raises
     ------

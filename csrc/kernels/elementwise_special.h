@@ -68,15 +68,23 @@ INLINE vec vec_lgamma(vec x) {
 }
 UNARY(lgamma, vec_lgamma(x))
 
-INLINE vec digamma_positive(vec x) {
+/* x, brought to where the series hold by adding 1s, and the sum of 1 / x, or 1 / x^2, on the way. */
+INLINE vec brought_far(vec x, int is_squared, vec *taken) {
     const vec one = vec_set1(1), far = vec_set1(GAMMA_FAR);
-    vec taken = vec_zero();
+    *taken = vec_zero();
     for (int k = 0; k < GAMMA_FAR; k++) {
         const mask is_near = vec_lt(x, far);
-        taken = vec_select(is_near, vec_add(taken, vec_div(one, x)), taken);
+        const vec inverse = vec_div(one, x), more = is_squared ? vec_fma(inverse, inverse, *taken) : vec_add(*taken, inverse);
+        *taken = vec_select(is_near, more, *taken);
         x = vec_select(is_near, vec_add(x, one), x);
     }
-    const vec inverse = vec_div(one, x), z = vec_mul(inverse, inverse);
+    return x;
+}
+
+INLINE vec digamma_positive(vec x) {
+    vec taken;
+    x = brought_far(x, 0, &taken);
+    const vec inverse = vec_div(vec_set1(1), x), z = vec_mul(inverse, inverse);
     const vec rest = vec_fma(z, polynomial(digamma_series, GAMMA_TERMS, z), vec_mul(inverse, vec_set1((real)0.5)));
     return vec_sub(vec_sub(vec_log(x), rest), taken);
 }
@@ -96,15 +104,9 @@ INLINE vec vec_digamma(vec x) {
 UNARY(digamma, vec_digamma(x))
 
 INLINE vec trigamma_positive(vec x) {
-    const vec one = vec_set1(1), far = vec_set1(GAMMA_FAR);
-    vec taken = vec_zero();
-    for (int k = 0; k < GAMMA_FAR; k++) {
-        const mask is_near = vec_lt(x, far);
-        const vec inverse = vec_div(one, x);
-        taken = vec_select(is_near, vec_fma(inverse, inverse, taken), taken);
-        x = vec_select(is_near, vec_add(x, one), x);
-    }
-    const vec inverse = vec_div(one, x), z = vec_mul(inverse, inverse);
+    vec taken;
+    x = brought_far(x, 1, &taken);
+    const vec inverse = vec_div(vec_set1(1), x), z = vec_mul(inverse, inverse);
     const vec rest = vec_fma(vec_mul(z, inverse), polynomial(trigamma_series, GAMMA_TERMS, z), vec_mul(z, vec_set1((real)0.5)));
     return vec_add(taken, vec_add(inverse, rest));
 }

@@ -237,32 +237,30 @@ static view rows_of(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth)
     return (view){w->copy, step, 1};
 }
 
-static void epilogue(const plan *p, const block *w, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t cols) {
-    const fnn_gemm *g = p->g;
+void fnn_gemm_epilogue(const fnn_gemm *g, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, void *c, ptrdiff_t c_row) {
     const fnn_epilogue *e = &g->epilogue;
     if (!e->bias && !e->residual && !e->activation) return;
-    p->K->gemm_epilogue(rows, cols, w->c + (i * g->c.row + j) * p->size, g->c.row,
-                        e->bias ? (const char *)e->bias + j * p->size : NULL,
-                        e->residual ? (const char *)e->residual + (i * g->residual_row + j) * p->size : NULL, g->residual_row,
-                        e->activation);
+    fnn_kernels_of(g->dtype)->gemm_epilogue(rows, cols, c, c_row, e->bias ? fnn_at(e->bias, col, g->dtype) : NULL,
+                                            e->residual ? fnn_at(e->residual, row * g->residual_row + col, g->dtype) : NULL,
+                                            g->residual_row, e->activation);
+}
+
+void fnn_gemm_follow(const fnn_gemm *g, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, void *part) {
+    const ptrdiff_t together = cols == g->N ? rows : 1;
+    for (ptrdiff_t i = 0; i < rows; i += together) {
+        const ptrdiff_t begin = (row + i) * g->N + col;
+        if (part) fnn_follow_part(g->leader, begin, together * cols, fnn_at(part, i * cols, g->dtype));
+        else fnn_follow(g->leader, begin, together * cols);
+    }
+}
+
+/* The epilogue on a part of the block's batch position. */
+static void epilogue(const plan *p, const block *w, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t cols) {
+    const fnn_gemm *g = p->g;
+    fnn_gemm_epilogue(g, i, rows, j, cols, w->c + (i * g->c.row + j) * p->size, g->c.row);
 }
 
 static int adds_bias_only(const fnn_gemm *g) { return g->epilogue.bias && !g->epilogue.residual && !g->epilogue.activation; }
-
-/* Runs the calls that follow on the block's finished rows. */
-static void follow_rows(const plan *p, const block *w, ptrdiff_t row, ptrdiff_t rows) {
-    const fnn_gemm *g = p->g;
-    if (w->cols == g->N) fnn_follow(g->leader, row * g->N, rows * g->N);
-    else
-        for (ptrdiff_t i = row; i < row + rows; i++) fnn_follow(g->leader, i * g->N + w->col, w->cols);
-}
-
-/* Rows x cols of C at (row, col) of the batch position, which only the calls that follow want, and none of its sums is open. */
-static void pass_on(const plan *p, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, char *c) {
-    const ptrdiff_t N = p->g->N, together = cols == N ? rows : 1;
-    for (ptrdiff_t i = 0; i < rows; i += together, c += together * cols * p->size)
-        fnn_follow_part(p->g->leader, (row + i) * N + col, together * cols, c);
-}
 
 /* A block's part of B at k: elements from one row, one panel to the next, and columns that a tile takes. */
 typedef struct {
@@ -295,7 +293,7 @@ static void multiply_and_pass(const plan *p, const block *w, ptrdiff_t row, ptrd
             p->K->gemm_tile(n, wide, 1, depth, a->data, NULL, a->row, a->col, panel_at(p, b, j + q), NULL, b->row,
                             w->passed + q * p->size, cols, 0);
         }
-        pass_on(p, row, n, w->col + j, cols, w->passed);
+        fnn_gemm_follow(p->g, row, n, w->col + j, cols, w->passed);
     }
 }
 
@@ -311,7 +309,7 @@ static void multiply_rows(const plan *p, const block *w, ptrdiff_t row, ptrdiff_
                              w->c + (row * g->c.row + w->col + j) * p->size, g->c.row, k > 0, bias);
         if (ends && !bias) epilogue(p, w, row, n, w->col + j, cols);
     }
-    if (g->leader && ends) follow_rows(p, w, row, n);
+    if (g->leader && ends) fnn_gemm_follow(g, row, n, w->col, w->cols, NULL);
 }
 
 /* The block's product over k in [k, k + depth). */

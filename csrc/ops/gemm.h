@@ -44,6 +44,11 @@ ptrdiff_t fnn_gemm_batches(const fnn_gemm *g);
 /* Where position `index` of the batch axes begins in a, b and c, in elements. */
 void fnn_gemm_seek(const fnn_gemm *g, ptrdiff_t index, ptrdiff_t *a, ptrdiff_t *b, ptrdiff_t *c);
 
+/* Of rows x cols of C at (row, col), for the ways of making it. The epilogue: on these, at c, rows c_row elements apart. The calls
+ * that follow: on these once they are final; part: where they are, dense, if C is only handed on, else NULL. */
+void fnn_gemm_epilogue(const fnn_gemm *g, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, void *c, ptrdiff_t c_row);
+void fnn_gemm_follow(const fnn_gemm *g, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, void *part);
+
 /* gemm_operands.c */
 
 /* What a driver brings into another form before a product, counted by workspace() and carried out by run(). */

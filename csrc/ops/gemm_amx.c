@@ -138,16 +138,6 @@ static void run_split(void *context, ptrdiff_t chunk, void *scratch) {
 
 /* ---- multiplying ---- */
 
-static void epilogue(const plan *p, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j, ptrdiff_t cols) {
-    const fnn_gemm *g = p->g;
-    const fnn_epilogue *e = &g->epilogue;
-    if (!e->bias && !e->residual && !e->activation) return;
-    const float *bias = e->bias ? (const float *)e->bias + j : NULL;
-    const float *residual = e->residual ? (const float *)e->residual + i * g->residual_row + j : NULL;
-    fnn_kernels_of(FNN_FLOAT32)->gemm_epilogue(rows, cols, p->c + i * g->c.row + j, g->c.row, bias, residual,
-                                               g->residual_row, e->activation);
-}
-
 /* A chunk: strips [top, bottom) of its own by strips [left, right) of the shared ones, counted in the slab. */
 typedef struct {
     ptrdiff_t top, bottom, left, right;
@@ -181,7 +171,7 @@ static void multiply(const plan *p, block *w, ptrdiff_t i, ptrdiff_t j, ptrdiff_
     const ptrdiff_t row = strip[ROWS] * STRIP, rows = width(&p->sides[ROWS], strip[ROWS]);
     const ptrdiff_t col = strip[COLUMNS] * STRIP, cols = width(&p->sides[COLUMNS], strip[COLUMNS]);
     p->X->store(0, rows, cols, c, p->c + row * g->c.row + col, g->c.row, w->bad);
-    epilogue(p, row, rows, col, cols);
+    fnn_gemm_epilogue(g, row, rows, col, cols, p->c + row * g->c.row + col, g->c.row);
 }
 
 /* A block of k. Meanwhile the next shared strip comes from the third-level cache, a share in each product (worth 8 % in

@@ -159,8 +159,7 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const ptrdiff_t lines = fnn_ceil_div(next[0].lines + next[1].lines, tiles);
     for (ptrdiff_t k = p->from; k < p->to; k += p->depth)
         for (ptrdiff_t j = w.panel; j < w.panel + w.panels; j++) add_panel(p, &w, k, j, &next[next[0].lines == 0], lines);
-    for (ptrdiff_t i = 0; g->leader && p->to == g->K && i < w.rows; i++)
-        fnn_follow(g->leader, (w.row + i) * g->N + w.col, w.cols);
+    if (g->leader && p->to == g->K) fnn_gemm_follow(g, w.row, w.rows, w.col, w.cols, NULL);
 }
 
 void fnn_gemm_cells_workspace(const fnn_gemm *g, fnn_workspace *ws) {

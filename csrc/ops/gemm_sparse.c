@@ -56,7 +56,7 @@ typedef struct {
     ptrdiff_t *count;    /* of what is marked, by chunk */
     char *panel;         /* for all, ... */
     int *is_finite, all; /* ... by chunk, and together; without chunks each part copies its own */
-    size_t bytes;     /* for all */
+    size_t bytes;        /* for all */
 } plan;
 
 static fnn_matrix turned(fnn_matrix m) { return (fnn_matrix){.data = m.data, .row = m.col, .col = m.row}; }
@@ -219,26 +219,8 @@ typedef struct {
     ptrdiff_t c_row;
 } block;
 
-static void epilogue(const fnn_gemm *g, const block *b) {
-    const fnn_epilogue *e = &g->epilogue;
-    if (!e->bias && !e->residual && !e->activation) return;
-    fnn_kernels_of(g->dtype)->gemm_epilogue(b->rows, b->cols, b->c, b->c_row, e->bias ? fnn_at(e->bias, b->col, g->dtype) : NULL,
-                                            e->residual ? fnn_at(e->residual, b->row * g->residual_row + b->col, g->dtype) : NULL,
-                                            g->residual_row, e->activation);
-}
-
 /* Runs of C's rows are long enough to follow one by one. */
 static int follows_by_rows(const plan *p) { return p->swapped || p->panels == 1 || passes(p); }
-
-static void follow(const plan *p, const block *b) {
-    const fnn_gemm *g = p->g;
-    const ptrdiff_t together = b->cols == g->N ? b->rows : 1;
-    for (ptrdiff_t i = 0; i < b->rows; i += together) {
-        const ptrdiff_t begin = (b->row + i) * g->N + b->col;
-        if (passes(p)) fnn_follow_part(g->leader, begin, together * b->cols, fnn_at(b->c, i * b->cols, g->dtype));
-        else fnn_follow(g->leader, begin, together * b->cols);
-    }
-}
 
 /* Chunks that are neighbours share the panel. */
 static void run_part(void *context, ptrdiff_t chunk, void *scratch) {
@@ -251,8 +233,8 @@ static void run_part(void *context, ptrdiff_t chunk, void *scratch) {
     else b.c = fnn_at(g->c.data, b.row * g->c.row + b.col, g->dtype), b.c_row = g->c.row;
     for (ptrdiff_t i = 0; i < t.n; i += p->tile)
         multiply(p, &t, t.at + i, fnn_min(p->tile, t.n - i), fnn_at(b.c, i * (p->swapped ? 1 : b.c_row), g->dtype), b.c_row);
-    epilogue(g, &b);
-    if (g->leader && follows_by_rows(p)) follow(p, &b);
+    fnn_gemm_epilogue(g, b.row, b.rows, b.col, b.cols, b.c, b.c_row);
+    if (g->leader && follows_by_rows(p)) fnn_gemm_follow(g, b.row, b.rows, b.col, b.cols, passes(p) ? b.c : NULL);
 }
 
 /* ---- the interface ---- */
