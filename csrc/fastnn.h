@@ -424,7 +424,7 @@ typedef enum {
 #define FNN_ELEMENTWISE_ARGS                                                                                            \
     (ptrdiff_t n, void *const *out, const void *const *in, const ptrdiff_t *step, const double *attr)
 
-enum { FNN_MARKED_VECS = 8 }; /* most that gemm_marked takes */
+enum { FNN_MARKED_VECS = 8, FNN_MARKED_DEPTH = 64 }; /* most that gemm_marked takes: vectors of columns, and elements of a row */
 
 /* One per ISA and type. Pointers to elements are void *: the table's dtype says what they are. */
 typedef struct {

@@ -45,6 +45,22 @@ def test_bits_are_those_of_dense_products(shape, dtype):
                 np.testing.assert_array_equal(got, want)
 
 
+def test_dense_rows_among_sparse_ones():
+    """Rows that are found to be dense when they are marked are multiplied whole, block by block."""
+    rng = np.random.default_rng(2)
+    for isa in fma_isas():
+        _core.set_isa(isa)
+        for m, n, k in ((640, 40, 784), (1000, 256, 64), (640, 300, 200)):
+            a, b = sparse(rng, (m, k), 0.1), random(rng, (k, n), np.float32)
+            a[70:140] = random(rng, (70, k), np.float32)
+            a[200:300, k // 2:] = random(rng, (100, k - k // 2), np.float32)
+            want = in_pieces(a, b)
+            for x, y in (("C", "C"), ("F", "C")):
+                np.testing.assert_array_equal(launch.matmul(laid_out(a, x), laid_out(b, y)).numpy(), want)
+            got = launch.matmul(laid_out(b.T, "C"), laid_out(a.T, "C")).numpy()
+            np.testing.assert_array_equal(got.T, want)
+
+
 def test_dense_operands_are_not_marked():
     rng = np.random.default_rng(3)
     for isa in fma_isas():

@@ -1,9 +1,10 @@
 /* gemm_sparse.c: C (M x N) = A (M x K) times B (K x N) where most of A or of B is 0: images of digits, one-hot columns, counts of
  * words, what ReLU and dropout leave over.
  *
- * Zeros are seen when the call runs: a few runs of both operands are looked at, and if a model of what it costs says so, what is
- * not 0 in A's rows or B's columns is marked, a bit each, and the other operand is copied into panels of some vectors. Then each
- * row takes, of every panel, the rows that are marked. Where B is marked, C comes transposed.
+ * Zeros are seen when the call runs: a few runs of both operands are looked at, and if a model of what it costs says so, the other
+ * operand is copied into panels of some vectors, what is not 0 in A's rows or B's columns is marked, a bit each, and each row
+ * takes, of every panel, the rows that are marked. Where B is marked, C comes transposed. Chunks of rows mark what they take, and
+ * multiply it while it is in the first-level cache; chunks of one panel share the marks of all rows.
  *
  * A multiply-add of 0 changes no sum, so the bits are those of the dense way, and the choice is free: no result depends on it. There
  * are two exceptions, -0, which only underflow makes, and 0 times infinity: where -0 comes out or a panel is not finite, all elements
@@ -18,27 +19,25 @@ enum {
     RUNS = 32,               /* of RUN elements are looked at, ... */
     FIRST_RUNS = 6,          /* ... but of dense data only so many */
     RUN = 8,
-    MARK_ROWS = 16,          /* marked together, ... */
-    MARK_COLUMNS = 64,       /* ... or columns */
     PANEL_ROWS = 96,         /* of a panel for all, copied together */
-    NEAR_BYTES = 32 << 10,   /* panels so small a chunk copies itself, ... */
-    OWN_BYTES = 1 << 20,     /* ... and larger ones if ... */
-    OWN_ROWS = 256,          /* ... as many rows or all use them */
-    TILE_BYTES = 16 << 10,   /* of C at a time, ... */
-    TURNED_BYTES = 7 << 10,  /* ... where it comes transposed: columns of B are marked, lines of which stay near too */
+    MARK_ROWS = 16,          /* marked together */
+    OWN_BYTES = 1 << 20,     /* of a panel that a chunk copies itself, if it is the only one to use it */
     BLOCK_BYTES = 256 << 10, /* most of C in a chunk: half of a second-level cache */
+    NEAR_BYTES = 128 << 10,  /* of panels that chunks of rows take one after the other */
+    TILE_BYTES = 16 << 10,   /* of C by one panel at a time, ... */
+    TILE_ROWS = 64,          /* ... and rows, where these are marked on their way */
     LEAST_ROWS = 16,         /* of C in a chunk, ... */
     LEAST_COLUMNS = 64,      /* ... where B is marked, columns */
     CHUNKS = 12,             /* wanted, ... */
     FEW_CHUNKS = 8,          /* ... where calls follow, ... */
-    OWN_PANELS = 4           /* ... and enough for each to be one panel by all rows */
+    ENOUGH_CHUNKS = 4        /* ... and, of one panel each, enough */
 };
 /* Nanoseconds: what a product must take for zeros to matter; a marked element and a vector's multiply-add with it, which wait for
- * their sums' latency at least; a word of marks, whose end the CPU cannot foresee; marking a vector of elements, contiguous or
- * transposed; copying or transposing one; a byte that comes from memory a second time; one more loop. (Zen 3.) */
-static const double LEAST_NS = 40000, ENTRY_NS = 0.2, VEC_NS = 0.25, LEAST_ENTRY_NS = 1.6, WORD_NS = 5, MARK_NS = 0.6, TURN_NS = 1.1,
-                    COPY_NS = 0.8, MEMORY_NS = 0.05, LOOP_NS = 2000;
-static const double FAR_BYTES = 2 << 20, GAIN = 0.8, MOST_DENSITY = 0.42;
+ * their sums' latency at least; a word of marks, whose end the CPU cannot foresee; marking a vector of elements, and turning one
+ * before; copying one; one more loop. (Zen 3.) */
+static const double LEAST_NS = 40000, ENTRY_NS = 0.2, VEC_NS = 0.2, LEAST_ENTRY_NS = 1.3, WORD_NS = 6, MARK_NS = 0.6, TURN_NS = 0.8,
+                    COPY_NS = 0.8, LOOP_NS = 2000;
+static const double GAIN = 0.8, MOST_DENSITY = 0.42;
 
 typedef struct {
     const fnn_gemm *g;
@@ -48,32 +47,37 @@ typedef struct {
     ptrdiff_t rows, cols;     /* of A and B, or of B and A transposed */
     fnn_matrix marked, dense; /* (rows x depth) and (depth x cols) */
     ptrdiff_t wide, panels;   /* columns of a panel, and how many make up the dense operand */
+    ptrdiff_t group, groups;  /* panels in a chunk, all or one, and how many groups */
+    ptrdiff_t part, parts;    /* rows in a chunk, and how many are all; and ... */
+    ptrdiff_t tile;           /* ... so many at a time */
+    ptrdiff_t panel_chunks;   /* 0: each chunk copies its own panel */
+    ptrdiff_t mark_chunks;    /* 0: each chunk marks its own rows, a tile at a time */
+    char *panel;              /* for all, ... */
+    int *is_finite, all;      /* ... by chunk, and together */
     ptrdiff_t words;          /* of marks in a row */
-    ptrdiff_t mark_chunks, panel_chunks;
-    ptrdiff_t part, parts; /* rows in a chunk, and how many are all; and ... */
-    ptrdiff_t tile;        /* ... so many at a time */
-    uint64_t *marks;
-    ptrdiff_t *count;    /* of what is marked, by chunk */
-    char *panel;         /* for all, ... */
-    int *is_finite, all; /* ... by chunk, and together; without chunks each part copies its own */
-    size_t bytes;        /* for all */
+    uint64_t *marks;          /* for all, ... */
+    ptrdiff_t *count;         /* ... and how many, by chunk */
+    size_t bytes;             /* for all */
 } plan;
 
 static fnn_matrix turned(fnn_matrix m) { return (fnn_matrix){.data = m.data, .row = m.col, .col = m.row}; }
 static size_t panel_bytes(const plan *p) { return (size_t)(p->g->K * p->wide * p->size); }
-static ptrdiff_t mark_rows(const plan *p) { return p->swapped ? MARK_COLUMNS : MARK_ROWS; }
 static int passes(const plan *p) { return p->g->leader && p->g->leader->passes; }
 
-/* Columns of C are whole vectors, and long runs where calls follow: what else these read is far away. */
-static void choose_parts(plan *p) {
+/* Chunks of rows take all panels, if these are few, or stay near and rows are many; else a chunk is one panel. Columns of C are whole
+ * vectors, and long runs where calls follow: what else these read is far away. */
+static void choose_chunks(plan *p) {
     const ptrdiff_t chunks = p->swapped && p->g->leader ? FEW_CHUNKS : CHUNKS, least = p->swapped ? LEAST_COLUMNS : LEAST_ROWS;
-    const ptrdiff_t most = fnn_max(BLOCK_BYTES / (p->wide * p->size), 1);
-    ptrdiff_t wanted = fnn_min(fnn_ceil_div(chunks, p->panels), fnn_max(p->rows / least, 1));
-    const int is_own = panel_bytes(p) <= OWN_BYTES && panel_bytes(p) > (p->swapped ? NEAR_BYTES : 0);
-    if (p->panels >= OWN_PANELS && is_own) wanted = 1;
-    wanted = fnn_max(wanted, fnn_ceil_div(p->rows, most));
-    p->part = fnn_round_up(fnn_ceil_div(p->rows, wanted), p->K->lanes), p->parts = fnn_ceil_div(p->rows, p->part);
-    p->tile = fnn_round_up(fnn_min(fnn_max((p->swapped ? TURNED_BYTES : TILE_BYTES) / (p->wide * p->size), 1), p->part), p->K->lanes);
+    const int is_near = p->panels * (ptrdiff_t)panel_bytes(p) <= NEAR_BYTES;
+    const int by_rows = p->panels < ENOUGH_CHUNKS || (is_near && p->rows >= FEW_CHUNKS * TILE_ROWS);
+    p->group = by_rows ? p->panels : 1, p->groups = fnn_ceil_div(p->panels, p->group);
+    p->parts = by_rows ? fnn_min(chunks, fnn_max(p->rows / least, 1)) : 1;
+    p->parts = fnn_max(p->parts, fnn_ceil_div(p->rows * p->group * p->wide * p->size, BLOCK_BYTES));
+    p->part = fnn_round_up(fnn_ceil_div(p->rows, p->parts), p->K->lanes), p->parts = fnn_ceil_div(p->rows, p->part);
+    const ptrdiff_t tile = fnn_min(fnn_max(TILE_BYTES / (p->wide * p->size), 1), by_rows ? TILE_ROWS : p->part);
+    p->tile = fnn_round_up(fnn_min(tile, p->part), p->K->lanes);
+    p->mark_chunks = by_rows ? 0 : fnn_ceil_div(p->rows, MARK_ROWS);
+    p->panel_chunks = !by_rows && p->parts == 1 && panel_bytes(p) <= OWN_BYTES ? 0 : p->panels * fnn_ceil_div(p->g->K, PANEL_ROWS);
 }
 
 /* shared: NULL to count bytes only. */
@@ -84,12 +88,11 @@ static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
     const ptrdiff_t vecs = fnn_ceil_div(p->cols, p->K->lanes);
     p->panels = fnn_ceil_div(vecs, FNN_MARKED_VECS), p->wide = fnn_ceil_div(vecs, p->panels) * p->K->lanes;
     p->panels = fnn_ceil_div(p->cols, p->wide);
-    p->words = fnn_ceil_div(g->K, 64), p->mark_chunks = fnn_ceil_div(p->rows, mark_rows(p));
-    choose_parts(p);
-    p->marks = fnn_place(shared, &p->bytes, (size_t)(p->rows * p->words) * sizeof *p->marks);
+    p->words = fnn_ceil_div(g->K, FNN_MARKED_DEPTH);
+    choose_chunks(p);
+    p->marks = fnn_place(shared, &p->bytes, p->mark_chunks ? (size_t)(p->rows * p->words) * sizeof *p->marks : 0);
     p->count = fnn_place(shared, &p->bytes, (size_t)p->mark_chunks * sizeof *p->count);
-    if (panel_bytes(p) <= (p->parts == 1 || p->part >= OWN_ROWS ? OWN_BYTES : NEAR_BYTES)) return;
-    p->panel_chunks = p->panels * fnn_ceil_div(g->K, PANEL_ROWS);
+    if (!p->panel_chunks) return;
     p->is_finite = fnn_place(shared, &p->bytes, (size_t)p->panel_chunks * sizeof *p->is_finite);
     p->panel = fnn_place(shared, &p->bytes, (size_t)p->panels * panel_bytes(p));
 }
@@ -98,16 +101,14 @@ static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
 static double vectors(const plan *p, ptrdiff_t rows, ptrdiff_t cols) {
     return (double)rows * (double)fnn_ceil_div(cols, p->K->lanes);
 }
-static double prepare_ns(const plan *p) {
-    const double bytes = (double)p->rows * (double)p->g->K * (double)p->size;
-    return (bytes > FAR_BYTES ? MEMORY_NS * bytes : 0) + vectors(p, p->rows, p->g->K) * (p->marked.col == 1 ? MARK_NS : TURN_NS) +
-           (p->panel_chunks ? COPY_NS * vectors(p, p->g->K, p->cols) : 0);
-}
+static double mark_ns(const plan *p) { return vectors(p, p->rows, p->g->K) * (MARK_NS + (p->marked.col == 1 ? 0 : TURN_NS)); }
+static double copy_ns(const plan *p) { return COPY_NS * vectors(p, p->g->K, p->cols); }
+static double prepare_ns(const plan *p) { return (p->mark_chunks ? mark_ns(p) : 0) + (p->panel_chunks ? copy_ns(p) : 0); }
 static double product_ns(const plan *p, double entries) {
     const double vecs = (double)(p->wide / p->K->lanes), each = ENTRY_NS + VEC_NS * vecs;
     const double row = entries * (each > LEAST_ENTRY_NS ? each : LEAST_ENTRY_NS) + WORD_NS * (double)(p->rows * p->words);
-    return (double)p->panels * row + COPY_NS * vectors(p, p->rows, p->cols) +
-           (p->panel_chunks ? 0 : COPY_NS * (double)p->parts * vectors(p, p->g->K, p->cols));
+    return (double)p->panels * row + (COPY_NS + (p->swapped ? TURN_NS : 0)) * vectors(p, p->rows, p->cols) + (p->mark_chunks ? 0 : mark_ns(p)) +
+           (p->panel_chunks ? 0 : copy_ns(p));
 }
 static double sparse_ns(const plan *p, double entries) { return prepare_ns(p) + product_ns(p, entries) + LOOP_NS; }
 
@@ -131,27 +132,65 @@ static double density(const plan *p) {
     return 1 - (double)zeros / (double)seen;
 }
 
-/* Which operand to mark, if any: the plan and 1. */
-static int choose(plan *best, const fnn_gemm *g, void *shared) {
-    double least = GAIN * fnn_gemm_cost(g);
-    int found = 0;
+/* Which operand to mark, if any: the plan, and how many elements seem to be not 0; -1: neither. */
+static double choose(plan *best, const fnn_gemm *g, void *shared) {
+    double least = GAIN * fnn_gemm_cost(g), found = -1;
     for (int swapped = 0; swapped < 2; swapped++) {
         plan p;
         make_plan(&p, g, swapped, shared);
         if (p.bytes > MOST_BYTES || sparse_ns(&p, 0) >= least) continue;
-        const double share = density(&p), ns = sparse_ns(&p, share * (double)p.rows * (double)g->K);
+        const double share = density(&p), entries = share * (double)p.rows * (double)g->K, ns = sparse_ns(&p, entries);
         if (share > MOST_DENSITY || ns >= least) continue;
-        least = ns, *best = p, found = 1;
+        least = ns, *best = p, found = entries;
     }
     return found;
 }
 
 /* ---- marks and panels ---- */
 
-static void mark(const plan *p, ptrdiff_t chunk) {
-    const ptrdiff_t row = chunk * mark_rows(p), n = fnn_min(mark_rows(p), p->rows - row);
-    p->K->gemm_mark(n, p->g->K, fnn_at(p->marked.data, row * p->marked.row, p->g->dtype), p->marked.row, p->marked.col, p->words,
-                    p->marks + row * p->words, &p->count[chunk]);
+/* Elements from one turned row to the next: an odd number of cache lines, which spreads rows over a cache's sets. */
+static ptrdiff_t turned_row(const plan *p) { return (fnn_ceil_div(FNN_MARKED_DEPTH * p->size, FNN_LINE) | 1) * FNN_LINE / p->size; }
+static size_t turned_bytes(const plan *p, ptrdiff_t rows) {
+    return p->marked.col == 1 ? 0 : (size_t)(rows * turned_row(p) * p->size);
+}
+
+/* Up to FNN_MARKED_DEPTH elements of some rows of what is marked. */
+typedef struct {
+    ptrdiff_t rows, depth;
+    const void *x;
+    ptrdiff_t row, col;
+    const uint64_t *marks;
+    ptrdiff_t apart;
+    int is_sparse;
+} stretch;
+
+static stretch stretch_of(const plan *p, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t k) {
+    const fnn_matrix *m = &p->marked;
+    stretch s = {.rows = rows, .depth = fnn_min(FNN_MARKED_DEPTH, p->g->K - k), .row = m->row, .col = m->col, .is_sparse = 1};
+    s.x = fnn_at(m->data, row * m->row + k * m->col, p->g->dtype);
+    if (p->mark_chunks) s.marks = p->marks + row * p->words + k / FNN_MARKED_DEPTH, s.apart = p->words;
+    return s;
+}
+
+/* Marks a stretch, in rows that are contiguous: itself, or turned. Returns how many are marked. */
+static ptrdiff_t mark(const plan *p, stretch *s, void *to, uint64_t *marks, ptrdiff_t apart) {
+    ptrdiff_t marked;
+    if (s->col != 1) {
+        p->K->gemm_pack(s->rows, s->depth, s->x, s->row, s->col, to, turned_row(p), 0);
+        s->x = to, s->row = turned_row(p), s->col = 1;
+    }
+    p->K->gemm_mark(s->rows, s->depth, s->x, s->row, marks, apart, &marked);
+    s->marks = marks, s->apart = apart;
+    return marked;
+}
+
+static void mark_rows(const plan *p, ptrdiff_t chunk, void *scratch) {
+    const ptrdiff_t row = chunk * MARK_ROWS, n = fnn_min(MARK_ROWS, p->rows - row);
+    p->count[chunk] = 0;
+    for (ptrdiff_t w = 0; w < p->words; w++) {
+        stretch s = stretch_of(p, row, n, w * FNN_MARKED_DEPTH);
+        p->count[chunk] += mark(p, &s, scratch, p->marks + row * p->words + w, p->words);
+    }
 }
 
 /* n rows of a panel from k on; the last panel is filled up with zeros. Returns whether all are finite. */
@@ -170,46 +209,65 @@ static char *panel_for_all(const plan *p, ptrdiff_t panel) { return p->panel + (
 static void run_prepare(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t panel = chunk % p->panels, k = chunk / p->panels * PANEL_ROWS, n = fnn_min(PANEL_ROWS, p->g->K - k);
-    (void)scratch;
-    if (chunk >= p->panel_chunks) mark(p, chunk - p->panel_chunks);
+    if (chunk >= p->panel_chunks) mark_rows(p, chunk - p->panel_chunks, scratch);
     else p->is_finite[chunk] = copy_panel(p, panel, k, n, fnn_at(panel_for_all(p, panel), k * p->wide, p->g->dtype));
 }
 
 /* ---- C ---- */
 
-/* A chunk: of C's rows, or columns, n from `at` on, by one panel of so many columns. */
+/* A chunk: of C's rows, or columns, n from `at` on, by panels first .. first + panels. */
 typedef struct {
-    ptrdiff_t at, n, first, cols;
-    const char *panel;
+    ptrdiff_t at, n, first, panels;
     int is_finite;
-    void *tile;
+    char *tile, *turned, *panel, *passed;
+    uint64_t *marks;
 } part;
 
-/* In a chunk's scratch, one behind the other: a tile; a panel of its own; C where it is only handed on. */
-static size_t tile_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->tile * p->wide * p->size)); }
-static size_t own_bytes(const plan *p) { return p->panel_chunks ? 0 : fnn_whole_lines(panel_bytes(p)); }
-static size_t part_bytes(const plan *p) { return passes(p) ? (size_t)(p->part * p->wide * p->size) : 0; }
+static size_t tile_bytes(const plan *p) { return (size_t)(p->tile * p->wide * p->size); }
+
+/* In a chunk's scratch, one behind the other: a tile by each panel; rows that are turned, and marks; a panel of its own; C where it is
+ * only handed on. Returns the bytes of all. */
+static size_t place_part(const plan *p, part *t, char *scratch) {
+    size_t used = 0;
+    t->tile = fnn_place(scratch, &used, (size_t)p->group * tile_bytes(p));
+    t->turned = fnn_place(scratch, &used, p->mark_chunks ? 0 : turned_bytes(p, p->tile));
+    t->marks = fnn_place(scratch, &used, p->mark_chunks ? 0 : (size_t)p->tile * sizeof *t->marks);
+    t->panel = fnn_place(scratch, &used, p->panel_chunks ? 0 : panel_bytes(p));
+    t->passed = fnn_place(scratch, &used, passes(p) ? (size_t)(p->part * p->group * p->wide * p->size) : 0);
+    return used;
+}
 
 static part part_of(const plan *p, ptrdiff_t chunk, char *scratch) {
-    const ptrdiff_t panel = chunk / p->parts, at = chunk % p->parts * p->part;
-    part t = {.at = at, .n = fnn_min(p->part, p->rows - at), .first = panel * p->wide, .tile = scratch};
-    t.cols = fnn_min(p->wide, p->cols - t.first);
-    t.panel = p->panel_chunks ? panel_for_all(p, panel) : scratch + tile_bytes(p);
-    t.is_finite = p->panel_chunks ? p->all : copy_panel(p, panel, 0, p->g->K, scratch + tile_bytes(p));
+    const ptrdiff_t first = chunk / p->parts * p->group, at = chunk % p->parts * p->part;
+    part t = {.at = at, .n = fnn_min(p->part, p->rows - at), .first = first, .panels = fnn_min(p->group, p->panels - first)};
+    place_part(p, &t, scratch);
+    t.is_finite = p->panel_chunks ? p->all : copy_panel(p, first, 0, p->g->K, t.panel);
+    if (p->panel_chunks) t.panel = panel_for_all(p, first);
     return t;
 }
 
-/* Rows from .. from + n of the product of what is marked with the panel to `to`, transposed where these are columns of C. */
-static void multiply(const plan *p, const part *t, ptrdiff_t from, ptrdiff_t n, void *to, ptrdiff_t to_row) {
-    const fnn_matrix *m = &p->marked;
-    const void *x = fnn_at(m->data, from * m->row, p->g->dtype);
-    int is_sure = t->is_finite;
-    if (is_sure)
-        p->K->gemm_marked(n, p->wide / p->K->lanes, p->words, p->marks + from * p->words, x, m->row, m->col, t->panel, t->tile,
-                          &is_sure);
-    if (!is_sure) p->K->gemm_tile(n, p->wide, 1, p->g->K, x, NULL, m->row, m->col, t->panel, NULL, p->wide, t->tile, p->wide, 0);
-    if (p->swapped) p->K->gemm_pack(t->cols, n, t->tile, 1, p->wide, to, to_row, 0);
-    else p->K->gemm_pack(n, t->cols, t->tile, p->wide, 1, to, to_row, 0);
+static const char *panel_at(const plan *p, const part *t, ptrdiff_t q, ptrdiff_t k) {
+    return t->panel + (size_t)q * panel_bytes(p) + k * p->wide * p->size;
+}
+
+/* n rows of the tiles by all panels of the chunk, from `row` on. */
+static void multiply_marked(const plan *p, const part *t, ptrdiff_t row, ptrdiff_t n) {
+    for (ptrdiff_t k = 0; k < p->g->K; k += FNN_MARKED_DEPTH) {
+        stretch s = stretch_of(p, row, n, k);
+        if (!p->mark_chunks) s.is_sparse = (double)mark(p, &s, t->turned, t->marks, 1) <= MOST_DENSITY * (double)(n * s.depth);
+        for (ptrdiff_t q = 0; q < t->panels; q++) {
+            const void *b = panel_at(p, t, q, k);
+            void *c = t->tile + (size_t)q * tile_bytes(p);
+            if (s.is_sparse) p->K->gemm_marked(n, p->wide / p->K->lanes, s.marks, s.apart, s.x, s.row, s.col, b, c, k > 0);
+            else p->K->gemm_tile(n, p->wide, 1, s.depth, s.x, NULL, s.row, s.col, b, NULL, p->wide, c, p->wide, k > 0);
+        }
+    }
+}
+
+/* A tile by panel q of the chunk with all elements, zeros too. */
+static void multiply_all(const plan *p, const part *t, ptrdiff_t q, ptrdiff_t row, ptrdiff_t n, void *c) {
+    const void *x = fnn_at(p->marked.data, row * p->marked.row, p->g->dtype);
+    p->K->gemm_tile(n, p->wide, 1, p->g->K, x, NULL, p->marked.row, p->marked.col, panel_at(p, t, q, 0), NULL, p->wide, c, p->wide, 0);
 }
 
 /* A block of C, from c on, and where it is in C. */
@@ -219,20 +277,34 @@ typedef struct {
     ptrdiff_t c_row;
 } block;
 
-/* Runs of C's rows are long enough to follow one by one. */
-static int follows_by_rows(const plan *p) { return p->swapped || p->panels == 1 || passes(p); }
+/* Rows i .. i + n of the chunk: transposed to the block where these are columns of C. */
+static void make_rows(const plan *p, const part *t, const block *b, ptrdiff_t i, ptrdiff_t n) {
+    if (t->is_finite) multiply_marked(p, t, t->at + i, n);
+    for (ptrdiff_t q = 0; q < t->panels; q++) {
+        char *c = t->tile + (size_t)q * tile_bytes(p);
+        const ptrdiff_t first = q * p->wide, cols = fnn_min(p->wide, (p->swapped ? b->rows : b->cols) - first);
+        int is_sure = t->is_finite;
+        if (is_sure) p->K->gemm_no_negative_zero(n * p->wide, c, &is_sure);
+        if (!is_sure) multiply_all(p, t, q, t->at + i, n, c);
+        if (p->swapped) p->K->gemm_pack(cols, n, c, 1, p->wide, fnn_at(b->c, first * b->c_row + i, p->g->dtype), b->c_row, 0);
+        else p->K->gemm_pack(n, cols, c, p->wide, 1, fnn_at(b->c, i * b->c_row + first, p->g->dtype), b->c_row, 0);
+    }
+}
 
-/* Chunks that are neighbours share the panel. */
+/* Runs of C's rows are long enough to follow one by one. */
+static int follows_by_rows(const plan *p) { return p->swapped || p->groups == 1 || passes(p); }
+
+/* Chunks that are neighbours share panels. */
 static void run_part(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_gemm *g = p->g;
     const part t = part_of(p, chunk, scratch);
-    block b = {.row = t.at, .rows = t.n, .col = t.first, .cols = t.cols};
-    if (p->swapped) b = (block){.row = t.first, .rows = t.cols, .col = t.at, .cols = t.n};
-    if (passes(p)) b.c = (char *)scratch + tile_bytes(p) + own_bytes(p), b.c_row = b.cols;
+    const ptrdiff_t first = t.first * p->wide, cols = fnn_min(t.panels * p->wide, p->cols - first);
+    block b = {.row = t.at, .rows = t.n, .col = first, .cols = cols};
+    if (p->swapped) b = (block){.row = first, .rows = cols, .col = t.at, .cols = t.n};
+    if (passes(p)) b.c = t.passed, b.c_row = b.cols;
     else b.c = fnn_at(g->c.data, b.row * g->c.row + b.col, g->dtype), b.c_row = g->c.row;
-    for (ptrdiff_t i = 0; i < t.n; i += p->tile)
-        multiply(p, &t, t.at + i, fnn_min(p->tile, t.n - i), fnn_at(b.c, i * (p->swapped ? 1 : b.c_row), g->dtype), b.c_row);
+    for (ptrdiff_t i = 0; i < t.n; i += p->tile) make_rows(p, &t, &b, i, fnn_min(p->tile, t.n - i));
     fnn_gemm_epilogue(g, b.row, b.rows, b.col, b.cols, b.c, b.c_row);
     if (g->leader && follows_by_rows(p)) fnn_gemm_follow(g, b.row, b.rows, b.col, b.cols, passes(p) ? b.c : NULL);
 }
@@ -250,27 +322,32 @@ void fnn_gemm_sparse_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     const fnn_workspace before = *ws;
     for (int swapped = 0; swapped < 2; swapped++) {
         plan p;
+        part t;
         make_plan(&p, g, swapped, NULL);
-        if (p.bytes <= MOST_BYTES) fnn_enlarge(ws, before.shared + p.bytes, tile_bytes(&p) + own_bytes(&p) + part_bytes(&p));
+        if (p.bytes > MOST_BYTES) continue;
+        fnn_enlarge(ws, before.shared + p.bytes, place_part(&p, &t, NULL));
+        if (p.mark_chunks) fnn_enlarge(ws, 0, turned_bytes(&p, MARK_ROWS));
     }
 }
 
 int fnn_gemm_sparse_pays(const fnn_gemm *g) {
     plan p;
-    return g->a.data && g->b.data && choose(&p, g, NULL);
+    return g->a.data && g->b.data && choose(&p, g, NULL) >= 0;
 }
 
 int fnn_gemm_sparse_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     plan p;
-    ptrdiff_t entries = 0;
-    if (!choose(&p, g, shared)) return 0;
-    fnn_parallel_for(call, p.panel_chunks + p.mark_chunks, prepare_ns(&p), run_prepare, &p);
+    double entries = choose(&p, g, shared);
+    if (entries < 0) return 0;
+    if (p.panel_chunks + p.mark_chunks)
+        fnn_parallel_for(call, p.panel_chunks + p.mark_chunks, prepare_ns(&p), run_prepare, &p);
     p.all = 1;
-    for (ptrdiff_t i = 0; i < p.mark_chunks; i++) entries += p.count[i];
     for (ptrdiff_t i = 0; i < p.panel_chunks; i++) p.all &= p.is_finite[i];
-    const double ns = product_ns(&p, (double)entries);
+    if (p.mark_chunks) entries = 0;
+    for (ptrdiff_t i = 0; i < p.mark_chunks; i++) entries += (double)p.count[i];
+    const double ns = product_ns(&p, entries);
     if (ns >= GAIN * fnn_gemm_cost(g)) return 0;
-    fnn_parallel_for(call, p.panels * p.parts, ns, run_part, &p);
+    fnn_parallel_for(call, p.groups * p.parts, ns, run_part, &p);
     if (g->leader && !follows_by_rows(&p)) fnn_follow_all(g->leader);
     return 1;
 }
