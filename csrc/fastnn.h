@@ -37,6 +37,7 @@ int fnn_is_contiguous(const fnn_tensor *t);                    /* dense, C order
 int fnn_is_channels_last(const fnn_tensor *t);                 /* rank 4, dense, N H W C order */
 int fnn_is_sequence(const fnn_tensor *t);                      /* rank 3 (N, C, L), dense, N L C order: a channels-last map of one row */
 int fnn_is_dense(const fnn_tensor *t);                         /* one of these */
+int fnn_is_one_element(const fnn_tensor *t);                   /* in memory, however often it is repeated */
 int fnn_same_shape(const fnn_tensor *a, const fnn_tensor *b);
 int fnn_same_layout(const fnn_tensor *a, const fnn_tensor *b); /* same shape and strides (where the extent is over 1) */
 int fnn_overlap(const fnn_tensor *a, const fnn_tensor *b);     /* whether the bytes that they span meet */
@@ -86,7 +87,7 @@ typedef struct fnn_call {
     int algorithm;                      /* of convolutions: likewise */
     int activation;                     /* an fnn_activation behind the result; programs set it (see fusion.c) */
     const struct fnn_call *follower;    /* an elementwise call to be run on out[0] part by part, see fnn_follow */
-    int passes;                         /* nobody else wants out[0]: it has no memory, see fnn_follow_part */
+    int passes;                         /* nobody else wants out[0]: it has no memory, see fnn_follow_rows */
     char message[FNN_MESSAGE_SIZE];     /* why a status is not FNN_OK */
 } fnn_call;
 
@@ -154,9 +155,9 @@ extern const fnn_driver fnn_elementwise;
  * when it is done. Both do nothing where nothing follows. */
 void fnn_follow(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n);
 void fnn_follow_all(const fnn_call *call);
-/* The same where nobody but those calls wants out[0] (call->passes): these elements of it are in the driver's scratch, at
- * `part`. */
-void fnn_follow_part(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, void *part);
+/* On rows of n elements, each `apart` after the one before. part: where they are, one row behind the other, in the driver's scratch,
+ * if nobody but those calls wants out[0] (call->passes); else NULL. */
+void fnn_follow_rows(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t apart, void *part);
 
 /* launch.c: the one door. infer: checks what is common to all ops, then the op's own infer. run: workspace, denormals, driver. */
 void fnn_launch_init(void); /* once, at import */

@@ -177,7 +177,7 @@ static int lies_like(const record *r, const fnn_tensor *like) {
     for (int k = 0; k < MAX_OPERANDS; k++) {
         const fnn_tensor *t = &r->operands[k].tensor;
         if (r->operands[k].storage < 0 || lie_alike(t, like)) continue;
-        if (k < FNN_MAX_ARGS || fnn_numel(t) != 1) return 0;
+        if (k < FNN_MAX_ARGS || !fnn_is_one_element(t)) return 0;
         if (!(fnn_scalar_inputs(op) >> (k - FNN_MAX_ARGS) & 1) && !binary) return 0;
     }
     return 1;

@@ -77,6 +77,12 @@ int fnn_is_sequence(const fnn_tensor *t) { return t->rank == 3 && is_dense(t, se
 
 int fnn_is_dense(const fnn_tensor *t) { return fnn_is_contiguous(t) || fnn_is_channels_last(t) || fnn_is_sequence(t); }
 
+int fnn_is_one_element(const fnn_tensor *t) {
+    for (int d = 0; d < t->rank; d++)
+        if (t->shape[d] == 0 || (t->shape[d] > 1 && t->stride[d] != 0)) return 0;
+    return 1;
+}
+
 int fnn_same_shape(const fnn_tensor *a, const fnn_tensor *b) {
     if (a->rank != b->rank) return 0;
     for (int d = 0; d < a->rank; d++)

@@ -297,10 +297,14 @@ static void gemm_epilogue_kernel(ptrdiff_t rows, ptrdiff_t cols, void *c, ptrdif
         }
 }
 
-/* y (rows x LANES) = x transposed: its LANES columns are `column` apart and contiguous along the rows. */
+/* y (rows x LANES) = x transposed: its LANES columns are `column` apart and contiguous along the rows. What is a few lines long is
+ * too short for the CPU to fetch ahead: the next columns are asked for meanwhile. */
 INLINE void pack_across(ptrdiff_t rows, const real *x, ptrdiff_t column, real *y, ptrdiff_t wide) {
+    const ptrdiff_t line = FNN_LINE / (ptrdiff_t)sizeof(real), is_short = rows <= 8 * line;
     ptrdiff_t i = 0;
     for (; i + VEC_BLOCK <= rows; i += VEC_BLOCK) {
+        if (is_short && i % line == 0)
+            for (int q = LANES; q < 2 * LANES; q++) __builtin_prefetch(x + i + q * column);
         vec block[VEC_BLOCK];
         vec_load_columns(x + i, column, block);
 #pragma GCC unroll 4

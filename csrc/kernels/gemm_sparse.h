@@ -32,15 +32,15 @@ static void gemm_mark_kernel(ptrdiff_t rows, ptrdiff_t n, const void *x, ptrdiff
     *marked = all;
 }
 
-/* Marked elements, x_col apart, times B's rows of so many vectors. */
-INLINE void marked_row(int vecs, uint64_t marks, const real *x, ptrdiff_t x_col, const real *b, real *c, int accumulate) {
+/* Marked elements times B's rows of so many vectors. */
+INLINE void marked_row(int vecs, uint64_t marks, const real *x, const real *b, real *c, int accumulate) {
     vec acc[FNN_MARKED_VECS];
     if (accumulate && !marks) return;
 #pragma GCC unroll 8
     for (int v = 0; v < vecs; v++) acc[v] = accumulate ? vec_load(c + v * LANES) : vec_zero();
     for (; marks; marks &= marks - 1) {
         const ptrdiff_t k = __builtin_ctzll(marks);
-        const vec a = vec_set1(x[k * x_col]);
+        const vec a = vec_set1(x[k]);
 #pragma GCC unroll 8
         for (int v = 0; v < vecs; v++) acc[v] = vec_fma(a, vec_load(b + (k * vecs + v) * LANES), acc[v]);
     }
@@ -49,16 +49,15 @@ INLINE void marked_row(int vecs, uint64_t marks, const real *x, ptrdiff_t x_col,
 }
 
 INLINE void marked_rows(int vecs, ptrdiff_t rows, const uint64_t *marks, ptrdiff_t apart, const real *x, ptrdiff_t x_row,
-                        ptrdiff_t x_col, const real *b, real *c, int accumulate) {
-    for (ptrdiff_t i = 0; i < rows; i++)
-        marked_row(vecs, marks[i * apart], x + i * x_row, x_col, b, c + i * vecs * LANES, accumulate);
+                        const real *b, real *c, int accumulate) {
+    for (ptrdiff_t i = 0; i < rows; i++) marked_row(vecs, marks[i * apart], x + i * x_row, b, c + i * vecs * LANES, accumulate);
 }
 
-/* C (rows x vecs vectors, dense) (+)= x (rows x FNN_MARKED_DEPTH, any strides; marked, words `apart`) times B (vecs vectors wide,
+/* C (rows x vecs vectors, dense) (+)= x (rows x FNN_MARKED_DEPTH, contiguous; marked, words `apart`) times B (vecs vectors wide,
  * dense). */
 static void gemm_marked_kernel(ptrdiff_t rows, ptrdiff_t vecs, const uint64_t *marks, ptrdiff_t apart, const void *x,
-                               ptrdiff_t x_row, ptrdiff_t x_col, const void *b, void *c, int accumulate) {
-#define MARKED(n) case n: marked_rows(n, rows, marks, apart, x, x_row, x_col, b, c, accumulate); break;
+                               ptrdiff_t x_row, const void *b, void *c, int accumulate) {
+#define MARKED(n) case n: marked_rows(n, rows, marks, apart, x, x_row, b, c, accumulate); break;
     switch (vecs) { MARKED(1) MARKED(2) MARKED(3) MARKED(4) MARKED(5) MARKED(6) MARKED(7) MARKED(8) }
 #undef MARKED
 }

@@ -298,34 +298,63 @@ static void workspace(const fnn_call *call, fnn_workspace *ws) {
 
 /* ---- calls behind others ---- */
 
-/* Where element `begin` of t is: in `part` if t is the leader's result, which has no other memory. */
-static char *element_of(const fnn_tensor *t, ptrdiff_t begin, const fnn_call *leader, char *part) {
-    return leader && t->data == leader->out[0]->data ? part : fnn_at(t->data, begin, t->dtype);
+/* A call whose operands are dense and alike, or one element, on rows of `n` elements: where its operands begin, and how many bytes
+ * later in the next row. */
+typedef struct {
+    void (*kernel) FNN_ELEMENTWISE_ARGS;
+    const double *attr;
+    int outputs, inputs;
+    char *out[FNN_MAX_ARGS], *in[FNN_MAX_ARGS];
+    ptrdiff_t out_row[FNN_MAX_ARGS], in_row[FNN_MAX_ARGS];
+    ptrdiff_t step[FNN_MAX_ARGS]; /* 0: one element */
+} range;
+
+/* Rows of n elements, the first from `begin` on and each `apart` after the one before. leader: its result has no other memory than
+ * `part`, where rows follow each other. */
+static range range_of(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, ptrdiff_t apart, const fnn_call *leader, char *part) {
+    range r = {.attr = call->attr.f, .outputs = count_outputs(call), .inputs = count_inputs(call)};
+    const char *K = (const char *)fnn_kernels_of(real_dtype(call, r.inputs));
+    memcpy(&r.kernel, K + fnn_ops[call->op].kernel, sizeof r.kernel);
+    for (int k = 0; k < r.outputs + r.inputs; k++) {
+        const int i = k - r.outputs, is_output = i < 0;
+        const fnn_tensor *t = is_output ? call->out[k] : call->in[i];
+        const ptrdiff_t step = is_output || !fnn_is_one_element(t), size = step * (ptrdiff_t)fnn_itemsize(t->dtype);
+        const int is_part = leader && t->data == leader->out[0]->data;
+        char *at = is_part ? part : (char *)t->data + begin * size;
+        const ptrdiff_t row = (is_part ? n : apart) * size;
+        if (is_output) r.out[k] = at, r.out_row[k] = row;
+        else r.in[i] = at, r.in_row[i] = row, r.step[i] = step;
+    }
+    return r;
 }
 
-/* Elements begin .. begin + n - 1 of a call whose operands are dense and alike, or one element. */
-static void run_range(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, const fnn_call *leader, char *part) {
+static void run_row(const range *r, ptrdiff_t row, ptrdiff_t n) {
     void *out[FNN_MAX_ARGS];
     const void *in[FNN_MAX_ARGS];
-    ptrdiff_t step[FNN_MAX_ARGS];
-    const int inputs = count_inputs(call);
-    const char *K = (const char *)fnn_kernels_of(real_dtype(call, inputs));
-    void (*kernel) FNN_ELEMENTWISE_ARGS;
-    memcpy(&kernel, K + fnn_ops[call->op].kernel, sizeof kernel);
-    for (int k = 0; call->out[k]; k++) out[k] = element_of(call->out[k], begin, leader, part);
-    for (int k = 0; k < inputs; k++) {
-        step[k] = fnn_numel(call->in[k]) != 1;
-        in[k] = element_of(call->in[k], step[k] * begin, leader, part);
-    }
-    kernel(n, out, in, step, call->attr.f);
+    for (int k = 0; k < r->outputs; k++) out[k] = r->out[k] + row * r->out_row[k];
+    for (int k = 0; k < r->inputs; k++) in[k] = r->in[k] + row * r->in_row[k];
+    r->kernel(n, out, in, r->step, r->attr);
+}
+
+static void run_range(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n) {
+    const range r = range_of(call, begin, n, 0, NULL, NULL);
+    run_row(&r, 0, n);
 }
 
 void fnn_follow(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n) {
-    for (const fnn_call *f = call->follower; f; f = f->follower) run_range(f, begin, n, NULL, NULL);
+    for (const fnn_call *f = call->follower; f; f = f->follower) run_range(f, begin, n);
 }
 
-void fnn_follow_part(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, void *part) {
-    for (const fnn_call *f = call->follower; f; f = f->follower) run_range(f, begin, n, call, part);
+/* Some calls at a time, each row by all of them while it is in cache. */
+void fnn_follow_rows(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t apart, void *part) {
+    enum { TOGETHER = 8 };
+    range r[TOGETHER];
+    for (const fnn_call *f = call->follower; f;) {
+        int count = 0;
+        for (; f && count < TOGETHER; f = f->follower) r[count++] = range_of(f, begin, n, apart, part ? call : NULL, part);
+        for (ptrdiff_t i = 0; i < rows; i++)
+            for (int k = 0; k < count; k++) run_row(&r[k], i, n);
+    }
 }
 
 static void follow_chunk(void *context, ptrdiff_t chunk, void *scratch) {
@@ -357,7 +386,7 @@ static int lies_alike(const fnn_call *call) {
     for (int k = 1; call->out[k]; k++)
         if (!fnn_same_layout(call->out[k], y)) return 0;
     for (int k = 0, inputs = count_inputs(call); k < inputs; k++) {
-        int repeats = inputs == 2 && fnn_numel(call->in[k]) == 1;
+        int repeats = inputs == 2 && fnn_is_one_element(call->in[k]);
         if (!is_scalar(call, k) && !repeats && !fnn_same_layout(call->in[k], y)) return 0;
     }
     return 1;
@@ -366,7 +395,7 @@ static int lies_alike(const fnn_call *call) {
 static void run_elements(const fnn_call *call, ptrdiff_t from, ptrdiff_t to, char *scratch) {
     plan p;
     if (lies_alike(call)) {
-        run_range(call, from, to - from, NULL, NULL);
+        run_range(call, from, to - from);
         return;
     }
     make_plan(call, &p);
@@ -410,7 +439,7 @@ void fnn_elementwise_each(const fnn_call *calls, int count, double ns, ptrdiff_t
 /* The head of a chain is dense like what follows it. */
 static void lead_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const fnn_call *call = context;
-    run_range(call, chunk * CHUNK, fnn_min(CHUNK, fnn_numel(call->out[0]) - chunk * CHUNK), NULL, NULL);
+    run_range(call, chunk * CHUNK, fnn_min(CHUNK, fnn_numel(call->out[0]) - chunk * CHUNK));
     follow_chunk(context, chunk, scratch);
 }
 

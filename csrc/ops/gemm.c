@@ -246,12 +246,8 @@ void fnn_gemm_epilogue(const fnn_gemm *g, ptrdiff_t row, ptrdiff_t rows, ptrdiff
 }
 
 void fnn_gemm_follow(const fnn_gemm *g, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, void *part) {
-    const ptrdiff_t together = cols == g->N ? rows : 1;
-    for (ptrdiff_t i = 0; i < rows; i += together) {
-        const ptrdiff_t begin = (row + i) * g->N + col;
-        if (part) fnn_follow_part(g->leader, begin, together * cols, fnn_at(part, i * cols, g->dtype));
-        else fnn_follow(g->leader, begin, together * cols);
-    }
+    const int is_one_run = cols == g->N;
+    fnn_follow_rows(g->leader, row * g->N + col, is_one_run ? rows * cols : cols, is_one_run ? 1 : rows, g->N, part);
 }
 
 /* The epilogue on a part of the block's batch position. */

@@ -4,7 +4,7 @@
  * Zeros are seen when the call runs: a few runs of both operands are looked at, and if a model of what it costs says so, the other
  * operand is copied into panels of some vectors, what is not 0 in A's rows or B's columns is marked, a bit each, and each row
  * takes, of every panel, the rows that are marked. Where B is marked, C comes transposed. Chunks of rows mark what they take, and
- * multiply it while it is in the first-level cache; chunks of one panel share the marks of all rows.
+ * multiply it while it is in the first-level cache; chunks of one panel share all marks. Rows that are not contiguous are copied.
  *
  * A multiply-add of 0 changes no sum, so the bits are those of the dense way, and the choice is free: no result depends on it. There
  * are two exceptions, -0, which only underflow makes, and 0 times infinity: where -0 comes out or a panel is not finite, all elements
@@ -28,9 +28,9 @@ enum {
     TILE_ROWS = 64,          /* ... and rows, where these are marked on their way */
     LEAST_ROWS = 16,         /* of C in a chunk, ... */
     LEAST_COLUMNS = 64,      /* ... where B is marked, columns */
-    CHUNKS = 12,             /* wanted, ... */
-    FEW_CHUNKS = 8,          /* ... where calls follow, ... */
-    ENOUGH_CHUNKS = 4        /* ... and, of one panel each, enough */
+    CHUNKS = 12,             /* of many rows, ... */
+    FEW_CHUNKS = 8,          /* ... of few rows, or where calls follow, ... */
+    ENOUGH_CHUNKS = 4        /* ... and enough */
 };
 /* Nanoseconds: what a product must take for zeros to matter; a marked element and a vector's multiply-add with it, which wait for
  * their sums' latency at least; a word of marks, whose end the CPU cannot foresee; marking a vector of elements, and turning one
@@ -56,7 +56,8 @@ typedef struct {
     int *is_finite, all;      /* ... by chunk, and together */
     ptrdiff_t words;          /* of marks in a row */
     uint64_t *marks;          /* for all, ... */
-    ptrdiff_t *count;         /* ... and how many, by chunk */
+    ptrdiff_t *count;         /* ... how many, by chunk, ... */
+    char *turned;             /* ... and the rows, if they are not contiguous */
     size_t bytes;             /* for all */
 } plan;
 
@@ -64,18 +65,28 @@ static fnn_matrix turned(fnn_matrix m) { return (fnn_matrix){.data = m.data, .ro
 static size_t panel_bytes(const plan *p) { return (size_t)(p->g->K * p->wide * p->size); }
 static int passes(const plan *p) { return p->g->leader && p->g->leader->passes; }
 
+/* Rows that are not contiguous are copied by FNN_MARKED_DEPTH elements, an odd number of cache lines apart: spread over a cache's
+ * sets. */
+static ptrdiff_t turned_row(const plan *p) { return (fnn_ceil_div(FNN_MARKED_DEPTH * p->size, FNN_LINE) | 1) * FNN_LINE / p->size; }
+static size_t turned_bytes(const plan *p, ptrdiff_t rows) {
+    return p->marked.col == 1 ? 0 : (size_t)(rows * turned_row(p) * p->size);
+}
+
 /* Chunks of rows take all panels, if these are few, or stay near and rows are many; else a chunk is one panel. Columns of C are whole
  * vectors, and long runs where calls follow: what else these read is far away. */
 static void choose_chunks(plan *p) {
-    const ptrdiff_t chunks = p->swapped && p->g->leader ? FEW_CHUNKS : CHUNKS, least = p->swapped ? LEAST_COLUMNS : LEAST_ROWS;
-    const int is_near = p->panels * (ptrdiff_t)panel_bytes(p) <= NEAR_BYTES;
-    const int by_rows = p->panels < ENOUGH_CHUNKS || (is_near && p->rows >= FEW_CHUNKS * TILE_ROWS);
+    const int needs_runs = p->swapped && p->g->leader, is_near = p->panels * (ptrdiff_t)panel_bytes(p) <= NEAR_BYTES;
+    const int is_long = turned_bytes(p, p->rows) * (size_t)p->words > MOST_BYTES / 2;
+    const int by_rows = p->panels < ENOUGH_CHUNKS || is_long || (is_near && !needs_runs && p->rows >= FEW_CHUNKS * TILE_ROWS);
+    const ptrdiff_t least = p->swapped ? LEAST_COLUMNS : LEAST_ROWS;
     p->group = by_rows ? p->panels : 1, p->groups = fnn_ceil_div(p->panels, p->group);
-    p->parts = by_rows ? fnn_min(chunks, fnn_max(p->rows / least, 1)) : 1;
+    const ptrdiff_t few = by_rows ? FEW_CHUNKS : needs_runs ? fnn_ceil_div(FEW_CHUNKS, p->panels) : 1;
+    const ptrdiff_t many = by_rows && !needs_runs ? fnn_min(p->rows / TILE_ROWS, CHUNKS) : 1;
+    p->parts = fnn_min(fnn_max(few, many), fnn_max(p->rows / least, 1));
     p->parts = fnn_max(p->parts, fnn_ceil_div(p->rows * p->group * p->wide * p->size, BLOCK_BYTES));
-    p->part = fnn_round_up(fnn_ceil_div(p->rows, p->parts), p->K->lanes), p->parts = fnn_ceil_div(p->rows, p->part);
-    const ptrdiff_t tile = fnn_min(fnn_max(TILE_BYTES / (p->wide * p->size), 1), by_rows ? TILE_ROWS : p->part);
-    p->tile = fnn_round_up(fnn_min(tile, p->part), p->K->lanes);
+    p->part = fnn_round_up(fnn_ceil_div(p->rows, p->parts), p->swapped ? p->K->lanes : 1), p->parts = fnn_ceil_div(p->rows, p->part);
+    const ptrdiff_t tile = fnn_round_up(fnn_max(TILE_BYTES / (p->wide * p->size), 1), p->K->lanes);
+    p->tile = fnn_min(fnn_min(tile, by_rows ? TILE_ROWS : p->part), p->part);
     p->mark_chunks = by_rows ? 0 : fnn_ceil_div(p->rows, MARK_ROWS);
     p->panel_chunks = !by_rows && p->parts == 1 && panel_bytes(p) <= OWN_BYTES ? 0 : p->panels * fnn_ceil_div(p->g->K, PANEL_ROWS);
 }
@@ -92,6 +103,7 @@ static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
     choose_chunks(p);
     p->marks = fnn_place(shared, &p->bytes, p->mark_chunks ? (size_t)(p->rows * p->words) * sizeof *p->marks : 0);
     p->count = fnn_place(shared, &p->bytes, (size_t)p->mark_chunks * sizeof *p->count);
+    p->turned = fnn_place(shared, &p->bytes, p->mark_chunks ? turned_bytes(p, p->rows) * (size_t)p->words : 0);
     if (!p->panel_chunks) return;
     p->is_finite = fnn_place(shared, &p->bytes, (size_t)p->panel_chunks * sizeof *p->is_finite);
     p->panel = fnn_place(shared, &p->bytes, (size_t)p->panels * panel_bytes(p));
@@ -148,12 +160,6 @@ static double choose(plan *best, const fnn_gemm *g, void *shared) {
 
 /* ---- marks and panels ---- */
 
-/* Elements from one turned row to the next: an odd number of cache lines, which spreads rows over a cache's sets. */
-static ptrdiff_t turned_row(const plan *p) { return (fnn_ceil_div(FNN_MARKED_DEPTH * p->size, FNN_LINE) | 1) * FNN_LINE / p->size; }
-static size_t turned_bytes(const plan *p, ptrdiff_t rows) {
-    return p->marked.col == 1 ? 0 : (size_t)(rows * turned_row(p) * p->size);
-}
-
 /* Up to FNN_MARKED_DEPTH elements of some rows of what is marked. */
 typedef struct {
     ptrdiff_t rows, depth;
@@ -161,18 +167,16 @@ typedef struct {
     ptrdiff_t row, col;
     const uint64_t *marks;
     ptrdiff_t apart;
-    int is_sparse;
 } stretch;
 
 static stretch stretch_of(const plan *p, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t k) {
     const fnn_matrix *m = &p->marked;
-    stretch s = {.rows = rows, .depth = fnn_min(FNN_MARKED_DEPTH, p->g->K - k), .row = m->row, .col = m->col, .is_sparse = 1};
+    stretch s = {.rows = rows, .depth = fnn_min(FNN_MARKED_DEPTH, p->g->K - k), .row = m->row, .col = m->col};
     s.x = fnn_at(m->data, row * m->row + k * m->col, p->g->dtype);
-    if (p->mark_chunks) s.marks = p->marks + row * p->words + k / FNN_MARKED_DEPTH, s.apart = p->words;
     return s;
 }
 
-/* Marks a stretch, in rows that are contiguous: itself, or turned. Returns how many are marked. */
+/* Marks what is copied to `to` first if rows are not contiguous. Returns how many are marked. */
 static ptrdiff_t mark(const plan *p, stretch *s, void *to, uint64_t *marks, ptrdiff_t apart) {
     ptrdiff_t marked;
     if (s->col != 1) {
@@ -184,13 +188,25 @@ static ptrdiff_t mark(const plan *p, stretch *s, void *to, uint64_t *marks, ptrd
     return marked;
 }
 
-static void mark_rows(const plan *p, ptrdiff_t chunk, void *scratch) {
+/* Where a word of marks for all is, and its elements if they are copied. */
+static uint64_t *marks_at(const plan *p, ptrdiff_t row, ptrdiff_t word) { return p->marks + row * p->words + word; }
+static char *turned_at(const plan *p, ptrdiff_t row, ptrdiff_t word) { return p->turned + turned_bytes(p, word * p->rows + row); }
+
+static void mark_rows(const plan *p, ptrdiff_t chunk) {
     const ptrdiff_t row = chunk * MARK_ROWS, n = fnn_min(MARK_ROWS, p->rows - row);
     p->count[chunk] = 0;
     for (ptrdiff_t w = 0; w < p->words; w++) {
         stretch s = stretch_of(p, row, n, w * FNN_MARKED_DEPTH);
-        p->count[chunk] += mark(p, &s, scratch, p->marks + row * p->words + w, p->words);
+        p->count[chunk] += mark(p, &s, turned_at(p, row, w), marks_at(p, row, w), p->words);
     }
+}
+
+/* What is marked for all. */
+static stretch marked_stretch(const plan *p, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t k) {
+    stretch s = stretch_of(p, row, rows, k);
+    s.marks = marks_at(p, row, k / FNN_MARKED_DEPTH), s.apart = p->words;
+    if (s.col != 1) s.x = turned_at(p, row, k / FNN_MARKED_DEPTH), s.row = turned_row(p), s.col = 1;
+    return s;
 }
 
 /* n rows of a panel from k on; the last panel is filled up with zeros. Returns whether all are finite. */
@@ -209,7 +225,8 @@ static char *panel_for_all(const plan *p, ptrdiff_t panel) { return p->panel + (
 static void run_prepare(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t panel = chunk % p->panels, k = chunk / p->panels * PANEL_ROWS, n = fnn_min(PANEL_ROWS, p->g->K - k);
-    if (chunk >= p->panel_chunks) mark_rows(p, chunk - p->panel_chunks, scratch);
+    (void)scratch;
+    if (chunk >= p->panel_chunks) mark_rows(p, chunk - p->panel_chunks);
     else p->is_finite[chunk] = copy_panel(p, panel, k, n, fnn_at(panel_for_all(p, panel), k * p->wide, p->g->dtype));
 }
 
@@ -253,13 +270,14 @@ static const char *panel_at(const plan *p, const part *t, ptrdiff_t q, ptrdiff_t
 /* n rows of the tiles by all panels of the chunk, from `row` on. */
 static void multiply_marked(const plan *p, const part *t, ptrdiff_t row, ptrdiff_t n) {
     for (ptrdiff_t k = 0; k < p->g->K; k += FNN_MARKED_DEPTH) {
-        stretch s = stretch_of(p, row, n, k);
-        if (!p->mark_chunks) s.is_sparse = (double)mark(p, &s, t->turned, t->marks, 1) <= MOST_DENSITY * (double)(n * s.depth);
+        stretch s = p->mark_chunks ? marked_stretch(p, row, n, k) : stretch_of(p, row, n, k);
+        const ptrdiff_t marked = p->mark_chunks ? 0 : mark(p, &s, t->turned, t->marks, 1);
+        const int is_sparse = (double)marked <= MOST_DENSITY * (double)(n * s.depth);
         for (ptrdiff_t q = 0; q < t->panels; q++) {
             const void *b = panel_at(p, t, q, k);
             void *c = t->tile + (size_t)q * tile_bytes(p);
-            if (s.is_sparse) p->K->gemm_marked(n, p->wide / p->K->lanes, s.marks, s.apart, s.x, s.row, s.col, b, c, k > 0);
-            else p->K->gemm_tile(n, p->wide, 1, s.depth, s.x, NULL, s.row, s.col, b, NULL, p->wide, c, p->wide, k > 0);
+            if (is_sparse) p->K->gemm_marked(n, p->wide / p->K->lanes, s.marks, s.apart, s.x, s.row, b, c, k > 0);
+            else p->K->gemm_tile(n, p->wide, 1, s.depth, s.x, NULL, s.row, 1, b, NULL, p->wide, c, p->wide, k > 0);
         }
     }
 }
@@ -326,7 +344,6 @@ void fnn_gemm_sparse_workspace(const fnn_gemm *g, fnn_workspace *ws) {
         make_plan(&p, g, swapped, NULL);
         if (p.bytes > MOST_BYTES) continue;
         fnn_enlarge(ws, before.shared + p.bytes, place_part(&p, &t, NULL));
-        if (p.mark_chunks) fnn_enlarge(ws, 0, turned_bytes(&p, MARK_ROWS));
     }
 }
 

@@ -120,6 +120,9 @@ def mul(input: Tensor | float, other: Tensor | float, *, out: Tensor | None = No
 
 def _mul_backward(node, dy):
     a, b = node.saved
+    if a is b:
+        half = launch.mul(dy, a)
+        return launch.add(half, half), None
     return _back(node, launch.mul(dy, b) if node.needs[0] else None, launch.mul(dy, a) if node.needs[1] else None)
 
 
