@@ -154,9 +154,9 @@ extern const fnn_driver fnn_elementwise;
  * these: fnn_follow, from its loops, for elements begin .. begin + n - 1 in memory order once they are final, or fnn_follow_all
  * when it is done. Both do nothing where nothing follows. */
 void fnn_follow(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n);
-void fnn_follow_all(const fnn_call *call);
-/* On rows of n elements, each `apart` after the one before. part: where they are, one row behind the other, in the driver's scratch,
- * if nobody but those calls wants out[0] (call->passes); else NULL. */
+void fnn_follow_all(const fnn_call *call, void *part);
+/* On rows of n elements, each `apart` after the one before. part: where they are, one row behind the other, in memory that the driver
+ * works in, if nobody but those calls wants out[0] (call->passes); else NULL. */
 void fnn_follow_rows(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t apart, void *part);
 
 /* launch.c: the one door. infer: checks what is common to all ops, then the op's own infer. run: workspace, denormals, driver. */

@@ -225,6 +225,35 @@ def test_gradients_that_only_updates_want_have_no_memory(inputs, outputs, thread
             np.testing.assert_array_equal(actual, wanted.detach().numpy())
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("squared", [lambda w: w * w, lambda w: w ** 2])
+def test_a_penalty_on_weights_joins_their_gradient(squared, threads):
+    """The gradient of a sum is one element, repeated: what it meets is dense still, and nothing is between a gradient and its update."""
+    x = fastnn.tensor(np.random.default_rng(3).standard_normal((20, 150)), dtype=fastnn.float32)
+
+    def train(captured):
+        fastnn.manual_seed(0)
+        model = nn.Linear(150, 40)
+        optimizer = optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
+
+        def step(x):
+            optimizer.zero_grad()
+            loss = (model(x) ** 2).mean() + 0.01 * squared(model.weight).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        program = capture(step) if captured else step
+        return [program(x).item() for _ in range(5)], model.weight.detach().numpy(), program
+
+    losses, weight, _ = train(captured=False)
+    with forced_threads(threads):
+        replayed, other, program = train(captured=True)
+    assert losses == replayed
+    np.testing.assert_array_equal(weight, other)
+    assert "linear_backward_weight > add > sgd_momentum_step" in program.summary()
+
+
 @pytest.mark.parametrize("rows, sums", [(9, True), (1100, False)])  # 1100: a sum in two blocks of k
 def test_gradients_that_others_want_or_that_need_several_blocks_keep_their_memory(rows, sums):
     fastnn.manual_seed(0)

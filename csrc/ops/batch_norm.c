@@ -229,7 +229,7 @@ static void run_pass(const fnn_call *call, const plan *p, fnn_body pixels, fnn_b
 static void finish_map(const plan *p) {
     const fnn_tensor *y = p->call->out[0];
     if (!p->plane) fnn_unstage_output(y, p->y);
-    if (y && (p->plane || p->y != y->data)) fnn_follow_all(p->call);
+    if (y && (p->plane || p->y != y->data)) fnn_follow_all(p->call, NULL);
 }
 
 /* ---- workspace ---- */

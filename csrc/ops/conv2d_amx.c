@@ -540,6 +540,6 @@ int fnn_conv_amx_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     run(&p, d, pass);
     if (bad) return 0;
     fnn_finish(call->out[0], &y);
-    if (!by_rows) fnn_follow_all(call);
+    if (!by_rows) fnn_follow_all(call, NULL);
     return 1;
 }

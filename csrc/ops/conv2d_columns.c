@@ -184,5 +184,5 @@ void fnn_conv_columns_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     pack_weight(&p, call->in[1]);
     const double flops = 2.0 * (double)(d->n * d->oh * d->ow) * (double)(d->k * p.columns);
     fnn_parallel_for(call, d->n * fnn_ceil_div(d->h, p.rows), flops / 100, compute_rows, &p);
-    fnn_follow_all(call);
+    fnn_follow_all(call, NULL);
 }

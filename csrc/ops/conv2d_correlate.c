@@ -534,5 +534,5 @@ void fnn_correlate(const fnn_call *call, fnn_correlation *list, ptrdiff_t count,
         ns += (double)(c->images * c->h.out * c->w.out) * (c->flops / 100 + 0.1 * (double)(c->groups * c->width));
     }
     fnn_parallel_for(call, chunks * count, ns, correlate_chunk, &all);
-    if (!follows) fnn_follow_all(call);
+    if (!follows) fnn_follow_all(call, NULL);
 }

@@ -487,6 +487,6 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     if (bad) return 0;
     fnn_finish(call->out[0], &y);
     if (p.form.left) return FNN_WINOGRAD_LEFT;
-    if (!by_rows) fnn_follow_all(call);
+    if (!by_rows) fnn_follow_all(call, NULL);
     return 1;
 }

@@ -357,17 +357,24 @@ void fnn_follow_rows(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, ptrdiff
     }
 }
 
+typedef struct {
+    const fnn_call *call;
+    char *part;
+} whole;
+
 static void follow_chunk(void *context, ptrdiff_t chunk, void *scratch) {
-    const fnn_call *call = context;
+    const whole *w = context;
+    const ptrdiff_t begin = chunk * CHUNK, n = fnn_min(CHUNK, fnn_numel(w->call->out[0]) - begin);
     (void)scratch;
-    fnn_follow(call, chunk * CHUNK, fnn_min(CHUNK, fnn_numel(call->out[0]) - chunk * CHUNK));
+    fnn_follow_rows(w->call, begin, n, 1, 0, w->part ? w->part + begin * (ptrdiff_t)fnn_itemsize(w->call->out[0]->dtype) : NULL);
 }
 
-void fnn_follow_all(const fnn_call *call) {
+void fnn_follow_all(const fnn_call *call, void *part) {
+    whole w = {.call = call, .part = part};
     double ns = 0;
     if (!call->follower) return;
     for (const fnn_call *f = call->follower; f; f = f->follower) ns += fnn_cost(f);
-    fnn_parallel_for(call, fnn_ceil_div(fnn_numel(call->out[0]), CHUNK), ns, follow_chunk, (void *)call);
+    fnn_parallel_for(call, fnn_ceil_div(fnn_numel(call->out[0]), CHUNK), ns, follow_chunk, &w);
 }
 
 /* ---- several calls at once ---- */
@@ -439,8 +446,10 @@ void fnn_elementwise_each(const fnn_call *calls, int count, double ns, ptrdiff_t
 /* The head of a chain is dense like what follows it. */
 static void lead_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const fnn_call *call = context;
-    run_range(call, chunk * CHUNK, fnn_min(CHUNK, fnn_numel(call->out[0]) - chunk * CHUNK));
-    follow_chunk(context, chunk, scratch);
+    const ptrdiff_t begin = chunk * CHUNK, n = fnn_min(CHUNK, fnn_numel(call->out[0]) - begin);
+    (void)scratch;
+    run_range(call, begin, n);
+    fnn_follow(call, begin, n);
 }
 
 /* out[]: the broadcast shape of in[]; chunks of CHUNK elements, whatever the strides. */

@@ -532,5 +532,5 @@ void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
         return;
     }
     if (uses_dot(g)) run_dot(call, g, shared);
-    if (g->leader) fnn_follow_all(g->leader);
+    if (g->leader) fnn_follow_all(g->leader, NULL);
 }

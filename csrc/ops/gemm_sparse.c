@@ -29,7 +29,7 @@ enum {
     LEAST_ROWS = 16,         /* of C in a chunk, ... */
     LEAST_COLUMNS = 64,      /* ... where B is marked, columns */
     CHUNKS = 12,             /* of many rows, ... */
-    FEW_CHUNKS = 8,          /* ... of few rows, or where calls follow, ... */
+    FEW_CHUNKS = 8,          /* ... of few rows, ... */
     ENOUGH_CHUNKS = 4        /* ... and enough */
 };
 /* Nanoseconds: what a product must take for zeros to matter; a marked element and a vector's multiply-add with it, which wait for
@@ -58,12 +58,16 @@ typedef struct {
     uint64_t *marks;          /* for all, ... */
     ptrdiff_t *count;         /* ... how many, by chunk, ... */
     char *turned;             /* ... and the rows, if they are not contiguous */
+    char *whole;              /* C where it is only handed on, but not by chunks */
     size_t bytes;             /* for all */
 } plan;
 
 static fnn_matrix turned(fnn_matrix m) { return (fnn_matrix){.data = m.data, .row = m.col, .col = m.row}; }
 static size_t panel_bytes(const plan *p) { return (size_t)(p->g->K * p->wide * p->size); }
 static int passes(const plan *p) { return p->g->leader && p->g->leader->passes; }
+
+/* Whether a chunk of C is one run of memory. What follows reads more of it, from far away. */
+static int follows_by_chunks(const plan *p) { return !p->swapped && p->groups == 1; }
 
 /* Rows that are not contiguous are copied by FNN_MARKED_DEPTH elements, an odd number of cache lines apart: spread over a cache's
  * sets. */
@@ -73,16 +77,15 @@ static size_t turned_bytes(const plan *p, ptrdiff_t rows) {
 }
 
 /* Chunks of rows take all panels, if these are few, or stay near and rows are many; else a chunk is one panel. Columns of C are whole
- * vectors, and long runs where calls follow: what else these read is far away. */
+ * vectors. */
 static void choose_chunks(plan *p) {
-    const int needs_runs = p->swapped && p->g->leader, is_near = p->panels * (ptrdiff_t)panel_bytes(p) <= NEAR_BYTES;
+    const int is_near = p->panels * (ptrdiff_t)panel_bytes(p) <= NEAR_BYTES;
     const int is_long = turned_bytes(p, p->rows) * (size_t)p->words > MOST_BYTES / 2;
-    const int by_rows = p->panels < ENOUGH_CHUNKS || is_long || (is_near && !needs_runs && p->rows >= FEW_CHUNKS * TILE_ROWS);
+    const int by_rows = p->panels < ENOUGH_CHUNKS || is_long || (is_near && p->rows >= FEW_CHUNKS * TILE_ROWS);
     const ptrdiff_t least = p->swapped ? LEAST_COLUMNS : LEAST_ROWS;
     p->group = by_rows ? p->panels : 1, p->groups = fnn_ceil_div(p->panels, p->group);
-    const ptrdiff_t few = by_rows ? FEW_CHUNKS : needs_runs ? fnn_ceil_div(FEW_CHUNKS, p->panels) : 1;
-    const ptrdiff_t many = by_rows && !needs_runs ? fnn_min(p->rows / TILE_ROWS, CHUNKS) : 1;
-    p->parts = fnn_min(fnn_max(few, many), fnn_max(p->rows / least, 1));
+    const ptrdiff_t wanted = by_rows ? fnn_max(FEW_CHUNKS, fnn_min(p->rows / TILE_ROWS, CHUNKS)) : 1;
+    p->parts = fnn_min(wanted, fnn_max(p->rows / least, 1));
     p->parts = fnn_max(p->parts, fnn_ceil_div(p->rows * p->group * p->wide * p->size, BLOCK_BYTES));
     p->part = fnn_round_up(fnn_ceil_div(p->rows, p->parts), p->swapped ? p->K->lanes : 1), p->parts = fnn_ceil_div(p->rows, p->part);
     const ptrdiff_t tile = fnn_round_up(fnn_max(TILE_BYTES / (p->wide * p->size), 1), p->K->lanes);
@@ -104,6 +107,7 @@ static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
     p->marks = fnn_place(shared, &p->bytes, p->mark_chunks ? (size_t)(p->rows * p->words) * sizeof *p->marks : 0);
     p->count = fnn_place(shared, &p->bytes, (size_t)p->mark_chunks * sizeof *p->count);
     p->turned = fnn_place(shared, &p->bytes, p->mark_chunks ? turned_bytes(p, p->rows) * (size_t)p->words : 0);
+    p->whole = fnn_place(shared, &p->bytes, passes(p) && !follows_by_chunks(p) ? (size_t)(g->M * g->N * p->size) : 0);
     if (!p->panel_chunks) return;
     p->is_finite = fnn_place(shared, &p->bytes, (size_t)p->panel_chunks * sizeof *p->is_finite);
     p->panel = fnn_place(shared, &p->bytes, (size_t)p->panels * panel_bytes(p));
@@ -250,7 +254,7 @@ static size_t place_part(const plan *p, part *t, char *scratch) {
     t->turned = fnn_place(scratch, &used, p->mark_chunks ? 0 : turned_bytes(p, p->tile));
     t->marks = fnn_place(scratch, &used, p->mark_chunks ? 0 : (size_t)p->tile * sizeof *t->marks);
     t->panel = fnn_place(scratch, &used, p->panel_chunks ? 0 : panel_bytes(p));
-    t->passed = fnn_place(scratch, &used, passes(p) ? (size_t)(p->part * p->group * p->wide * p->size) : 0);
+    t->passed = fnn_place(scratch, &used, passes(p) && follows_by_chunks(p) ? (size_t)(p->part * p->cols * p->size) : 0);
     return used;
 }
 
@@ -309,9 +313,6 @@ static void make_rows(const plan *p, const part *t, const block *b, ptrdiff_t i,
     }
 }
 
-/* Runs of C's rows are long enough to follow one by one. */
-static int follows_by_rows(const plan *p) { return p->swapped || p->groups == 1 || passes(p); }
-
 /* Chunks that are neighbours share panels. */
 static void run_part(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
@@ -320,11 +321,11 @@ static void run_part(void *context, ptrdiff_t chunk, void *scratch) {
     const ptrdiff_t first = t.first * p->wide, cols = fnn_min(t.panels * p->wide, p->cols - first);
     block b = {.row = t.at, .rows = t.n, .col = first, .cols = cols};
     if (p->swapped) b = (block){.row = first, .rows = cols, .col = t.at, .cols = t.n};
-    if (passes(p)) b.c = t.passed, b.c_row = b.cols;
-    else b.c = fnn_at(g->c.data, b.row * g->c.row + b.col, g->dtype), b.c_row = g->c.row;
+    b.c_row = passes(p) ? g->N : g->c.row;
+    b.c = passes(p) && follows_by_chunks(p) ? t.passed : fnn_at(passes(p) ? p->whole : g->c.data, b.row * b.c_row + b.col, g->dtype);
     for (ptrdiff_t i = 0; i < t.n; i += p->tile) make_rows(p, &t, &b, i, fnn_min(p->tile, t.n - i));
     fnn_gemm_epilogue(g, b.row, b.rows, b.col, b.cols, b.c, b.c_row);
-    if (g->leader && follows_by_rows(p)) fnn_gemm_follow(g, b.row, b.rows, b.col, b.cols, passes(p) ? b.c : NULL);
+    if (g->leader && follows_by_chunks(p)) fnn_gemm_follow(g, b.row, b.rows, b.col, b.cols, passes(p) ? b.c : NULL);
 }
 
 /* ---- the interface ---- */
@@ -365,6 +366,6 @@ int fnn_gemm_sparse_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     const double ns = product_ns(&p, entries);
     if (ns >= GAIN * fnn_gemm_cost(g)) return 0;
     fnn_parallel_for(call, p.groups * p.parts, ns, run_part, &p);
-    if (g->leader && !follows_by_rows(&p)) fnn_follow_all(g->leader);
+    if (g->leader && !follows_by_chunks(&p)) fnn_follow_all(g->leader, passes(&p) ? p.whole : NULL);
     return 1;
 }

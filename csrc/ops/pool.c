@@ -259,5 +259,5 @@ void fnn_pool_backward(fnn_call *call, fnn_pool_plan *plan) {
     plan->follows = call->follower && plan->blocks == 1 && plan->x == call->out[0]->data;
     fnn_parallel_for(call, plan->bands * plan->blocks, fnn_cost(call), run_backward, plan);
     fnn_unstage_output(call->out[0], plan->x);
-    if (!plan->follows) fnn_follow_all(call);
+    if (!plan->follows) fnn_follow_all(call, NULL);
 }
