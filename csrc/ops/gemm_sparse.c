@@ -123,8 +123,8 @@ static double prepare_ns(const plan *p) { return (p->mark_chunks ? mark_ns(p) : 
 static double product_ns(const plan *p, double entries) {
     const double vecs = (double)(p->wide / p->K->lanes), each = ENTRY_NS + VEC_NS * vecs;
     const double row = entries * (each > LEAST_ENTRY_NS ? each : LEAST_ENTRY_NS) + WORD_NS * (double)(p->rows * p->words);
-    return (double)p->panels * row + (COPY_NS + (p->swapped ? TURN_NS : 0)) * vectors(p, p->rows, p->cols) + (p->mark_chunks ? 0 : mark_ns(p)) +
-           (p->panel_chunks ? 0 : copy_ns(p));
+    const double finish = (COPY_NS + (p->swapped ? TURN_NS : 0)) * vectors(p, p->rows, p->cols);
+    return (double)p->panels * row + finish + (p->mark_chunks ? 0 : mark_ns(p)) + (p->panel_chunks ? 0 : copy_ns(p));
 }
 static double sparse_ns(const plan *p, double entries) { return prepare_ns(p) + product_ns(p, entries) + LOOP_NS; }
 
