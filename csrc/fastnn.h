@@ -152,16 +152,17 @@ extern const fnn_driver fnn_elementwise;
 /* Elementwise calls fused behind another call (a chain by `follower`) run on each part of its out[0] while the part is in cache.
  * All their operands lie in memory like out[0], or are one element. A driver named in fusion.c's `can_be_followed` calls one of
  * these: fnn_follow, from its loops, for elements begin .. begin + n - 1 in memory order once they are final, or fnn_follow_all
- * when it is done. Both do nothing where nothing follows. */
+ * when it is done. All do nothing where nothing follows. part: where these elements are, in memory that the driver works in, if nobody
+ * but those calls wants out[0] (call->passes); else NULL. */
 void fnn_follow(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n);
 void fnn_follow_all(const fnn_call *call, void *part);
-/* On rows of n elements, each `apart` after the one before. part: where they are, one row behind the other, in memory that the driver
- * works in, if nobody but those calls wants out[0] (call->passes); else NULL. */
+/* On rows of n elements, each `apart` after the one before; in `part` one row is behind the other. */
 void fnn_follow_rows(const fnn_call *call, ptrdiff_t begin, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t apart, void *part);
 
 /* launch.c: the one door. infer: checks what is common to all ops, then the op's own infer. run: workspace, denormals, driver. */
 void fnn_launch_init(void); /* once, at import */
 unsigned fnn_scalar_inputs(int op); /* bit k: input k is a ":scalar" */
+int fnn_repeats_inputs(const fnn_call *call); /* the kernel of two inputs, neither a scalar, takes either as one repeated element */
 int fnn_infer(fnn_call *call);
 int fnn_check_outputs(fnn_call *call, fnn_tensor *const *given); /* after infer: caller's outputs fit, overlap only as allowed */
 double fnn_cost(const fnn_call *call);

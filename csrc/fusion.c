@@ -174,12 +174,12 @@ static int can_be_followed(const record *r) {
 
 /* Whether every operand lies in memory like `like`, or is an input of one element that the kernel repeats by itself. */
 static int lies_like(const record *r, const fnn_tensor *like) {
-    const int op = r->call.op, binary = r->call.in[1] && !r->call.in[2];
+    const unsigned scalars = fnn_scalar_inputs(r->call.op);
     for (int k = 0; k < MAX_OPERANDS; k++) {
         const fnn_tensor *t = &r->operands[k].tensor;
         if (r->operands[k].storage < 0 || lie_alike(t, like)) continue;
         if (k < FNN_MAX_ARGS || !fnn_is_one_element(t)) return 0;
-        if (!(fnn_scalar_inputs(op) >> (k - FNN_MAX_ARGS) & 1) && !binary) return 0;
+        if (!(scalars >> (k - FNN_MAX_ARGS) & 1) && !fnn_repeats_inputs(&r->call)) return 0;
     }
     return 1;
 }
@@ -288,9 +288,9 @@ static int elementwise_behind(fnn_program *program, int r) {
 }
 
 /* A result that nobody wants but the calls behind its own, as gradients are that a step uses for its updates and forgets,
- * never gets memory: its maker hands them one part after another from a small buffer. (VGG-16's first steps at batch 4: 1,360 in
- * place of 1,721 MB; a step of an MLP 784-256-10 at batch 4 takes 7 % longer without, on two Zen 3 cores; at batch 64 no
- * difference.) */
+ * never gets memory of its own: its maker hands them one part after another from a small buffer (or, if it skips zeros, all of at most
+ * some MB from what it works in). (VGG-16's first steps at batch 4: 1,360 in place of 1,721 MB; a step of an MLP 784-256-10 at batch 4
+ * takes 7 % longer without, on two Zen 3 cores; at batch 64 no difference.) */
 static int result_passed_on(fnn_program *program, int r) {
     record *head = program->records[r];
     const int s = head->operands[0].storage;

@@ -68,6 +68,7 @@ void fnn_launch_init(void) {
 }
 
 unsigned fnn_scalar_inputs(int op) { return scalar_inputs[op]; }
+int fnn_repeats_inputs(const fnn_call *call) { return call->in[1] && !call->in[2] && !fnn_scalar_inputs(call->op); }
 
 static int is_real(int dtype) { return dtype == FNN_FLOAT32 || dtype == FNN_FLOAT64; }
 

@@ -440,3 +440,15 @@ def test_a_matrix_beside_its_transpose(n, threads):
     square = fastnn.tensor(a[:, :n].copy())
     square += square.t()
     assert np.array_equal(square.numpy(), a[:, :n] + a[:, :n].T)
+
+
+def test_one_element_in_every_place():
+    """An input that repeats one element, of ops whose kernels repeat it and of those whose second input is a scalar."""
+    one = fastnn.tensor(np.float32(1.5)).expand(7000)
+    step = launch.proximal_step(one, fastnn.tensor(np.float64(0.1)), strength=1.0, shrink=0.0).numpy()
+    assert np.array_equal(step, np.full(7000, np.float32(1.5 - 0.1)))
+    assert np.array_equal(launch.mul(one, one).numpy(), np.full(7000, 2.25, np.float32))
+    x = fastnn.tensor(np.arange(7000, dtype=np.float32))
+    assert np.array_equal(launch.sub(one, x).numpy(), 1.5 - x.numpy())
+    assert np.array_equal(launch.sub(x, one).numpy(), x.numpy() - 1.5)
+    assert np.array_equal(launch.addcmul(x, one, one, value=1.0).numpy(), x.numpy() + 2.25)

@@ -174,6 +174,14 @@ def test_signs_of_zeros_are_those_of_dense_products():
         np.testing.assert_array_equal(np.signbit(got), np.signbit(in_pieces(np.ascontiguousarray(b.T), np.ascontiguousarray(a.T))))
 
 
+def test_products_of_nothing_have_a_way_too():
+    for m, n, k in ((0, 1000, 1000), (1000, 0, 1000), (0, 0, 4000), (1000, 1000, 0)):
+        a, b = fastnn.zeros(m, k), fastnn.zeros(k, n)
+        assert isinstance(launch.matmul.algorithm(a, b), str)
+        assert launch.matmul(a, b).shape == (m, n)
+        assert isinstance(launch.linear_backward_input.algorithm(a, b), str)
+
+
 def test_memory_for_marks_and_panels_is_bounded():
     """Neither a long inner extent nor many threads ask for memory without end."""
     x, weight = fastnn.ones(24, 100_000), fastnn.ones(64, 100_000)

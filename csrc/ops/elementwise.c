@@ -23,7 +23,7 @@ typedef struct {
     fnn_nest nest;
     const double *attr;
     void (*kernel) FNN_ELEMENTWISE_ARGS;
-    int inputs, outputs;
+    int inputs, outputs, repeats; /* repeats: the kernel takes either input as one element */
     int any_staged, any_streamed;
     int num_ahead, ahead[FNN_MAX_ARGS]; /* operands that are read like a streamed result is written, and so fetched ahead */
     int slot[FNN_MAX_ARGS]; /* which input each operand after the outputs is */
@@ -109,7 +109,7 @@ static void make_plan(const fnn_call *call, plan *p) {
         p->slot[operands] = k;
         operand[operands++] = call->in[k];
     }
-    p->inputs = inputs;
+    p->inputs = inputs, p->repeats = fnn_repeats_inputs(call);
     fnn_nest_build(&p->nest, operand, operands);
     p->attr = call->attr.f;
     p->K = fnn_kernels_of(real_dtype(call, inputs));
@@ -117,7 +117,7 @@ static void make_plan(const fnn_call *call, plan *p) {
     p->any_staged = p->any_streamed = p->num_ahead = 0;
     for (int k = 0; k < operands; k++) {
         ptrdiff_t step = p->nest.stride[k][p->nest.rank - 1];
-        int repeats = step == 0 && k >= p->outputs && inputs == 2; /* kernels of two inputs repeat an element themselves */
+        int repeats = step == 0 && k >= p->outputs && p->repeats;
         p->staged[k] = step != 1 && !repeats ? STRIDED : DIRECT;
         if (step == 1 && k < p->outputs && is_streamed(call, &p->nest, k, inputs)) p->staged[k] = STREAMED;
         p->any_staged |= p->staged[k] != DIRECT;
@@ -221,7 +221,7 @@ static void run_tile(const plan *p, char *const *at, ptrdiff_t rows, ptrdiff_t c
     const void *in[FNN_MAX_ARGS];
     ptrdiff_t step[FNN_MAX_ARGS];
     for (int k = 0; k < nest->operands; k++) {
-        const int is_one = p->inputs == 2 && nest->stride[k][last] == 0 && nest->stride[k][last - 1] == 0; /* which kernels repeat */
+        const int is_one = p->repeats && nest->stride[k][last] == 0 && nest->stride[k][last - 1] == 0;
         const int is_staged = k >= p->outputs && (p->staged[k] || (joined && !is_one && !has_dense_rows(nest, k)));
         from[k] = is_staged ? scratch + k * PITCH : at[k];
         row[k] = (is_staged ? columns : nest->stride[k][last - 1]) * (ptrdiff_t)nest->itemsize[k];
@@ -386,14 +386,14 @@ typedef struct {
     ptrdiff_t count;
 } batch;
 
-/* Whether run_range may be used: operands lie in memory alike, scalars left out and what kernels of two inputs repeat. */
+/* Whether run_range may be used: operands lie in memory alike, scalars left out and what the kernel repeats. */
 static int lies_alike(const fnn_call *call) {
     const fnn_tensor *y = call->out[0];
     if (!fnn_is_dense(y)) return 0;
     for (int k = 1; call->out[k]; k++)
         if (!fnn_same_layout(call->out[k], y)) return 0;
     for (int k = 0, inputs = count_inputs(call); k < inputs; k++) {
-        int repeats = inputs == 2 && fnn_is_one_element(call->in[k]);
+        int repeats = fnn_repeats_inputs(call) && fnn_is_one_element(call->in[k]);
         if (!is_scalar(call, k) && !repeats && !fnn_same_layout(call->in[k], y)) return 0;
     }
     return 1;

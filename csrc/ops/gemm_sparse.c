@@ -76,8 +76,8 @@ static size_t turned_bytes(const plan *p, ptrdiff_t rows) {
     return p->marked.col == 1 ? 0 : (size_t)(rows * turned_row(p) * p->size);
 }
 
-/* Chunks of rows take all panels, if these are few, or stay near and rows are many; else a chunk is one panel. Columns of C are whole
- * vectors. */
+/* Chunks of rows take all panels, if these are few, or stay near and rows are many, or copies of these are large (which is a matter of
+ * strides, but no bit depends on it); else a chunk is one panel. Columns of C are whole vectors. */
 static void choose_chunks(plan *p) {
     const int is_near = p->panels * (ptrdiff_t)panel_bytes(p) <= NEAR_BYTES;
     const int is_long = turned_bytes(p, p->rows) * (size_t)p->words > MOST_BYTES / 2;
@@ -196,7 +196,7 @@ static ptrdiff_t mark(const plan *p, stretch *s, void *to, uint64_t *marks, ptrd
 static uint64_t *marks_at(const plan *p, ptrdiff_t row, ptrdiff_t word) { return p->marks + row * p->words + word; }
 static char *turned_at(const plan *p, ptrdiff_t row, ptrdiff_t word) { return p->turned + turned_bytes(p, word * p->rows + row); }
 
-static void mark_rows(const plan *p, ptrdiff_t chunk) {
+static void mark_for_all(const plan *p, ptrdiff_t chunk) {
     const ptrdiff_t row = chunk * MARK_ROWS, n = fnn_min(MARK_ROWS, p->rows - row);
     p->count[chunk] = 0;
     for (ptrdiff_t w = 0; w < p->words; w++) {
@@ -205,8 +205,7 @@ static void mark_rows(const plan *p, ptrdiff_t chunk) {
     }
 }
 
-/* What is marked for all. */
-static stretch marked_stretch(const plan *p, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t k) {
+static stretch stretch_for_all(const plan *p, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t k) {
     stretch s = stretch_of(p, row, rows, k);
     s.marks = marks_at(p, row, k / FNN_MARKED_DEPTH), s.apart = p->words;
     if (s.col != 1) s.x = turned_at(p, row, k / FNN_MARKED_DEPTH), s.row = turned_row(p), s.col = 1;
@@ -230,7 +229,7 @@ static void run_prepare(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t panel = chunk % p->panels, k = chunk / p->panels * PANEL_ROWS, n = fnn_min(PANEL_ROWS, p->g->K - k);
     (void)scratch;
-    if (chunk >= p->panel_chunks) mark_rows(p, chunk - p->panel_chunks);
+    if (chunk >= p->panel_chunks) mark_for_all(p, chunk - p->panel_chunks);
     else p->is_finite[chunk] = copy_panel(p, panel, k, n, fnn_at(panel_for_all(p, panel), k * p->wide, p->g->dtype));
 }
 
@@ -262,8 +261,8 @@ static part part_of(const plan *p, ptrdiff_t chunk, char *scratch) {
     const ptrdiff_t first = chunk / p->parts * p->group, at = chunk % p->parts * p->part;
     part t = {.at = at, .n = fnn_min(p->part, p->rows - at), .first = first, .panels = fnn_min(p->group, p->panels - first)};
     place_part(p, &t, scratch);
-    t.is_finite = p->panel_chunks ? p->all : copy_panel(p, first, 0, p->g->K, t.panel);
-    if (p->panel_chunks) t.panel = panel_for_all(p, first);
+    if (p->panel_chunks) t.panel = panel_for_all(p, first), t.is_finite = p->all;
+    else t.is_finite = copy_panel(p, first, 0, p->g->K, t.panel);
     return t;
 }
 
@@ -274,7 +273,7 @@ static const char *panel_at(const plan *p, const part *t, ptrdiff_t q, ptrdiff_t
 /* n rows of the tiles by all panels of the chunk, from `row` on. */
 static void multiply_marked(const plan *p, const part *t, ptrdiff_t row, ptrdiff_t n) {
     for (ptrdiff_t k = 0; k < p->g->K; k += FNN_MARKED_DEPTH) {
-        stretch s = p->mark_chunks ? marked_stretch(p, row, n, k) : stretch_of(p, row, n, k);
+        stretch s = p->mark_chunks ? stretch_for_all(p, row, n, k) : stretch_of(p, row, n, k);
         const ptrdiff_t marked = p->mark_chunks ? 0 : mark(p, &s, t->turned, t->marks, 1);
         const int is_sparse = (double)marked <= MOST_DENSITY * (double)(n * s.depth);
         for (ptrdiff_t q = 0; q < t->panels; q++) {
@@ -313,26 +312,32 @@ static void make_rows(const plan *p, const part *t, const block *b, ptrdiff_t i,
     }
 }
 
+/* A chunk's block: in C, in the chunk's scratch, or in memory for all of C that is handed on. */
+static block block_of(const plan *p, const part *t) {
+    const fnn_gemm *g = p->g;
+    const ptrdiff_t first = t->first * p->wide, cols = fnn_min(t->panels * p->wide, p->cols - first);
+    block b = {.row = t->at, .rows = t->n, .col = first, .cols = cols, .c_row = passes(p) ? g->N : g->c.row};
+    if (p->swapped) b.row = first, b.rows = cols, b.col = t->at, b.cols = t->n;
+    if (passes(p) && follows_by_chunks(p)) b.c = t->passed;
+    else b.c = fnn_at(passes(p) ? p->whole : g->c.data, b.row * b.c_row + b.col, g->dtype);
+    return b;
+}
+
 /* Chunks that are neighbours share panels. */
 static void run_part(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
-    const fnn_gemm *g = p->g;
     const part t = part_of(p, chunk, scratch);
-    const ptrdiff_t first = t.first * p->wide, cols = fnn_min(t.panels * p->wide, p->cols - first);
-    block b = {.row = t.at, .rows = t.n, .col = first, .cols = cols};
-    if (p->swapped) b = (block){.row = first, .rows = cols, .col = t.at, .cols = t.n};
-    b.c_row = passes(p) ? g->N : g->c.row;
-    b.c = passes(p) && follows_by_chunks(p) ? t.passed : fnn_at(passes(p) ? p->whole : g->c.data, b.row * b.c_row + b.col, g->dtype);
+    const block b = block_of(p, &t);
     for (ptrdiff_t i = 0; i < t.n; i += p->tile) make_rows(p, &t, &b, i, fnn_min(p->tile, t.n - i));
-    fnn_gemm_epilogue(g, b.row, b.rows, b.col, b.cols, b.c, b.c_row);
-    if (g->leader && follows_by_chunks(p)) fnn_gemm_follow(g, b.row, b.rows, b.col, b.cols, passes(p) ? b.c : NULL);
+    fnn_gemm_epilogue(p->g, b.row, b.rows, b.col, b.cols, b.c, b.c_row);
+    if (p->g->leader && follows_by_chunks(p)) fnn_gemm_follow(p->g, b.row, b.rows, b.col, b.cols, passes(p) ? b.c : NULL);
 }
 
 /* ---- the interface ---- */
 
 int fnn_gemm_sparse_suits(const fnn_gemm *g) {
     plan rows, cols;
-    if (fnn_gemm_batches(g) != 1 || g->K < LEAST_DEPTH || fnn_gemm_cost(g) < LEAST_NS) return 0;
+    if (fnn_gemm_batches(g) != 1 || g->M * g->N == 0 || g->K < LEAST_DEPTH || fnn_gemm_cost(g) < LEAST_NS) return 0;
     make_plan(&rows, g, 0, NULL), make_plan(&cols, g, 1, NULL);
     return fnn_min(rows.bytes, cols.bytes) <= MOST_BYTES;
 }
