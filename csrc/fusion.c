@@ -162,7 +162,6 @@ static int can_be_followed(const record *r) {
     case FNN_OP_conv2d_forward:
     case FNN_OP_conv2d_backward_input:
     case FNN_OP_conv2d_backward_weight:
-    case FNN_OP_copy:
     case FNN_OP_max_pool2d_backward:
     case FNN_OP_avg_pool2d_backward:
     case FNN_OP_batch_norm_forward:

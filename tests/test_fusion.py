@@ -226,28 +226,6 @@ def test_gradients_that_only_updates_want_have_no_memory(inputs, outputs, thread
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2), (3, 2, 1, 0)])
-@pytest.mark.parametrize("dtype", ["uint8", "bool", "int64"])
-def test_bytes_are_scaled_as_they_are_converted(dtype, order, threads):
-    """Where the copy is one run of memory, where it is not, and where it turns tiles."""
-    numbers = np.random.default_rng(4).integers(0, 256, (5, 34, 33, 9)).astype(dtype)
-    x = fastnn.tensor(numbers).permute(order)
-
-    def step(x):
-        y = x.to(fastnn.float32) / 255
-        return y, y.sum()
-
-    with forced_threads(threads):
-        expected, total = step(x)
-        program = capture(step)
-        for _ in range(3):
-            found, again = program(x)
-    np.testing.assert_array_equal(found.numpy(), expected.numpy())
-    np.testing.assert_array_equal(expected.numpy(), (numbers.astype(np.float32) / np.float32(255)).transpose(order))
-    assert again.item() == total.item() and program.replays == 1 and "copy > div" in program.summary()
-
-
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("squared", [lambda w: w * w, lambda w: w ** 2])
 def test_a_penalty_on_weights_joins_their_gradient(squared, threads):
     """The gradient of a sum is one element, repeated: what it meets is dense still, and nothing is between a gradient and its update."""

@@ -1,6 +1,6 @@
-/* integer.h: arithmetic, comparisons and logic of integers of one type, exact or wrapping around; reals as integers, bytes as reals.
- * Nothing here but to_int64 and from_bytes knows what `real` is; the loops are here so that they are compiled for every instruction
- * set, once: float64's table has no integer_binary. */
+/* integer.h: arithmetic, comparisons and logic of integers of one type, exact or wrapping around; reals as integers. Nothing here but
+ * to_int64 knows what `real` is; the loops are here so that they are compiled for every instruction set, once: float64's table has no
+ * integer_binary. */
 #if REAL64
 #define integer_binary_kernel NULL
 #else
@@ -166,12 +166,6 @@ INLINE real size_of_real(real x) { return fabs(x); }
 #else
 INLINE real size_of_real(real x) { return fabsf(x); }
 #endif
-
-/* y: x as real numbers. */
-static void from_bytes_kernel(ptrdiff_t n, const uint8_t *restrict x, void *y_) {
-    real *restrict y = y_;
-    for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i];
-}
 
 /* y: x towards 0, saturated, NaN as 0; where all of a block are small, by way of 32 bits, for which there are instructions. */
 static void to_int64_kernel(ptrdiff_t n, const void *x_, int64_t *restrict y) {

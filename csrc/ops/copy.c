@@ -69,10 +69,6 @@ static void convert(int to_dtype, void *to, ptrdiff_t to_step, int from_dtype, c
         fnn_kernels_of(from_dtype)->to_int64(n, from, to);
         return;
     }
-    if (to_dtype <= FNN_FLOAT64 && fnn_itemsize(from_dtype) == 1 && to_step == 1 && from_step == 1) {
-        fnn_kernels_of(to_dtype)->from_bytes(n, from, to);
-        return;
-    }
     if (to_dtype == from_dtype) {
         fnn_move_strided(to, to_step, from, from_step, n, fnn_itemsize(to_dtype));
         return;
@@ -106,7 +102,6 @@ typedef struct {
     ptrdiff_t outer;   /* elements over all dimensions but `across` and the last */
     const fnn_kernels *K;
     int streamed;      /* plain runs of bytes into a large result: past the caches */
-    const fnn_call *leader; /* whose followers run on a chunk when it is done; NULL: not by chunks */
     int moved;         /* rows that are short and dense in both: the dtype of as many bytes that moves; -1: they are not */
     void (*rows)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *, const ptrdiff_t *, ptrdiff_t);
 } copy_plan;
@@ -141,7 +136,6 @@ static void run_copy(void *context, ptrdiff_t chunk, void *scratch) {
         else convert(p->to, at[0], nest->stride[0][last], p->from, at[1], nest->stride[1][last], n);
     }
     if (p->streamed) p->K->stream_end();
-    if (p->leader) fnn_follow(p->leader, chunk * CHUNK, end - chunk * CHUNK);
 }
 
 /* One strip of positions along `across`, all of the last dimension, at one place of the others. The strip is walked in tiles, so
@@ -228,52 +222,39 @@ static int copy_infer(fnn_call *call) {
     int dtype = (int)call->attr.i[0];
     if (dtype >= FNN_NUM_DTYPES)
         return fnn_fail(call, FNN_VALUE_ERROR, "attribute 'dtype' is %d, but there are %d dtypes", dtype, FNN_NUM_DTYPES);
-    if (dtype == FNN_FLOAT32 && call->in[0]->dtype > FNN_FLOAT64) call->flush = 1; /* no difference here, but float32 calls may follow */
     fnn_set_shape(call->out[0], dtype < 0 ? call->in[0]->dtype : dtype, call->in[0]->rank, call->in[0]->shape);
     return FNN_OK;
-}
-
-/* Square tiles, where the source is contiguous along another dimension than the result. */
-static int plan_tiles(copy_plan *p) {
-    const int last = p->nest.rank - 1;
-    for (int d = 0; d < last && !p->tiled; d++)
-        if (p->nest.stride[1][d] == 1 && p->nest.stride[1][last] > 1 && p->nest.shape[d] >= 4 && p->nest.shape[last] >= 2)
-            p->tiled = 1, p->across = d;
-    if (!p->tiled) return 0;
-    p->turned = p->to == p->from && p->nest.stride[0][last] == 1 && p->nest.itemsize[0] >= 4;
-    p->strip = p->turned ? STRIP : TILE;
-    p->columns = fnn_ceil_div(p->nest.shape[p->across], p->strip);
-    p->outer = p->nest.size / p->nest.shape[p->across] / p->nest.shape[last];
-    return 1;
-}
-
-/* Runs in the order of the result's memory; what follows runs on each chunk if that is one run of it. */
-static void plan_runs(copy_plan *p, const fnn_call *call) {
-    const int last = p->nest.rank - 1, is_plain = p->to == p->from && p->nest.stride[0][last] == 1 && p->nest.stride[1][last] == 1;
-    const int is_short = is_plain && last && p->nest.itemsize[0] >= 4 && p->nest.shape[last] <= SHORT;
-    p->moved = !is_short ? -1 : p->nest.itemsize[0] == 8 ? FNN_FLOAT64 : FNN_FLOAT32;
-    if (p->moved >= 0) p->rows = fnn_kernels_of(p->moved)->conv_pack;
-    p->streamed = is_plain && p->nest.shape[last] >= TILE * TILE && !call->follower &&
-                  p->nest.size * (ptrdiff_t)p->nest.itemsize[0] >= FNN_STREAM_BYTES;
-    p->leader = call->follower && p->nest.rank == 1 && p->nest.stride[0][0] == 1 ? call : NULL;
 }
 
 /* y: any layout and dtype; x: the same shape. */
 static int copy_run(fnn_call *call) {
     copy_plan p = {.to = call->out[0]->dtype, .from = call->in[0]->dtype, .K = fnn_kernels_of(FNN_FLOAT32)};
     const fnn_tensor *operand[2] = {call->out[0], call->in[0]};
-    planes_plan planes;
     fnn_nest_build(&p.nest, operand, 2);
+    planes_plan planes;
     if (p.nest.size && plan_planes(&p, &planes)) {
         const ptrdiff_t images = p.nest.size / p.nest.shape[planes.pixel] / p.nest.shape[planes.channel];
         fnn_parallel_for(call, images * planes.blocks, fnn_cost(call), run_planes, &planes);
-    } else if (plan_tiles(&p)) {
-        fnn_parallel_for(call, p.columns * p.outer, 2 * fnn_cost(call), run_copy_tiled, &p);
-    } else {
-        plan_runs(&p, call);
-        fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_copy, &p);
+        return FNN_OK;
     }
-    if (!p.leader) fnn_follow_all(call, NULL);
+    int last = p.nest.rank - 1;
+    for (int d = 0; d < last && !p.tiled; d++)
+        if (p.nest.stride[1][d] == 1 && p.nest.stride[1][last] > 1 && p.nest.shape[d] >= 4 && p.nest.shape[last] >= 2)
+            p.tiled = 1, p.across = d;
+    if (!p.tiled) {
+        const int dense = p.to == p.from && p.nest.stride[0][last] == 1 && p.nest.stride[1][last] == 1 && p.nest.shape[last] <= SHORT;
+        p.moved = dense && last && p.nest.itemsize[0] >= 4 ? p.nest.itemsize[0] == 8 ? FNN_FLOAT64 : FNN_FLOAT32 : -1;
+        if (p.moved >= 0) p.rows = fnn_kernels_of(p.moved)->conv_pack;
+        p.streamed = p.to == p.from && p.nest.stride[0][last] == 1 && p.nest.stride[1][last] == 1
+                     && p.nest.shape[last] >= TILE * TILE && p.nest.size * (ptrdiff_t)p.nest.itemsize[0] >= FNN_STREAM_BYTES;
+        fnn_parallel_for(call, fnn_ceil_div(p.nest.size, CHUNK), fnn_cost(call), run_copy, &p);
+        return FNN_OK;
+    }
+    p.turned = p.to == p.from && p.nest.stride[0][last] == 1 && p.nest.itemsize[0] >= 4;
+    p.strip = p.turned ? STRIP : TILE;
+    p.columns = fnn_ceil_div(p.nest.shape[p.across], p.strip);
+    p.outer = p.nest.size / p.nest.shape[p.across] / p.nest.shape[last];
+    fnn_parallel_for(call, p.columns * p.outer, 2 * fnn_cost(call), run_copy_tiled, &p);
     return FNN_OK;
 }
 
