@@ -156,11 +156,7 @@ static void choose_grid(plan *p) {
     }
 }
 
-/* Elements from one copied row of A to the next: an odd number of cache lines, which spreads rows over the sets. */
-static ptrdiff_t copied_row(const plan *p) {
-    const ptrdiff_t line = 64 / p->size;
-    return (fnn_ceil_div(p->depth, line) | 1) * line;
-}
+static ptrdiff_t copied_row(const plan *p) { return fnn_gemm_copied_row(p->depth, p->size); }
 
 static void make_plan(plan *p, const fnn_gemm *g) {
     memset(p, 0, sizeof *p);

@@ -49,6 +49,12 @@ void fnn_gemm_seek(const fnn_gemm *g, ptrdiff_t index, ptrdiff_t *a, ptrdiff_t *
 void fnn_gemm_epilogue(const fnn_gemm *g, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, void *c, ptrdiff_t c_row);
 void fnn_gemm_follow(const fnn_gemm *g, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, void *part);
 
+/* Elements from one copied row of `depth` elements to the next: an odd number of cache lines, which spreads rows over a cache's sets. */
+static inline ptrdiff_t fnn_gemm_copied_row(ptrdiff_t depth, ptrdiff_t size) {
+    const ptrdiff_t line = FNN_LINE / size;
+    return (fnn_ceil_div(depth, line) | 1) * line;
+}
+
 /* gemm_operands.c */
 
 /* What a driver brings into another form before a product, counted by workspace() and carried out by run(). */

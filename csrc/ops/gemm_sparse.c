@@ -69,9 +69,8 @@ static int passes(const plan *p) { return p->g->leader && p->g->leader->passes; 
 /* Whether a chunk of C is one run of memory. What follows reads more of it, from far away. */
 static int follows_by_chunks(const plan *p) { return !p->swapped && p->groups == 1; }
 
-/* Rows that are not contiguous are copied by FNN_MARKED_DEPTH elements, an odd number of cache lines apart: spread over a cache's
- * sets. */
-static ptrdiff_t turned_row(const plan *p) { return (fnn_ceil_div(FNN_MARKED_DEPTH * p->size, FNN_LINE) | 1) * FNN_LINE / p->size; }
+/* Rows that are not contiguous are copied, FNN_MARKED_DEPTH elements at a time. */
+static ptrdiff_t turned_row(const plan *p) { return fnn_gemm_copied_row(FNN_MARKED_DEPTH, p->size); }
 static size_t turned_bytes(const plan *p, ptrdiff_t rows) {
     return p->marked.col == 1 ? 0 : (size_t)(rows * turned_row(p) * p->size);
 }
