@@ -31,10 +31,14 @@ typedef struct {
     const ptrdiff_t *offset;
 } fnn_amx_operand;
 
-/* Split tiles that are brought into the second-level cache during a product: `step` bytes in each of its steps. */
+/* What is brought nearer between the tiles of a product, a few lines at a time: many at once would keep tiles waiting.
+ * `near_step` bytes from `near` on in each step, split before, come into the second-level cache, and the next sums if not
+ * NULL; 32 pairs of neighbouring lines from `out` on, out_step bytes apart, if not NULL, come to be written. */
 typedef struct {
-    const char *data;
-    ptrdiff_t step;
+    const char *near;
+    ptrdiff_t near_step;
+    const char *out, *sums;
+    ptrdiff_t out_step;
 } fnn_amx_ahead;
 
 /* One strip of float32 values: `wide` rows of A, or, with `columns`, columns of B, by `depth` values of k; strides in
@@ -56,7 +60,7 @@ typedef struct {
     void (*end)(void);
     void (*split)(int planes, const fnn_amx_strip *from, void *to, float *bad);
     void (*multiply)(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a,
-                     const fnn_amx_operand *b, float *c, int accumulate, fnn_amx_ahead ahead);
+                     const fnn_amx_operand *b, float *c, int accumulate, const fnn_amx_ahead *ahead);
     void (*store)(ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row,
                   float *bad);
     /* for convolutions (kernels/conv_amx.h) */

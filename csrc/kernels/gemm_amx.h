@@ -127,45 +127,93 @@ static void amx_split_kernel(int planes, const fnn_amx_strip *s, void *to, float
         if (col_tiles > 1) AMX_LOAD(7, (p) + bt);                                                                      \
     } while (0)
 
-INLINE void amx_products(int row_tiles, int col_tiles) {
-    AMX_MULTIPLY(0, 4, 6);
-    if (row_tiles > 1) AMX_MULTIPLY(2, 5, 6);
-    if (col_tiles > 1) AMX_MULTIPLY(1, 4, 7);
-    if (row_tiles > 1 && col_tiles > 1) AMX_MULTIPLY(3, 5, 7);
+/* What is brought nearer (amx.h), and where it has come to. */
+typedef struct {
+    const char *near, *near_end, *out, *sums;
+    ptrdiff_t out_step, left, pairs; /* pairs of lines of `out` and `sums`: in each step */
+    int lines;                       /* of `near`: behind each product */
+} amx_ahead;
+
+INLINE amx_ahead amx_ahead_of(const fnn_amx_ahead *m, int products, ptrdiff_t steps) {
+    return (amx_ahead){.near = m->near,
+                       .near_end = m->near + m->near_step * steps,
+                       .lines = (int)((m->near_step / 64 + products - 1) / products),
+                       .out = m->out,
+                       .sums = m->sums,
+                       .out_step = m->out_step,
+                       .left = m->out || m->sums ? AMX_STEP : 0,
+                       .pairs = (AMX_STEP + steps - 1) / steps};
 }
 
-/* One step. Between products one operand changes, so that six take seven loads of each kind, three take four. */
+INLINE void amx_ask_near(amx_ahead *ahead) {
+    for (int i = 0; i < ahead->lines && ahead->near < ahead->near_end; i++, ahead->near += 64)
+        _mm_prefetch(ahead->near, _MM_HINT_T1);
+}
+
+INLINE void amx_ask_pairs(amx_ahead *ahead) {
+    for (ptrdiff_t i = 0; i < ahead->pairs && ahead->left > 0; i++, ahead->left--) {
+        if (ahead->out) {
+            __builtin_prefetch(ahead->out, 1);
+            __builtin_prefetch(ahead->out + 64, 1);
+            ahead->out += ahead->out_step;
+        }
+        if (ahead->sums) {
+            _mm_prefetch(ahead->sums, _MM_HINT_T1);
+            _mm_prefetch(ahead->sums + 64, _MM_HINT_T1);
+            ahead->sums += 128;
+        }
+    }
+}
+
+/* C += A B, one tile; then something comes nearer. */
+#define AMX_MULTIPLY_AHEAD(c, a, b)                                                                                    \
+    do {                                                                                                               \
+        AMX_MULTIPLY(c, a, b);                                                                                         \
+        if (ahead) amx_ask_near(ahead);                                                                                \
+    } while (0)
+
+INLINE void amx_products(int row_tiles, int col_tiles, amx_ahead *ahead) {
+    AMX_MULTIPLY_AHEAD(0, 4, 6);
+    if (row_tiles > 1) AMX_MULTIPLY_AHEAD(2, 5, 6);
+    if (col_tiles > 1) AMX_MULTIPLY_AHEAD(1, 4, 7);
+    if (row_tiles > 1 && col_tiles > 1) AMX_MULTIPLY_AHEAD(3, 5, 7);
+}
+
+/* One step. Between products one operand changes, so that six take seven loads of each kind, three take four. ahead may
+ * be NULL. */
 INLINE void amx_step(const char *a, ptrdiff_t at, ptrdiff_t ap, const char *b, ptrdiff_t bt, ptrdiff_t bp, int planes,
-                     int row_tiles, int col_tiles) {
+                     int row_tiles, int col_tiles, amx_ahead *ahead) {
     AMX_NEW_A(a);
     if (planes == 3) {
         AMX_NEW_B(b + 2 * bp);
-        amx_products(row_tiles, col_tiles);
+        amx_products(row_tiles, col_tiles, ahead);
     }
     if (planes >= 2) {
         AMX_NEW_B(b + bp);
-        amx_products(row_tiles, col_tiles);
+        amx_products(row_tiles, col_tiles, ahead);
     }
     if (planes == 3) {
         AMX_NEW_A(a + ap);
-        amx_products(row_tiles, col_tiles);
+        amx_products(row_tiles, col_tiles, ahead);
     }
     AMX_NEW_B(b);
-    amx_products(row_tiles, col_tiles);
+    amx_products(row_tiles, col_tiles, ahead);
     if (planes == 1) return;
     AMX_NEW_A(planes == 3 ? a + 2 * ap : a + ap);
-    amx_products(row_tiles, col_tiles);
+    amx_products(row_tiles, col_tiles, ahead);
     if (planes == 2) return;
     AMX_NEW_A(a);
-    amx_products(row_tiles, col_tiles);
+    amx_products(row_tiles, col_tiles, ahead);
 }
 
 INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_operand *pb, float *c, int accumulate,
-                    fnn_amx_ahead ahead, int planes, int row_tiles, int col_tiles) {
+                    const fnn_amx_ahead *asked, int planes, int row_tiles, int col_tiles) {
     enum { FLOATS = AMX_TILE_BYTES / sizeof(float) };
     const ptrdiff_t at = pa->tile, ap = pa->plane, a_step = pa->step, bt = pb->tile, bp = pb->plane, b_step = pb->step;
     const char *a = pa->data, *b = pb->data, *const a_data = a, *const b_data = b;
     const int right = col_tiles > 1, below = row_tiles > 1;
+    amx_ahead ahead;
+    if (asked) ahead = amx_ahead_of(asked, planes * (planes + 1) / 2 * row_tiles * col_tiles, steps);
     if (accumulate) {
         AMX_LOAD(0, c);
         if (right) AMX_LOAD(1, c + FLOATS);
@@ -183,10 +231,9 @@ INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_op
     for (ptrdiff_t s = 0; s < steps; s++, a += a_step, b += b_step) {
         if (pa->offset) a = a_data + pa->offset[s];
         if (pb->offset) b = b_data + pb->offset[s];
-        amx_step(a, at, ap, b, bt, bp, planes, row_tiles, col_tiles);
+        amx_step(a, at, ap, b, bt, bp, planes, row_tiles, col_tiles, asked ? &ahead : NULL);
+        if (asked) amx_ask_pairs(&ahead);
         AMX_ADD(awake);
-        for (const char *end = ahead.data + ahead.step; ahead.data < end; ahead.data += 64)
-            _mm_prefetch(ahead.data, _MM_HINT_T1);
     }
     AMX_STORE(0, c);
     if (right) AMX_STORE(1, c + FLOATS);
@@ -194,15 +241,17 @@ INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_op
     if (below && right) AMX_STORE(3, c + 3 * FLOATS);
 }
 
-/* c (row_tiles x col_tiles tiles, two a row, each dense) (+)= the sum over steps of A's tiles times B's. */
+/* c (row_tiles x col_tiles tiles, two a row, each dense) (+)= the sum over steps of A's tiles times B's. ahead: NULL, or
+ * what comes nearer meanwhile; only whole products bring it. */
 static void amx_multiply_kernel(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a,
-                                const fnn_amx_operand *b, float *c, int accumulate, fnn_amx_ahead ahead) {
+                                const fnn_amx_operand *b, float *c, int accumulate, const fnn_amx_ahead *ahead) {
 #define RUN(p)                                                                                                         \
     do {                                                                                                               \
-        if (row_tiles == 2 && col_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 2, 2);                     \
-        else if (row_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 2, 1);                                  \
-        else if (col_tiles == 2) amx_run(steps, a, b, c, accumulate, ahead, p, 1, 2);                                  \
-        else amx_run(steps, a, b, c, accumulate, ahead, p, 1, 1);                                                      \
+        if (row_tiles == 2 && col_tiles == 2 && ahead) amx_run(steps, a, b, c, accumulate, ahead, p, 2, 2);            \
+        else if (row_tiles == 2 && col_tiles == 2) amx_run(steps, a, b, c, accumulate, NULL, p, 2, 2);                 \
+        else if (row_tiles == 2) amx_run(steps, a, b, c, accumulate, NULL, p, 2, 1);                                   \
+        else if (col_tiles == 2) amx_run(steps, a, b, c, accumulate, NULL, p, 1, 2);                                   \
+        else amx_run(steps, a, b, c, accumulate, NULL, p, 1, 1);                                                       \
     } while (0)
     AMX_FOR_PLANES(RUN, planes);
 #undef RUN

@@ -374,9 +374,10 @@ static void multiply_panel(const plan *p, const phase *f, target *t, ptrdiff_t r
             const fnn_amx_operand a = {t->a + image * p->image_bytes + from * ROW, 0, FNN_AMX_TILE_BYTES, p->plane_bytes,
                                        f->a_offset + k};
             const fnn_amx_operand b = {weights, 0, FNN_AMX_TILE_BYTES, FNN_AMX_STRIP_BYTES, f->b_offset + k};
-            const fnn_amx_ahead ahead = {next + (more ? i * share * steps : 0), more ? share : 0};
+            const fnn_amx_ahead ahead = {.near = next + i * share * steps, .near_step = share};
             float *c = (float *)(sums + i * FNN_AMX_C_BYTES);
-            p->X->multiply(p->planes, end - from > FNN_AMX_TILE ? 2 : 1, col_tiles, steps, &a, &b, c, k > 0, ahead);
+            p->X->multiply(p->planes, end - from > FNN_AMX_TILE ? 2 : 1, col_tiles, steps, &a, &b, c, k > 0,
+                           more ? &ahead : NULL);
             if (after == f->steps) finish_strip(p, f, t, image, from, end, cols, c);
         }
     }

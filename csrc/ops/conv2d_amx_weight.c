@@ -269,7 +269,6 @@ static char *sums_of(const gradient *p, const target *t, ptrdiff_t k, ptrdiff_t 
 static void add_products(const gradient *p, target *t, int accumulate) {
     const fnn_conv_dims *d = p->sum.d;
     const ptrdiff_t steps = t->images * p->steps;
-    const fnn_amx_ahead none = {(const char *)t->x, 0};
     for (ptrdiff_t k = 0; k < t->k; k += STRIP)
         for (ptrdiff_t c = 0; c < t->c; c += STRIP)
             for (ptrdiff_t place = 0; place < p->places; place++) {
@@ -282,7 +281,7 @@ static void add_products(const gradient *p, target *t, int accumulate) {
                                            FNN_AMX_STRIP_BYTES, NULL};
                 const fnn_amx_operand b = {x, 0, p->x_tile, p->x_plane, t->offset};
                 p->X->multiply(p->planes, t->k - k > FNN_AMX_TILE ? 2 : 1, t->c - c > FNN_AMX_TILE ? 2 : 1, steps, &a, &b,
-                               (float *)(sums_of(p, t, k, c) + place * FNN_AMX_C_BYTES), accumulate, none);
+                               (float *)(sums_of(p, t, k, c) + place * FNN_AMX_C_BYTES), accumulate, NULL);
             }
 }
 

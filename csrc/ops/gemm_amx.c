@@ -7,11 +7,12 @@
  * once for a whole block. C waits in scratch as float32 tiles where k has several blocks: the sum over k is one chain,
  * whatever the blocks. Of the shared operand SLAB_BYTES are split at a time.
  *
- * On the reference machine an earlier form, which split both operands for all and multiplied squares of 8 x 8 strips,
- * made 250 GFLOP/s a core at 1024, of the 450 that its products alone would allow: what is shared goes through the
- * third-level cache both ways, 0.5 to 0.9 ns an element, and squares read 10 GB/s from it, blocks half of that. This
- * form is derived from those measurements; it has not been timed there. Rejected there: splitting what others split,
- * too, between products, in pieces of 128 elements (224). */
+ * Two things made this 1.2 to 1.3 times as fast as it was (two cores of a Granite Rapids). What comes next is asked for between any two tiles' products, a line or two at a time: a
+ * step's share asked for at once keeps the loads of tiles waiting for it. And no two chunks begin with the same shared
+ * strip: cores that read the same lines at the same time wait for each other (8.8 ns a tile's product, 7.2 where one
+ * begins in the middle; 6.4 from near caches). Rejected there: splitting between products what others split, too, by rows
+ * or by runs of four lines (the tiles' loads leave no room between first and second-level cache: 9 to 12 ns); larger
+ * blocks; asking ahead in splitting, which waits for memory both ways (0.36 ns an element). */
 #include "gemm_amx.h"
 #include "../amx.h"
 
@@ -20,9 +21,9 @@ enum {
     STEP = FNN_AMX_STEP,
     ROWS = 0,                /* sides of C: strips of A ... */
     COLUMNS = 1,             /* ... and of B */
-    BLOCK = 8,               /* most strips of a chunk's own, of two or three planes */
-    LEAST_BLOCK = 2,         /* fewest, where there are more: each reads all that is shared */
-    OWN_BYTES = 768 << 10,   /* of a block of k, split: the rest of 2 MB is for what comes by */
+    BLOCK = 8,               /* most strips of a chunk's own: more would leave shorter blocks of k */
+    LEAST_BLOCK = 4,         /* fewest, where there are more: each reads all that is shared */
+    OWN_BYTES = 768 << 10,   /* of a block of k, split: the rest of 2 MB is for what comes by, and sums */
     MOST_SHARED = 128,       /* strips of a chunk whose sums wait: 4 MB of them */
     LEAST_SHARED = 16,       /* or splitting its own costs a chunk more than an eighth of its products */
     FEW_CHUNKS = 8,          /* enough for most machines: smaller blocks read shared strips more often */
@@ -76,8 +77,8 @@ int fnn_gemm_amx_suits(const fnn_gemm *g) {
 
 /* Blocks of the chunks' own strips, even shares for even numbers of threads; then blocks of k. */
 static void cut_own(plan *p, double wanted) {
-    const ptrdiff_t strips = p->sides[p->own].all, most = p->planes == 1 ? 2 * BLOCK : BLOCK;
-    p->own_blocks = fnn_ceil_div(strips, most);
+    const ptrdiff_t strips = p->sides[p->own].all;
+    p->own_blocks = fnn_ceil_div(strips, BLOCK);
     if (strips >= 2 * LEAST_BLOCK) p->own_blocks = fnn_round_up(p->own_blocks, 2);
     while ((double)p->own_blocks < wanted && strips / p->own_blocks >= 2 * LEAST_BLOCK) p->own_blocks *= 2;
     p->block_strips = fnn_ceil_div(strips, p->own_blocks);
@@ -141,6 +142,7 @@ static void run_split(void *context, ptrdiff_t chunk, void *scratch) {
 /* A chunk: strips [top, bottom) of its own by strips [left, right) of the shared ones, counted in the slab. */
 typedef struct {
     ptrdiff_t top, bottom, left, right;
+    ptrdiff_t start;  /* the shared strip it begins with, from `left` on: others begin elsewhere */
     char *own, *sums; /* scratch */
     _Alignas(64) float bad[16];
 } block;
@@ -158,36 +160,43 @@ static const char *shared_at(const plan *p, ptrdiff_t strip, ptrdiff_t k) {
 
 /* Strip i of the chunk's own times shared strip j over steps k .. k + steps - 1; c: their tiles of C. */
 static void multiply(const plan *p, block *w, ptrdiff_t i, ptrdiff_t j, ptrdiff_t k, ptrdiff_t steps,
-                     fnn_amx_ahead ahead, float *c) {
+                     fnn_amx_ahead *ahead, float *c) {
     const fnn_gemm *g = p->g;
     const ptrdiff_t strip[2] = {p->own == ROWS ? i : p->sides[ROWS].first + j,
                                 p->own == ROWS ? p->sides[COLUMNS].first + j : i};
     const int tiles[2] = {tiles_of(&p->sides[ROWS], strip[ROWS]), tiles_of(&p->sides[COLUMNS], strip[COLUMNS])};
+    const ptrdiff_t row = strip[ROWS] * STRIP, rows = width(&p->sides[ROWS], strip[ROWS]);
+    const ptrdiff_t col = strip[COLUMNS] * STRIP, cols = width(&p->sides[COLUMNS], strip[COLUMNS]);
+    float *out = p->c + row * g->c.row + col;
+    const int last = k + steps == p->steps;
     fnn_amx_operand operands[2];
     operands[p->own] = operand(p, w->own + (i - w->top) * p->own_bytes, tiles[p->own]);
     operands[p->shared] = operand(p, shared_at(p, j, k), tiles[p->shared]);
+    ahead->out = last ? (const char *)out : NULL;
+    ahead->out_step = g->c.row * (ptrdiff_t)sizeof(float);
+    ahead->sums = p->block_steps < p->steps ? (const char *)c + FNN_AMX_C_BYTES : NULL;
     p->X->multiply(p->planes, tiles[ROWS], tiles[COLUMNS], steps, &operands[ROWS], &operands[COLUMNS], c, k > 0, ahead);
-    if (k + steps < p->steps) return;
-    const ptrdiff_t row = strip[ROWS] * STRIP, rows = width(&p->sides[ROWS], strip[ROWS]);
-    const ptrdiff_t col = strip[COLUMNS] * STRIP, cols = width(&p->sides[COLUMNS], strip[COLUMNS]);
-    p->X->store(0, rows, cols, c, p->c + row * g->c.row + col, g->c.row, w->bad);
-    fnn_gemm_epilogue(g, row, rows, col, cols, p->c + row * g->c.row + col, g->c.row);
+    if (!last) return;
+    p->X->store(0, rows, cols, c, out, g->c.row, w->bad);
+    fnn_gemm_epilogue(g, row, rows, col, cols, out, g->c.row);
 }
 
-/* A block of k. Meanwhile the next shared strip comes from the third-level cache, a share in each product (worth 8 % in
- * the earlier form): behind the last one, the next block's first. */
+/* A block of k. Meanwhile the next shared strip comes from the third-level cache, a share in each product: behind
+ * the last one, the next block's first. */
 static void multiply_block(const plan *p, block *w, ptrdiff_t k, ptrdiff_t steps) {
     const ptrdiff_t own = w->bottom - w->top, step = p->planes * FNN_AMX_STRIP_BYTES;
     const ptrdiff_t share = fnn_round_up(fnn_ceil_div(step, own), 64);
     char *c = w->sums;
     for (ptrdiff_t i = w->top; i < w->bottom; i++)
         split_strip(p, p->own, i, k, steps, w->own + (i - w->top) * p->own_bytes, w->bad);
-    for (ptrdiff_t j = w->left; j < w->right; j++) {
-        const int last = j + 1 == w->right, more = !last || k + steps < p->steps;
-        const char *next = !more ? p->split : last ? shared_at(p, w->left, k + steps) : shared_at(p, j + 1, k);
+    const ptrdiff_t count = w->right - w->left;
+    for (ptrdiff_t n = 0; n < count; n++) {
+        const ptrdiff_t j = w->left + (w->start + n) % count, then = w->left + (w->start + n + 1) % count;
+        const int more = n + 1 < count || k + steps < p->steps;
+        const char *next = shared_at(p, then, n + 1 < count ? k : k + steps);
         for (ptrdiff_t i = w->top; i < w->bottom; i++) {
-            const fnn_amx_ahead ahead = {more ? next + (i - w->top) * share * steps : next, more ? share : 0};
-            multiply(p, w, i, j, k, steps, ahead, (float *)c);
+            fnn_amx_ahead ahead = {.near = next + (i - w->top) * share * steps, .near_step = more ? share : 0};
+            multiply(p, w, i, j, k, steps, &ahead, (float *)c);
             if (p->block_steps < p->steps) c += FNN_AMX_C_BYTES;
         }
     }
@@ -207,6 +216,7 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
                .bottom = fnn_part_begin(strips, p->own_blocks, r + 1),
                .left = fnn_part_begin(shared, p->shared_blocks, s),
                .right = fnn_part_begin(shared, p->shared_blocks, s + 1),
+               .start = chunk * shared / (p->own_blocks * p->shared_blocks),
                .own = scratch,
                .sums = (char *)scratch + own_bytes(p)};
     p->X->begin();
