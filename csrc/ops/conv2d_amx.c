@@ -310,7 +310,8 @@ typedef struct {
     char *a;             /* split input */
     char *c;             /* tiles */
     const float **pixel;
-    ptrdiff_t first_panel, end_panel, panel;
+    ptrdiff_t first_panel, end_panel, panel, next_panel;
+    ptrdiff_t start; /* the panel it begins with, from the first on: others begin elsewhere, or cores would wait for each other */
     ptrdiff_t from, to;  /* channel steps of the stage */
     _Alignas(64) float bad[16];
 } target;
@@ -367,8 +368,9 @@ static void multiply_panel(const plan *p, const phase *f, target *t, ptrdiff_t r
     char *sums = t->c + (p->stages > 1 ? (t->panel - t->first_panel) * p->c_panel : 0);
     for (ptrdiff_t k = begin; k < finish; k += p->block_steps) {
         const ptrdiff_t steps = fnn_min(p->block_steps, finish - k), after = k + steps;
-        const char *next = after < finish ? weights + f->b_offset[after] : weights + p->panel_bytes + f->b_offset[begin];
-        const int more = after < finish || t->panel + 1 < t->end_panel;
+        const char *next = after < finish ? weights + f->b_offset[after]
+                                          : p->split + t->next_panel * p->panel_bytes + f->b_offset[begin];
+        const int more = after < finish || t->next_panel != t->panel;
         for (ptrdiff_t i = 0; i < all; i++) {
             const ptrdiff_t image = i / strips, from = i % strips * STRIP, end = fnn_min(from + STRIP, run);
             const fnn_amx_operand a = {t->a + image * p->image_bytes + from * ROW, 0, FNN_AMX_TILE_BYTES, p->plane_bytes,
@@ -402,7 +404,12 @@ static void run_stage(const plan *p, target *t) {
         if (rows <= 0 || cols <= 0) continue;
         if (f->steps == 0 && t->first_panel == 0) fill_phase(p, f, &t->b, rows, cols);
         if (f->steps == 0) continue;
-        for (t->panel = t->first_panel; t->panel < t->end_panel; t->panel++) multiply_panel(p, f, t, rows, cols);
+        const ptrdiff_t panels = t->end_panel - t->first_panel;
+        for (ptrdiff_t n = 0; n < panels; n++) {
+            t->panel = t->first_panel + (t->start + n) % panels;
+            t->next_panel = n + 1 < panels ? t->first_panel + (t->start + n + 1) % panels : t->panel;
+            multiply_panel(p, f, t, rows, cols);
+        }
     }
 }
 
@@ -415,6 +422,7 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
                 .a = scratch,
                 .first_panel = fnn_part_begin(p->panels, p->splits, split),
                 .end_panel = fnn_part_begin(p->panels, p->splits, split + 1)};
+    t.start = place * (t.end_panel - t.first_panel) / (p->image_blocks * p->row_blocks * p->col_blocks);
     t.c = t.a + p->a_bytes;
     t.pixel = (const float **)(t.a + p->a_bytes + p->c_bytes);
     t.b.images = fnn_min(p->block_images, p->images - t.b.image);
@@ -499,6 +507,7 @@ static size_t weight_bytes(const plan *p) { return (size_t)(p->panels * p->panel
 void fnn_conv_amx_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws) {
     plan p;
     fnn_staging staging = {.memory = NULL};
+    if (fnn_conv_amx_product_suits(call, d, pass)) fnn_conv_amx_product_workspace(call, d, pass, ws);
     if (pass == FNN_CONV_BACKWARD_WEIGHT) {
         fnn_conv_amx_gradient_workspace(call, d, ws);
         return;
@@ -523,6 +532,8 @@ int fnn_conv_amx_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
                            const fnn_epilogue *epilogue) {
     plan p;
     int bad = 0;
+    if (!(epilogue && epilogue->residual) && fnn_conv_amx_product_suits(call, d, pass))
+        return fnn_conv_amx_product(call, d, pass, epilogue ? epilogue->activation : FNN_ACT_NONE);
     fnn_staging staging = {.memory = call->shared};
     const fnn_tensor x = fnn_channels_last_of(&staging, call->in[0], 1);
     const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);

@@ -22,7 +22,8 @@ enum {
     ROWS = 0,                /* sides of C: strips of A ... */
     COLUMNS = 1,             /* ... and of B */
     BLOCK = 8,               /* most strips of a chunk's own: more would leave shorter blocks of k */
-    LEAST_BLOCK = 4,         /* fewest, where there are more: each reads all that is shared */
+    LEAST_BLOCK = 4,         /* fewest, where there are more: each reads all that is shared; half of it ... */
+    MUST_BLOCKS = 4,         /* ... if there would be fewer blocks than these */
     OWN_BYTES = 768 << 10,   /* of a block of k, split: the rest of 2 MB is for what comes by, and sums */
     MOST_SHARED = 128,       /* strips of a chunk whose sums wait: 4 MB of them */
     LEAST_SHARED = 16,       /* or splitting its own costs a chunk more than an eighth of its products */
@@ -79,8 +80,10 @@ int fnn_gemm_amx_suits(const fnn_gemm *g) {
 static void cut_own(plan *p, double wanted) {
     const ptrdiff_t strips = p->sides[p->own].all;
     p->own_blocks = fnn_ceil_div(strips, BLOCK);
-    if (strips >= 2 * LEAST_BLOCK) p->own_blocks = fnn_round_up(p->own_blocks, 2);
-    while ((double)p->own_blocks < wanted && strips / p->own_blocks >= 2 * LEAST_BLOCK) p->own_blocks *= 2;
+    if (strips >= LEAST_BLOCK) p->own_blocks = fnn_round_up(p->own_blocks, 2);
+    while ((double)p->own_blocks < wanted &&
+           strips / p->own_blocks >= (p->own_blocks < MUST_BLOCKS ? LEAST_BLOCK : 2 * LEAST_BLOCK))
+        p->own_blocks *= 2;
     p->block_strips = fnn_ceil_div(strips, p->own_blocks);
     const ptrdiff_t longest = fnn_max(OWN_BYTES / (p->block_strips * p->planes * FNN_AMX_STRIP_BYTES), 1);
     p->block_steps = fnn_ceil_div(p->steps, fnn_ceil_div(p->steps, longest));
