@@ -176,6 +176,7 @@ def test_the_setting_decides():
 
 @pytest.mark.parametrize("algorithm, way", [("auto", "winograd"), ("direct", "direct")])
 def test_reports_can_ask_which_way_a_pass_goes(algorithm, way):
+    _core.set_isa([isa for isa in _core.available_isas() if isa != "amx"][-1])
     fastnn.set_conv_algorithm(algorithm)
     x, weight = fastnn.zeros(2, 64, 28, 28), fastnn.zeros(64, 64, 3, 3)
     options = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}

@@ -27,7 +27,7 @@ enum {
     TILE_BYTES = 16 << 10,   /* of C by one panel at a time, ... */
     TILE_ROWS = 64,          /* ... and rows, where these are marked on their way */
     LEAST_ROWS = 16,         /* of C in a chunk, ... */
-    LEAST_COLUMNS = 64,      /* ... where B is marked, columns */
+    LEAST_COLUMNS = 64,      /* ... where B is marked, columns; of a panel */
     CHUNKS = 12,             /* of many rows, ... */
     FEW_CHUNKS = 8,          /* ... of few rows, ... */
     ENOUGH_CHUNKS = 4        /* ... and enough */
@@ -99,7 +99,11 @@ static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
     p->rows = swapped ? g->N : g->M, p->cols = swapped ? g->M : g->N;
     p->marked = swapped ? turned(g->b) : g->a, p->dense = swapped ? turned(g->a) : g->b;
     const ptrdiff_t vecs = fnn_ceil_div(p->cols, p->K->lanes);
-    p->panels = fnn_ceil_div(vecs, FNN_MARKED_VECS), p->wide = fnn_ceil_div(vecs, p->panels) * p->K->lanes;
+    p->panels = fnn_ceil_div(vecs, FNN_MARKED_VECS);
+    /* Few rows: copies of panels for all would take longer than their products. */
+    const int is_low = p->rows <= FEW_CHUNKS * LEAST_ROWS;
+    if (is_low && p->panels < ENOUGH_CHUNKS && p->cols >= ENOUGH_CHUNKS * LEAST_COLUMNS) p->panels = ENOUGH_CHUNKS;
+    p->wide = fnn_ceil_div(vecs, p->panels) * p->K->lanes;
     p->panels = fnn_ceil_div(p->cols, p->wide);
     p->words = fnn_ceil_div(g->K, FNN_MARKED_DEPTH);
     choose_chunks(p);
