@@ -13,6 +13,7 @@ import pytest
 import fastnn
 from fastnn import functional, nn, testing
 from fastnn._core import launch
+from fastnn.testing.cases import operation
 from fastnn.testing.layers import LAYERS
 
 SPECS = testing.specs()
@@ -74,6 +75,14 @@ def test_every_layer_is_in_the_list():
               and issubclass(value, nn.Module)} - NOT_LAYERS
     listed = {type(part).__name__ for spec in LAYERS for part in spec.make().modules()}
     assert layers <= listed, f"not in fastnn/testing/layers.py: {sorted(layers - listed)}"
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS.values() if spec.benchmarks], ids=lambda spec: spec.name)
+def test_benchmarks_can_be_counted(spec):
+    """What a benchmark reports takes the options that its samples have."""
+    for sample in spec.benchmarks(np.random.default_rng(0)):
+        case = operation(spec, sample)
+        assert case.flops >= 0 and case.bytes >= 0 and case.flops + case.bytes > 0
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=str)

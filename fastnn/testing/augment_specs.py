@@ -146,7 +146,7 @@ register(OpSpec("color_jitter", _seeded(augment.color_jitter), _color, lambda rn
     Sample((rng.uniform(0, 1, (3, 3, 4, 4)),), {"saturation": (0.0, 3.0)}),
     Sample((rng.uniform(0, 1, (5, 1, 4, 6)),), {"brightness": 0.5, "contrast": (0.2, 2.0), "saturation": 0.5}),
     Sample((rng.uniform(0, 1, (0, 3, 4, 6)),), {"brightness": 0.5})], tolerance=16,
-    bytes=lambda x: 8 * int(np.prod(x)),
+    bytes=lambda x, **_: 8 * int(np.prod(x)),
     benchmarks=lambda rng: [Sample((rng.uniform(0, 1, (128, 3, 32, 32)),), {"brightness": 0.4, "hue": 0.1})]))
 
 
@@ -162,4 +162,4 @@ def _cutout(x, size, value=0.0, p=1.0):
 register(OpSpec("random_cutout", _seeded(augment.random_cutout), _cutout, lambda rng: [
     Sample((rng.standard_normal((6, 3, 8, 9)),), {"size": 4}),
     Sample((rng.standard_normal((8, 2, 5, 6)),), {"size": (3, 20), "value": 0.5, "p": 0.5}),
-    Sample((rng.standard_normal((0, 2, 5, 6)),), {"size": 1})], exact=True, bytes=lambda x: 8 * int(np.prod(x))))
+    Sample((rng.standard_normal((0, 2, 5, 6)),), {"size": 1})], exact=True, bytes=lambda x, **_: 8 * int(np.prod(x))))

@@ -87,7 +87,7 @@ register(OpSpec("clip", math.clip, lambda x, min=None, max=None: np.clip(x, min,
                 lambda rng: [Sample((_grid(0.05)(rng, shape),), o) for shape in _SHAPES
                              for o in ({"min": -0.6, "max": 0.9}, {"min": 0.2}, {"max": 0.1})],
                 gradients=(0,), elementwise=True, special_values=True, tolerance=1,
-                bytes=lambda shape: 8 * int(np.prod(shape)),
+                bytes=lambda shape, **_: 8 * int(np.prod(shape)),
                 benchmarks=lambda rng: [Sample((_normal(rng, (1024, 1024)),), {"min": -0.6, "max": 0.9})],
                 peer="clamp"))
 register(OpSpec("pow_number", power.pow, lambda x, exponent: np.power(x, exponent),

@@ -206,7 +206,7 @@ def _register(name, function, reference, operands, options, passes, positive=(),
     register(OpSpec(name, function, reference,
                     lambda rng: [Sample(draw(rng, s), o) for s in ((37,), (0, 3), (2, 3, 5, 4), (9, 4000))
                                                             for o in options],
-                    elementwise=True, tolerance=2, bytes=lambda shape, *_: 4 * passes * int(np.prod(shape)),
+                    elementwise=True, tolerance=2, bytes=lambda shape, *_, **__: 4 * passes * int(np.prod(shape)),
                     benchmarks=lambda rng: [Sample(draw(rng, (1024, 1024)), options[0])]))
 
 

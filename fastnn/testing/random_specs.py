@@ -34,7 +34,7 @@ register(OpSpec("dropout", _dropout, _reference,
                 lambda rng: [Sample((rng.standard_normal(s),), {"p": p, "inverted": inverted})
                              for s, p, inverted in (((37,), 0.5, True), ((2, 3, 5, 4), 0.3, True), ((0, 3), 0.5, True),
                                                     ((5, 4000), 0.2, False))],
-                gradients=(0,), tolerance=1, bytes=lambda shape: 9 * int(np.prod(shape)),
+                gradients=(0,), tolerance=1, bytes=lambda shape, **_: 9 * int(np.prod(shape)),
                 benchmarks=lambda rng: [Sample((rng.standard_normal((1024, 1024)),), {"p": 0.5, "inverted": True})]))
 
 
