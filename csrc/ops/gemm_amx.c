@@ -7,12 +7,13 @@
  * once for a whole block. C waits in scratch as float32 tiles where k has several blocks: the sum over k is one chain,
  * whatever the blocks. Of the shared operand SLAB_BYTES are split at a time.
  *
- * Two things made this 1.2 to 1.3 times as fast as it was (two cores of a Granite Rapids). What comes next is asked for between any two tiles' products, a line or two at a time: a
- * step's share asked for at once keeps the loads of tiles waiting for it. And no two chunks begin with the same shared
- * strip: cores that read the same lines at the same time wait for each other (8.8 ns a tile's product, 7.2 where one
- * begins in the middle; 6.4 from near caches). Rejected there: splitting between products what others split, too, by rows
- * or by runs of four lines (the tiles' loads leave no room between first and second-level cache: 9 to 12 ns); larger
- * blocks; asking ahead in splitting, which waits for memory both ways (0.36 ns an element). */
+ * Two things made this 1.2 to 1.3 times as fast as it was (two cores of a Granite Rapids). What comes next is asked for
+ * between any two tiles' products, a line or two at a time: a step's share asked for at once keeps the loads of tiles
+ * waiting for it. And no two chunks begin with the same shared strip: cores that read the same lines at the same time wait
+ * for each other (8.8 ns a tile's product, 7.2 where one begins in the middle; 6.4 from near caches). Rejected there:
+ * splitting between products what others split, too, by rows or by runs of four lines (the tiles' loads leave no room
+ * between first and second-level cache: 9 to 12 ns); strips split by whoever comes first (no gain); larger blocks; asking
+ * ahead in splitting, which waits for memory both ways (0.36 ns an element). */
 #include "gemm_amx.h"
 #include "../amx.h"
 
