@@ -9,7 +9,10 @@
 #include "gemm.h"
 #include "gemm_amx.h"
 
-enum { LEAST_SIDE = 128 }; /* channels */
+enum {
+    LEAST_SIDE = 128,  /* channels */
+    MOST_PIXELS = 4096 /* that a sum of the gradient runs over: of more, split, one call would write tens of megabytes */
+};
 
 /* t (n, channels, h, w) as pixels by channels. */
 static fnn_tensor pixels_of(const fnn_tensor *t) {
@@ -52,6 +55,7 @@ int fnn_conv_amx_product_suits(const fnn_call *call, const fnn_conv_dims *d, fnn
     const ptrdiff_t pixels = d->n * d->oh * d->ow;
     if (d->groups > 1 || d->r * d->s > 1 || d->stride[0] * d->stride[1] > 1 || fnn_min(d->k, d->c) < LEAST_SIDE) return 0;
     if (d->oh != d->h || d->ow != d->w || d->padding[0] + d->padding[2] > 0) return 0;
+    if (pass == FNN_CONV_BACKWARD_WEIGHT && pixels > MOST_PIXELS) return 0;
     const fnn_gemm g = {.dtype = FNN_FLOAT32,
                         .precision = call->precision,
                         .M = pass == FNN_CONV_BACKWARD_WEIGHT ? d->k : pixels,
