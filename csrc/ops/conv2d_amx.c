@@ -440,7 +440,7 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 
 /* ---- what it costs, and whether it suits ---- */
 
-/* Weights are gathered (0.5 ns an element), split as in gemm_amx.c, and wait in the third-level cache. Every chunk reads
+/* Weights are gathered (0.5 ns an element), split, and wait in the third-level cache. Every chunk reads
  * them from there (8 bytes a cycle, 28 a nanosecond), of which half is thought to stay hidden behind products. */
 static double correlate_cost(const plan *p) {
     const ptrdiff_t high = p->out_h + p->rows.most * p->row_blocks, wide = p->out_w + p->cols.most * p->col_blocks;

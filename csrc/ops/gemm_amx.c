@@ -9,11 +9,11 @@
  *
  * Two things made this 1.2 to 1.3 times as fast as it was (two cores of a Granite Rapids). What comes next is asked for
  * between any two tiles' products, a line or two at a time: a step's share asked for at once keeps the loads of tiles
- * waiting for it. And no two chunks begin with the same shared strip: cores that read the same lines at the same time wait
- * for each other (8.8 ns a tile's product, 7.2 where one begins in the middle; 6.4 from near caches). Rejected there:
- * splitting between products what others split, too, by rows or by runs of four lines (the tiles' loads leave no room
- * between first and second-level cache: 9 to 12 ns); strips split by whoever comes first (no gain); larger blocks; asking
- * ahead in splitting, which waits for memory both ways (0.36 ns an element). */
+ * waiting for it. And chunks begin with different shared strips as far as there are any: cores that read the same lines at
+ * the same time wait for each other (8.8 ns a tile's product, 7.2 where one begins in the middle; 6.4 from near caches).
+ * Rejected there: splitting between products what others split, too, by rows or by runs of four lines (the tiles' loads
+ * leave no room between first and second-level cache: 9 to 12 ns); strips split by whoever comes first (no gain); larger
+ * blocks; asking ahead in splitting, which waits for memory both ways (0.36 ns an element). */
 #include "gemm_amx.h"
 #include "../amx.h"
 
@@ -222,9 +222,9 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
                .bottom = fnn_part_begin(strips, p->own_blocks, r + 1),
                .left = fnn_part_begin(shared, p->shared_blocks, s),
                .right = fnn_part_begin(shared, p->shared_blocks, s + 1),
-               .start = chunk * shared / (p->own_blocks * p->shared_blocks),
                .own = scratch,
                .sums = (char *)scratch + own_bytes(p)};
+    w.start = r * (w.right - w.left) / p->own_blocks;
     p->X->begin();
     for (ptrdiff_t k = 0; k < p->steps; k += p->block_steps)
         multiply_block(p, &w, k, fnn_min(p->block_steps, p->steps - k));

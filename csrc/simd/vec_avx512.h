@@ -66,7 +66,17 @@ INLINE vec vec_select(mask m, vec a, vec b) { return _mm512_mask_blend_ps(m, b, 
 INLINE mask mask_and(mask a, mask b) { return (mask)(a & b); }
 INLINE mask mask_or(mask a, mask b) { return (mask)(a | b); }
 INLINE mask mask_not(mask a) { return (mask)~a; }
+#ifdef FNN_AVX512_EMULATED
 INLINE unsigned mask_bits(mask a) { return a; }
+#else
+/* GCC 12 may keep a mask in memory as 16 bits and take it back as 64 where it is a number next (-O1 with sanitizers): here it
+ * becomes one of 32. */
+INLINE unsigned mask_bits(mask a) {
+    unsigned bits;
+    __asm__("kmovw %1, %0" : "=r"(bits) : "k"(a));
+    return bits;
+}
+#endif
 INLINE int mask_any(mask a) { return a != 0; }
 
 INLINE ivec ivec_set1(ireal a) { return I(set1)(a); }
