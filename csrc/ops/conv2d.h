@@ -100,6 +100,22 @@ double fnn_conv_cost(const fnn_conv_dims *d, int dtype);
 fnn_image fnn_image_of(const fnn_tensor *t);
 /* conv2d_forward with an epilogue (NULL: none) behind the bias; a residual needs a channels-last y. */
 int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue);
+/* Single pixels: every output is a product with one pixel of the input, the one at its place. */
+static inline int fnn_conv_is_pointwise(const fnn_conv_dims *d) {
+    return d->groups == 1 && d->r * d->s == 1 && d->stride[0] * d->stride[1] == 1 && d->oh == d->h && d->ow == d->w &&
+           d->padding[0] + d->padding[2] == 0;
+}
+/* t (n, channels, h, w) as pixels by channels; weights (k, c, 1, 1) as (k, c). */
+static inline fnn_tensor fnn_conv_pixels_of(const fnn_tensor *t) {
+    fnn_tensor last = *t;
+    for (int axis = 1; axis < 4; axis++) last.shape[axis] = t->shape[axis % 3 + 1], last.stride[axis] = t->stride[axis % 3 + 1];
+    return last;
+}
+static inline fnn_tensor fnn_conv_factors_of(const fnn_tensor *weight) {
+    fnn_tensor w = *weight;
+    w.rank = 2;
+    return w;
+}
 /* Whether the calls behind this one could run a second time: none writes what it, one before it, or this call reads,
  * but for the result, which the second time writes anew. */
 int fnn_conv_can_repeat_followers(const fnn_call *call);

@@ -2,7 +2,7 @@
  * (gemm_amx.c): y (pixels x k) = x (pixels x c) times the weights transposed, dx = dy times the weights, dweight = dy transposed
  * times x.
  *
- * The implicit products of conv2d_amx.c and conv2d_amx_weight.c split all channels of a block of pixels before they multiply, and
+ * The implicit products of conv2d_amx.c and conv2d_amx_weight.c split a block of pixels before they multiply, and
  * read all weights for each block; a product cuts both operands to the caches. (Two cores of a Granite Rapids, ResNet-50, batch 16:
  * 1.1 to 1.5 times as fast; with 64 channels on a side 0.8 to 1.0 times.) */
 #include "conv2d_amx.h"
@@ -14,28 +14,15 @@ enum {
     MOST_PIXELS = 4096 /* that a sum of the gradient runs over: of more, split, one call would write tens of megabytes */
 };
 
-/* t (n, channels, h, w) as pixels by channels. */
-static fnn_tensor pixels_of(const fnn_tensor *t) {
-    fnn_tensor last = *t;
-    for (int axis = 1; axis < 4; axis++) last.shape[axis] = t->shape[axis % 3 + 1], last.stride[axis] = t->stride[axis % 3 + 1];
-    return last;
-}
-
-/* The weights or their gradient, (k, c, 1, 1), as (k, c). */
-static fnn_tensor weight_of(const fnn_tensor *t) {
-    fnn_tensor w = *t;
-    w.rank = 2;
-    return w;
-}
-
 static fnn_matrix turned(fnn_matrix m) { return (fnn_matrix){.data = m.data, .row = m.col, .col = m.row}; }
 
 /* memory: where what has to be staged goes; NULL: it is only counted. */
 static void read_call(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, void *memory, fnn_product *p) {
     const int gradient = pass == FNN_CONV_BACKWARD_WEIGHT, forward = pass == FNN_CONV_FORWARD;
     const ptrdiff_t pixels = d->n * d->oh * d->ow;
-    const fnn_tensor x = pixels_of(call->in[0]), w = gradient ? pixels_of(call->in[1]) : weight_of(call->in[1]);
-    const fnn_tensor y = gradient ? weight_of(call->out[0]) : pixels_of(call->out[0]);
+    const fnn_tensor x = fnn_conv_pixels_of(call->in[0]);
+    const fnn_tensor w = gradient ? fnn_conv_pixels_of(call->in[1]) : fnn_conv_factors_of(call->in[1]);
+    const fnn_tensor y = gradient ? fnn_conv_factors_of(call->out[0]) : fnn_conv_pixels_of(call->out[0]);
     fnn_staging none = {.memory = NULL};
     p->staging = (fnn_staging){.memory = memory};
     const fnn_matrix a = fnn_rows_of(&p->staging, &x), b = fnn_rows_of(&p->staging, &w);
@@ -53,8 +40,7 @@ static void read_call(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pas
 
 int fnn_conv_amx_product_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
     const ptrdiff_t pixels = d->n * d->oh * d->ow;
-    if (d->groups > 1 || d->r * d->s > 1 || d->stride[0] * d->stride[1] > 1 || fnn_min(d->k, d->c) < LEAST_SIDE) return 0;
-    if (d->oh != d->h || d->ow != d->w || d->padding[0] + d->padding[2] > 0) return 0;
+    if (!fnn_conv_is_pointwise(d) || fnn_min(d->k, d->c) < LEAST_SIDE) return 0;
     if (pass == FNN_CONV_BACKWARD_WEIGHT && pixels > MOST_PIXELS) return 0;
     const fnn_gemm g = {.dtype = FNN_FLOAT32,
                         .precision = call->precision,
@@ -77,7 +63,7 @@ int fnn_conv_amx_product(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_
     read_call(call, d, pass, call->shared, &p);
     p.g.epilogue.activation = activation;
     if (!fnn_gemm_amx_run(call, &p.g, (char *)call->shared + p.staging.bytes)) return 0;
-    fnn_tensor y = pass == FNN_CONV_BACKWARD_WEIGHT ? weight_of(call->out[0]) : pixels_of(call->out[0]);
+    fnn_tensor y = pass == FNN_CONV_BACKWARD_WEIGHT ? fnn_conv_factors_of(call->out[0]) : fnn_conv_pixels_of(call->out[0]);
     fnn_finish(&y, &p.result);
     fnn_follow_all(call, NULL);
     return 1;

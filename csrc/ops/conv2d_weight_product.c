@@ -17,31 +17,17 @@ enum {
 
 int fnn_conv_product_suits(const fnn_conv_dims *d, int dtype) {
     const ptrdiff_t pixels = d->n * d->oh * d->ow;
-    if (!fnn_small_tile(fnn_kernels_of(dtype)) || d->groups > 1 || d->r * d->s > 1 || d->stride[0] * d->stride[1] > 1) return 0;
-    if (d->oh != d->h || d->ow != d->w || d->padding[0] + d->padding[2] > 0 || fnn_min(d->k, d->c) < LEAST_SIDE) return 0;
+    if (!fnn_small_tile(fnn_kernels_of(dtype)) || !fnn_conv_is_pointwise(d) || fnn_min(d->k, d->c) < LEAST_SIDE) return 0;
     return pixels >= LEAST_PIXELS && (pixels <= FEW_PIXELS || (d->k * d->c >= LARGE_GRADIENT && pixels <= MOST_PIXELS));
-}
-
-/* Pixels by channels. */
-static fnn_matrix pixels_of(fnn_staging *s, const fnn_tensor *t) {
-    fnn_tensor last = *t;
-    for (int axis = 1; axis < 4; axis++) last.shape[axis] = t->shape[axis % 3 + 1], last.stride[axis] = t->stride[axis % 3 + 1];
-    return fnn_rows_of(s, &last);
-}
-
-/* The weights as (k, c). */
-static fnn_tensor gradient_of(const fnn_call *call) {
-    fnn_tensor dw = *call->out[0];
-    dw.rank = 2;
-    return dw;
 }
 
 /* memory: where what has to be staged goes; NULL: it is only counted. */
 static void read_call(const fnn_call *call, const fnn_conv_dims *d, void *memory, fnn_product *p) {
-    const fnn_tensor dw = gradient_of(call);
+    const fnn_tensor dw = fnn_conv_factors_of(call->out[0]);
+    const fnn_tensor dy_pixels = fnn_conv_pixels_of(call->in[0]), x_pixels = fnn_conv_pixels_of(call->in[1]);
     fnn_staging none = {.memory = NULL};
     p->staging = (fnn_staging){.memory = memory};
-    const fnn_matrix dy = pixels_of(&p->staging, call->in[0]), x = pixels_of(&p->staging, call->in[1]);
+    const fnn_matrix dy = fnn_rows_of(&p->staging, &dy_pixels), x = fnn_rows_of(&p->staging, &x_pixels);
     p->result = fnn_result_of(&p->staging, &dw, 1);
     p->g = (fnn_gemm){.dtype = dw.dtype, .precision = call->precision, .M = d->k, .N = d->c, .K = d->n * d->oh * d->ow,
                       .a = {.data = dy.data, .row = dy.col, .col = dy.row}, .b = x, .c = fnn_rows_of(&none, &p->result),
@@ -57,6 +43,6 @@ void fnn_conv_product_gradient_workspace(const fnn_call *call, const fnn_conv_di
 void fnn_conv_product_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     fnn_product p;
     read_call(call, d, call->shared, &p);
-    fnn_tensor dw = gradient_of(call);
+    fnn_tensor dw = fnn_conv_factors_of(call->out[0]);
     fnn_product_run(call, &p, &dw);
 }

@@ -44,7 +44,7 @@ register(OpSpec("batch_norm_training",
                 lambda x, weight, bias, eps=1e-5: norm.batch_norm(x, None, None, weight, bias, True, 0.1, eps),
                 _training_reference, lambda rng: _samples(rng, False, _SHAPES), gradients=(0, 1, 2), tolerance=8.0,
                 flops=lambda x, *_, **o: 8 * int(np.prod(x)), bytes=lambda x, *_, **o: 12 * int(np.prod(x)),
-                benchmarks=_benchmarks, peer="batch_norm"))
+                benchmarks=_benchmarks, peer="none"))  # PyTorch's takes running statistics before the weight
 register(OpSpec("batch_norm_inference",
                 lambda x, mean, var, weight, bias, eps=1e-5:
                 norm.batch_norm(x, mean, var, weight, bias, False, 0.1, eps),
