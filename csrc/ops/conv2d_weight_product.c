@@ -3,7 +3,8 @@
  *
  * Where pixels are few beside the channels, chunks of conv2d_weight_wide.c share out the gradient, and each would copy its
  * channels' pixels for itself. (Two cores of a Zen 3, AVX2: 512 x 2048 channels and 784 pixels 1.11 times as fast so,
- * 512 x 1024 and 3136 1.09; 64 x 256 and 50176 0.7 times: there chunks share out pixels and need nothing of each other.) */
+ * 512 x 1024 and 3136 1.09; 64 x 256 and 50176 0.7 times: there chunks share out pixels and need nothing of each other. Of a
+ * Granite Rapids, AVX-512, beside cells: 1024 x 2048 and 784 1.13, 512 x 1024 and 3136 0.92.) */
 #include "conv2d.h"
 #include "gemm.h"
 
@@ -12,13 +13,15 @@ enum {
     FEW_PIXELS = 1024,          /* one block of the product's inner extent: a sum is not taken up again */
     LARGE_GRADIENT = 512 << 10, /* elements, whose chunks share out channels however many the pixels are */
     MOST_PIXELS = 4096,         /* ... up to which this was measured */
-    LEAST_SIDE = 32             /* channels for which copying the others costs little */
+    LEAST_SIDE = 32,            /* channels for which copying the others costs little */
+    WORTH = 80                  /* multiply-adds of a pixel for each of its elements: what copies cost large tiles is small then */
 };
 
 int fnn_conv_product_suits(const fnn_conv_dims *d, int dtype) {
     const ptrdiff_t pixels = d->n * d->oh * d->ow;
-    if (!fnn_small_tile(fnn_kernels_of(dtype)) || !fnn_conv_is_pointwise(d) || fnn_min(d->k, d->c) < LEAST_SIDE) return 0;
-    return pixels >= LEAST_PIXELS && (pixels <= FEW_PIXELS || (d->k * d->c >= LARGE_GRADIENT && pixels <= MOST_PIXELS));
+    if (!fnn_conv_is_pointwise(d) || fnn_min(d->k, d->c) < LEAST_SIDE || pixels < LEAST_PIXELS) return 0;
+    if (!fnn_small_tile(fnn_kernels_of(dtype))) return pixels <= FEW_PIXELS && d->k * d->c >= WORTH * (d->k + d->c);
+    return pixels <= FEW_PIXELS || (d->k * d->c >= LARGE_GRADIENT && pixels <= MOST_PIXELS);
 }
 
 /* memory: where what has to be staged goes; NULL: it is only counted. */

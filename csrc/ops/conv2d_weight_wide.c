@@ -1,10 +1,11 @@
 /* conv2d_weight_wide.c: dweight (groups*k, c, r, s) of convolutions with enough channels to fill register tiles.
  *
  * For each kernel position it is a product x^T dy that sums over pixels; those outside the input are left out instead of
- * multiplied by zero. Large register tiles read both operands where they are, pixel by pixel. (Packing x into cells of one
- * tile, dy into panels, or both: 70 to 106 instead of 85 to 113 GFLOP/s on one core of a Zen 4.) For small ones a chunk
- * packs both, a block of pixels at a time, into cells of a tile's channels (on two cores of a Zen 3, with AVX2: 76 to 93
- * GFLOP/s in place, 115 to 150 from cells). Operands that are not channels-last are first copied.
+ * multiplied by zero. A chunk packs both operands, a block of pixels at a time, into cells of a tile's channels (on two cores
+ * of a Zen 3, AVX2: 76 to 93 GFLOP/s in place, 115 to 150 from cells; of a Granite Rapids, AVX-512, 1x1: 128 to 512 channels
+ * 1.02 to 1.25 times as fast so, 256 to 2048 1.2 to 1.7 times). Large register tiles read few channels where they are, pixel by
+ * pixel (there, 64 x 64 channels 0.83 times as fast from cells, 64 x 256 0.93). Operands that are not channels-last are first
+ * copied.
  *
  * The order of summation is fixed by shape: output rows (image by image) form `parts` equal ranges, each summed one
  * after another into its own copy of the gradient; the copies are added in order. Within a part, chunks share out the
@@ -24,6 +25,7 @@ enum {
     CHUNKS = 16,
     CHUNK_FLOPS = 4 << 20,
     CELLS_LEAST = 32,         /* channels on either side for which packing the other costs little */
+    CELLS_WORTH = 80,         /* multiply-adds of a pixel for each of its packed elements: fewer leave large tiles in place */
     CELLS_PIXELS = 2048       /* of x in a block, at most: a row may be long, and a stride large */
 };
 
@@ -97,10 +99,13 @@ static ptrdiff_t rows_read(const gradient *p) {
     return p->block_rows * p->row_step + images * fnn_max((d->r - 1) * d->dilation[0] + 1 - p->row_step, 0);
 }
 
-/* Whether tiles read cells: a small one's columns are to stay in the first-level cache, where pixels evict each other that are as
- * far apart as their channels are many. */
+/* Whether tiles read cells: columns are to stay in the first-level cache, where pixels evict each other that are as far apart as
+ * their channels are many. */
 static int wants_cells(const gradient *p) {
-    if (!fnn_small_tile(p->sum.K) || fnn_min(p->rows, p->cols) < CELLS_LEAST) return 0;
+    const fnn_conv_dims *d = p->sum.d;
+    const ptrdiff_t area = d->r * d->s == 1 ? 1 : d->stride[0] * d->stride[1]; /* packed pixels of x for one of dy */
+    if (fnn_min(p->rows, p->cols) < CELLS_LEAST) return 0;
+    if (!fnn_small_tile(p->sum.K) && d->k * d->c * d->r * d->s < CELLS_WORTH * (d->k + d->c * area)) return 0;
     return rows_read(p) <= CELLS_PIXELS && p->pitch <= CELLS_PIXELS && rows_read(p) * p->pitch <= CELLS_PIXELS;
 }
 
