@@ -436,6 +436,8 @@ typedef struct {
     ptrdiff_t tile_rows;   /* GEMM register tile: rows ... */
     ptrdiff_t tile_cols;   /* ... and columns (a multiple of lanes) */
     ptrdiff_t triple_cols; /* the most columns that make one panel: tile_cols or three vectors */
+    ptrdiff_t best_rows;   /* of a product of many rows and columns: shares of so many, or a multiple, ... */
+    ptrdiff_t best_cols;   /* ... by so many: tile_cols, or two panels of them */
 #define KERNEL(name, args) void (*name) args;
 #include "kernels.def"
 #undef KERNEL

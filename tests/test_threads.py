@@ -90,7 +90,7 @@ def test_float64_does_not_flush(forced):
 def test_denormal_inputs_are_not_slow():
     sizes = {name: fastnn.full((200_000,), value) for name, value in (("normal", 1.5), ("denormal", 1e-40))}
     best = dict.fromkeys(sizes, np.inf)
-    for _ in range(15):
+    for _ in range(200):  # whatever else runs: the best of so many is undisturbed
         for name, x in sizes.items():
             began = time.perf_counter()
             launch.mul(x, x)

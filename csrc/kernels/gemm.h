@@ -4,10 +4,11 @@
  * old value. Every tile shape computes the same chain, so a result depends neither on tiling, packing, blocking of k nor position.
  *
  * A tile is TILE_ROWS x TILE_VECS vectors of accumulators, which leaves registers for one row of B and for broadcasts of A:
- * 14 x 2 of 32 registers and 6 x 2 of 16, the shapes with the fewest loads per multiply-add (BLIS uses the like); 6 x 4 of 32 short
- * ones: 10 loads for 24 multiply-adds, where 8 x 3 takes 11, and columns that widths of layers are multiples of. Few live
- * accumulators are bound by latency: rows are therefore shared out evenly, 15 as 8 + 7, and very few of them make wider tiles,
- * which also read longer runs of B. */
+ * 14 x 2 of 32 registers and 6 x 2 of 16, the shapes with the fewest loads per multiply-add (BLIS uses the like). Two panels of B
+ * together take 6 x 4 of 32 registers: 10 loads for 24 multiply-adds, and few pointers, which makes it 1.12 to 1.15 times as fast as
+ * 14 x 2 (one core of a Granite Rapids, B's panels of 512 and 1024 rows from the second-level cache: 230 in place of 200 to 206
+ * GFLOP/s; 8 x 3 is as fast but fits few widths of layers). Few live accumulators are bound by latency: rows are therefore shared
+ * out evenly, 15 as 8 + 7, and very few of them make wider tiles, which also read longer runs of B. */
 
 #if defined(VEC_AVX512)
 /* A masked load costs what a plain one does. */
@@ -19,12 +20,13 @@ enum { TILE_ROWS = 6, TILE_VECS = 2, WIDE_ROWS = 3, WIDE_VECS = 4, TILE_MASKED =
 #else
 enum { TILE_ROWS = 4, TILE_VECS = 2, WIDE_ROWS = 2, WIDE_VECS = 4, TILE_MASKED = 0 };
 #endif
-enum { TILE_COLS = TILE_VECS * LANES, TILE_BASES = (TILE_ROWS + 2) / 3, WIDEST = 8 };
+enum { TILE_COLS = TILE_VECS * LANES, WIDE_FIRST = WIDE_ROWS * WIDE_VECS >= 24, TILE_BASES = (TILE_ROWS + 2) / 3, WIDEST = 8 };
 
 typedef struct {
     ptrdiff_t batch, depth;
     const ptrdiff_t *a_offset, *b_offset;
     ptrdiff_t a_row, a_col, b_row, c_row; /* in bytes */
+    ptrdiff_t b_next; /* from a panel of B to the next: TILE_COLS elements where columns go on in memory */
     const char *b, *bias; /* bias: added to each row of the sums, or NULL */
     ptrdiff_t last; /* columns of the last vector */
     int accumulate;
@@ -37,9 +39,18 @@ INLINE vec tile_load(const char *p, int v, int vecs, ptrdiff_t last, int masked)
     return masked && v == vecs - 1 ? vec_load_n(q, last) : vec_load(q);
 }
 
+/* Vector v of a row of B: a tile of WIDE_VECS takes two panels. */
+INLINE vec tile_load_b(const char *p, const char *next, int v, int vecs, ptrdiff_t last, int masked) {
+    if (vecs == WIDE_VECS && v >= TILE_VECS) return vec_load((const real *)next + (v - TILE_VECS) * LANES);
+    return tile_load(p, v, vecs, last, masked);
+}
+
 /* Which elements of A are neighbours in memory. Every instruction of the inner loop that is no multiply-add may take a
  * multiply-add's place in the pipeline: neighbours are reached by constant displacements, without pointers of their own. */
 enum { A_STRIDED, A_ALONG_K, A_ALONG_ROWS };
+
+/* A pointer that is counted on by itself: or the compiler keeps one per row or step, more than there are registers. */
+#define KEEP_POINTER(p) __asm__("" : "+r"(p))
 
 INLINE const char *tile_row(const char *const base[TILE_BASES], ptrdiff_t a_row, int i, int order) {
     return order == A_ALONG_ROWS ? base[0] + i * (ptrdiff_t)sizeof(real) : base[i / 3] + i % 3 * a_row;
@@ -48,7 +59,7 @@ INLINE const char *tile_row(const char *const base[TILE_BASES], ptrdiff_t a_row,
 /* One k: base[q] is row 3q of A, rows 3q + 1 and 3q + 2 are one and two strides on (x86 addresses scale an index by 1 and 2);
  * neighbouring rows need base[0] only. */
 INLINE void tile_step(vec acc[TILE_ROWS][WIDEST], const char *const base[TILE_BASES], ptrdiff_t a_row, ptrdiff_t at,
-                      const char *b, int rows, int vecs, ptrdiff_t last, int masked, int order) {
+                      const char *b, const char *next, int rows, int vecs, ptrdiff_t last, int masked, int order) {
     vec bv[WIDEST];
     if (rows < vecs && rows * vecs == TILE_ROWS * TILE_VECS) { /* elements of A take fewer registers than vectors of B */
         vec av[TILE_ROWS];
@@ -56,22 +67,19 @@ INLINE void tile_step(vec acc[TILE_ROWS][WIDEST], const char *const base[TILE_BA
         for (int i = 0; i < rows; i++) av[i] = vec_set1(*(const real *)(tile_row(base, a_row, i, order) + at));
 #pragma GCC unroll 8
         for (int v = 0; v < vecs; v++) {
-            bv[0] = tile_load(b, v, vecs, last, masked);
+            bv[0] = tile_load_b(b, next, v, vecs, last, masked);
 #pragma GCC unroll 16
             for (int i = 0; i < rows; i++) vec_accumulate(&acc[i][v], av[i], bv[0]);
         }
         return;
     }
 #pragma GCC unroll 8
-    for (int v = 0; v < vecs; v++) bv[v] = tile_load(b, v, vecs, last, masked);
+    for (int v = 0; v < vecs; v++) bv[v] = tile_load_b(b, next, v, vecs, last, masked);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
         const vec av = vec_set1(*(const real *)(tile_row(base, a_row, i, order) + at));
 #pragma GCC unroll 8
-        for (int v = 0; v < vecs; v++) {
-            if (rows == TILE_ROWS && vecs == TILE_VECS) vec_accumulate(&acc[i][v], av, bv[v]); /* no register is left */
-            else acc[i][v] = vec_fma(av, bv[v], acc[i][v]);
-        }
+        for (int v = 0; v < vecs; v++) vec_accumulate(&acc[i][v], av, bv[v]);
     }
 }
 
@@ -95,19 +103,23 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
 #pragma GCC unroll 16
         for (int q = 1; q < bases; q++) {
             base[q] = base[q - 1] + 3 * a_row;
-            __asm__("" : "+r"(base[q])); /* or the compiler keeps a pointer per row, more than there are registers */
+            KEEP_POINTER(base[q]);
         }
+        const char *next = b + t->b_next;
         ptrdiff_t k = t->depth;
         if (unroll > 1)
             for (; k >= unroll; k -= unroll) {
 #pragma GCC unroll 4
-                for (int u = 0; u < unroll; u++, b += b_row)
-                    tile_step(acc, base, a_row, u * a_col, b, rows, vecs, last, masked, order);
+                for (int u = 0; u < unroll; u++, b += b_row, next += b_row) {
+                    KEEP_POINTER(b);
+                    KEEP_POINTER(next);
+                    tile_step(acc, base, a_row, u * a_col, b, next, rows, vecs, last, masked, order);
+                }
 #pragma GCC unroll 16
                 for (int q = 0; q < bases; q++) base[q] += unroll * a_col;
             }
-        for (; k > 0; k--, b += b_row) {
-            tile_step(acc, base, a_row, 0, b, rows, vecs, last, masked, order);
+        for (; k > 0; k--, b += b_row, next += b_row) {
+            tile_step(acc, base, a_row, 0, b, next, rows, vecs, last, masked, order);
 #pragma GCC unroll 16
             for (int q = 0; q < bases; q++) base[q] += a_col;
         }
@@ -163,18 +175,19 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
 TILES(TILE_DEFINE)
 static tile_function *const tiles[TILE_ROWS][TILE_VECS][2][3] = {TILES(TILE_ENTRY)};
 
-/* Wider tiles of whole vectors: 8 in one row, WIDE_VECS in several. (Three rows of 4 vectors, three channels of pixels, are as many
- * accumulators as the full tile of 16 registers: 1.25 times as fast as of 2 vectors, which wait for their own latency.) */
-#define TILES_WIDE_2(X) TILE_ORDERS(X, 1, 8, 0) TILE_ORDERS(X, 2, 4, 0)
+/* Wider tiles, of two panels of B: for few rows, whose accumulators would wait for their own latency (three rows of 4 vectors, three
+ * channels of pixels, are as many as the full tile of 16 registers: 1.25 times as fast as of 2 vectors), and first of all where 32
+ * registers hold 6 x 4 (WIDE_FIRST). One row that runs on takes 8 vectors. */
 #if defined(VEC_NEON)
 #define TILES_WIDE(X) TILE_ORDERS(X, 1, 8, 0) TILE_ORDERS(X, 2, 8, 0)
 #elif defined(VEC_AVX512)
 #define TILES_WIDE(X)                                                                                                   \
-    TILES_WIDE_2(X) TILE_ORDERS(X, 3, 4, 0) TILE_ORDERS(X, 4, 4, 0) TILE_ORDERS(X, 5, 4, 0) TILE_ORDERS(X, 6, 4, 0)
+    TILE_ORDERS(X, 1, 4, 0) TILE_ORDERS(X, 2, 4, 0) TILE_ORDERS(X, 3, 4, 0) TILE_ORDERS(X, 4, 4, 0) TILE_ORDERS(X, 5, 4, 0)     \
+    TILE_ORDERS(X, 6, 4, 0)
 #elif defined(VEC_AVX2)
-#define TILES_WIDE(X) TILES_WIDE_2(X) TILE_ORDERS(X, 3, 4, 0)
+#define TILES_WIDE(X) TILE_ORDERS(X, 1, 4, 0) TILE_ORDERS(X, 2, 4, 0) TILE_ORDERS(X, 3, 4, 0)
 #else
-#define TILES_WIDE TILES_WIDE_2
+#define TILES_WIDE(X) TILE_ORDERS(X, 1, 4, 0) TILE_ORDERS(X, 2, 4, 0)
 #endif
 #if defined(VEC_AVX2)
 /* Tiles of 4 rows and 3 vectors where these are all columns: as many accumulators as the full tile has, and fewer loads than with
@@ -192,6 +205,10 @@ enum { TRIPLE_ROWS = TILE_ROWS, TRIPLE_COLS = TILE_COLS };
 #define TILE_WIDE_ENTRY(rows, vecs, masked, order) [rows - 1][order] = tile_##rows##_##vecs##_##masked##_##order,
 TILES_WIDE(TILE_DEFINE)
 static tile_function *const wide_tiles[WIDE_ROWS][3] = {TILES_WIDE(TILE_WIDE_ENTRY)};
+#if !defined(VEC_NEON)
+TILE_ORDERS(TILE_DEFINE, 1, 8, 0)
+#endif
+static tile_function *const row_tile[3] = {tile_1_8_0_0, tile_1_8_0_1, tile_1_8_0_2};
 
 /* The tile of so many rows and vectors. */
 INLINE tile_function *tile_of(ptrdiff_t rows, int vecs, int masked, int order) {
@@ -201,26 +218,27 @@ INLINE tile_function *tile_of(ptrdiff_t rows, int vecs, int masked, int order) {
     return tiles[rows - 1][vecs - 1][masked][order];
 }
 
-/* rows x cols of C, by as few tiles as possible; bias (cols) or NULL. */
-INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a, const char *b, char *c, const char *bias,
-                     int order) {
-    const ptrdiff_t size = sizeof(real), wide = (rows == 1 ? 8 : WIDE_VECS) * LANES;
+/* rows x cols of C, by tiles of so many rows at most; bias (cols) or NULL. `panel`: bytes between panels of TILE_COLS columns of B.
+ * Two panels at a time are a wide tile's, where they are whole and rows few, or registers enough for any number of rows. */
+INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a, const char *b, ptrdiff_t panel, char *c,
+                     const char *bias, int order) {
+    const ptrdiff_t size = sizeof(real);
+    const int runs_on = panel == TILE_COLS * size, one_row = rows == 1 && runs_on;
+    const ptrdiff_t wide = (one_row ? 8 : WIDE_VECS) * LANES, wide_rows = one_row ? 1 : WIDE_ROWS;
+    t->b_next = panel;
     for (ptrdiff_t j = 0, width; j < cols; j += width) {
+        const int is_wide = cols - j >= wide && (rows <= WIDE_ROWS || WIDE_FIRST);
+        width = is_wide ? wide : runs_on && cols - j <= TRIPLE_COLS ? cols - j : cols - j < TILE_COLS ? cols - j : TILE_COLS;
+        const int vecs = (int)((width + LANES - 1) / LANES), masked = TILE_MASKED || width % LANES != 0;
+        const ptrdiff_t most = is_wide ? wide_rows : width > TILE_COLS ? TRIPLE_ROWS : TILE_ROWS;
         const char *from = a;
         char *to = c + j * size;
-        t->b = b + j * size, t->bias = bias ? bias + j * size : NULL;
-        width = wide;
-        if (rows <= WIDE_ROWS && cols - j >= wide) {
-            wide_tiles[rows - 1][order](t, from, to);
-            continue;
-        }
-        width = cols - j <= TRIPLE_COLS ? cols - j : TILE_COLS;
-        const int vecs = (int)((width + LANES - 1) / LANES), masked = TILE_MASKED || width % LANES != 0;
-        const ptrdiff_t most = width > TILE_COLS ? TRIPLE_ROWS : TILE_ROWS;
+        t->b = b + j / TILE_COLS * panel, t->bias = bias ? bias + j * size : NULL;
         t->last = width - (vecs - 1) * LANES;
         for (ptrdiff_t i = 0, n, left = (rows + most - 1) / most; left > 0; left--, i += n) {
             n = (rows - i + left - 1) / left;
-            tile_of(n, vecs, masked, order)(t, from, to);
+            if (is_wide) (one_row ? row_tile[order] : wide_tiles[n - 1][order])(t, from, to);
+            else tile_of(n, vecs, masked, order)(t, from, to);
             from += n * t->a_row;
             to += n * t->c_row;
         }
@@ -229,22 +247,25 @@ INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a
 
 INLINE int order_of(ptrdiff_t a_row, ptrdiff_t a_col) { return a_col == 1 ? A_ALONG_K : a_row == 1 ? A_ALONG_ROWS : A_STRIDED; }
 
-/* C (rows x cols) (+)= sum over t of A_t (rows x depth) times B_t (depth x cols, unit column stride), then + bias (cols);
- * A_t starts at a + a_offset[t], B_t at b + b_offset[t] (NULL: 0). A tile stays in registers over all t and k. */
-static void gemm_tile_bias_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
-                                  const ptrdiff_t *a_offset, ptrdiff_t a_row, ptrdiff_t a_col, const void *b,
-                                  const ptrdiff_t *b_offset, ptrdiff_t b_row, void *c, ptrdiff_t c_row, int accumulate,
-                                  const void *bias) {
+/* C (rows x cols) (+)= sum over t of A_t (rows x depth) times B_t (depth x cols, in panels of TILE_COLS columns, `b_panel` elements
+ * from one to the next), then + bias (cols, or NULL); A_t starts at a + a_offset[t], B_t at b + b_offset[t] (NULL: 0). A tile stays
+ * in registers over all t and k. */
+static void gemm_panels_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
+                               const ptrdiff_t *a_offset, ptrdiff_t a_row, ptrdiff_t a_col, const void *b,
+                               const ptrdiff_t *b_offset, ptrdiff_t b_row, ptrdiff_t b_panel, void *c, ptrdiff_t c_row,
+                               int accumulate, const void *bias) {
     const ptrdiff_t size = sizeof(real);
     tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = a_row * size,
                    .a_col = a_col * size, .b_row = b_row * size, .c_row = c_row * size, .last = LANES, .accumulate = accumulate};
-    tile_all(&t, rows, cols, a, b, c, bias, order_of(a_row, a_col));
+    tile_all(&t, rows, cols, a, b, b_panel * size, c, bias, order_of(a_row, a_col));
 }
 
+/* The same where B's columns are neighbours throughout. */
 static void gemm_tile_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
                              const ptrdiff_t *a_offset, ptrdiff_t a_row, ptrdiff_t a_col, const void *b,
                              const ptrdiff_t *b_offset, ptrdiff_t b_row, void *c, ptrdiff_t c_row, int accumulate) {
-    gemm_tile_bias_kernel(rows, cols, batch, depth, a, a_offset, a_row, a_col, b, b_offset, b_row, c, c_row, accumulate, NULL);
+    gemm_panels_kernel(rows, cols, batch, depth, a, a_offset, a_row, a_col, b, b_offset, b_row, TILE_COLS, c, c_row, accumulate,
+                       NULL);
 }
 
 /* `count` products with the same A as gemm_tile makes one: of B, and to C, b_step and c_step elements after the one before. */
@@ -257,7 +278,7 @@ static void gemm_tile_series_kernel(ptrdiff_t count, ptrdiff_t b_step, ptrdiff_t
                    .a_col = a_col * size, .b_row = b_row * size, .c_row = c_row * size, .last = LANES};
     const int order = order_of(a_row, a_col);
     for (ptrdiff_t i = 0; i < count; i++)
-        tile_all(&t, rows, cols, a, (const char *)b + i * b_step * size, (char *)c + i * c_step * size, NULL, order);
+        tile_all(&t, rows, cols, a, (const char *)b + i * b_step * size, TILE_COLS * size, (char *)c + i * c_step * size, NULL, order);
 }
 
 /* C (rows x cols, at most TILE_COLS) (+)= sum over t of A_t times B_t, as in gemm_tile: A in cells of TILE_ROWS rows that are

@@ -167,6 +167,7 @@ static double backward_weight_cost(const fnn_call *call) { return cost_of(call, 
 
 static const char *way(const fnn_call *call, read_dims *read, fnn_conv_pass pass) {
     const fnn_conv_dims d = dims_of(call, read);
+    if (fnn_conv_product_suits(call, &d, pass)) return fnn_conv_product_way(call, &d, pass);
     if (fnn_conv_amx_suits(call, &d, pass)) return "bfloat16 parts";
     return fnn_winograd_suits(call, &d, pass) ? "winograd" : "direct";
 }
@@ -339,6 +340,10 @@ static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_conv_dims d = dims_of(call, forward_dims);
     fnn_conv_weight w;
     fnn_correlation c;
+    if (fnn_conv_product_suits(call, &d, FNN_CONV_FORWARD)) {
+        fnn_conv_product_workspace(call, &d, FNN_CONV_FORWARD, ws);
+        return;
+    }
     plan_forward(call, &d, &w, &c);
     ws->shared = bias_bytes(call) + fnn_correlate_bytes(&c) + fnn_conv_weight_bytes(&w);
     ws->scratch = c.scratch_bytes;
@@ -351,6 +356,10 @@ int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
     fnn_correlation c;
     int status = forward_dims(call, &d);
     if (status || fnn_numel(call->out[0]) == 0) return status;
+    if (fnn_conv_product_suits(call, &d, FNN_CONV_FORWARD)) {
+        fnn_conv_product(call, &d, FNN_CONV_FORWARD, epilogue);
+        return FNN_OK;
+    }
     if (correlated(call, &d, FNN_CONV_FORWARD, epilogue)) return FNN_OK;
     plan_forward(call, &d, &w, &c);
     char *memory = call->shared;
@@ -411,6 +420,10 @@ static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     fnn_conv_weight w;
     fnn_correlation c;
     if (fnn_numel(call->out[0]) == 0) return;
+    if (fnn_conv_product_suits(call, &d, FNN_CONV_BACKWARD_INPUT)) {
+        fnn_conv_product_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
+        return;
+    }
     if (suits_columns(call, &d)) {
         fnn_conv_columns_workspace(call, &d, ws);
         enlarge_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
@@ -433,6 +446,10 @@ static int backward_input_run(fnn_call *call) {
     fnn_correlation first;
     int status = backward_input_dims(call, &d);
     if (status || fnn_numel(call->out[0]) == 0) return status;
+    if (fnn_conv_product_suits(call, &d, FNN_CONV_BACKWARD_INPUT)) {
+        fnn_conv_product(call, &d, FNN_CONV_BACKWARD_INPUT, NULL);
+        return FNN_OK;
+    }
     const int done = correlated(call, &d, FNN_CONV_BACKWARD_INPUT, NULL);
     if (done && done != FNN_WINOGRAD_LEFT) return FNN_OK;
     if (suits_columns(call, &d)) {
@@ -483,6 +500,10 @@ static int backward_weight_infer(fnn_call *call) {
 
 static void backward_weight_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_conv_dims d = dims_of(call, backward_weight_dims);
+    if (fnn_conv_product_suits(call, &d, FNN_CONV_BACKWARD_WEIGHT)) {
+        fnn_conv_product_workspace(call, &d, FNN_CONV_BACKWARD_WEIGHT, ws);
+        return;
+    }
     fnn_conv_weight_gradient_workspace(call, &d, ws);
     enlarge_workspace(call, &d, FNN_CONV_BACKWARD_WEIGHT, ws);
 }
@@ -491,6 +512,10 @@ static int backward_weight_run(fnn_call *call) {
     fnn_conv_dims d;
     int status = backward_weight_dims(call, &d);
     if (status) return status;
+    if (fnn_conv_product_suits(call, &d, FNN_CONV_BACKWARD_WEIGHT)) {
+        fnn_conv_product(call, &d, FNN_CONV_BACKWARD_WEIGHT, NULL);
+        return FNN_OK;
+    }
     const int done = fnn_conv_amx_suits(call, &d, FNN_CONV_BACKWARD_WEIGHT) ? fnn_conv_amx_gradient(call, &d)
                                                                             : fnn_winograd_gradient(call, &d);
     if (!done) fnn_conv_weight_gradient(call, &d);

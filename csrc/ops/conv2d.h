@@ -12,6 +12,8 @@ typedef struct {
     ptrdiff_t stride[2], padding[4] /* top, bottom, left, right */, dilation[2];
 } fnn_conv_dims;
 
+typedef enum { FNN_CONV_FORWARD, FNN_CONV_BACKWARD_INPUT, FNN_CONV_BACKWARD_WEIGHT } fnn_conv_pass;
+
 /* Channels of a group, where lanes are channels of several groups, or of one (kernels/conv_depthwise.h); 1: depthwise. Else 0.
  * Beside register tiles (Zen 3, AVX2, float32, one thread): 2 channels 2.4 to 4.5 times as fast, 4 channels 1.2 to 3.6, a vector of
  * them 1 to 2.8, but 0.5 to 0.95 where a kernel has one row or column. */
@@ -84,7 +86,8 @@ typedef struct {
     ptrdiff_t plane;            /* narrow, pixels: elements between channels */
     ptrdiff_t block_images, block_rows, block_cols, image_blocks, row_blocks, col_blocks, splits;
     ptrdiff_t stage_size;           /* bytes of scratch for one image's rows */
-    ptrdiff_t batch, run;           /* gemm_tile's batch and depth */
+    ptrdiff_t batch, run;           /* a tile's batch and depth */
+    ptrdiff_t call_cols;            /* output channels that one call takes: a panel, or two */
     ptrdiff_t *a_offset, *b_offset; /* batch of each: input, weights */
     ptrdiff_t tile_at, product_at;  /* in scratch: a tile that dst cannot take (else -1); narrow: the product */
     size_t scratch_bytes;
@@ -225,10 +228,12 @@ int fnn_conv_few_suits(const fnn_conv_dims *d, int dtype);
 void fnn_conv_few_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 void fnn_conv_few_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
-/* conv2d_weight_product.c: 1x1 kernels on few pixels beside their channels */
-int fnn_conv_product_suits(const fnn_conv_dims *d, int dtype);
-void fnn_conv_product_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
-void fnn_conv_product_gradient(const fnn_call *call, const fnn_conv_dims *d);
+/* conv2d_product.c: single pixels as a matrix product, where that suits; with an epilogue (NULL: none) behind the bias. What follows
+ * the call has run. */
+int fnn_conv_product_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
+const char *fnn_conv_product_way(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
+void fnn_conv_product_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws);
+void fnn_conv_product(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, const fnn_epilogue *epilogue);
 
 /* conv2d_quads.c: backward_input of depthwise 3 x 3 kernels with stride 2, from channels-last dy; packed: as many bytes as the
  * weights take. */

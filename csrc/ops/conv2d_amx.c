@@ -507,7 +507,6 @@ static size_t weight_bytes(const plan *p) { return (size_t)(p->panels * p->panel
 void fnn_conv_amx_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws) {
     plan p;
     fnn_staging staging = {.memory = NULL};
-    if (fnn_conv_amx_product_suits(call, d, pass)) fnn_conv_amx_product_workspace(call, d, pass, ws);
     if (pass == FNN_CONV_BACKWARD_WEIGHT) {
         fnn_conv_amx_gradient_workspace(call, d, ws);
         return;
@@ -532,8 +531,6 @@ int fnn_conv_amx_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
                            const fnn_epilogue *epilogue) {
     plan p;
     int bad = 0;
-    if (!(epilogue && epilogue->residual) && fnn_conv_amx_product_suits(call, d, pass))
-        return fnn_conv_amx_product(call, d, pass, epilogue ? epilogue->activation : FNN_ACT_NONE);
     fnn_staging staging = {.memory = call->shared};
     const fnn_tensor x = fnn_channels_last_of(&staging, call->in[0], 1);
     const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);

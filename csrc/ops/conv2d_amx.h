@@ -49,12 +49,6 @@ void fnn_amx_outputs(const fnn_tile_source *map, ptrdiff_t images, ptrdiff_t cha
 double fnn_amx_products_ns(int planes, double tiles);
 double fnn_amx_split_ns(int planes, double fetched, double written);
 
-/* conv2d_amx_product.c: single pixels as a matrix product, where it suits. 1: done, and what follows the call has run; 0: something
- * is not finite. */
-int fnn_conv_amx_product_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
-void fnn_conv_amx_product_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws);
-int fnn_conv_amx_product(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, int activation);
-
 /* conv2d_amx_weight.c */
 double fnn_conv_amx_gradient_cost(const fnn_conv_dims *d, int planes);
 void fnn_conv_amx_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);

@@ -340,8 +340,6 @@ void fnn_conv_amx_gradient_workspace(const fnn_call *call, const fnn_conv_dims *
 int fnn_conv_amx_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     gradient p;
     int bad = 0;
-    if (fnn_conv_amx_product_suits(call, d, FNN_CONV_BACKWARD_WEIGHT))
-        return fnn_conv_amx_product(call, d, FNN_CONV_BACKWARD_WEIGHT, FNN_ACT_NONE);
     plan_gradient(&p, call, d);
     p.bad = &bad;
     p.sum.packed = call->shared;

@@ -230,7 +230,9 @@ void fnn_correlate_plan(fnn_correlation *c) {
     c->product_at = c->block_images * c->stage_size;
     ptrdiff_t used = c->product_at + fnn_round_up(product, FNN_LINE);
     c->tile_at = writes_in_place(c) ? -1 : used;
-    const ptrdiff_t tile = c->narrow == FNN_NARROW_IMAGES ? c->width * c->block_images : c->depthwise ? c->width : c->weight->cols;
+    const int by_panels = !c->narrow && !c->depthwise && c->weight->cols == c->K->tile_cols;
+    c->call_cols = by_panels ? c->K->best_cols : c->weight->cols;
+    const ptrdiff_t tile = c->narrow == FNN_NARROW_IMAGES ? c->width * c->block_images : c->depthwise ? c->width : c->call_cols;
     const ptrdiff_t run = (c->spread ? c->block_rows : 1) * c->block_cols;
     c->scratch_bytes = (size_t)(used + (c->tile_at < 0 ? 0 : run * tile * size));
 }
@@ -349,17 +351,22 @@ static void compute_depthwise(const fnn_correlation *c, const fnn_conv_block *b,
     }
 }
 
-/* `pixels` output pixels that follow one another at dst, a panel of channels wide, from kernel rows t .. t_end - 1. */
+/* Elements from a panel of weights to the next; of channels that make one panel they run on. */
+static ptrdiff_t panel_step(const fnn_correlation *c) {
+    return c->weight->cols == c->K->tile_cols ? c->weight->panel_size : c->K->tile_cols;
+}
+
+/* `pixels` output pixels that follow one another at dst, one panel of channels wide or two, from kernel rows t .. t_end - 1. */
 static void compute_run(const fnn_correlation *c, ptrdiff_t t, ptrdiff_t t_end, ptrdiff_t pixels, ptrdiff_t cols, const char *a,
                         ptrdiff_t a_row, const char *panel, char *dst, const char *bias, char *scratch) {
     char *out = c->tile_at < 0 ? dst : scratch + c->tile_at;
-    const ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->weight->cols, inner = c->batch / c->h.taps;
+    const ptrdiff_t out_row = c->tile_at < 0 ? c->dst.w : c->call_cols, inner = c->batch / c->h.taps;
     const ptrdiff_t batch = (t_end - t) * inner;
     const ptrdiff_t *a_offset = c->a_offset + t * inner, *b_offset = c->b_offset + t * inner;
     const fnn_epilogue *e = c->epilogue;
     const int alone = out == dst && e && !e->residual && !e->activation; /* the bias is all that follows: the tile adds it */
-    c->K->gemm_tile_bias(pixels, cols, batch, c->run, a, a_offset, a_row, 1, panel, b_offset, c->weight->cols, out, out_row, 0,
-                         alone ? bias : NULL);
+    c->K->gemm_panels(pixels, cols, batch, c->run, a, a_offset, a_row, 1, panel, b_offset, c->weight->cols, panel_step(c), out,
+                      out_row, 0, alone ? bias : NULL);
     if (!alone) fnn_conv_finish_run(c, pixels, cols, out, out_row, dst, bias);
 }
 
@@ -379,10 +386,10 @@ static void compute_spread_rows(const fnn_correlation *c, const fnn_conv_block *
         compute_run(c, t, t_end, (to - from) * b->cols, p->cols, a, c->pitch, p->panel, dst, p->bias, p->scratch);
         return;
     }
-    const ptrdiff_t wide = c->weight->cols;
+    const ptrdiff_t wide = c->call_cols;
     char *out = p->scratch + c->tile_at;
-    c->K->gemm_tile((to - from) * b->cols, p->cols, t_end - t, c->run, a, c->a_offset + t, c->pitch, 1, p->panel, c->b_offset + t,
-                    wide, out, wide, 0);
+    c->K->gemm_panels((to - from) * b->cols, p->cols, t_end - t, c->run, a, c->a_offset + t, c->pitch, 1, p->panel,
+                      c->b_offset + t, c->weight->cols, panel_step(c), out, wide, 0, NULL);
     for (ptrdiff_t i = 0; i < to - from; i++)
         fnn_conv_finish_run(c, b->cols, p->cols, fnn_at(out, i * b->cols * wide, c->dtype), wide,
                             fnn_at(dst, i * c->dst.h, c->dtype), p->bias);
@@ -416,12 +423,12 @@ static void compute_spread(const fnn_correlation *c, const fnn_conv_block *b, co
     if (to < b->rows) compute_spread_rows(c, b, p, to, b->rows, 0, bottom);
 }
 
-/* A panel of output channels for the block of one image, or of all where they are narrow; a: where tap (0, 0) of the first output
- * pixel is. */
-static void compute_panel(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t image, ptrdiff_t index,
-                          const char *a, char *scratch) {
+/* Panels of output channels, as many as a call takes, for the block of one image, or of all where they are narrow; a: where tap
+ * (0, 0) of the first output pixel is. */
+static void compute_panels(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t image, ptrdiff_t index, ptrdiff_t count,
+                           const char *a, char *scratch) {
     const fnn_conv_weight *w = c->weight;
-    ptrdiff_t group = index / w->panels, first = index % w->panels * w->cols, cols = fnn_min(w->cols, w->width - first);
+    ptrdiff_t group = index / w->panels, first = index % w->panels * w->cols, cols = fnn_min(count * w->cols, w->width - first);
     ptrdiff_t channel = group * c->width + first;
     const char *panel = fnn_at(w->packed, index * w->panel_size, c->dtype);
     char *dst = fnn_conv_output(c, image, b->row, b->col, channel);
@@ -448,15 +455,16 @@ static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scrat
     b.rows = fnn_min(c->block_rows, c->h.out - b.row);
     b.cols = fnn_min(c->block_cols, c->w.out - b.col);
     ptrdiff_t row = b.row * c->h.step + c->h.first, col = b.col * c->w.step + c->w.first;
-    const ptrdiff_t end = fnn_part_begin(panels, c->splits, split + 1);
-    for (ptrdiff_t index = fnn_part_begin(panels, c->splits, split); index < end; index++) {
+    const ptrdiff_t end = fnn_part_begin(panels, c->splits, split + 1), most = fnn_max(c->call_cols / c->weight->cols, 1);
+    for (ptrdiff_t index = fnn_part_begin(panels, c->splits, split), count; index < end; index += count) {
         ptrdiff_t group = index / c->weight->panels;
+        count = fnn_min(most, fnn_min(end, (group + 1) * c->weight->panels) - index);
         if (c->narrow && group != staged) fnn_narrow_stage(c, &b, group, scratch);
         for (ptrdiff_t i = 0, n = c->narrow ? 1 : b.images; i < n; i++) {
             char *copy = (char *)scratch + i * c->stage_size;
             if (c->staged && !c->narrow && group != staged) stage(c, &b, b.image + i, group, copy);
             const char *direct = fnn_at(fnn_conv_input_row(c, b.image + i, group, row), col * c->src.w, c->dtype);
-            compute_panel(c, &b, b.image + i, index, c->staged ? copy : direct, scratch);
+            compute_panels(c, &b, b.image + i, index, count, c->staged ? copy : direct, scratch);
         }
         staged = group;
     }

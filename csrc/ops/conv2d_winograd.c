@@ -187,6 +187,7 @@ typedef struct {
     const fnn_epilogue *epilogue;
     fnn_tiling tiling;
     ptrdiff_t panels, splits;
+    ptrdiff_t at_once; /* panels that one call of the register tile takes */
     ptrdiff_t pitch, v_plane, m_pitch, m_plane, u_plane, u_panel, u_phase, u_group, g_plane; /* in elements */
     size_t u_bytes, v_bytes, scratch;
     char *u;
@@ -226,6 +227,7 @@ static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn
     plan_blocks(p, d->n);
     const ptrdiff_t depth = p->reads * p->depth, planes = p->form.planes;
     p->panels = fnn_ceil_div(p->width, PANEL);
+    p->at_once = fnn_winograd_panels_at_once(p->K);
     const ptrdiff_t room = fnn_round_up(depth - p->depth + fnn_round_up(p->depth, 16), 16); /* a phase's last vector is whole */
     p->pitch = room % 256 ? room : fnn_odd_lines(room);
     p->v_plane = fnn_odd_lines(p->tiling.size * p->pitch);
@@ -322,12 +324,15 @@ static ptrdiff_t chunks_of(const plan *p) { return p->tiling.blocks * p->splits 
 static void multiply(const plan *p, ptrdiff_t tiles, ptrdiff_t first, ptrdiff_t end, const float *u, const float *v, float *m,
                      fnn_ahead *next, fnn_ahead *result) {
     for (ptrdiff_t plane = 0; plane < p->form.planes; plane++)
-        for (ptrdiff_t panel = first; panel < end; panel++) {
-            fnn_ask_ahead(next);
-            fnn_ask_ahead(result);
-            p->K->gemm_tile(tiles, fnn_min(PANEL, p->width - panel * PANEL), 1, p->reads * p->depth, v + plane * p->v_plane, NULL,
-                            p->pitch, 1, u + panel * p->u_panel + plane * p->u_plane, NULL, PANEL,
-                            m + plane * p->m_plane + (panel - first) * PANEL, p->m_pitch, 0);
+        for (ptrdiff_t panel = first, count; panel < end; panel += count) {
+            for (count = 0; count < fnn_min(p->at_once, end - panel); count++) {
+                fnn_ask_ahead(next);
+                fnn_ask_ahead(result);
+            }
+            p->K->gemm_panels(tiles, fnn_min(count * PANEL, p->width - panel * PANEL), 1, p->reads * p->depth,
+                              v + plane * p->v_plane, NULL, p->pitch, 1, u + panel * p->u_panel + plane * p->u_plane, NULL, PANEL,
+                              p->at_once > 1 ? p->u_panel : p->K->tile_cols, m + plane * p->m_plane + (panel - first) * PANEL,
+                              p->m_pitch, 0, NULL);
         }
 }
 

@@ -4,8 +4,6 @@
 #include "conv2d.h"
 #include "gemm.h"
 
-typedef enum { FNN_CONV_FORWARD, FNN_CONV_BACKWARD_INPUT, FNN_CONV_BACKWARD_WEIGHT } fnn_conv_pass;
-
 /* Whether this pass of a convolution goes this way: by shape, instruction set and setting. */
 int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
 /* Predicted single-thread nanoseconds. */
@@ -96,6 +94,11 @@ static inline void fnn_ask_ahead(fnn_ahead *a) { fnn_prefetch_some(&a->lines, a-
 
 /* A map with neighbouring channels: `t` itself, or room for one in N, H, W, C order, with `fill` a copy of `t`. */
 fnn_tensor fnn_channels_last_of(fnn_staging *s, const fnn_tensor *t, int fill);
+
+/* Panels that one call of the register tile takes: several only where a tile's are the panels of U. */
+static inline ptrdiff_t fnn_winograd_panels_at_once(const fnn_kernels *K) {
+    return K->tile_cols == FNN_WINOGRAD_PANEL ? K->best_cols / FNN_WINOGRAD_PANEL : 1;
+}
 
 /* Elements, rounded up to an odd number of cache lines: planes so far apart do not share cache sets. */
 static inline ptrdiff_t fnn_odd_lines(ptrdiff_t elements) { return 16 * (fnn_ceil_div(elements, 16) | 1); }

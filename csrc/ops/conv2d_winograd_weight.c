@@ -30,7 +30,8 @@ typedef struct {
     fnn_tiling tiling;
     ptrdiff_t chunk_c, chunk_k, c_chunks, k_chunks, parts;
     ptrdiff_t panels, part_size;                              /* packed gradient: [group][panel][phase, place][c][PANEL] */
-    ptrdiff_t v_plane, m_panel, m_plane, u_panel, u_plane;    /* in elements */
+    ptrdiff_t v_plane, m_panel, m_plane, u_plane;             /* in elements; a plane of u is chunk_c by chunk_k */
+    ptrdiff_t at_once;                                        /* panels that one call of the register tile takes */
     size_t v_bytes, m_bytes, scratch, parts_bytes, zeros_bytes;
     float *packed;
     int *bad;
@@ -70,8 +71,8 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
     p->v_plane = fnn_odd_lines(p->tiling.size * p->chunk_c);
     p->m_panel = p->tiling.size * PANEL;
     p->m_plane = fnn_odd_lines(p->chunk_k / PANEL * p->m_panel);
-    p->u_panel = p->chunk_c * PANEL;
-    p->u_plane = fnn_odd_lines(p->chunk_k / PANEL * p->u_panel);
+    p->at_once = fnn_winograd_panels_at_once(p->K);
+    p->u_plane = fnn_odd_lines(p->chunk_c * p->chunk_k);
     p->v_bytes = (size_t)(p->form.planes * p->v_plane * FLOAT);
     p->m_bytes = (size_t)(p->form.planes * p->m_plane * FLOAT);
     p->scratch = p->v_bytes + p->m_bytes + (size_t)(p->form.planes * p->u_plane * FLOAT);
@@ -118,12 +119,16 @@ static void plan_ahead(const gradient *p, target *t, ptrdiff_t block) {
 
 static void add_products(const gradient *p, target *t, ptrdiff_t tiles, int accumulate) {
     for (ptrdiff_t plane = 0; plane < p->form.planes; plane++)
-        for (ptrdiff_t k = 0; k < t->k; k += PANEL) {
-            fnn_ask_ahead(&t->next_x);
-            fnn_ask_ahead(&t->next_dy);
-            p->K->gemm_tile(t->c, fnn_min(PANEL, t->k - k), 1, tiles, t->v + plane * p->v_plane, NULL, 1, p->chunk_c,
-                            t->m + plane * p->m_plane + k / PANEL * p->m_panel, NULL, PANEL,
-                            t->u + plane * p->u_plane + k / PANEL * p->u_panel, PANEL, accumulate);
+        for (ptrdiff_t k = 0, cols; k < t->k; k += cols) {
+            cols = fnn_min(p->at_once * PANEL, t->k - k);
+            for (ptrdiff_t q = 0; q < cols; q += PANEL) {
+                fnn_ask_ahead(&t->next_x);
+                fnn_ask_ahead(&t->next_dy);
+            }
+            p->K->gemm_panels(t->c, cols, 1, tiles, t->v + plane * p->v_plane, NULL, 1, p->chunk_c,
+                              t->m + plane * p->m_plane + k / PANEL * p->m_panel, NULL, PANEL,
+                              p->at_once > 1 ? p->m_panel : p->K->tile_cols, t->u + plane * p->u_plane + k, p->chunk_k,
+                              accumulate, NULL);
         }
 }
 
@@ -132,15 +137,11 @@ static void store_part(const gradient *p, const target *t, float *part) {
     int bad = 0;
     const int taps = p->form.taps;
     for (ptrdiff_t k = 0; k < t->k; k += PANEL) {
-        const float *u = t->u + k / PANEL * p->u_panel;
         const ptrdiff_t index = t->group * p->panels + (t->first_k + k) / PANEL;
         float *panel = part + index * panel_size(p) + (t->phase * taps * taps * p->c + t->first_c) * PANEL;
         const ptrdiff_t cols = fnn_min(PANEL, t->k - k);
-        if (cols == PANEL)
-            p->K->winograd_weight_gradient(taps, t->c * PANEL, u, p->u_plane, panel, p->c * PANEL, &bad);
-        else
-            for (ptrdiff_t c = 0; c < t->c; c++)
-                p->K->winograd_weight_gradient(taps, cols, u + c * PANEL, p->u_plane, panel + c * PANEL, p->c * PANEL, &bad);
+        for (ptrdiff_t c = 0; c < t->c; c++)
+            p->K->winograd_weight_gradient(taps, cols, t->u + c * p->chunk_k + k, p->u_plane, panel + c * PANEL, p->c * PANEL, &bad);
     }
     if (bad) __atomic_store_n(p->bad, 1, __ATOMIC_RELAXED);
 }

@@ -174,8 +174,8 @@ static void make_plan(plan *p, const fnn_gemm *g) {
     p->rows = fnn_ceil_div(g->M, p->row_slabs);
     choose_grid(p);
     p->by_rows = p->all_panels < EVEN_PANELS;
-    ptrdiff_t fit = NEAR_BYTES / (p->size * p->depth) / p->K->tile_rows * p->K->tile_rows;
-    p->near_rows = fnn_min(fnn_max(fit, p->K->tile_rows), fnn_ceil_div(p->rows, p->row_blocks));
+    const ptrdiff_t few = p->K->best_rows, fit = NEAR_BYTES / (p->size * p->depth) / few * few;
+    p->near_rows = fnn_min(fnn_max(fit, few), fnn_ceil_div(p->rows, p->row_blocks));
     p->packs_b = choose_b(p);
     if (!g->leader || !g->leader->passes) return;
     const ptrdiff_t tile = p->K->tile_rows, row = PASS_BYTES / p->size / tile / p->K->tile_cols * p->K->tile_cols;
@@ -254,7 +254,7 @@ static void epilogue(const plan *p, const block *w, ptrdiff_t i, ptrdiff_t rows,
 
 static int adds_bias_only(const fnn_gemm *g) { return g->epilogue.bias && !g->epilogue.residual && !g->epilogue.activation; }
 
-/* A block's part of B at k: elements from one row, one panel to the next, and columns that a tile takes. */
+/* A block's part of B at k: elements from one row, one panel to the next, and columns that a call takes. */
 typedef struct {
     const char *data;
     ptrdiff_t row, panel, across;
@@ -262,12 +262,12 @@ typedef struct {
 
 static panels panels_of(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth) {
     const fnn_matrix *b = &p->g->b;
-    const ptrdiff_t wide = p->K->tile_cols;
+    const ptrdiff_t wide = p->K->tile_cols, across = p->K->best_cols;
     const char *from = w->b + (k * b->row + w->col * b->col) * p->size;
     if (p->packs_b == IN_PLACE) return (panels){from, b->row, wide, w->cols};
-    if (p->packs_b == SHARED) return (panels){packed_at(p, depth, w->col / wide - p->first), wide, wide * depth, wide};
+    if (p->packs_b == SHARED) return (panels){packed_at(p, depth, w->col / wide - p->first), wide, wide * depth, across};
     p->K->gemm_pack(depth, w->cols, from, b->row, b->col, w->packed, wide, wide * depth);
-    return (panels){w->packed, wide, wide * depth, wide};
+    return (panels){w->packed, wide, wide * depth, across};
 }
 
 /* Column j of the block's, which begins a panel. */
@@ -282,8 +282,8 @@ static void multiply_and_pass(const plan *p, const block *w, ptrdiff_t row, ptrd
         cols = fnn_min(p->pass_cols, w->cols - j);
         for (ptrdiff_t q = 0, wide; q < cols; q += wide) {
             wide = fnn_min(b->across, cols - q);
-            p->K->gemm_tile(n, wide, 1, depth, a->data, NULL, a->row, a->col, panel_at(p, b, j + q), NULL, b->row,
-                            w->passed + q * p->size, cols, 0);
+            p->K->gemm_panels(n, wide, 1, depth, a->data, NULL, a->row, a->col, panel_at(p, b, j + q), NULL, b->row, b->panel,
+                              w->passed + q * p->size, cols, 0, NULL);
         }
         fnn_gemm_follow(p->g, row, n, w->col + j, cols, w->passed);
     }
@@ -297,8 +297,8 @@ static void multiply_rows(const plan *p, const block *w, ptrdiff_t row, ptrdiff_
     for (ptrdiff_t j = 0; j < w->cols; j += b->across) {
         ptrdiff_t cols = fnn_min(b->across, w->cols - j);
         const char *bias = ends && adds_bias_only(g) ? (const char *)g->epilogue.bias + (w->col + j) * p->size : NULL;
-        p->K->gemm_tile_bias(n, cols, 1, depth, a->data, NULL, a->row, a->col, panel_at(p, b, j), NULL, b->row,
-                             w->c + (row * g->c.row + w->col + j) * p->size, g->c.row, k > 0, bias);
+        p->K->gemm_panels(n, cols, 1, depth, a->data, NULL, a->row, a->col, panel_at(p, b, j), NULL, b->row, b->panel,
+                          w->c + (row * g->c.row + w->col + j) * p->size, g->c.row, k > 0, bias);
         if (ends && !bias) epilogue(p, w, row, n, w->col + j, cols);
     }
     if (g->leader && ends) fnn_gemm_follow(g, row, n, w->col, w->cols, NULL);

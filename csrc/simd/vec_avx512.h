@@ -40,7 +40,13 @@ INLINE vec vec_sub(vec a, vec b) { return V(sub)(a, b); }
 INLINE vec vec_mul(vec a, vec b) { return V(mul)(a, b); }
 INLINE vec vec_div(vec a, vec b) { return V(div)(a, b); }
 INLINE vec vec_fma(vec a, vec b, vec c) { return V(fmadd)(a, b, c); }
+#ifdef FNN_AVX512_EMULATED
 INLINE void vec_accumulate(vec *c, vec a, vec b) { *c = vec_fma(a, b, *c); }
+#elif REAL64
+INLINE void vec_accumulate(vec *c, vec a, vec b) { __asm__("vfmadd231pd %2, %1, %0" : "+v"(*c) : "v"(a), "v"(b)); }
+#else
+INLINE void vec_accumulate(vec *c, vec a, vec b) { __asm__("vfmadd231ps %2, %1, %0" : "+v"(*c) : "v"(a), "v"(b)); }
+#endif
 INLINE vec vec_fnma(vec a, vec b, vec c) { return V(fnmadd)(a, b, c); }
 INLINE vec vec_max(vec a, vec b) { return V(max)(a, b); }
 INLINE vec vec_min(vec a, vec b) { return V(min)(a, b); }

@@ -53,6 +53,8 @@ const fnn_kernels TABLE = {
     .tile_rows = TILE_ROWS,
     .tile_cols = TILE_COLS,
     .triple_cols = TRIPLE_COLS,
+    .best_rows = WIDE_FIRST ? WIDE_ROWS : TILE_ROWS,
+    .best_cols = WIDE_FIRST ? WIDE_VECS * LANES : TILE_COLS,
 #define KERNEL(name, args) .name = name##_kernel,
 #include "../kernels.def"
 #undef KERNEL
