@@ -226,7 +226,9 @@ INLINE tile_function *tile_of(ptrdiff_t rows, int vecs, int masked, int order) {
 }
 
 /* rows x cols of C, by tiles of so many rows at most; bias (cols) or NULL. `panel`: bytes between panels of TILE_COLS columns of B.
- * Two panels at a time are a wide tile's, where they are whole and rows few, or registers enough for any number of rows. */
+ * Two panels at a time are a wide tile's, where they are whole and rows few, or WIDE_FIRST. Not rows that are one tile's: it reads B
+ * once, where wide ones would twice or more (10 rows: 1.05 times as fast so with B in the second-level cache, but 0.75 in the third's;
+ * 7, as 4 and 3, 0.84 and 0.74). */
 INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a, const char *b, ptrdiff_t panel, char *c,
                      const char *bias, int order) {
     const ptrdiff_t size = sizeof(real);
@@ -234,7 +236,7 @@ INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a
     const ptrdiff_t wide = (one_row ? 8 : WIDE_VECS) * LANES, wide_rows = one_row ? 1 : WIDE_ROWS;
     t->b_next = panel;
     for (ptrdiff_t j = 0, width; j < cols; j += width) {
-        const int is_wide = cols - j >= wide && (rows <= WIDE_ROWS || WIDE_FIRST);
+        const int is_wide = cols - j >= wide && (rows <= WIDE_ROWS || (WIDE_FIRST && rows > TILE_ROWS));
         width = is_wide ? wide : runs_on && cols - j <= TRIPLE_COLS ? cols - j : cols - j < TILE_COLS ? cols - j : TILE_COLS;
         const int vecs = (int)((width + LANES - 1) / LANES), masked = TILE_MASKED || width % LANES != 0;
         const ptrdiff_t most = is_wide ? wide_rows : width > TILE_COLS ? TRIPLE_ROWS : TILE_ROWS;
