@@ -20,7 +20,8 @@ enum {
     SIDE_BY_SIDE = 8, /* images, at most */
     PAGE = 4096,               /* rows of a tile this far apart would share one set of the first-level cache */
     LATENCY = 8,               /* accumulators that hide a multiply-add's */
-    CHUNKS = 16,               /* wanted, when each has CHUNK_FLOPS to do */
+    CHUNKS = 16,               /* wanted, when each has CHUNK_FLOPS to do ... */
+    CHUNKS_OF_IMAGES = 8,      /* ... or, of many images, which all stage their rows: fewer rows are staged for several chunks */
     CHUNK_FLOPS = 4 << 20
 };
 
@@ -200,11 +201,12 @@ static void fit_blocks(fnn_correlation *c, ptrdiff_t panel_bytes) {
  * the weights than of the input. */
 static void share_blocks(fnn_correlation *c, ptrdiff_t panel_bytes) {
     const ptrdiff_t images = c->block_images, cols = c->block_cols, panels = panels_of(c);
+    const ptrdiff_t wanted = c->narrow == FNN_NARROW_IMAGES ? CHUNKS_OF_IMAGES : CHUNKS;
     for (c->splits = 1;;) {
         const ptrdiff_t rows = c->block_rows;
         c->image_blocks = fnn_ceil_div(c->images, images), c->row_blocks = fnn_ceil_div(c->h.out, rows);
         c->col_blocks = fnn_ceil_div(c->w.out, cols);
-        if (count_chunks(c) >= CHUNKS || (double)(images * rows * cols) * c->flops / (double)c->splits <= CHUNK_FLOPS) return;
+        if (count_chunks(c) >= wanted || (double)(images * rows * cols) * c->flops / (double)c->splits <= CHUNK_FLOPS) return;
         const int can_split = 2 * c->splits <= panels;
         if (can_split && panels / c->splits * panel_bytes > images * stage_bytes(c, rows, cols)) c->splits *= 2;
         else if (rows > 1) c->block_rows = fnn_ceil_div(rows, 2);
