@@ -26,7 +26,7 @@ typedef struct {
     ptrdiff_t batch, depth;
     const ptrdiff_t *a_offset, *b_offset;
     ptrdiff_t a_row, a_col, b_row, c_row; /* in bytes */
-    ptrdiff_t b_next; /* from a panel of B to the next: TILE_COLS elements where columns go on in memory */
+    ptrdiff_t b_next, c_next; /* from a panel of B, of C to the next: TILE_COLS elements where columns go on in memory */
     const char *b, *bias; /* bias: added to each row of the sums, or NULL */
     ptrdiff_t last; /* columns of the last vector */
     int accumulate;
@@ -39,8 +39,8 @@ INLINE vec tile_load(const char *p, int v, int vecs, ptrdiff_t last, int masked)
     return masked && v == vecs - 1 ? vec_load_n(q, last) : vec_load(q);
 }
 
-/* Vector v of a row of B: a tile of WIDE_VECS takes two panels. */
-INLINE vec tile_load_b(const char *p, const char *next, int v, int vecs, ptrdiff_t last, int masked) {
+/* Vector v of a row of B or C: a tile of WIDE_VECS takes two panels. */
+INLINE vec tile_load_panels(const char *p, const char *next, int v, int vecs, ptrdiff_t last, int masked) {
     if (vecs == WIDE_VECS && v >= TILE_VECS) return vec_load((const real *)next + (v - TILE_VECS) * LANES);
     return tile_load(p, v, vecs, last, masked);
 }
@@ -67,14 +67,14 @@ INLINE void tile_step(vec acc[TILE_ROWS][WIDEST], const char *const base[TILE_BA
         for (int i = 0; i < rows; i++) av[i] = vec_set1(*(const real *)(tile_row(base, a_row, i, order) + at));
 #pragma GCC unroll 8
         for (int v = 0; v < vecs; v++) {
-            bv[0] = tile_load_b(b, next, v, vecs, last, masked);
+            bv[0] = tile_load_panels(b, next, v, vecs, last, masked);
 #pragma GCC unroll 16
             for (int i = 0; i < rows; i++) vec_accumulate(&acc[i][v], av[i], bv[0]);
         }
         return;
     }
 #pragma GCC unroll 8
-    for (int v = 0; v < vecs; v++) bv[v] = tile_load_b(b, next, v, vecs, last, masked);
+    for (int v = 0; v < vecs; v++) bv[v] = tile_load_panels(b, next, v, vecs, last, masked);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
         const vec av = vec_set1(*(const real *)(tile_row(base, a_row, i, order) + at));
@@ -95,7 +95,7 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
         for (int v = 0; v < vecs; v++)
-            acc[i][v] = accumulate ? tile_load(c + i * t->c_row, v, vecs, last, masked) : vec_zero();
+            acc[i][v] = accumulate ? tile_load_panels(c + i * t->c_row, c + i * t->c_row + t->c_next, v, vecs, last, masked) : vec_zero();
     for (ptrdiff_t batch = 0; batch < t->batch; batch++) {
         const char *b = t->b + (t->b_offset ? t->b_offset[batch] * (ptrdiff_t)sizeof(real) : 0);
         const char *base[TILE_BASES];
@@ -133,7 +133,8 @@ INLINE void tile_run(const tile_plan *t, const char *a, char *c, int rows, int v
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
         for (int v = 0; v < vecs; v++) {
-            real *p = (real *)(c + i * t->c_row) + v * LANES;
+            const int next = vecs == WIDE_VECS && v >= TILE_VECS;
+            real *p = (real *)(c + i * t->c_row + (next ? t->c_next : 0)) + (next ? v - TILE_VECS : v) * LANES;
             if (masked && v == vecs - 1) vec_store_n(p, acc[i][v], last);
             else vec_store(p, acc[i][v]);
         }
@@ -234,7 +235,7 @@ INLINE void tile_all(tile_plan *t, ptrdiff_t rows, ptrdiff_t cols, const char *a
     const ptrdiff_t size = sizeof(real);
     const int runs_on = panel == TILE_COLS * size, one_row = rows == 1 && runs_on, packed = t->b_row == TILE_COLS * size;
     const ptrdiff_t wide = (one_row ? 8 : WIDE_VECS) * LANES, wide_rows = one_row ? 1 : WIDE_ROWS;
-    t->b_next = panel;
+    t->b_next = panel, t->c_next = TILE_COLS * size;
     for (ptrdiff_t j = 0, width; j < cols; j += width) {
         const int is_wide = cols - j >= wide && (rows <= WIDE_ROWS || (WIDE_FIRST && rows > TILE_ROWS));
         width = is_wide ? wide : runs_on && cols - j <= TRIPLE_COLS ? cols - j : cols - j < TILE_COLS ? cols - j : TILE_COLS;
@@ -290,24 +291,34 @@ static void gemm_tile_series_kernel(ptrdiff_t count, ptrdiff_t b_step, ptrdiff_t
         tile_all(&t, rows, cols, a, (const char *)b + i * b_step * size, TILE_COLS * size, (char *)c + i * c_step * size, NULL, order);
 }
 
-/* C (rows x cols, at most TILE_COLS) (+)= sum over t of A_t times B_t, as in gemm_tile: A in cells of TILE_ROWS rows that are
- * neighbours, `cell` elements from one to the next, a_col from one k to the next, B a panel. `lines` cache lines from `ahead` on
- * are asked for before every tile. */
-static void gemm_tile_cells_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, const void *a,
+/* C (rows x cols) (+)= sum over t of A_t times B_t, as in gemm_panels: A in cells of `high` rows that are neighbours, `cell` elements
+ * from one to the next, a_col from one k to the next; B and C in panels, b_panel and c_panel apart: one, or two for cells of best_rows
+ * where best_cols are two panels. `lines` cache lines from `ahead` on are asked for before every tile. */
+static void gemm_tile_cells_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t batch, ptrdiff_t depth, ptrdiff_t high, const void *a,
                                    const ptrdiff_t *a_offset, ptrdiff_t cell, ptrdiff_t a_col, const void *b,
-                                   const ptrdiff_t *b_offset, void *c, ptrdiff_t c_row, int accumulate, const void *ahead,
-                                   ptrdiff_t lines) {
+                                   const ptrdiff_t *b_offset, ptrdiff_t b_panel, void *c, ptrdiff_t c_row, ptrdiff_t c_panel,
+                                   int accumulate, const void *ahead, ptrdiff_t lines) {
     const ptrdiff_t size = sizeof(real);
-    const int vecs = (int)((cols + LANES - 1) / LANES), masked = TILE_MASKED || cols % LANES != 0;
-    const tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = size,
-                         .a_col = a_col * size, .b_row = TILE_COLS * size, .c_row = c_row * size, .b = b,
-                         .last = cols - (vecs - 1) * LANES, .accumulate = accumulate};
+    const int is_wide = WIDE_FIRST && high <= WIDE_ROWS && cols == WIDE_VECS * LANES;
+    tile_plan t = {.batch = batch, .depth = depth, .a_offset = a_offset, .b_offset = b_offset, .a_row = size,
+                   .a_col = a_col * size, .b_row = TILE_COLS * size, .b_next = b_panel * size, .c_row = c_row * size,
+                   .c_next = c_panel * size, .accumulate = accumulate};
     const char *next = ahead, *from = a;
     char *to = c;
     for (ptrdiff_t n; rows > 0; rows -= n, from += cell * size, to += n * t.c_row) {
-        n = rows < TILE_ROWS ? rows : TILE_ROWS;
+        n = rows < high ? rows : high;
         for (ptrdiff_t q = 0; q < lines; q++, next += 64) __builtin_prefetch(next, 0, 2);
-        tiles[n - 1][vecs - 1][masked][A_ALONG_ROWS](&t, from, to);
+        t.b = b;
+        if (is_wide) {
+            wide_tiles[n - 1][A_ALONG_ROWS][1](&t, from, to);
+            continue;
+        }
+        for (ptrdiff_t j = 0; j < cols; j += TILE_COLS, t.b += t.b_next) {
+            const ptrdiff_t width = cols - j < TILE_COLS ? cols - j : TILE_COLS;
+            const int vecs = (int)((width + LANES - 1) / LANES), masked = TILE_MASKED || width % LANES != 0;
+            t.last = width - (vecs - 1) * LANES;
+            tiles[n - 1][vecs - 1][masked][A_ALONG_ROWS](&t, from, to + j / TILE_COLS * t.c_next);
+        }
     }
 }
 

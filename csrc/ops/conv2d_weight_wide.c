@@ -26,6 +26,8 @@ enum {
     CHUNK_FLOPS = 4 << 20,
     CELLS_LEAST = 32,         /* channels on either side for which packing the other costs little */
     CELLS_WORTH = 80,         /* multiply-adds of a pixel for each of its packed elements: fewer leave large tiles in place */
+    LONG_RUN = 28,            /* pixels, for which twice the tiles, of two panels each, are worth their beginnings: 7 0.93, 14 0.97 */
+    MANY_PANELS = 5,          /* of which one may be left alone */
     CELLS_PIXELS = 2048       /* of x in a block, at most: a row may be long, and a stride large */
 };
 
@@ -45,6 +47,7 @@ typedef struct {
     ptrdiff_t height, tiles;   /* rows in tiles */
     ptrdiff_t tile_chunks, panel_chunks, chunks;
     ptrdiff_t block_rows;      /* output rows of a block */
+    int by_pairs;              /* cells are as high as tiles that take two panels */
     int packed;                /* tiles read cells of their channels, else x and dy where they are */
     ptrdiff_t row_step, pitch; /* packed x: rows between output rows, pixels of a row */
     ptrdiff_t column_step;     /* places of x between output columns */
@@ -127,6 +130,15 @@ static void plan_cells(gradient *p) {
     p->scratch = p->cells_dy + (size_t)((p->swapped ? tiles : panels) * p->dy_side.next * size);
 }
 
+/* Whether the pixels of all rows follow one another in both operands. */
+static int is_one_run(const gradient *p) {
+    const fnn_conv_dims *d = p->sum.d;
+    if (d->r * d->s > 1 || d->padding[0] + d->padding[2] > 0) return 0;
+    if (p->packed) return (d->oh - 1) * d->stride[0] < d->h && (d->ow - 1) * d->stride[1] < d->w;
+    return d->stride[0] * d->stride[1] == 1 && d->oh == d->h && d->ow == d->w && fnn_image_is_dense(&p->x, d->h, d->w) &&
+           fnn_image_is_dense(&p->dy, d->oh, d->ow);
+}
+
 static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient *p) {
     const fnn_kernels *K = fnn_kernels_of(call->in[0]->dtype);
     *p = (gradient){.sum = {.call = call, .d = d, .K = K, .dtype = call->in[0]->dtype, .dw = *call->out[0],
@@ -139,13 +151,16 @@ static void plan_gradient(const fnn_call *call, const fnn_conv_dims *d, gradient
     s->cols = fnn_min(K->tile_cols, fnn_round_up(p->cols, 8));
     s->panels = fnn_ceil_div(p->cols, s->cols);
     s->part_size = p->swapped ? d->groups * d->k * d->c : d->groups * s->panels * d->r * d->s * d->c * s->cols;
-    p->tiles = fnn_ceil_div(p->rows, K->tile_rows);
-    p->height = fnn_ceil_div(p->rows, p->tiles);
     p->block_rows = fnn_min(fnn_ceil_div(BLOCK_PIXELS, d->ow), fnn_max(d->n * d->oh, 1));
     p->row_step = d->r == 1 ? 1 : d->stride[0];
     p->pitch = d->s == 1 ? d->ow : d->w;
     p->packed = wants_cells(p);
-    if (p->packed) p->height = K->tile_rows; /* all cells but the last are full, as gemm_tile_cells wants them */
+    const int pairs = s->panels % 2 == 0 || s->panels >= MANY_PANELS;
+    p->by_pairs = p->packed && pairs && K->best_cols > s->cols && (d->ow >= LONG_RUN || is_one_run(p));
+    const ptrdiff_t most = p->by_pairs ? K->best_rows : K->tile_rows;
+    p->tiles = fnn_ceil_div(p->rows, most);
+    /* All cells but the last are full, as gemm_tile_cells wants them. */
+    p->height = p->packed ? most : fnn_ceil_div(p->rows, p->tiles);
     p->column_step = p->packed && d->s == 1 ? 1 : d->stride[1];
     split(p);
     p->chunks = s->parts * d->groups * p->tile_chunks * p->panel_chunks;
@@ -185,15 +200,6 @@ void fnn_conv_make_channels_last(const fnn_conv_parts *p, fnn_image *t, ptrdiff_
     copying c = {p, *t, {(char *)p->call->shared + at, h * w * channels, 1, w * channels, channels}, h, w, channels};
     fnn_parallel_for(p->call, rows, (double)(rows * w * channels), copy_row, &c);
     *t = c.to;
-}
-
-/* Whether the pixels of all rows follow one another in both operands. */
-static int is_one_run(const gradient *p) {
-    const fnn_conv_dims *d = p->sum.d;
-    if (d->r * d->s > 1 || d->padding[0] + d->padding[2] > 0) return 0;
-    if (p->packed) return (d->oh - 1) * d->stride[0] < d->h && (d->ow - 1) * d->stride[1] < d->w;
-    return d->stride[0] * d->stride[1] == 1 && d->oh == d->h && d->ow == d->w && fnn_image_is_dense(&p->x, d->h, d->w) &&
-           fnn_image_is_dense(&p->dy, d->oh, d->ow);
 }
 
 /* ---- a chunk: one part of the pixels, one box of the gradient ---- */
@@ -348,15 +354,18 @@ static char *result_at(const gradient *p, const target *t, ptrdiff_t panel, ptrd
     return fnn_at(t->part, ((panel * d->r * d->s + place) * d->c + row) * p->sum.cols, p->sum.dtype);
 }
 
-/* Adds the block's pixels to a panel of all tiles, read from cells. */
+/* Adds the block's pixels to panels of all tiles, as many as a call takes, read from cells. */
 static void add_cells(const gradient *p, const target *t, ptrdiff_t panel, ptrdiff_t place, int accumulate) {
     const product m = product_at(p, t, place);
+    const fnn_kernels *K = p->sum.K;
     const ptrdiff_t row = t->tile * p->height, rows = fnn_min(t->tile_end * p->height, p->rows) - row;
-    ptrdiff_t step;
+    const ptrdiff_t wide = p->sum.cols, most = fnn_min(p->by_pairs ? K->best_cols : wide, (t->panel_end - panel) * wide);
+    ptrdiff_t step, next;
     char *to = result_at(p, t, panel, place, row, &step);
-    p->sum.K->gemm_tile_cells(rows, fnn_min(p->sum.cols, p->cols - panel * p->sum.cols), m.batch, m.depth, m.a.data, m.a.offset,
-                              m.a.next, m.a.col, fnn_at(m.b.data, (panel - t->panel) * m.b.next, p->sum.dtype), m.b.offset, to,
-                              step, accumulate, to, 0);
+    next = p->swapped ? wide : p->sum.d->r * p->sum.d->s * p->sum.d->c * wide;
+    K->gemm_tile_cells(rows, fnn_min(most, p->cols - panel * wide), m.batch, m.depth, p->height, m.a.data, m.a.offset, m.a.next,
+                       m.a.col, fnn_at(m.b.data, (panel - t->panel) * m.b.next, p->sum.dtype), m.b.offset, m.b.next, to, step,
+                       next, accumulate, to, 0);
 }
 
 /* Adds them to one tile of a panel, read where they are. */
@@ -374,7 +383,9 @@ static void add_tile(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff
  * what is copied next is left to the hardware, which sees streams (asked for between tiles, it cost more than it saved). */
 static void add_block(const gradient *p, target *t, int accumulate) {
     const ptrdiff_t tiles = t->tile_end - t->tile, panels = t->panel_end - t->panel, places = p->sum.d->r * p->sum.d->s;
-    for (ptrdiff_t q = 0; p->packed && q < panels * places; q++) add_cells(p, t, t->panel + q / places, q % places, accumulate);
+    const ptrdiff_t at_once = p->by_pairs ? p->sum.K->best_cols / p->sum.cols : 1, calls = fnn_ceil_div(panels, at_once) * places;
+    for (ptrdiff_t q = 0; p->packed && q < calls; q++)
+        add_cells(p, t, t->panel + q / places * at_once, q % places, accumulate);
     for (ptrdiff_t q = 0; !p->packed && q < tiles * panels; q++)
         for (ptrdiff_t place = 0; place < places; place++) {
             fnn_prefetch_some(&t->next_x, t->quota_x);

@@ -141,9 +141,10 @@ static void add_panel(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t pane
     const fnn_gemm *g = p->g;
     const ptrdiff_t col = panel * p->K->tile_cols, index = (k - p->from) / p->depth;
     lines = fnn_min(lines, next->lines / w->tiles);
-    p->K->gemm_tile_cells(w->rows, fnn_min(p->K->tile_cols, g->N - col), 1, fnn_min(p->depth, p->to - k),
-                          cell_at(p, index, w->tile), NULL, p->cell, p->K->tile_rows, panel_at(p, index, panel), NULL,
-                          fnn_at(g->c.data, w->row * g->c.row + col, g->dtype), g->c.row, k > 0, next->at, lines);
+    p->K->gemm_tile_cells(w->rows, fnn_min(p->K->tile_cols, g->N - col), 1, fnn_min(p->depth, p->to - k), p->K->tile_rows,
+                          cell_at(p, index, w->tile), NULL, p->cell, p->K->tile_rows, panel_at(p, index, panel), NULL, p->panel,
+                          fnn_at(g->c.data, w->row * g->c.row + col, g->dtype), g->c.row, p->K->tile_cols, k > 0, next->at,
+                          lines);
     next->at += lines * 64 * w->tiles;
     next->lines = lines ? next->lines - lines * w->tiles : 0;
 }
