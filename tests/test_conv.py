@@ -390,6 +390,45 @@ def test_updates_behind_a_pointwise_gradient_of_few_pixels_change_no_bit(isa):
     np.testing.assert_array_equal(trained(capture), trained(lambda step: step))
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_weights_too_large_for_a_cache(isa, stride):
+    """A 1x1 convolution's are a product's operand: pixels are copied where a stride leaves some out."""
+    _core.set_isa(isa)
+    case = Case(8, n=2, groups=1, c=600, k=900, h=9 * stride - stride // 2, w=8 * stride, r=1, s=1, stride=(stride, stride),
+                padding=(0, 0, 0, 0), dilation=(1, 1), bias=True)
+    first = case.run()
+    check(case, first)
+    check_bits(case)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_follows_weights_too_large_for_a_cache_changes_no_bit(isa, stride):
+    _core.set_isa(isa)
+    fastnn.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(600, 900, 1, stride=stride), nn.ReLU(), nn.BatchNorm2d(900))
+    x = fastnn.randn(2, 600, 9 * stride, 8 * stride)
+
+    def step(x):
+        y = model(x)
+        y.square().mean().backward()
+        return y.detach()
+
+    expected, gradients = [], []
+    for wrap in (lambda step: step, capture):
+        run = wrap(step)
+        for _ in range(3):
+            model.zero_grad()
+            model[2].reset_running_stats()
+            y = run(x).numpy().copy()
+        expected.append(y)
+        gradients.append([p.grad.numpy().copy() for p in model.parameters()])
+    np.testing.assert_array_equal(*expected)
+    for a, b in zip(*gradients):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_results_are_channels_last_and_gradients_of_weights_c_ordered():
     case = Case(0, n=2, groups=1, c=3, k=5, h=8, w=8, r=3, s=3)
     y = launch.conv2d_forward(fastnn.tensor(case.x), fastnn.tensor(case.weight), None, **case.attributes)

@@ -36,10 +36,18 @@ static fnn_gemm shape_of(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_
                       .K = gradient ? pixels : forward ? d->c : d->k};
 }
 
+/* The pixels that outputs read: a stride leaves out others. */
+static fnn_tensor pixels_read(const fnn_tensor *t, const fnn_conv_dims *d) {
+    fnn_tensor x = fnn_conv_pixels_of(t);
+    x.shape[1] = d->oh, x.stride[1] *= d->stride[0];
+    x.shape[2] = d->ow, x.stride[2] *= d->stride[1];
+    return x;
+}
+
 /* memory: where what has to be staged goes; NULL: it is only counted. */
 static fnn_product read_call(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, void *memory) {
     const int gradient = pass == FNN_CONV_BACKWARD_WEIGHT, forward = pass == FNN_CONV_FORWARD;
-    const fnn_tensor x = fnn_conv_pixels_of(call->in[0]);
+    const fnn_tensor x = forward ? pixels_read(call->in[0], d) : fnn_conv_pixels_of(call->in[0]);
     const fnn_tensor w = gradient ? fnn_conv_pixels_of(call->in[1]) : fnn_conv_factors_of(call->in[1]);
     const fnn_tensor y = gradient ? fnn_conv_factors_of(call->out[0]) : fnn_conv_pixels_of(call->out[0]);
     fnn_staging none = {.memory = NULL};
@@ -61,11 +69,18 @@ static int suits_matrix_units(const fnn_call *call, const fnn_conv_dims *d, fnn_
     return fnn_gemm_amx_suits(&g);
 }
 
+/* A stride picks out pixels, whose copies cost little beside many channels (1024 x 2048 and 784 pixels of 3136: 1.15 times as fast).
+ * Not on matrix units: conv2d_amx.c splits them as it picks them out. */
+static int picks_pixels(const fnn_conv_dims *d) {
+    return d->groups == 1 && d->r * d->s == 1 && d->padding[0] + d->padding[2] == 0 && d->stride[0] * d->stride[1] > 1 &&
+           (d->oh - 1) * d->stride[0] < d->h && (d->ow - 1) * d->stride[1] < d->w;
+}
+
 int fnn_conv_product_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
     const int dtype = call->in[0]->dtype, small = fnn_small_tile(fnn_kernels_of(dtype));
     const ptrdiff_t pixels = d->n * d->oh * d->ow, factors = d->k * d->c;
-    if (!fnn_conv_is_pointwise(d)) return 0;
-    if (suits_matrix_units(call, d, pass)) return 1;
+    if (!fnn_conv_is_pointwise(d) && !(pass == FNN_CONV_FORWARD && picks_pixels(d))) return 0;
+    if (suits_matrix_units(call, d, pass)) return fnn_conv_is_pointwise(d);
     if (fnn_min(d->k, d->c) < LEAST_SIDE || pixels < LEAST_PIXELS) return 0;
     if (pass != FNN_CONV_BACKWARD_WEIGHT) return factors * (ptrdiff_t)fnn_itemsize(dtype) >= LARGE_FACTORS;
     if (!small) return pixels <= FEW_PIXELS && factors >= WORTH * (d->k + d->c);
