@@ -105,12 +105,10 @@ void fnn_attention_panels(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t
 }
 
 void fnn_attention_product(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *x,
-                           ptrdiff_t x_row, ptrdiff_t x_col, const void *panels, void *c, ptrdiff_t c_row,
-                           int accumulate) {
+                           ptrdiff_t x_row, ptrdiff_t x_col, const void *panels, ptrdiff_t panel_rows, void *c,
+                           ptrdiff_t c_row, int accumulate) {
     const ptrdiff_t wide = a->K->tile_cols;
-    for (ptrdiff_t j = 0; j < cols; j += wide)
-        a->K->gemm_tile(rows, fnn_min(wide, cols - j), 1, depth, x, NULL, x_row, x_col,
-                        fnn_at(panels, j * depth, a->dtype), NULL, wide, fnn_at(c, j, a->dtype), c_row, accumulate);
+    a->K->gemm_panels(rows, cols, 1, depth, x, NULL, x_row, x_col, panels, NULL, wide, panel_rows * wide, c, c_row, accumulate, NULL);
 }
 
 void fnn_attention_restrict(const fnn_attention *a, ptrdiff_t head, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j,
@@ -203,14 +201,12 @@ static void visit_keys(const plan *p, const rooms *r, ptrdiff_t head, ptrdiff_t 
         const ptrdiff_t cols = a->causal ? fnn_min(keys, i + rows - j) : keys;
         if (cols <= 0) continue;
         void *o = fnn_at(r->o, at * a->width, a->dtype);
-        fnn_attention_product(a, rows, cols, a->depth, fnn_at(r->q, at * a->depth, a->dtype), a->depth, 1, r->k, r->s,
+        fnn_attention_product(a, rows, cols, a->depth, fnn_at(r->q, at * a->depth, a->dtype), a->depth, 1, r->k, a->depth, r->s,
                               a->key_block, 0);
         fnn_attention_restrict(a, head, i, rows, j, cols, r->s, a->key_block);
         a->K->attention_online(rows, cols, r->s, a->key_block, fnn_at(r->m, at, a->dtype), fnn_at(r->l, at, a->dtype),
                                a->width, o);
-        for (ptrdiff_t e = 0, wide = a->K->tile_cols; e < a->width; e += wide)
-            a->K->gemm_tile(rows, fnn_min(wide, a->width - e), 1, cols, r->s, NULL, a->key_block, 1,
-                            fnn_at(r->v, e * keys, a->dtype), NULL, wide, fnn_at(o, e, a->dtype), a->width, 1);
+        fnn_attention_product(a, rows, a->width, cols, r->s, a->key_block, 1, r->v, keys, o, a->width, 1);
     }
 }
 

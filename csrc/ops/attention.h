@@ -29,10 +29,10 @@ void fnn_attention_rows(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t h
 void fnn_attention_panels(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows,
                           int transposed, void *to);
 ptrdiff_t fnn_attention_panels_size(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t cols); /* in elements */
-/* c (rows, cols) (+)= a (rows, depth; strides) times panels (depth, cols). */
+/* c (rows, cols) (+)= a (rows, depth; strides) times panels (depth, cols), which were packed for panel_rows rows. */
 void fnn_attention_product(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *x,
-                           ptrdiff_t x_row, ptrdiff_t x_col, const void *panels, void *c, ptrdiff_t c_row,
-                           int accumulate);
+                           ptrdiff_t x_row, ptrdiff_t x_col, const void *panels, ptrdiff_t panel_rows, void *c,
+                           ptrdiff_t c_row, int accumulate);
 /* Applies mask and causality to the scores of queries i .. i + rows by keys j .. j + cols. */
 void fnn_attention_restrict(const fnn_attention *a, ptrdiff_t head, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j,
                             ptrdiff_t cols, void *s, ptrdiff_t s_row);

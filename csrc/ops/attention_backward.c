@@ -118,16 +118,14 @@ static void visit(const plan *p, const rooms *r, ptrdiff_t head, ptrdiff_t i, pt
     const ptrdiff_t E = a->depth, V = a->width, wide = a->key_block;
     const void *q = fnn_at(r->q, i * E, a->dtype), *dy = fnn_at(r->dy, i * V, a->dtype);
     if (cols <= 0) return;
-    fnn_attention_product(a, rows, cols, E, q, E, 1, r->kt, r->s, wide, 0);
+    fnn_attention_product(a, rows, cols, E, q, E, 1, r->kt, E, r->s, wide, 0);
     fnn_attention_restrict(a, head, i, rows, j, cols, r->s, wide);
-    fnn_attention_product(a, rows, cols, V, dy, V, 1, r->vt, r->ds, wide, 0);
+    fnn_attention_product(a, rows, cols, V, dy, V, 1, r->vt, V, r->ds, wide, 0);
     a->K->attention_gradient(rows, cols, r->s, r->ds, wide, fnn_at(p->lse, head * a->queries + i, a->dtype),
                              fnn_at(r->delta, i, a->dtype));
     a->K->gemm_tile(cols, V, 1, rows, r->s, NULL, 1, wide, dy, NULL, V, r->dv, V, 1);
     a->K->gemm_tile(cols, E, 1, rows, r->ds, NULL, 1, wide, q, NULL, E, r->dk, E, 1);
-    for (ptrdiff_t e = 0, panel = a->K->tile_cols; e < E; e += panel)
-        a->K->gemm_tile(rows, fnn_min(panel, E - e), 1, cols, r->ds, NULL, wide, 1, fnn_at(r->k, e * keys, a->dtype),
-                        NULL, panel, fnn_at(dq, i * E + e, a->dtype), E, 1);
+    fnn_attention_product(a, rows, E, cols, r->ds, wide, 1, r->k, keys, fnn_at(dq, i * E, a->dtype), E, 1);
 }
 
 static void write_rows(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows,

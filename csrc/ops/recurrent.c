@@ -192,9 +192,8 @@ static void multiply(const plan *p, int transposed, ptrdiff_t rows, const char *
     ptrdiff_t depth, cols;
     weight_shape(p, transposed, &depth, &cols);
     for (ptrdiff_t k = 0; k < depth; k += DEPTH)
-        for (ptrdiff_t j = 0; j < cols; j += wide)
-            p->K->gemm_tile(rows, fnn_min(wide, cols - j), 1, fnn_min(DEPTH, depth - k), a + k * p->size, NULL, a_row, 1,
-                            p->packed + (j * depth + k * wide) * p->size, NULL, wide, c + j * p->size, c_row, accumulate || k > 0);
+        p->K->gemm_panels(rows, cols, 1, fnn_min(DEPTH, depth - k), a + k * p->size, NULL, a_row, 1, p->packed + k * wide * p->size,
+                          NULL, wide, depth * wide, c, c_row, accumulate || k > 0, NULL);
 }
 
 /* A multiply-add of the tile takes 1 / (4.5 lanes) ns; a gate's element some 2 ns on AVX2's eight lanes. */
