@@ -403,6 +403,28 @@ def test_weights_too_large_for_a_cache(isa, stride):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_relu_behind_a_transposed_weight_too_large_for_a_cache(isa):
+    """The ways of a product differ in what they work in, and by whether ReLU is theirs."""
+    _core.set_isa(isa)
+    fastnn.manual_seed(0)
+    weight, x = fastnn.randn(1024, 512, 1, 1).permute(1, 0, 2, 3), fastnn.tensor(np.ones((1, 1024, 28, 28), np.float32))
+    expected = F.relu(F.conv2d(x, weight)).numpy()
+    program = capture(lambda x: F.relu(F.conv2d(x, weight)))
+    for _ in range(3):
+        np.testing.assert_array_equal(program(x).numpy(), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("filters", [64, 160])
+def test_gradients_of_long_rows(isa, filters):
+    """Tiles may take two panels of output channels at a time, or leave one over."""
+    _core.set_isa(isa)
+    case = Case(9, n=2, groups=1, c=40, k=filters, h=30, w=30, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1))
+    check(case, case.run())
+    check_bits(case)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_what_follows_weights_too_large_for_a_cache_changes_no_bit(isa, stride):
     _core.set_isa(isa)

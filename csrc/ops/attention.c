@@ -108,7 +108,8 @@ void fnn_attention_product(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t col
                            ptrdiff_t x_row, ptrdiff_t x_col, const void *panels, ptrdiff_t panel_rows, void *c,
                            ptrdiff_t c_row, int accumulate) {
     const ptrdiff_t wide = a->K->tile_cols;
-    a->K->gemm_panels(rows, cols, 1, depth, x, NULL, x_row, x_col, panels, NULL, wide, panel_rows * wide, c, c_row, accumulate, NULL);
+    a->K->gemm_panels(rows, cols, 1, depth, x, NULL, x_row, x_col, panels, NULL, wide, panel_rows * wide, c, c_row, accumulate,
+                      NULL);
 }
 
 void fnn_attention_restrict(const fnn_attention *a, ptrdiff_t head, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j,

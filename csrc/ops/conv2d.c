@@ -357,7 +357,7 @@ int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
     int status = forward_dims(call, &d);
     if (status || fnn_numel(call->out[0]) == 0) return status;
     if (fnn_conv_product_suits(call, &d, FNN_CONV_FORWARD)) {
-        fnn_conv_product(call, &d, FNN_CONV_FORWARD, epilogue);
+        fnn_conv_product(call, &d, FNN_CONV_FORWARD);
         return FNN_OK;
     }
     if (correlated(call, &d, FNN_CONV_FORWARD, epilogue)) return FNN_OK;
@@ -447,7 +447,7 @@ static int backward_input_run(fnn_call *call) {
     int status = backward_input_dims(call, &d);
     if (status || fnn_numel(call->out[0]) == 0) return status;
     if (fnn_conv_product_suits(call, &d, FNN_CONV_BACKWARD_INPUT)) {
-        fnn_conv_product(call, &d, FNN_CONV_BACKWARD_INPUT, NULL);
+        fnn_conv_product(call, &d, FNN_CONV_BACKWARD_INPUT);
         return FNN_OK;
     }
     const int done = correlated(call, &d, FNN_CONV_BACKWARD_INPUT, NULL);
@@ -513,7 +513,7 @@ static int backward_weight_run(fnn_call *call) {
     int status = backward_weight_dims(call, &d);
     if (status) return status;
     if (fnn_conv_product_suits(call, &d, FNN_CONV_BACKWARD_WEIGHT)) {
-        fnn_conv_product(call, &d, FNN_CONV_BACKWARD_WEIGHT, NULL);
+        fnn_conv_product(call, &d, FNN_CONV_BACKWARD_WEIGHT);
         return FNN_OK;
     }
     const int done = fnn_conv_amx_suits(call, &d, FNN_CONV_BACKWARD_WEIGHT) ? fnn_conv_amx_gradient(call, &d)

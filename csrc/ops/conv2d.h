@@ -215,7 +215,7 @@ int fnn_conv_packed_suits(const fnn_conv_dims *d, int dtype);
 void fnn_conv_packed_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 void fnn_conv_packed_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
-/* conv2d_weight_wide.c: channels enough for register tiles that read x and dy where they are */
+/* conv2d_weight_wide.c: channels enough for register tiles */
 void fnn_conv_wide_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 void fnn_conv_wide_gradient(const fnn_call *call, const fnn_conv_dims *d);
 /* Where a copy of x or dy goes, if channels are not neighbours: `at` is where the workspace ends so far. */
@@ -228,12 +228,11 @@ int fnn_conv_few_suits(const fnn_conv_dims *d, int dtype);
 void fnn_conv_few_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 void fnn_conv_few_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
-/* conv2d_product.c: single pixels as a matrix product, where that suits; with an epilogue (NULL: none) behind the bias. What follows
- * the call has run. */
+/* conv2d_product.c: single pixels as a matrix product, where that suits; what follows the call has run then. */
 int fnn_conv_product_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
 const char *fnn_conv_product_way(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
 void fnn_conv_product_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws);
-void fnn_conv_product(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, const fnn_epilogue *epilogue);
+void fnn_conv_product(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
 
 /* conv2d_quads.c: backward_input of depthwise 3 x 3 kernels with stride 2, from channels-last dy; packed: as many bytes as the
  * weights take. */

@@ -2,7 +2,7 @@
  * weights.
  *
  * Implicit GEMM by batch-reduce (Georganas et al., "High-Performance Deep Learning via a Single Building Block", 2019):
- * rows are runs of output pixels, columns a panel of output channels, and gemm_tile sums over kernel positions and
+ * rows are runs of output pixels, columns a panel of output channels or two, and gemm_panels sums over kernel positions and
  * channels while the tile stays in registers. A chunk is a block of output rows of an image, or a few small images: its
  * input rows are copied into zero-padded scratch (which also converts any strides) unless they can be read where they
  * are.
@@ -481,7 +481,7 @@ static void fill_image(const fnn_correlation *c, ptrdiff_t image) {
                         fnn_at(c->dst.data, image * c->dst.n + i * c->dst.h, c->dtype), c->dst.w, c->dst.c);
 }
 
-/* Tables of where gemm_tile's operands start, from `memory` on. */
+/* Tables of where a tile's operands start, from `memory` on. */
 static void fill_offsets(fnn_correlation *c, void *memory) {
     const fnn_conv_weight *w = c->weight;
     c->a_offset = memory;

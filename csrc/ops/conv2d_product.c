@@ -1,14 +1,16 @@
-/* conv2d_product.c: convolutions of single pixels (1 x 1, stride 1, no padding) as matrix products (gemm.c): y (pixels x k) = x
- * (pixels x c) times the weights transposed, dx = dy times the weights, dweight = dy transposed times x.
+/* conv2d_product.c: convolutions of single pixels (1 x 1, no padding; forward any stride, gradients 1) as matrix products (gemm.c):
+ * y (pixels x k) = x (pixels x c) times the weights transposed, dx = dy times the weights, dweight = dy transposed times x.
  *
  * The implicit products of conv2d_correlate.c read all weights for each block of pixels, and chunks of conv2d_weight_wide.c that
  * share out the gradient each copy their channels' pixels for themselves; a product cuts both operands to the caches, and copies
  * them once for all threads. That is faster where the weights are too large for a core's cache (two cores of a Granite Rapids,
- * AVX-512: 512 x 2048 channels and 784 pixels 1.16 to 1.35 times as fast, 512 x 1024 and 3136 1.1, 256 x 1024 0.92), or a gradient's
- * pixels are few beside its channels (1024 x 2048 and 784 1.13; AVX2 on two cores of a Zen 3: 512 x 2048 and 784 1.11, 512 x 1024
- * and 3136 1.09, 64 x 256 and 50176 0.7). On bfloat16 matrix units (gemm_amx.c) it is so from 128 channels on: the implicit ways
- * split a block of pixels before they multiply (ResNet-50, batch 16: 1.1 to 1.5 times as fast; with 64 channels 0.8 to 1.0). */
-#include "conv2d.h"
+ * AVX-512: 512 x 2048 channels and 784 pixels 1.16 to 1.35 times as fast, 512 x 1024 and 3136 1.1, 256 x 1024 0.92), or a
+ * gradient's pixels are few beside its channels (1024 x 2048 and 784 1.13; AVX2 on two cores of a Zen 3: 512 x 2048 and 784 1.11,
+ * 512 x 1024 and 3136 1.09, 64 x 256 and 50176 0.7). On bfloat16 matrix units (gemm_amx.c) it is so from 128 channels on: the
+ * implicit ways split a block of pixels before they multiply (ResNet-50, batch 16: 1.1 to 1.5 times as fast; with 64 channels 0.8
+ * to 1.0).
+ */
+#include "conv2d_amx.h"
 #include "gemm.h"
 #include "gemm_amx.h"
 
@@ -19,12 +21,10 @@ enum {
     FEW_PIXELS = 1024,            /* of a gradient, one block of the product's inner extent: a sum is not taken up again */
     LARGE_GRADIENT = 512 << 10,   /* elements, whose chunks share out channels however many the pixels are, for small tiles ... */
     MOST_PIXELS = 4096,           /* ... up to which this was measured */
-    WORTH = 80,                   /* multiply-adds of a pixel for each of its elements: what copies cost large tiles is small then */
+    WORTH = 80,                   /* multiply-adds of a pixel for each of its elements: copies cost large tiles little then */
     LEAST_SPLIT_SIDE = 128,       /* channels on matrix units */
     MOST_SPLIT_PIXELS = 4096      /* there, of a gradient: of more, split, one call would write tens of megabytes */
 };
-
-static fnn_matrix turned(fnn_matrix m) { return (fnn_matrix){.data = m.data, .row = m.col, .col = m.row}; }
 
 static fnn_gemm shape_of(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
     const int gradient = pass == FNN_CONV_BACKWARD_WEIGHT, forward = pass == FNN_CONV_FORWARD;
@@ -44,20 +44,25 @@ static fnn_tensor pixels_read(const fnn_tensor *t, const fnn_conv_dims *d) {
     return x;
 }
 
+static fnn_tensor result_of(const fnn_call *call, fnn_conv_pass pass) {
+    return pass == FNN_CONV_BACKWARD_WEIGHT ? fnn_conv_factors_of(call->out[0]) : fnn_conv_pixels_of(call->out[0]);
+}
+
 /* memory: where what has to be staged goes; NULL: it is only counted. */
 static fnn_product read_call(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, void *memory) {
     const int gradient = pass == FNN_CONV_BACKWARD_WEIGHT, forward = pass == FNN_CONV_FORWARD;
     const fnn_tensor x = forward ? pixels_read(call->in[0], d) : fnn_conv_pixels_of(call->in[0]);
     const fnn_tensor w = gradient ? fnn_conv_pixels_of(call->in[1]) : fnn_conv_factors_of(call->in[1]);
-    const fnn_tensor y = gradient ? fnn_conv_factors_of(call->out[0]) : fnn_conv_pixels_of(call->out[0]);
+    const fnn_tensor y = result_of(call, pass);
     fnn_staging none = {.memory = NULL};
     fnn_product p = {.g = shape_of(call, d, pass), .staging = {.memory = memory}};
     const fnn_matrix a = fnn_rows_of(&p.staging, &x), b = fnn_rows_of(&p.staging, &w);
     p.result = fnn_result_of(&p.staging, &y, 1);
-    p.g.a = gradient ? turned(a) : a;
-    p.g.b = forward ? turned(b) : b;
+    p.g.a = gradient ? fnn_turned(a) : a;
+    p.g.b = forward ? fnn_turned(b) : b;
     p.g.c = fnn_rows_of(&none, &p.result);
     if (!gradient && call->in[2]) p.g.epilogue.bias = fnn_vector_of(&p.staging, call->in[2]);
+    if (forward) p.g.epilogue.activation = call->activation;
     if (call->follower && p.result.data == y.data) p.g.leader = call;
     return p;
 }
@@ -69,7 +74,7 @@ static int suits_matrix_units(const fnn_call *call, const fnn_conv_dims *d, fnn_
     return fnn_gemm_amx_suits(&g);
 }
 
-/* A stride picks out pixels, whose copies cost little beside many channels (1024 x 2048 and 784 pixels of 3136: 1.15 times as fast).
+/* A stride picks out pixels, whose copies cost little beside many channels (1024 x 2048 and 784 pixels of 3136: 1.2 times as fast).
  * Not on matrix units: conv2d_amx.c splits them as it picks them out. */
 static int picks_pixels(const fnn_conv_dims *d) {
     return d->groups == 1 && d->r * d->s == 1 && d->padding[0] + d->padding[2] == 0 && d->stride[0] * d->stride[1] > 1 &&
@@ -81,6 +86,7 @@ int fnn_conv_product_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     const ptrdiff_t pixels = d->n * d->oh * d->ow, factors = d->k * d->c;
     if (!fnn_conv_is_pointwise(d) && !(pass == FNN_CONV_FORWARD && picks_pixels(d))) return 0;
     if (suits_matrix_units(call, d, pass)) return fnn_conv_is_pointwise(d);
+    if (fnn_conv_amx_suits(call, d, pass)) return 0;
     if (fnn_min(d->k, d->c) < LEAST_SIDE || pixels < LEAST_PIXELS) return 0;
     if (pass != FNN_CONV_BACKWARD_WEIGHT) return factors * (ptrdiff_t)fnn_itemsize(dtype) >= LARGE_FACTORS;
     if (!small) return pixels <= FEW_PIXELS && factors >= WORTH * (d->k + d->c);
@@ -88,7 +94,8 @@ int fnn_conv_product_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_con
 }
 
 const char *fnn_conv_product_way(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
-    return suits_matrix_units(call, d, pass) ? "bfloat16 parts" : "direct";
+    const fnn_gemm g = shape_of(call, d, pass);
+    return fnn_gemm_amx_suits(&g) ? "bfloat16 parts" : "direct";
 }
 
 void fnn_conv_product_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws) {
@@ -96,15 +103,9 @@ void fnn_conv_product_workspace(const fnn_call *call, const fnn_conv_dims *d, fn
     fnn_product_workspace(&p, ws);
 }
 
-void fnn_conv_product(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, const fnn_epilogue *epilogue) {
-    const int gradient = pass == FNN_CONV_BACKWARD_WEIGHT;
-    fnn_tensor y = gradient ? fnn_conv_factors_of(call->out[0]) : fnn_conv_pixels_of(call->out[0]);
-    fnn_product p = read_call(call, d, pass, call->shared);
-    if (epilogue) {
-        p.g.epilogue.residual = epilogue->residual;
-        p.g.epilogue.activation = epilogue->activation;
-        p.g.residual_row = p.g.c.row;
-    }
+void fnn_conv_product(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
+    fnn_tensor y = result_of(call, pass);
+    const fnn_product p = read_call(call, d, pass, call->shared);
     fnn_product_run(call, &p, &y);
     if (!p.g.leader) fnn_follow_all(call, NULL);
 }

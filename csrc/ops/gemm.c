@@ -1,7 +1,7 @@
-/* gemm.c: the one matrix product behind linear layers and matmul.
+/* gemm.c: the one matrix product behind linear layers, matmul and convolutions of single pixels.
  *
  * C is cut into a grid of row blocks and column blocks, one chunk each, sized by shape alone. For a block of k, a chunk takes
- * some rows of A and multiplies them with one panel of B after the other, so that both stay in its core's second-level cache
+ * some rows of A and multiplies them with one panel of B (or two) after the other: both stay in its core's second-level cache
  * (the loops of Goto and van de Geijn, ACM TOMS 34(3), 2008; blocks of k are longer, as a sum costs more to take up again than
  * operands cost to read from that cache). Panels are as wide as the register tile. With one row block every chunk packs its own
  * panels and finds them in cache; with several, a parallel loop packs B once for all, a block of k and a slab of columns at a
@@ -174,8 +174,8 @@ static void make_plan(plan *p, const fnn_gemm *g) {
     p->rows = fnn_ceil_div(g->M, p->row_slabs);
     choose_grid(p);
     p->by_rows = p->all_panels < EVEN_PANELS;
-    const ptrdiff_t few = p->K->best_rows, fit = NEAR_BYTES / (p->size * p->depth) / few * few;
-    p->near_rows = fnn_min(fnn_max(fit, few), fnn_ceil_div(p->rows, p->row_blocks));
+    const ptrdiff_t share = p->K->best_rows, fit = NEAR_BYTES / (p->size * p->depth) / share * share;
+    p->near_rows = fnn_min(fnn_max(fit, share), fnn_ceil_div(p->rows, p->row_blocks));
     p->packs_b = choose_b(p);
     if (!g->leader || !g->leader->passes) return;
     const ptrdiff_t tile = p->K->tile_rows, row = PASS_BYTES / p->size / tile / p->K->tile_cols * p->K->tile_cols;

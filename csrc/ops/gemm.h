@@ -1,4 +1,4 @@
-/* gemm.h: matrix products, for drivers: linear layers, matmul. */
+/* gemm.h: matrix products, for drivers: linear layers, matmul, convolutions of single pixels. */
 #ifndef FNN_GEMM_H
 #define FNN_GEMM_H
 
@@ -10,6 +10,9 @@ typedef struct {
     ptrdiff_t row, col;
     ptrdiff_t batch[FNN_MAX_RANK];
 } fnn_matrix;
+
+/* A matrix without batch axes, transposed. */
+static inline fnn_matrix fnn_turned(fnn_matrix m) { return (fnn_matrix){.data = m.data, .row = m.col, .col = m.row}; }
 
 /* C (M x N) = A (M x K) times B (K x N), at every position of the batch axes, then the epilogue.
  * `dot`: elements of C are vectorised inner products where C has few rows or columns. It suits operands that are usually

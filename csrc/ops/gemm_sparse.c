@@ -62,7 +62,6 @@ typedef struct {
     size_t bytes;             /* for all */
 } plan;
 
-static fnn_matrix turned(fnn_matrix m) { return (fnn_matrix){.data = m.data, .row = m.col, .col = m.row}; }
 static size_t panel_bytes(const plan *p) { return (size_t)(p->g->K * p->wide * p->size); }
 static int passes(const plan *p) { return p->g->leader && p->g->leader->passes; }
 
@@ -97,7 +96,7 @@ static void choose_chunks(plan *p) {
 static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
     *p = (plan){.g = g, .K = fnn_kernels_of(g->dtype), .size = (ptrdiff_t)fnn_itemsize(g->dtype), .swapped = swapped};
     p->rows = swapped ? g->N : g->M, p->cols = swapped ? g->M : g->N;
-    p->marked = swapped ? turned(g->b) : g->a, p->dense = swapped ? turned(g->a) : g->b;
+    p->marked = swapped ? fnn_turned(g->b) : g->a, p->dense = swapped ? fnn_turned(g->a) : g->b;
     const ptrdiff_t vecs = fnn_ceil_div(p->cols, p->K->lanes);
     p->panels = fnn_ceil_div(vecs, FNN_MARKED_VECS);
     /* Few rows: copies of panels for all would take longer than their products. */
@@ -140,7 +139,7 @@ static int is_zero(const fnn_matrix *m, ptrdiff_t row, ptrdiff_t col, int dtype)
 
 /* What share of some elements here and there in the operand to be marked is not 0, in runs of neighbours. */
 static double density(const plan *p) {
-    const fnn_matrix m = p->marked.col == 1 ? p->marked : turned(p->marked);
+    const fnn_matrix m = p->marked.col == 1 ? p->marked : fnn_turned(p->marked);
     const ptrdiff_t rows = p->marked.col == 1 ? p->rows : p->g->K, length = p->marked.col == 1 ? p->g->K : p->rows;
     const ptrdiff_t run = fnn_min(RUN, length), starts = length - run + 1;
     ptrdiff_t zeros = 0, seen = 0;

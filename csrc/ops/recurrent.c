@@ -14,7 +14,7 @@ enum {
     MOST_ROWS = 56,
     WANTED_CHUNKS = 16,
     PACK_PANELS = 4,
-    DEPTH = 256 /* of the weight at a time: a panel stays in the first-level cache while rows pass by */
+    DEPTH = 256 /* of the weight at a time: a panel stays in the first-level cache while rows pass by, or two near it */
 };
 
 /* A (T, N, width) tensor with unit stride along its last axis; in elements. */
