@@ -5,9 +5,9 @@
  *
  * A tile is TILE_ROWS x TILE_VECS vectors of accumulators, which leaves registers for one row of B and for broadcasts of A:
  * 14 x 2 of 32 registers and 6 x 2 of 16, the shapes with the fewest loads per multiply-add (BLIS uses the like). Two panels of B
- * together take 6 x 4 of 32 registers: 10 loads for 24 multiply-adds, and few pointers, which makes it 1.12 to 1.15 times as fast as
- * 14 x 2 (one core of a Granite Rapids, B's panels of 512 and 1024 rows from the second-level cache: 230 in place of 200 to 206
- * GFLOP/s; 8 x 3 is as fast but fits few widths of layers). Few live accumulators are bound by latency: rows are therefore shared
+ * together take 6 x 4 of 32 registers: 10 loads for 24 multiply-adds, and few pointers, which makes it 1.04 to 1.15 times as fast as
+ * 14 x 2 (one core of a Granite Rapids, B's panels of 256 to 1024 rows from the second-level cache, by the clock of the moment; whole
+ * products on two cores 1.03 to 1.1; 8 x 3 is as fast but fits few widths of layers). Few live accumulators are bound by latency: rows are therefore shared
  * out evenly, 15 as 8 + 7, and very few of them make wider tiles, which also read longer runs of B. */
 
 #if defined(VEC_AVX512)

@@ -350,7 +350,7 @@ static void forward_workspace(const fnn_call *call, fnn_workspace *ws) {
     enlarge_workspace(call, &d, FNN_CONV_FORWARD, ws);
 }
 
-int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
+static int forward_run(fnn_call *call) {
     fnn_conv_dims d;
     fnn_conv_weight w;
     fnn_correlation c;
@@ -360,20 +360,16 @@ int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue) {
         fnn_conv_product(call, &d, FNN_CONV_FORWARD);
         return FNN_OK;
     }
-    if (correlated(call, &d, FNN_CONV_FORWARD, epilogue)) return FNN_OK;
+    fnn_epilogue finish = {.activation = call->activation};
+    if (correlated(call, &d, FNN_CONV_FORWARD, &finish)) return FNN_OK;
     plan_forward(call, &d, &w, &c);
     char *memory = call->shared;
-    fnn_epilogue finish = epilogue ? *epilogue : (fnn_epilogue){0};
     if (call->in[2]) finish.bias = fnn_conv_dense_bias(call, memory);
     memory += bias_bytes(call);
-    if (finish.bias || finish.residual || finish.activation) c.epilogue = &finish;
+    if (finish.bias || finish.activation) c.epilogue = &finish;
     fnn_conv_weight_pack(call, &w, memory + fnn_correlate_bytes(&c), NULL, NULL);
     fnn_correlate(call, &c, 1, memory);
     return FNN_OK;
-}
-
-static int forward_run(fnn_call *call) {
-    return fnn_conv2d_forward_fused(call, &(fnn_epilogue){.activation = call->activation});
 }
 
 const fnn_driver fnn_conv2d_forward = {.infer = forward_infer,

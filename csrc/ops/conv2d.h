@@ -101,8 +101,6 @@ typedef struct {
 /* conv2d.c */
 double fnn_conv_cost(const fnn_conv_dims *d, int dtype);
 fnn_image fnn_image_of(const fnn_tensor *t);
-/* conv2d_forward with an epilogue (NULL: none) behind the bias; a residual needs a channels-last y. */
-int fnn_conv2d_forward_fused(fnn_call *call, const fnn_epilogue *epilogue);
 /* Single pixels: every output is a product with one pixel of the input, the one at its place. */
 static inline int fnn_conv_is_pointwise(const fnn_conv_dims *d) {
     return d->groups == 1 && d->r * d->s == 1 && d->stride[0] * d->stride[1] == 1 && d->oh == d->h && d->ow == d->w &&

@@ -57,13 +57,15 @@ static fnn_product read_call(const fnn_call *call, const fnn_conv_dims *d, fnn_c
     fnn_staging none = {.memory = NULL};
     fnn_product p = {.g = shape_of(call, d, pass), .staging = {.memory = memory}};
     const fnn_matrix a = fnn_rows_of(&p.staging, &x), b = fnn_rows_of(&p.staging, &w);
+    const size_t operands = p.staging.bytes;
     p.result = fnn_result_of(&p.staging, &y, 1);
+    const int in_place = p.staging.bytes == operands; /* what follows reads the result where it is to be */
     p.g.a = gradient ? fnn_turned(a) : a;
     p.g.b = forward ? fnn_turned(b) : b;
     p.g.c = fnn_rows_of(&none, &p.result);
     if (!gradient && call->in[2]) p.g.epilogue.bias = fnn_vector_of(&p.staging, call->in[2]);
     if (forward) p.g.epilogue.activation = call->activation;
-    if (call->follower && p.result.data == y.data) p.g.leader = call;
+    if (call->follower && in_place) p.g.leader = call;
     return p;
 }
 
