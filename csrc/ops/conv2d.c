@@ -169,7 +169,8 @@ static const char *way(const fnn_call *call, read_dims *read, fnn_conv_pass pass
     const fnn_conv_dims d = dims_of(call, read);
     if (fnn_conv_product_suits(call, &d, pass)) return fnn_conv_product_way(call, &d, pass);
     if (fnn_conv_amx_suits(call, &d, pass)) return "bfloat16 parts";
-    return fnn_winograd_suits(call, &d, pass) ? "winograd" : "direct";
+    if (!fnn_winograd_suits(call, &d, pass)) return "direct";
+    return fnn_winograd_amx_suits(call, &d, pass) ? "winograd in bfloat16 parts" : "winograd";
 }
 
 static const char *forward_way(const fnn_call *call) { return way(call, forward_dims, FNN_CONV_FORWARD); }

@@ -478,7 +478,7 @@ static int is_possible(const fnn_call *call, const fnn_conv_dims *d) {
  * are so few that the direct way puts pixels there; Winograd's cost is in the same units. (Of 28 passes that a demand of
  * a seventh more had left to others, 27 are 1.02 to 2.0 times as fast here on two cores of a Granite Rapids, one 0.7.) */
 int fnn_conv_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
-    static const double NS = 0.0125, NS_OF_WINOGRAD_COST = 0.0125 / 0.02;
+    static const double NS = 0.0125;
     if (!is_possible(call, d)) return 0;
     if (call->algorithm == FNN_CONV_PARTS) return 1;
     const int winograd = fnn_winograd_suits(call, d, pass);
@@ -488,7 +488,9 @@ int fnn_conv_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
     const double columns = (double)(width < 16 ? width : fnn_round_up(width, 16)) * (double)depth;
     const double places = (double)(d->n * d->oh * d->ow) * (double)(d->r * d->s);
     double other = NS * places * columns;
-    if (winograd) other = NS_OF_WINOGRAD_COST * fnn_winograd_cost(d, pass);
+    if (winograd)
+        other = fnn_winograd_amx_suits(call, d, pass) ? fnn_winograd_amx_cost(d, pass)
+                                                      : FNN_WINOGRAD_NS_OF_COST * fnn_winograd_cost(d, pass);
     /* Most small layers need no plan to be refused. */
     const double padded = (double)fnn_round_up(depth, pass == FNN_CONV_BACKWARD_WEIGHT ? FNN_AMX_TILE : STEP) *
                           (double)fnn_round_up(width, FNN_AMX_TILE);

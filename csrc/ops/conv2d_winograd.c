@@ -460,6 +460,10 @@ void fnn_winograd_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_co
         fnn_winograd_gradient_workspace(call, d, ws);
         return;
     }
+    if (fnn_winograd_amx_suits(call, d, pass)) {
+        fnn_winograd_amx_workspace(call, d, pass, ws);
+        return;
+    }
     make_plan(&p, call, d, pass);
     fnn_channels_last_of(&staging, call->in[0], 1);
     fnn_channels_last_of(&staging, call->out[0], 0);
@@ -471,6 +475,7 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     plan p;
     int bad = 0;
     if (!fnn_winograd_suits(call, d, pass)) return 0;
+    if (fnn_winograd_amx_suits(call, d, pass)) return fnn_winograd_amx_correlate(call, d, pass, epilogue);
     make_plan(&p, call, d, pass);
     p.u = call->shared;
     char *zeros = p.u + p.u_bytes, *bias = zeros + zeros_bytes(&p);

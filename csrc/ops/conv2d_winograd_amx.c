@@ -1,0 +1,267 @@
+/* conv2d_winograd_amx.c: forward and backward_input of 3x3 convolutions as F(4x4, 3x3), as in conv2d_winograd.c, on
+ * bfloat16 matrix units in three parts (kernels/gemm_amx.h).
+ *
+ * These multiply so fast that a chunk of its own few tiles would wait for the 36 matrices U, which are read from the
+ * third-level cache for each. So all threads work on one block of many tiles together: they transform the tiles and split them
+ * in three, V [plane][strip of 32 tiles][32 channels][part]; multiply, each chunk a plane's V by a group of panels of U, which
+ * stays in its core's second-level cache, to M [plane][strip][panel], as tiles that nobody copies; and take M back to pixels.
+ *
+ * An infinity or NaN in V or U, or in a result, brings the call back to the direct way. */
+#include "conv2d_amx.h"
+
+#include <string.h>
+
+enum {
+    OUTPUTS = FNN_WINOGRAD_OUTPUTS,
+    PATCH = FNN_WINOGRAD_PATCH,
+    PLANES = FNN_WINOGRAD_PIXELS,
+    TAPS = 3,
+    PARTS = 3,
+    STRIP = FNN_AMX_STRIP,
+    STEP = FNN_AMX_STEP,
+    FLOAT = 4,
+    PACK_DEPTH = 64,         /* channels whose weights are transformed together */
+    CHANNELS = 128,          /* of a strip that are transformed and split together: 0.6 MB */
+    GROUP_BYTES = 768 << 10, /* of U, for a chunk: what is left of 2 MB is for V that comes by */
+    ROOM_BYTES = 32 << 20,   /* of a block's V and M: U is read once for each */
+    AHEAD = 2,               /* tiles whose sums are asked for before they are taken back to pixels */
+    STEP_BYTES = PARTS * FNN_AMX_STRIP_BYTES,
+    U_PLANE = PACK_DEPTH * STRIP + 16 /* of weights in scratch: an odd number of lines */
+};
+
+typedef struct {
+    const fnn_kernels *K;
+    const fnn_amx_kernels *X;
+    int turned;
+    ptrdiff_t depth, width, steps, panels;
+    ptrdiff_t group_panels, groups;
+    fnn_conv_weight weight;
+    fnn_tile_source src, dst;
+    ptrdiff_t first[2];      /* row and column of src that the first tile reads first */
+    fnn_tile_block map;      /* all tiles */
+    ptrdiff_t block_tiles;   /* at most */
+    ptrdiff_t begin, tiles, strips; /* of the present block */
+    ptrdiff_t v_plane, m_plane;     /* in bytes */
+    size_t u_bytes, v_bytes, m_bytes, scratch;
+    char *u, *v, *m;
+    const fnn_epilogue *epilogue;
+    int *bad;
+} plan;
+
+/* ---- the plan ---- */
+
+static ptrdiff_t odd_lines(ptrdiff_t bytes) { return fnn_odd_lines(bytes / FLOAT) * FLOAT; }
+
+static void plan_shape(plan *p, const fnn_conv_dims *d, fnn_conv_pass pass) {
+    const int turned = pass == FNN_CONV_BACKWARD_INPUT;
+    const fnn_tile_source x = {.h = d->h, .w = d->w}, y = {.h = d->oh, .w = d->ow};
+    *p = (plan){.K = fnn_kernels_of(FNN_FLOAT32),
+                .X = fnn_amx(),
+                .turned = turned,
+                .depth = turned ? d->k : d->c,
+                .width = turned ? d->c : d->k,
+                .src = turned ? y : x,
+                .dst = turned ? x : y,
+                .first = {turned ? d->padding[0] - TAPS + 1 : -d->padding[0], turned ? d->padding[2] - TAPS + 1 : -d->padding[2]}};
+    p->steps = fnn_ceil_div(p->depth, STEP), p->panels = fnn_ceil_div(p->width, STRIP);
+    p->groups = fnn_ceil_div(p->panels, fnn_max(GROUP_BYTES / (p->steps * STEP_BYTES), 1));
+    p->group_panels = fnn_ceil_div(p->panels, p->groups);
+    p->map = (fnn_tile_block){.images = d->n, .rows = fnn_ceil_div(p->dst.h, OUTPUTS), .cols = fnn_ceil_div(p->dst.w, OUTPUTS)};
+    p->map.tiles = p->map.images * p->map.rows * p->map.cols;
+    const ptrdiff_t strips = fnn_ceil_div(p->map.tiles, STRIP);
+    const ptrdiff_t strip_bytes = PLANES * (p->steps * STEP_BYTES + p->panels * FNN_AMX_C_BYTES);
+    p->block_tiles = STRIP * fnn_even_share(strips, fnn_max(ROOM_BYTES / strip_bytes, 1));
+    p->v_plane = odd_lines(p->block_tiles / STRIP * p->steps * STEP_BYTES);
+    p->m_plane = odd_lines(p->block_tiles / STRIP * p->panels * FNN_AMX_C_BYTES);
+    p->u_bytes = (size_t)(PLANES * p->panels * p->steps * STEP_BYTES);
+    p->v_bytes = (size_t)(PLANES * p->v_plane), p->m_bytes = (size_t)(PLANES * p->m_plane);
+    const size_t weights = (size_t)((TAPS * TAPS + PLANES) * U_PLANE * FLOAT);
+    const size_t tiles = (size_t)(PLANES * fnn_odd_lines(STRIP * (CHANNELS + 16)) * FLOAT);
+    p->scratch = weights > tiles ? weights : tiles;
+}
+
+/* ---- weights ---- */
+
+/* A panel's rows from .. from + PACK_DEPTH - 1, of all planes. */
+static void split_weights(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const ptrdiff_t packs = fnn_ceil_div(p->depth, PACK_DEPTH), panel = chunk / packs, from = chunk % packs * PACK_DEPTH;
+    const ptrdiff_t count = fnn_min(PACK_DEPTH, p->depth - from);
+    float *g = scratch, *u = g + TAPS * TAPS * U_PLANE;
+    ptrdiff_t slot[TAPS * TAPS];
+    _Alignas(64) float bad[16] = {0};
+    for (ptrdiff_t t = 0; t < TAPS * TAPS; t++) slot[t] = (p->turned ? TAPS * TAPS - 1 - t : t) * U_PLANE;
+    if ((panel + 1) * STRIP > p->width) memset(g, 0, (size_t)(TAPS * TAPS * U_PLANE * FLOAT));
+    fnn_conv_weight_gather(&p->weight, panel, from, count, slot, scratch);
+    p->K->winograd_weight(TAPS, count * STRIP, g, U_PLANE, u, U_PLANE);
+    for (ptrdiff_t plane = 0; plane < PLANES; plane++) {
+        const fnn_amx_strip s = {.data = u + plane * U_PLANE, .wide = STRIP, .depth = count, .wide_step = 1, .k_step = STRIP,
+                                 .columns = 1};
+        p->X->split(PARTS, &s, p->u + ((plane * p->panels + panel) * p->steps + from / STEP) * STEP_BYTES, bad);
+    }
+    fnn_amx_raise(p->bad, bad);
+}
+
+/* ---- a block ---- */
+
+static ptrdiff_t tiles_of(const plan *p, ptrdiff_t strip) { return fnn_min(STRIP, p->tiles - strip * STRIP); }
+
+/* Bytes of a step of a strip: a short one has one tile a part. */
+static ptrdiff_t step_bytes(const plan *p, ptrdiff_t strip) { return tiles_of(p, strip) > FNN_AMX_TILE ? STEP_BYTES : STEP_BYTES / 2; }
+
+/* CHANNELS of a strip. */
+static void transform_tiles(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const ptrdiff_t parts = fnn_ceil_div(p->depth, CHANNELS), strip = chunk / parts, from = chunk % parts * CHANNELS;
+    const ptrdiff_t channels = fnn_min(CHANNELS, p->depth - from), tiles = tiles_of(p, strip);
+    const ptrdiff_t pitch = CHANNELS + 16, plane_size = fnn_odd_lines(STRIP * pitch);
+    const void *pixel[PLANES];
+    float *v = scratch;
+    _Alignas(64) float bad[16] = {0};
+    for (ptrdiff_t t = 0, image, row, col; t < tiles; t++) {
+        fnn_tile_at(&p->map, p->begin + strip * STRIP + t, &image, &row, &col);
+        fnn_tile_pixels(&p->src, image, row * OUTPUTS + p->first[0], col * OUTPUTS + p->first[1], PATCH, from, pixel);
+        p->K->winograd_input(TAPS, channels, pixel, v + t * pitch, plane_size);
+    }
+    for (ptrdiff_t plane = 0; plane < PLANES; plane++) {
+        const fnn_amx_strip s = {.data = v + plane * plane_size, .wide = tiles, .depth = channels, .wide_step = pitch, .k_step = 1};
+        p->X->split(PARTS, &s, p->v + plane * p->v_plane + strip * p->steps * STEP_BYTES + from / STEP * step_bytes(p, strip), bad);
+    }
+    fnn_amx_raise(p->bad, bad);
+}
+
+/* A plane's tiles by a group of panels. Meanwhile the next strip comes nearer, a share in each product. */
+static void multiply(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const ptrdiff_t plane = chunk / p->groups, group = chunk % p->groups, steps = p->steps;
+    const ptrdiff_t first = group * p->group_panels, end = fnn_min(first + p->group_panels, p->panels);
+    const ptrdiff_t share = fnn_round_up(fnn_ceil_div(STEP_BYTES, end - first), 64);
+    (void)scratch;
+    p->X->begin();
+    for (ptrdiff_t strip = 0; strip < p->strips; strip++) {
+        const char *v = p->v + plane * p->v_plane + strip * steps * STEP_BYTES;
+        const ptrdiff_t v_step = step_bytes(p, strip);
+        const fnn_amx_operand a = {v, v_step, FNN_AMX_TILE_BYTES, v_step / PARTS, NULL};
+        for (ptrdiff_t panel = first; panel < end; panel++) {
+            const fnn_amx_operand b = {p->u + (plane * p->panels + panel) * steps * STEP_BYTES, STEP_BYTES, FNN_AMX_TILE_BYTES,
+                                       FNN_AMX_STRIP_BYTES, NULL};
+            char *m = p->m + plane * p->m_plane + (strip * p->panels + panel) * FNN_AMX_C_BYTES;
+            const fnn_amx_ahead ahead = {.near = v + steps * STEP_BYTES + (panel - first) * share * steps,
+                                         .near_step = strip + 1 < p->strips ? share : 0,
+                                         .out = panel + 1 < end ? m + FNN_AMX_C_BYTES : NULL,
+                                         .out_step = 2 * FNN_LINE};
+            p->X->multiply(PARTS, v_step == STEP_BYTES ? 2 : 1, p->width - panel * STRIP > FNN_AMX_TILE ? 2 : 1, steps, &a, &b,
+                           (float *)m, 0, &ahead);
+        }
+    }
+    p->X->end();
+}
+
+static const char *row_of(const char *m, ptrdiff_t tile) {
+    return m + tile / FNN_AMX_TILE * FNN_AMX_STRIP_BYTES + tile % FNN_AMX_TILE * FNN_AMX_ROW;
+}
+
+/* 16 channels of a strip. */
+static void finish_channels(const plan *p, ptrdiff_t strip, ptrdiff_t first, int *bad) {
+    const fnn_epilogue *e = p->epilogue;
+    const fnn_image *y = &p->dst.image;
+    const ptrdiff_t channels = fnn_min(FNN_AMX_TILE, p->width - first);
+    const char *m = p->m + (strip * p->panels + first / STRIP) * FNN_AMX_C_BYTES + first % STRIP / FNN_AMX_TILE * FNN_AMX_TILE_BYTES;
+    for (ptrdiff_t t = 0, image, row, col; t < tiles_of(p, strip); t++) {
+        fnn_tile_at(&p->map, p->begin + strip * STRIP + t, &image, &row, &col);
+        const ptrdiff_t at = image * y->n + row * OUTPUTS * y->h + col * OUTPUTS * y->w + first;
+        for (ptrdiff_t plane = 0; plane < PLANES; plane++) __builtin_prefetch(row_of(m, t + AHEAD) + plane * p->m_plane);
+        p->K->winograd_output(TAPS, channels, row_of(m, t), p->m_plane / FLOAT, fnn_min(OUTPUTS, p->dst.h - row * OUTPUTS),
+                              fnn_min(OUTPUTS, p->dst.w - col * OUTPUTS), (float *)y->data + at, y->h, y->w,
+                              e->bias ? (const float *)e->bias + first : NULL, e->residual ? (const float *)e->residual + at : NULL,
+                              e->activation, bad);
+    }
+}
+
+/* A panel of a strip. */
+static void finish_tiles(void *context, ptrdiff_t chunk, void *scratch) {
+    const plan *p = context;
+    const ptrdiff_t strip = chunk / p->panels, panel = chunk % p->panels;
+    int bad = 0;
+    (void)scratch;
+    for (ptrdiff_t first = panel * STRIP; first < fnn_min((panel + 1) * STRIP, p->width); first += FNN_AMX_TILE)
+        finish_channels(p, strip, first, &bad);
+    if (bad) __atomic_store_n(p->bad, 1, __ATOMIC_RELAXED);
+}
+
+/* ---- what it costs, and whether it suits ---- */
+
+/* Nanoseconds on one of two cores of a Granite Rapids that both compute: products, which wait for V, M and U now and then; an
+ * element of V, of M, of U. Where maps are large they are a quarter more, as fnn_winograd_cost is, beside which these stand: of
+ * 24 layers of vgg16, resnet18, resnet50, googlenet and alexnet the faster way is taken. */
+static double products_ns(const plan *p, ptrdiff_t tiles) {
+    return 1.25 * fnn_amx_products_ns(PARTS, (double)(PLANES * fnn_ceil_div(tiles, FNN_AMX_TILE)) *
+                                                 (double)(fnn_ceil_div(p->width, FNN_AMX_TILE) * p->steps));
+}
+static double transform_ns(const plan *p, ptrdiff_t tiles) { return 0.45 * PLANES * (double)(tiles * p->depth); }
+static double finish_ns(const plan *p, ptrdiff_t tiles) { return 0.4 * PLANES * (double)(tiles * p->width); }
+static double weights_ns(const plan *p) { return 0.8 * PLANES * (double)(p->depth * p->width); }
+
+double fnn_winograd_amx_cost(const fnn_conv_dims *d, fnn_conv_pass pass) {
+    plan p;
+    plan_shape(&p, d, pass);
+    const ptrdiff_t tiles = p.map.tiles;
+    return products_ns(&p, tiles) + transform_ns(&p, tiles) + finish_ns(&p, tiles) + weights_ns(&p) + 5000;
+}
+
+int fnn_winograd_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
+    if (!fnn_amx() || pass == FNN_CONV_BACKWARD_WEIGHT || fnn_amx_planes(call->precision) != PARTS) return 0;
+    const fnn_winograd_form f = fnn_winograd_form_of(d, pass);
+    if (f.taps != TAPS || d->groups > 1) return 0;
+    return fnn_winograd_amx_cost(d, pass) < fnn_winograd_cost(d, pass) * FNN_WINOGRAD_NS_OF_COST;
+}
+
+/* ---- the interface ---- */
+
+static size_t zeros_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->depth * FLOAT)); }
+static size_t bias_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->width * FLOAT)); }
+
+/* shared: [U][V][M][zeros][bias][staged maps] */
+void fnn_winograd_amx_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws) {
+    plan p;
+    fnn_staging staging = {.memory = NULL};
+    plan_shape(&p, d, pass);
+    fnn_channels_last_of(&staging, call->in[0], 1);
+    fnn_channels_last_of(&staging, call->out[0], 0);
+    fnn_enlarge(ws, p.u_bytes + p.v_bytes + p.m_bytes + zeros_bytes(&p) + bias_bytes(&p) + staging.bytes, p.scratch);
+}
+
+static void run_block(const fnn_call *call, plan *p, ptrdiff_t begin) {
+    p->begin = begin, p->tiles = fnn_min(p->block_tiles, p->map.tiles - begin);
+    p->strips = fnn_ceil_div(p->tiles, STRIP);
+    const ptrdiff_t parts = fnn_ceil_div(p->depth, CHANNELS);
+    fnn_parallel_for(call, p->strips * parts, transform_ns(p, p->tiles), transform_tiles, p);
+    if (!*p->bad) fnn_parallel_for(call, PLANES * p->groups, products_ns(p, p->tiles), multiply, p);
+    if (!*p->bad) fnn_parallel_for(call, p->strips * p->panels, finish_ns(p, p->tiles), finish_tiles, p);
+}
+
+int fnn_winograd_amx_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, const fnn_epilogue *epilogue) {
+    plan p;
+    int bad = 0;
+    plan_shape(&p, d, pass);
+    p.weight = fnn_conv_weight_of(call->in[1], d, p.turned);
+    p.weight.cols = STRIP;
+    fnn_conv_weight_plan(&p.weight);
+    p.u = call->shared, p.v = p.u + p.u_bytes, p.m = p.v + p.v_bytes;
+    char *zeros = p.m + p.m_bytes, *bias = zeros + zeros_bytes(&p);
+    p.src.zeros = memset(zeros, 0, zeros_bytes(&p));
+    fnn_epilogue finish = epilogue ? *epilogue : (fnn_epilogue){0};
+    finish.bias = fnn_conv_dense_bias(call, bias);
+    p.epilogue = &finish;
+    p.bad = &bad;
+    fnn_staging staging = {.memory = bias + bias_bytes(&p)};
+    const fnn_tensor x = fnn_channels_last_of(&staging, call->in[0], 1);
+    const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);
+    p.src.image = fnn_image_of(&x), p.dst.image = fnn_image_of(&y);
+    fnn_parallel_for(call, p.panels * fnn_ceil_div(p.depth, PACK_DEPTH), weights_ns(&p), split_weights, &p);
+    for (ptrdiff_t begin = 0; begin < p.map.tiles && !bad; begin += p.block_tiles) run_block(call, &p, begin);
+    if (bad) return 0;
+    fnn_finish(call->out[0], &y);
+    fnn_follow_all(call, NULL);
+    return 1;
+}
