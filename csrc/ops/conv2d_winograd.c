@@ -456,12 +456,12 @@ void fnn_winograd_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_co
     plan p;
     fnn_staging staging = {.memory = NULL};
     if (!fnn_winograd_suits(call, d, pass)) return;
-    if (pass == FNN_CONV_BACKWARD_WEIGHT) {
-        fnn_winograd_gradient_workspace(call, d, ws);
-        return;
-    }
     if (fnn_winograd_amx_suits(call, d, pass)) {
         fnn_winograd_amx_workspace(call, d, pass, ws);
+        return;
+    }
+    if (pass == FNN_CONV_BACKWARD_WEIGHT) {
+        fnn_winograd_gradient_workspace(call, d, ws);
         return;
     }
     make_plan(&p, call, d, pass);

@@ -17,7 +17,8 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
                            const fnn_epilogue *epilogue);
 int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
-/* conv2d_winograd_amx.c: the same on bfloat16 matrix units, where they are and take less time. */
+/* conv2d_winograd_amx.c: the same on bfloat16 matrix units in three parts, where they are and take less time, or the setting wants
+ * transforms: whether a call that suits goes this way. */
 /* One in fnn_winograd_cost is so many nanoseconds of the avx512 level of a machine that has matrix units. */
 #define FNN_WINOGRAD_NS_OF_COST (0.0125 / 0.02)
 int fnn_winograd_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
@@ -26,6 +27,11 @@ double fnn_winograd_amx_cost(const fnn_conv_dims *d, fnn_conv_pass pass);
 void fnn_winograd_amx_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws);
 int fnn_winograd_amx_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass,
                                const fnn_epilogue *epilogue);
+
+/* conv2d_winograd_amx_weight.c */
+double fnn_winograd_amx_gradient_cost(const fnn_conv_dims *d);
+void fnn_winograd_amx_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
+int fnn_winograd_amx_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
 /* ---- what the passes share ---- */
 

@@ -204,15 +204,17 @@ static double weights_ns(const plan *p) { return 0.8 * PLANES * (double)(p->dept
 
 double fnn_winograd_amx_cost(const fnn_conv_dims *d, fnn_conv_pass pass) {
     plan p;
+    if (pass == FNN_CONV_BACKWARD_WEIGHT) return fnn_winograd_amx_gradient_cost(d);
     plan_shape(&p, d, pass);
     const ptrdiff_t tiles = p.map.tiles;
     return products_ns(&p, tiles) + transform_ns(&p, tiles) + finish_ns(&p, tiles) + weights_ns(&p) + 5000;
 }
 
 int fnn_winograd_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
-    if (!fnn_amx() || pass == FNN_CONV_BACKWARD_WEIGHT || fnn_amx_planes(call->precision) != PARTS) return 0;
+    if (!fnn_amx() || fnn_amx_planes(call->precision) != PARTS) return 0;
     const fnn_winograd_form f = fnn_winograd_form_of(d, pass);
     if (f.taps != TAPS || d->groups > 1) return 0;
+    if (call->algorithm == FNN_CONV_WINOGRAD) return 1;
     return fnn_winograd_amx_cost(d, pass) < fnn_winograd_cost(d, pass) * FNN_WINOGRAD_NS_OF_COST;
 }
 
@@ -225,6 +227,10 @@ static size_t bias_bytes(const plan *p) { return fnn_whole_lines((size_t)(p->wid
 void fnn_winograd_amx_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws) {
     plan p;
     fnn_staging staging = {.memory = NULL};
+    if (pass == FNN_CONV_BACKWARD_WEIGHT) {
+        fnn_winograd_amx_gradient_workspace(call, d, ws);
+        return;
+    }
     plan_shape(&p, d, pass);
     fnn_channels_last_of(&staging, call->in[0], 1);
     fnn_channels_last_of(&staging, call->out[0], 0);

@@ -204,6 +204,7 @@ int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     gradient p;
     int bad = 0;
     if (!fnn_winograd_suits(call, d, FNN_CONV_BACKWARD_WEIGHT)) return 0;
+    if (fnn_winograd_amx_suits(call, d, FNN_CONV_BACKWARD_WEIGHT)) return fnn_winograd_amx_gradient(call, d);
     plan_gradient(&p, call, d);
     p.bad = &bad;
     p.packed = call->shared;
