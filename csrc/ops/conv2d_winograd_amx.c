@@ -2,9 +2,10 @@
  * bfloat16 matrix units in three parts (kernels/gemm_amx.h).
  *
  * These multiply so fast that a chunk of its own few tiles would wait for the 36 matrices U, which are read from the
- * third-level cache for each. So all threads work on one block of many tiles together: they transform the tiles and split them
- * in three, V [plane][strip of 32 tiles][32 channels][part]; multiply, each chunk a plane's V by a group of panels of U, which
- * stays in its core's second-level cache, to M [plane][strip][panel], as tiles that nobody copies; and take M back to pixels.
+ * third-level cache for each. So all threads work on one block of many tiles together: they transform the tiles to V, [plane][tile];
+ * multiply, each chunk a plane's V by a group of panels of U, which it splits in three and which stay in its core's second-level
+ * cache while strip after strip of 32 tiles is split, to M, [plane][strip][panel], as tiles that nobody copies; and take M back to
+ * pixels. V and U wait as float32: split they would be half as large again, and this is bound by memory.
  *
  * An infinity or NaN in V or U, or in a result, brings the call back to the direct way. */
 #include "conv2d_amx.h"
@@ -21,12 +22,12 @@ enum {
     STEP = FNN_AMX_STEP,
     FLOAT = 4,
     PACK_DEPTH = 64,         /* channels whose weights are transformed together */
-    CHANNELS = 128,          /* of a strip that are transformed and split together: 0.6 MB */
+    CHANNELS = 128,          /* of a strip that are transformed together */
     GROUP_BYTES = 768 << 10, /* of U, for a chunk: what is left of 2 MB is for V that comes by */
     ROOM_BYTES = 32 << 20,   /* of a block's V and M: U is read once for each */
     AHEAD = 2,               /* tiles whose sums are asked for before they are taken back to pixels */
     STEP_BYTES = PARTS * FNN_AMX_STRIP_BYTES,
-    U_PLANE = PACK_DEPTH * STRIP + 16 /* of weights in scratch: an odd number of lines */
+    G_PLANE = PACK_DEPTH * STRIP + 16 /* of weights in scratch: an odd number of lines */
 };
 
 typedef struct {
@@ -41,9 +42,11 @@ typedef struct {
     fnn_tile_block map;      /* all tiles */
     ptrdiff_t block_tiles;   /* at most */
     ptrdiff_t begin, tiles, strips; /* of the present block */
-    ptrdiff_t v_plane, m_plane;     /* in bytes */
+    ptrdiff_t pitch, v_plane, u_plane; /* in elements */
+    ptrdiff_t m_plane;                 /* in bytes */
     size_t u_bytes, v_bytes, m_bytes, scratch;
-    char *u, *v, *m;
+    float *u, *v;
+    char *m;
     const fnn_epilogue *epilogue;
     int *bad;
 } plan;
@@ -69,92 +72,85 @@ static void plan_shape(plan *p, const fnn_conv_dims *d, fnn_conv_pass pass) {
     p->map = (fnn_tile_block){.images = d->n, .rows = fnn_ceil_div(p->dst.h, OUTPUTS), .cols = fnn_ceil_div(p->dst.w, OUTPUTS)};
     p->map.tiles = p->map.images * p->map.rows * p->map.cols;
     const ptrdiff_t strips = fnn_ceil_div(p->map.tiles, STRIP);
-    const ptrdiff_t strip_bytes = PLANES * (p->steps * STEP_BYTES + p->panels * FNN_AMX_C_BYTES);
+    p->pitch = fnn_odd_lines(p->depth);
+    const ptrdiff_t strip_bytes = PLANES * (STRIP * p->pitch * FLOAT + p->panels * FNN_AMX_C_BYTES);
     p->block_tiles = STRIP * fnn_even_share(strips, fnn_max(ROOM_BYTES / strip_bytes, 1));
-    p->v_plane = odd_lines(p->block_tiles / STRIP * p->steps * STEP_BYTES);
+    p->v_plane = fnn_odd_lines(p->block_tiles * p->pitch);
+    p->u_plane = fnn_odd_lines(p->panels * p->depth * STRIP);
     p->m_plane = odd_lines(p->block_tiles / STRIP * p->panels * FNN_AMX_C_BYTES);
-    p->u_bytes = (size_t)(PLANES * p->panels * p->steps * STEP_BYTES);
-    p->v_bytes = (size_t)(PLANES * p->v_plane), p->m_bytes = (size_t)(PLANES * p->m_plane);
-    const size_t weights = (size_t)((TAPS * TAPS + PLANES) * U_PLANE * FLOAT);
-    const size_t tiles = (size_t)(PLANES * fnn_odd_lines(STRIP * (CHANNELS + 16)) * FLOAT);
-    p->scratch = weights > tiles ? weights : tiles;
+    p->u_bytes = (size_t)(PLANES * p->u_plane * FLOAT), p->v_bytes = (size_t)(PLANES * p->v_plane * FLOAT);
+    p->m_bytes = (size_t)(PLANES * p->m_plane);
+    const size_t weights = (size_t)(TAPS * TAPS * G_PLANE * FLOAT);
+    const size_t split = (size_t)((p->group_panels + 1) * p->steps * STEP_BYTES);
+    p->scratch = weights > split ? weights : split;
 }
 
 /* ---- weights ---- */
 
 /* A panel's rows from .. from + PACK_DEPTH - 1, of all planes. */
-static void split_weights(void *context, ptrdiff_t chunk, void *scratch) {
+static void transform_weights(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t packs = fnn_ceil_div(p->depth, PACK_DEPTH), panel = chunk / packs, from = chunk % packs * PACK_DEPTH;
     const ptrdiff_t count = fnn_min(PACK_DEPTH, p->depth - from);
-    float *g = scratch, *u = g + TAPS * TAPS * U_PLANE;
     ptrdiff_t slot[TAPS * TAPS];
-    _Alignas(64) float bad[16] = {0};
-    for (ptrdiff_t t = 0; t < TAPS * TAPS; t++) slot[t] = (p->turned ? TAPS * TAPS - 1 - t : t) * U_PLANE;
-    if ((panel + 1) * STRIP > p->width) memset(g, 0, (size_t)(TAPS * TAPS * U_PLANE * FLOAT));
+    for (ptrdiff_t t = 0; t < TAPS * TAPS; t++) slot[t] = (p->turned ? TAPS * TAPS - 1 - t : t) * G_PLANE;
+    if ((panel + 1) * STRIP > p->width) memset(scratch, 0, (size_t)(TAPS * TAPS * G_PLANE * FLOAT));
     fnn_conv_weight_gather(&p->weight, panel, from, count, slot, scratch);
-    p->K->winograd_weight(TAPS, count * STRIP, g, U_PLANE, u, U_PLANE);
-    for (ptrdiff_t plane = 0; plane < PLANES; plane++) {
-        const fnn_amx_strip s = {.data = u + plane * U_PLANE, .wide = STRIP, .depth = count, .wide_step = 1, .k_step = STRIP,
-                                 .columns = 1};
-        p->X->split(PARTS, &s, p->u + ((plane * p->panels + panel) * p->steps + from / STEP) * STEP_BYTES, bad);
-    }
-    fnn_amx_raise(p->bad, bad);
+    p->K->winograd_weight(TAPS, count * STRIP, scratch, G_PLANE, p->u + (panel * p->depth + from) * STRIP, p->u_plane);
 }
 
 /* ---- a block ---- */
 
 static ptrdiff_t tiles_of(const plan *p, ptrdiff_t strip) { return fnn_min(STRIP, p->tiles - strip * STRIP); }
 
-/* Bytes of a step of a strip: a short one has one tile a part. */
-static ptrdiff_t step_bytes(const plan *p, ptrdiff_t strip) { return tiles_of(p, strip) > FNN_AMX_TILE ? STEP_BYTES : STEP_BYTES / 2; }
-
 /* CHANNELS of a strip. */
 static void transform_tiles(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t parts = fnn_ceil_div(p->depth, CHANNELS), strip = chunk / parts, from = chunk % parts * CHANNELS;
-    const ptrdiff_t channels = fnn_min(CHANNELS, p->depth - from), tiles = tiles_of(p, strip);
-    const ptrdiff_t pitch = CHANNELS + 16, plane_size = fnn_odd_lines(STRIP * pitch);
+    const ptrdiff_t channels = fnn_min(CHANNELS, p->depth - from);
     const void *pixel[PLANES];
-    float *v = scratch;
-    _Alignas(64) float bad[16] = {0};
-    for (ptrdiff_t t = 0, image, row, col; t < tiles; t++) {
-        fnn_tile_at(&p->map, p->begin + strip * STRIP + t, &image, &row, &col);
+    (void)scratch;
+    for (ptrdiff_t t = strip * STRIP, image, row, col; t < strip * STRIP + tiles_of(p, strip); t++) {
+        fnn_tile_at(&p->map, p->begin + t, &image, &row, &col);
         fnn_tile_pixels(&p->src, image, row * OUTPUTS + p->first[0], col * OUTPUTS + p->first[1], PATCH, from, pixel);
-        p->K->winograd_input(TAPS, channels, pixel, v + t * pitch, plane_size);
+        p->K->winograd_input(TAPS, channels, pixel, p->v + t * p->pitch + from, p->v_plane);
     }
-    for (ptrdiff_t plane = 0; plane < PLANES; plane++) {
-        const fnn_amx_strip s = {.data = v + plane * plane_size, .wide = tiles, .depth = channels, .wide_step = pitch, .k_step = 1};
-        p->X->split(PARTS, &s, p->v + plane * p->v_plane + strip * p->steps * STEP_BYTES + from / STEP * step_bytes(p, strip), bad);
-    }
-    fnn_amx_raise(p->bad, bad);
 }
 
 /* A plane's tiles by a group of panels. Meanwhile the next strip comes nearer, a share in each product. */
 static void multiply(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
-    const ptrdiff_t plane = chunk / p->groups, group = chunk % p->groups, steps = p->steps;
-    const ptrdiff_t first = group * p->group_panels, end = fnn_min(first + p->group_panels, p->panels);
-    const ptrdiff_t share = fnn_round_up(fnn_ceil_div(STEP_BYTES, end - first), 64);
-    (void)scratch;
+    const ptrdiff_t plane = chunk / p->groups, first = chunk % p->groups * p->group_panels;
+    const ptrdiff_t end = fnn_min(first + p->group_panels, p->panels), panel_bytes = p->steps * STEP_BYTES;
+    const ptrdiff_t share = fnn_round_up(fnn_ceil_div(STEP * STRIP * FLOAT, fnn_max(end - first, 1)), 64);
+    char *split = scratch, *v = split + p->group_panels * panel_bytes;
+    _Alignas(64) float bad[16] = {0};
+    for (ptrdiff_t panel = first; panel < end; panel++) {
+        const fnn_amx_strip s = {.data = p->u + plane * p->u_plane + panel * p->depth * STRIP, .wide = STRIP, .depth = p->depth,
+                                 .wide_step = 1, .k_step = STRIP, .columns = 1};
+        p->X->split(PARTS, &s, split + (panel - first) * panel_bytes, bad);
+    }
     p->X->begin();
     for (ptrdiff_t strip = 0; strip < p->strips; strip++) {
-        const char *v = p->v + plane * p->v_plane + strip * steps * STEP_BYTES;
-        const ptrdiff_t v_step = step_bytes(p, strip);
-        const fnn_amx_operand a = {v, v_step, FNN_AMX_TILE_BYTES, v_step / PARTS, NULL};
+        const float *tiles = p->v + plane * p->v_plane + strip * STRIP * p->pitch;
+        const fnn_amx_strip s = {.data = tiles, .wide = tiles_of(p, strip), .depth = p->depth, .wide_step = p->pitch, .k_step = 1};
+        const int row_tiles = s.wide > FNN_AMX_TILE ? 2 : 1;
+        const fnn_amx_operand a = {v, row_tiles * STEP_BYTES / 2, FNN_AMX_TILE_BYTES, row_tiles * FNN_AMX_TILE_BYTES, NULL};
+        p->X->split(PARTS, &s, v, bad);
         for (ptrdiff_t panel = first; panel < end; panel++) {
-            const fnn_amx_operand b = {p->u + (plane * p->panels + panel) * steps * STEP_BYTES, STEP_BYTES, FNN_AMX_TILE_BYTES,
-                                       FNN_AMX_STRIP_BYTES, NULL};
+            const fnn_amx_operand b = {split + (panel - first) * panel_bytes, STEP_BYTES, FNN_AMX_TILE_BYTES, FNN_AMX_STRIP_BYTES,
+                                       NULL};
             char *m = p->m + plane * p->m_plane + (strip * p->panels + panel) * FNN_AMX_C_BYTES;
-            const fnn_amx_ahead ahead = {.near = v + steps * STEP_BYTES + (panel - first) * share * steps,
+            const fnn_amx_ahead ahead = {.near = (const char *)(tiles + STRIP * p->pitch) + (panel - first) * share * p->steps,
                                          .near_step = strip + 1 < p->strips ? share : 0,
                                          .out = panel + 1 < end ? m + FNN_AMX_C_BYTES : NULL,
                                          .out_step = 2 * FNN_LINE};
-            p->X->multiply(PARTS, v_step == STEP_BYTES ? 2 : 1, p->width - panel * STRIP > FNN_AMX_TILE ? 2 : 1, steps, &a, &b,
-                           (float *)m, 0, &ahead);
+            p->X->multiply(PARTS, row_tiles, p->width - panel * STRIP > FNN_AMX_TILE ? 2 : 1, p->steps, &a, &b, (float *)m, 0,
+                           &ahead);
         }
     }
     p->X->end();
+    fnn_amx_raise(p->bad, bad);
 }
 
 static const char *row_of(const char *m, ptrdiff_t tile) {
@@ -253,7 +249,7 @@ int fnn_winograd_amx_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn
     p.weight = fnn_conv_weight_of(call->in[1], d, p.turned);
     p.weight.cols = STRIP;
     fnn_conv_weight_plan(&p.weight);
-    p.u = call->shared, p.v = p.u + p.u_bytes, p.m = p.v + p.v_bytes;
+    p.u = call->shared, p.v = (float *)((char *)p.u + p.u_bytes), p.m = (char *)p.v + p.v_bytes;
     char *zeros = p.m + p.m_bytes, *bias = zeros + zeros_bytes(&p);
     p.src.zeros = memset(zeros, 0, zeros_bytes(&p));
     fnn_epilogue finish = epilogue ? *epilogue : (fnn_epilogue){0};
@@ -264,7 +260,7 @@ int fnn_winograd_amx_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn
     const fnn_tensor x = fnn_channels_last_of(&staging, call->in[0], 1);
     const fnn_tensor y = fnn_channels_last_of(&staging, call->out[0], 0);
     p.src.image = fnn_image_of(&x), p.dst.image = fnn_image_of(&y);
-    fnn_parallel_for(call, p.panels * fnn_ceil_div(p.depth, PACK_DEPTH), weights_ns(&p), split_weights, &p);
+    fnn_parallel_for(call, p.panels * fnn_ceil_div(p.depth, PACK_DEPTH), weights_ns(&p), transform_weights, &p);
     for (ptrdiff_t begin = 0; begin < p.map.tiles && !bad; begin += p.block_tiles) run_block(call, &p, begin);
     if (bad) return 0;
     fnn_finish(call->out[0], &y);

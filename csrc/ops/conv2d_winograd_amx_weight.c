@@ -1,9 +1,10 @@
 /* conv2d_winograd_amx_weight.c: dweight of 3x3 convolutions as F(4x4, 3x3), as in conv2d_winograd_weight.c, on bfloat16 matrix
  * units in three parts (kernels/gemm_amx.h).
  *
- * All threads work on one block of tiles together, as in conv2d_winograd_amx.c: they transform x to V and dy to dM and split both,
- * [plane][strip of 32 channels][32 tiles][part]; add dM'V to the sums dU, [plane][strip of dy][strip of x], each chunk a
- * plane's and a group of strips of dM, which stays in its core's second-level cache; and at the end take dU back to 3 x 3. */
+ * All threads work on one block of tiles together, as in conv2d_winograd_amx.c: they transform x to V and dy to dM and split
+ * both, [plane][strip of 32 channels][32 tiles][part] (as float32, tile after tile, a strip would be slow to read); add dM'V to the
+ * sums dU, [plane][strip of dy][strip of x], each chunk a plane's and a group of strips of dM, which stays in its core's
+ * second-level cache; and at the end take dU back to 3 x 3. */
 #include "conv2d_amx.h"
 
 #include <string.h>
