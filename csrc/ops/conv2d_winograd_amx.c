@@ -196,7 +196,7 @@ static double products_ns(const plan *p, ptrdiff_t tiles) {
 }
 static double transform_ns(const plan *p, ptrdiff_t tiles) { return 0.45 * PLANES * (double)(tiles * p->depth); }
 static double finish_ns(const plan *p, ptrdiff_t tiles) { return 0.4 * PLANES * (double)(tiles * p->width); }
-static double weights_ns(const plan *p) { return 0.8 * PLANES * (double)(p->depth * p->width); }
+static double weights_ns(const plan *p) { return 0.55 * PLANES * (double)(p->depth * p->width); }
 
 double fnn_winograd_amx_cost(const fnn_conv_dims *d, fnn_conv_pass pass) {
     plan p;
