@@ -32,7 +32,7 @@ typedef struct {
 } fnn_amx_operand;
 
 /* What is brought nearer between the tiles of a product, a few lines at a time: many at once would keep tiles waiting.
- * `near_step` bytes for each step, from `near` on, split before, come into the second-level cache, and the next sums if not
+ * `near_step` bytes for each step, from `near` on, come into the second-level cache, and the next sums if not
  * NULL; 32 pairs of neighbouring lines from `out` on, out_step bytes apart, if not NULL, come to be written. */
 typedef struct {
     const char *near;

@@ -139,7 +139,8 @@ def set_conv_algorithm(algorithm):
         "auto" (default): whichever is predicted to be fastest, from shapes, instruction set and precision alone. On
         normally distributed numbers the root of the mean square error of Winograd's way is 2 to 4 times that of the
         direct sum, and tests hold it to 6. "direct": never Winograd's way. "winograd": that wherever it is possible,
-        also on maps too small for its bound, 3 x 3 windows in three bfloat16 parts where there are matrix units. "parts": products of bfloat16 parts wherever they are possible; elsewhere
+        also on maps too small for its bound; at precision "highest", where there are matrix units, they multiply
+        the transforms of 3 x 3 windows. "parts": products of bfloat16 parts wherever they are possible; elsewhere
         as "direct".
 
     Raises

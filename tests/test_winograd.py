@@ -91,7 +91,8 @@ def test_the_error_is_at_most_six_times_that_of_direct_sums(isa, n, c, k, h, w, 
     case = case_of(n + c, n=n, c=c, k=k, h=h, w=w, groups=groups, padding=(1, 1, 1, 1), bias=False)
     direct, winograd = (errors(case, run(case, a)) for a in ("direct", "winograd"))
     for name, (least, _), (error, _) in zip(NAMES, direct, winograd):
-        assert least != error <= 6 * least, f"{name} of {case} on {isa}: {error / least:.1f} times direct's error"
+        assert error != least and error <= 6 * least, f"{name} of {case} on {isa}: {error / least:.1f} times direct's error"
+        assert isa == "amx" or least < error, "matrix units alone round less often than a chain of multiply-adds"
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -132,9 +133,9 @@ def test_auto_keeps_that_bound_on_small_maps(isa, n, size, make, scale):
     dict(n=2, c=96, k=520, h=9, w=9),                                   # the width split
     dict(n=9, c=130, k=70, h=15, w=14, padding=(0, 2, 1, 0)),           # several boxes and parts of the gradient
     dict(n=2, c=256, k=32, h=5, w=6, padding=(3, 3, 4, 4)),             # rows a page apart; windows of padding alone
-    dict(n=6, c=500, k=40, h=28, w=28),                                 # on matrix units: blocks of all tiles
+    dict(n=12, c=500, k=40, h=28, w=28, padding=(1, 1, 1, 1)),          # on matrix units: blocks of all tiles
     dict(n=1, c=512, k=300, h=13, w=14),                                # groups of panels
-    dict(n=6, c=40, k=600, h=27, w=28),                                 # groups of the gradient's strips
+    dict(n=10, c=40, k=600, h=28, w=28, padding=(1, 1, 1, 1)),          # blocks, groups of the gradient's strips
     dict(n=3, c=64, k=64, h=60, w=60, stride=(2, 2)),                   # the same of phases
     dict(n=1, c=40, k=33, h=11, w=700, stride=(2, 2)),
     dict(n=83, c=20, k=24, h=14, w=13, stride=(2, 2)),

@@ -479,10 +479,12 @@ static int is_possible(const fnn_call *call, const fnn_conv_dims *d) {
 }
 
 /* A multiply-add takes an avx512 core of the reference machine 12.5 ps, lanes without columns counted, unless columns
- * are so few that the direct way puts pixels there; Winograd's cost is in the same units. (Of 28 passes that a demand of
- * a seventh more had left to others, 27 are 1.02 to 2.0 times as fast here on two cores of a Granite Rapids, one 0.7.) */
+ * are so few that the direct way puts pixels there; in weights' gradients of single pixels, which wait for memory, 18.5 ps (of 17
+ * that this moves, 14 are 1.03 to 1.35 times as fast, the others 0.89 to 0.99). Winograd's cost is in the same units. (Of 28 passes
+ * that a demand of a seventh more had left to others, 27 are 1.02 to 2.0 times as fast here on two cores of a Granite Rapids, one
+ * 0.7.) */
 int fnn_conv_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
-    static const double NS = 0.0125;
+    static const double NS = 0.0125, NS_OF_PIXELS = 0.0185;
     if (!is_possible(call, d)) return 0;
     if (call->algorithm == FNN_CONV_PARTS) return 1;
     const int winograd = fnn_winograd_suits(call, d, pass);
@@ -491,7 +493,7 @@ int fnn_conv_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
     const ptrdiff_t depth = turned ? d->k : d->c, width = turned ? d->c : d->k;
     const double columns = (double)(width < 16 ? width : fnn_round_up(width, 16)) * (double)depth;
     const double places = (double)(d->n * d->oh * d->ow) * (double)(d->r * d->s);
-    double other = NS * places * columns;
+    double other = (pass == FNN_CONV_BACKWARD_WEIGHT && d->r * d->s == 1 ? NS_OF_PIXELS : NS) * places * columns;
     if (winograd)
         other = fnn_winograd_amx_suits(call, d, pass) ? fnn_winograd_amx_cost(d, pass)
                                                       : FNN_WINOGRAD_NS_OF_COST * fnn_winograd_cost(d, pass);

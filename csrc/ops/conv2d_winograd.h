@@ -17,10 +17,10 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
                            const fnn_epilogue *epilogue);
 int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
-/* conv2d_winograd_amx.c: the same on bfloat16 matrix units in three parts, where they are and take less time, or the setting wants
- * transforms: whether a call that suits goes this way. */
 /* One in fnn_winograd_cost is so many nanoseconds of the avx512 level of a machine that has matrix units. */
 #define FNN_WINOGRAD_NS_OF_COST (0.0125 / 0.02)
+/* conv2d_winograd_amx.c: the same on bfloat16 matrix units in three parts, where they are and take less time, or the setting wants
+ * transforms: whether a call that suits goes this way. */
 int fnn_winograd_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
 /* Predicted nanoseconds on one core of such a machine. */
 double fnn_winograd_amx_cost(const fnn_conv_dims *d, fnn_conv_pass pass);

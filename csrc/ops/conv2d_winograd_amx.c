@@ -1,11 +1,11 @@
 /* conv2d_winograd_amx.c: forward and backward_input of 3x3 convolutions as F(4x4, 3x3), as in conv2d_winograd.c, on
  * bfloat16 matrix units in three parts (kernels/gemm_amx.h).
  *
- * These multiply so fast that a chunk of its own few tiles would wait for the 36 matrices U, which are read from the
- * third-level cache for each. So all threads work on one block of many tiles together: they transform the tiles to V, [plane][tile];
- * multiply, each chunk a plane's V by a group of panels of U, which it splits in three and which stay in its core's second-level
- * cache while strip after strip of 32 tiles is split, to M, [plane][strip][panel], as tiles that nobody copies; and take M back to
- * pixels. V and U wait as float32: split they would be half as large again, and this is bound by memory.
+ * These multiply so fast that a chunk of its own few tiles would wait for the 36 matrices U, which are read from the third-level
+ * cache for each. So all threads work on one block of many tiles together: they transform the tiles to V, [plane][tile]; multiply,
+ * each chunk a plane's V by a group of panels of U, which it splits in three and which stay in its core's second-level cache while
+ * strip after strip of 32 tiles is split, to M, [plane][strip][panel], as tiles that nobody copies; and take M back to pixels. V and
+ * U wait as float32: split they would be half as large again, and this is bound by memory.
  *
  * An infinity or NaN in V or U, or in a result, brings the call back to the direct way. */
 #include "conv2d_amx.h"
@@ -24,8 +24,10 @@ enum {
     PACK_DEPTH = 64,         /* channels whose weights are transformed together */
     CHANNELS = 128,          /* of a strip that are transformed together */
     GROUP_BYTES = 768 << 10, /* of U, for a chunk: what is left of 2 MB is for V that comes by */
-    ROOM_BYTES = 32 << 20,   /* of a block's V and M: U is read once for each */
+    ROOM_BYTES = 32 << 20,   /* of a block's V and M ... */
+    LEAST_STRIPS = 8,        /* ... or of so many strips: U is read and split once for each block */
     AHEAD = 2,               /* tiles whose sums are asked for before they are taken back to pixels */
+    MOST_SUMS = 1 << 19,     /* of a gradient's plane, which are in memory all together: 75 MB */
     STEP_BYTES = PARTS * FNN_AMX_STRIP_BYTES,
     G_PLANE = PACK_DEPTH * STRIP + 16 /* of weights in scratch: an odd number of lines */
 };
@@ -74,7 +76,7 @@ static void plan_shape(plan *p, const fnn_conv_dims *d, fnn_conv_pass pass) {
     const ptrdiff_t strips = fnn_ceil_div(p->map.tiles, STRIP);
     p->pitch = fnn_odd_lines(p->depth);
     const ptrdiff_t strip_bytes = PLANES * (STRIP * p->pitch * FLOAT + p->panels * FNN_AMX_C_BYTES);
-    p->block_tiles = STRIP * fnn_even_share(strips, fnn_max(ROOM_BYTES / strip_bytes, 1));
+    p->block_tiles = STRIP * fnn_even_share(strips, fnn_max(ROOM_BYTES / strip_bytes, LEAST_STRIPS));
     p->v_plane = fnn_odd_lines(p->block_tiles * p->pitch);
     p->u_plane = fnn_odd_lines(p->panels * p->depth * STRIP);
     p->m_plane = odd_lines(p->block_tiles / STRIP * p->panels * FNN_AMX_C_BYTES);
@@ -122,7 +124,7 @@ static void multiply(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const ptrdiff_t plane = chunk / p->groups, first = chunk % p->groups * p->group_panels;
     const ptrdiff_t end = fnn_min(first + p->group_panels, p->panels), panel_bytes = p->steps * STEP_BYTES;
-    const ptrdiff_t share = fnn_round_up(fnn_ceil_div(STEP * STRIP * FLOAT, fnn_max(end - first, 1)), 64);
+    const ptrdiff_t share = fnn_round_up(fnn_ceil_div(STEP * STRIP * FLOAT, end - first), 64);
     char *split = scratch, *v = split + p->group_panels * panel_bytes;
     _Alignas(64) float bad[16] = {0};
     for (ptrdiff_t panel = first; panel < end; panel++) {
@@ -162,7 +164,8 @@ static void finish_channels(const plan *p, ptrdiff_t strip, ptrdiff_t first, int
     const fnn_epilogue *e = p->epilogue;
     const fnn_image *y = &p->dst.image;
     const ptrdiff_t channels = fnn_min(FNN_AMX_TILE, p->width - first);
-    const char *m = p->m + (strip * p->panels + first / STRIP) * FNN_AMX_C_BYTES + first % STRIP / FNN_AMX_TILE * FNN_AMX_TILE_BYTES;
+    const char *panel = p->m + (strip * p->panels + first / STRIP) * FNN_AMX_C_BYTES;
+    const char *m = panel + first % STRIP / FNN_AMX_TILE * FNN_AMX_TILE_BYTES;
     for (ptrdiff_t t = 0, image, row, col; t < tiles_of(p, strip); t++) {
         fnn_tile_at(&p->map, p->begin + strip * STRIP + t, &image, &row, &col);
         const ptrdiff_t at = image * y->n + row * OUTPUTS * y->h + col * OUTPUTS * y->w + first;
@@ -187,29 +190,32 @@ static void finish_tiles(void *context, ptrdiff_t chunk, void *scratch) {
 
 /* ---- what it costs, and whether it suits ---- */
 
-/* Nanoseconds on one of two cores of a Granite Rapids that both compute: products, which wait for V, M and U now and then; an
- * element of V, of M, of U. Where maps are large they are a quarter more, as fnn_winograd_cost is, beside which these stand: of
- * 24 layers of vgg16, resnet18, resnet50, googlenet and alexnet the faster way is taken. */
+/* Nanoseconds on one of two cores of a Granite Rapids that both compute: a block's products, which wait for V, M and U now and
+ * then, and U split for them; an element of V, of M, of U. Where maps are large they are a quarter more, as fnn_winograd_cost is, beside
+ * which these stand: of 24 layers of vgg16, resnet18, resnet50, googlenet and alexnet the faster way is taken. */
 static double products_ns(const plan *p, ptrdiff_t tiles) {
     return 1.25 * fnn_amx_products_ns(PARTS, (double)(PLANES * fnn_ceil_div(tiles, FNN_AMX_TILE)) *
-                                                 (double)(fnn_ceil_div(p->width, FNN_AMX_TILE) * p->steps));
+                                                 (double)(fnn_ceil_div(p->width, FNN_AMX_TILE) * p->steps)) +
+           0.2 * PLANES * (double)(p->depth * p->width);
 }
 static double transform_ns(const plan *p, ptrdiff_t tiles) { return 0.45 * PLANES * (double)(tiles * p->depth); }
 static double finish_ns(const plan *p, ptrdiff_t tiles) { return 0.4 * PLANES * (double)(tiles * p->width); }
-static double weights_ns(const plan *p) { return 0.55 * PLANES * (double)(p->depth * p->width); }
+static double weights_ns(const plan *p) { return 0.35 * PLANES * (double)(p->depth * p->width); }
 
 double fnn_winograd_amx_cost(const fnn_conv_dims *d, fnn_conv_pass pass) {
     plan p;
     if (pass == FNN_CONV_BACKWARD_WEIGHT) return fnn_winograd_amx_gradient_cost(d);
     plan_shape(&p, d, pass);
-    const ptrdiff_t tiles = p.map.tiles;
-    return products_ns(&p, tiles) + transform_ns(&p, tiles) + finish_ns(&p, tiles) + weights_ns(&p) + 5000;
+    const ptrdiff_t tiles = p.map.tiles, blocks = fnn_ceil_div(tiles, p.block_tiles);
+    return (double)blocks * products_ns(&p, fnn_ceil_div(tiles, blocks)) + transform_ns(&p, tiles) + finish_ns(&p, tiles) +
+           weights_ns(&p) + 5000;
 }
 
 int fnn_winograd_amx_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
     if (!fnn_amx() || fnn_amx_planes(call->precision) != PARTS) return 0;
     const fnn_winograd_form f = fnn_winograd_form_of(d, pass);
     if (f.taps != TAPS || d->groups > 1) return 0;
+    if (pass == FNN_CONV_BACKWARD_WEIGHT && d->c * d->k > MOST_SUMS) return 0;
     if (call->algorithm == FNN_CONV_WINOGRAD) return 1;
     return fnn_winograd_amx_cost(d, pass) < fnn_winograd_cost(d, pass) * FNN_WINOGRAD_NS_OF_COST;
 }

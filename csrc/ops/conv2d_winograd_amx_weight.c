@@ -92,9 +92,8 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
     p->parts_bytes = fnn_whole_lines((size_t)(p->sum.part_size * FLOAT));
     p->slot_bytes = fnn_whole_lines(TAPS * TAPS * sizeof(ptrdiff_t));
     p->zeros_bytes = fnn_whole_lines((size_t)(fnn_max(d->c, d->k) * FLOAT));
-    const size_t tiles = (size_t)(PLANES * fnn_odd_lines(STEP * PITCH) * FLOAT), back = TAPS * TAPS * G_PLANE * FLOAT;
     const size_t combining = fnn_conv_combine_scratch(&p->sum);
-    p->scratch = tiles > back ? tiles : back;
+    p->scratch = (size_t)(PLANES * fnn_odd_lines(STEP * PITCH) * FLOAT); /* more than a gradient taken back */
     if (p->scratch < combining) p->scratch = combining;
 }
 
@@ -146,7 +145,7 @@ static void add_products(void *context, ptrdiff_t chunk, void *scratch) {
     const gradient *p = context;
     const ptrdiff_t plane = chunk / p->groups, first = chunk % p->groups * p->group_strips;
     const ptrdiff_t end = fnn_min(first + p->group_strips, p->dy.strips);
-    const ptrdiff_t share = fnn_round_up(fnn_ceil_div(STEP_BYTES, fnn_max(end - first, 1)), 64);
+    const ptrdiff_t share = fnn_round_up(fnn_ceil_div(STEP_BYTES, end - first), 64);
     (void)scratch;
     p->X->begin();
     for (ptrdiff_t c = 0; c < p->x.strips; c++) {
