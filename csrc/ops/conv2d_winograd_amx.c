@@ -1,11 +1,12 @@
 /* conv2d_winograd_amx.c: forward and backward_input of 3x3 convolutions as F(4x4, 3x3), as in conv2d_winograd.c, on
  * bfloat16 matrix units in three parts (kernels/gemm_amx.h).
  *
- * These multiply so fast that a chunk of its own few tiles would wait for the 36 matrices U, which are read from the third-level
- * cache for each. So all threads work on one block of many tiles together: they transform the tiles to V, [plane][tile]; multiply,
- * each chunk a plane's V by a group of panels of U, which it splits in three and which stay in its core's second-level cache while
- * strip after strip of 32 tiles is split, to M, [plane][strip][panel], as tiles that nobody copies; and take M back to pixels. V and
- * U wait as float32: split they would be half as large again, and this is bound by memory.
+ * These multiply so fast that a chunk of its own few tiles would wait for the 36 matrices U, which are read from the third-
+ * level cache for each. So all threads work on one block of many tiles together: they transform the tiles to V,
+ * [plane][tile]; multiply, each chunk a plane's V by a group of panels of U, which it splits in three and which stay in its
+ * core's second-level cache while strip after strip of 32 tiles is split, to M, [plane][strip][panel], as tiles that nobody
+ * copies; and take M back to pixels. V and U wait as float32: split they would be half as large again, and this is bound by
+ * memory.
  *
  * An infinity or NaN in V or U, or in a result, brings the call back to the direct way. */
 #include "conv2d_amx.h"
@@ -190,9 +191,10 @@ static void finish_tiles(void *context, ptrdiff_t chunk, void *scratch) {
 
 /* ---- what it costs, and whether it suits ---- */
 
-/* Nanoseconds on one of two cores of a Granite Rapids that both compute: a block's products, which wait for V, M and U now and
- * then, and U split for them; an element of V, of M, of U. Where maps are large they are a quarter more, as fnn_winograd_cost is, beside
- * which these stand: of 24 layers of vgg16, resnet18, resnet50, googlenet and alexnet the faster way is taken. */
+/* Nanoseconds on one of two cores of a Granite Rapids that both compute: a block's products, which wait for V, M and U now
+ * and then, and U split for them; an element of V, of M, of U. Where maps are large they are a quarter more, as
+ * fnn_winograd_cost is, beside which these stand: of 24 layers of vgg16, resnet18, resnet50, googlenet and alexnet the faster
+ * way is taken. */
 static double products_ns(const plan *p, ptrdiff_t tiles) {
     return 1.25 * fnn_amx_products_ns(PARTS, (double)(PLANES * fnn_ceil_div(tiles, FNN_AMX_TILE)) *
                                                  (double)(fnn_ceil_div(p->width, FNN_AMX_TILE) * p->steps)) +
