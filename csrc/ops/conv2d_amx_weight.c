@@ -210,6 +210,8 @@ typedef struct {
     char *sums, *x, *dy;
     ptrdiff_t *offset; /* of each step in x */
     const float **pixel;
+    const char *next[2]; /* what the next block reads of x and dy, one run of bytes each ... */
+    ptrdiff_t next_bytes[2]; /* ... or 0: not asked for */
     _Alignas(64) float bad[16];
 } target;
 
@@ -262,6 +264,38 @@ static void split_dy(const gradient *p, target *t) {
     }
 }
 
+/* The rows of a map from `row` of image `image` on, all channels. */
+static void ask_for_rows(target *t, int which, const fnn_tile_source *map, ptrdiff_t image, ptrdiff_t row, ptrdiff_t rows) {
+    const fnn_image *m = &map->image;
+    row = fnn_min(fnn_max(row, 0), map->h);
+    t->next[which] = m->data + (image * m->n + row * m->h) * FLOAT;
+    t->next_bytes[which] = fnn_min(rows, map->h - row) * m->h * FLOAT;
+}
+
+/* What the block behind this one reads, where the box has all channels and it is one run of bytes. x of single pixels is not asked
+ * for: 0.9 to 1.0 times as fast. */
+static void find_next(const gradient *p, target *t, ptrdiff_t image, ptrdiff_t row) {
+    const fnn_conv_dims *d = p->sum.d;
+    const fnn_image *dy = &p->dy.image;
+    t->next_bytes[0] = t->next_bytes[1] = 0;
+    if (p->pointwise && p->k_boxes == 1 && fnn_image_is_dense(dy, d->oh, d->ow)) {
+        const ptrdiff_t begin = row * p->wide, pixels = fnn_min(p->steps * STEP, d->n * d->oh * d->ow - begin);
+        t->next[1] = dy->data + begin * dy->w * FLOAT, t->next_bytes[1] = pixels * dy->w * FLOAT;
+    }
+    if (!p->pointwise && p->c_boxes == 1)
+        ask_for_rows(t, 0, &p->x, image, row * d->stride[0] - d->padding[0], p->block_rows * d->stride[0] + p->rows.most);
+    if (!p->pointwise && p->k_boxes == 1) ask_for_rows(t, 1, &p->dy, image, row, p->block_rows);
+}
+
+/* Of the next block's bytes the share of product `index` of `count`. */
+static fnn_amx_ahead ahead_of(const target *t, ptrdiff_t index, ptrdiff_t count, ptrdiff_t steps) {
+    const ptrdiff_t x = t->next_bytes[0], all = x + t->next_bytes[1];
+    const ptrdiff_t share = fnn_round_up(fnn_ceil_div(all, count), 64), at = index * share;
+    if (at >= all) return (fnn_amx_ahead){.near = NULL};
+    return (fnn_amx_ahead){.near = at < x ? t->next[0] + at : t->next[1] + at - x,
+                           .near_step = fnn_round_up(fnn_ceil_div(share, steps), 64)};
+}
+
 static char *sums_of(const gradient *p, const target *t, ptrdiff_t k, ptrdiff_t c) {
     return t->sums + (k / STRIP * (p->box_c / STRIP) + c / STRIP) * p->places * FNN_AMX_C_BYTES;
 }
@@ -269,6 +303,8 @@ static char *sums_of(const gradient *p, const target *t, ptrdiff_t k, ptrdiff_t 
 static void add_products(const gradient *p, target *t, int accumulate) {
     const fnn_conv_dims *d = p->sum.d;
     const ptrdiff_t steps = t->images * p->steps;
+    const ptrdiff_t count = fnn_ceil_div(t->k, STRIP) * fnn_ceil_div(t->c, STRIP) * p->places;
+    ptrdiff_t index = 0;
     for (ptrdiff_t k = 0; k < t->k; k += STRIP)
         for (ptrdiff_t c = 0; c < t->c; c += STRIP)
             for (ptrdiff_t place = 0; place < p->places; place++) {
@@ -280,8 +316,10 @@ static void add_products(const gradient *p, target *t, int accumulate) {
                 const fnn_amx_operand a = {t->dy + k / STRIP * p->dy_strip, p->dy_step, FNN_AMX_TILE_BYTES,
                                            FNN_AMX_STRIP_BYTES, NULL};
                 const fnn_amx_operand b = {x, 0, p->x_tile, p->x_plane, t->offset};
+                const fnn_amx_ahead ahead = ahead_of(t, index++, count, steps);
                 p->X->multiply(p->planes, t->k - k > FNN_AMX_TILE ? 2 : 1, t->c - c > FNN_AMX_TILE ? 2 : 1, steps, &a, &b,
-                               (float *)(sums_of(p, t, k, c) + place * FNN_AMX_C_BYTES), accumulate, NULL);
+                               (float *)(sums_of(p, t, k, c) + place * FNN_AMX_C_BYTES), accumulate,
+                               ahead.near ? &ahead : NULL);
             }
 }
 
@@ -316,6 +354,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
         t.rows = fnn_min(p->block_rows, p->h.out - t.row);
         split_x(p, &t);
         split_dy(p, &t);
+        if (u + 1 < end) find_next(p, &t, (u + 1) / p->row_blocks * p->block_images, (u + 1) % p->row_blocks * p->block_rows);
+        else t.next_bytes[0] = t.next_bytes[1] = 0;
         add_products(p, &t, u > begin);
     }
     p->X->end();
