@@ -208,15 +208,20 @@ double fnn_winograd_amx_gradient_cost(const fnn_conv_dims *d) {
 
 /* ---- the interface ---- */
 
-/* shared: [dU][V][dM][packed][slots][zeros][staged maps] */
+/* Bytes of V and dM, and then, when they have been multiplied, of the packed gradient. */
+static size_t split_bytes(const gradient *p) {
+    const size_t split = (size_t)(PLANES * (p->x.plane + p->dy.plane));
+    return split > p->parts_bytes ? split : p->parts_bytes;
+}
+
+/* shared: [dU][V and dM, or packed][slots][zeros][staged maps] */
 void fnn_winograd_amx_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws) {
     gradient p;
     fnn_staging staging = {.memory = NULL};
     plan_gradient(&p, call, d);
     fnn_channels_last_of(&staging, call->in[0], 1);
     fnn_channels_last_of(&staging, call->in[1], 1);
-    const size_t split = (size_t)(PLANES * (p.x.plane + p.dy.plane));
-    fnn_enlarge(ws, p.u_bytes + split + p.parts_bytes + p.slot_bytes + p.zeros_bytes + staging.bytes, p.scratch);
+    fnn_enlarge(ws, p.u_bytes + split_bytes(&p) + p.slot_bytes + p.zeros_bytes + staging.bytes, p.scratch);
 }
 
 static void add_block(const fnn_call *call, gradient *p, ptrdiff_t begin) {
@@ -232,9 +237,9 @@ int fnn_winograd_amx_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     plan_gradient(&p, call, d);
     p.bad = &bad;
     p.u = call->shared, p.x.split = p.u + p.u_bytes, p.dy.split = p.x.split + PLANES * p.x.plane;
-    p.sum.packed = p.dy.split + PLANES * p.dy.plane;
-    p.sum.slot = (ptrdiff_t *)(p.sum.packed + p.parts_bytes);
-    char *zeros = p.sum.packed + p.parts_bytes + p.slot_bytes;
+    p.sum.packed = p.x.split;
+    p.sum.slot = (ptrdiff_t *)(p.sum.packed + split_bytes(&p));
+    char *zeros = p.sum.packed + split_bytes(&p) + p.slot_bytes;
     p.x.map.zeros = p.dy.map.zeros = memset(zeros, 0, p.zeros_bytes);
     fnn_staging staging = {.memory = zeros + p.zeros_bytes};
     const fnn_tensor dy = fnn_channels_last_of(&staging, call->in[0], 1);
