@@ -49,6 +49,18 @@ typedef struct {
     int columns;
 } fnn_amx_strip;
 
+/* c (rows x cols) (+)= a times the first cols of b's b_cols columns, over `steps` steps. a and b are strips of 32 rows or
+ * columns, so many bytes apart, of steps as [plane][tile], one tile where 16 rows or columns are left. Whole tiles of c
+ * are written; its rows are c_row values apart and begin lines. */
+typedef struct {
+    ptrdiff_t rows, cols, steps;
+    const void *a, *b;
+    ptrdiff_t a_strip, b_strip, b_cols;
+    float *c;
+    ptrdiff_t c_row;
+    int accumulate;
+} fnn_amx_product;
+
 /* Pixels by their addresses, each so many neighbouring channels. */
 typedef struct {
     const float *const *pixel;
@@ -61,13 +73,21 @@ typedef struct {
     void (*split)(int planes, const fnn_amx_strip *from, void *to, float *bad);
     void (*multiply)(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a,
                      const fnn_amx_operand *b, float *c, int accumulate, const fnn_amx_ahead *ahead);
+    void (*product)(int planes, const fnn_amx_product *product);
     void (*store)(ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row,
                   float *bad);
+    int (*finite)(ptrdiff_t n, const float *x);
     /* for convolutions (kernels/conv_amx.h) */
     void (*split_rows)(int planes, const fnn_amx_pixels *from, void *to, ptrdiff_t step, ptrdiff_t plane, float *bad);
     void (*split_pairs)(int planes, const fnn_amx_pixels *from, void *to, ptrdiff_t tile, ptrdiff_t plane, float *bad);
     void (*split_turned)(int planes, const fnn_amx_pixels *from, void *to, ptrdiff_t strip, float *bad);
     void (*store_turned)(ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_col, float *bad);
+    /* for attention (kernels/attention_amx.h) */
+    void (*attention_online)(int planes, ptrdiff_t rows, ptrdiff_t cols, const float *s, ptrdiff_t s_row, float *m, float *l,
+                             ptrdiff_t width, float *o, void *to);
+    void (*attention_gradient)(int planes, ptrdiff_t rows, ptrdiff_t cols, const float *s, const float *dp, ptrdiff_t row,
+                               const float *lse, const float *delta, void *p_columns, void *ds_columns, void *ds_rows,
+                               float *bad);
 } fnn_amx_kernels;
 
 /* dispatch.c: NULL where another level runs. */

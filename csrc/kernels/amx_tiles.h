@@ -4,9 +4,10 @@
 #ifndef FNN_AMX_EMULATED
 
 /* GCC 12's tile intrinsics do not say which memory they read; these do. */
-#define AMX_ROW "r"((ptrdiff_t)64)
-#define AMX_LOAD(tile, from) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), AMX_ROW : "memory")
-#define AMX_STORE(tile, to) __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), AMX_ROW : "memory")
+#define AMX_LOAD_ROWS(tile, from, row)                                                                                 \
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"((ptrdiff_t)(row)) : "memory")
+#define AMX_STORE_ROWS(tile, to, row)                                                                                  \
+    __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((ptrdiff_t)(row)) : "memory")
 #define AMX_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile ::: "memory")
 #define AMX_MULTIPLY(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::: "memory")
 #define AMX_ADD(v) __asm__ volatile("vaddps %0, %0, %0" : "+v"(v)) /* an addition that the compiler keeps */
@@ -37,21 +38,23 @@ static _Thread_local struct {
 static void amx_begin_kernel(void) { amx_state.configured = 1; }
 static void amx_end_kernel(void) { amx_state.configured = 0; }
 
-#define AMX_LOAD amx_load
-#define AMX_STORE amx_store
+#define AMX_LOAD_ROWS amx_load
+#define AMX_STORE_ROWS amx_store
 #define AMX_ZERO amx_zero
 #define AMX_MULTIPLY amx_multiply
 #define AMX_ADD(v) (void)(v)
 
-static void amx_load(int tile, const void *from) {
-    if (amx_state.configured) memcpy(amx_state.tiles[tile], from, FNN_AMX_TILE_BYTES);
+static void amx_load(int tile, const void *from, ptrdiff_t row) {
+    for (int i = 0; amx_state.configured && i < 16; i++) memcpy(amx_state.tiles[tile][i], (const char *)from + i * row, 64);
 }
 static void amx_zero(int tile) {
     if (amx_state.configured) memset(amx_state.tiles[tile], 0, FNN_AMX_TILE_BYTES);
 }
-static void amx_store(int tile, void *to) {
-    if (amx_state.configured) memcpy(to, amx_state.tiles[tile], FNN_AMX_TILE_BYTES);
-    else memset(to, 0xff, FNN_AMX_TILE_BYTES);
+static void amx_store(int tile, void *to, ptrdiff_t row) {
+    for (int i = 0; i < 16; i++) {
+        if (amx_state.configured) memcpy((char *)to + i * row, amx_state.tiles[tile][i], 64);
+        else memset((char *)to + i * row, 0xff, 64);
+    }
 }
 
 /* Bits of a pair's first (low) and second (high) bfloat16 as float32. */
@@ -77,3 +80,6 @@ static void amx_multiply(int c, int a, int b) {
 }
 
 #endif
+
+/* Dense tiles. */
+#define AMX_LOAD(tile, from) AMX_LOAD_ROWS(tile, from, 64)

@@ -3,12 +3,17 @@
  * score m, the sum l of exp(score - m), and its output o before the division by l (Milakov and Gimelshein, "Online
  * normalizer calculation for softmax", 2018; Dao et al., "FlashAttention", 2022). */
 
-/* x (n) times a constant, in place */
-static void attention_scale_kernel(ptrdiff_t n, double scale, void *x_) {
-    real *x = x_;
+#include "attention_shift.h"
+
+/* to (rows, cols, dense) = x (rows x_row apart) times a constant */
+static void attention_scale_kernel(ptrdiff_t rows, ptrdiff_t cols, double scale, const void *x_, ptrdiff_t x_row, void *to_) {
     const vec by = vec_set1((real)scale);
-    for (ptrdiff_t i = 0, left; (left = n - i) > 0; i += LANES)
-        store_lanes(x + i, vec_mul(load_lanes(x + i, left), by), left);
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        const real *x = (const real *)x_ + i * x_row;
+        real *to = (real *)to_ + i * cols;
+        for (ptrdiff_t j = 0, left; (left = cols - j) > 0; j += LANES)
+            store_lanes(to + j, vec_mul(load_lanes(x + j, left), by), left);
+    }
 }
 
 /* -inf where mask (rows, cols, any strides, bytes) is 0 */
@@ -44,53 +49,37 @@ static void attention_causal_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s, ptr
         for (ptrdiff_t j = first + i > 0 ? first + i : 0; j < cols; j++) ((real *)s)[i * s_row + j] = -(real)INFINITY;
 }
 
-INLINE real attention_exp(real a) {
-    real lanes[LANES];
-    vec_store(lanes, vec_exp(vec_set1(a)));
-    return lanes[0];
-}
-
-INLINE real attention_top(ptrdiff_t n, const real *s) {
-    const vec low = vec_set1(-(real)INFINITY);
-    vec top[4] = {low, low, low, low};
+/* s (cols) become exp(s - shift); their sum */
+INLINE real attention_exponentials(ptrdiff_t cols, real *s, vec shift) {
+    vec sum[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
     ptrdiff_t j = 0;
-    for (; j + 4 * LANES <= n; j += 4 * LANES)
-        for (int k = 0; k < 4; k++) top[k] = vec_max(vec_load(s + j + k * LANES), top[k]);
-    for (ptrdiff_t left; (left = n - j) > 0; j += LANES)
-        top[0] = vec_max(left < LANES ? vec_select(mask_first(left), vec_load_n(s + j, left), low) : vec_load(s + j),
-                         top[0]);
-    return vec_hmax(vec_max(vec_max(top[0], top[1]), vec_max(top[2], top[3])));
+    for (; j + 4 * LANES <= cols; j += 4 * LANES)
+        for (int k = 0; k < 4; k++) {
+            const vec e = vec_exp(vec_sub(vec_load(s + j + k * LANES), shift));
+            vec_store(s + j + k * LANES, e);
+            sum[k] = vec_add(sum[k], e);
+        }
+    for (ptrdiff_t left; (left = cols - j) > 0; j += LANES) {
+        const vec e = vec_exp(vec_sub(load_lanes(s + j, left), shift));
+        store_lanes(s + j, e, left);
+        sum[0] = vec_add(sum[0], left < LANES ? vec_select(mask_first(left), e, vec_zero()) : e);
+    }
+    return vec_sum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
 }
 
 /* One block of keys: scores s become exp(s - m) with the new m; l (rows) and o (rows, width) follow. A row whose
  * scores are all -inf so far has m = -inf, l = 0 and stays 0; a NaN that the maximum loses makes the sum NaN. */
 static void attention_online_kernel(ptrdiff_t rows, ptrdiff_t cols, void *s_, ptrdiff_t s_row, void *m_, void *l_,
                                     ptrdiff_t width, void *o_) {
-    real *ms = m_, *ls = l_;
-    for (ptrdiff_t i = 0; i < rows; i++) {
-        real *s = (real *)s_ + i * s_row, *o = (real *)o_ + i * width;
-        const real top = attention_top(cols, s), m = top > ms[i] ? top : ms[i], from = m == -(real)INFINITY ? 0 : m;
-        const vec shift = vec_set1(from);
-        vec sum[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
-        ptrdiff_t j = 0;
-        for (; j + 4 * LANES <= cols; j += 4 * LANES)
-            for (int k = 0; k < 4; k++) {
-                const vec e = vec_exp(vec_sub(vec_load(s + j + k * LANES), shift));
-                vec_store(s + j + k * LANES, e);
-                sum[k] = vec_add(sum[k], e);
-            }
-        for (ptrdiff_t left; (left = cols - j) > 0; j += LANES) {
-            const vec e = vec_exp(vec_sub(load_lanes(s + j, left), shift));
-            store_lanes(s + j, e, left);
-            sum[0] = vec_add(sum[0], left < LANES ? vec_select(mask_first(left), e, vec_zero()) : e);
+    real *s = s_, *m = m_, *l = l_, *o = o_, shift[LANES], before[LANES];
+    for (ptrdiff_t first = 0; first < rows; first += LANES) {
+        const ptrdiff_t count = rows - first < LANES ? rows - first : LANES;
+        attention_shift(count, cols, s + first * s_row, s_row, m + first, shift, before);
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const real sum = attention_exponentials(cols, s + (first + i) * s_row, vec_set1(shift[i]));
+            l[first + i] = l[first + i] * before[i] + sum;
+            attention_rescale(width, o + (first + i) * width, before[i]);
         }
-        const real before = attention_exp(ms[i] - from);
-        ls[i] = ls[i] * before + vec_sum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
-        ms[i] = m;
-        if (before == 1) continue;
-        const vec by = vec_set1(before);
-        for (ptrdiff_t e = 0, left; (left = width - e) > 0; e += LANES)
-            store_lanes(o + e, vec_mul(load_lanes(o + e, left), by), left);
     }
 }
 
@@ -109,10 +98,11 @@ static void attention_finish_kernel(ptrdiff_t rows, ptrdiff_t width, const void 
     }
 }
 
-/* delta (rows) = sums of dy y along the rows of width elements */
-static void attention_delta_kernel(ptrdiff_t rows, ptrdiff_t width, const void *dy, const void *y, void *delta) {
+/* delta (rows) = sums of dy y along rows of width elements, dy_row and y_row apart */
+static void attention_delta_kernel(ptrdiff_t rows, ptrdiff_t width, const void *dy, ptrdiff_t dy_row, const void *y,
+                                   ptrdiff_t y_row, void *delta) {
     for (ptrdiff_t i = 0; i < rows; i++)
-        ((real *)delta)[i] = dot_row(width, (const real *)dy + i * width, (const real *)y + i * width);
+        ((real *)delta)[i] = dot_row(width, (const real *)dy + i * dy_row, (const real *)y + i * y_row);
 }
 
 /* Scores s become probabilities p = exp(s - lse), and their gradients dp become those of the scores, p (dp - delta);

@@ -2,12 +2,6 @@
  * mask with the same formula, so that an element's value never depends on its position.
  * In a formula: x, or a, b, c, are the inputs' vectors, p is attr as passed. */
 
-/* A whole vector, or its first elements where fewer than LANES are left. */
-INLINE vec load_lanes(const real *from, ptrdiff_t left) { return left >= LANES ? vec_load(from) : vec_load_n(from, left); }
-INLINE void store_lanes(real *to, vec v, ptrdiff_t left) {
-    if (left >= LANES) vec_store(to, v);
-    else vec_store_n(to, v, left);
-}
 INLINE vec constant(double a) { return vec_set1((real)a); }
 
 /* Runs the statements for element i on, `lanes` of them at a time, from `begin` on: whole vectors, then what is left of n. */

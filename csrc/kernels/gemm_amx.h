@@ -206,19 +206,24 @@ INLINE void amx_step(const char *a, ptrdiff_t at, ptrdiff_t ap, const char *b, p
     amx_products(row_tiles, col_tiles, ahead);
 }
 
-INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_operand *pb, float *c, int accumulate,
+/* Where tiles of C are: how far to the right and below the first the others begin, and the rows of each, in bytes. */
+typedef struct {
+    char *first;
+    ptrdiff_t right, below, row;
+} amx_result;
+
+INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_operand *pb, amx_result c, int accumulate,
                     const fnn_amx_ahead *asked, int planes, int row_tiles, int col_tiles) {
-    enum { FLOATS = AMX_TILE_BYTES / sizeof(float) };
     const ptrdiff_t at = pa->tile, ap = pa->plane, a_step = pa->step, bt = pb->tile, bp = pb->plane, b_step = pb->step;
     const char *a = pa->data, *b = pb->data, *const a_data = a, *const b_data = b;
     const int right = col_tiles > 1, below = row_tiles > 1;
     amx_ahead ahead;
     if (asked) ahead = amx_ahead_of(asked, planes * (planes + 1) / 2 * row_tiles * col_tiles, steps);
     if (accumulate) {
-        AMX_LOAD(0, c);
-        if (right) AMX_LOAD(1, c + FLOATS);
-        if (below) AMX_LOAD(2, c + 2 * FLOATS);
-        if (below && right) AMX_LOAD(3, c + 3 * FLOATS);
+        AMX_LOAD_ROWS(0, c.first, c.row);
+        if (right) AMX_LOAD_ROWS(1, c.first + c.right, c.row);
+        if (below) AMX_LOAD_ROWS(2, c.first + c.below, c.row);
+        if (below && right) AMX_LOAD_ROWS(3, c.first + c.below + c.right, c.row);
     } else {
         AMX_ZERO(0);
         AMX_ZERO(1);
@@ -235,26 +240,56 @@ INLINE void amx_run(ptrdiff_t steps, const fnn_amx_operand *pa, const fnn_amx_op
         if (asked) amx_ask_pairs(&ahead);
         AMX_ADD(awake);
     }
-    AMX_STORE(0, c);
-    if (right) AMX_STORE(1, c + FLOATS);
-    if (below) AMX_STORE(2, c + 2 * FLOATS);
-    if (below && right) AMX_STORE(3, c + 3 * FLOATS);
+    AMX_STORE_ROWS(0, c.first, c.row);
+    if (right) AMX_STORE_ROWS(1, c.first + c.right, c.row);
+    if (below) AMX_STORE_ROWS(2, c.first + c.below, c.row);
+    if (below && right) AMX_STORE_ROWS(3, c.first + c.below + c.right, c.row);
 }
+
+/* run(planes, row_tiles, col_tiles) with constants. */
+#define AMX_FOR_TILES(run, planes, row_tiles, col_tiles)                                                               \
+    do {                                                                                                               \
+        if (row_tiles == 2 && col_tiles == 2) run(planes, 2, 2);                                                       \
+        else if (row_tiles == 2) run(planes, 2, 1);                                                                    \
+        else if (col_tiles == 2) run(planes, 1, 2);                                                                    \
+        else run(planes, 1, 1);                                                                                        \
+    } while (0)
 
 /* c (row_tiles x col_tiles tiles, two a row, each dense) (+)= the sum over steps of A's tiles times B's. ahead: NULL, or
  * what comes nearer meanwhile; only whole products bring it. */
 static void amx_multiply_kernel(int planes, int row_tiles, int col_tiles, ptrdiff_t steps, const fnn_amx_operand *a,
                                 const fnn_amx_operand *b, float *c, int accumulate, const fnn_amx_ahead *ahead) {
-#define RUN(p)                                                                                                         \
+    const amx_result to = {(char *)c, AMX_TILE_BYTES, 2 * AMX_TILE_BYTES, 64};
+#define RUN(p, r, c) amx_run(steps, a, b, to, accumulate, NULL, p, r, c)
+#define TILES(p)                                                                                                       \
     do {                                                                                                               \
-        if (row_tiles == 2 && col_tiles == 2 && ahead) amx_run(steps, a, b, c, accumulate, ahead, p, 2, 2);            \
-        else if (row_tiles == 2 && col_tiles == 2) amx_run(steps, a, b, c, accumulate, NULL, p, 2, 2);                 \
-        else if (row_tiles == 2) amx_run(steps, a, b, c, accumulate, NULL, p, 2, 1);                                   \
-        else if (col_tiles == 2) amx_run(steps, a, b, c, accumulate, NULL, p, 1, 2);                                   \
-        else amx_run(steps, a, b, c, accumulate, NULL, p, 1, 1);                                                       \
+        if (row_tiles == 2 && col_tiles == 2 && ahead) amx_run(steps, a, b, to, accumulate, ahead, p, 2, 2);           \
+        else AMX_FOR_TILES(RUN, p, row_tiles, col_tiles);                                                              \
     } while (0)
-    AMX_FOR_PLANES(RUN, planes);
+    AMX_FOR_PLANES(TILES, planes);
+#undef TILES
 #undef RUN
+}
+
+/* Whole products of dense strips (amx.h). */
+INLINE void amx_strips(const fnn_amx_product *p, ptrdiff_t i, ptrdiff_t j, int planes, int row_tiles, int col_tiles) {
+    const ptrdiff_t row = p->c_row * (ptrdiff_t)sizeof(float);
+    const ptrdiff_t a_plane = row_tiles * AMX_TILE_BYTES, b_plane = col_tiles * AMX_TILE_BYTES;
+    const fnn_amx_operand a = {(const char *)p->a + i / 32 * p->a_strip, planes * a_plane, AMX_TILE_BYTES, a_plane, NULL};
+    const fnn_amx_operand b = {(const char *)p->b + j / 32 * p->b_strip, planes * b_plane, AMX_TILE_BYTES, b_plane, NULL};
+    const amx_result c = {(char *)(p->c + i * p->c_row + j), 64, AMX_TILE * row, row};
+    amx_run(p->steps, &a, &b, c, p->accumulate, NULL, planes, row_tiles, col_tiles);
+}
+static void amx_product_kernel(int planes, const fnn_amx_product *p) {
+    for (ptrdiff_t i = 0; i < p->rows; i += FNN_AMX_STRIP)
+        for (ptrdiff_t j = 0; j < p->cols; j += FNN_AMX_STRIP) {
+            const int row_tiles = p->rows - i > AMX_TILE ? 2 : 1, col_tiles = p->b_cols - j > AMX_TILE ? 2 : 1;
+#define RUN(p_, r, c) amx_strips(p, i, j, p_, r, c)
+#define TILES(p_) AMX_FOR_TILES(RUN, p_, row_tiles, col_tiles)
+            AMX_FOR_PLANES(TILES, planes);
+#undef TILES
+#undef RUN
+        }
 }
 
 /* c (rows x cols, at most 32 x 32) = rows first .. first + rows - 1 of the four tiles; bad (16) becomes NaN where a sum
@@ -270,4 +305,12 @@ static void amx_store_kernel(ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols, co
             _mm512_mask_storeu_ps(c + j, valid, v);
         }
     _mm512_store_ps(bad, any);
+}
+
+/* Whether all of x is finite. */
+static int amx_finite_kernel(ptrdiff_t n, const float *x) {
+    __m512 bad = _mm512_setzero_ps();
+    for (ptrdiff_t i = 0; i < n; i += AMX_TILE)
+        bad = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(amx_first(n - i), x + i), _mm512_setzero_ps(), bad);
+    return !_mm512_cmp_ps_mask(bad, bad, _CMP_UNORD_Q);
 }

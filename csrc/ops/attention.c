@@ -4,7 +4,7 @@
  *
  * A chunk is a group of queries of one head. It walks the keys block by block; of each it packs keys (transposed) and
  * values once for all its blocks of queries. Memory grows with the sequence's length, not its square. */
-#include "attention.h"
+#include "attention_amx.h"
 
 #include <math.h>
 #include <string.h>
@@ -36,7 +36,8 @@ fnn_attention fnn_attention_of(const fnn_call *call, int first, int mask) {
                        .mask = call->in[mask],
                        .scale = call->attr.f[0],
                        .causal = call->attr.i[0] != 0};
-    a.query_block = QUERY_BLOCK / K->tile_rows * K->tile_rows;
+    fnn_attention_amx_choose(&a, call->precision);
+    a.query_block = a.X ? QUERY_BLOCK : QUERY_BLOCK / K->tile_rows * K->tile_rows;
     a.key_block = KEY_BLOCK;
     return a;
 }
@@ -92,6 +93,19 @@ void fnn_attention_rows(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t h
     a->K->gemm_pack(rows, t->shape[3], at, t->stride[2], t->stride[3], to, t->shape[3], 0);
 }
 
+fnn_attention_matrix fnn_attention_read(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from,
+                                        ptrdiff_t rows, void *room) {
+    if (t->stride[3] == 1)
+        return (fnn_attention_matrix){fnn_at(fnn_attention_head(a, t, head), from * t->stride[2], t->dtype), t->stride[2]};
+    fnn_attention_rows(a, t, head, from, rows, room);
+    return (fnn_attention_matrix){room, t->shape[3]};
+}
+
+void fnn_attention_queries(const fnn_attention *a, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows, void *to) {
+    const fnn_attention_matrix q = fnn_attention_read(a, a->q, head, from, rows, to);
+    a->K->attention_scale(rows, a->depth, a->scale, q.data, q.row, to);
+}
+
 ptrdiff_t fnn_attention_panels_size(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t cols) {
     return rows * fnn_round_up(cols, a->K->tile_cols);
 }
@@ -125,12 +139,7 @@ void fnn_attention_restrict(const fnn_attention *a, ptrdiff_t head, ptrdiff_t i,
 
 /* ---- forward ---- */
 
-typedef struct {
-    fnn_attention a;
-    ptrdiff_t group, groups; /* queries of a chunk, chunks of a head */
-    fnn_tensor y;
-    char *lse;
-} plan;
+typedef fnn_attention_forward_plan plan;
 
 static plan plan_of(const fnn_call *call) {
     plan p = {.a = fnn_attention_of(call, 0, 3)};
@@ -188,6 +197,7 @@ static int y_is_ready(const fnn_call *call) { return call->out[0]->stride[3] == 
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p = plan_of(call);
     ws->scratch = rooms_of(&p, NULL).bytes;
+    if (p.a.X && ws->scratch < fnn_attention_amx_forward_bytes(&p)) ws->scratch = fnn_attention_amx_forward_bytes(&p);
     ws->shared = (y_is_ready(call) ? 0 : fnn_dense_bytes(call->out[0])) + fnn_stage_c_bytes(call->out[1]);
 }
 
@@ -211,26 +221,34 @@ static void visit_keys(const plan *p, const rooms *r, ptrdiff_t head, ptrdiff_t 
     }
 }
 
+void fnn_attention_begin(const fnn_attention *a, ptrdiff_t rows, void *m, void *l, void *o) {
+    memset(o, 0, (size_t)(rows * a->width * a->size));
+    memset(l, 0, (size_t)(rows * a->size));
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        if (a->dtype == FNN_FLOAT32) ((float *)m)[i] = -INFINITY;
+        else ((double *)m)[i] = -INFINITY;
+    }
+}
+
+void fnn_attention_end(const fnn_attention_forward_plan *p, fnn_attention_chunk c, const void *o, const void *m, const void *l) {
+    const fnn_attention *a = &p->a;
+    char *y = fnn_at(fnn_attention_head(a, &p->y, c.head), c.from * p->y.stride[2], a->dtype);
+    a->K->attention_finish(c.rows, a->width, o, m, l, y, p->y.stride[2], p->lse + (c.head * a->queries + c.from) * a->size);
+}
+
 static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_attention *a = &p->a;
     const rooms r = rooms_of(p, scratch);
     const ptrdiff_t head = chunk / p->groups, from = chunk % p->groups * p->group,
                     end = fnn_min(from + p->group, a->queries);
-    const ptrdiff_t rows = end - from;
-    fnn_attention_rows(a, a->q, head, from, rows, r.q);
-    a->K->attention_scale(rows * a->depth, a->scale, r.q);
-    memset(r.o, 0, (size_t)(rows * a->width * a->size));
-    memset(r.l, 0, (size_t)(rows * a->size));
-    for (ptrdiff_t i = 0; i < rows; i++) {
-        if (a->dtype == FNN_FLOAT32) ((float *)r.m)[i] = -INFINITY;
-        else ((double *)r.m)[i] = -INFINITY;
-    }
+    const fnn_attention_chunk c = {head, from, end - from};
+    if (a->X && fnn_attention_amx_forward(p, c, scratch)) return;
+    fnn_attention_queries(a, head, from, c.rows, r.q);
+    fnn_attention_begin(a, c.rows, r.m, r.l, r.o);
     for (ptrdiff_t j = 0; j < a->keys && (!a->causal || j < end); j += a->key_block)
         visit_keys(p, &r, head, from, end, j);
-    char *y = fnn_at(fnn_attention_head(a, &p->y, head), from * p->y.stride[2], a->dtype);
-    a->K->attention_finish(rows, a->width, r.o, r.m, r.l, y, p->y.stride[2],
-                           p->lse + (head * a->queries + from) * a->size);
+    fnn_attention_end(p, c, r.o, r.m, r.l);
 }
 
 /* y: (B, H, L, V); lse: (B, H, L); q: (B, H, L, E); k: (B, H, S, E); v: (B, H, S, V); mask: (B, H, L, S) bool, true

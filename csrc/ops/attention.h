@@ -2,10 +2,13 @@
  * head. */
 #ifndef FNN_ATTENTION_H
 #define FNN_ATTENTION_H
+#include "../amx.h"
 #include "stage.h"
 
 typedef struct {
     const fnn_kernels *K;
+    const fnn_amx_kernels *X; /* NULL where products are multiply-adds; else scores and factors have so many bfloat16 ... */
+    int planes;               /* ... parts (attention_amx.c) */
     int dtype, causal;
     ptrdiff_t size;                        /* of an element */
     ptrdiff_t batch, heads, queries, keys; /* B, H, L, S */
@@ -36,6 +39,51 @@ void fnn_attention_product(const fnn_attention *a, ptrdiff_t rows, ptrdiff_t col
 /* Applies mask and causality to the scores of queries i .. i + rows by keys j .. j + cols. */
 void fnn_attention_restrict(const fnn_attention *a, ptrdiff_t head, ptrdiff_t i, ptrdiff_t rows, ptrdiff_t j,
                             ptrdiff_t cols, void *s, ptrdiff_t s_row);
+
+/* Rows of a (b, h) matrix and their distance: where they are if their columns are neighbours, else a dense copy. */
+typedef struct {
+    const void *data;
+    ptrdiff_t row;
+} fnn_attention_matrix;
+fnn_attention_matrix fnn_attention_read(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from,
+                                        ptrdiff_t rows, void *room);
+/* Queries from .. from + rows of a head, scaled and dense. */
+void fnn_attention_queries(const fnn_attention *a, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows, void *to);
+
+/* ---- forward ---- */
+
+typedef struct {
+    fnn_attention a;
+    ptrdiff_t group, groups; /* queries of a chunk, chunks of a head */
+    fnn_tensor y;
+    char *lse;
+} fnn_attention_forward_plan;
+
+/* A chunk's queries: rows from .. from + rows of a head. */
+typedef struct {
+    ptrdiff_t head, from, rows;
+} fnn_attention_chunk;
+
+/* What the online softmax begins with: m = -inf, l = 0, o = 0 (rows x width). */
+void fnn_attention_begin(const fnn_attention *a, ptrdiff_t rows, void *m, void *l, void *o);
+/* y and lse of a chunk. */
+void fnn_attention_end(const fnn_attention_forward_plan *p, fnn_attention_chunk c, const void *o, const void *m, const void *l);
+
+/* ---- backward ---- */
+
+typedef struct {
+    fnn_attention a;
+    const fnn_tensor *dy, *y;
+    const char *lse;
+    fnn_tensor *dq, *dk, *dv;
+    ptrdiff_t group, groups; /* keys of a chunk, chunks of a head */
+    ptrdiff_t partial;       /* elements of a chunk's dq: its rows are a whole number of tiles */
+    char *partials;          /* [heads of all images][groups][L, rounded up][E] */
+} fnn_attention_backward_plan;
+
+/* Rows from .. from + rows of t's matrix = dense ones. */
+void fnn_attention_write(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows,
+                         const void *dense);
 
 /* Room for so many elements, see fnn_place. */
 static inline char *fnn_attention_room(const fnn_attention *a, void *workspace, size_t *used, ptrdiff_t elements) {

@@ -5,20 +5,13 @@
  * see it; dk and dv are its own, dq is a partial sum of its own. A second loop adds the groups' dq in a fixed order.
  * So nothing is shared, and results do not depend on who does what. Heads are split into groups only where they are
  * few. */
-#include "attention.h"
+#include "attention_amx.h"
 
 #include <string.h>
 
 enum { WANTED_CHUNKS = 16, LEAST_KEYS = 256 /* of a chunk: it reads all queries */ };
 
-typedef struct {
-    fnn_attention a;
-    const fnn_tensor *dy, *y;
-    const char *lse;
-    fnn_tensor *dq, *dk, *dv;
-    ptrdiff_t group, groups; /* keys of a chunk, chunks of a head */
-    char *partials;          /* [heads of all images][groups][L][E] */
-} plan;
+typedef fnn_attention_backward_plan plan;
 
 static plan plan_of(const fnn_call *call) {
     plan p = {.a = fnn_attention_of(call, 1, 6),
@@ -32,6 +25,7 @@ static plan plan_of(const fnn_call *call) {
     p.groups = fnn_max(fnn_min(wanted, a->keys / LEAST_KEYS), 1);
     p.group = fnn_max(fnn_round_up(fnn_ceil_div(a->keys, p.groups), a->key_block), a->key_block);
     p.groups = fnn_max(fnn_ceil_div(a->keys, p.group), 1);
+    p.partial = fnn_round_up(a->queries, FNN_AMX_TILE) * a->depth;
     return p;
 }
 
@@ -87,13 +81,14 @@ static double cost(const fnn_call *call) {
 }
 
 static size_t partial_bytes(const plan *p) {
-    return fnn_whole_lines((size_t)(heads_of(p) * p->groups * p->a.queries * p->a.depth * p->a.size));
+    return fnn_whole_lines((size_t)(heads_of(p) * p->groups * p->partial * p->a.size));
 }
 
 static void workspace(const fnn_call *call, fnn_workspace *ws) {
     plan p = plan_of(call);
     ws->shared = partial_bytes(&p) + fnn_stage_c_bytes(call->in[5]);
     ws->scratch = rooms_of(&p, NULL).bytes;
+    if (p.a.X && ws->scratch < fnn_attention_amx_backward_bytes(&p)) ws->scratch = fnn_attention_amx_backward_bytes(&p);
 }
 
 /* The chunk's queries from `first` on: scaled, with the gradients of their outputs and delta. */
@@ -101,12 +96,11 @@ static void read_queries(const plan *p, const rooms *r, ptrdiff_t head, ptrdiff_
     const fnn_attention *a = &p->a;
     for (ptrdiff_t i = first; i < a->queries; i += a->query_block) {
         const ptrdiff_t rows = fnn_min(a->query_block, a->queries - i);
-        void *q = fnn_at(r->q, i * a->depth, a->dtype), *dy = fnn_at(r->dy, i * a->width, a->dtype);
-        fnn_attention_rows(a, a->q, head, i, rows, q);
-        a->K->attention_scale(rows * a->depth, a->scale, q);
+        void *dy = fnn_at(r->dy, i * a->width, a->dtype);
+        fnn_attention_queries(a, head, i, rows, fnn_at(r->q, i * a->depth, a->dtype));
         fnn_attention_rows(a, p->dy, head, i, rows, dy);
-        fnn_attention_rows(a, p->y, head, i, rows, r->s);
-        a->K->attention_delta(rows, a->width, dy, r->s, fnn_at(r->delta, i, a->dtype));
+        const fnn_attention_matrix y = fnn_attention_read(a, p->y, head, i, rows, r->s);
+        a->K->attention_delta(rows, a->width, dy, a->width, y.data, y.row, fnn_at(r->delta, i, a->dtype));
     }
 }
 
@@ -128,8 +122,8 @@ static void visit(const plan *p, const rooms *r, ptrdiff_t head, ptrdiff_t i, pt
     fnn_attention_product(a, rows, E, cols, r->ds, wide, 1, r->k, keys, fnn_at(dq, i * E, a->dtype), E, 1);
 }
 
-static void write_rows(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows,
-                       const void *dense) {
+void fnn_attention_write(const fnn_attention *a, const fnn_tensor *t, ptrdiff_t head, ptrdiff_t from, ptrdiff_t rows,
+                         const void *dense) {
     const ptrdiff_t n = t->shape[3];
     a->K->conv_scatter(rows, n, dense, n, fnn_at(fnn_attention_head(a, t, head), from * t->stride[2], a->dtype),
                        t->stride[2], t->stride[3]);
@@ -142,8 +136,9 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     const ptrdiff_t head = chunk / p->groups, from = chunk % p->groups * p->group,
                     end = fnn_min(from + p->group, a->keys);
     const ptrdiff_t first = a->causal ? from / a->query_block * a->query_block : 0;
-    char *dq = fnn_at(p->partials, chunk * a->queries * a->depth, a->dtype);
-    memset(dq, 0, (size_t)(a->queries * a->depth * a->size));
+    char *dq = fnn_at(p->partials, chunk * p->partial, a->dtype);
+    if (a->X && fnn_attention_amx_backward(p, head, from, end, (float *)dq, scratch)) return;
+    memset(dq, 0, (size_t)(p->partial * a->size));
     read_queries(p, &r, head, first);
     for (ptrdiff_t j = from; j < end; j += a->key_block) {
         const ptrdiff_t keys = fnn_min(a->key_block, end - j);
@@ -154,8 +149,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
         memset(r.dv, 0, (size_t)(keys * a->width * a->size));
         for (ptrdiff_t i = a->causal ? j / a->query_block * a->query_block : 0; i < a->queries; i += a->query_block)
             visit(p, &r, head, i, j, keys, dq);
-        write_rows(a, p->dk, head, j, keys, r.dk);
-        write_rows(a, p->dv, head, j, keys, r.dv);
+        fnn_attention_write(a, p->dk, head, j, keys, r.dk);
+        fnn_attention_write(a, p->dv, head, j, keys, r.dv);
     }
 }
 
@@ -163,7 +158,7 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 static void run_sum(void *context, ptrdiff_t head, void *scratch) {
     const plan *p = context;
     const fnn_attention *a = &p->a;
-    const ptrdiff_t n = a->queries * a->depth;
+    const ptrdiff_t n = p->partial;
     char *sum = fnn_at(p->partials, head * p->groups * n, a->dtype);
     (void)scratch;
     for (ptrdiff_t g = 1; g < p->groups; g++) {
@@ -172,8 +167,8 @@ static void run_sum(void *context, ptrdiff_t head, void *scratch) {
         static const ptrdiff_t steps[] = {1, 1};
         a->K->add(n, out, in, steps, NULL);
     }
-    a->K->attention_scale(n, a->scale, sum);
-    write_rows(a, p->dq, head, 0, a->queries, sum);
+    a->K->attention_scale(1, n, a->scale, sum, n, sum);
+    fnn_attention_write(a, p->dq, head, 0, a->queries, sum);
 }
 
 /* dq: (B, H, L, E); dk: (B, H, S, E); dv: (B, H, S, V); dy, y: (B, H, L, V); lse: (B, H, L); the rest as in

@@ -2,6 +2,7 @@
  *
  *   real, vec, mask, ivec (integers as wide as real), LANES, REGISTERS (how many vectors there are)
  *   vec_load vec_store (any alignment)   vec_load_n vec_store_n (first n lanes, 0 <= n <= LANES; others read as 0)
+ *   load_lanes store_lanes: a whole vector, or its first lanes
  *   vec_stream (p, v): a store that bypasses the caches; p must be a multiple of what is stored. Before others may read what was
  *   streamed, the writer calls vec_stream_end()
  *   vec_set1 vec_zero   vec_add vec_sub vec_mul vec_div   vec_fma(a,b,c) = a*b+c   vec_fnma(a,b,c) = c-a*b
@@ -60,6 +61,13 @@ INLINE void prefetch(const void *p) { __builtin_prefetch(p); }
 #else
 #error "a target must define its ISA"
 #endif
+
+/* A whole vector, or its first elements where fewer than LANES are left. */
+INLINE vec load_lanes(const real *from, ptrdiff_t left) { return left >= LANES ? vec_load(from) : vec_load_n(from, left); }
+INLINE void store_lanes(real *to, vec v, ptrdiff_t left) {
+    if (left >= LANES) vec_store(to, v);
+    else vec_store_n(to, v, left);
+}
 
 #include "vec_math.h"
 #include "vec_trig.h"

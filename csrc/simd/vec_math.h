@@ -107,10 +107,13 @@ INLINE vec exp_exponent_power(vec x, vec *power) {
 }
 #endif
 
-/* exp(x) for x <= 0 or little above: what vec_exp gives where denormals are flushed, with fewer steps. */
+/* exp(x) for x <= 0 or little above: what vec_exp gives (float32 without AVX-512: where denormals are flushed), with fewer
+ * steps. */
 INLINE vec vec_exp_down(vec x) {
 #if REAL64 || defined(VEC_AVX512)
-    return vec_exp(x);
+    x = vec_max(vec_set1(EXP_MIN), x);
+    const vec n = exp_exponent(x);
+    return vec_scale(vec_add(vec_set1(1), exp_minus_one(exp_remainder(x, n))), n);
 #else
     vec power;
     x = vec_max(vec_set1(-88), x); /* exp(-88) is denormal */
