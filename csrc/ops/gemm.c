@@ -18,6 +18,7 @@ enum {
     ROW_BLOCK = 512,         /* most rows of C in a chunk */
     LEAST_ROWS = 56,         /* fewest, where M needs several row blocks */
     LEAST_PANELS = 4,        /* fewest, where A is copied */
+    SHARED_ROWS = 256,       /* fewest that pay for a B that has to be turned while some threads wait */
     DEPTH_BYTES = 4096,      /* longest block of k: so much of a row of A (a quarter of it: 5 % slower at 1024 and more) */
     BLOCK_BYTES = 512 << 10, /* most of B in a chunk: half of a second-level cache */
     NEAR_BYTES = 128 << 10,  /* of A at a time: a small part of that cache */
@@ -148,10 +149,12 @@ static void choose_grid(plan *p) {
     const int tall = p->row_blocks > 1;
     const ptrdiff_t shortest = tall ? LEAST_ROWS : 2 * p->K->tile_rows;
     const ptrdiff_t narrowest = p->packs_a == BY_CHUNK ? LEAST_PANELS : 1;
+    const ptrdiff_t best = fnn_max(narrowest, p->K->best_cols / p->K->tile_cols);
+    const ptrdiff_t early = p->rows >= SHARED_ROWS || p->g->b.col == 1 ? best : narrowest; /* from here on rows are split, too */
     for (ptrdiff_t chunks; (chunks = p->batches * p->row_blocks * p->col_blocks) < wanted;) {
-        int rows = p->rows / p->row_blocks >= 2 * shortest, cols = wide > narrowest;
-        if (rows && (tall || (!cols && chunks < FEW_CHUNKS))) p->row_blocks++;
-        else if (cols) p->col_blocks = fnn_ceil_div(p->panels, --wide);
+        const int few = chunks < FEW_CHUNKS, rows = p->rows / p->row_blocks >= 2 * shortest;
+        if (rows && (tall || (wide <= early && few))) p->row_blocks++;
+        else if (wide > (few ? narrowest : best)) p->col_blocks = fnn_ceil_div(p->panels, --wide);
         else break;
     }
 }
