@@ -18,7 +18,7 @@ NEEDED = {
     "groups": 2, "unflattened_size": (2, 2), "name": "relu", "scale_factor": 2, "lr": 0.1, "step_size": 2,
     "milestones": [2, 4], "gamma": 0.5, "lr_lambda": lambda step: 1.0, "T_max": 5, "T_0": 5, "max_lr": 0.1,
     "upscale_factor": 2, "downscale_factor": 2, "norm_type": 2.0, "base_lr": 0.01, "swa_lr": 0.1,
-    "n_classes": 10, "cutoffs": [3, 6],
+    "n_classes": 10, "cutoffs": [3, 6], "num_classes": 10,
 }
 MODULES = {"module": lambda: nn.Linear(3, 3), "encoder_layer": lambda: nn.TransformerEncoderLayer(8, 2, 8),
            "decoder_layer": lambda: nn.TransformerDecoderLayer(8, 2, 8)}

@@ -20,8 +20,8 @@ from .embedding_bag import EmbeddingBag
 from .fractional_pool import FractionalMaxPool2d
 from .linear import Flatten, Identity, LazyLinear, Linear, Unflatten
 from .local import Fold, LocallyConnected1d, LocallyConnected2d, Unfold
-from .loss import (BCEWithLogitsLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLoss, L1Loss, MSELoss, NLLLoss,
-                   PoissonNLLLoss, SmoothL1Loss)
+from .loss import (BCEWithLogitsLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLoss, L1Loss, LinearCrossEntropyLoss,
+                   MSELoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss)
 from .lp_pool import LPPool1d, LPPool2d
 from .margin_loss import (BCELoss, FocalLoss, HingeEmbeddingLoss, HingeLoss, KLDivLoss, MarginRankingLoss,
                           MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss, PerceptronLoss,

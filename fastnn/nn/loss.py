@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from ..checks import integer, positive, real
+from ..checks import integer, integers, positive, real, whole
 from ..ops import loss
 from ..ops.create import as_tensor
+from ..ops.shape import reshape
 from ..tensor import Tensor
+from .linear import Linear
 from .module import Module
+from .typed import typed
 
 
 def _constant(title: str, argument: str, value: Any) -> Tensor:
@@ -58,6 +62,55 @@ class CrossEntropyLoss(_Loss):
     def forward(self, input: Tensor, target: Any, sample_weight: Any = None) -> Tensor:
         return loss.cross_entropy(input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing,
                                   sample_weight)
+
+
+@typed
+class LinearCrossEntropyLoss(_Loss):
+    """A linear layer and the cross-entropy of its logits in one module; see `fastnn.functional.linear_cross_entropy`.
+
+    Parameters
+    ----------
+    in_features : int
+        Width E of inputs (E,) or (N, E).
+    num_classes : int
+        C.
+    out_features : tuple of int
+        (d1, ...): so many losses for each input, of labels (N, d1, ...).
+    bias : bool
+        Whether the layer adds one.
+    reduction : str
+        "mean", "sum" or "none".
+    weight : Tensor or array_like, optional
+        (C,): factors for the classes.
+    ignore_index : int, optional
+        A label whose positions do not count; -100 if None. Not for probabilities.
+    label_smoothing : float
+        Between 0 and 1: how much of each target is spread evenly over all classes.
+
+    Attributes
+    ----------
+    linear : Linear
+        The layer, C d1 ... wide.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, *, out_features: tuple[int, ...] = (), bias: bool = False,
+                 reduction: str = "mean", weight: Any = None, ignore_index: int | None = None, label_smoothing: float = 0.0):
+        super().__init__(reduction, weight=weight)
+        name = "LinearCrossEntropyLoss"
+        self.num_classes = whole(f"{name}: num_classes", num_classes, 1)
+        self.out_features = tuple(whole(f"{name}: out_features", n, 1) for n in integers(name, "out_features", out_features))
+        if self.weight is not None and self.weight.shape != (self.num_classes,):
+            raise ValueError(f"{name}: weight has shape {self.weight.shape}, but must be {(self.num_classes,)}")
+        self.ignore_index = None if ignore_index is None else integer(name, "ignore_index", ignore_index)
+        self.label_smoothing = real(f"{name}: label_smoothing", label_smoothing, 0, 1)
+        self.linear = Linear(in_features, math.prod((self.num_classes, *self.out_features)), bias)
+
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        shape, bias = (self.num_classes, *self.out_features), self.linear.bias
+        return loss.linear_cross_entropy(
+            input, reshape(self.linear.weight, *shape, self.linear.in_features), target, weight=self.weight,
+            linear_bias=None if bias is None else reshape(bias, *shape), reduction=self.reduction,
+            ignore_index=self.ignore_index, label_smoothing=self.label_smoothing)
 
 
 class MSELoss(_Loss):

@@ -9,6 +9,7 @@ from .._core import launch, record
 from ..checks import a_tensor, integer, number, positive, real
 from .create import as_tensor
 from .index import _as_index
+from .linear import linear
 from .operands import constant
 from .reduce import _divided
 from .shape import expand, movedim, reshape, unbroadcast, unsqueeze
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..tensor import Tensor
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "gaussian_nll_loss", "huber_loss", "l1_loss",
-           "mse_loss", "nll_loss", "poisson_nll_loss", "quantile_loss", "smooth_l1_loss"]
+           "linear_cross_entropy", "mse_loss", "nll_loss", "poisson_nll_loss", "quantile_loss", "smooth_l1_loss"]
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
@@ -467,6 +468,54 @@ def _gaussian_nll_backward(node, dloss):
         slope = launch.sub(launch.div(constant(1.0, v.dtype), v), launch.square(scaled))
         dvar = unbroadcast(launch.mul(launch.mul(g, constant(0.5, v.dtype)), slope), var.shape)
     return dx, launch.neg(dx) if node.needs[1] else None, dvar
+
+
+def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Any, *, linear_bias: Tensor | None = None,
+                         weight: Any = None, reduction: str = "mean", ignore_index: int | None = None,
+                         label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of logits that a linear layer makes: `cross_entropy(linear(input, linear_weight, linear_bias), target)`.
+
+    Parameters
+    ----------
+    input : Tensor
+        (E,) or (N, E).
+    linear_weight : Tensor
+        (C, E); or (C, d1, ..., E), which makes logits (N, C, d1, ...) of inputs (N, E).
+    target : Tensor or array_like
+        Labels: (), (N,) or (N, d1, ...), integers; or class probabilities of the logits' shape.
+    linear_bias : Tensor, optional
+        (C,) or (C, d1, ...): added to the logits.
+    weight, reduction, label_smoothing
+        As `cross_entropy`'s.
+    ignore_index : int, optional
+        Positions with this label do not count; -100 if None. Not for probabilities.
+
+    Returns
+    -------
+    Tensor
+        0-d, or of the labels' shape with reduction "none".
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or `ignore_index` is given for probabilities.
+    """
+    name = "linear_cross_entropy"
+    shape = a_tensor(name, linear_weight, "linear_weight").shape
+    if len(shape) < 2 or (len(shape) > 2 and a_tensor(name, input).ndim != 2):
+        raise ValueError(f"{name}: linear_weight has shape {shape}, but must be (C, E), or (C, d1, ..., E) for inputs (N, E)")
+    if linear_bias is not None and a_tensor(name, linear_bias, "linear_bias").shape not in (shape[:-1], shape[:1]):
+        raise ValueError(f"{name}: linear_bias has shape {linear_bias.shape}, but must be {shape[:-1]} for weight {shape}")
+    target = as_tensor(target)
+    if ignore_index is not None and target.dtype.is_floating:
+        raise ValueError(f"{name}: ignore_index is {ignore_index}, but must be None where target is class probabilities")
+    if len(shape) > 2 and linear_bias is not None:
+        linear_bias = reshape(linear_bias, *linear_bias.shape, *[1] * (len(shape) - 1 - linear_bias.ndim))
+        linear_bias = reshape(expand(linear_bias, *shape[:-1]), -1)
+    logits = linear(input, reshape(linear_weight, -1, shape[-1]), linear_bias)
+    if len(shape) > 2:
+        logits = reshape(logits, input.shape[0], *shape[:-1])
+    return cross_entropy(logits, target, weight, -100 if ignore_index is None else ignore_index, reduction, label_smoothing)
 
 
 def nll_loss(input: Tensor, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:

@@ -411,6 +411,8 @@ LAYERS: tuple[LayerSpec, ...] = (
     LayerSpec(lambda: nn.Softmax(1), (3, 4, 2), lambda layer, x: F.softmax(x, 1)),
     LayerSpec(nn.LogSoftmax, (3, 10), lambda layer, x: F.log_softmax(x, -1)),
     _loss(lambda: nn.CrossEntropyLoss(label_smoothing=0.1), F.cross_entropy, _LABELS, label_smoothing=0.1),
+    LayerSpec(lambda: _Loss(nn.LinearCrossEntropyLoss(5, 6, bias=True), _LABELS), (3, 5), lambda layer, x: F.linear_cross_entropy(
+        x, layer.loss.linear.weight, *_like((_LABELS,), x), linear_bias=layer.loss.linear.bias)),
     _loss(nn.NLLLoss, F.nll_loss, _LABELS),
     _loss(lambda: nn.CTCLoss(2, "sum"), F.ctc_loss, np.array([3, 1]), np.array(3), np.array(2), blank=2, reduction="sum"),
     _loss(lambda: nn.MSELoss("sum"), F.mse_loss, _TARGETS, reduction="sum"),

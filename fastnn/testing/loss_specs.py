@@ -68,6 +68,33 @@ register(OpSpec("cross_entropy_of_probabilities", _cross_entropy,
                 peer="cross_entropy"))
 
 
+def _linear_cross_entropy_reference(x, linear_weight, linear_bias, target, weight, **options):
+    shape, batch = linear_weight.shape[:-1], x.shape[:-1]
+    logits = (x @ linear_weight.reshape(-1, x.shape[-1]).T).reshape(*batch, *shape)
+    if linear_bias is not None:
+        logits = logits + linear_bias.reshape(*linear_bias.shape, *[1] * (len(shape) - linear_bias.ndim))
+    return cross_entropy_reference(logits, target, weight, **options)
+
+
+def _linear_cross_entropy_samples(rng):
+    sizes = ((), 6, (4,)), ((5,), 7, (6,)), ((40,), 33, (70,)), ((3,), 5, (4, 3)), ((2,), 4, (5, 2, 3))
+    for k, (batch, e, shape) in enumerate(sizes):
+        positions = *batch, *shape[1:]
+        target = rng.integers(0, shape[0], positions)
+        if k % 2 == 0:
+            target = np.moveaxis(rng.dirichlet(np.ones(shape[0]), positions), -1, len(batch))
+        bias = (None, rng.standard_normal(shape), rng.standard_normal(shape[0]))[k % 3]
+        weight = rng.uniform(0.5, 2, shape[0]) if k % 2 else None
+        options = {"reduction": ("mean", "sum", "none")[k % 3], "label_smoothing": 0.1 * (k % 2)}
+        x, linear_weight = rng.standard_normal((*batch, e)), rng.standard_normal((*shape, e))
+        yield Sample((x, linear_weight, bias, np.asarray(target), weight), options)
+
+
+register(OpSpec("linear_cross_entropy",
+                lambda x, w, b, t, classes, **o: loss.linear_cross_entropy(x, w, t, linear_bias=b, weight=classes, **o),
+                _linear_cross_entropy_reference, lambda rng: list(_linear_cross_entropy_samples(rng)), gradients=(0, 1, 2)))
+
+
 def _reduced(losses, reduction, divisor):
     return losses if reduction == "none" else losses.sum() / (divisor if reduction == "mean" else 1)
 

@@ -54,6 +54,34 @@ def test_cross_entropy(shape, reduction, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n, shape", [((), (4,)), ((5,), (6,)), ((3,), (4, 3)), ((2,), (5, 2, 3))])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_linear_cross_entropy(n, shape, reduction, dtype):
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.standard_normal(s).astype(dtype) for s in ((*n, 7), (*shape, 7), shape))
+    labels = np.asarray(rng.integers(0, shape[0], (*n, *shape[1:])))
+    probabilities = np.moveaxis(rng.dirichlet(np.ones(shape[0]), labels.shape), -1, len(n)).astype(dtype, order="C")
+    weight = rng.uniform(0, 2, shape[0]).astype(dtype)
+    first = int(labels.flat[0]) if labels.size > 1 else None
+    for target, classes, smoothing, ignored in ((labels, None, 0.0, None), (labels, weight, 0.1, None), (labels, None, 0.0, first),
+                                                (probabilities, weight, 0.1, None)):
+        options = {"reduction": reduction, "label_smoothing": smoothing, "ignore_index": ignored}
+        both(lambda t, u, v: loss.linear_cross_entropy(t, u, target, linear_bias=v, weight=classes, **options),
+             lambda t, u, v: F.linear_cross_entropy(t, u, torch.tensor(target), linear_bias=v, weight=None if classes is None
+                                                    else torch.tensor(classes), **options), [x, w, b], dtype)
+
+
+def test_linear_cross_entropy_loss():
+    ours, theirs = (library.nn.LinearCrossEntropyLoss(5, 4, out_features=(3, 2), bias=True, label_smoothing=0.1)
+                    for library in (fastnn, torch))
+    ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (6, 3, 2))
+    both(lambda t: ours(t, labels), lambda t: theirs(t, torch.tensor(labels)), [rng.standard_normal((6, 5)).astype(np.float32)],
+         np.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_elementwise_losses(reduction, dtype):
     rng = np.random.default_rng(0)
