@@ -110,10 +110,11 @@ static int reads_close(const plan *p) {
 }
 
 /* Rows of A are read where they are if contiguous or near. Rows of a tile that share cache sets are copied where enough panels
- * use them (14 rows 4096 bytes apart: 88 in place of 113 GFLOP/s). */
+ * use them (14 rows 4096 bytes apart: 88 in place of 113 GFLOP/s); tiles of two panels have few enough. */
 static packing choose_a(const plan *p) {
     const fnn_matrix *a = &p->g->a;
-    int alias = a->row * p->size % ALIAS_BYTES == 0 && fnn_min(p->g->M, p->K->tile_rows) > ALIAS_ROWS &&
+    const ptrdiff_t high = p->g->N % p->K->best_cols ? p->K->tile_rows : p->K->best_rows;
+    int alias = a->row * p->size % ALIAS_BYTES == 0 && fnn_min(p->g->M, high) > ALIAS_ROWS &&
                 p->g->K * p->size >= ALIAS_BYTES / 4 && p->all_panels >= LEAST_PANELS;
     if (a->col == 1 && !alias) return IN_PLACE;
     if (a->row == 1 && p->depth * fnn_max(a->col, -a->col) * p->size <= CLOSE_BYTES && reads_close(p)) return IN_PLACE;
