@@ -4,9 +4,9 @@
  * The implicit products of conv2d_correlate.c read all weights for each block of pixels, and chunks of conv2d_weight_wide.c that
  * share out the gradient each copy their channels' pixels for themselves; a product cuts both operands to the caches, and copies
  * them once for all threads. That is faster where the weights are too large for a core's cache (two cores of a Granite Rapids,
- * AVX-512: 512 x 2048 channels and 784 pixels 1.16 to 1.35 times as fast, 512 x 1024 and 3136 1.1, 256 x 1024 0.92), or a
- * gradient's pixels are few beside its channels (1024 x 2048 and 784 1.13; AVX2 on two cores of a Zen 3: 512 x 2048 and 784 1.11,
- * 512 x 1024 and 3136 1.09, 64 x 256 and 50176 0.7). On bfloat16 matrix units (gemm_amx.c) it is so from 128 channels on: the
+ * AVX-512: 512 x 2048 channels and 784 pixels 1.16 to 1.35 times as fast, 512 x 1024 and 3136 1.1, 256 x 1024 1.03 to 1.06), or a
+ * gradient's pixels are few beside its channels (1024 x 2048 and 784 1.13, 512 x 1024 and 3136 1.14; AVX2 on two cores of a Zen 3:
+ * 512 x 2048 and 784 1.11, 512 x 1024 and 3136 1.09, 64 x 256 and 50176 0.7). On bfloat16 matrix units (gemm_amx.c) it is so from 128 channels on: the
  * implicit ways split a block of pixels before they multiply (ResNet-50, batch 16: 1.1 to 1.5 times as fast; with 64 channels 0.8
  * to 1.0).
  */
@@ -17,9 +17,9 @@
 enum {
     LEAST_SIDE = 32,              /* channels for which copying the others costs little */
     LEAST_PIXELS = 128,           /* that a copy of the weights serves */
-    LARGE_FACTORS = 2 << 20,      /* bytes of weights that no second-level cache keeps beside pixels */
+    LARGE_FACTORS = 1 << 20,      /* bytes of weights that no second-level cache keeps beside pixels (small tiles: twice that) */
     FEW_PIXELS = 1024,            /* of a gradient, one block of the product's inner extent: a sum is not taken up again */
-    LARGE_GRADIENT = 512 << 10,   /* elements, whose chunks share out channels however many the pixels are, for small tiles ... */
+    LARGE_GRADIENT = 512 << 10,   /* elements, whose chunks share out channels however many the pixels are, ... */
     MOST_PIXELS = 4096,           /* ... up to which this was measured */
     WORTH = 80,                   /* multiply-adds of a pixel for each of its elements: copies cost large tiles little then */
     LEAST_SPLIT_SIDE = 128,       /* channels on matrix units */
@@ -90,9 +90,9 @@ int fnn_conv_product_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     if (suits_matrix_units(call, d, pass)) return fnn_conv_is_pointwise(d);
     if (fnn_conv_amx_suits(call, d, pass)) return 0;
     if (fnn_min(d->k, d->c) < LEAST_SIDE || pixels < LEAST_PIXELS) return 0;
-    if (pass != FNN_CONV_BACKWARD_WEIGHT) return factors * (ptrdiff_t)fnn_itemsize(dtype) >= LARGE_FACTORS;
-    if (!small) return pixels <= FEW_PIXELS && factors >= WORTH * (d->k + d->c);
-    return pixels <= FEW_PIXELS || (factors >= LARGE_GRADIENT && pixels <= MOST_PIXELS);
+    if (pass != FNN_CONV_BACKWARD_WEIGHT) return factors * (ptrdiff_t)fnn_itemsize(dtype) >= (small ? 2 : 1) * LARGE_FACTORS;
+    if (factors >= LARGE_GRADIENT && pixels <= MOST_PIXELS) return 1;
+    return pixels <= FEW_PIXELS && (small || factors >= WORTH * (d->k + d->c));
 }
 
 const char *fnn_conv_product_way(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
