@@ -6,9 +6,9 @@
  * them once for all threads. That is faster where the weights are too large for a core's cache (two cores of a Granite Rapids,
  * AVX-512: 512 x 2048 channels and 784 pixels 1.16 to 1.35 times as fast, 512 x 1024 and 3136 1.1, 256 x 1024 1.03 to 1.06), or a
  * gradient's pixels are few beside its channels (1024 x 2048 and 784 1.13, 512 x 1024 and 3136 1.14; AVX2 on two cores of a Zen 3:
- * 512 x 2048 and 784 1.11, 512 x 1024 and 3136 1.09, 64 x 256 and 50176 0.7). On bfloat16 matrix units (gemm_amx.c) it is so from 128 channels on: the
- * implicit ways split a block of pixels before they multiply (ResNet-50, batch 16: 1.1 to 1.5 times as fast; with 64 channels 0.8
- * to 1.0).
+ * 512 x 2048 and 784 1.11, 512 x 1024 and 3136 1.09, 64 x 256 and 50176 0.7). On bfloat16 matrix units (gemm_amx.c) it is so from
+ * 128 channels on: the implicit ways split a block of pixels before they multiply (ResNet-50, batch 16: 1.1 to 1.5 times as fast;
+ * with 64 channels 0.8 to 1.0).
  */
 #include "conv2d_amx.h"
 #include "gemm.h"
