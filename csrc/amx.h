@@ -76,7 +76,7 @@ typedef struct {
     void (*product)(int planes, const fnn_amx_product *product);
     void (*store)(ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols, const float *tiles, float *c, ptrdiff_t c_row,
                   float *bad);
-    int (*finite)(ptrdiff_t n, const float *x);
+    int (*finite)(ptrdiff_t rows, ptrdiff_t cols, const float *x, ptrdiff_t row);
     /* for convolutions (kernels/conv_amx.h) */
     void (*split_rows)(int planes, const fnn_amx_pixels *from, void *to, ptrdiff_t step, ptrdiff_t plane, float *bad);
     void (*split_pairs)(int planes, const fnn_amx_pixels *from, void *to, ptrdiff_t tile, ptrdiff_t plane, float *bad);

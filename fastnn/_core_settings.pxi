@@ -84,9 +84,10 @@ PRECISIONS = ("highest", "high", "medium")
 def set_float32_matmul_precision(precision):
     """Chooses what products of float32 numbers are made of where the CPU has bfloat16 matrix units (level ``amx``).
 
-    Linear layers, matrix products and convolutions of one group take part, forward and backward, where they are
-    predicted to gain. On other levels all three are float32.
-    A call with an infinity or NaN in it is made of float32 multiply-adds.
+    Linear layers, matrix products, convolutions of one group and attention take part, forward and backward, where they
+    are predicted to gain. On other levels all three are float32.
+    A call with an infinity or NaN in it is made of float32 multiply-adds; of attention those queries of a head, or
+    backward those keys, that a thread takes at a time.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ NAMES = ("y", "dq", "dk", "dv")
 # batch, heads, queries, keys, columns of queries and keys, of values: several blocks, groups of keys, tails, one tile of two
 SHAPES = [
     (1, 2, 130, 130, 64, 64), (2, 1, 64, 200, 64, 64), (1, 1, 300, 70, 64, 96), (1, 1, 125, 220, 48, 80), (1, 1, 80, 144, 80, 48),
-    (1, 2, 145, 145, 32, 32), (1, 1, 70, 300, 128, 16), (1, 1, 111, 113, 112, 64), (1, 1, 600, 600, 64, 64),
+    (1, 2, 145, 145, 32, 32), (1, 1, 400, 300, 128, 16), (1, 1, 111, 113, 112, 64), (1, 1, 600, 600, 64, 64), (1, 1, 100, 600, 64, 64),
 ]
 
 
@@ -115,6 +115,34 @@ def test_layouts_do_not_matter(lay_out):
         np.testing.assert_array_equal(got, want, err_msg=name)
 
 
+def test_heads_and_masks_may_be_broadcast():
+    """One head and one row of a mask for all: strides of 0."""
+    arrays = [x[:, :1] for x in operands((2, 1, 130, 130, 64, 64))]
+    keep = np.arange(130) % 3 > 0
+    results = []
+    for expand in (True, False):
+        q, k, v, dy = (fastnn.tensor(x).expand(2, 3, *x.shape[2:]) for x in arrays)
+        mask = fastnn.tensor(keep).expand(2, 3, 130, 130)
+        q, k, v, dy, mask = (x if expand else x.contiguous() for x in (q, k, v, dy, mask))
+        options = {"scale": 0.125, "causal": 0}
+        y, lse = launch.attention_forward(q, k, v, mask, **options)
+        results.append([y, *launch.attention_backward(dy, q, k, v, y, lse, mask, **options)])
+    for name, got, want in zip(NAMES, *results):
+        np.testing.assert_array_equal(got.numpy(), want.numpy(), err_msg=name)
+
+
+def test_results_in_memory_of_another_layout():
+    q, k, v, dy = (fastnn.tensor(x) for x in operands((1, 2, 130, 145, 64, 48)))
+    options = {"scale": 0.125, "causal": 1}
+    y, lse = launch.attention_forward(q, k, v, None, **options)
+    want = [y, *launch.attention_backward(dy, q, k, v, y, lse, None, **options)]
+    got = [fastnn.zeros(*x.shape[:2], x.shape[3], x.shape[2]).permute(0, 1, 3, 2) for x in want]
+    launch.attention_forward(q, k, v, None, out=(got[0], fastnn.zeros(1, 2, 130)), **options)
+    launch.attention_backward(dy, q, k, v, y, lse, None, out=tuple(got[1:]), **options)
+    for name, a, b in zip(NAMES, got, want):
+        np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=name)
+
+
 @pytest.mark.parametrize("causal", [None, "causal"])
 def test_any_number_of_threads_gives_the_same_bits(causal):
     arrays, results = operands((1, 1, 900, 900, 64, 64)), []
@@ -132,12 +160,46 @@ def test_what_is_not_finite_comes_out_as_from_multiply_adds(which, value):
     arrays[which][0, 1, 40, 3] = value
     if value == 3e38:
         arrays[which][0, 1, 40] = value  # sums overflow
-    ours, theirs = attend(arrays), attend(arrays, isa="avx512")
+    ours = attend(arrays)
     assert not all(np.isfinite(x[:, 1]).all() for x in ours) and all(np.isfinite(x[:, ::2]).all() for x in ours)
-    for name, a, b in zip(NAMES, ours, theirs):
-        np.testing.assert_array_equal(np.isnan(a), np.isnan(b), err_msg=name)
-        size = abs(b[np.isfinite(b)]).max()
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6 * size, err_msg=name)
+    check_beside_multiply_adds(arrays)
+
+
+def check_beside_multiply_adds(arrays, kind=None):
+    """Infinities and NaN where multiply-adds have them, all else close."""
+    for name, a, b in zip(NAMES, attend(arrays, kind), attend(arrays, kind, "avx512")):
+        for what in (np.isnan, np.isposinf, np.isneginf):
+            np.testing.assert_array_equal(what(a), what(b), err_msg=name)
+        finite = np.isfinite(b)
+        np.testing.assert_allclose(a[finite], b[finite], rtol=1e-3, atol=1e-6 * abs(b[finite]).max(initial=0), err_msg=name)
+
+
+def test_scores_that_only_a_part_of_their_sum_exceeds_are_not_lost():
+    """The chain of multiply-adds stays finite; a unit's sum of 32 products would be -inf, as if a mask forbade the key."""
+    arrays = operands((1, 1, 130, 130, 64, 64))
+    columns = [0, 32, 33, 48]
+    arrays[0][0, 0, 40], arrays[1][0, 0, 50], arrays[1][..., columns] = 0, 0, 0  # query 40 weighs all keys alike
+    arrays[0][0, 0, 40, columns] = 2.0**66  # times the scale, 1 / 8
+    arrays[1][0, 0, 50, columns] = 2.0**64 * np.array([1.5, -1, -1, 0.5])
+    ours, theirs = attend(arrays), attend(arrays, isa="avx512")
+    assert np.isfinite(theirs[0]).all()
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_behind_a_mask(value):
+    arrays = operands((1, 1, 200, 200, 64, 64))
+    arrays[1][0, 0, 190, 5] = arrays[2][0, 0, 195, 6] = value
+    check_beside_multiply_adds(arrays, "bool")
+
+
+def test_outputs_and_gradients_that_overflow():
+    arrays = operands((1, 1, 130, 130, 64, 64))
+    arrays[2][0, 0, ::2] = 3e38  # sums of values, before they are divided by their weights' sum
+    check_beside_multiply_adds(arrays)
+    arrays = operands((1, 1, 130, 130, 64, 64))
+    arrays[3][0, 0, :, 7] = 3e38
+    check_beside_multiply_adds(arrays)
 
 
 def test_a_query_without_keys_gives_zero_and_takes_no_gradient():

@@ -25,7 +25,7 @@ INLINE char *attention_row(void *to, ptrdiff_t rows, ptrdiff_t i, ptrdiff_t stri
     return (char *)to + i / 32 * strip + (i - first) / AMX_TILE * AMX_TILE_BYTES + i % AMX_TILE * 64;
 }
 
-/* exp(s - shift) of a row, split; their sum. What is not finite makes the sum NaN. */
+/* exp(s - shift) of a row, split; their sum, which a NaN or infinity among the scores makes NaN. */
 INLINE real attention_split_row(int planes, ptrdiff_t cols, const real *s, vec shift, char *to, ptrdiff_t plane) {
     vec sum = vec_zero(), sum_high = vec_zero();
     __m512i low[3], high[3];
@@ -39,8 +39,8 @@ INLINE real attention_split_row(int planes, ptrdiff_t cols, const real *s, vec s
     }
     if (j < cols) {
         const __mmask16 m = amx_first(cols - j), n = amx_first(cols - j - AMX_TILE);
-        const vec x = _mm512_maskz_mov_ps(m, vec_exp_down(vec_sub(_mm512_maskz_loadu_ps(m, s + j), shift)));
-        const vec y = _mm512_maskz_mov_ps(n, vec_exp_down(vec_sub(_mm512_maskz_loadu_ps(n, s + j + AMX_TILE), shift)));
+        const vec x = vec_select(m, vec_exp_down(vec_sub(_mm512_maskz_loadu_ps(m, s + j), shift)), vec_zero());
+        const vec y = vec_select(n, vec_exp_down(vec_sub(_mm512_maskz_loadu_ps(n, s + j + AMX_TILE), shift)), vec_zero());
         sum = vec_add(sum, x), sum_high = vec_add(sum_high, y);
         attention_parts(planes, x, low);
         attention_parts(planes, y, high);
@@ -91,8 +91,8 @@ INLINE vec attention_probability(const attention_scores *x, ptrdiff_t i, ptrdiff
     const ptrdiff_t at = i * x->row + j;
     const vec s = _mm512_maskz_loadu_ps(m, x->s + at), dp = _mm512_maskz_loadu_ps(m, x->dp + at);
     const vec shift = vec_set1(m ? x->lse[i] : 0), mean = vec_set1(m ? x->delta[i] : 0);
-    const vec p = _mm512_maskz_mov_ps(m, vec_exp_down(vec_sub(s, shift)));
-    *gradient = _mm512_maskz_mul_ps(m, p, vec_sub(dp, mean));
+    const vec p = vec_select(m, vec_exp_down(vec_sub(s, shift)), vec_zero());
+    *gradient = vec_select(m, vec_mul(p, vec_sub(dp, mean)), vec_zero());
     return p;
 }
 

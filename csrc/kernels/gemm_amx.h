@@ -307,10 +307,15 @@ static void amx_store_kernel(ptrdiff_t first, ptrdiff_t rows, ptrdiff_t cols, co
     _mm512_store_ps(bad, any);
 }
 
-/* Whether all of x is finite. */
-static int amx_finite_kernel(ptrdiff_t n, const float *x) {
-    __m512 bad = _mm512_setzero_ps();
-    for (ptrdiff_t i = 0; i < n; i += AMX_TILE)
-        bad = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(amx_first(n - i), x + i), _mm512_setzero_ps(), bad);
-    return !_mm512_cmp_ps_mask(bad, bad, _CMP_UNORD_Q);
+/* Whether all of x (rows x cols, rows `row` apart) is finite. */
+static int amx_finite_kernel(ptrdiff_t rows, ptrdiff_t cols, const float *x, ptrdiff_t row) {
+    vec bad[2] = {vec_zero(), vec_zero()};
+    for (ptrdiff_t i = 0; i < rows; i++, x += row) {
+        ptrdiff_t j = 0;
+        for (; j + 2 * AMX_TILE <= cols; j += 2 * AMX_TILE)
+            for (int k = 0; k < 2; k++) bad[k] = vec_fma(vec_load(x + j + k * AMX_TILE), vec_zero(), bad[k]);
+        for (; j < cols; j += AMX_TILE) bad[0] = vec_fma(_mm512_maskz_loadu_ps(amx_first(cols - j), x + j), vec_zero(), bad[0]);
+    }
+    const vec any = vec_add(bad[0], bad[1]);
+    return !mask_any(vec_unordered(any, any));
 }

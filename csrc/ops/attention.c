@@ -268,4 +268,10 @@ static int run(fnn_call *call) {
     return FNN_OK;
 }
 
-const fnn_driver fnn_attention_forward = {.infer = infer, .workspace = workspace, .cost = cost, .run = run};
+static const char *algorithm(const fnn_call *call) {
+    const fnn_attention a = fnn_attention_of(call, 0, 3);
+    return fnn_attention_algorithm(&a);
+}
+
+const fnn_driver fnn_attention_forward = {
+    .infer = infer, .workspace = workspace, .cost = cost, .run = run, .algorithm = algorithm};

@@ -20,6 +20,7 @@ typedef struct {
 
 /* The call's sizes; q, k, v are inputs first, first + 1, first + 2; mask its input `mask`. */
 fnn_attention fnn_attention_of(const fnn_call *call, int first, int mask);
+const char *fnn_attention_algorithm(const fnn_attention *a);
 /* Checks q, k, v and mask of a call. */
 int fnn_attention_check(fnn_call *call, int first, int mask);
 /* Results' layout, (B, H, L, E): heads beside one another, so that joining them is a view: B L H E in memory. */

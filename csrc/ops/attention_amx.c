@@ -5,14 +5,16 @@
  * Probabilities are split where they lie; queries, keys and values once for a chunk. */
 #include "attention_amx.h"
 
+#include <math.h>
+
 enum { STRIP = FNN_AMX_STRIP, STEP = FNN_AMX_STEP };
 
 /* ---- what it costs ---- */
 
 /* Picoseconds, on one of two cores of a Granite Rapids that both compute: a product of two tiles; splitting a probability,
- * and an element of queries, keys and values (more than packing it); a multiply-add. So heads of 64 columns take matrix
- * units from 64 queries and keys on, narrower ones from 128 on (measured: 1.0 to 1.15 times as fast there, 1.3 to 1.4 for
- * 512 and more; 0.85 to 0.95 for 32). */
+ * and an element of queries, keys and values (more than packing it); a multiply-add. So heads of 32 to
+ * 128 columns take matrix units from about 64 queries and keys on, narrower ones never at the highest precision (measured:
+ * 1.0 to 1.1 times as fast for 64, 1.15 for 128, 1.3 to 1.4 for 512; 0.85 to 0.95 for 32). */
 static const double TILES_PS = 6500, SPLIT_PS = 250, FACTOR_PS = 120, MULTIPLY_ADD_PS = 11.5;
 
 /* Of one head: two products. Backward has five, three splits and seven split factors, which is much the same. */
@@ -60,6 +62,14 @@ void fnn_attention_amx_product(const fnn_attention *a, const fnn_attention_facto
                                      y->extent, (float *)c, c_row,                    accumulate};
     a->X->product(a->planes, &product);
 }
+
+void fnn_attention_amx_scores(const fnn_attention *a, const fnn_attention_factor *q, const fnn_attention_factor *k, ptrdiff_t cols,
+                              void *s, float *bad) {
+    fnn_attention_amx_product(a, q, k, cols, a->depth, s, a->key_block, 0);
+    if (!a->X->finite(q->extent, cols, s, a->key_block)) bad[0] = NAN;
+}
+
+const char *fnn_attention_algorithm(const fnn_attention *a) { return a->X ? "bfloat16 parts" : "direct"; }
 
 /* ---- forward ---- */
 
@@ -111,7 +121,7 @@ static void visit_keys(const plan *p, const rooms *r, fnn_attention_chunk c, ptr
         const fnn_attention_factor q = {r->q + fnn_attention_split_bytes(a, at, a->depth), rows,
                                         fnn_attention_split_bytes(a, STRIP, a->depth)};
         float *o = (float *)r->o + at * a->width;
-        fnn_attention_amx_product(a, &q, &k, cols, a->depth, r->s, wide, 0);
+        fnn_attention_amx_scores(a, &q, &k, cols, r->s, bad);
         fnn_attention_restrict(a, c.head, i, rows, j, cols, r->s, wide);
         a->X->attention_online(a->planes, rows, cols, (float *)r->s, wide, (float *)r->m + at, (float *)r->l + at, a->width, o,
                                r->p);
@@ -131,7 +141,8 @@ int fnn_attention_amx_forward(const plan *p, fnn_attention_chunk c, void *scratc
     for (ptrdiff_t j = 0; j < a->keys && (!a->causal || j < end) && fnn_attention_good(bad); j += a->key_block)
         visit_keys(p, &r, c, j, bad);
     a->X->end();
-    if (!fnn_attention_good(bad) || !a->X->finite(c.rows, (float *)r.l) || !a->X->finite(c.rows * a->width, (float *)r.o)) return 0;
+    if (!fnn_attention_good(bad) || !a->X->finite(1, c.rows, (float *)r.l, 0)) return 0;
+    if (!a->X->finite(c.rows, a->width, (float *)r.o, a->width)) return 0;
     fnn_attention_end(p, c, r.o, r.m, r.l);
     return 1;
 }

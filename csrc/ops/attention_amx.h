@@ -23,6 +23,10 @@ fnn_attention_factor fnn_attention_split_rows(const fnn_attention *a, const fnn_
  * written. */
 void fnn_attention_amx_product(const fnn_attention *a, const fnn_attention_factor *x, const fnn_attention_factor *y,
                                ptrdiff_t cols, ptrdiff_t depth, void *c, ptrdiff_t c_row, int accumulate);
+/* Scores of a block of queries and the first cols of one of keys. bad becomes NaN where one is not finite: what a mask
+ * forbids becomes -inf behind them. */
+void fnn_attention_amx_scores(const fnn_attention *a, const fnn_attention_factor *q, const fnn_attention_factor *k, ptrdiff_t cols,
+                              void *s, float *bad);
 static inline int fnn_attention_good(const float *bad) {
     int flag = 0;
     fnn_amx_raise(&flag, bad);

@@ -103,7 +103,7 @@ static void visit(const plan *p, const rooms *r, const queries *from, ptrdiff_t 
     const ptrdiff_t over_depth = fnn_attention_split_bytes(a, STRIP, E), over_width = fnn_attention_split_bytes(a, STRIP, V);
     const fnn_attention_factor k = {b->k, keys, over_depth}, v = {b->v, keys, over_width},
                                k_rows = {b->k_rows, E, fnn_attention_split_bytes(a, STRIP, keys)};
-    fnn_attention_amx_product(a, &from->q, &k, cols, E, r->s, wide, 0);
+    fnn_attention_amx_scores(a, &from->q, &k, cols, r->s, bad);
     fnn_attention_restrict(a, head, i, rows, j, cols, r->s, wide);
     fnn_attention_amx_product(a, &from->dy, &v, cols, V, r->ds, wide, 0);
     a->X->attention_gradient(a->planes, rows, cols, (float *)r->s, (float *)r->ds, wide,
@@ -122,7 +122,7 @@ static int write_turned(const plan *p, const rooms *r, const fnn_tensor *t, ptrd
                         const void *turned) {
     const fnn_attention *a = &p->a;
     const ptrdiff_t n = t->shape[3];
-    if (!a->X->finite(n * a->key_block, turned)) return 0;
+    if (!a->X->finite(n, a->key_block, turned, a->key_block)) return 0;
     const int direct = t->stride[3] == 1 && t->stride[2] >= n;
     void *to = direct ? (float *)fnn_attention_head(a, t, head) + j * t->stride[2] : (void *)r->rows;
     a->K->gemm_pack(keys, n, turned, 1, a->key_block, to, direct ? t->stride[2] : n, 0);
@@ -172,5 +172,5 @@ int fnn_attention_amx_backward(const plan *p, ptrdiff_t head, ptrdiff_t from, pt
     for (ptrdiff_t j = from; j < end && good; j += r.blocks * a->key_block)
         good = run_keys(p, &r, head, from, j, fnn_min(j + r.blocks * a->key_block, end), dq, bad);
     a->X->end();
-    return good && a->X->finite(p->partial, dq);
+    return good && a->X->finite(1, p->partial, dq, 0);
 }

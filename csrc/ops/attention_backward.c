@@ -184,4 +184,10 @@ static int run(fnn_call *call) {
     return FNN_OK;
 }
 
-const fnn_driver fnn_attention_backward = {.infer = infer, .workspace = workspace, .cost = cost, .run = run};
+static const char *algorithm(const fnn_call *call) {
+    const fnn_attention a = fnn_attention_of(call, 1, 6);
+    return fnn_attention_algorithm(&a);
+}
+
+const fnn_driver fnn_attention_backward = {
+    .infer = infer, .workspace = workspace, .cost = cost, .run = run, .algorithm = algorithm};

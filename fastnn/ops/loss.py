@@ -504,17 +504,20 @@ def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Any, *, l
     shape = a_tensor(name, linear_weight, "linear_weight").shape
     if len(shape) < 2 or (len(shape) > 2 and a_tensor(name, input).ndim != 2):
         raise ValueError(f"{name}: linear_weight has shape {shape}, but must be (C, E), or (C, d1, ..., E) for inputs (N, E)")
+    if a_tensor(name, input).ndim not in (1, 2):
+        raise ValueError(f"{name}: input has shape {input.shape}, but must be (E,) or (N, E)")
     if linear_bias is not None and a_tensor(name, linear_bias, "linear_bias").shape not in (shape[:-1], shape[:1]):
-        raise ValueError(f"{name}: linear_bias has shape {linear_bias.shape}, but must be {shape[:-1]} for weight {shape}")
+        raise ValueError(f"{name}: linear_bias has shape {linear_bias.shape}, but must be {shape[:1]} or {shape[:-1]}")
     target = as_tensor(target)
-    if ignore_index is not None and target.dtype.is_floating:
+    logits_shape = (*input.shape[:-1], *shape[:-1])
+    if ignore_index is not None and (target.dtype.is_floating or target.shape == logits_shape):
         raise ValueError(f"{name}: ignore_index is {ignore_index}, but must be None where target is class probabilities")
     if len(shape) > 2 and linear_bias is not None:
         linear_bias = reshape(linear_bias, *linear_bias.shape, *[1] * (len(shape) - 1 - linear_bias.ndim))
         linear_bias = reshape(expand(linear_bias, *shape[:-1]), -1)
     logits = linear(input, reshape(linear_weight, -1, shape[-1]), linear_bias)
     if len(shape) > 2:
-        logits = reshape(logits, input.shape[0], *shape[:-1])
+        logits = reshape(logits, *logits_shape)
     return cross_entropy(logits, target, weight, -100 if ignore_index is None else ignore_index, reduction, label_smoothing)
 
 

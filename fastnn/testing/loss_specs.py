@@ -83,7 +83,7 @@ def _linear_cross_entropy_samples(rng):
         target = rng.integers(0, shape[0], positions)
         if k % 2 == 0:
             target = np.moveaxis(rng.dirichlet(np.ones(shape[0]), positions), -1, len(batch))
-        bias = (None, rng.standard_normal(shape), rng.standard_normal(shape[0]))[k % 3]
+        bias = None if k == 0 else rng.standard_normal(shape[0] if k % 2 else shape)
         weight = rng.uniform(0.5, 2, shape[0]) if k % 2 else None
         options = {"reduction": ("mean", "sum", "none")[k % 3], "label_smoothing": 0.1 * (k % 2)}
         x, linear_weight = rng.standard_normal((*batch, e)), rng.standard_normal((*shape, e))
