@@ -3,15 +3,13 @@
 import numpy as np
 import programs
 import pytest
+from amx import needs_amx
 
 import fastnn
 from fastnn import _core, testing
 from fastnn._core import launch
 
 PRECISIONS = ("highest", "high", "medium")
-needs_amx = pytest.mark.skipif(
-    "amx" not in _core.available_isas(),
-    reason="no AMX here, or the system refuses it; a build with FASTNN_AVX512=emulated needs AVX2 only")
 SHAPES = [(256, 256, 256), (257, 300, 333), (400, 161, 1000), (160, 1024, 95)]  # all large enough for the matrix units
 
 

@@ -2,20 +2,20 @@
 
 import numpy as np
 import pytest
+from amx import needs_amx
 
 import fastnn
 from fastnn import _core, nn
 from fastnn._core import launch
 from fastnn.testing.checks import forced_threads
 
-pytestmark = pytest.mark.skipif(
-    "amx" not in _core.available_isas(),
-    reason="no AMX here, or the system refuses it; a build with FASTNN_AVX512=emulated needs AVX2 only")
+pytestmark = needs_amx
 NAMES = ("y", "dq", "dk", "dv")
 # batch, heads, queries, keys, columns of queries and keys, of values: several blocks, groups of keys, tails, one tile of two
 SHAPES = [
     (1, 2, 130, 130, 64, 64), (2, 1, 64, 200, 64, 64), (1, 1, 300, 70, 64, 96), (1, 1, 125, 220, 48, 80), (1, 1, 80, 144, 80, 48),
-    (1, 2, 145, 145, 32, 32), (1, 1, 400, 300, 128, 16), (1, 1, 111, 113, 112, 64), (1, 1, 600, 600, 64, 64), (1, 1, 100, 600, 64, 64),
+    (1, 2, 145, 145, 32, 32), (1, 1, 400, 300, 128, 16), (1, 1, 111, 113, 112, 64), (1, 1, 600, 600, 64, 64),
+    (1, 1, 100, 600, 64, 64),
 ]
 
 

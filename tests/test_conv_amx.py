@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from amx import needs_amx
 from test_conv import Case, check, check_sums_in_place, lay_out
 from training import steps
 
@@ -10,9 +11,7 @@ from fastnn import _core, nn
 from fastnn._core import launch
 from fastnn.testing.checks import forced_threads
 
-pytestmark = pytest.mark.skipif(
-    "amx" not in _core.available_isas(),
-    reason="no AMX here, or the system refuses it; a build with FASTNN_AVX512=emulated needs AVX2 only")
+pytestmark = needs_amx
 PRECISIONS = ("highest", "high", "medium")
 NAMES = ("y", "dx", "dweight")
 # Blocks of rows, of columns and of images; several panels, boxes and parts; tails everywhere.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from amx import needs_amx
 from test_conv import Case, check_sums_in_place, lay_out
 from training import steps
 
@@ -197,9 +198,7 @@ def test_reports_can_ask_which_way_a_pass_goes(algorithm, way):
     assert launch.conv2d_backward_weight.algorithm(dy, x, kernel=(4, 4), **options) == way
 
 
-@pytest.mark.skipif(
-    "amx" not in ISAS,
-    reason="no AMX here, or the system refuses it; a build with FASTNN_AVX512=emulated needs AVX2 only")
+@needs_amx
 def test_matrix_units_multiply_where_the_setting_or_the_cost_says():
     """Of a call whose three passes take them unasked: other bits, and errors smaller than those of multiply-adds."""
     _core.set_isa("amx")

@@ -7,8 +7,8 @@
 
 typedef struct {
     const fnn_kernels *K;
-    const fnn_amx_kernels *X; /* NULL where products are multiply-adds; else scores and factors have so many bfloat16 ... */
-    int planes;               /* ... parts (attention_amx.c) */
+    const fnn_amx_kernels *X; /* NULL: products are multiply-adds; else, of factors in so many bfloat16 parts: */
+    int planes;
     int dtype, causal;
     ptrdiff_t size;                        /* of an element */
     ptrdiff_t batch, heads, queries, keys; /* B, H, L, S */
@@ -20,6 +20,7 @@ typedef struct {
 
 /* The call's sizes; q, k, v are inputs first, first + 1, first + 2; mask its input `mask`. */
 fnn_attention fnn_attention_of(const fnn_call *call, int first, int mask);
+/* What the user is told of the way that products take. */
 const char *fnn_attention_algorithm(const fnn_attention *a);
 /* Checks q, k, v and mask of a call. */
 int fnn_attention_check(fnn_call *call, int first, int mask);

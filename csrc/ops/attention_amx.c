@@ -1,8 +1,8 @@
 /* attention_amx.c: attention's products on bfloat16 matrix units (kernels/gemm_amx.h): what both directions share, and
  * the forward one.
  *
- * Scores are tiles of a row-major block in the first-level cache, so that softmax is what it is for multiply-adds.
- * Probabilities are split where they lie; queries, keys and values once for a chunk. */
+ * Scores are tiles of a row-major block, on which masks are what they are for multiply-adds; softmax hands its
+ * probabilities on split (kernels/attention_amx.h). Queries are split once for a chunk, keys and values once for a block. */
 #include "attention_amx.h"
 
 #include <math.h>
@@ -12,9 +12,9 @@ enum { STRIP = FNN_AMX_STRIP, STEP = FNN_AMX_STEP };
 /* ---- what it costs ---- */
 
 /* Picoseconds, on one of two cores of a Granite Rapids that both compute: a product of two tiles; splitting a probability,
- * and an element of queries, keys and values (more than packing it); a multiply-add. So heads of 32 to
- * 128 columns take matrix units from about 64 queries and keys on, narrower ones never at the highest precision (measured:
- * 1.0 to 1.1 times as fast for 64, 1.15 for 128, 1.3 to 1.4 for 512; 0.85 to 0.95 for 32). */
+ * and an element of queries, keys and values (more than packing it); a multiply-add. So heads of 32 to 128 columns take
+ * matrix units from about 64 queries and keys on, of 16 columns never at the highest precision (measured: 1.0 to 1.1 times
+ * as fast for 64, 1.15 for 128, 1.3 to 1.4 for 512; 0.85 to 0.95 for 32). */
 static const double TILES_PS = 6500, SPLIT_PS = 250, FACTOR_PS = 120, MULTIPLY_ADD_PS = 11.5;
 
 /* Of one head: two products. Backward has five, three splits and seven split factors, which is much the same. */

@@ -72,8 +72,9 @@ def test_linear_cross_entropy(n, shape, reduction, dtype):
 
 
 def test_linear_cross_entropy_loss():
-    ours, theirs = (library.nn.LinearCrossEntropyLoss(5, 4, out_features=(3, 2), bias=True, label_smoothing=0.1)
-                    for library in (fastnn, torch))
+    weight = np.array([0.5, 1, 2, 1.5], np.float32)
+    ours, theirs = (library.nn.LinearCrossEntropyLoss(5, 4, out_features=(3, 2), bias=True, weight=library.tensor(weight),
+                                                      ignore_index=2, label_smoothing=0.1) for library in (fastnn, torch))
     ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, (6, 3, 2))

@@ -42,7 +42,7 @@ ABSENT = {
         r"unsafe_\w+|slice_inverse|index|"
         r"reinforce|record_stream|new_empty_strided|native_channel_shuffle|swap_tensors|conv_tbc|grouped_mm|"
         r"scaled_(grouped_)?mm|ScalingType|SwizzleType"),
-    "how a loss is cut into parts: programs plan that": r"LinearCrossEntropyOptions",
+    "how a loss is cut into parts to save memory: its logits are made whole": r"LinearCrossEntropyOptions",
     "ways of pruning as classes: functions and masks say them": (
         r"BasePruningMethod|CustomFromMask|Identity|LnStructured|PruningContainer|RandomStructured"),
     "deprecated by PyTorch": (
@@ -91,7 +91,7 @@ ARGUMENTS = [
     (r"swa_utils\..*", {"device"}, "there is one device"),
     (r"nn\.Hardtanh", {"min_value", "max_value"}, "deprecated: min_val and max_val"),
     (r"nn\.TransformerEncoder", {"enable_nested_tensor", "mask_check"}, "nested tensors are not offered"),
-    (r"(functional\.linear_cross_entropy|nn\.LinearCrossEntropyLoss)", {"options"}, "how it is cut into parts: programs plan that"),
+    (r"(functional\.linear_cross_entropy|nn\.LinearCrossEntropyLoss)", {"options"}, "logits are made whole"),
     (r"functional\.gumbel_softmax", {"eps"}, "deprecated"),
     (r"parametrize\.ParametrizationList", {"unsafe"}, "register_parametrization checks what it is given"),
     (r"Tensor\.split", {"split_size"}, "split_size_or_sections, as the function's"),
