@@ -3,19 +3,6 @@
  * So they are never stored as they are, and gradients are rounded once for both their factors. */
 #include "attention_shift.h"
 
-/* x's parts, in the upper halves of 32 bits. */
-INLINE void attention_parts(int planes, vec x, __m512i part[3]) {
-    part[0] = amx_round(x);
-    if (planes > 1) x = amx_rest(x, part[0]), part[1] = amx_round(x);
-    if (planes > 2) part[2] = _mm512_castps_si512(amx_rest(x, part[1]));
-}
-/* A row of a tile in each plane: pairs of low and high. */
-INLINE void attention_put(int planes, char *to, ptrdiff_t plane, const __m512i low[3], const __m512i high[3]) {
-    amx_put(to, low[0], high[0]);
-    if (planes > 1) amx_put(to + plane, low[1], high[1]);
-    if (planes > 2) amx_put(to + 2 * plane, low[2], high[2]);
-}
-
 /* ---- forward ---- */
 
 /* Row i of a left factor of strips of 32 rows: where it begins, and its planes' distance. */
@@ -33,18 +20,18 @@ INLINE real attention_split_row(int planes, ptrdiff_t cols, const real *s, vec s
     for (; j + AMX_STEP <= cols; j += AMX_STEP, to += planes * plane) {
         const vec x = vec_exp_down(vec_sub(vec_load(s + j), shift)), y = vec_exp_down(vec_sub(vec_load(s + j + AMX_TILE), shift));
         sum = vec_add(sum, x), sum_high = vec_add(sum_high, y);
-        attention_parts(planes, x, low);
-        attention_parts(planes, y, high);
-        attention_put(planes, to, plane, low, high);
+        amx_parts(planes, x, low);
+        amx_parts(planes, y, high);
+        amx_put_parts(planes, to, plane, low, high);
     }
     if (j < cols) {
         const __mmask16 m = amx_first(cols - j), n = amx_first(cols - j - AMX_TILE);
         const vec x = vec_select(m, vec_exp_down(vec_sub(_mm512_maskz_loadu_ps(m, s + j), shift)), vec_zero());
         const vec y = vec_select(n, vec_exp_down(vec_sub(_mm512_maskz_loadu_ps(n, s + j + AMX_TILE), shift)), vec_zero());
         sum = vec_add(sum, x), sum_high = vec_add(sum_high, y);
-        attention_parts(planes, x, low);
-        attention_parts(planes, y, high);
-        attention_put(planes, to, plane, low, high);
+        amx_parts(planes, x, low);
+        amx_parts(planes, y, high);
+        amx_put_parts(planes, to, plane, low, high);
     }
     return vec_sum(vec_add(sum, sum_high));
 }
@@ -101,13 +88,13 @@ INLINE vec attention_probability(const attention_scores *x, ptrdiff_t i, ptrdiff
 INLINE void attention_pair(int planes, const attention_scores *x, ptrdiff_t i, ptrdiff_t j, __mmask16 upper, __mmask16 lower,
                            char *p_columns, char *ds_columns, ptrdiff_t plane, __m512i parts[2][3], __m512 *bad) {
     vec ds[2];
-    attention_parts(planes, attention_probability(x, i, j, upper, &ds[0]), parts[0]);
-    attention_parts(planes, attention_probability(x, i + AMX_TILE, j, lower, &ds[1]), parts[1]);
-    attention_put(planes, p_columns, plane, parts[0], parts[1]);
+    amx_parts(planes, attention_probability(x, i, j, upper, &ds[0]), parts[0]);
+    amx_parts(planes, attention_probability(x, i + AMX_TILE, j, lower, &ds[1]), parts[1]);
+    amx_put_parts(planes, p_columns, plane, parts[0], parts[1]);
     *bad = _mm512_fmadd_ps(vec_add(ds[0], ds[1]), vec_zero(), *bad);
-    attention_parts(planes, ds[0], parts[0]);
-    attention_parts(planes, ds[1], parts[1]);
-    attention_put(planes, ds_columns, plane, parts[0], parts[1]);
+    amx_parts(planes, ds[0], parts[0]);
+    amx_parts(planes, ds[1], parts[1]);
+    amx_put_parts(planes, ds_columns, plane, parts[0], parts[1]);
 }
 
 /* A block at (i, j): rows of its tiles in the three factors. whole: none of it is outside. */
@@ -122,8 +109,8 @@ INLINE void attention_block(int planes, int whole, const attention_scores *x, pt
         if (right)
             attention_pair(planes, x, i + r, j + AMX_TILE, upper ? right : 0, lower ? right : 0, p_columns + AMX_TILE_BYTES,
                            ds_columns + AMX_TILE_BYTES, column_plane, parts[1], bad);
-        attention_put(planes, ds_rows, row_plane, parts[0][0], parts[1][0]);
-        if (row_plane > AMX_TILE_BYTES) attention_put(planes, ds_rows + AMX_TILE_BYTES, row_plane, parts[0][1], parts[1][1]);
+        amx_put_parts(planes, ds_rows, row_plane, parts[0][0], parts[1][0]);
+        if (row_plane > AMX_TILE_BYTES) amx_put_parts(planes, ds_rows + AMX_TILE_BYTES, row_plane, parts[0][1], parts[1][1]);
     }
 }
 

@@ -26,18 +26,29 @@ INLINE void amx_put(char *to, __m512i low, __m512i high) {
     _mm512_store_si512(to, _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(low, 16), high));
 }
 
+/* x's parts, in the upper halves of 32 bits; what the first one leaves. */
+INLINE __m512 amx_parts(int planes, __m512 x, __m512i part[3]) {
+    part[0] = amx_round(x);
+    const __m512 rest = amx_rest(x, part[0]);
+    if (planes > 1) part[1] = amx_round(rest);
+    if (planes > 2) part[2] = _mm512_castps_si512(amx_rest(rest, part[1]));
+    return rest;
+}
+
+/* One row of a tile in each plane: pairs of low and high. */
+INLINE void amx_put_parts(int planes, char *to, ptrdiff_t plane, const __m512i low[3], const __m512i high[3]) {
+    amx_put(to, low[0], high[0]);
+    if (planes > 1) amx_put(to + plane, low[1], high[1]);
+    if (planes > 2) amx_put(to + 2 * plane, low[2], high[2]);
+}
+
 /* One row of a tile in each plane: pairs (x, y). bad becomes NaN where a value is not finite or rounds to infinity:
  * its rest is NaN or infinite. */
 INLINE __m512 amx_split_row(__m512 x, __m512 y, char *to, ptrdiff_t plane, int planes, __m512 bad) {
-    __m512i i = amx_round(x), j = amx_round(y);
-    amx_put(to, i, j);
-    x = amx_rest(x, i), y = amx_rest(y, j);
-    bad = _mm512_fmadd_ps(x, _mm512_setzero_ps(), bad);
-    bad = _mm512_fmadd_ps(y, _mm512_setzero_ps(), bad);
-    if (planes == 1) return bad;
-    i = amx_round(x), j = amx_round(y);
-    amx_put(to + plane, i, j);
-    if (planes == 3) amx_put(to + 2 * plane, _mm512_castps_si512(amx_rest(x, i)), _mm512_castps_si512(amx_rest(y, j)));
+    __m512i low[3], high[3];
+    bad = _mm512_fmadd_ps(amx_parts(planes, x, low), _mm512_setzero_ps(), bad);
+    bad = _mm512_fmadd_ps(amx_parts(planes, y, high), _mm512_setzero_ps(), bad);
+    amx_put_parts(planes, to, plane, low, high);
     return bad;
 }
 
