@@ -197,7 +197,7 @@ def _time(program: Any, tensors: list) -> tuple[float, list[float], list[int]]:
 
 
 def _flops(call: Any) -> float:
-    """Arithmetic operations of a product, convolution or attention, from its arguments' shapes; 0 for other ops."""
+    """Arithmetic operations of a product, convolution, recurrent layer or attention, from its arguments' shapes; 0 for other ops."""
     outputs, inputs = ([None if t is None else t[1] for t in tensors] for tensors in (call.outputs, call.inputs))
     op = call.op.partition("+")[0]
     if op in ("linear_forward", "matmul"):
@@ -212,6 +212,9 @@ def _flops(call: Any) -> float:
         return 2.0 * math.prod(inputs[0]) * math.prod(inputs[1][1:])
     if op == "conv2d_backward_weight":
         return 2.0 * math.prod(inputs[0]) * math.prod(outputs[0][1:])
+    if op in ("recurrent_forward", "recurrent_backward"):
+        steps, batch, _ = inputs[0]
+        return 2.0 * steps * batch * math.prod(inputs[3])
     if op in ("attention_forward", "attention_backward"):
         q, k, v = inputs[:3] if op == "attention_forward" else inputs[1:4]
         terms = q[-1] + v[-1] if op == "attention_forward" else 3 * q[-1] + 2 * v[-1]

@@ -33,6 +33,13 @@ def test_of_what_is_picked_from_counts_what_is_picked():
     assert picked.nbytes == 2 * 4 * 2 * 5 + 8 * 2
 
 
+def test_recurrent_layers_count_the_hidden_states_products():
+    layer, x = fastnn.nn.LSTM(3, 5), fastnn.randn(7, 2, 3)
+    x.requires_grad = True
+    found = fastnn.profile(lambda x: layer(x)[0].sum().backward(), x)
+    assert [one.flops for one in of_op(found, "recurrent")] == [2 * 7 * 2 * 5 * 20] * 2
+
+
 def test_launches_have_layers_and_work():
     model, step, inputs = training()
     found = fastnn.profile(step, *inputs)

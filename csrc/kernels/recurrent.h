@@ -7,11 +7,18 @@ INLINE vec gate_sum(const real *pre, const real *x, const real *bias, ptrdiff_t 
     return bias ? vec_add(v, load_lanes(bias + at, left)) : v;
 }
 
+/* What the next call reads of `count` gates: rows of some lines each are too short for the CPU to fetch ahead. */
+INLINE void ask_for_gates(const real *next, ptrdiff_t n, int count) {
+#pragma GCC unroll 4
+    for (int gate = 0; gate < count; gate++) __builtin_prefetch(next + gate * n);
+}
+
 /* c = f c + i g, h = o tanh(c). Two loops: in one, every tanh(c) would wait for four gates, and a core does not look further ahead
  * than one such step. */
-INLINE void lstm_step(ptrdiff_t n, const real *pre, const real *x, const real *bias, real *h, real *c, real *gates, real *before,
-                      real *extra, real *y) {
-    EACH_LANES(const vec input = vec_sigmoid(gate_sum(pre, x, bias, i, lanes)), cell = load_lanes(c + i, lanes);
+INLINE void lstm_step(ptrdiff_t n, const real *pre, const real *x, const real *next, const real *bias, real *h, real *c, real *gates,
+                      real *before, real *extra, real *y) {
+    EACH_LANES(ask_for_gates(next + i, n, 4);
+               const vec input = vec_sigmoid(gate_sum(pre, x, bias, i, lanes)), cell = load_lanes(c + i, lanes);
                const vec f = vec_sigmoid(gate_sum(pre, x, bias, n + i, lanes));
                const vec g = vec_tanh(gate_sum(pre, x, bias, 2 * n + i, lanes));
                store_lanes(gates + i, input, lanes);
@@ -27,9 +34,10 @@ INLINE void lstm_step(ptrdiff_t n, const real *pre, const real *x, const real *b
 }
 
 /* h = (1 - z) tanh(x_n + r hn) + z h, hn: what the hidden state gives to n, bias included; in two loops likewise */
-INLINE void gru_step(ptrdiff_t n, const real *pre, const real *x, const real *bias, real *h, real *gates, real *before,
-                     real *extra, real *y) {
-    EACH_LANES(store_lanes(gates + i, vec_sigmoid(gate_sum(pre, x, bias, i, lanes)), lanes);
+INLINE void gru_step(ptrdiff_t n, const real *pre, const real *x, const real *next, const real *bias, real *h, real *gates,
+                     real *before, real *extra, real *y) {
+    EACH_LANES(ask_for_gates(next + i, n, 3);
+               store_lanes(gates + i, vec_sigmoid(gate_sum(pre, x, bias, i, lanes)), lanes);
                store_lanes(gates + n + i, vec_sigmoid(gate_sum(pre, x, bias, n + i, lanes)), lanes););
     EACH_LANES(const vec r = load_lanes(gates + i, lanes), z = load_lanes(gates + n + i, lanes), old = load_lanes(h + i, lanes);
                const vec sum = load_lanes(pre + 2 * n + i, lanes);
@@ -43,22 +51,23 @@ INLINE void gru_step(ptrdiff_t n, const real *pre, const real *x, const real *bi
 }
 
 /* h = tanh(pre + x) or max(pre + x, 0) */
-INLINE void plain_step(int rectified, ptrdiff_t n, const real *pre, const real *x, const real *bias, real *h, real *gates,
-                       real *before, real *y) {
-    EACH_LANES(const vec v = gate_sum(pre, x, bias, i, lanes), state = rectified ? relu_forward_formula(v, NULL) : vec_tanh(v);
+INLINE void plain_step(int rectified, ptrdiff_t n, const real *pre, const real *x, const real *next, const real *bias, real *h,
+                       real *gates, real *before, real *y) {
+    EACH_LANES(ask_for_gates(next + i, n, 1);
+               const vec v = gate_sum(pre, x, bias, i, lanes), state = rectified ? relu_forward_formula(v, NULL) : vec_tanh(v);
                store_lanes(before + i, load_lanes(h + i, lanes), lanes);
                store_lanes(gates + i, state, lanes);
                store_lanes(h + i, state, lanes);
                store_lanes(y + i, state, lanes););
 }
 
-/* h, c: (n) the state, which moves on; before: the old h; extra: the old c (LSTM), hn (GRU); y: the new h; bias:
+/* next: the next call's x; h, c: (n) the state, which moves on; before: the old h; extra: the old c (LSTM), hn (GRU); y: the new h; bias:
  * (gates, n) or NULL */
-static void recurrent_step_kernel(int mode, ptrdiff_t n, const void *pre, const void *x, const void *bias, void *h,
+static void recurrent_step_kernel(int mode, ptrdiff_t n, const void *pre, const void *x, const void *next, const void *bias, void *h,
                                   void *c, void *gates, void *before, void *extra, void *y) {
-    if (mode == FNN_LSTM) lstm_step(n, pre, x, bias, h, c, gates, before, extra, y);
-    else if (mode == FNN_GRU) gru_step(n, pre, x, bias, h, gates, before, extra, y);
-    else plain_step(mode == FNN_RNN_RELU, n, pre, x, bias, h, gates, before, y);
+    if (mode == FNN_LSTM) lstm_step(n, pre, x, next, bias, h, c, gates, before, extra, y);
+    else if (mode == FNN_GRU) gru_step(n, pre, x, next, bias, h, gates, before, extra, y);
+    else plain_step(mode == FNN_RNN_RELU, n, pre, x, next, bias, h, gates, before, y);
 }
 
 /* y (1 - y) g and (1 - y^2) g: gradients through the logistic function and tanh */
@@ -77,9 +86,10 @@ INLINE vec state_gradient(const real *dh, const real *dy, ptrdiff_t at, ptrdiff_
     return dy ? vec_add(d, load_lanes(dy + at, left)) : d;
 }
 
-INLINE void lstm_back(ptrdiff_t n, const real *gates, const real *extra, const real *dy, real *dh, real *dc, real *dx,
-                      real *dhidden) {
-    EACH_LANES(const vec input = load_lanes(gates + i, lanes), f = load_lanes(gates + n + i, lanes);
+INLINE void lstm_back(ptrdiff_t n, const real *gates, const real *next, const real *extra, const real *dy, real *dh, real *dc,
+                      real *dx, real *dhidden) {
+    EACH_LANES(ask_for_gates(next + i, n, 4);
+               const vec input = load_lanes(gates + i, lanes), f = load_lanes(gates + n + i, lanes);
                const vec g = load_lanes(gates + 2 * n + i, lanes), o = load_lanes(gates + 3 * n + i, lanes);
                const vec old = load_lanes(extra + i, lanes), t = vec_tanh(vec_fma(f, old, vec_mul(input, g)));
                const vec d = state_gradient(dh, dy, i, lanes);
@@ -92,9 +102,10 @@ INLINE void lstm_back(ptrdiff_t n, const real *gates, const real *extra, const r
                store_lanes(dh + i, vec_zero(), lanes););
 }
 
-INLINE void gru_back(ptrdiff_t n, const real *gates, const real *before, const real *extra, const real *dy, real *dh, real *dx,
-                     real *dhidden) {
-    EACH_LANES(const vec r = load_lanes(gates + i, lanes), z = load_lanes(gates + n + i, lanes);
+INLINE void gru_back(ptrdiff_t n, const real *gates, const real *next, const real *before, const real *extra, const real *dy,
+                     real *dh, real *dx, real *dhidden) {
+    EACH_LANES(ask_for_gates(next + i, n, 3);
+               const vec r = load_lanes(gates + i, lanes), z = load_lanes(gates + n + i, lanes);
                const vec m = load_lanes(gates + 2 * n + i, lanes), d = state_gradient(dh, dy, i, lanes);
                const vec dm = through_tanh(m, vec_fnma(d, z, d));
                const vec dr = through_sigmoid(r, vec_mul(dm, load_lanes(extra + i, lanes)));
@@ -106,20 +117,21 @@ INLINE void gru_back(ptrdiff_t n, const real *gates, const real *before, const r
                store_lanes(dh + i, vec_mul(d, z), lanes););
 }
 
-INLINE void plain_back(int rectified, ptrdiff_t n, const real *gates, const real *dy, real *dh, real *dx, real *dhidden) {
-    EACH_LANES(const vec y = load_lanes(gates + i, lanes), d = state_gradient(dh, dy, i, lanes);
+INLINE void plain_back(int rectified, ptrdiff_t n, const real *gates, const real *next, const real *dy, real *dh, real *dx,
+                       real *dhidden) {
+    EACH_LANES(ask_for_gates(next + i, n, 1);
+               const vec y = load_lanes(gates + i, lanes), d = state_gradient(dh, dy, i, lanes);
                const vec g = rectified ? vec_select(vec_le(y, vec_zero()), vec_zero(), d) : through_tanh(y, d);
                store_gradient(dx, dhidden, i, g, lanes);
                store_lanes(dh + i, vec_zero(), lanes););
 }
 
-/* dh, dc: (n) gradients of the new state, which become those of the old one but for what comes through the matrix
+/* next: the next call's gates; dh, dc: (n) gradients of the new state, which become those of the old one but for what comes through the matrix
  * product; dy: (n) or NULL, added to dh first; dx, dhidden: (gates, n) gradients of what input and hidden state gave, which
  * are the same for all but GRU */
-static void recurrent_step_backward_kernel(int mode, ptrdiff_t n, const void *gates, const void *before,
-                                           const void *extra, const void *dy, void *dh, void *dc, void *dx,
-                                           void *dhidden) {
-    if (mode == FNN_LSTM) lstm_back(n, gates, extra, dy, dh, dc, dx, dhidden);
-    else if (mode == FNN_GRU) gru_back(n, gates, before, extra, dy, dh, dx, dhidden);
-    else plain_back(mode == FNN_RNN_RELU, n, gates, dy, dh, dx, dhidden);
+static void recurrent_step_backward_kernel(int mode, ptrdiff_t n, const void *gates, const void *next, const void *before,
+                                           const void *extra, const void *dy, void *dh, void *dc, void *dx, void *dhidden) {
+    if (mode == FNN_LSTM) lstm_back(n, gates, next, extra, dy, dh, dc, dx, dhidden);
+    else if (mode == FNN_GRU) gru_back(n, gates, next, before, extra, dy, dh, dx, dhidden);
+    else plain_back(mode == FNN_RNN_RELU, n, gates, next, dy, dh, dx, dhidden);
 }

@@ -11,6 +11,7 @@
 #include "gemm_amx.h"
 #include "gemm_cells.h"
 #include "gemm_sparse.h"
+#include "gemm_turned.h"
 
 #include <string.h>
 
@@ -393,12 +394,12 @@ static void run_block(const fnn_call *call, plan *p) {
 }
 
 /* C by slabs of columns and rows, as many as SLAB_BYTES of packed operands ask for. Nothing packed for all: all of k at once. */
-static void run_tiles(const fnn_call *call, const fnn_gemm *g, char *shared) {
+void fnn_gemm_blocks_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     plan p;
     make_plan(&p, g);
     const ptrdiff_t depth = p.packs_a == SHARED || p.packs_b == SHARED ? p.depth : fnn_max(g->K, 1);
     p.shared_a = shared;
-    p.shared_b = shared + (p.packs_a == SHARED ? copy_bytes(&p, p.rows) : 0);
+    p.shared_b = (char *)shared + (p.packs_a == SHARED ? copy_bytes(&p, p.rows) : 0);
     for (ptrdiff_t s = 0; s < p.col_slabs; s++) {
         p.first = fnn_part_begin(p.all_panels, p.col_slabs, s);
         p.panels = fnn_part_begin(p.all_panels, p.col_slabs, s + 1) - p.first;
@@ -409,7 +410,7 @@ static void run_tiles(const fnn_call *call, const fnn_gemm *g, char *shared) {
     }
 }
 
-static void tiles_workspace(const fnn_gemm *g, fnn_workspace *ws) {
+void fnn_gemm_blocks_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     plan p;
     make_plan(&p, g);
     const ptrdiff_t panel = p.K->tile_cols * p.size * p.depth;
@@ -493,6 +494,7 @@ static void dot_workspace(const fnn_gemm *g, fnn_workspace *ws) {
 
 /* What is handed on passes through scratch of the general way. */
 static int uses_cells(const fnn_gemm *g) { return fnn_gemm_cells_suits(g) && !(g->leader && g->leader->passes); }
+static int uses_turned(const fnn_gemm *g) { return fnn_gemm_turned_suits(g) && !(g->leader && g->leader->passes); }
 
 /* Sums are finished by one block of k, so that C need not be taken up again. */
 int fnn_gemm_can_pass(const fnn_gemm *g) {
@@ -506,7 +508,7 @@ static int may_be_sparse(const fnn_gemm *g) { return !uses_dot(g) && !fnn_gemm_a
 const char *fnn_gemm_algorithm(const fnn_gemm *g) {
     if (uses_dot(g)) return "inner products";
     if (may_be_sparse(g) && fnn_gemm_sparse_pays(g)) return "zeros skipped";
-    return fnn_gemm_amx_suits(g) ? "bfloat16 parts" : uses_cells(g) ? "cells" : "blocks";
+    return fnn_gemm_amx_suits(g) ? "bfloat16 parts" : uses_cells(g) ? "cells" : uses_turned(g) ? "transposed" : "blocks";
 }
 
 void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
@@ -517,7 +519,8 @@ void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
     }
     fnn_workspace again = *ws; /* when products on matrix units meet what is not finite, or not enough zeros are found */
     if (uses_cells(g)) fnn_gemm_cells_workspace(g, ws);
-    else tiles_workspace(g, ws);
+    else if (uses_turned(g)) fnn_gemm_turned_workspace(g, ws);
+    else fnn_gemm_blocks_workspace(g, ws);
     if (fnn_gemm_amx_suits(g)) fnn_gemm_amx_workspace(g, &again);
     else if (may_be_sparse(g)) fnn_gemm_sparse_workspace(g, &again);
     fnn_enlarge(ws, again.shared, again.scratch);
@@ -528,7 +531,8 @@ void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     if (may_be_sparse(g) && fnn_gemm_sparse_run(call, g, shared)) return;
     if (!uses_dot(g) && (!fnn_gemm_amx_suits(g) || !fnn_gemm_amx_run(call, g, shared))) {
         if (uses_cells(g)) fnn_gemm_cells_run(call, g, shared);
-        else run_tiles(call, g, shared);
+        else if (uses_turned(g)) fnn_gemm_turned_run(call, g, shared);
+        else fnn_gemm_blocks_run(call, g, shared);
         return;
     }
     if (uses_dot(g)) run_dot(call, g, shared);

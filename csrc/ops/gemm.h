@@ -35,12 +35,17 @@ typedef struct {
 void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws);
 /* Whether fnn_gemm_run can do without memory for C, where only the leader's followers want it. */
 int fnn_gemm_can_pass(const fnn_gemm *g);
-/* How it is computed: "inner products", "zeros skipped", "bfloat16 parts", "cells" or "blocks". */
+/* How it is computed: "inner products", "zeros skipped", "bfloat16 parts", "cells", "transposed" or
+ * "blocks". */
 const char *fnn_gemm_algorithm(const fnn_gemm *g);
 /* Predicted single-thread nanoseconds. */
 double fnn_gemm_cost(const fnn_gemm *g);
 /* shared: at least as many bytes as the workspace says, 64-byte aligned. */
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared);
+
+/* The same by blocks of multiply-adds, the general way. */
+void fnn_gemm_blocks_workspace(const fnn_gemm *g, fnn_workspace *ws);
+void fnn_gemm_blocks_run(const fnn_call *call, const fnn_gemm *g, void *shared);
 
 /* How many positions the batch axes have. */
 ptrdiff_t fnn_gemm_batches(const fnn_gemm *g);

@@ -215,6 +215,14 @@ static char *at(const plan *p, const sequence *q, ptrdiff_t t, ptrdiff_t n) {
     return q->data + (t * q->time + n * q->row) * p->size;
 }
 
+/* What of q the call behind sequence n's at step s reads, in a chunk of `rows` from `first` on: of the next sequence, or of the first
+ * one at step s + way. Behind the last call something else: it is only asked for. */
+static const char *next_at(const plan *p, const sequence *q, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t s, int way) {
+    const int ends = n + 1 == first + rows;
+    const ptrdiff_t next = ends ? first : n + 1, step = ends ? s + way : s, t = step < 0 ? -1 : time_of(p, next, step);
+    return at(p, q, t < 0 ? 0 : t, next);
+}
+
 static void clear(const plan *p, const sequence *q, ptrdiff_t t, ptrdiff_t n, ptrdiff_t width) {
     if (q->data) memset(at(p, q, t, n), 0, (size_t)(width * p->size));
 }
@@ -292,8 +300,8 @@ static void run_sequences(void *context, ptrdiff_t chunk, void *scratch) {
                 clear(p, &p->before, s, n, p->units), clear(p, &p->extra, s, n, p->units);
                 continue;
             }
-            p->K->recurrent_step(p->mode, p->units, pre + r * wide, at(p, &p->x, t, n), p->bias, h + r * unit,
-                                 c + r * unit, at(p, &p->saved, t, n), at(p, &p->before, t, n),
+            p->K->recurrent_step(p->mode, p->units, pre + r * wide, at(p, &p->x, t, n), next_at(p, &p->x, first, rows, n, s, 1),
+                                 p->bias, h + r * unit, c + r * unit, at(p, &p->saved, t, n), at(p, &p->before, t, n),
                                  p->extra.data ? at(p, &p->extra, t, n) : NULL, at(p, &p->y, t, n));
         }
     }
@@ -386,7 +394,8 @@ static void run_back(void *context, ptrdiff_t chunk, void *scratch) {
                 memset(block + r * wide, 0, (size_t)(width * p->size));
                 continue;
             }
-            p->K->recurrent_step_backward(p->mode, p->units, at(p, &p->saved, t, n), at(p, &p->before, t, n),
+            p->K->recurrent_step_backward(p->mode, p->units, at(p, &p->saved, t, n), next_at(p, &p->saved, first, rows, n, s, -1),
+                                          at(p, &p->before, t, n),
                                           p->extra.data ? at(p, &p->extra, t, n) : NULL,
                                           p->dy.data ? at(p, &p->dy, t, n) : NULL, dh + r * unit, dc + r * unit,
                                           at(p, &p->dx, t, n), block + r * wide);
