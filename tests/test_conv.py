@@ -367,15 +367,16 @@ def test_relu_behind_few_channels_of_many_images_changes_no_bit(bias):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_updates_behind_a_pointwise_gradient_of_few_pixels_change_no_bit(isa):
-    """Its gradient is a matrix product where tiles are small: what follows takes its rows."""
+@pytest.mark.parametrize("c, k, size, stride", [(48, 40, 1, 1), (256, 260, 3, 2)])
+def test_updates_behind_a_gradient_that_is_a_product_change_no_bit(isa, c, k, size, stride):
+    """Of single pixels, few of them, where tiles are small, and of many channels' windows: what follows takes its rows."""
     _core.set_isa(isa)
 
     def trained(wrap):
         fastnn.manual_seed(0)
-        model = nn.Conv2d(48, 40, 1)
+        model = nn.Conv2d(c, k, size, stride)
         optimizer = fastnn.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-        x = fastnn.randn(4, 48, 9, 8)
+        x = fastnn.randn(4, c, 9, 8)
 
         def step(x):
             model(x).square().mean().backward()
@@ -420,6 +421,21 @@ def test_gradients_of_long_rows(isa, filters):
     """Tiles may take two panels of output channels at a time, or leave one over."""
     _core.set_isa(isa)
     case = Case(9, n=2, groups=1, c=40, k=filters, h=30, w=30, r=3, s=3, stride=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1))
+    check(case, case.run())
+    check_bits(case)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("sizes", [
+    dict(c=256, k=260, h=9, w=8, r=3, s=3, stride=(2, 1), padding=(1, 0, 2, 1), dilation=(1, 2)),
+    dict(c=128, k=130, h=14, w=13, r=1, s=2, stride=(3, 2), padding=(0, 2, 0, 1), dilation=(1, 1)),  # windows beyond the image
+    dict(c=288, k=256, h=40, w=30, r=2, s=1, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(3, 1)),  # several blocks of pixels
+])
+def test_gradients_of_many_channels(isa, dtype, sizes):
+    """They are products of unfolded windows."""
+    _core.set_isa(isa)
+    case = Case(10, dtype, n=2, groups=1, **sizes)
     check(case, case.run())
     check_bits(case)
 

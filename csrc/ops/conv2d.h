@@ -221,6 +221,11 @@ size_t fnn_conv_plan_copy(const fnn_conv_parts *p, const fnn_image *t, ptrdiff_t
 /* Makes that copy, if it is needed: t becomes it. */
 void fnn_conv_make_channels_last(const fnn_conv_parts *p, fnn_image *t, ptrdiff_t per_group, ptrdiff_t h, ptrdiff_t w, size_t at);
 
+/* conv2d_weight_unfold.c: many channels, windows of several elements */
+int fnn_conv_unfold_suits(const fnn_conv_dims *d, int dtype);
+void fnn_conv_unfold_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
+void fnn_conv_unfold_gradient(const fnn_call *call, const fnn_conv_dims *d);
+
 /* conv2d_weight_few.c: output channels that fill vectors, and windows of few elements or channels */
 int fnn_conv_few_suits(const fnn_conv_dims *d, int dtype);
 void fnn_conv_few_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);

@@ -17,6 +17,7 @@ static way choose_way(const fnn_conv_dims *d, int dtype) {
     if (fnn_conv_lane_group(d, K) || fnn_conv_repeats(d, K))
         return (way){fnn_conv_depthwise_gradient_workspace, fnn_conv_depthwise_gradient};
     if (fnn_conv_few_suits(d, dtype)) return (way){fnn_conv_few_gradient_workspace, fnn_conv_few_gradient};
+    if (fnn_conv_unfold_suits(d, dtype)) return (way){fnn_conv_unfold_gradient_workspace, fnn_conv_unfold_gradient};
     if (fnn_conv_packed_suits(d, dtype)) return (way){fnn_conv_packed_gradient_workspace, fnn_conv_packed_gradient};
     return (way){fnn_conv_wide_gradient_workspace, fnn_conv_wide_gradient};
 }

@@ -100,7 +100,7 @@ static packing choose_b(const plan *p) {
     const ptrdiff_t rows = fnn_ceil_div(p->rows, p->row_blocks), step = fnn_max(b->row, -b->row);
     const ptrdiff_t few = (stays_near(p, step * p->size) ? FEW_TILES_NEAR : FEW_TILES) * p->K->tile_rows;
     int close = p->depth * step * p->size <= TIGHT_BYTES || (step == p->g->N && p->g->N <= p->K->tile_cols);
-    if ((b->col == 1 || p->g->N == 1) && (close || rows <= few)) return IN_PLACE;
+    if (!b->gatherer && (b->col == 1 || p->g->N == 1) && (close || rows <= few)) return IN_PLACE;
     return (p->row_blocks == 1 && p->row_slabs == 1) || p->batches > 1 ? BY_CHUNK : SHARED;
 }
 
@@ -161,6 +161,21 @@ static void choose_grid(plan *p) {
     }
 }
 
+/* Where the column blocks before the s-th end, in panels of the slab; pairs of panels are a wide tile's, and stay together where there
+ * are enough. */
+static ptrdiff_t block_end(const plan *p, ptrdiff_t s) {
+    const ptrdiff_t pair = p->K->best_cols / p->K->tile_cols, pairs = fnn_ceil_div(p->panels, pair);
+    if (pairs < p->col_blocks) return fnn_part_begin(p->panels, p->col_blocks, s);
+    return fnn_min(pair * fnn_part_begin(pairs, p->col_blocks, s), p->panels);
+}
+
+/* The most panels in a block. */
+static ptrdiff_t widest(const plan *p) {
+    const ptrdiff_t pair = p->K->best_cols / p->K->tile_cols, pairs = fnn_ceil_div(p->panels, pair);
+    if (pairs < p->col_blocks) return fnn_ceil_div(p->panels, p->col_blocks);
+    return pair * fnn_ceil_div(pairs, p->col_blocks);
+}
+
 static ptrdiff_t copied_row(const plan *p) { return fnn_gemm_copied_row(p->depth, p->size); }
 
 static void make_plan(plan *p, const fnn_gemm *g) {
@@ -184,7 +199,7 @@ static void make_plan(plan *p, const fnn_gemm *g) {
     p->packs_b = choose_b(p);
     if (!g->leader || !g->leader->passes) return;
     const ptrdiff_t tile = p->K->tile_rows, row = PASS_BYTES / p->size / tile / p->K->tile_cols * p->K->tile_cols;
-    p->pass_cols = fnn_min(fnn_min(row, fnn_ceil_div(p->panels, p->col_blocks) * p->K->tile_cols), g->N);
+    p->pass_cols = fnn_min(fnn_min(row, widest(p) * p->K->tile_cols), g->N);
     p->near_rows = fnn_min(p->near_rows, fnn_max(PASS_BYTES / (p->pass_cols * p->size) / tile, 1) * tile);
 }
 
@@ -222,6 +237,13 @@ static void seek(const plan *p, ptrdiff_t index, block *w) {
     w->c = (char *)g->c.data + c * p->size;
 }
 
+/* rows x cols of an operand from (row, col) on, its batch position's beginning at data. */
+static void pack(const plan *p, const fnn_matrix *m, const char *data, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols,
+                 char *to, ptrdiff_t wide, ptrdiff_t panel) {
+    if (m->gatherer) m->gatherer->copy(m->gatherer->context, row, rows, col, cols, to, wide, panel);
+    else p->K->gemm_pack(rows, cols, data + (row * m->row + col * m->col) * p->size, m->row, m->col, to, wide, panel);
+}
+
 /* Rows of A at k, and how far apart. */
 typedef struct {
     const char *data;
@@ -230,11 +252,10 @@ typedef struct {
 
 static view rows_of(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth) {
     const fnn_matrix *a = &p->g->a;
-    const char *from = w->a + (w->row * a->row + k * a->col) * p->size;
-    if (p->packs_a == IN_PLACE) return (view){from, a->row, a->col};
+    if (p->packs_a == IN_PLACE) return (view){w->a + (w->row * a->row + k * a->col) * p->size, a->row, a->col};
     const ptrdiff_t step = copied_row(p);
     if (p->packs_a == SHARED) return (view){p->shared_a + (w->row - p->top) * step * p->size, step, 1};
-    p->K->gemm_pack(w->rows, depth, from, a->row, a->col, w->copy, step, 0);
+    pack(p, a, w->a, w->row, w->rows, k, depth, w->copy, step, 0);
     return (view){w->copy, step, 1};
 }
 
@@ -268,10 +289,9 @@ typedef struct {
 static panels panels_of(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth) {
     const fnn_matrix *b = &p->g->b;
     const ptrdiff_t wide = p->K->tile_cols, across = p->K->best_cols;
-    const char *from = w->b + (k * b->row + w->col * b->col) * p->size;
-    if (p->packs_b == IN_PLACE) return (panels){from, b->row, wide, w->cols};
+    if (p->packs_b == IN_PLACE) return (panels){w->b + (k * b->row + w->col * b->col) * p->size, b->row, wide, w->cols};
     if (p->packs_b == SHARED) return (panels){packed_at(p, depth, w->col / wide - p->first), wide, wide * depth, across};
-    p->K->gemm_pack(depth, w->cols, from, b->row, b->col, w->packed, wide, wide * depth);
+    pack(p, b, w->b, k, depth, w->col, w->cols, w->packed, wide, wide * depth);
     return (panels){w->packed, wide, wide * depth, across};
 }
 
@@ -327,7 +347,7 @@ static size_t packed_in_scratch(const plan *p) {
 }
 static size_t passed_at(const plan *p) {
     const ptrdiff_t panel = p->K->tile_cols * p->size * p->depth;
-    const ptrdiff_t panels = p->packs_b == BY_CHUNK ? fnn_ceil_div(p->panels, p->col_blocks) : 0;
+    const ptrdiff_t panels = p->packs_b == BY_CHUNK ? widest(p) : 0;
     return packed_in_scratch(p) + (size_t)(panel * panels);
 }
 
@@ -341,8 +361,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     seek(p, chunk / blocks, &w);
     w.row = p->top + fnn_part_begin(p->rows, p->row_blocks, r);
     w.rows = p->top + fnn_part_begin(p->rows, p->row_blocks, r + 1) - w.row;
-    w.col = (p->first + fnn_part_begin(p->panels, p->col_blocks, s)) * p->K->tile_cols;
-    w.cols = fnn_min((p->first + fnn_part_begin(p->panels, p->col_blocks, s + 1)) * p->K->tile_cols, g->N) - w.col;
+    w.col = (p->first + block_end(p, s)) * p->K->tile_cols;
+    w.cols = fnn_min((p->first + block_end(p, s + 1)) * p->K->tile_cols, g->N) - w.col;
     w.copy = scratch;
     w.packed = (char *)scratch + packed_in_scratch(p);
     w.passed = (char *)scratch + passed_at(p);
@@ -362,8 +382,8 @@ static void run_pack_b(void *context, ptrdiff_t chunk, void *scratch) {
     ptrdiff_t panel = chunk % groups * PACK_PANELS, k = chunk / groups * PACK_ROWS;
     ptrdiff_t col = (p->first + panel) * wide, end = fnn_min((p->first + fnn_min(panel + PACK_PANELS, p->panels)) * wide, p->g->N);
     (void)scratch;
-    p->K->gemm_pack(fnn_min(PACK_ROWS, depth - k), end - col, (char *)b->data + ((p->from + k) * b->row + col * b->col) * p->size,
-                    b->row, b->col, packed_at(p, depth, panel) + k * wide * p->size, wide, wide * depth);
+    pack(p, b, b->data, p->from + k, fnn_min(PACK_ROWS, depth - k), col, end - col, packed_at(p, depth, panel) + k * wide * p->size, wide,
+         wide * depth);
 }
 
 /* PACK_ROWS rows of A. */
@@ -372,9 +392,8 @@ static void run_pack_a(void *context, ptrdiff_t chunk, void *scratch) {
     const fnn_matrix *a = &p->g->a;
     const ptrdiff_t row = chunk * PACK_ROWS, step = copied_row(p);
     (void)scratch;
-    p->K->gemm_pack(fnn_min(PACK_ROWS, p->rows - row), p->to - p->from,
-                    (char *)a->data + ((p->top + row) * a->row + p->from * a->col) * p->size, a->row, a->col,
-                    p->shared_a + row * step * p->size, step, 0);
+    pack(p, a, a->data, p->top + row, fnn_min(PACK_ROWS, p->rows - row), p->from, p->to - p->from, p->shared_a + row * step * p->size,
+         step, 0);
 }
 
 /* The slabs' product over k in [from, to), and what of B is packed for all. */

@@ -4,11 +4,20 @@
 
 #include "../fastnn.h"
 
-/* One matrix, or one per position of the batch axes; strides are counted in elements and may be any. */
+/* What copies rows x cols of a matrix from (row, col) on, in panels as the kernel gemm_pack makes them. */
+typedef struct {
+    void (*copy)(const void *context, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, void *to, ptrdiff_t wide,
+                 ptrdiff_t panel);
+    const void *context;
+} fnn_gatherer;
+
+/* One matrix, or one per position of the batch axes; strides are counted in elements and may be any. B, without batch axes and for
+ * fnn_gemm_blocks_run, may also be a matrix that is nowhere in memory. */
 typedef struct {
     void *data;
     ptrdiff_t row, col;
     ptrdiff_t batch[FNN_MAX_RANK];
+    const fnn_gatherer *gatherer; /* NULL: elements are at their strides */
 } fnn_matrix;
 
 /* A matrix without batch axes, transposed. */
