@@ -417,8 +417,8 @@ static int is_possible(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
 /* Of a group, in multiply-adds, a lane's worth of them at a time: the products; the transforms of a tile's channels; those of the
  * weights, whose results go to memory (weight gradients: whose sums come from cache). Measured on one Zen 4 core, both
  * ways forced by set_conv_algorithm, on some of the layers of vgg16 and resnet18 and on maps of 2 to 14 pixels; of phases, whose
- * pixels are apart, on one Zen 3 core, 4x4 kernels on maps of 4 to 64 pixels; of groups, whose channels of a pixel are few, there
- * too, 16 to 64 channels a group on maps of 7 to 28. */
+ * pixels are apart, on one Zen 3 core, 4x4 kernels on maps of 4 to 64 pixels; of groups, whose channels of a pixel are few but run on
+ * in those of the next, on two cores of a Granite Rapids, AVX-512 and AVX2, 16 to 64 channels a group on maps of 7 to 56. */
 static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     const fnn_winograd_form f = fnn_winograd_form_of(d, pass);
     const int turned = pass == FNN_CONV_BACKWARD_INPUT;
@@ -426,11 +426,12 @@ static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     const ptrdiff_t rows = fnn_ceil_div(turned ? fnn_ceil_div(d->h, f.stride[0]) : d->oh, OUTPUTS);
     const ptrdiff_t cols = fnn_ceil_div(turned ? fnn_ceil_div(d->w, f.stride[1]) : d->ow, OUTPUTS);
     const double tiles = (double)(d->n * rows * cols), planes = (double)f.planes, phases = (double)(f.phases - f.left);
-    const double c = phases * (double)fnn_round_up(d->c, lanes), k = (double)fnn_round_up(d->k, lanes);
+    const ptrdiff_t whole = d->groups > 1 ? 1 : lanes; /* vectors of a transform */
+    const double c = phases * (double)fnn_round_up(d->c, whole), k = (double)fnn_round_up(d->k, lanes);
     const double again = turned ? (double)(groups_of(&f, 0) * groups_of(&f, 1)) : pass == FNN_CONV_FORWARD ? 1 : phases;
-    const double transforms = c + again * k, left = (double)(f.left * d->n * rows * cols * OUTPUTS * OUTPUTS) * c / phases * k;
+    const double transforms = c + again * (double)fnn_round_up(d->k, whole), left = (double)(f.left * d->n * rows * cols * OUTPUTS * OUTPUTS) * c / phases * k;
     const int gradient = pass == FNN_CONV_BACKWARD_WEIGHT;
-    const double weights = gradient ? 0.6 : 1.7, apart = d->groups > 1 ? gradient ? 14 : 25 : gradient ? 11 : 14;
+    const double weights = gradient ? 0.6 : 1.7, apart = d->groups > 1 ? gradient ? 12 : 21 : gradient ? 11 : 14;
     const double transform = f.taps == 3 && d->groups == 1 ? 5.3 : apart;
     return planes * (tiles * c * k + transform * tiles * transforms + weights * (double)lanes * c * k) + left;
 }
@@ -442,7 +443,8 @@ int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
     if (call->algorithm == FNN_CONV_WINOGRAD) return 1;
     const ptrdiff_t tiles = d->n * fnn_ceil_div(d->oh, OUTPUTS) * fnn_ceil_div(d->ow, OUTPUTS);
     if (pass == FNN_CONV_BACKWARD_WEIGHT && tiles < LEAST_TILES_OF_GRADIENT) return 0;
-    const double direct = (double)(d->n * d->oh * d->ow) * (double)(d->c * d->k * d->r * d->s);
+    const ptrdiff_t width = fnn_round_up(d->k, fnn_kernels_of(FNN_FLOAT32)->lanes);
+    const double direct = (double)(d->n * d->oh * d->ow) * (double)(d->c * width * d->r * d->s);
     return d->c >= LEAST_CHANNELS && d->k >= LEAST_CHANNELS && 1.1 * work_of(d, pass) < direct;
 }
 
