@@ -356,20 +356,21 @@ static void pack_image_rows(const gradient *p, const target *t, ptrdiff_t n, ptr
     }
 }
 
+/* Row by row: what a row of dy meets stays in the first-level cache while all kernel rows come by. */
 static void add_images(const gradient *p, const target *t, ptrdiff_t images, ptrdiff_t y0, ptrdiff_t y1) {
     const fnn_conv_dims *d = p->sum.d;
     const ptrdiff_t pixel = p->sum.k * p->images;
-    for (ptrdiff_t r = t->r; r < t->r_end; r++)
-        for (ptrdiff_t c = 0; c < p->sum.c; c++)
-            for (ptrdiff_t y = y0; y < y1; y++) {
-                const ptrdiff_t row = y * d->stride[0] - d->padding[0] + r * d->dilation[0];
-                if (row < 0 || row >= d->h) continue;
+    for (ptrdiff_t y = y0; y < y1; y++)
+        for (ptrdiff_t r = t->r; r < t->r_end; r++) {
+            const ptrdiff_t row = y * d->stride[0] - d->padding[0] + r * d->dilation[0];
+            if (row < 0 || row >= d->h) continue;
+            for (ptrdiff_t c = 0; c < p->sum.c; c++)
                 p->sum.K->conv_narrow_gradient(
                     d->ow, images, p->sum.k, d->s,
                     fnn_at(t->x, ((y - y0) * p->row_step + r * d->dilation[0]) * p->pitch + c * p->images, p->sum.dtype),
                     d->stride[1] * p->cell, d->dilation[1] * p->cell, fnn_at(t->dy, (y - y0) * d->ow * pixel, p->sum.dtype), pixel,
                     p->images, lanes_of(p, t, r, c));
-            }
+        }
 }
 
 /* The lanes' sums of rows r of the kernel: to the part. */
