@@ -177,6 +177,7 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
         if (plan->is_max) K->max_pool_row(&row, y, plan->argmax ? plan->argmax + to : NULL, x);
         else K->avg_pool_row(&row, y, x);
     }
+    if (plan->stream) K->stream_end();
 }
 
 static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
@@ -209,6 +210,7 @@ static void run_backward(void *context, ptrdiff_t chunk, void *scratch) {
         else K->avg_pool_gather(&row, dx, fnn_at(plan->y, image, plan->dtype));
         if (plan->follows) fnn_follow(plan->call, r * plan->w.input * C, plan->w.input * C);
     }
+    if (plan->stream) K->stream_end();
 }
 
 /* ---- drivers ---- */
