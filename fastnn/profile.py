@@ -39,7 +39,8 @@ class Launch(NamedTuple):
     threads : int
         How many took part.
     flops : float
-        Arithmetic operations of products, convolutions and attention; 0 for all others.
+        Arithmetic operations of products, convolutions, attention and recurrent layers' products with their hidden state; 0 for
+        all others.
     nbytes : int
         Bytes of all tensors it reads and writes, each counted once.
     bound : str

@@ -425,21 +425,6 @@ def test_gradients_of_long_rows(isa, filters):
     check_bits(case)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("sizes", [
-    dict(c=256, k=260, h=9, w=8, r=3, s=3, stride=(2, 1), padding=(1, 0, 2, 1), dilation=(1, 2)),
-    dict(c=128, k=130, h=14, w=13, r=1, s=2, stride=(3, 2), padding=(0, 2, 0, 1), dilation=(1, 1)),  # windows beyond the image
-    dict(c=288, k=256, h=40, w=30, r=2, s=1, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(3, 1)),  # several blocks of pixels
-])
-def test_gradients_of_many_channels(isa, dtype, sizes):
-    """They are products of unfolded windows."""
-    _core.set_isa(isa)
-    case = Case(10, dtype, n=2, groups=1, **sizes)
-    check(case, case.run())
-    check_bits(case)
-
-
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_what_follows_weights_too_large_for_a_cache_changes_no_bit(isa, stride):

@@ -127,14 +127,17 @@ enum { NORM_AHEAD = 4096 }; /* bytes of x that are asked for meanwhile: the CPU 
 /* y = (x - mean) * scale + shift, [pixels][channels] with a parameter per channel. */
 INLINE void apply_at(ptrdiff_t n, int stream, real *y, const real *x, const real *mean, const real *scale,
                      const real *shift) {
-    if (stream) prefetch((const char *)x + NORM_AHEAD);
     const vec d = vec_sub(NORM_LOAD(x, 0), NORM_LOAD(mean, 0));
     NORM_STORE(y, vec_fma(d, NORM_LOAD(scale, 0), NORM_LOAD(shift, 0)));
 }
 
 INLINE void apply_all(ptrdiff_t pixels, ptrdiff_t channels, int stream, real *y, const real *x, const real *mean,
                       const real *scale, const real *shift) {
-#define STEP(n, c) apply_at(n, stream, y + c, x + c, mean + c, scale + c, shift + c)
+#define STEP(n, c)                                                                                                     \
+    do {                                                                                                               \
+        if (stream && (c) * (ptrdiff_t)sizeof(real) % FNN_LINE == 0) prefetch((const char *)(x + (c)) + NORM_AHEAD);   \
+        apply_at(n, stream, y + c, x + c, mean + c, scale + c, shift + c);                                             \
+    } while (0)
     NORM_PASS(STEP, (void)0)
 #undef STEP
 }

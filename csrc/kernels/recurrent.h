@@ -15,8 +15,8 @@ INLINE void ask_for_gates(const real *next, ptrdiff_t n, int count) {
 
 /* c = f c + i g, h = o tanh(c). Two loops: in one, every tanh(c) would wait for four gates, and a core does not look further ahead
  * than one such step. */
-INLINE void lstm_step(ptrdiff_t n, const real *pre, const real *x, const real *next, const real *bias, real *h, real *c, real *gates,
-                      real *before, real *extra, real *y) {
+INLINE void lstm_step(ptrdiff_t n, const real *pre, const real *x, const real *next, const real *bias, real *h, real *c,
+                      real *gates, real *before, real *extra, real *y) {
     EACH_LANES(ask_for_gates(next + i, n, 4);
                const vec input = vec_sigmoid(gate_sum(pre, x, bias, i, lanes)), cell = load_lanes(c + i, lanes);
                const vec f = vec_sigmoid(gate_sum(pre, x, bias, n + i, lanes));
@@ -61,10 +61,10 @@ INLINE void plain_step(int rectified, ptrdiff_t n, const real *pre, const real *
                store_lanes(y + i, state, lanes););
 }
 
-/* next: the next call's x; h, c: (n) the state, which moves on; before: the old h; extra: the old c (LSTM), hn (GRU); y: the new h; bias:
- * (gates, n) or NULL */
-static void recurrent_step_kernel(int mode, ptrdiff_t n, const void *pre, const void *x, const void *next, const void *bias, void *h,
-                                  void *c, void *gates, void *before, void *extra, void *y) {
+/* next: the next call's x; h, c: (n) the state, which moves on; before: the old h; extra: the old c (LSTM), hn (GRU); y: the new
+ * h; bias: (gates, n) or NULL */
+static void recurrent_step_kernel(int mode, ptrdiff_t n, const void *pre, const void *x, const void *next, const void *bias,
+                                  void *h, void *c, void *gates, void *before, void *extra, void *y) {
     if (mode == FNN_LSTM) lstm_step(n, pre, x, next, bias, h, c, gates, before, extra, y);
     else if (mode == FNN_GRU) gru_step(n, pre, x, next, bias, h, gates, before, extra, y);
     else plain_step(mode == FNN_RNN_RELU, n, pre, x, next, bias, h, gates, before, y);
@@ -126,9 +126,9 @@ INLINE void plain_back(int rectified, ptrdiff_t n, const real *gates, const real
                store_lanes(dh + i, vec_zero(), lanes););
 }
 
-/* next: the next call's gates; dh, dc: (n) gradients of the new state, which become those of the old one but for what comes through the matrix
- * product; dy: (n) or NULL, added to dh first; dx, dhidden: (gates, n) gradients of what input and hidden state gave, which
- * are the same for all but GRU */
+/* next: the next call's gates; dh, dc: (n) gradients of the new state, which become those of the old one but for what comes through
+ * the matrix product; dy: (n) or NULL, added to dh first; dx, dhidden: (gates, n) gradients of what input and hidden state gave,
+ * which are the same for all but GRU */
 static void recurrent_step_backward_kernel(int mode, ptrdiff_t n, const void *gates, const void *next, const void *before,
                                            const void *extra, const void *dy, void *dh, void *dc, void *dx, void *dhidden) {
     if (mode == FNN_LSTM) lstm_back(n, gates, next, extra, dy, dh, dc, dx, dhidden);

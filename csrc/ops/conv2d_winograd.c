@@ -160,15 +160,6 @@ fnn_ahead fnn_ahead_of(const fnn_tile_source *s, const fnn_tiling *t, const fnn_
     return (fnn_ahead){lines, fnn_ceil_div(lines.left, calls)};
 }
 
-fnn_tensor fnn_channels_last_of(fnn_staging *s, const fnn_tensor *t, int fill) {
-    if (t->stride[1] == 1 || t->shape[1] == 1) return *t;
-    fnn_tensor map;
-    fnn_set_shape(&map, t->dtype, 4, t->shape);
-    map.data = fnn_place(s->memory, &s->bytes, fnn_dense_bytes(t));
-    if (fill && s->memory) fnn_finish(&map, t);
-    return map;
-}
-
 /* ---- the plan ---- */
 
 typedef struct {
@@ -426,10 +417,12 @@ static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     const ptrdiff_t rows = fnn_ceil_div(turned ? fnn_ceil_div(d->h, f.stride[0]) : d->oh, OUTPUTS);
     const ptrdiff_t cols = fnn_ceil_div(turned ? fnn_ceil_div(d->w, f.stride[1]) : d->ow, OUTPUTS);
     const double tiles = (double)(d->n * rows * cols), planes = (double)f.planes, phases = (double)(f.phases - f.left);
-    const ptrdiff_t whole = d->groups > 1 ? 1 : lanes; /* vectors of a transform */
-    const double c = phases * (double)fnn_round_up(d->c, whole), k = (double)fnn_round_up(d->k, lanes);
+    const ptrdiff_t granule = d->groups > 1 ? 1 : lanes; /* of a transform */
+    const double c = phases * (double)fnn_round_up(d->c, turned ? lanes : granule);
+    const double k = (double)fnn_round_up(d->k, turned ? granule : lanes);
     const double again = turned ? (double)(groups_of(&f, 0) * groups_of(&f, 1)) : pass == FNN_CONV_FORWARD ? 1 : phases;
-    const double transforms = c + again * (double)fnn_round_up(d->k, whole), left = (double)(f.left * d->n * rows * cols * OUTPUTS * OUTPUTS) * c / phases * k;
+    const double transforms = phases * (double)fnn_round_up(d->c, granule) + again * (double)fnn_round_up(d->k, granule);
+    const double left = (double)(f.left * d->n * rows * cols * OUTPUTS * OUTPUTS) * c / phases * k;
     const int gradient = pass == FNN_CONV_BACKWARD_WEIGHT;
     const double weights = gradient ? 0.6 : 1.7, apart = d->groups > 1 ? gradient ? 12 : 21 : gradient ? 11 : 14;
     const double transform = f.taps == 3 && d->groups == 1 ? 5.3 : apart;
@@ -443,8 +436,10 @@ int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
     if (call->algorithm == FNN_CONV_WINOGRAD) return 1;
     const ptrdiff_t tiles = d->n * fnn_ceil_div(d->oh, OUTPUTS) * fnn_ceil_div(d->ow, OUTPUTS);
     if (pass == FNN_CONV_BACKWARD_WEIGHT && tiles < LEAST_TILES_OF_GRADIENT) return 0;
-    const ptrdiff_t width = fnn_round_up(d->k, fnn_kernels_of(FNN_FLOAT32)->lanes);
-    const double direct = (double)(d->n * d->oh * d->ow) * (double)(d->c * width * d->r * d->s);
+    const int turned = pass == FNN_CONV_BACKWARD_INPUT;
+    const ptrdiff_t depth = turned ? d->k : d->c, width = turned ? d->c : d->k; /* lanes are along the width */
+    const double each = (double)(depth * fnn_round_up(width, fnn_kernels_of(FNN_FLOAT32)->lanes) * d->r * d->s);
+    const double direct = (double)(d->n * d->oh * d->ow) * each;
     return d->c >= LEAST_CHANNELS && d->k >= LEAST_CHANNELS && 1.1 * work_of(d, pass) < direct;
 }
 

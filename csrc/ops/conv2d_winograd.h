@@ -108,9 +108,6 @@ fnn_ahead fnn_ahead_of(const fnn_tile_source *s, const fnn_tiling *t, const fnn_
 
 static inline void fnn_ask_ahead(fnn_ahead *a) { fnn_prefetch_some(&a->lines, a->share); }
 
-/* A map with neighbouring channels: `t` itself, or room for one in N, H, W, C order, with `fill` a copy of `t`. */
-fnn_tensor fnn_channels_last_of(fnn_staging *s, const fnn_tensor *t, int fill);
-
 /* Panels that one call of the register tile takes: several only where a tile's are the panels of U. */
 static inline ptrdiff_t fnn_winograd_panels_at_once(const fnn_kernels *K) {
     return K->tile_cols == FNN_WINOGRAD_PANEL ? K->best_cols / FNN_WINOGRAD_PANEL : 1;

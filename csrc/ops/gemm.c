@@ -140,7 +140,7 @@ static int split_columns(plan *p, ptrdiff_t wanted, ptrdiff_t most) {
 
 /* One row block: columns are split first, so that each chunk packs its own, and rows only while that leaves few chunks. Several,
  * and B is packed once: rows are split first, so that a row of A, read or copied, serves many panels. Column blocks are counted in
- * panels each: five blocks of eight panels would leave one of two threads with 60 % of them. */
+ * panels each, of which block_begin makes pairs: five blocks of eight panels would leave one of two threads with 60 % of them. */
 static void choose_grid(plan *p) {
     const ptrdiff_t most = fnn_max(BLOCK_BYTES / (p->depth * p->K->tile_cols * p->size), 1);
     const ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->row_slabs * p->col_slabs);
@@ -161,9 +161,8 @@ static void choose_grid(plan *p) {
     }
 }
 
-/* Where the column blocks before the s-th end, in panels of the slab; pairs of panels are a wide tile's, and stay together where there
- * are enough. */
-static ptrdiff_t block_end(const plan *p, ptrdiff_t s) {
+/* The panel of the slab where column block s begins. Pairs of panels are a wide tile's, and stay together where there are enough. */
+static ptrdiff_t block_begin(const plan *p, ptrdiff_t s) {
     const ptrdiff_t pair = p->K->best_cols / p->K->tile_cols, pairs = fnn_ceil_div(p->panels, pair);
     if (pairs < p->col_blocks) return fnn_part_begin(p->panels, p->col_blocks, s);
     return fnn_min(pair * fnn_part_begin(pairs, p->col_blocks, s), p->panels);
@@ -237,11 +236,13 @@ static void seek(const plan *p, ptrdiff_t index, block *w) {
     w->c = (char *)g->c.data + c * p->size;
 }
 
-/* rows x cols of an operand from (row, col) on, its batch position's beginning at data. */
-static void pack(const plan *p, const fnn_matrix *m, const char *data, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols,
-                 char *to, ptrdiff_t wide, ptrdiff_t panel) {
-    if (m->gatherer) m->gatherer->copy(m->gatherer->context, row, rows, col, cols, to, wide, panel);
-    else p->K->gemm_pack(rows, cols, data + (row * m->row + col * m->col) * p->size, m->row, m->col, to, wide, panel);
+/* rows x cols of B from (k, col) on, to panels `panel` elements apart; data: where its batch position begins. */
+static void pack_b(const plan *p, const char *data, ptrdiff_t k, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, char *to,
+                   ptrdiff_t panel) {
+    const fnn_matrix *b = &p->g->b;
+    const ptrdiff_t wide = p->K->tile_cols;
+    if (b->gatherer) b->gatherer->copy(b->gatherer->context, k, rows, col, cols, to, wide, panel);
+    else p->K->gemm_pack(rows, cols, data + (k * b->row + col * b->col) * p->size, b->row, b->col, to, wide, panel);
 }
 
 /* Rows of A at k, and how far apart. */
@@ -255,7 +256,7 @@ static view rows_of(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t depth)
     if (p->packs_a == IN_PLACE) return (view){w->a + (w->row * a->row + k * a->col) * p->size, a->row, a->col};
     const ptrdiff_t step = copied_row(p);
     if (p->packs_a == SHARED) return (view){p->shared_a + (w->row - p->top) * step * p->size, step, 1};
-    pack(p, a, w->a, w->row, w->rows, k, depth, w->copy, step, 0);
+    p->K->gemm_pack(w->rows, depth, w->a + (w->row * a->row + k * a->col) * p->size, a->row, a->col, w->copy, step, 0);
     return (view){w->copy, step, 1};
 }
 
@@ -291,7 +292,7 @@ static panels panels_of(const plan *p, const block *w, ptrdiff_t k, ptrdiff_t de
     const ptrdiff_t wide = p->K->tile_cols, across = p->K->best_cols;
     if (p->packs_b == IN_PLACE) return (panels){w->b + (k * b->row + w->col * b->col) * p->size, b->row, wide, w->cols};
     if (p->packs_b == SHARED) return (panels){packed_at(p, depth, w->col / wide - p->first), wide, wide * depth, across};
-    pack(p, b, w->b, k, depth, w->col, w->cols, w->packed, wide, wide * depth);
+    pack_b(p, w->b, k, depth, w->col, w->cols, w->packed, wide * depth);
     return (panels){w->packed, wide, wide * depth, across};
 }
 
@@ -361,8 +362,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
     seek(p, chunk / blocks, &w);
     w.row = p->top + fnn_part_begin(p->rows, p->row_blocks, r);
     w.rows = p->top + fnn_part_begin(p->rows, p->row_blocks, r + 1) - w.row;
-    w.col = (p->first + block_end(p, s)) * p->K->tile_cols;
-    w.cols = fnn_min((p->first + block_end(p, s + 1)) * p->K->tile_cols, g->N) - w.col;
+    w.col = (p->first + block_begin(p, s)) * p->K->tile_cols;
+    w.cols = fnn_min((p->first + block_begin(p, s + 1)) * p->K->tile_cols, g->N) - w.col;
     w.copy = scratch;
     w.packed = (char *)scratch + packed_in_scratch(p);
     w.passed = (char *)scratch + passed_at(p);
@@ -377,13 +378,12 @@ static void run_chunk(void *context, ptrdiff_t chunk, void *scratch) {
 /* PACK_ROWS rows of PACK_PANELS panels of B. */
 static void run_pack_b(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
-    const fnn_matrix *b = &p->g->b;
     const ptrdiff_t wide = p->K->tile_cols, groups = fnn_ceil_div(p->panels, PACK_PANELS), depth = p->to - p->from;
     ptrdiff_t panel = chunk % groups * PACK_PANELS, k = chunk / groups * PACK_ROWS;
     ptrdiff_t col = (p->first + panel) * wide, end = fnn_min((p->first + fnn_min(panel + PACK_PANELS, p->panels)) * wide, p->g->N);
     (void)scratch;
-    pack(p, b, b->data, p->from + k, fnn_min(PACK_ROWS, depth - k), col, end - col, packed_at(p, depth, panel) + k * wide * p->size, wide,
-         wide * depth);
+    pack_b(p, p->g->b.data, p->from + k, fnn_min(PACK_ROWS, depth - k), col, end - col,
+           packed_at(p, depth, panel) + k * wide * p->size, wide * depth);
 }
 
 /* PACK_ROWS rows of A. */
@@ -392,8 +392,9 @@ static void run_pack_a(void *context, ptrdiff_t chunk, void *scratch) {
     const fnn_matrix *a = &p->g->a;
     const ptrdiff_t row = chunk * PACK_ROWS, step = copied_row(p);
     (void)scratch;
-    pack(p, a, a->data, p->top + row, fnn_min(PACK_ROWS, p->rows - row), p->from, p->to - p->from, p->shared_a + row * step * p->size,
-         step, 0);
+    p->K->gemm_pack(fnn_min(PACK_ROWS, p->rows - row), p->to - p->from,
+                    (char *)a->data + ((p->top + row) * a->row + p->from * a->col) * p->size, a->row, a->col,
+                    p->shared_a + row * step * p->size, step, 0);
 }
 
 /* The slabs' product over k in [from, to), and what of B is packed for all. */

@@ -44,8 +44,7 @@ typedef struct {
 void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws);
 /* Whether fnn_gemm_run can do without memory for C, where only the leader's followers want it. */
 int fnn_gemm_can_pass(const fnn_gemm *g);
-/* How it is computed: "inner products", "zeros skipped", "bfloat16 parts", "cells", "transposed" or
- * "blocks". */
+/* How it is computed: "inner products", "zeros skipped", "bfloat16 parts", "cells", "transposed" or "blocks". */
 const char *fnn_gemm_algorithm(const fnn_gemm *g);
 /* Predicted single-thread nanoseconds. */
 double fnn_gemm_cost(const fnn_gemm *g);
@@ -88,6 +87,8 @@ const void *fnn_vector_of(fnn_staging *s, const fnn_tensor *x);
  * that fnn_finish then brings to y. */
 fnn_tensor fnn_result_of(fnn_staging *s, const fnn_tensor *y, int leading_axes_merge);
 void fnn_finish(fnn_tensor *y, const fnn_tensor *result);
+/* A map with neighbouring channels: `t` itself, or room for one in N, H, W, C order, with `fill` a copy of `t`. */
+fnn_tensor fnn_channels_last_of(fnn_staging *s, const fnn_tensor *t, int fill);
 /* x in C order. */
 fnn_tensor fnn_staged_copy(fnn_staging *s, const fnn_tensor *x);
 

@@ -5,7 +5,7 @@
  * all of memory is read in order, once, and nothing is transposed. Then chunks, blocks of C, take up the slab in blocks of K that
  * stay in a core's caches, and ask for their share of the next slab meanwhile. (Two cores of a Zen 3, AVX2: 256 x 256 x 25088
  * 151 GFLOP/s, the general way 131; 64 x 784 x 4096 1.35 times as fast, 64 x 784 x 200 0.87; 1024 x 1024 x 1024 no gain.) Large
- * register tiles gain less from near operands: theirs is the general way. */
+ * register tiles gain less from near operands: theirs is the general way, or gemm_turned.c's. */
 #include "gemm_cells.h"
 
 enum {

@@ -52,6 +52,15 @@ void fnn_finish(fnn_tensor *y, const fnn_tensor *result) {
     if (result->data != y->data) fnn_copy_tensor(y, result);
 }
 
+fnn_tensor fnn_channels_last_of(fnn_staging *s, const fnn_tensor *t, int fill) {
+    if (t->stride[1] == 1 || t->shape[1] == 1) return *t;
+    fnn_tensor map;
+    fnn_set_shape(&map, t->dtype, 4, t->shape);
+    map.data = fnn_place(s->memory, &s->bytes, fnn_dense_bytes(t));
+    if (fill && s->memory) fnn_finish(&map, t);
+    return map;
+}
+
 double fnn_product_cost(const fnn_product *p) { return fnn_gemm_cost(&p->g) + 0.5 * (double)p->staging.bytes; }
 
 void fnn_product_workspace(const fnn_product *p, fnn_workspace *ws) {

@@ -1,24 +1,28 @@
-/* gemm_turned.c: C (M x N) = A (M x K) times B (K x N) by its transpose, C^T = B^T A^T, where neighbours along M are neighbours in A
- * and M is the longer side: the gradient of a wide linear layer's weight, K its rows.
+/* gemm_turned.c: C (M x N) = A (M x K) times B (K x N) by its transpose, C^T = B^T A^T, where neighbours along M are neighbours in
+ * A and M is the longer side: the gradient of a wide linear layer's weight, K its rows.
  *
  * Either way one operand has to be transposed as it is packed, and here it is the smaller one; the other's rows are copied as they
- * are, by the chunks that read them. Then C^T is transposed. (Two cores of a Granite Rapids, AVX-512: 1024 x 256 x 3200 1.1 times as
- * fast.) Small register tiles take gemm_cells.c's way, which transposes nothing. */
+ * are, by the chunks that read them. Then C^T is transposed. (Two cores of a Granite Rapids, AVX-512: 1024 x 256 x 3200 1.1 times
+ * as fast, 128 x 64 x 1024 1.4, 1000 x 33 x 999 1.8, 256 x 96 x 3000 0.93.) Small register tiles take gemm_cells.c's way, which
+ * transposes nothing. */
 #include "gemm_turned.h"
 
 enum {
-    MOST_COLUMNS = 512, /* of C: so many rows of C^T make one block of rows, whose chunks pack their own columns */
-    TIMES_LONGER = 2,   /* M than N, at least */
-    TIMES_DEEPER = 3,   /* what is not transposed of A, than C is */
-    ROWS = 64           /* of C that are transposed together */
+    MOST_COLUMNS = 512,    /* of C: gemm.c makes of so many rows of C^T one block, whose chunks pack their own columns */
+    TIMES_LONGER = 2,      /* M than N, at least */
+    LEAST_SAVED = 3,       /* elements of operands whose transposing is saved, for each of C that is transposed instead */
+    MOST_RESULT = 2 << 20, /* elements of C, which is in memory twice */
+    ROWS = 64              /* of C that are transposed together */
 };
 
 int fnn_gemm_turned_suits(const fnn_gemm *g) {
     const fnn_epilogue *e = &g->epilogue;
-    if (fnn_small_tile(fnn_kernels_of(g->dtype)) || g->batch_rank || e->bias || e->residual || e->activation) return 0;
+    const fnn_kernels *K = fnn_kernels_of(g->dtype);
+    if (K->best_cols == K->tile_cols) return 0; /* measured with wide tiles only, AVX-512's */
+    if (fnn_small_tile(K) || g->batch_rank || e->bias || e->residual || e->activation) return 0;
     if (g->a.row != 1 || g->a.col == 1 || g->b.col != 1 || g->b.row == 1) return 0;
-    if (g->N > MOST_COLUMNS || g->M < TIMES_LONGER * g->N) return 0;
-    return (double)(g->M - g->N) * (double)g->K >= TIMES_DEEPER * (double)g->M * (double)g->N;
+    if (g->N > MOST_COLUMNS || g->M < TIMES_LONGER * g->N || g->M * g->N > MOST_RESULT) return 0;
+    return (double)(g->M - g->N) * (double)g->K >= LEAST_SAVED * (double)g->M * (double)g->N;
 }
 
 typedef struct {

@@ -215,8 +215,8 @@ static char *at(const plan *p, const sequence *q, ptrdiff_t t, ptrdiff_t n) {
     return q->data + (t * q->time + n * q->row) * p->size;
 }
 
-/* What of q the call behind sequence n's at step s reads, in a chunk of `rows` from `first` on: of the next sequence, or of the first
- * one at step s + way. Behind the last call something else: it is only asked for. */
+/* What of q the call behind sequence n's at step s reads, in a chunk of `rows` from `first` on: of the next sequence, or of the
+ * first one at step s + way. Behind the last step, or where that sequence has ended, something else: it is only asked for. */
 static const char *next_at(const plan *p, const sequence *q, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t s, int way) {
     const int ends = n + 1 == first + rows;
     const ptrdiff_t next = ends ? first : n + 1, step = ends ? s + way : s, t = step < 0 ? -1 : time_of(p, next, step);
