@@ -10,7 +10,7 @@ INLINE vec gate_sum(const real *pre, const real *x, const real *bias, ptrdiff_t 
 /* What the next call reads of `count` gates: rows of some lines each are too short for the CPU to fetch ahead. */
 INLINE void ask_for_gates(const real *next, ptrdiff_t n, int count) {
 #pragma GCC unroll 4
-    for (int gate = 0; gate < count; gate++) __builtin_prefetch(next + gate * n);
+    for (int gate = 0; gate < count; gate++) prefetch(next + gate * n);
 }
 
 /* c = f c + i g, h = o tanh(c). Two loops: in one, every tanh(c) would wait for four gates, and a core does not look further ahead

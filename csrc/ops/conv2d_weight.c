@@ -1,8 +1,9 @@
 /* conv2d_weight.c: dweight (groups*k, c, r, s) = sum over images and output pixels of x (n, groups*c, h, w) times
  * dy (n, groups*k, oh, ow): which of several ways a shape takes, and the sum of the parts that most of them make.
  *
- * The order of summation is fixed by shape: one chain over all pixels (conv2d_weight_unfold.c), or the pixels form `parts` equal ranges, each summed one after another into its own
- * copy of the gradient; the copies are added in order. Within a part, chunks share out the gradient. */
+ * The order of summation is fixed by shape: one chain over all pixels (conv2d_weight_unfold.c), or the pixels form `parts` equal
+ * ranges, each summed one after another into its own copy of the gradient; the copies are added in order. Within a part, chunks
+ * share out the gradient. */
 #include "conv2d.h"
 
 /* ---- which way ---- */

@@ -34,8 +34,8 @@ static void clear_rows(const windows *p, ptrdiff_t rows, ptrdiff_t cols, char *t
 }
 
 /* Channels from .. from + cols - 1 of one tap, for `pixels` windows of an output row from column `col` on. */
-static void unfold_run(const windows *p, const char *row, ptrdiff_t offset, ptrdiff_t col, ptrdiff_t pixels, ptrdiff_t cols, char *to,
-                       ptrdiff_t wide, ptrdiff_t panel) {
+static void unfold_run(const windows *p, const char *row, ptrdiff_t offset, ptrdiff_t col, ptrdiff_t pixels, ptrdiff_t cols,
+                       char *to, ptrdiff_t wide, ptrdiff_t panel) {
     const ptrdiff_t step = wide * (ptrdiff_t)fnn_itemsize(p->dtype);
     ptrdiff_t lo = col, hi = col;
     if (row) fnn_valid_range(&p->w, offset, col, col + pixels, &lo, &hi);
@@ -54,8 +54,8 @@ static void unfold_tap(const windows *p, ptrdiff_t tap, ptrdiff_t from, ptrdiff_
         const ptrdiff_t col = i % p->w.out, line = i / p->w.out, y = line % p->h.out * p->h.step + down;
         const int inside = y >= 0 && y < p->h.in;
         n = fnn_min(p->w.out - col, first + count - i);
-        unfold_run(p, inside ? fnn_at(p->src.data, line / p->h.out * p->src.n + y * p->src.h + from, p->dtype) : NULL, across, col, n,
-                   cols, to, wide, panel);
+        const char *row = inside ? fnn_at(p->src.data, line / p->h.out * p->src.n + y * p->src.h + from, p->dtype) : NULL;
+        unfold_run(p, row, across, col, n, cols, to, wide, panel);
     }
 }
 

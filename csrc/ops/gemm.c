@@ -140,7 +140,8 @@ static int split_columns(plan *p, ptrdiff_t wanted, ptrdiff_t most) {
 
 /* One row block: columns are split first, so that each chunk packs its own, and rows only while that leaves few chunks. Several,
  * and B is packed once: rows are split first, so that a row of A, read or copied, serves many panels. Column blocks are counted in
- * panels each, of which block_begin makes pairs: five blocks of eight panels would leave one of two threads with 60 % of them. */
+ * panels each, of which block_begin keeps pairs together: five blocks of eight panels would leave one of two threads with 60 % of
+ * them. */
 static void choose_grid(plan *p) {
     const ptrdiff_t most = fnn_max(BLOCK_BYTES / (p->depth * p->K->tile_cols * p->size), 1);
     const ptrdiff_t wanted = fnn_ceil_div(wanted_chunks(p->g), p->row_slabs * p->col_slabs);
@@ -161,18 +162,22 @@ static void choose_grid(plan *p) {
     }
 }
 
-/* The panel of the slab where column block s begins. Pairs of panels are a wide tile's, and stay together where there are enough. */
+/* Panels that column blocks keep together: a wide tile's, where there are enough. */
+static ptrdiff_t panels_together(const plan *p) {
+    const ptrdiff_t pair = p->K->best_cols / p->K->tile_cols;
+    return fnn_ceil_div(p->panels, pair) < p->col_blocks ? 1 : pair;
+}
+
+/* The panel of the slab where column block s begins. */
 static ptrdiff_t block_begin(const plan *p, ptrdiff_t s) {
-    const ptrdiff_t pair = p->K->best_cols / p->K->tile_cols, pairs = fnn_ceil_div(p->panels, pair);
-    if (pairs < p->col_blocks) return fnn_part_begin(p->panels, p->col_blocks, s);
-    return fnn_min(pair * fnn_part_begin(pairs, p->col_blocks, s), p->panels);
+    const ptrdiff_t together = panels_together(p);
+    return fnn_min(together * fnn_part_begin(fnn_ceil_div(p->panels, together), p->col_blocks, s), p->panels);
 }
 
 /* The most panels in a block. */
 static ptrdiff_t widest(const plan *p) {
-    const ptrdiff_t pair = p->K->best_cols / p->K->tile_cols, pairs = fnn_ceil_div(p->panels, pair);
-    if (pairs < p->col_blocks) return fnn_ceil_div(p->panels, p->col_blocks);
-    return pair * fnn_ceil_div(pairs, p->col_blocks);
+    const ptrdiff_t together = panels_together(p);
+    return together * fnn_ceil_div(fnn_ceil_div(p->panels, together), p->col_blocks);
 }
 
 static ptrdiff_t copied_row(const plan *p) { return fnn_gemm_copied_row(p->depth, p->size); }

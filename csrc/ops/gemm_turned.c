@@ -19,7 +19,7 @@ int fnn_gemm_turned_suits(const fnn_gemm *g) {
     const fnn_epilogue *e = &g->epilogue;
     const fnn_kernels *K = fnn_kernels_of(g->dtype);
     if (K->best_cols == K->tile_cols) return 0; /* measured with wide tiles only, AVX-512's */
-    if (fnn_small_tile(K) || g->batch_rank || e->bias || e->residual || e->activation) return 0;
+    if (g->batch_rank || e->bias || e->residual || e->activation) return 0;
     if (g->a.row != 1 || g->a.col == 1 || g->b.col != 1 || g->b.row == 1) return 0;
     if (g->N > MOST_COLUMNS || g->M < TIMES_LONGER * g->N || g->M * g->N > MOST_RESULT) return 0;
     return (double)(g->M - g->N) * (double)g->K >= LEAST_SAVED * (double)g->M * (double)g->N;

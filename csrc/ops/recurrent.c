@@ -395,8 +395,7 @@ static void run_back(void *context, ptrdiff_t chunk, void *scratch) {
                 continue;
             }
             p->K->recurrent_step_backward(p->mode, p->units, at(p, &p->saved, t, n), next_at(p, &p->saved, first, rows, n, s, -1),
-                                          at(p, &p->before, t, n),
-                                          p->extra.data ? at(p, &p->extra, t, n) : NULL,
+                                          at(p, &p->before, t, n), p->extra.data ? at(p, &p->extra, t, n) : NULL,
                                           p->dy.data ? at(p, &p->dy, t, n) : NULL, dh + r * unit, dc + r * unit,
                                           at(p, &p->dx, t, n), block + r * wide);
             if (p->mode == FNN_GRU) memcpy(at(p, &p->dhidden, t, n), block + r * wide, (size_t)(width * p->size));
