@@ -249,6 +249,20 @@ typedef struct {
  * way. */
 enum { FNN_WINOGRAD_OUTPUTS = 4, FNN_WINOGRAD_PATCH = 6 };
 
+/* F(2x2, 5x5) (kernels/winograd5.h): elements of a point of V, rows of tiles by channels; a tile: its first pixel, in elements of
+ * y, and how many rows and columns of it are inside; where a vector of channels of y goes. */
+enum { FNN_WINOGRAD5_PLANE = 176 };
+typedef struct {
+    ptrdiff_t at;
+    int rows, cols;
+} fnn_winograd5_tile;
+typedef struct {
+    ptrdiff_t channels, y_row, y_col;
+    void *y;
+    const void *bias, *residual; /* as y, or NULL */
+    int activation;
+} fnn_winograd5_out;
+
 /* What a recurrent layer's step computes. */
 typedef enum { FNN_RNN_TANH, FNN_RNN_RELU, FNN_LSTM, FNN_GRU } fnn_recurrent_mode;
 

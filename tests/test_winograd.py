@@ -57,6 +57,14 @@ def grouped(seed, **fixed):
                              "k": int(rng.choice([16, 20, 32, 48]))} | fixed))
 
 
+def five(seed, **fixed):
+    """5 x 5 windows and few input channels."""
+    rng = np.random.default_rng(400 + seed)
+    sizes = {"r": 5, "s": 5, "n": int(rng.integers(1, 40)), "c": int(rng.integers(1, 20)), "k": int(rng.integers(1, 40)),
+             "h": int(rng.integers(5, 30)), "w": int(rng.integers(5, 30))}
+    return case_of(seed, **(sizes | fixed))
+
+
 def run(case, algorithm, layout="nhwc"):
     fastnn.set_conv_algorithm(algorithm)
     return case.run(layout)
@@ -74,7 +82,7 @@ def bits(results):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("block", range(4))
-@pytest.mark.parametrize("make", [case_of, phased, uneven, grouped])
+@pytest.mark.parametrize("make", [case_of, phased, uneven, grouped, five])
 def test_random_convolutions_match_float64(isa, block, make):
     _core.set_isa(isa)
     for seed in range(block * 8, block * 8 + 8):
@@ -127,6 +135,19 @@ def test_auto_keeps_that_bound_on_small_maps(isa, n, size, make, scale):
         assert error <= 6 * least, f"{name} of {case} on {isa}: {error / least:.1f} times direct's error"
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n, c, k, h, w", [(64, 6, 16, 14, 14), (32, 3, 64, 9, 11), (16, 8, 32, 20, 15), (2, 16, 40, 9, 14)])
+@pytest.mark.parametrize("algorithm", ["winograd", "auto"])
+def test_five_keeps_that_bound(isa, n, c, k, h, w, algorithm):
+    _core.set_isa(isa)
+    case = five(n + c, n=n, c=c, k=k, h=h, w=w, padding=(0, 0, 0, 0), bias=False)
+    direct, other = (errors(case, run(case, a)) for a in ("direct", algorithm))
+    for name, (least, _), (error, _) in zip(NAMES, direct, other):
+        assert error <= 6 * least, f"{name} of {case} on {isa}: {error / least:.1f} times direct's error"
+        taken = algorithm == "winograd" and (name != "dx" or c <= 16 and isa in ("amx", "avx512") or c <= 8 and isa == "avx2")
+        assert error != least or not taken, f"{name} of {case} on {isa} was direct"
+
+
 @pytest.mark.parametrize("sizes", [
     dict(n=3, c=64, k=64, h=30, w=30),                                  # blocks of rows
     dict(n=1, c=40, k=33, h=6, w=400),                                  # blocks of columns
@@ -147,9 +168,14 @@ def test_auto_keeps_that_bound_on_small_maps(isa, n, size, make, scale):
     dict(n=1, c=40, k=33, h=11, w=700, stride=(2, 3), r=3, s=5),
     dict(n=9, c=16, k=16, h=14, w=13, groups=5),                        # groups
     dict(n=2, c=70, k=130, h=9, w=30, groups=3),
+    dict(r=5, s=5, n=70, c=6, k=16, h=14, w=14),                        # 5 x 5: the last block of images is not full
+    dict(r=5, s=5, n=19, c=3, k=33, h=9, w=8, padding=(2, 1, 0, 3)),    # odd maps, a panel of one channel
+    dict(r=5, s=5, n=2, c=7, k=20, h=30, w=90, padding=(2, 2, 2, 2)),   # blocks of columns
+    dict(r=5, s=5, n=40, c=1, k=5, h=5, w=6),                           # blocks of images
+    dict(r=5, s=5, n=3, c=32, k=40, h=12, w=11, padding=(4, 0, 6, 5)),  # windows of padding alone
 ])
 def test_blocks_parts_threads_and_layouts(sizes):
-    case = (phased if "stride" in sizes else case_of)(3, **sizes)
+    case = (phased if "stride" in sizes else five if "r" in sizes else case_of)(3, **sizes)
     with forced_threads(1):
         first = run(case, "winograd")
     for name, (error, size) in zip(NAMES, errors(case, first)):
@@ -160,9 +186,9 @@ def test_blocks_parts_threads_and_layouts(sizes):
         assert bits(again) == bits(first), f"{case}, {threads} threads, {layout}"
 
 
-@pytest.mark.parametrize("make", [case_of, phased, grouped])
-def test_gradients_are_adjoints(make):
-    case = make(5, n=2, c=48, k=40, h=13, w=18, padding=(1, 0, 2, 1), bias=False)
+@pytest.mark.parametrize("make, c", [(case_of, 48), (phased, 48), (grouped, 48), (five, 7)])
+def test_gradients_are_adjoints(make, c):
+    case = make(5, n=2, c=c, k=40, h=13, w=18, padding=(1, 0, 2, 1), bias=False)
     y, dx, dweight = (a.astype(np.float64) for a in run(case, "winograd"))
     products = [(y * case.dy).sum(), (dx * case.x).sum(), (dweight * case.weight).sum()]
     scale = np.sqrt((y**2).sum() * (case.dy.astype(np.float64) ** 2).sum())
@@ -215,7 +241,9 @@ def test_matrix_units_multiply_where_the_setting_or_the_cost_says():
 
 @pytest.mark.parametrize("other", [dict(stride=(1, 2)), dict(dilation=(2, 1)), dict(groups=2, k=15), dict(r=1), dict(s=5),
                                    dict(dtype=np.float64), dict(r=4, s=4), dict(r=10, s=10, stride=(5, 5)),
-                                   dict(r=4, s=4, stride=(2, 2), groups=2), dict(r=4, s=4, stride=(2, 2), dilation=(1, 2))])
+                                   dict(r=4, s=4, stride=(2, 2), groups=2), dict(r=4, s=4, stride=(2, 2), dilation=(1, 2)),
+                                   dict(r=5, s=5, c=33), dict(r=5, s=5, c=6, stride=(2, 2)), dict(r=5, s=5, c=6, dilation=(1, 2)),
+                                   dict(r=5, s=5, c=6, groups=2, k=12), dict(r=5, s=5, c=6, dtype=np.float64), dict(r=5, c=6)])
 def test_other_convolutions_are_direct(other):
     case = case_of(0, **({"n": 2, "c": 32, "k": 32, "h": 20, "w": 20, "padding": (1, 1, 2, 2)} | other))
     assert bits(run(case, "winograd")) == bits(run(case, "direct"))
@@ -237,11 +265,12 @@ def test_setting_errors():
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
 @pytest.mark.parametrize("which", ["x", "weight", "dy"])
-@pytest.mark.parametrize("make, stride", [(case_of, (1, 1)), (phased, (2, 2)), (uneven, (2, 2)), (grouped, (1, 1))])
-def test_a_value_that_is_not_finite_makes_the_call_direct(isa, value, which, make, stride):
+@pytest.mark.parametrize("make, stride, c", [(case_of, (1, 1), 20), (phased, (2, 2), 20), (uneven, (2, 2), 20),
+                                             (grouped, (1, 1), 20), (five, (1, 1), 6)])
+def test_a_value_that_is_not_finite_makes_the_call_direct(isa, value, which, make, stride, c):
     """3e38 is finite, but its transform is not."""
     _core.set_isa(isa)
-    case = make(1, n=2, c=20, k=35, h=10, w=9, stride=stride, padding=(1, 1, 1, 1), bias=True)
+    case = make(1, n=2, c=c, k=35, h=10, w=9, stride=stride, padding=(1, 1, 1, 1), bias=True)
     array = getattr(case, which)
     array[tuple(s - 1 for s in array.shape)] = value
     if which == "x":
@@ -253,7 +282,7 @@ def test_a_value_that_is_not_finite_makes_the_call_direct(isa, value, which, mak
         assert winograd[k] == direct[k], f"{NAMES[k]} with {value} in {which}"
 
 
-@pytest.mark.parametrize("make", [case_of, phased])
+@pytest.mark.parametrize("make", [case_of, phased, five])
 def test_values_that_no_window_reads_do_not_matter(make):
     case = make(1, n=1, c=16, k=16, h=11, w=10, padding=(0, 0, 0, 0), bias=False)
     clean = bits(run(case, "winograd"))[0]
@@ -270,7 +299,8 @@ def test_values_that_no_window_reads_do_not_matter(make):
 
 def network(seed=0):
     fastnn.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 20, 3, padding=1), nn.ReLU(),
+    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 16, 5, padding=2), nn.ReLU(),
+                         nn.Conv2d(16, 20, 3, padding=1), nn.ReLU(),
                          nn.Conv2d(20, 18, 3), nn.BatchNorm2d(18), nn.ReLU(), nn.Conv2d(18, 40, 3, padding=2), nn.ReLU(),
                          nn.Conv2d(40, 24, 4, stride=2), nn.ReLU(), nn.ConvTranspose2d(24, 20, 4, stride=2, padding=1),
                          nn.ReLU(), nn.Conv2d(20, 24, 3, stride=2), nn.ReLU(), nn.ConvTranspose2d(24, 18, 3, stride=2),

@@ -315,11 +315,3 @@ static void winograd_weight_gradient_kernel(int taps, ptrdiff_t n, const void *u
     if (taps == TAPS) weight_gradient_planes(n, u, u_plane, g, g_plane, bad, 0);
     else weight_gradient_planes(n, u, u_plane, g, g_plane, bad, 1);
 }
-
-#undef POINT_A
-#undef POINT_B
-#undef POINT_A2
-#undef POINT_B2
-#undef WEIGHT_0
-#undef WEIGHT_A
-#undef WEIGHT_B

@@ -113,8 +113,8 @@ ptrdiff_t fnn_phase_place(const fnn_winograd_form *f, ptrdiff_t r, ptrdiff_t s, 
 /* ---- tiles ---- */
 
 /* Whole rows of tiles if possible, whole images if small. */
-fnn_tiling fnn_tiling_of(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width, ptrdiff_t most) {
-    fnn_tiling t = {.images = images, .rows = fnn_ceil_div(height, OUTPUTS), .cols = fnn_ceil_div(width, OUTPUTS)};
+fnn_tiling fnn_tiling_of(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t most) {
+    fnn_tiling t = {.images = images, .rows = rows, .cols = cols};
     t.block_cols = fnn_even_share(t.cols, most);
     t.block_rows = t.block_cols < t.cols ? 1 : fnn_even_share(t.rows, most / t.cols);
     t.block_images = t.block_rows < t.rows || t.block_cols < t.cols ? 1 : fnn_even_share(images, most / (t.rows * t.cols));
@@ -190,7 +190,8 @@ static void plan_blocks(plan *p, ptrdiff_t images) {
     const ptrdiff_t tile_bytes = p->form.planes * p->reads * p->depth * FLOAT;
     const ptrdiff_t most = fnn_min(fnn_max(V_BYTES / tile_bytes, LEAST_TILES), MOST_TILES);
     const ptrdiff_t apart_h = p->turned ? p->form.stride[0] : 1, apart_w = p->turned ? p->form.stride[1] : 1;
-    p->tiling = fnn_tiling_of(images, fnn_ceil_div(p->dst.h, apart_h), fnn_ceil_div(p->dst.w, apart_w), most);
+    p->tiling = fnn_tiling_of(images, fnn_ceil_div(fnn_ceil_div(p->dst.h, apart_h), OUTPUTS),
+                              fnn_ceil_div(fnn_ceil_div(p->dst.w, apart_w), OUTPUTS), most);
     const ptrdiff_t chunks = p->conv_groups * p->groups * p->tiling.blocks;
     for (p->splits = 1; chunks * p->splits < CHUNKS && p->width / (2 * p->splits) >= LEAST_WIDTH;) p->splits *= 2;
 }
@@ -429,9 +430,13 @@ static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     return planes * (tiles * c * k + transform * tiles * transforms + weights * (double)lanes * c * k) + left;
 }
 
-double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass) { return 0.02 * (double)d->groups * work_of(d, pass); }
+double fnn_winograd_cost(const fnn_conv_dims *d, fnn_conv_pass pass) {
+    if (!fnn_winograd_form_of(d, pass).taps) return fnn_winograd5_cost(d, pass);
+    return 0.02 * (double)d->groups * work_of(d, pass);
+}
 
 int fnn_winograd_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
+    if (fnn_winograd5_suits(call, d, pass)) return 1;
     if (call->algorithm == FNN_CONV_DIRECT || call->algorithm == FNN_CONV_PARTS || !is_possible(call, d, pass)) return 0;
     if (call->algorithm == FNN_CONV_WINOGRAD) return 1;
     const ptrdiff_t tiles = d->n * fnn_ceil_div(d->oh, OUTPUTS) * fnn_ceil_div(d->ow, OUTPUTS);
@@ -453,6 +458,10 @@ void fnn_winograd_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_co
     plan p;
     fnn_staging staging = {.memory = NULL};
     if (!fnn_winograd_suits(call, d, pass)) return;
+    if (fnn_winograd5_suits(call, d, pass)) {
+        fnn_winograd5_workspace(call, d, pass, ws);
+        return;
+    }
     if (fnn_winograd_amx_suits(call, d, pass)) {
         fnn_winograd_amx_workspace(call, d, pass, ws);
         return;
@@ -472,6 +481,7 @@ int fnn_winograd_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_con
     plan p;
     int bad = 0;
     if (!fnn_winograd_suits(call, d, pass)) return 0;
+    if (fnn_winograd5_suits(call, d, pass)) return fnn_winograd5_correlate(call, d, pass, epilogue);
     if (fnn_winograd_amx_suits(call, d, pass)) return fnn_winograd_amx_correlate(call, d, pass, epilogue);
     make_plan(&p, call, d, pass);
     p.u = call->shared;

@@ -33,6 +33,13 @@ double fnn_winograd_amx_gradient_cost(const fnn_conv_dims *d);
 void fnn_winograd_amx_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 int fnn_winograd_amx_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
+/* conv2d_winograd5.c: F(2x2, 5x5) of few input channels: whether a call goes this way; then as above. */
+int fnn_winograd5_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
+double fnn_winograd5_cost(const fnn_conv_dims *d, fnn_conv_pass pass);
+void fnn_winograd5_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, fnn_workspace *ws);
+int fnn_winograd5_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass, const fnn_epilogue *epilogue);
+int fnn_winograd5_gradient(const fnn_call *call, const fnn_conv_dims *d);
+
 /* ---- what the passes share ---- */
 
 enum {
@@ -60,7 +67,7 @@ typedef struct {
     ptrdiff_t size, blocks;
 } fnn_tiling;
 
-fnn_tiling fnn_tiling_of(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width, ptrdiff_t most);
+fnn_tiling fnn_tiling_of(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t most);
 
 /* One block of tiles. */
 typedef struct {

@@ -58,7 +58,7 @@ static void plan_gradient(gradient *p, const fnn_call *call, const fnn_conv_dims
                     .x = {.h = d->h, .w = d->w},
                     .dy = {.h = d->oh, .w = d->ow},
                     .dw = *call->out[0],
-                    .tiling = fnn_tiling_of(d->n, d->oh, d->ow, MOST_TILES)};
+                    .tiling = fnn_tiling_of(d->n, fnn_ceil_div(d->oh, OUTPUTS), fnn_ceil_div(d->ow, OUTPUTS), MOST_TILES)};
     p->chunk_c = box_of(p->c, 16);
     p->chunk_k = box_of(p->k, PANEL);
     p->c_chunks = fnn_ceil_div(p->c, p->chunk_c);
@@ -204,6 +204,7 @@ int fnn_winograd_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     gradient p;
     int bad = 0;
     if (!fnn_winograd_suits(call, d, FNN_CONV_BACKWARD_WEIGHT)) return 0;
+    if (fnn_winograd5_suits(call, d, FNN_CONV_BACKWARD_WEIGHT)) return fnn_winograd5_gradient(call, d);
     if (fnn_winograd_amx_suits(call, d, FNN_CONV_BACKWARD_WEIGHT)) return fnn_winograd_amx_gradient(call, d);
     plan_gradient(&p, call, d);
     p.bad = &bad;

@@ -23,6 +23,7 @@
 #include "../kernels/conv_depthwise.h"
 #include "../kernels/conv_depthwise_gradient.h"
 #include "../kernels/winograd.h"
+#include "../kernels/winograd5.h"
 #include "../kernels/softmax.h"
 #include "../kernels/cross_entropy.h"
 #include "../kernels/ctc_loss.h"
