@@ -261,6 +261,7 @@ typedef struct {
     void *y;
     const void *bias, *residual; /* as y, or NULL */
     int activation;
+    int whole; /* no tile is partly outside */
 } fnn_winograd5_out;
 
 /* What a recurrent layer's step computes. */

@@ -130,31 +130,28 @@ INLINE void five_input_down(ptrdiff_t n, const real *staged, ptrdiff_t half, rea
         }
 }
 
-INLINE void five_input_along(ptrdiff_t n, ptrdiff_t depth, const real *down, ptrdiff_t half, real *to) {
-    for (int u = 0; u < PATCH; u++, down += 2 * half, to += PATCH * PLANE5)
+/* winograd5_down: B'd of `rows` rows of tiles, 6 rows of points each, from 2 rows + 4 staged rows of n elements and as many behind
+ * `half`, up to whole vectors, whose last may hold anything. */
+static void winograd5_down_kernel(ptrdiff_t rows, ptrdiff_t n, const void *staged, ptrdiff_t half, void *down) {
+    for (ptrdiff_t row = 0; row < rows; row++)
+        five_input_down(n, (const real *)staged + row * FIVE_OUTPUTS * 2 * half, half, (real *)down + row * PATCH * 2 * half);
+}
+
+/* winograd5_along: v, six points of B'dB, of rows x cols tiles, from their row of points of each six: even columns, then, `half`
+ * behind them, odd ones; a row of tiles is whole vectors of v. */
+static void winograd5_along_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *down, ptrdiff_t half, void *to) {
+    const ptrdiff_t n = cols * depth, pitch = (n + LANES - 1) / LANES * LANES;
+    for (ptrdiff_t row = 0; row < rows; row++)
         for (ptrdiff_t j = 0; j < n; j += LANES) {
-            const real *even = down + j, *odd = even + half;
+            const real *even = (const real *)down + row * PATCH * 2 * half + j, *odd = even + half;
             vec d[PATCH], all[PATCH];
 #pragma GCC unroll 6
             for (int q = 0; q < PATCH; q++) d[q] = vec_load((q % 2 ? odd : even) + q / 2 * depth);
             transform_input_low(d, all);
             transform_input_high(d, all + 3);
 #pragma GCC unroll 6
-            for (int q = 0; q < PATCH; q++) vec_store(to + q * PLANE5 + j, all[q]);
+            for (int q = 0; q < PATCH; q++) vec_store((real *)to + q * PLANE5 + row * pitch + j, all[q]);
         }
-}
-
-/* winograd5_input: v = B'dB of rows x cols tiles, from 2 rows + 4 staged rows: even columns, then, `half` behind them, odd ones; a
- * row of tiles is whole vectors of v. down: room for 12 staged rows: the next row of tiles goes down before one goes along, whose
- * vectors lie across those that were stored, and wait for them. Behind the even and the odd columns there may be anything. */
-static void winograd5_input_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *staged, ptrdiff_t half, void *down,
-                                   void *to) {
-    const ptrdiff_t n = cols * depth, pitch = (n + LANES - 1) / LANES * LANES;
-    for (ptrdiff_t row = 0; row <= rows; row++) {
-        real *here = (real *)down + row % 2 * PATCH * 2 * half, *before = (real *)down + (row + 1) % 2 * PATCH * 2 * half;
-        if (row < rows) five_input_down(n + 2 * depth, (const real *)staged + row * FIVE_OUTPUTS * 2 * half, half, here);
-        if (row > 0) five_input_along(n, depth, before, half, (real *)to + (row - 1) * pitch);
-    }
 }
 
 /* ---- forward ---- */
@@ -176,20 +173,22 @@ INLINE void five_products(const int tiles, ptrdiff_t depth, const real *v, const
     }
 }
 
-/* half: A'M of each row of points, [tile][row][2]. */
-INLINE void five_tiles(const int tiles, ptrdiff_t depth, const real *v, const real *u, vec half[FIVE_TILES][PATCH][FIVE_OUTPUTS]) {
-    for (int row = 0; row < PATCH; row++, v += PATCH * PLANE5, u += PATCH * depth * LANES) {
-        vec m[FIVE_TILES][FIVE_POINTS];
-        five_products(tiles, depth, v, u, m);
+/* half: A'M of a row of points, 2 of each tile's 12. */
+INLINE void five_tiles(const int tiles, ptrdiff_t depth, const real *v, const real *u, real *half) {
+    vec m[FIVE_TILES][FIVE_POINTS], y[FIVE_TILES][FIVE_OUTPUTS];
+    five_products(tiles, depth, v, u, m);
 #pragma GCC unroll 8
-        for (int t = 0; t < tiles; t++) five_output_low(m[t], half[t][row]);
-        five_products(tiles, depth, v + FIVE_POINTS * PLANE5, u + FIVE_POINTS * depth * LANES, m);
+    for (int t = 0; t < tiles; t++) five_output_low(m[t], y[t]);
+    five_products(tiles, depth, v + FIVE_POINTS * PLANE5, u + FIVE_POINTS * depth * LANES, m);
 #pragma GCC unroll 8
-        for (int t = 0; t < tiles; t++) five_output_high(m[t], half[t][row]);
+    for (int t = 0; t < tiles; t++) {
+        five_output_high(m[t], y[t]);
+        vec_store(half + t * PATCH * FIVE_OUTPUTS * LANES, y[t][0]);
+        vec_store(half + (t * PATCH * FIVE_OUTPUTS + 1) * LANES, y[t][1]);
     }
 }
 
-typedef void five_function(ptrdiff_t depth, const real *v, const real *u, vec half[FIVE_TILES][PATCH][FIVE_OUTPUTS]);
+typedef void five_function(ptrdiff_t depth, const real *v, const real *u, real *half);
 
 #if REGISTERS == 32
 #define FIVE_COUNTS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
@@ -197,7 +196,7 @@ typedef void five_function(ptrdiff_t depth, const real *v, const real *u, vec ha
 #define FIVE_COUNTS(X) X(1) X(2) X(3) X(4)
 #endif
 #define FIVE_DEFINE(count)                                                                                              \
-    static void five_tiles_##count(ptrdiff_t depth, const real *v, const real *u, vec half[FIVE_TILES][PATCH][FIVE_OUTPUTS]) { \
+    static void five_tiles_##count(ptrdiff_t depth, const real *v, const real *u, real *half) {                         \
         five_tiles(count, depth, v, u, half);                                                                           \
     }
 #define FIVE_ENTRY(count) [count - 1] = five_tiles_##count,
@@ -205,61 +204,88 @@ FIVE_COUNTS(FIVE_DEFINE)
 static five_function *const five_tiles_of[FIVE_TILES] = {FIVE_COUNTS(FIVE_ENTRY)};
 
 /* The pixels of one tile that are inside. */
-INLINE vec five_finish(const fnn_winograd5_out *p, const fnn_winograd5_tile *tile, vec half[PATCH][FIVE_OUTPUTS], vec not_finite) {
-    const vec add = p->bias ? load_lanes((const real *)p->bias, p->channels) : vec_zero();
+INLINE vec five_finish(const int whole, const fnn_winograd5_out *p, const fnn_winograd5_tile *tile, const real *half,
+                       vec not_finite) {
+    const ptrdiff_t channels = whole ? LANES : p->channels;
+    const vec add = p->bias ? load_lanes((const real *)p->bias, channels) : vec_zero();
 #pragma GCC unroll 2
     for (int j = 0; j < FIVE_OUTPUTS; j++) {
         vec m[PATCH], y[FIVE_OUTPUTS];
 #pragma GCC unroll 6
-        for (int i = 0; i < PATCH; i++) m[i] = half[i][j];
+        for (int i = 0; i < PATCH; i++) m[i] = vec_load(half + (i * FIVE_OUTPUTS + j) * LANES);
         five_output_low(m, y);
         five_output_high(m + 3, y);
 #pragma GCC unroll 2
         for (int i = 0; i < FIVE_OUTPUTS; i++) {
-            if (i >= tile->rows || j >= tile->cols) continue;
+            if (!whole && (i >= tile->rows || j >= tile->cols)) continue;
             const ptrdiff_t at = tile->at + i * p->y_row + j * p->y_col;
             not_finite = vec_fma(y[i], vec_zero(), not_finite);
             if (p->bias) y[i] = vec_add(y[i], add);
-            if (p->residual) y[i] = vec_add(y[i], load_lanes((const real *)p->residual + at, p->channels));
+            if (p->residual) y[i] = vec_add(y[i], load_lanes((const real *)p->residual + at, channels));
             if (p->activation == FNN_ACT_RELU) y[i] = relu_forward_formula(y[i], NULL);
-            store_lanes((real *)p->y + at, y[i], p->channels);
+            store_lanes((real *)p->y + at, y[i], channels);
         }
     }
     return not_finite;
 }
 
-/* winograd5_output: y = activation(A'[sum over channels of V . U]A + bias + residual) of a row of tiles and a vector of channels at
- * most; u: [point][channel of x][lane]; *bad becomes 1 if an element of the sum is not finite. */
-static void winograd5_output_kernel(const fnn_winograd5_out *p, ptrdiff_t tiles, const fnn_winograd5_tile *tile, ptrdiff_t depth,
-                                    const void *v, const void *u, int *bad) {
+/* winograd5_products: half ([tile][row of points][2]) = [sum over channels of V . U]A at six points, of rows x cols tiles; u:
+ * [point][channel of x][lane]. */
+static void winograd5_products_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *v, const void *u, void *to) {
+    const ptrdiff_t pitch = (cols * depth + LANES - 1) / LANES * LANES;
+    real *half = to;
+    for (ptrdiff_t row = 0; row < rows; row++)
+        for (ptrdiff_t first = 0, n, left = (cols + FIVE_TILES - 1) / FIVE_TILES; left > 0; left--, first += n) {
+            n = (cols - first + left - 1) / left;
+            five_tiles_of[n - 1](depth, (const real *)v + row * pitch + first * depth, u, half);
+            half += n * PATCH * FIVE_OUTPUTS * LANES;
+        }
+}
+
+/* winograd5_output: y = activation(A' half + bias + residual) of `tiles` tiles and a vector of channels at most; *bad becomes 1 if
+ * an element of the sum is not finite. */
+static void winograd5_output_kernel(const fnn_winograd5_out *p, ptrdiff_t tiles, const fnn_winograd5_tile *tile, const void *half,
+                                    int *bad) {
     vec not_finite = vec_zero();
-    for (ptrdiff_t first = 0, n, left = (tiles + FIVE_TILES - 1) / FIVE_TILES; left > 0; left--, first += n) {
-        vec half[FIVE_TILES][PATCH][FIVE_OUTPUTS];
-        n = (tiles - first + left - 1) / left;
-        five_tiles_of[n - 1](depth, (const real *)v + first * depth, u, half);
-        for (ptrdiff_t t = 0; t < n; t++) not_finite = five_finish(p, &tile[first + t], half[t], not_finite);
-    }
+    const real *m = half;
+    const int whole = p->whole && p->channels >= LANES;
+    for (ptrdiff_t t = 0; t < tiles; t++, m += PATCH * FIVE_OUTPUTS * LANES)
+        not_finite = whole ? five_finish(1, p, &tile[t], m, not_finite) : five_finish(0, p, &tile[t], m, not_finite);
     if (mask_any(vec_unordered(not_finite, not_finite))) *bad = 1;
 }
 
 /* ---- the weights' gradient ---- */
 
-/* A dY of the tiles' two columns: [row of points][tile][column]. */
-INLINE void five_gradient_down(ptrdiff_t tiles, const fnn_winograd5_tile *tile, ptrdiff_t channels, const real *dy,
-                               ptrdiff_t dy_row, ptrdiff_t dy_col, real *down) {
+/* A dY of the tiles' two columns, one row of points; whole: no tile is partly outside, and lanes are full. */
+INLINE void five_gradient_down(const int point, const int whole, ptrdiff_t tiles, const fnn_winograd5_tile *tile,
+                               ptrdiff_t channels, const real *dy, ptrdiff_t dy_row, ptrdiff_t dy_col, real *down) {
     for (ptrdiff_t t = 0; t < tiles; t++)
 #pragma GCC unroll 2
         for (int j = 0; j < FIVE_OUTPUTS; j++) {
             const real *from = dy + tile[t].at + j * dy_col;
-            const int inside = j < tile[t].cols;
-            const vec y0 = inside ? load_lanes(from, channels) : vec_zero();
-            const vec y1 = inside && tile[t].rows > 1 ? load_lanes(from + dy_row, channels) : vec_zero();
+            const int inside = whole || j < tile[t].cols, below = whole || (inside && tile[t].rows > 1);
+            const vec y0 = inside ? load_lanes(from, whole ? LANES : channels) : vec_zero();
+            const vec y1 = below ? load_lanes(from + dy_row, whole ? LANES : channels) : vec_zero();
             vec m[PATCH];
             five_output_gradient(y0, y1, m);
-#pragma GCC unroll 6
-            for (int i = 0; i < PATCH; i++) vec_store(down + ((i * tiles + t) * FIVE_OUTPUTS + j) * LANES, m[i]);
+            vec_store(down + (t * FIVE_OUTPUTS + j) * LANES, m[point]);
         }
 }
+
+typedef void five_down_function(ptrdiff_t tiles, const fnn_winograd5_tile *tile, ptrdiff_t channels, const real *dy,
+                                ptrdiff_t dy_row, ptrdiff_t dy_col, real *down);
+
+#define FIVE_DOWNS(X, whole) X(whole, 0) X(whole, 1) X(whole, 2) X(whole, 3) X(whole, 4) X(whole, 5)
+#define FIVE_DOWN_DEFINE(whole, point)                                                                                  \
+    static void five_gradient_down_##whole##_##point(ptrdiff_t tiles, const fnn_winograd5_tile *tile, ptrdiff_t channels, \
+                                                     const real *dy, ptrdiff_t dy_row, ptrdiff_t dy_col, real *down) {  \
+        five_gradient_down(point, whole, tiles, tile, channels, dy, dy_row, dy_col, down);                              \
+    }
+#define FIVE_DOWN_ENTRY(whole, point) five_gradient_down_##whole##_##point,
+FIVE_DOWNS(FIVE_DOWN_DEFINE, 0)
+FIVE_DOWNS(FIVE_DOWN_DEFINE, 1)
+static five_down_function *const five_gradient_downs[2][PATCH] = {{FIVE_DOWNS(FIVE_DOWN_ENTRY, 0)},
+                                                                  {FIVE_DOWNS(FIVE_DOWN_ENTRY, 1)}};
 
 /* Three points of neighbouring channels of x: du ([point][channel]) += the sum over tiles of A dY A' times v. */
 INLINE void five_gradient_block(const int high, const int channels, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth,
@@ -300,18 +326,19 @@ typedef void five_gradient_function(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t de
 FIVE_COUNTS(FIVE_GRADIENT_DEFINE)
 static five_gradient_function *const five_gradient_of[FIVE_CHANNELS][2] = {FIVE_COUNTS(FIVE_GRADIENT_ENTRY)};
 
-/* winograd5_gradient: du ([point][channel of x][lane]) += the sum over rows x cols tiles of V . (A dY A') for a vector of channels
- * of dy at most; down: room for 12 vectors a tile. */
-static void winograd5_gradient_kernel(ptrdiff_t rows, ptrdiff_t cols, const fnn_winograd5_tile *tile, ptrdiff_t channels,
-                                      const void *dy, ptrdiff_t dy_row, ptrdiff_t dy_col, ptrdiff_t depth, const void *v, void *down, void *du) {
+/* winograd5_gradient: du ([point][channel of x][lane]) += the sum over rows x cols tiles of V . (A dY A') at the six points of row
+ * `point` for a vector of channels of dy at most; whole: no tile is partly outside; down: room for 2 vectors a tile. */
+static void winograd5_gradient_kernel(int point, int whole, ptrdiff_t rows, ptrdiff_t cols, const fnn_winograd5_tile *tile,
+                                      ptrdiff_t channels, const void *dy, ptrdiff_t dy_row, ptrdiff_t dy_col, ptrdiff_t depth,
+                                      const void *v, void *down, void *du) {
     const ptrdiff_t tiles = rows * cols;
-    five_gradient_down(tiles, tile, channels, dy, dy_row, dy_col, down);
-    for (int point = 0; point < PATCH * PATCH; point += FIVE_POINTS)
+    if (whole && channels >= LANES) five_gradient_downs[1][point](tiles, tile, LANES, dy, dy_row, dy_col, down);
+    else five_gradient_downs[0][point](tiles, tile, channels, dy, dy_row, dy_col, down);
+    for (int high = 0; high < 2; high++)
         for (ptrdiff_t c = 0, n, left = (depth + FIVE_CHANNELS - 1) / FIVE_CHANNELS; left > 0; left--, c += n) {
-            const real *row = (const real *)down + point / PATCH * tiles * FIVE_OUTPUTS * LANES;
             n = (depth - c + left - 1) / left;
-            five_gradient_of[n - 1][point % PATCH > 0](rows, cols, depth, row, (const real *)v + point * PLANE5 + c,
-                                                       (real *)du + (point * depth + c) * LANES);
+            five_gradient_of[n - 1][high](rows, cols, depth, down, (const real *)v + high * FIVE_POINTS * PLANE5 + c,
+                                          (real *)du + (high * FIVE_POINTS * depth + c) * LANES);
         }
 }
 

@@ -65,15 +65,14 @@ static ptrdiff_t along_of(const fnn_conv_dims *d, const fnn_kernels *K) {
 
 static size_t bytes_of(ptrdiff_t elements) { return fnn_whole_lines((size_t)elements * FLOAT); }
 
-/* scratch: [staged rows][their points downwards][V][tiles][points of dy downwards][dU] */
+/* scratch: [staged rows][their points downwards][V][tiles][M along, or dM downwards][dU] */
 static void plan_blocks(plan *p) {
     const fnn_conv_dims *d = p->d;
     p->half = fnn_round_up((p->tiling.block_cols + EDGE / 2) * d->c, LINE) + LINE;
     p->down_at = bytes_of((p->tiling.block_rows * OUTPUTS + EDGE) * 2 * p->half);
-    p->v_at = p->down_at + bytes_of(2 * PATCH * 2 * p->half);
-    p->tile_at = p->v_at + bytes_of(POINTS * PLANE);
+    p->v_at = p->down_at + bytes_of(p->tiling.block_images * p->tiling.block_rows * PATCH * 2 * p->half);
+    p->tile_at = p->v_at + bytes_of(PATCH * PLANE);
     p->dy_at = p->tile_at + fnn_whole_lines((size_t)p->tiling.size * sizeof(fnn_winograd5_tile));
-    p->scratch = p->dy_at;
 }
 
 static size_t room_bytes(const plan *p) { return bytes_of(PATCH * (OUTPUTS * p->d->k + p->d->c) * p->lanes); }
@@ -84,6 +83,7 @@ static void plan_correlation(plan *p, int turned) {
     p->u_panel = turned ? 0 : POINTS * p->u_plane;
     p->u_bytes = bytes_of((turned ? 1 : p->panels) * POINTS * p->u_plane);
     p->g_bytes = bytes_of((turned ? 1 : p->panels) * PLACES * p->u_plane);
+    p->scratch = p->dy_at + bytes_of(p->panels * p->tiling.size * PATCH * OUTPUTS * p->lanes);
     if (!turned) return;
     p->dy_row = tile_cols(d) * OUTPUTS * d->k * p->lanes;
     p->along = along_of(d, p->K);
@@ -101,7 +101,7 @@ static void plan_gradient(plan *p) {
     s->parts = fnn_max(s->parts, 1);
     p->u_plane = d->c * p->lanes, p->u_panel = POINTS * p->u_plane;
     p->part_bytes = bytes_of(s->parts * s->part_size);
-    p->du_at = p->dy_at + bytes_of(PATCH * OUTPUTS * p->tiling.size * p->lanes);
+    p->du_at = p->dy_at + bytes_of(OUTPUTS * p->tiling.size * p->lanes);
     p->scratch = p->du_at + bytes_of(p->panels * p->u_panel);
     const size_t panel = fnn_conv_combine_scratch(s);
     if (p->scratch < panel) p->scratch = panel;
@@ -158,17 +158,30 @@ static void stage_row(const plan *p, ptrdiff_t image, ptrdiff_t row, ptrdiff_t c
                               lo % 2 ? odd : even, lo % 2 ? even : odd);
 }
 
-static float *transform_tiles(const plan *p, const fnn_tile_block *b, char *scratch) {
+/* A block's rows of points. */
+static void transform_down(const plan *p, const fnn_tile_block *b, char *scratch) {
     const fnn_conv_dims *d = p->d;
-    float *staged = (float *)scratch, *v = (float *)(scratch + p->v_at);
+    float *staged = (float *)scratch, *down = (float *)(scratch + p->down_at);
     const ptrdiff_t rows = b->rows * OUTPUTS + EDGE, columns = b->cols * OUTPUTS + EDGE;
     for (ptrdiff_t i = 0; i < b->images; i++) {
         for (ptrdiff_t row = 0; row < rows; row++)
             stage_row(p, b->image + i, b->row * OUTPUTS - d->padding[0] + row, b->col * OUTPUTS - d->padding[2], columns,
                       staged + row * 2 * p->half);
-        p->K->winograd5_input(b->rows, b->cols, d->c, staged, p->half, scratch + p->down_at, v + i * b->rows * row_of(p, b->cols));
+        p->K->winograd5_down(b->rows, (b->cols + EDGE / 2) * d->c, staged, p->half, down + i * b->rows * PATCH * 2 * p->half);
     }
+}
+
+/* V at one row of points of all tiles. */
+static float *transform_along(const plan *p, const fnn_tile_block *b, ptrdiff_t point, char *scratch) {
+    float *v = (float *)(scratch + p->v_at);
+    const float *down = (float *)(scratch + p->down_at) + point * 2 * p->half;
+    p->K->winograd5_along(b->images * b->rows, b->cols, p->d->c, down, p->half, v);
     return v;
+}
+
+/* Whether no tile of a block is partly outside. */
+static int is_whole(const plan *p, const fnn_tile_block *b) {
+    return (b->row + b->rows) * OUTPUTS <= p->d->oh && (b->col + b->cols) * OUTPUTS <= p->d->ow;
 }
 
 static fnn_winograd5_tile *list_tiles(const plan *p, const fnn_tile_block *b, char *scratch) {
@@ -197,9 +210,17 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_epilogue *e = p->epilogue;
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, chunk);
-    const float *v = transform_tiles(p, &b, scratch);
     const fnn_winograd5_tile *tile = list_tiles(p, &b, scratch);
+    const ptrdiff_t tile_size = PATCH * OUTPUTS * p->lanes, u_point = PATCH * p->u_plane;
+    float *half = (float *)((char *)scratch + p->dy_at);
     int bad = 0;
+    transform_down(p, &b, scratch);
+    for (ptrdiff_t point = 0; point < PATCH; point++) {
+        const float *v = transform_along(p, &b, point, scratch);
+        for (ptrdiff_t i = 0; i < p->panels; i++)
+            p->K->winograd5_products(b.images * b.rows, b.cols, p->d->c, v, p->u + i * p->u_panel + point * u_point,
+                                     half + i * b.tiles * tile_size + point * OUTPUTS * p->lanes);
+    }
     for (ptrdiff_t i = 0; i < p->panels; i++) {
         const ptrdiff_t first = i * p->lanes;
         const fnn_winograd5_out out = {.channels = fnn_min(p->lanes, p->d->k - first),
@@ -208,10 +229,9 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
                                        .y = (float *)p->y.data + first,
                                        .bias = e->bias ? (const float *)e->bias + first : NULL,
                                        .residual = e->residual ? (const float *)e->residual + first : NULL,
-                                       .activation = e->activation};
-        for (ptrdiff_t row = 0; row < b.images * b.rows; row++)
-            p->K->winograd5_output(&out, b.cols, tile + row * b.cols, p->d->c, v + row * row_of(p, b.cols), p->u + i * p->u_panel,
-                                   &bad);
+                                       .activation = e->activation,
+                                       .whole = is_whole(p, &b)};
+        p->K->winograd5_output(&out, b.tiles, tile, half + i * b.tiles * tile_size, &bad);
     }
     if (bad) __atomic_store_n(p->bad, 1, __ATOMIC_RELAXED);
     else if (p->leader) follow_rows(p, &b);
@@ -229,12 +249,15 @@ static void run_gradient(void *context, ptrdiff_t part, void *scratch) {
     memset(du, 0, (size_t)(p->panels * p->u_panel * FLOAT));
     for (ptrdiff_t block = begin; block < end; block++) {
         const fnn_tile_block b = fnn_tile_block_of(&p->tiling, block);
-        const float *v = transform_tiles(p, &b, scratch);
         const fnn_winograd5_tile *tile = list_tiles(p, &b, scratch);
-        for (ptrdiff_t i = 0; i < p->panels; i++)
-            p->K->winograd5_gradient(b.images * b.rows, b.cols, tile, fnn_min(p->lanes, p->d->k - i * p->lanes),
-                                     (const float *)p->y.data + i * p->lanes, p->y.h, p->y.w, p->d->c, v, down,
-                                     du + i * p->u_panel);
+        transform_down(p, &b, scratch);
+        for (int point = 0; point < PATCH; point++) {
+            const float *v = transform_along(p, &b, point, scratch);
+            for (ptrdiff_t i = 0; i < p->panels; i++)
+                p->K->winograd5_gradient(point, is_whole(p, &b), b.images * b.rows, b.cols, tile,
+                                         fnn_min(p->lanes, p->d->k - i * p->lanes), (const float *)p->y.data + i * p->lanes, p->y.h,
+                                         p->y.w, p->d->c, v, down, du + i * p->u_panel + point * PATCH * p->u_plane);
+        }
     }
     for (ptrdiff_t i = 0; i < p->panels; i++)
         p->K->winograd5_weight_gradient(p->u_plane, du + i * p->u_panel, p->u_plane, dg + i * PLACES * p->u_plane, p->u_plane,
