@@ -154,6 +154,37 @@ static int relu_gradient_before_pooling(fnn_program *program, int r) {
     return 1;
 }
 
+/* Whether `next` may take the place of record r's result, which nobody else wants. */
+static int takes_result(const fnn_program *program, int r, const record *next) {
+    const record *head = program->records[r];
+    const int s = head->operands[0].storage;
+    return program->storages[s].kind == FNN_TEMPORARY && count_users(program, s) == 2 &&
+           same_view(&next->operands[FNN_MAX_ARGS], &head->operands[0]);
+}
+
+static int can_move_up(const fnn_program *program, int r, int next);
+
+/* convolution (-> ReLU) -> max pooling, where nobody else wants the convolution's map, not even ReLU's gradient (see
+ * relu_gradient_before_pooling), and its driver can pool what it has before it is turned into channels last: that map is never in
+ * memory. (Without it a step of LeNet-5 takes 5 % longer at batch 256, 4 % at batch 64, on two cores of a Granite Rapids.) */
+static int pooling_into_convolution(fnn_program *program, int r) {
+    record *head = program->records[r];
+    const fnn_driver *driver = fnn_ops[head->call.op].driver;
+    if (!driver->can_pool || head->follower) return 0;
+    for (int next = r + 1; next < program->num_records; next++) {
+        record *f = program->records[next];
+        if (f->call.op != FNN_OP_max_pool2d_forward && f->call.op != FNN_OP_max_pool2d_values) continue;
+        if (f->follower || !takes_result(program, r, f) || !can_move_up(program, r, next)) continue;
+        if (!driver->can_pool(&head->call, &f->call)) return 0;
+        head->follower = detach(program, next);
+        head->call.pooling = &head->follower->call;
+        head->call.passes = 1;
+        program->storages[head->operands[0].storage].kind = FNN_PASSED;
+        return 1;
+    }
+    return 0;
+}
+
 /* Drivers that run what follows them, see fnn_follow. */
 static int can_be_followed(const record *r) {
     switch (r->call.op) {
@@ -271,7 +302,7 @@ static int elementwise_behind(fnn_program *program, int r) {
     record *head = program->records[r], *last = head;
     const fnn_tensor *made = &head->operands[0].tensor;
     int made_by = head->operands[0].storage, fused = 0;
-    if (!can_be_followed(head) || made_by < 0 || !fnn_is_dense(made)) return 0;
+    if (!can_be_followed(head) || head->call.pooling || made_by < 0 || !fnn_is_dense(made)) return 0;
     if ((fnn_ops[head->call.op].flags & FNN_ELEMENTWISE) && !lies_like(head, made)) return 0;
     for (int next = r + 1; next < program->num_records; next++) {
         record *f = program->records[next];
@@ -295,7 +326,7 @@ static int result_passed_on(fnn_program *program, int r) {
     const int s = head->operands[0].storage;
     const fnn_driver *driver = fnn_ops[head->call.op].driver;
     int members = 0;
-    if (!head->follower || program->storages[s].kind != FNN_TEMPORARY) return 0;
+    if (!head->follower || head->call.pooling || program->storages[s].kind != FNN_TEMPORARY) return 0;
     if (!driver->can_pass || !driver->can_pass(&head->call)) return 0;
     for (const record *q = head; q; q = q->follower) {
         members += touches(q, s);

@@ -5,7 +5,7 @@ import pytest
 
 import fastnn
 import fastnn.functional as F
-from fastnn import nn, optim
+from fastnn import _core, nn, optim
 from fastnn._core import launch
 from fastnn.program import capture
 from fastnn.testing.checks import forced_threads
@@ -84,6 +84,93 @@ def test_relu_takes_its_mask_from_the_map_that_was_flattened():
     program = steps(model, True, [images(seed=k) for k in range(4)], 4)[2]
     assert "1 relu_gradient_before_pooling" in program.summary()
     assert "linear_backward_input > relu_backward" in program.summary()
+
+
+POOLED = {  # channels, kernel, padding, size, bias, activation, options of the pooling
+    "LeNet-5's first layer": (1, 5, 2, (28, 28), True, F.relu, {}),
+    "no bias": (3, 3, 0, (12, 10), False, F.relu, {}),
+    "no activation": (2, 3, 1, (9, 14), True, None, {}),
+    "neither": (1, 4, 0, (9, 9), False, None, {"ceil_mode": True}),
+    "positions as a result": (2, 3, 1, (8, 6), True, F.relu, {"return_indices": True}),
+}
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+@pytest.mark.parametrize("name", POOLED)
+@pytest.mark.parametrize("threads, n", [(1, 70), (3, 33)])
+def test_pooling_in_a_convolution_of_images_changes_no_bit(isa, name, threads, n):
+    """Ties, infinities and NaN among what is pooled; scalar code has no lanes for images."""
+    channels, kernel, padding, size, bias, activation, options = POOLED[name]
+    before = _core.get_isa()
+    _core.set_isa(isa)
+    rng = np.random.default_rng(0)
+    weight = fastnn.tensor(rng.integers(-2, 3, (5, channels, kernel, kernel)).astype(np.float32))
+    add = fastnn.tensor(rng.integers(-2, 3, 5).astype(np.float32)) if bias else None
+
+    def step(x):
+        y = F.conv2d(x, weight, add, padding=padding)
+        return F.max_pool2d(activation(y) if activation else y, 2, **options)
+
+    program = capture(step)
+    try:
+        with forced_threads(threads):
+            for k in range(4):
+                x = rng.integers(-2, 3, (n, channels, *size)).astype(np.float32)
+                x[0, 0, 3, 3:5], x[n - 1, -1, 4, 4], x[1, 0, 5, 2] = np.nan, np.inf, -np.inf
+                results, expected = program(fastnn.tensor(x)), step(fastnn.tensor(x))
+                for got, wanted in zip(*((r,) if isinstance(r, fastnn.Tensor) else r for r in (results, expected))):
+                    assert got.numpy().tobytes() == wanted.numpy().tobytes(), k
+    finally:
+        _core.set_isa(before)
+    assert program.obstacle is None and program.replays == 2
+    assert ("1 pooling_into_convolution" in program.summary()) == (isa != "scalar"), program.summary()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_pooled_convolution_trains_to_the_same_bits(threads):
+    def train(captured):
+        fastnn.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
+                              nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+        return steps(model, captured, [images(40, 1, 13, seed=k) for k in range(6)], 6)
+
+    with forced_threads(threads):
+        losses, weights, _ = train(False)
+        replayed, others, program = train(True)
+    assert program.obstacle is None and program.replays == 4
+    assert replayed == losses and others == weights
+    assert "1 pooling_into_convolution" in program.summary() and "conv2d_forward+relu > max_pool2d_forward" in program.summary()
+
+
+OTHERS = {
+    "few images": dict(n=3),
+    "many channels": dict(k=40),
+    "overlapping windows": dict(pool=dict(kernel_size=3, stride=2)),
+    "windows with padding": dict(pool=dict(kernel_size=2, padding=1)),
+    "windows of one row": dict(pool=dict(kernel_size=(1, 2))),
+    "windows reaching over the end": dict(size=11, pool=dict(kernel_size=2, ceil_mode=True)),
+    "a map that is wanted": dict(keeps=True),
+    "float64": dict(dtype=np.float64),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_poolings_stay_apart(name):
+    o = dict(n=40, k=6, size=12, pool=dict(kernel_size=2), keeps=False, dtype=np.float32) | OTHERS[name]
+    rng = np.random.default_rng(0)
+    weight = fastnn.tensor(rng.standard_normal((o["k"], 1, 3, 3)).astype(o["dtype"]))
+
+    def step(x):
+        y = F.relu(F.conv2d(x, weight, padding=1))
+        pooled = F.max_pool2d(y, **o["pool"])
+        return (pooled, y.sum()) if o["keeps"] else (pooled,)
+
+    program = capture(step)
+    for _ in range(4):
+        x = fastnn.tensor(rng.standard_normal((o["n"], 1, o["size"], o["size"])).astype(o["dtype"]))
+        for got, wanted in zip(program(x), step(x)):
+            np.testing.assert_array_equal(got.numpy(), wanted.numpy())
+    assert program.replays == 2 and "pooling_into_convolution" not in program.summary()
 
 
 @pytest.mark.parametrize("threads", [1, 3])

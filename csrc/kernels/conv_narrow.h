@@ -82,6 +82,39 @@ static void conv_images_out_kernel(ptrdiff_t pixels, ptrdiff_t channels, ptrdiff
     }
 }
 
+/* Rows of two columns' windows, each the maximum of four finished vectors and where it is, as pool_max_window says. */
+INLINE void images_pool(const images_epilogue *e, const int adds, const int relu, ptrdiff_t cols, ptrdiff_t channels,
+                        ptrdiff_t images, const real *upper, const real *lower, real *maxima, real *positions) {
+    for (ptrdiff_t o = 0; o < cols; o++)
+        for (ptrdiff_t k = 0; k < channels; k++)
+            for (ptrdiff_t image = 0; image < images; image += LANES, maxima += LANES, positions += LANES) {
+                vec best = vec_set1((real)-INFINITY);
+                ivec where = ivec_set1(0);
+#pragma GCC unroll 4
+                for (int q = 0; q < 4; q++) {
+                    const real *row = (q < 2 ? upper : lower) + ((2 * o + q % 2) * channels + k) * images + image;
+                    const vec value = images_finish(e, adds, relu, row, k);
+                    const mask take = mask_or(vec_lt(best, value), vec_unordered(value, value));
+                    best = vec_select(take, value, best);
+                    where = ivec_select(take, ivec_set1(q), where);
+                }
+                vec_store(maxima, best);
+                vec_store(positions, ivec_as_vec(where));
+            }
+}
+
+/* conv_images_pool: maxima and positions (cols x channels x images, integers as wide as values) of windows of 2 x 2 pixels of two
+ * rows, upper and lower (2 cols x channels x images, whole vectors), with bias and activation as in conv_images_out. */
+static void conv_images_pool_kernel(ptrdiff_t cols, ptrdiff_t channels, ptrdiff_t images, const void *upper, const void *lower,
+                                    const void *bias, int activation, void *maxima, void *positions) {
+    images_epilogue e = {.adds = bias != NULL, .relu = activation == FNN_ACT_RELU};
+    for (ptrdiff_t k = 0; bias && k < channels; k++) e.bias[k] = ((const real *)bias)[k];
+    if (e.adds && e.relu) images_pool(&e, 1, 1, cols, channels, images, upper, lower, maxima, positions);
+    else if (e.adds) images_pool(&e, 1, 0, cols, channels, images, upper, lower, maxima, positions);
+    else if (e.relu) images_pool(&e, 0, 1, cols, channels, images, upper, lower, maxima, positions);
+    else images_pool(&e, 0, 0, cols, channels, images, upper, lower, maxima, positions);
+}
+
 /* ---- weight gradients ---- */
 
 #if REGISTERS == 32

@@ -270,6 +270,7 @@ static void plan_forward(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_
     c->src = fnn_image_of(call->in[0]);
     c->dst = fnn_image_of(call->out[0]);
     c->flops = 2.0 * (double)(d->groups * d->k * d->c * d->r * d->s);
+    c->pooling = call->pooling;
     fnn_correlate_plan(c);
 }
 
@@ -373,10 +374,21 @@ static int forward_run(fnn_call *call) {
     return FNN_OK;
 }
 
+static int forward_can_pool(const fnn_call *call, const fnn_call *pooling) {
+    const fnn_conv_dims d = dims_of(call, forward_dims);
+    fnn_conv_weight w;
+    fnn_correlation c;
+    if (fnn_conv_product_suits(call, &d, FNN_CONV_FORWARD) || fnn_conv_amx_suits(call, &d, FNN_CONV_FORWARD)) return 0;
+    if (fnn_winograd_suits(call, &d, FNN_CONV_FORWARD)) return 0;
+    plan_forward(call, &d, &w, &c);
+    return c.h.out == d.oh && c.w.out == d.ow && fnn_narrow_can_pool(&c, pooling);
+}
+
 const fnn_driver fnn_conv2d_forward = {.infer = forward_infer,
                                        .workspace = forward_workspace,
                                        .cost = forward_cost,
                                        .run = forward_run,
+                                       .can_pool = forward_can_pool,
                                        .algorithm = forward_way};
 
 /* ---- conv2d_backward_input: dx (n, groups*c, h, w) <- dy (n, groups*k, oh, ow), weight (groups*k, c, r, s), bias? (groups*c) ----

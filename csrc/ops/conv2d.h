@@ -91,6 +91,7 @@ typedef struct {
     ptrdiff_t *a_offset, *b_offset; /* batch of each: input, weights */
     ptrdiff_t tile_at, product_at;  /* in scratch: a tile that dst cannot take (else -1); narrow: the product */
     size_t scratch_bytes;
+    const fnn_call *pooling;        /* narrow, images: max pooling whose results are made in place of dst */
     const fnn_call *leader;         /* whose followers take finished rows; NULL: nobody follows by rows */
 } fnn_correlation;
 
@@ -174,6 +175,8 @@ static inline ptrdiff_t fnn_few_channels(const fnn_kernels *K) { return K->tile_
 /* conv2d_narrow.c */
 fnn_narrow_form fnn_narrow_form_of(const fnn_correlation *c);
 ptrdiff_t fnn_narrow_plan(fnn_correlation *c); /* of planned blocks; returns the product's bytes */
+/* Whether max pooling can be part of a planned correlation, see fnn_call. */
+int fnn_narrow_can_pool(const fnn_correlation *c, const fnn_call *pooling);
 /* A group's input of a block, for all its images. */
 void fnn_narrow_stage(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t group, char *scratch);
 /* A block's output, from `channel` on, by a panel of weights. */

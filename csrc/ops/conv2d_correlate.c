@@ -225,6 +225,7 @@ void fnn_correlate_plan(fnn_correlation *c) {
     plan_layout(c);
     fit_blocks(c, panel_bytes);
     share_blocks(c, panel_bytes);
+    if (c->pooling) c->block_rows += c->block_rows % 2, c->row_blocks = fnn_ceil_div(c->h.out, c->block_rows);
     ptrdiff_t pixels = c->spread ? c->w.out : fnn_reach(&c->w, c->block_cols), product = 0;
     c->row_pitch = !c->staged ? c->src.h : pixels * c->pitch;
     if (c->narrow) product = fnn_narrow_plan(c);

@@ -44,7 +44,8 @@ static ptrdiff_t shared_pitch(const fnn_correlation *c) {
 ptrdiff_t fnn_narrow_plan(fnn_correlation *c) {
     if (c->narrow == FNN_NARROW_IMAGES) {
         c->row_pitch = c->w.in * c->depth * c->block_images;
-        return c->w.out * c->width * c->block_images * size_of(c);
+        const ptrdiff_t row = c->w.out * c->width * c->block_images * size_of(c);
+        return c->pooling ? 3 * row : row; /* two rows, half as many maxima, as many positions */
     }
     const ptrdiff_t pixels = fnn_reach(&c->w, c->block_cols), shared = shared_pitch(c);
     c->linear = c->h.step == 1 && 2 * shared <= 3 * c->block_cols;
@@ -212,9 +213,43 @@ static void compute_images(const fnn_correlation *c, const fnn_conv_block *b, co
     }
 }
 
+/* ---- and are pooled ---- */
+
+int fnn_narrow_can_pool(const fnn_correlation *c, const fnn_call *pooling) {
+    static const int64_t windows[8] = {2, 2, 2, 2, 0, 0, 1, 1}; /* kernel, stride, padding, dilation */
+    if (c->narrow != FNN_NARROW_IMAGES || c->dtype != FNN_FLOAT32 || c->groups > 1 || c->weight->panels > 1) return 0;
+    if (memcmp(pooling->attr.i, windows, sizeof windows) || (pooling->attr.i[8] && (c->h.out % 2 || c->w.out % 2))) return 0;
+    for (int k = 0; k < 2; k++) {
+        const fnn_tensor *t = pooling->out[k];
+        if (t && (fnn_numel(t) == 0 || t->stride[1] != 1 || t->stride[3] != c->width)) return 0;
+    }
+    return 1;
+}
+
+/* Pairs of rows: their maxima and positions are [column][channel][image], as the product is. */
+static void pool_images(const fnn_correlation *c, const fnn_conv_block *b, const char *panel, const char *bias, char *scratch) {
+    const ptrdiff_t cols = c->w.out / 2, row = c->w.out * c->width * c->block_images, pooled = cols * c->width * c->block_images;
+    char *upper = scratch + c->product_at, *lower = fnn_at(upper, row, c->dtype);
+    char *maxima = fnn_at(lower, row, c->dtype), *positions = fnn_at(maxima, pooled, c->dtype);
+    const char *results[2] = {maxima, positions};
+    for (ptrdiff_t i = 0; i + 1 < b->rows; i += 2) {
+        multiply_images(c, b, i, panel, scratch, upper);
+        multiply_images(c, b, i + 1, panel, scratch, lower);
+        c->K->conv_images_pool(cols, c->width, c->block_images, upper, lower, bias, early_activation(c), maxima, positions);
+        for (int k = 0; k < 2; k++) {
+            const fnn_tensor *t = c->pooling->out[k];
+            if (!t) continue;
+            char *to = fnn_at(t->data, b->image * t->stride[0] + (b->row + i) / 2 * t->stride[2], c->dtype);
+            c->K->conv_images_out(cols, c->width, b->images, results[k], c->block_images, NULL, FNN_ACT_NONE, to, t->stride[0],
+                                  t->stride[3]);
+        }
+    }
+}
+
 void fnn_narrow_compute(const fnn_correlation *c, const fnn_conv_block *b, const char *panel, ptrdiff_t channel,
                         const char *bias, char *scratch) {
-    if (c->narrow == FNN_NARROW_IMAGES) compute_images(c, b, panel, channel, bias, scratch);
+    if (c->pooling) pool_images(c, b, panel, bias, scratch);
+    else if (c->narrow == FNN_NARROW_IMAGES) compute_images(c, b, panel, channel, bias, scratch);
     else if (c->linear) compute_linear(c, b, panel, channel, bias, scratch);
     else compute_rows(c, b, panel, channel, bias, scratch);
 }
