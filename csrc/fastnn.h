@@ -252,20 +252,18 @@ typedef struct {
  * way. */
 enum { FNN_WINOGRAD_OUTPUTS = 4, FNN_WINOGRAD_PATCH = 6 };
 
-/* F(2x2, 5x5) (kernels/winograd5.h): elements of a point of V, rows of tiles by channels; a tile: its first pixel, in elements of
- * y, and how many rows and columns of it are inside; where a vector of channels of y goes. */
+/* F(2x2, 5x5) (kernels/winograd5.h): elements of a point of V, rows of tiles by channels; the pixels of a block of tiles of y, or of
+ * its gradient, a vector of channels at most. */
 enum { FNN_WINOGRAD5_PLANE = 176 };
 typedef struct {
-    ptrdiff_t at;
-    int rows, cols;
-} fnn_winograd5_tile;
-typedef struct {
-    ptrdiff_t channels, y_row, y_col;
-    void *y;
-    const void *bias, *residual; /* as y, or NULL */
+    ptrdiff_t images, rows, cols;   /* of tiles, rows in each image */
+    ptrdiff_t height, width;        /* pixels that exist, up to twice the tiles */
+    ptrdiff_t channels;
+    ptrdiff_t image, row, col;      /* elements from one to the next */
+    void *data;
+    const void *bias, *residual;    /* residual lies as y; or NULL */
     int activation;
-    int whole; /* no tile is partly outside */
-} fnn_winograd5_out;
+} fnn_winograd5_map;
 
 /* What a recurrent layer's step computes. */
 typedef enum { FNN_RNN_TANH, FNN_RNN_RELU, FNN_LSTM, FNN_GRU } fnn_recurrent_mode;

@@ -1,5 +1,5 @@
-/* fusion.c: rules on a program's list of records. A rule keeps every bit: it only moves correctly rounded steps on single elements
- * into the call that makes them, in the eager order, and never changes the order of a sum. */
+/* fusion.c: rules on a program's list of records. A rule keeps every bit: it only moves correctly rounded steps on single elements,
+ * or the choice of one, into the call that makes them, in the eager order, and never changes the order of a sum. */
 #include "record.h"
 
 #include <stdlib.h>
@@ -154,10 +154,12 @@ static int relu_gradient_before_pooling(fnn_program *program, int r) {
     return 1;
 }
 
-/* Whether `next` may take the place of record r's result, which nobody else wants. */
+/* Whether `next` may take the place of record r's result, which nobody else wants: it writes nothing that r reads. */
 static int takes_result(const fnn_program *program, int r, const record *next) {
     const record *head = program->records[r];
     const int s = head->operands[0].storage;
+    for (int k = 0; k < FNN_MAX_ARGS; k++)
+        if (next->operands[k].storage >= 0 && touches(head, next->operands[k].storage)) return 0;
     return program->storages[s].kind == FNN_TEMPORARY && count_users(program, s) == 2 &&
            same_view(&next->operands[FNN_MAX_ARGS], &head->operands[0]);
 }
@@ -178,7 +180,6 @@ static int pooling_into_convolution(fnn_program *program, int r) {
         if (!driver->can_pool(&head->call, &f->call)) return 0;
         head->follower = detach(program, next);
         head->call.pooling = &head->follower->call;
-        head->call.passes = 1;
         program->storages[head->operands[0].storage].kind = FNN_PASSED;
         return 1;
     }
@@ -255,6 +256,13 @@ static int can_move_up(const fnn_program *program, int r, int next) {
     return 1;
 }
 
+/* Whether a lasting write, `moved`, may not go ahead of a record and what is behind it: one may fail, or is depended on. */
+static int is_in_the_way(const record *moved, const record *r) {
+    for (; r; r = r->follower)
+        if (may_fail(r) || (moved && fnn_depends_on(moved, r))) return 1;
+    return 0;
+}
+
 /* A step's lasting counts, single elements that its updates read, go before the updates' gradients: nothing is then between a
  * gradient and its update, which may follow it. (VGG-16 at batch 4 with Adam: a plan of 220 in place of 754 MB; in time no
  * difference.) */
@@ -265,8 +273,8 @@ static int counts_before_gradients(fnn_program *program, int r) {
     if (!(fnn_ops[count->call.op].flags & FNN_ELEMENTWISE) || !fnn_writes_fixed(program, count)) return 0;
     if (fnn_numel(&count->operands[0].tensor) != 1) return 0;
     for (int next = r + 1; next < program->num_records; next++)
-        if (may_fail(records[next])) return 0;
-    while (to > 0 && !may_fail(records[to - 1]) && !fnn_depends_on(count, records[to - 1])) to--;
+        if (is_in_the_way(NULL, records[next])) return 0;
+    while (to > 0 && !is_in_the_way(count, records[to - 1])) to--;
     if (to == r) return 0;
     move_up(program, r, to);
     return 1;
@@ -326,7 +334,7 @@ static int result_passed_on(fnn_program *program, int r) {
     const int s = head->operands[0].storage;
     const fnn_driver *driver = fnn_ops[head->call.op].driver;
     int members = 0;
-    if (!head->follower || head->call.pooling || program->storages[s].kind != FNN_TEMPORARY) return 0;
+    if (!head->follower || program->storages[s].kind != FNN_TEMPORARY) return 0;
     if (!driver->can_pass || !driver->can_pass(&head->call)) return 0;
     for (const record *q = head; q; q = q->follower) {
         members += touches(q, s);

@@ -128,8 +128,8 @@ def set_conv_algorithm(algorithm):
 
     Those with 3 x 3 windows, stride 1, dilation 1 and one group can take tiles of 4 x 4 outputs through Winograd's
     transforms, which needs a quarter of the multiplications; so can, with two fifths of them, those whose windows are twice
-    their strides of at most 4, transposed ones too, and gradients of inputs whose windows are longer than their strides. Windows of 5 x 5 and up to 32
-    input channels can take tiles of 2 x 2 outputs, with 36 multiplications for 100.
+    their strides of at most 4, transposed ones too, and gradients of inputs whose windows are longer than their strides.
+    Windows of 5 x 5 and up to 32 input channels can take tiles of 2 x 2 outputs, with 36 multiplications for 100.
     Where the CPU has bfloat16 matrix units (level ``amx``),
     those with one group, strides up to 4 and windows of up to 49 positions can be sums of products of bfloat16 parts, as
     many as `set_float32_matmul_precision` says. All others, and all in float64, are sums of products throughout.

@@ -173,6 +173,53 @@ def test_other_poolings_stay_apart(name):
     assert program.replays == 2 and "pooling_into_convolution" not in program.summary()
 
 
+def pooled(x):
+    """The map of a convolution that pools it, and its inputs."""
+    weight = fastnn.tensor(np.random.default_rng(1).standard_normal((4, 2, 3, 3)).astype(np.float32))
+    return F.max_pool2d(F.relu(F.conv2d(x, weight, padding=1)), 2)
+
+
+def test_lasting_counts_wait_for_the_pooling_that_they_read():
+    def make():
+        state = fastnn.zeros(1)
+
+        def step(x):
+            y = pooled(x)
+            launch.add(state, y[0, 0, 0, 0:1], out=state)
+            return y * 2.0
+
+        return step, state
+
+    (step, state), (eager, expected) = make(), make()
+    program = capture(step)
+    for k in range(5):
+        x = images(40, 2, 12, seed=k)
+        np.testing.assert_array_equal(program(x).numpy(), eager(x).numpy())
+        np.testing.assert_array_equal(state.numpy(), expected.numpy())
+    assert program.replays == 3 and "1 pooling_into_convolution" in program.summary()
+
+
+def test_pooling_that_writes_what_its_convolution_reads_stays_apart():
+    attributes = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": 0}
+    weight = fastnn.tensor(np.random.default_rng(1).standard_normal((2, 2, 3, 3)).astype(np.float32))
+
+    def make():
+        state = F.conv2d(images(40, 2, 80), fastnn.tensor(np.eye(2, dtype=np.float32).reshape(2, 2, 1, 1)))  # channels last
+
+        def step(x):
+            launch.max_pool2d_values(F.conv2d(state, weight, padding=1), out=state[:, :, 40:, :40], **attributes)
+            return x * 2.0
+
+        return step, state
+
+    (step, state), (eager, expected) = make(), make()
+    program = capture(step)
+    for _ in range(4):
+        program(fastnn.ones(3)), eager(fastnn.ones(3))
+        np.testing.assert_array_equal(state.numpy(), expected.numpy())
+    assert program.replays == 2 and "pooling_into_convolution" not in program.summary()
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_sequences_are_fused_as_maps_of_one_row(threads):
     def train(captured):

@@ -224,6 +224,17 @@ def test_reports_can_ask_which_way_a_pass_goes(algorithm, way):
     assert launch.conv2d_backward_weight.algorithm(dy, x, kernel=(4, 4), **options) == way
 
 
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "scalar"])
+def test_five_is_taken_for_lenets_second_layer(isa):
+    _core.set_isa(isa)
+    x, dy, weight = fastnn.zeros(64, 6, 14, 14), fastnn.zeros(64, 16, 10, 10), fastnn.zeros(16, 6, 5, 5)
+    options = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
+    assert launch.conv2d_forward.algorithm(x, weight, **options) == "winograd"
+    assert launch.conv2d_backward_input.algorithm(dy, weight, input=(14, 14), **options) == "winograd"
+    assert launch.conv2d_backward_weight.algorithm(dy, x, kernel=(5, 5), **options) == "winograd"
+    assert launch.conv2d_forward.algorithm(x[:, :1], weight[:, :1], **options) == "direct"
+
+
 @needs_amx
 def test_matrix_units_multiply_where_the_setting_or_the_cost_says():
     """Of a call whose three passes take them unasked: other bits, and errors smaller than those of multiply-adds."""
@@ -247,6 +258,22 @@ def test_matrix_units_multiply_where_the_setting_or_the_cost_says():
 def test_other_convolutions_are_direct(other):
     case = case_of(0, **({"n": 2, "c": 32, "k": 32, "h": 20, "w": 20, "padding": (1, 1, 2, 2)} | other))
     assert bits(run(case, "winograd")) == bits(run(case, "direct"))
+
+
+def test_strides_whose_products_overflow_are_direct():
+    """2^40 * 2^24 is 0 in 64 bits."""
+    rng = np.random.default_rng(0)
+    x, dy = (fastnn.tensor(rng.standard_normal(shape).astype(np.float32)) for shape in ((4, 6, 40, 40), (4, 16, 2, 1)))
+    weight = fastnn.tensor(rng.standard_normal((16, 6, 5, 5)).astype(np.float32))
+    apart = {"stride": (2**40, 1), "padding": (0, 0, 2**25, 2**25), "dilation": (1, 2**24), "groups": 1}
+    far = {"stride": (2**32, 2**32), "padding": (0, 2**32, 0, 0), "dilation": (1, 1), "groups": 1}
+    results = {}
+    for algorithm in ("direct", "winograd"):
+        fastnn.set_conv_algorithm(algorithm)
+        y = launch.conv2d_forward(x[:, :, :5, :8], weight, None, **apart)
+        dx = launch.conv2d_backward_input(dy, weight, None, input=(40, 40), **far)
+        results[algorithm] = bits(t.numpy() for t in (y, dx))
+    assert results["direct"] == results["winograd"]
 
 
 def test_setting_errors():

@@ -6,7 +6,7 @@
  * read lies side by side. The input's gradient is the adjoint B[U . (A dY A')]B' (what forward does, with weights turned round,
  * would take twice the tiles); its lanes are images, its windows are added up first along a row of tiles, then downwards.
  *
- * V is [point][row of tiles][tile][channel], points FNN_WINOGRAD5_PLANE apart, rows of tiles whole vectors. */
+ * V at a row of points is [point][row of tiles][tile][channel], points FNN_WINOGRAD5_PLANE apart, rows of tiles whole vectors. */
 
 enum {
     FIVE_OUTPUTS = 2,
@@ -28,23 +28,18 @@ INLINE void five_output_high(const vec *m, vec *y) {
     y[1] = vec_add(y[1], vec_fma(constant(POINT_B), vec_sub(m[0], m[1]), m[2]));
 }
 
-/* A: 2 to 6. */
-INLINE void five_output_gradient(vec y0, vec y1, vec *m) {
-    m[0] = y0;
-    m[1] = vec_fma(constant(POINT_A), y1, y0);
-    m[2] = vec_fnma(constant(POINT_A), y1, y0);
-    m[3] = vec_fma(constant(POINT_B), y1, y0);
-    m[4] = vec_fnma(constant(POINT_B), y1, y0);
-    m[5] = y1;
-}
-
-/* The first three of them, or the last. */
+/* A: 2 to 6, the first three of them, or the last. */
 INLINE void five_output_points(const int high, vec y0, vec y1, vec *m) {
     const vec point = constant(high ? POINT_B : POINT_A);
     const vec plus = vec_fma(point, y1, y0), minus = vec_fnma(point, y1, y0);
     m[0] = high ? plus : y0;
     m[1] = high ? minus : plus;
     m[2] = high ? y1 : minus;
+}
+
+INLINE void five_output_gradient(vec y0, vec y1, vec *m) {
+    five_output_points(0, y0, y1, m);
+    five_output_points(1, y0, y1, m + 3);
 }
 
 /* B: 6 to 6. */
@@ -203,8 +198,13 @@ typedef void five_function(ptrdiff_t depth, const real *v, const real *u, real *
 FIVE_COUNTS(FIVE_DEFINE)
 static five_function *const five_tiles_of[FIVE_TILES] = {FIVE_COUNTS(FIVE_ENTRY)};
 
-/* The pixels of one tile that are inside. */
-INLINE vec five_finish(const int whole, const fnn_winograd5_out *p, const fnn_winograd5_tile *tile, const real *half,
+/* Whether all tiles are inside, and lanes full. */
+INLINE int five_is_whole(const fnn_winograd5_map *p) {
+    return p->channels >= LANES && p->height == p->rows * FIVE_OUTPUTS && p->width == p->cols * FIVE_OUTPUTS;
+}
+
+/* The pixels of one tile, `rows` x `cols` of which are inside, from element `at` on. */
+INLINE vec five_finish(const int whole, const fnn_winograd5_map *p, ptrdiff_t at, ptrdiff_t rows, ptrdiff_t cols, const real *half,
                        vec not_finite) {
     const ptrdiff_t channels = whole ? LANES : p->channels;
     const vec add = p->bias ? load_lanes((const real *)p->bias, channels) : vec_zero();
@@ -217,13 +217,13 @@ INLINE vec five_finish(const int whole, const fnn_winograd5_out *p, const fnn_wi
         five_output_high(m + 3, y);
 #pragma GCC unroll 2
         for (int i = 0; i < FIVE_OUTPUTS; i++) {
-            if (!whole && (i >= tile->rows || j >= tile->cols)) continue;
-            const ptrdiff_t at = tile->at + i * p->y_row + j * p->y_col;
+            if (!whole && (i >= rows || j >= cols)) continue;
+            const ptrdiff_t pixel = at + i * p->row + j * p->col;
             not_finite = vec_fma(y[i], vec_zero(), not_finite);
             if (p->bias) y[i] = vec_add(y[i], add);
-            if (p->residual) y[i] = vec_add(y[i], load_lanes((const real *)p->residual + at, channels));
+            if (p->residual) y[i] = vec_add(y[i], load_lanes((const real *)p->residual + pixel, channels));
             if (p->activation == FNN_ACT_RELU) y[i] = relu_forward_formula(y[i], NULL);
-            store_lanes((real *)p->y + at, y[i], channels);
+            store_lanes((real *)p->data + pixel, y[i], channels);
         }
     }
     return not_finite;
@@ -242,44 +242,52 @@ static void winograd5_products_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t 
         }
 }
 
-/* winograd5_output: y = activation(A' half + bias + residual) of `tiles` tiles and a vector of channels at most; *bad becomes 1 if
- * an element of the sum is not finite. */
-static void winograd5_output_kernel(const fnn_winograd5_out *p, ptrdiff_t tiles, const fnn_winograd5_tile *tile, const void *half,
-                                    int *bad) {
+/* Where tiles begin, one after another, and how far what exists of the map goes from there. */
+#define FIVE_TILES_OF(p)                                                                                                \
+    for (ptrdiff_t image = 0; image < (p)->images; image++)                                                             \
+        for (ptrdiff_t row = 0, at_row = image * (p)->image; row < (p)->rows; row++, at_row += FIVE_OUTPUTS * (p)->row) \
+            for (ptrdiff_t col = 0, at = at_row; col < (p)->cols; col++, at += FIVE_OUTPUTS * (p)->col)
+
+INLINE vec five_output(const int whole, const fnn_winograd5_map *map, const real *half) {
+    const fnn_winograd5_map copy = *map, *p = &copy; /* which no store can change */
     vec not_finite = vec_zero();
-    const real *m = half;
-    const int whole = p->whole && p->channels >= LANES;
-    for (ptrdiff_t t = 0; t < tiles; t++, m += PATCH * FIVE_OUTPUTS * LANES)
-        not_finite = whole ? five_finish(1, p, &tile[t], m, not_finite) : five_finish(0, p, &tile[t], m, not_finite);
+    FIVE_TILES_OF(p) {
+        not_finite = five_finish(whole, p, at, p->height - row * FIVE_OUTPUTS, p->width - col * FIVE_OUTPUTS, half, not_finite);
+        half += PATCH * FIVE_OUTPUTS * LANES;
+    }
+    return not_finite;
+}
+
+/* winograd5_output: y = activation(A' half + bias + residual); *bad becomes 1 if an element of the sum is not finite. */
+static void winograd5_output_kernel(const fnn_winograd5_map *y, const void *half, int *bad) {
+    const vec not_finite = five_is_whole(y) ? five_output(1, y, half) : five_output(0, y, half);
     if (mask_any(vec_unordered(not_finite, not_finite))) *bad = 1;
 }
 
 /* ---- the weights' gradient ---- */
 
-/* A dY of the tiles' two columns, one row of points; whole: no tile is partly outside, and lanes are full. */
-INLINE void five_gradient_down(const int point, const int whole, ptrdiff_t tiles, const fnn_winograd5_tile *tile,
-                               ptrdiff_t channels, const real *dy, ptrdiff_t dy_row, ptrdiff_t dy_col, real *down) {
-    for (ptrdiff_t t = 0; t < tiles; t++)
+/* A dY of the tiles' two columns, one row of points. */
+INLINE void five_gradient_down(const int point, const int whole, const fnn_winograd5_map *map, real *down) {
+    const fnn_winograd5_map copy = *map, *p = &copy;
+    const ptrdiff_t channels = whole ? LANES : p->channels;
+    FIVE_TILES_OF(p)
 #pragma GCC unroll 2
-        for (int j = 0; j < FIVE_OUTPUTS; j++) {
-            const real *from = dy + tile[t].at + j * dy_col;
-            const int inside = whole || j < tile[t].cols, below = whole || (inside && tile[t].rows > 1);
-            const vec y0 = inside ? load_lanes(from, whole ? LANES : channels) : vec_zero();
-            const vec y1 = below ? load_lanes(from + dy_row, whole ? LANES : channels) : vec_zero();
+        for (int j = 0; j < FIVE_OUTPUTS; j++, down += LANES) {
+            const real *from = (const real *)p->data + at + j * p->col;
+            const int inside = whole || col * FIVE_OUTPUTS + j < p->width, below = whole || row * FIVE_OUTPUTS + 1 < p->height;
             vec m[PATCH];
-            five_output_gradient(y0, y1, m);
-            vec_store(down + (t * FIVE_OUTPUTS + j) * LANES, m[point]);
+            five_output_gradient(inside ? load_lanes(from, channels) : vec_zero(),
+                                 inside && below ? load_lanes(from + p->row, channels) : vec_zero(), m);
+            vec_store(down, m[point]);
         }
 }
 
-typedef void five_down_function(ptrdiff_t tiles, const fnn_winograd5_tile *tile, ptrdiff_t channels, const real *dy,
-                                ptrdiff_t dy_row, ptrdiff_t dy_col, real *down);
+typedef void five_down_function(const fnn_winograd5_map *p, real *down);
 
 #define FIVE_DOWNS(X, whole) X(whole, 0) X(whole, 1) X(whole, 2) X(whole, 3) X(whole, 4) X(whole, 5)
 #define FIVE_DOWN_DEFINE(whole, point)                                                                                  \
-    static void five_gradient_down_##whole##_##point(ptrdiff_t tiles, const fnn_winograd5_tile *tile, ptrdiff_t channels, \
-                                                     const real *dy, ptrdiff_t dy_row, ptrdiff_t dy_col, real *down) {  \
-        five_gradient_down(point, whole, tiles, tile, channels, dy, dy_row, dy_col, down);                              \
+    static void five_gradient_down_##whole##_##point(const fnn_winograd5_map *p, real *down) {                          \
+        five_gradient_down(point, whole, p, down);                                                                      \
     }
 #define FIVE_DOWN_ENTRY(whole, point) five_gradient_down_##whole##_##point,
 FIVE_DOWNS(FIVE_DOWN_DEFINE, 0)
@@ -287,15 +295,10 @@ FIVE_DOWNS(FIVE_DOWN_DEFINE, 1)
 static five_down_function *const five_gradient_downs[2][PATCH] = {{FIVE_DOWNS(FIVE_DOWN_ENTRY, 0)},
                                                                   {FIVE_DOWNS(FIVE_DOWN_ENTRY, 1)}};
 
-/* Three points of neighbouring channels of x: du ([point][channel]) += the sum over tiles of A dY A' times v. */
-INLINE void five_gradient_block(const int high, const int channels, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth,
-                                const real *down, const real *v, real *du) {
-    const ptrdiff_t gap = (LANES - cols * depth % LANES) % LANES;
-    vec sum[FIVE_POINTS][FIVE_CHANNELS];
-#pragma GCC unroll 3
-    for (int q = 0; q < FIVE_POINTS; q++)
-#pragma GCC unroll 8
-        for (int c = 0; c < channels; c++) sum[q][c] = vec_load(du + (q * depth + c) * LANES);
+/* Three points of neighbouring channels of x: sums of A dY A', from A dY in `down`, times v, whose numbers are depth apart, and at
+ * the end of a row of `cols` of them `gap` more. */
+INLINE void five_sums(const int high, const int channels, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, ptrdiff_t gap,
+                      const real *down, const real *v, ptrdiff_t plane, vec sum[FIVE_POINTS][FIVE_CHANNELS]) {
     for (ptrdiff_t row = 0; row < rows; row++, v += gap)
         for (ptrdiff_t t = 0; t < cols; t++, down += FIVE_OUTPUTS * LANES, v += depth) {
             vec m[FIVE_POINTS];
@@ -303,8 +306,19 @@ INLINE void five_gradient_block(const int high, const int channels, ptrdiff_t ro
 #pragma GCC unroll 3
             for (int q = 0; q < FIVE_POINTS; q++)
 #pragma GCC unroll 8
-                for (int c = 0; c < channels; c++) vec_accumulate(&sum[q][c], vec_set1(v[q * PLANE5 + c]), m[q]);
+                for (int c = 0; c < channels; c++) vec_accumulate(&sum[q][c], vec_set1(v[q * plane + c]), m[q]);
         }
+}
+
+/* du ([point][channel]) += those over tiles. */
+INLINE void five_gradient_block(const int high, const int channels, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth,
+                                const real *down, const real *v, real *du) {
+    vec sum[FIVE_POINTS][FIVE_CHANNELS];
+#pragma GCC unroll 3
+    for (int q = 0; q < FIVE_POINTS; q++)
+#pragma GCC unroll 8
+        for (int c = 0; c < channels; c++) sum[q][c] = vec_load(du + (q * depth + c) * LANES);
+    five_sums(high, channels, rows, cols, depth, (LANES - cols * depth % LANES) % LANES, down, v, PLANE5, sum);
 #pragma GCC unroll 3
     for (int q = 0; q < FIVE_POINTS; q++)
 #pragma GCC unroll 8
@@ -326,14 +340,12 @@ typedef void five_gradient_function(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t de
 FIVE_COUNTS(FIVE_GRADIENT_DEFINE)
 static five_gradient_function *const five_gradient_of[FIVE_CHANNELS][2] = {FIVE_COUNTS(FIVE_GRADIENT_ENTRY)};
 
-/* winograd5_gradient: du ([point][channel of x][lane]) += the sum over rows x cols tiles of V . (A dY A') at the six points of row
- * `point` for a vector of channels of dy at most; whole: no tile is partly outside; down: room for 2 vectors a tile. */
-static void winograd5_gradient_kernel(int point, int whole, ptrdiff_t rows, ptrdiff_t cols, const fnn_winograd5_tile *tile,
-                                      ptrdiff_t channels, const void *dy, ptrdiff_t dy_row, ptrdiff_t dy_col, ptrdiff_t depth,
-                                      const void *v, void *down, void *du) {
-    const ptrdiff_t tiles = rows * cols;
-    if (whole && channels >= LANES) five_gradient_downs[1][point](tiles, tile, LANES, dy, dy_row, dy_col, down);
-    else five_gradient_downs[0][point](tiles, tile, channels, dy, dy_row, dy_col, down);
+/* winograd5_gradient: du ([point][channel of x][lane]) += the sum over tiles of V . (A dY A') at the six points of row `point`;
+ * down: room for 2 vectors a tile. */
+static void winograd5_gradient_kernel(int point, const fnn_winograd5_map *dy, ptrdiff_t depth, const void *v, void *down,
+                                      void *du) {
+    const ptrdiff_t rows = dy->images * dy->rows, cols = dy->cols;
+    five_gradient_downs[five_is_whole(dy)][point](dy, down);
     for (int high = 0; high < 2; high++)
         for (ptrdiff_t c = 0, n, left = (depth + FIVE_CHANNELS - 1) / FIVE_CHANNELS; left > 0; left--, c += n) {
             n = (depth - c + left - 1) / left;
@@ -357,7 +369,7 @@ INLINE void five_turned_down(ptrdiff_t channels, const real *dy, ptrdiff_t dy_ro
         }
 }
 
-/* Three points of neighbouring channels of x: n ([point][channel]) = the sum over channels of dy of A dY A' times u. */
+/* n ([point][channel]) = the sums of five_sums over channels of dy, of which u holds the weights. */
 INLINE void five_turned_block(const int high, const int count, ptrdiff_t channels, ptrdiff_t depth, const real *down, const real *u,
                               ptrdiff_t u_plane, real *n) {
     vec sum[FIVE_POINTS][FIVE_CHANNELS];
@@ -365,14 +377,7 @@ INLINE void five_turned_block(const int high, const int count, ptrdiff_t channel
     for (int q = 0; q < FIVE_POINTS; q++)
 #pragma GCC unroll 8
         for (int c = 0; c < count; c++) sum[q][c] = vec_zero();
-    for (ptrdiff_t k = 0; k < channels; k++, down += FIVE_OUTPUTS * LANES, u += depth) {
-        vec m[FIVE_POINTS];
-        five_output_points(high, vec_load(down), vec_load(down + LANES), m);
-#pragma GCC unroll 3
-        for (int q = 0; q < FIVE_POINTS; q++)
-#pragma GCC unroll 8
-            for (int c = 0; c < count; c++) vec_accumulate(&sum[q][c], vec_set1(u[q * u_plane + c]), m[q]);
-    }
+    five_sums(high, count, 1, channels, depth, 0, down, u, u_plane, sum);
 #pragma GCC unroll 3
     for (int q = 0; q < FIVE_POINTS; q++)
 #pragma GCC unroll 8

@@ -381,7 +381,7 @@ static int forward_can_pool(const fnn_call *call, const fnn_call *pooling) {
     if (fnn_conv_product_suits(call, &d, FNN_CONV_FORWARD) || fnn_conv_amx_suits(call, &d, FNN_CONV_FORWARD)) return 0;
     if (fnn_winograd_suits(call, &d, FNN_CONV_FORWARD)) return 0;
     plan_forward(call, &d, &w, &c);
-    return c.h.out == d.oh && c.w.out == d.ow && fnn_narrow_can_pool(&c, pooling);
+    return fnn_narrow_can_pool(&c, pooling);
 }
 
 const fnn_driver fnn_conv2d_forward = {.infer = forward_infer,

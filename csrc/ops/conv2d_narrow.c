@@ -217,11 +217,14 @@ static void compute_images(const fnn_correlation *c, const fnn_conv_block *b, co
 
 int fnn_narrow_can_pool(const fnn_correlation *c, const fnn_call *pooling) {
     static const int64_t windows[8] = {2, 2, 2, 2, 0, 0, 1, 1}; /* kernel, stride, padding, dilation */
-    if (c->narrow != FNN_NARROW_IMAGES || c->dtype != FNN_FLOAT32 || c->groups > 1 || c->weight->panels > 1) return 0;
+    const fnn_tensor *map = pooling->in[0];
+    const ptrdiff_t shape[4] = {c->images, c->width, c->h.out, c->w.out};
+    if (c->narrow != FNN_NARROW_IMAGES || c->dtype != FNN_FLOAT32 || c->groups > 1) return 0;
+    if (map->rank != 4 || memcmp(map->shape, shape, sizeof shape)) return 0;
     if (memcmp(pooling->attr.i, windows, sizeof windows) || (pooling->attr.i[8] && (c->h.out % 2 || c->w.out % 2))) return 0;
     for (int k = 0; k < 2; k++) {
         const fnn_tensor *t = pooling->out[k];
-        if (t && (fnn_numel(t) == 0 || t->stride[1] != 1 || t->stride[3] != c->width)) return 0;
+        if (t && (t->stride[1] != 1 || t->stride[3] != c->width)) return 0;
     }
     return 1;
 }
@@ -248,7 +251,7 @@ static void pool_images(const fnn_correlation *c, const fnn_conv_block *b, const
 
 void fnn_narrow_compute(const fnn_correlation *c, const fnn_conv_block *b, const char *panel, ptrdiff_t channel,
                         const char *bias, char *scratch) {
-    if (c->pooling) pool_images(c, b, panel, bias, scratch);
+    if (c->narrow == FNN_NARROW_IMAGES && c->pooling) pool_images(c, b, panel, bias, scratch);
     else if (c->narrow == FNN_NARROW_IMAGES) compute_images(c, b, panel, channel, bias, scratch);
     else if (c->linear) compute_linear(c, b, panel, channel, bias, scratch);
     else compute_rows(c, b, panel, channel, bias, scratch);

@@ -2,9 +2,9 @@
  * dg = G'[sum over tiles of (B'dB) . (A dY A')]G and dx = the sum of windows B[(GgG') . (A dY A')]B'.
  *
  * With few channels the transforms of a tile cost as much as its products, and products of so little depth leave register tiles
- * waiting. Here one kernel (kernels/winograd5.h) multiplies and transforms back, and nothing but V, of a block of tiles that fills
- * half of a first-level cache, is ever in memory. Forward and weights' gradient have channels of y as lanes, the input's gradient
- * images.
+ * waiting. Here a block of tiles goes through one row of points after the other (kernels/winograd5.h): V of that row, a few KB,
+ * meets its weights, or dM, and what is stored of the products is transformed along the row already. Forward and weights' gradient
+ * have channels of y as lanes, the input's gradient images.
  *
  * What is not finite is found as in conv2d_winograd.c, and the call then computed directly. */
 #include "conv2d_winograd.h"
@@ -30,7 +30,7 @@ enum {
     LINE = FNN_LINE / FLOAT,
     PARTS_BYTES = 8 << 20, /* of the gradient, all parts together */
     PART_TILES = 64,       /* at least: taking sums back costs what a few tiles do */
-    ALONG_BYTES = 1 << 20, /* of a row of tiles and its windows, in all images of a block */
+    ALONG_BYTES = 1 << 20, /* at most, of a row of tiles, and of its windows, in all images of a block */
     CHUNKS = 16
 };
 
@@ -45,7 +45,7 @@ typedef struct {
     ptrdiff_t half;          /* elements that even (odd) columns of a staged row take */
     ptrdiff_t u_plane, u_panel; /* in elements */
     ptrdiff_t dy_row, along; /* the input's gradient: elements of a row of pixels, of points and windows along a row of tiles */
-    size_t down_at, v_at, tile_at, dy_at, du_at, scratch, u_bytes, g_bytes, part_bytes;
+    size_t down_at, v_at, sums_at, du_at, scratch, u_bytes, g_bytes, part_bytes;
     fnn_conv_parts sum;
     fnn_tensor weight;
     float *u, *g;
@@ -65,14 +65,13 @@ static ptrdiff_t along_of(const fnn_conv_dims *d, const fnn_kernels *K) {
 
 static size_t bytes_of(ptrdiff_t elements) { return fnn_whole_lines((size_t)elements * FLOAT); }
 
-/* scratch: [staged rows][their points downwards][V][tiles][M along, or dM downwards][dU] */
+/* scratch: [staged rows][their points downwards][V at a row of points][sums_at: M along, or dM downwards][dU] */
 static void plan_blocks(plan *p) {
     const fnn_conv_dims *d = p->d;
     p->half = fnn_round_up((p->tiling.block_cols + EDGE / 2) * d->c, LINE) + LINE;
     p->down_at = bytes_of((p->tiling.block_rows * OUTPUTS + EDGE) * 2 * p->half);
     p->v_at = p->down_at + bytes_of(p->tiling.block_images * p->tiling.block_rows * PATCH * 2 * p->half);
-    p->tile_at = p->v_at + bytes_of(PATCH * PLANE);
-    p->dy_at = p->tile_at + fnn_whole_lines((size_t)p->tiling.size * sizeof(fnn_winograd5_tile));
+    p->sums_at = p->v_at + bytes_of(PATCH * PLANE);
 }
 
 static size_t room_bytes(const plan *p) { return bytes_of(PATCH * (OUTPUTS * p->d->k + p->d->c) * p->lanes); }
@@ -83,7 +82,7 @@ static void plan_correlation(plan *p, int turned) {
     p->u_panel = turned ? 0 : POINTS * p->u_plane;
     p->u_bytes = bytes_of((turned ? 1 : p->panels) * POINTS * p->u_plane);
     p->g_bytes = bytes_of((turned ? 1 : p->panels) * PLACES * p->u_plane);
-    p->scratch = p->dy_at + bytes_of(p->panels * p->tiling.size * PATCH * OUTPUTS * p->lanes);
+    p->scratch = p->sums_at + bytes_of(p->panels * p->tiling.size * PATCH * OUTPUTS * p->lanes);
     if (!turned) return;
     p->dy_row = tile_cols(d) * OUTPUTS * d->k * p->lanes;
     p->along = along_of(d, p->K);
@@ -101,7 +100,7 @@ static void plan_gradient(plan *p) {
     s->parts = fnn_max(s->parts, 1);
     p->u_plane = d->c * p->lanes, p->u_panel = POINTS * p->u_plane;
     p->part_bytes = bytes_of(s->parts * s->part_size);
-    p->du_at = p->dy_at + bytes_of(OUTPUTS * p->tiling.size * p->lanes);
+    p->du_at = p->sums_at + bytes_of(OUTPUTS * p->tiling.size * p->lanes);
     p->scratch = p->du_at + bytes_of(p->panels * p->u_panel);
     const size_t panel = fnn_conv_combine_scratch(s);
     if (p->scratch < panel) p->scratch = panel;
@@ -123,24 +122,29 @@ static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn
 
 /* ---- weights ---- */
 
-/* Forward: [panel][place][channel of x][lane]; turned: [place][channel of dy][channel of x]. */
-static void gather_weights(const plan *p, int turned) {
-    const ptrdiff_t c = p->d->c, k = p->d->k, row = PLACES * c;
-    const float *weight = p->weight.data;
+/* Of one panel: [place][channel of x][lane]. */
+static void transform_panel(void *context, ptrdiff_t panel, void *scratch) {
+    (void)scratch;
+    const plan *p = context;
+    const ptrdiff_t c = p->d->c, cols = fnn_min(p->lanes, p->d->k - panel * p->lanes), row = PLACES * c;
+    float *g = p->g + panel * PLACES * p->u_plane;
     ptrdiff_t slot[PLACES];
     for (ptrdiff_t t = 0; t < PLACES; t++) slot[t] = t * p->u_plane;
-    if (k % p->lanes && !turned) memset(p->g, 0, p->g_bytes);
-    for (ptrdiff_t i = 0; i < k && turned; i++)
-        p->K->conv_pack(PLACES, 1, c, weight + i * row, 1, PLACES, p->g + i * c, slot, c);
-    for (ptrdiff_t i = 0; i < p->panels && !turned; i++)
-        p->K->conv_pack(PLACES, c, fnn_min(p->lanes, k - i * p->lanes), weight + i * p->lanes * row, 1, row,
-                        p->g + i * PLACES * p->u_plane, slot, p->lanes);
+    if (cols < p->lanes) memset(g, 0, (size_t)(PLACES * p->u_plane * FLOAT));
+    p->K->conv_pack(PLACES, c, cols, (const float *)p->weight.data + panel * p->lanes * row, 1, row, g, slot, p->lanes);
+    p->K->winograd5_weight(p->u_plane, g, p->u_plane, p->u + panel * p->u_panel, p->u_plane);
 }
 
-static void transform_weights(const plan *p, int turned) {
-    gather_weights(p, turned);
-    for (ptrdiff_t i = 0; i < (turned ? 1 : p->panels); i++)
-        p->K->winograd5_weight(p->u_plane, p->g + i * PLACES * p->u_plane, p->u_plane, p->u + i * p->u_panel, p->u_plane);
+/* For the input's gradient: [place][channel of dy][channel of x]. */
+static void transform_turned(void *context, ptrdiff_t chunk, void *scratch) {
+    (void)chunk, (void)scratch;
+    const plan *p = context;
+    const ptrdiff_t c = p->d->c;
+    ptrdiff_t slot[PLACES];
+    for (ptrdiff_t t = 0; t < PLACES; t++) slot[t] = t * p->u_plane;
+    for (ptrdiff_t k = 0; k < p->d->k; k++)
+        p->K->conv_pack(PLACES, 1, c, (const float *)p->weight.data + k * PLACES * c, 1, PLACES, p->g + k * c, slot, c);
+    p->K->winograd5_weight(p->u_plane, p->g, p->u_plane, p->u, p->u_plane);
 }
 
 /* ---- V ---- */
@@ -179,20 +183,19 @@ static float *transform_along(const plan *p, const fnn_tile_block *b, ptrdiff_t 
     return v;
 }
 
-/* Whether no tile of a block is partly outside. */
-static int is_whole(const plan *p, const fnn_tile_block *b) {
-    return (b->row + b->rows) * OUTPUTS <= p->d->oh && (b->col + b->cols) * OUTPUTS <= p->d->ow;
-}
-
-static fnn_winograd5_tile *list_tiles(const plan *p, const fnn_tile_block *b, char *scratch) {
-    fnn_winograd5_tile *tile = (fnn_winograd5_tile *)(scratch + p->tile_at), *next = tile;
-    for (ptrdiff_t i = b->image; i < b->image + b->images; i++)
-        for (ptrdiff_t row = b->row * OUTPUTS; row < (b->row + b->rows) * OUTPUTS; row += OUTPUTS)
-            for (ptrdiff_t col = b->col * OUTPUTS; col < (b->col + b->cols) * OUTPUTS; col += OUTPUTS)
-                *next++ = (fnn_winograd5_tile){.at = i * p->y.n + row * p->y.h + col * p->y.w,
-                                               .rows = (int)fnn_min(OUTPUTS, p->d->oh - row),
-                                               .cols = (int)fnn_min(OUTPUTS, p->d->ow - col)};
-    return tile;
+/* A block's pixels of y, or dy, and of one panel's channels. */
+static fnn_winograd5_map map_of(const plan *p, const fnn_tile_block *b, ptrdiff_t panel) {
+    const ptrdiff_t row = b->row * OUTPUTS, col = b->col * OUTPUTS, first = panel * p->lanes;
+    return (fnn_winograd5_map){.images = b->images,
+                               .rows = b->rows,
+                               .cols = b->cols,
+                               .height = fnn_min(b->rows * OUTPUTS, p->d->oh - row),
+                               .width = fnn_min(b->cols * OUTPUTS, p->d->ow - col),
+                               .channels = fnn_min(p->lanes, p->d->k - first),
+                               .image = p->y.n,
+                               .row = p->y.h,
+                               .col = p->y.w,
+                               .data = (float *)p->y.data + b->image * p->y.n + row * p->y.h + col * p->y.w + first};
 }
 
 /* ---- forward ---- */
@@ -210,12 +213,11 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     const plan *p = context;
     const fnn_epilogue *e = p->epilogue;
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, chunk);
-    const fnn_winograd5_tile *tile = list_tiles(p, &b, scratch);
     const ptrdiff_t tile_size = PATCH * OUTPUTS * p->lanes, u_point = PATCH * p->u_plane;
-    float *half = (float *)((char *)scratch + p->dy_at);
+    float *half = (float *)((char *)scratch + p->sums_at);
     int bad = 0;
     transform_down(p, &b, scratch);
-    for (ptrdiff_t point = 0; point < PATCH; point++) {
+    for (int point = 0; point < PATCH; point++) {
         const float *v = transform_along(p, &b, point, scratch);
         for (ptrdiff_t i = 0; i < p->panels; i++)
             p->K->winograd5_products(b.images * b.rows, b.cols, p->d->c, v, p->u + i * p->u_panel + point * u_point,
@@ -223,15 +225,11 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     }
     for (ptrdiff_t i = 0; i < p->panels; i++) {
         const ptrdiff_t first = i * p->lanes;
-        const fnn_winograd5_out out = {.channels = fnn_min(p->lanes, p->d->k - first),
-                                       .y_row = p->y.h,
-                                       .y_col = p->y.w,
-                                       .y = (float *)p->y.data + first,
-                                       .bias = e->bias ? (const float *)e->bias + first : NULL,
-                                       .residual = e->residual ? (const float *)e->residual + first : NULL,
-                                       .activation = e->activation,
-                                       .whole = is_whole(p, &b)};
-        p->K->winograd5_output(&out, b.tiles, tile, half + i * b.tiles * tile_size, &bad);
+        fnn_winograd5_map y = map_of(p, &b, i);
+        y.activation = e->activation;
+        if (e->bias) y.bias = (const float *)e->bias + first;
+        if (e->residual) y.residual = (const float *)e->residual + ((const float *)y.data - (const float *)p->y.data);
+        p->K->winograd5_output(&y, half + i * b.tiles * tile_size, &bad);
     }
     if (bad) __atomic_store_n(p->bad, 1, __ATOMIC_RELAXED);
     else if (p->leader) follow_rows(p, &b);
@@ -243,20 +241,19 @@ static void run_gradient(void *context, ptrdiff_t part, void *scratch) {
     const plan *p = context;
     const ptrdiff_t begin = fnn_part_begin(p->tiling.blocks, p->sum.parts, part);
     const ptrdiff_t end = fnn_part_begin(p->tiling.blocks, p->sum.parts, part + 1);
-    char *down = (char *)scratch + p->dy_at;
+    char *down = (char *)scratch + p->sums_at;
     float *du = (float *)((char *)scratch + p->du_at), *dg = (float *)p->sum.packed + part * p->sum.part_size;
     int bad = 0;
     memset(du, 0, (size_t)(p->panels * p->u_panel * FLOAT));
     for (ptrdiff_t block = begin; block < end; block++) {
         const fnn_tile_block b = fnn_tile_block_of(&p->tiling, block);
-        const fnn_winograd5_tile *tile = list_tiles(p, &b, scratch);
         transform_down(p, &b, scratch);
         for (int point = 0; point < PATCH; point++) {
             const float *v = transform_along(p, &b, point, scratch);
-            for (ptrdiff_t i = 0; i < p->panels; i++)
-                p->K->winograd5_gradient(point, is_whole(p, &b), b.images * b.rows, b.cols, tile,
-                                         fnn_min(p->lanes, p->d->k - i * p->lanes), (const float *)p->y.data + i * p->lanes, p->y.h,
-                                         p->y.w, p->d->c, v, down, du + i * p->u_panel + point * PATCH * p->u_plane);
+            for (ptrdiff_t i = 0; i < p->panels; i++) {
+                const fnn_winograd5_map dy = map_of(p, &b, i);
+                p->K->winograd5_gradient(point, &dy, p->d->c, v, down, du + i * p->u_panel + point * PATCH * p->u_plane);
+            }
         }
     }
     for (ptrdiff_t i = 0; i < p->panels; i++)
@@ -314,9 +311,11 @@ static void run_input_gradient(void *context, ptrdiff_t chunk, void *scratch) {
 static int is_possible(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass) {
     const fnn_kernels *K = fnn_kernels_of(FNN_FLOAT32);
     if (call->in[0]->dtype != FNN_FLOAT32 || d->r != TAPS || d->s != TAPS || d->groups > 1 || d->c > MOST_CHANNELS) return 0;
-    if (d->stride[0] * d->stride[1] * d->dilation[0] * d->dilation[1] > 1 || d->n * d->oh * d->ow * d->h * d->w == 0) return 0;
+    if (d->stride[0] > 1 || d->stride[1] > 1 || d->dilation[0] > 1 || d->dilation[1] > 1) return 0;
+    if (d->n * d->oh * d->ow * d->h * d->w == 0) return 0;
     if (pass != FNN_CONV_BACKWARD_INPUT) return 1;
-    return d->c <= K->lanes && PATCH * along_of(d, K) * FLOAT <= ALONG_BYTES;
+    const ptrdiff_t rows = OUTPUTS * tile_cols(d) * OUTPUTS * d->k * K->lanes;
+    return d->c <= K->lanes && fnn_max(rows, PATCH * along_of(d, K)) * FLOAT <= ALONG_BYTES;
 }
 
 /* In multiply-adds of a vector: products, transforms, sums of the gradient, weights. Measured, with what they are multiplied by
@@ -394,7 +393,7 @@ int fnn_winograd5_correlate(const fnn_call *call, const fnn_conv_dims *d, fnn_co
     p.y = fnn_image_of(turned ? &from : &to);
     const int by_rows = !turned && call->follower && to.data == call->out[0]->data && fnn_conv_can_repeat_followers(call);
     if (by_rows) p.leader = call;
-    transform_weights(&p, turned);
+    fnn_parallel_for(call, turned ? 1 : p.panels, (double)p.u_bytes * 0.08, turned ? transform_turned : transform_panel, &p);
     if (turned) fnn_parallel_for(call, fnn_ceil_div(d->n, p.lanes), fnn_winograd5_cost(d, pass), run_input_gradient, &p);
     else fnn_parallel_for(call, p.tiling.blocks, fnn_winograd5_cost(d, pass), run_forward, &p);
     if (bad) return 0;
