@@ -154,38 +154,6 @@ static int relu_gradient_before_pooling(fnn_program *program, int r) {
     return 1;
 }
 
-/* Whether `next` may take the place of record r's result, which nobody else wants: it writes nothing that r reads. */
-static int takes_result(const fnn_program *program, int r, const record *next) {
-    const record *head = program->records[r];
-    const int s = head->operands[0].storage;
-    for (int k = 0; k < FNN_MAX_ARGS; k++)
-        if (next->operands[k].storage >= 0 && touches(head, next->operands[k].storage)) return 0;
-    return program->storages[s].kind == FNN_TEMPORARY && count_users(program, s) == 2 &&
-           same_view(&next->operands[FNN_MAX_ARGS], &head->operands[0]);
-}
-
-static int can_move_up(const fnn_program *program, int r, int next);
-
-/* convolution (-> ReLU) -> max pooling, where nobody else wants the convolution's map, not even ReLU's gradient (see
- * relu_gradient_before_pooling), and its driver can pool what it has before it is turned into channels last: that map is never in
- * memory. (Without it a step of LeNet-5 takes 5 % longer at batch 256, 4 % at batch 64, on two cores of a Granite Rapids.) */
-static int pooling_into_convolution(fnn_program *program, int r) {
-    record *head = program->records[r];
-    const fnn_driver *driver = fnn_ops[head->call.op].driver;
-    if (!driver->can_pool || head->follower) return 0;
-    for (int next = r + 1; next < program->num_records; next++) {
-        record *f = program->records[next];
-        if (f->call.op != FNN_OP_max_pool2d_forward && f->call.op != FNN_OP_max_pool2d_values) continue;
-        if (f->follower || !takes_result(program, r, f) || !can_move_up(program, r, next)) continue;
-        if (!driver->can_pool(&head->call, &f->call)) return 0;
-        head->follower = detach(program, next);
-        head->call.pooling = &head->follower->call;
-        program->storages[head->operands[0].storage].kind = FNN_PASSED;
-        return 1;
-    }
-    return 0;
-}
-
 /* Drivers that run what follows them, see fnn_follow. */
 static int can_be_followed(const record *r) {
     switch (r->call.op) {
@@ -254,6 +222,36 @@ static int can_move_up(const fnn_program *program, int r, int next) {
             if (lasts && i != next && may_fail(q)) return 0;
         }
     return 1;
+}
+
+/* Whether `next` may take the place of record r's result, which nobody else wants: it writes nothing that r reads. */
+static int takes_result(const fnn_program *program, int r, const record *next) {
+    const record *head = program->records[r];
+    const int s = head->operands[0].storage;
+    for (int k = 0; k < FNN_MAX_ARGS; k++)
+        if (next->operands[k].storage >= 0 && touches(head, next->operands[k].storage)) return 0;
+    return program->storages[s].kind == FNN_TEMPORARY && count_users(program, s) == 2 &&
+           same_view(&next->operands[FNN_MAX_ARGS], &head->operands[0]);
+}
+
+/* convolution (-> ReLU) -> max pooling, where nobody else wants the convolution's map, not even ReLU's gradient (see
+ * relu_gradient_before_pooling), and its driver can pool what it has before it is turned into channels last: that map is never in
+ * memory. (Without it a step of LeNet-5 takes 5 % longer at batch 256, 4 % at batch 64, on two cores of a Granite Rapids.) */
+static int pooling_into_convolution(fnn_program *program, int r) {
+    record *head = program->records[r];
+    const fnn_driver *driver = fnn_ops[head->call.op].driver;
+    if (!driver->can_pool || head->follower) return 0;
+    for (int next = r + 1; next < program->num_records; next++) {
+        record *f = program->records[next];
+        if (f->call.op != FNN_OP_max_pool2d_forward && f->call.op != FNN_OP_max_pool2d_values) continue;
+        if (f->follower || !takes_result(program, r, f) || !can_move_up(program, r, next)) continue;
+        if (!driver->can_pool(&head->call, &f->call)) return 0;
+        head->follower = detach(program, next);
+        head->call.pooling = &head->follower->call;
+        program->storages[head->operands[0].storage].kind = FNN_PASSED;
+        return 1;
+    }
+    return 0;
 }
 
 /* Whether a lasting write, `moved`, may not go ahead of a record and what is behind it: one may fail, or is depended on. */

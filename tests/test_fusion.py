@@ -174,7 +174,7 @@ def test_other_poolings_stay_apart(name):
 
 
 def pooled(x):
-    """The map of a convolution that pools it, and its inputs."""
+    """Maxima of a convolution that pools its map."""
     weight = fastnn.tensor(np.random.default_rng(1).standard_normal((4, 2, 3, 3)).astype(np.float32))
     return F.max_pool2d(F.relu(F.conv2d(x, weight, padding=1)), 2)
 

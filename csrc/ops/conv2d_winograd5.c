@@ -19,7 +19,7 @@ enum {
     EDGE = TAPS - 1, /* what a row of tiles reads beyond its outputs */
     POINTS = PATCH * PATCH,
     PLACES = TAPS * TAPS,
-    PLANE = FNN_WINOGRAD5_PLANE,
+    PLANE = FNN_WINOGRAD5_PLANE, /* an odd number of cache lines: points so far apart do not share cache sets */
     MOST_CHANNELS = 32,
     MOST_CHANNELS_UNASKED = 16,
     LEAST_LANES = 8,
@@ -214,14 +214,14 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     const fnn_epilogue *e = p->epilogue;
     const fnn_tile_block b = fnn_tile_block_of(&p->tiling, chunk);
     const ptrdiff_t tile_size = PATCH * OUTPUTS * p->lanes, u_point = PATCH * p->u_plane;
-    float *half = (float *)((char *)scratch + p->sums_at);
+    float *sums = (float *)((char *)scratch + p->sums_at);
     int bad = 0;
     transform_down(p, &b, scratch);
     for (int point = 0; point < PATCH; point++) {
         const float *v = transform_along(p, &b, point, scratch);
         for (ptrdiff_t i = 0; i < p->panels; i++)
             p->K->winograd5_products(b.images * b.rows, b.cols, p->d->c, v, p->u + i * p->u_panel + point * u_point,
-                                     half + i * b.tiles * tile_size + point * OUTPUTS * p->lanes);
+                                     sums + i * b.tiles * tile_size + point * OUTPUTS * p->lanes);
     }
     for (ptrdiff_t i = 0; i < p->panels; i++) {
         const ptrdiff_t first = i * p->lanes;
@@ -229,7 +229,7 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
         y.activation = e->activation;
         if (e->bias) y.bias = (const float *)e->bias + first;
         if (e->residual) y.residual = (const float *)e->residual + ((const float *)y.data - (const float *)p->y.data);
-        p->K->winograd5_output(&y, half + i * b.tiles * tile_size, &bad);
+        p->K->winograd5_output(&y, sums + i * b.tiles * tile_size, &bad);
     }
     if (bad) __atomic_store_n(p->bad, 1, __ATOMIC_RELAXED);
     else if (p->leader) follow_rows(p, &b);
@@ -312,7 +312,7 @@ static int is_possible(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
     const fnn_kernels *K = fnn_kernels_of(FNN_FLOAT32);
     if (call->in[0]->dtype != FNN_FLOAT32 || d->r != TAPS || d->s != TAPS || d->groups > 1 || d->c > MOST_CHANNELS) return 0;
     if (d->stride[0] > 1 || d->stride[1] > 1 || d->dilation[0] > 1 || d->dilation[1] > 1) return 0;
-    if (d->n * d->oh * d->ow * d->h * d->w == 0) return 0;
+    if (!d->n || !d->h || !d->w) return 0; /* outputs there are, or infer had failed */
     if (pass != FNN_CONV_BACKWARD_INPUT) return 1;
     const ptrdiff_t rows = OUTPUTS * tile_cols(d) * OUTPUTS * d->k * K->lanes;
     return d->c <= K->lanes && fnn_max(rows, PATCH * along_of(d, K)) * FLOAT <= ALONG_BYTES;
