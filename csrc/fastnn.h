@@ -88,6 +88,8 @@ typedef struct fnn_call {
     int activation;                     /* an fnn_activation behind the result; programs set it (see fusion.c) */
     const struct fnn_call *follower;    /* an elementwise call to be run on out[0] part by part, see fnn_follow */
     const struct fnn_call *pooling;     /* max pooling of out[0], which then has no memory: this call makes its results */
+    const struct fnn_call *reader;      /* the call that this one runs in place of making out[0], which has no memory, see fusion.c */
+    const struct fnn_call *unpooled;    /* of a reader: max pooling's gradient, which in[0] would be */
     int passes;                         /* nobody else wants out[0]: it has no memory, see fnn_follow_rows */
     char message[FNN_MESSAGE_SIZE];     /* why a status is not FNN_OK */
 } fnn_call;
@@ -123,6 +125,8 @@ typedef struct {
     int (*can_pass)(const fnn_call *call);                      /* whether run can do without memory for out[0]; NULL: no */
     int (*can_pool)(const fnn_call *call, const fnn_call *pooling); /* whether run can make the results of this max pooling of
                                                                        out[0] in place of out[0]; NULL: no */
+    int (*can_unpool)(const fnn_call *call, const fnn_call *pooling); /* whether run can take in[0] from what this gradient of max
+                                                                         pooling reads; NULL: no */
 } fnn_driver;
 
 enum { FNN_ELEMENTWISE = 1, FNN_RANDOM = 2, FNN_MAY_FAIL = 4 /* by values, besides int64 inputs read as positions */ };

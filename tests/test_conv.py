@@ -309,10 +309,20 @@ def several_vectors(seed, dtype=np.float32):
     return Case(seed, dtype, groups=1, stride=stride, dilation=(1, 1), **sizes)
 
 
+def one_channel(seed, dtype=np.float32):
+    """One channel and few outputs: lanes of the weights' gradient are a row of the kernel, of even and odd maps and blocks of them."""
+    rng = np.random.default_rng(seed)
+    sizes = {name: int(rng.integers(low, high)) for name, low, high in
+             (("n", 1, 7), ("k", 1, 9), ("h", 5, 40), ("w", 5, rng.choice([20, 200])), ("s", 5, 9))}
+    padding = tuple(int(v) for v in rng.integers(0, 5, 4))
+    return Case(seed, dtype, groups=1, c=1, r=int(rng.choice([5, 7])), stride=(1, 1), dilation=(1, 1), padding=padding, **sizes)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("make, seeds", [(few_channels, range(5000, 5024)), (first_layer, range(6000, 6024)),
-                                         (one_vector, range(7000, 7032)), (several_vectors, range(8000, 8024))])
+                                         (one_vector, range(7000, 7032)), (several_vectors, range(8000, 8024)),
+                                         (one_channel, range(9000, 9024))])
 def test_few_channels(isa, dtype, make, seeds):
     _core.set_isa(isa)
     for seed in seeds:
@@ -323,7 +333,8 @@ def test_few_channels(isa, dtype, make, seeds):
 @pytest.mark.parametrize("make, seed", [(few_channels, seed) for seed in range(5100, 5108)]
                          + [(first_layer, seed) for seed in range(6100, 6108)]
                          + [(one_vector, seed) for seed in range(7100, 7116)]
-                         + [(several_vectors, seed) for seed in range(8100, 8108)])
+                         + [(several_vectors, seed) for seed in range(8100, 8108)]
+                         + [(one_channel, seed) for seed in range(9100, 9112)])
 def test_threads_and_layouts_do_not_change_a_bit_of_few_channels(make, seed):
     check_bits(make(seed))
 

@@ -173,6 +173,87 @@ def test_other_poolings_stay_apart(name):
     assert program.replays == 2 and "pooling_into_convolution" not in program.summary()
 
 
+WIDE = [isa for isa in _core.available_isas() if isa not in ("scalar", "neon")]
+
+
+def first_layer(k, kernel):
+    """A step that makes the gradients of a convolution's weight and bias behind ReLU and pooling."""
+    rng = np.random.default_rng(0)
+    weight = fastnn.tensor(rng.standard_normal((k, 1, *kernel)).astype(np.float32), requires_grad=True)
+    bias = fastnn.tensor(rng.standard_normal(k).astype(np.float32), requires_grad=True)
+
+    def step(x, dy):
+        weight.grad = bias.grad = None
+        F.max_pool2d(F.relu(F.conv2d(x, weight, bias, padding=tuple(side // 2 for side in kernel))), 2).backward(dy)
+        return weight.grad, bias.grad
+
+    return step
+
+
+TROUBLE = {
+    "none": lambda x, dy: None,
+    "an infinity": lambda x, dy: x.__setitem__((0, 0, 3, 4), np.inf),
+    "NaN": lambda x, dy: x.__setitem__((-1, 0, 3, 4), np.nan),
+    "underflow": lambda x, dy: (np.multiply(abs(x), 1e-25, out=x), np.multiply(-abs(dy), 1e-25, out=dy)),
+    "negative zeros": lambda x, dy: dy.fill(-0.0),
+}
+
+
+@pytest.mark.parametrize("isa", WIDE)
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("n, k, kernel, pooled", [(40, 6, (5, 5), (14, 14)), (3, 8, (5, 7), (5, 6)), (1, 2, (7, 6), (20, 19)),
+                                                  (5, 5, (7, 8), (3, 60))])
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_gradients_of_a_first_layer_are_made_of_pooled_ones(isa, threads, n, k, kernel, pooled, trouble):
+    before, step = _core.get_isa(), first_layer(k, kernel)
+    _core.set_isa(isa)
+    rng = np.random.default_rng(1)
+    program = capture(step)
+    size = tuple(2 * extent - 1 + side % 2 for extent, side in zip(pooled, kernel))  # padding enlarges the map of an even kernel
+    try:
+        with forced_threads(threads):
+            for _ in range(4):
+                x, dy = (rng.standard_normal((n, *shape)).astype(np.float32) for shape in ((1, *size), (k, *pooled)))
+                TROUBLE[trouble](x, dy)
+                inputs = fastnn.tensor(x), fastnn.tensor(dy).contiguous(memory_format=fastnn.channels_last)
+                results = [got.numpy().copy() for got in program(*inputs)]
+                for got, wanted in zip(results, step(*inputs)):
+                    assert got.tobytes() == wanted.numpy().tobytes()
+    finally:
+        _core.set_isa(before)
+    assert program.obstacle is None and program.replays == 2
+    fused = ("2 pooling_gradient_into_readers" in program.summary(), "max_pool2d_backward > sum" in program.summary())
+    assert fused == (k < 7 or isa != "avx2",) * 2, program.summary()  # channels that fill a vector of AVX2 have their own way
+
+
+@pytest.mark.parametrize("given, size, reads", [(True, 12, False), (False, 13, False), (False, 12, True), (False, 12, False)])
+def test_pooled_gradients_are_spread_out_for_all_others(given, size, reads):
+    """Positions that no pooling found, windows that leave a row over, a map's gradient that is read otherwise; and none of these."""
+    window = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": 0}
+    attributes = {"stride": (1, 1), "padding": (2, 2, 2, 2), "dilation": (1, 1), "groups": 1}
+    rng = np.random.default_rng(0)
+    weight = fastnn.tensor(rng.standard_normal((6, 1, 5, 5)).astype(np.float32))
+
+    def step(x, dy, positions):
+        y = launch.conv2d_forward(x, weight, None, **attributes)
+        y, argmax = launch.max_pool2d_forward(y, **window)
+        dx = launch.max_pool2d_backward(dy, positions if given else argmax, input=(size, size), **window)
+        return (launch.conv2d_backward_weight(dx, x, kernel=(5, 5), **attributes), launch.sum(dx, axes=13, keepdim=0, divisor=1.0),
+                launch.neg(dx) if reads else y)
+
+    program = capture(step)
+    for _ in range(4):
+        dy = rng.standard_normal((20, 6, 6, 6)).astype(np.float32)
+        positions = fastnn.tensor(rng.integers(-2, 8, (20, 6, 6, 6)).astype(np.int32)).contiguous(memory_format=fastnn.channels_last)
+        x = fastnn.tensor(rng.standard_normal((20, 1, size, size)).astype(np.float32))
+        inputs = x, fastnn.tensor(dy).contiguous(memory_format=fastnn.channels_last), positions
+        results = [got.numpy().copy() for got in program(*inputs)]
+        for got, wanted in zip(results, step(*inputs)):
+            np.testing.assert_array_equal(got, wanted.numpy())
+    fused = "2 pooling_gradient_into_readers" in program.summary()
+    assert program.replays == 2 and fused == (not given and size == 12 and not reads and _core.get_isa() not in ("scalar", "neon"))
+
+
 def pooled(x):
     """Maxima of a convolution that pools its map."""
     weight = fastnn.tensor(np.random.default_rng(1).standard_normal((4, 2, 3, 3)).astype(np.float32))

@@ -259,6 +259,27 @@ def test_images_in_rows_have_the_bits_of_those_channels_last(shape, dtype):
             np.testing.assert_array_equal(rows.argmax(axis).numpy(), turned.argmax(axis).numpy())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(1, 2, 2, 2), (3, 8, 4, 6), (5, 6, 28, 28), (2, 3, 150, 130), (70, 5, 12, 10), (3, 7, 2, 600)])
+def test_maps_of_few_channels_are_summed_by_blocks_of_pixels(shape, dtype):
+    """Accurately, to the same bits for any strides and number of threads, parts of maps among them."""
+    values = np.random.default_rng(1).standard_normal(shape).astype(dtype)
+    large = np.pad(np.moveaxis(values, 1, -1), ((0, 0), (1, 2), (3, 1), (0, 1)), constant_values=np.nan)
+    part = fastnn.from_numpy(large)[:, 1:-2, 3:-1, :-1].permute(0, 3, 1, 2)
+    with forced_threads(1):
+        first = fastnn.tensor(values).sum((0, 2, 3)).numpy().copy()
+    bound = 1e-6 if dtype == "float32" else 1e-15
+    assert np.all(abs(first - values.sum((0, 2, 3), dtype="float64")) <= bound * abs(values).sum((0, 2, 3), dtype="float64"))
+    for threads in (1, 2, 3):
+        with forced_threads(threads):
+            for t in (*layouts(values), part):
+                assert t.sum((0, 2, 3)).numpy().tobytes() == first.tobytes()
+            np.testing.assert_array_equal(part.mean((0, 2, 3), keepdim=True).numpy().ravel(), first / values[:, 0].size)
+    values[0, 1, 1, 0], values[0, 0, 0, 1] = np.inf, np.nan
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(np.isfinite(fastnn.tensor(values).sum((0, 2, 3)).numpy()), np.isfinite(values.sum((0, 2, 3))))
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 70, 70), (1, 5, 90, 91), (2, 70, 40, 40), (3, 600, 20, 20), (2, 1, 150, 150), (9000, 2, 3, 1)])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
 def test_what_lies_in_rows_is_reduced_to_the_same_bits_part_by_part(shape, dtype):

@@ -394,3 +394,25 @@ static void avg_pool_gather_kernel(const fnn_pool_gather *row, void *dx, const v
 #undef POOL_FETCH
 #undef POOL_CHANNELS
 #undef POOL_ROW
+
+/* ---- windows of 2 x 2, spread out ---- */
+
+/* Position q's elements of a window; those behind its channels are written again. */
+INLINE void pool_spread_pixel(vec gradient, ivec where, int q, real *to, ptrdiff_t room) {
+    const vec v = vec_select(ivec_eq(where, ivec_set1(q)), gradient, vec_zero());
+    if (room >= LANES) vec_store(to, v);
+    else vec_store_n(to, v, room);
+}
+
+/* pool_spread: two rows of pixels (2 windows x channels, at most LANES of them): the gradient of a maximum where it was, else 0. */
+static void pool_spread_kernel(ptrdiff_t windows, ptrdiff_t channels, const void *dy, const int32_t *argmax, void *upper,
+                               void *lower) {
+    for (ptrdiff_t i = 0, at = 0, left = windows * channels; i < windows; i++, at += channels, left -= channels) {
+        const vec gradient = load_lanes((const real *)dy + at, left);
+        const ivec where = left >= LANES ? ivec_load_i32(argmax + at, LANES) : ivec_load_i32(argmax + at, left);
+#pragma GCC unroll 4
+        for (int q = 0; q < 4; q++)
+            pool_spread_pixel(gradient, where, q, (real *)(q < 2 ? upper : lower) + 2 * at + q % 2 * channels,
+                              2 * left - q % 2 * channels);
+    }
+}

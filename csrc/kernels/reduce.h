@@ -103,6 +103,21 @@ REDUCE(min, min_of, min_lanes, (real)INFINITY)
 #undef AT_ROW
 #undef AT_ROW_TAIL
 
+/* y: (blocks, channels), sums of blocks of 2 x 2 pixels; upper, lower: (2 blocks, channels), at most eight channels. What an octet
+ * writes behind a block's channels is written again. */
+static void sum_blocks_kernel(ptrdiff_t blocks, ptrdiff_t channels, const void *upper, const void *lower, void *y) {
+    const real *u = upper, *l = lower;
+    real *to = y;
+    for (ptrdiff_t left = blocks * channels; left > 0; left -= channels, u += 2 * channels, l += 2 * channels, to += channels) {
+        if (left >= 8) {
+            const octet above = octet_add(octet_load(u), octet_load(u + channels));
+            octet_store(to, octet_add(above, octet_add(octet_load(l), octet_load(l + channels))));
+            continue;
+        }
+        for (ptrdiff_t k = 0; k < channels; k++) to[k] = (u[k] + u[channels + k]) + (l[k] + l[channels + k]);
+    }
+}
+
 /* y: 1, the sum of x (n) over divisor */
 static void divided_sum_kernel(ptrdiff_t n, const void *x, double divisor, void *y) {
     *(real *)y = sum_row(n, x) / (real)divisor;

@@ -2,6 +2,7 @@
 #include "conv2d.h"
 #include "conv2d_amx.h"
 #include "conv2d_winograd.h"
+#include "pool.h"
 #include "stage.h"
 
 /* ---- attributes and shapes ---- */
@@ -531,8 +532,16 @@ static int backward_weight_run(fnn_call *call) {
     return FNN_OK;
 }
 
+static int backward_weight_can_unpool(const fnn_call *call, const fnn_call *pooling) {
+    const fnn_conv_dims d = dims_of(call, backward_weight_dims);
+    const fnn_conv_pass pass = FNN_CONV_BACKWARD_WEIGHT;
+    if (fnn_conv_product_suits(call, &d, pass) || fnn_conv_amx_suits(call, &d, pass) || fnn_winograd_suits(call, &d, pass)) return 0;
+    return fnn_conv_weight_can_unpool(&d, call->in[0]->dtype) && fnn_pool_is_of_blocks(pooling);
+}
+
 const fnn_driver fnn_conv2d_backward_weight = {.infer = backward_weight_infer,
                                                .workspace = backward_weight_workspace,
                                                .cost = backward_weight_cost,
                                                .run = backward_weight_run,
-                                               .algorithm = backward_weight_way};
+                                               .algorithm = backward_weight_way,
+                                               .can_unpool = backward_weight_can_unpool};

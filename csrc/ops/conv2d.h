@@ -207,6 +207,8 @@ typedef struct {
 /* conv2d_weight.c */
 void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 void fnn_conv_weight_gradient(const fnn_call *call, const fnn_conv_dims *d);
+/* Whether it could take dy from a pooled map's gradient, see fnn_call.unpooled. */
+int fnn_conv_weight_can_unpool(const fnn_conv_dims *d, int dtype);
 /* dweight = the sum of the parts; followers run on it. Works in so much scratch of the call. */
 void fnn_conv_combine(fnn_conv_parts *p);
 size_t fnn_conv_combine_scratch(const fnn_conv_parts *p);
@@ -233,6 +235,11 @@ void fnn_conv_unfold_gradient(const fnn_call *call, const fnn_conv_dims *d);
 int fnn_conv_few_suits(const fnn_conv_dims *d, int dtype);
 void fnn_conv_few_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 void fnn_conv_few_gradient(const fnn_call *call, const fnn_conv_dims *d);
+
+/* conv2d_weight_taps.c: one input channel and few output channels, lanes are a row of the kernel */
+int fnn_conv_taps_suits(const fnn_conv_dims *d, int dtype);
+void fnn_conv_taps_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
+void fnn_conv_taps_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
 /* conv2d_product.c: single pixels as a matrix product, where that suits; what follows the call has run then. */
 int fnn_conv_product_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);

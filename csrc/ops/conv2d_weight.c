@@ -18,6 +18,7 @@ static way choose_way(const fnn_conv_dims *d, int dtype) {
     if (fnn_conv_lane_group(d, K) || fnn_conv_repeats(d, K))
         return (way){fnn_conv_depthwise_gradient_workspace, fnn_conv_depthwise_gradient};
     if (fnn_conv_few_suits(d, dtype)) return (way){fnn_conv_few_gradient_workspace, fnn_conv_few_gradient};
+    if (fnn_conv_taps_suits(d, dtype)) return (way){fnn_conv_taps_gradient_workspace, fnn_conv_taps_gradient};
     if (fnn_conv_unfold_suits(d, dtype)) return (way){fnn_conv_unfold_gradient_workspace, fnn_conv_unfold_gradient};
     if (fnn_conv_packed_suits(d, dtype)) return (way){fnn_conv_packed_gradient_workspace, fnn_conv_packed_gradient};
     return (way){fnn_conv_wide_gradient_workspace, fnn_conv_wide_gradient};
@@ -28,6 +29,8 @@ void fnn_conv_weight_gradient_workspace(const fnn_call *call, const fnn_conv_dim
 }
 
 void fnn_conv_weight_gradient(const fnn_call *call, const fnn_conv_dims *d) { choose_way(d, call->in[0]->dtype).run(call, d); }
+
+int fnn_conv_weight_can_unpool(const fnn_conv_dims *d, int dtype) { return choose_way(d, dtype).run == fnn_conv_taps_gradient; }
 
 /* ---- the sum of the parts, as (k, c, r, s) ---- */
 

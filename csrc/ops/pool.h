@@ -42,4 +42,10 @@ void fnn_pool_forward(fnn_call *call, fnn_pool_plan *plan);
 void fnn_pool_backward_workspace(const fnn_call *call, const fnn_pool_plan *plan, fnn_workspace *ws);
 void fnn_pool_backward(fnn_call *call, fnn_pool_plan *plan);
 
+/* pool2d.c: max pooling's gradient without memory for dx. Whether windows are the map's blocks of 2 x 2 pixels, of few channels, and
+ * dy and argmax are dense; ... */
+int fnn_pool_is_of_blocks(const fnn_call *call);
+/* ... a pair of dx's rows, counted through all images, as [row][column][channel]. */
+void fnn_pool_spread(const fnn_call *call, ptrdiff_t pair, char *to);
+
 #endif

@@ -3,6 +3,8 @@
 
 #include "stage.h"
 
+#include <string.h>
+
 /* Attributes in ops.def's order, from `at` on. */
 typedef struct {
     int64_t kernel[2], stride[2], padding[2], dilation[2], ceil_mode, include_padding, divisor;
@@ -113,7 +115,7 @@ static fnn_pool_plan backward_plan(const fnn_call *call, const window *w, int is
 }
 
 /* A driver, forward (attributes from 0 on) or backward (from 2 on: attr.i[0..1] is the input's size). */
-#define POOL_DRIVER(name, direction, kind, first, is_max)                                                              \
+#define POOL_FUNCTIONS(name, direction, kind, first, is_max)                                                           \
     static int name##_infer(fnn_call *call) {                                                                          \
         window w = kind##_window(call->attr.i + first);                                                                \
         return direction##_infer(call, &w, is_max);                                                                    \
@@ -128,7 +130,9 @@ static fnn_pool_plan backward_plan(const fnn_call *call, const window *w, int is
         fnn_pool_plan plan = direction##_plan(call, &w, is_max);                                                       \
         fnn_pool_##direction(call, &plan);                                                                             \
         return FNN_OK;                                                                                                 \
-    }                                                                                                                  \
+    }
+#define POOL_DRIVER(name, direction, kind, first, is_max)                                                                  \
+    POOL_FUNCTIONS(name, direction, kind, first, is_max)                                                                  \
     const fnn_driver fnn_##name = {.infer = name##_infer, .workspace = name##_workspace, .run = name##_run};
 
 /* y, argmax: (N, C, OH, OW); x: (N, C, H, W). */
@@ -136,8 +140,60 @@ POOL_DRIVER(max_pool2d_forward, forward, max, 0, 1)
 POOL_DRIVER(max_pool2d_values, forward, max, 0, 1)
 POOL_DRIVER(avg_pool2d_forward, forward, avg, 0, 0)
 /* dx: (N, C, H, W); dy, argmax: (N, C, OH, OW). */
-POOL_DRIVER(max_pool2d_backward, backward, max, 2, 1)
 POOL_DRIVER(avg_pool2d_backward, backward, avg, 2, 0)
+
+/* ---- max pooling's gradient, whose map may have no memory ---- */
+
+POOL_FUNCTIONS(max_pool2d_backward, backward, max, 2, 1)
+
+/* The reader, as it runs in this call's place. */
+static fnn_call reader_of(const fnn_call *call) {
+    fnn_call reader = *call->reader;
+    reader.unpooled = call;
+    reader.shared = call->shared, reader.scratch = call->scratch, reader.scratch_stride = call->scratch_stride;
+    reader.workers = call->workers;
+    return reader;
+}
+
+static void max_gradient_workspace(const fnn_call *call, fnn_workspace *ws) {
+    if (!call->reader) {
+        max_pool2d_backward_workspace(call, ws);
+        return;
+    }
+    const fnn_call reader = reader_of(call);
+    fnn_ops[reader.op].driver->workspace(&reader, ws);
+}
+
+static int max_gradient_run(fnn_call *call) {
+    if (!call->reader) return max_pool2d_backward_run(call);
+    fnn_call reader = reader_of(call);
+    const int status = fnn_ops[reader.op].driver->run(&reader);
+    if (status) memcpy(call->message, reader.message, sizeof call->message);
+    return status;
+}
+
+const fnn_driver fnn_max_pool2d_backward = {.infer = max_pool2d_backward_infer, .workspace = max_gradient_workspace,
+                                            .run = max_gradient_run};
+
+/* Channels-last, without gaps. */
+static int is_dense_map(const fnn_tensor *t) {
+    const ptrdiff_t row = t->shape[3] * t->shape[1];
+    return t->stride[1] == 1 && t->stride[3] == t->shape[1] && t->stride[2] == row && t->stride[0] == t->shape[2] * row;
+}
+
+int fnn_pool_is_of_blocks(const fnn_call *call) {
+    static const int64_t windows[8] = {2, 2, 2, 2, 0, 0, 1, 1}; /* kernel, stride, padding, dilation */
+    const fnn_tensor *dy = call->in[0], *map = call->out[0];
+    if (memcmp(call->attr.i + 2, windows, sizeof windows) || map->shape[2] % 2 || map->shape[3] % 2) return 0;
+    return map->shape[1] > 1 && map->shape[1] <= fnn_kernels_of(map->dtype)->lanes && is_dense_map(dy) && is_dense_map(call->in[1]);
+}
+
+void fnn_pool_spread(const fnn_call *call, ptrdiff_t pair, char *to) {
+    const fnn_tensor *dy = call->in[0], *argmax = call->in[1];
+    const ptrdiff_t channels = dy->shape[1], row = dy->shape[3] * channels;
+    fnn_kernels_of(dy->dtype)->pool_spread(dy->shape[3], channels, fnn_at(dy->data, pair * row, dy->dtype),
+                                           (const int32_t *)argmax->data + pair * row, to, fnn_at(to, 2 * row, dy->dtype));
+}
 
 /* ---- positions in the map ---- */
 

@@ -4,8 +4,12 @@
  * what is left is a short alternation of reduced and kept groups. From the last one on, each reduced group is one step on
  * (B, R, K): B outer positions, R reduced, K kept inside. A step is one or more passes: a pass cuts R into P fixed chunks
  * and leaves (B, P, K), until P is 1. So the order of every addition depends on shape, axes and type only: a tensor with
- * other strides is gathered chunk by chunk into this order, and gives the same bits. */
+ * other strides is gathered chunk by chunk into this order, and gives the same bits.
+ *
+ * Sums of maps of few channels over all but these, a bias's gradient, take the four pixels of each block of 2 x 2 first: vectors are
+ * filled better, and where three of the four are 0 by max pooling's gradient, the sum is that of the pooled map (call->unpooled). */
 #include "order.h"
+#include "pool.h"
 
 #include <string.h>
 
@@ -17,7 +21,8 @@ enum {
     NARROW = 64,          /* fewer columns than this are folded: several rows become one ... */
     FOLD_COLUMNS = 128,   /* ... of at most this many (REDUCE_FOLD_MAX of the kernels) */
     PART = 4096,          /* elements gathered at once; a multiple of the kernels' REDUCE_PART */
-    MAX_PASSES = 32
+    MAX_PASSES = 32,
+    BLOCK_CHANNELS = 8   /* most channels of maps that are summed by blocks of pixels: an octet */
 };
 
 typedef struct {
@@ -29,7 +34,7 @@ typedef struct {
 } pass;
 
 typedef struct {
-    int count;
+    int count, blocks;   /* blocks: the input is the sums of 2 x 2 pixels */
     pass passes[MAX_PASSES];
     ptrdiff_t partial;   /* elements of the largest result of a pass that is not the last */
     fnn_order input[3];  /* B, R and K of the first pass, in the input's strides */
@@ -168,15 +173,26 @@ static int order_result(const fnn_tensor *x, int64_t mask, int keepdim, const fn
     return rank;
 }
 
+static int is_sum_of_blocks(int op, const fnn_tensor *x, int64_t mask) {
+    enum { ALL_BUT_CHANNELS = 1 + 4 + 8 };
+    if (op != FNN_OP_sum || x->dtype == FNN_INT64 || x->rank != 4 || mask != ALL_BUT_CHANNELS) return 0;
+    return x->shape[1] > 1 && x->shape[1] <= BLOCK_CHANNELS && x->shape[2] % 2 == 0 && x->shape[3] % 2 == 0;
+}
+
 /* x: not empty; mask: its reduced axes; y: the result, with or without them. */
-static void make_plan(const fnn_tensor *x, int64_t mask, int keepdim, const fnn_tensor *y, plan *p) {
+static void make_plan(int op, const fnn_tensor *x, int64_t mask, int keepdim, const fnn_tensor *y, plan *p) {
     int axes[FNN_MAX_RANK];
     const int rank = order_result(x, mask, keepdim, y, axes, p);
     p->count = 0;
     p->partial = 0;
+    p->blocks = is_sum_of_blocks(op, x, mask);
     p->all = fnn_order_empty();
     for (int g = 0; g < 3; g++) p->input[g] = fnn_order_empty();
     fnn_order_add_axes(&p->all, x, axes, 0, rank);
+    if (p->blocks) {
+        add_passes(p, 1, p->all.size / x->shape[1] / 4, x->shape[1]);
+        return;
+    }
 
     ptrdiff_t b = p->all.size, r, k = 1;
     int kept, reduced = rank; /* axes [kept, last) are kept, [reduced, kept) reduced: one step */
@@ -203,20 +219,41 @@ typedef struct {
     const char *x;
     const fnn_order *gather;  /* NULL: x is read in place, with these steps: */
     ptrdiff_t step_b, step_r;
+    ptrdiff_t width;          /* of maps whose blocks of 2 x 2 pixels are gathered as sums; else 0 */
+    int is_dense;             /* these maps */
     char *y;                  /* (b, p, k), dense */
     const void *divisor;      /* NULL: none */
     reducer with;
     void (*divide) FNN_ELEMENTWISE_ARGS;
+    void (*sum_blocks)(ptrdiff_t blocks, ptrdiff_t channels, const void *upper, const void *lower, void *y);
 } pass_run;
 
 static const char *at(const void *base, ptrdiff_t index, size_t size) {
     return (const char *)base + index * (ptrdiff_t)size;
 }
 
+/* Sums of blocks r .. r + n - 1 of 2 x 2 pixels, (N, H / 2, W / 2) in order. Behind them is room for two rows of pixels. */
+static void gather_sums(const pass_run *w, ptrdiff_t r, ptrdiff_t n, char *to) {
+    const ptrdiff_t k = w->s.k, across = w->width / 2, row = w->width * k, size = (ptrdiff_t)w->size;
+    char *copy = to + n * k * size;
+    for (ptrdiff_t take; n > 0; r += take, n -= take, to += take * k * size) {
+        take = fnn_min(across - r % across, n);
+        const ptrdiff_t first = r / across * 2 * row + r % across * 2 * k;
+        const char *upper = w->is_dense ? at(w->x, first, w->size) : copy, *lower = upper + (w->is_dense ? row : 2 * take * k) * size;
+        for (int i = 0; i < 2 && !w->is_dense; i++)
+            fnn_order_gather(w->gather, w->x, w->size, first + i * row, 2 * take * k, copy + i * 2 * take * k * size);
+        w->sum_blocks(take, k, upper, lower, to);
+    }
+}
+
 /* Rows r .. r + n - 1 and columns c .. c + width - 1 at outer position b, gathered densely. */
 static void gather_block(const pass_run *w, ptrdiff_t b, ptrdiff_t r, ptrdiff_t n, ptrdiff_t c, ptrdiff_t width,
                          char *to) {
     ptrdiff_t from = (b * w->s.r + r) * w->s.k + c;
+    if (w->width) {
+        gather_sums(w, r, n, to);
+        return;
+    }
     if (width == w->s.k) {
         fnn_order_gather(w->gather, w->x, w->size, from, n * width, to);
         return;
@@ -306,17 +343,34 @@ static void run_pass(void *context, ptrdiff_t chunk, void *scratch) {
                   NULL);
 }
 
+/* Of sums of blocks; of what max pooling's gradient spreads out these are the gradient itself. */
+static void begin_blocks(const plan *p, const fnn_call *call, pass_run *w) {
+    ptrdiff_t step;
+    w->step_b = 0, w->step_r = w->s.k;
+    w->gather = call->unpooled ? NULL : &p->all;
+    if (call->unpooled) w->x = call->unpooled->in[0]->data;
+    else w->width = call->in[0]->shape[3];
+    w->is_dense = fnn_order_step(&p->all, &step) && step == 1;
+    w->sum_blocks = fnn_kernels_of(call->in[0]->dtype)->sum_blocks;
+}
+
 /* Sets up the first pass; it reads the input where it lies if few steps can say so and the folding allows it. */
-static void begin(const plan *p, const fnn_tensor *x, pass_run *w) {
+static void begin(const plan *p, const fnn_call *call, pass_run *w) {
+    const fnn_tensor *x = call->in[0];
     const pass *s = &p->passes[0];
     ptrdiff_t step_k;
+    w->s = *s;
+    w->x = x->data;
+    w->size = fnn_itemsize(x->dtype);
+    w->width = 0;
+    if (p->blocks) {
+        begin_blocks(p, call, w);
+        return;
+    }
     int plain = fnn_order_step(&p->input[0], &w->step_b);
     plain &= fnn_order_step(&p->input[1], &w->step_r);
     plain &= fnn_order_step(&p->input[2], &step_k);
     plain &= s->k > 1 ? step_k == 1 && (s->fold == 1 || w->step_r == s->k) : s->r == 1 || w->step_r == 1;
-    w->s = *s;
-    w->x = x->data;
-    w->size = fnn_itemsize(x->dtype);
     w->gather = plain ? NULL : &p->all;
 }
 
@@ -329,7 +383,7 @@ static void run_passes(const fnn_call *call, const plan *p, const pass_run *firs
     pass_run w = *first;
     for (int i = 0; i < p->count; i++) {
         const pass *s = &w.s;
-        if (i > 0) w.s = p->passes[i], w.gather = NULL, w.step_b = s->r * s->k, w.step_r = s->k;
+        if (i > 0) w.s = p->passes[i], w.gather = NULL, w.width = 0, w.step_b = s->r * s->k, w.step_r = s->k;
         int last = i == p->count - 1;
         w.divisor = last ? divisor : NULL;
         w.y = last ? y : (char *)at(call->shared, i % 2 * p->partial, w.size);
@@ -384,20 +438,26 @@ static int extremum_infer(fnn_call *call) {
 }
 
 /* Shared: partial results of two passes, then room for a dense result when y is not. Scratch: one gathered block. */
-static void plan_workspace(const plan *p, const fnn_tensor *x, fnn_workspace *ws) {
+static void plan_workspace(const plan *p, const fnn_call *call, fnn_workspace *ws) {
     pass_run w;
-    begin(p, x, &w);
+    begin(p, call, &w);
     ws->shared = (size_t)(2 * p->partial + p->result.size) * w.size;
-    ws->scratch = w.gather ? part_bytes(&w.s, w.size) : 0;
+    ws->scratch = w.gather ? part_bytes(&w.s, w.size) + (size_t)(2 * w.width * w.s.k) * w.size : 0;
 }
 
 static void reduce_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_tensor *x = call->in[0];
     if (fnn_numel(x) == 0) return;
     plan p;
-    make_plan(x, call->attr.i[0], call->attr.i[1] != 0, call->out[0], &p);
-    plan_workspace(&p, x, ws);
+    make_plan(call->op, x, call->attr.i[0], call->attr.i[1] != 0, call->out[0], &p);
+    plan_workspace(&p, call, ws);
     if (fnn_order_is_dense(&p.result)) ws->shared -= (size_t)p.result.size * fnn_itemsize(x->dtype);
+}
+
+/* A sum of no pooled gradients but -0 is 0: the zeros beside them are added, too. */
+static void clear_negative_zeros(const fnn_tensor *x, ptrdiff_t n, char *y) {
+    const double zero = 0;
+    fnn_kernels_of(x->dtype)->add(n, (void *const[]){y}, (const void *const[]){y, &zero}, (const ptrdiff_t[]){1, 0}, NULL);
 }
 
 static int reduce(fnn_call *call, int kind, const void *divisor) {
@@ -405,10 +465,11 @@ static int reduce(fnn_call *call, int kind, const void *divisor) {
     fnn_tensor *y = call->out[0];
     plan p;
     pass_run w = {.with = reducer_of(kind, x->dtype), .divide = fnn_kernels_of(x->dtype)->div};
-    make_plan(x, call->attr.i[0], call->attr.i[1] != 0, y, &p);
-    begin(&p, x, &w);
+    make_plan(call->op, x, call->attr.i[0], call->attr.i[1] != 0, y, &p);
+    begin(&p, call, &w);
     char *dense = fnn_order_is_dense(&p.result) ? y->data : (char *)at(call->shared, 2 * p.partial, w.size);
     run_passes(call, &p, &w, divisor, dense);
+    if (call->unpooled) clear_negative_zeros(x, p.result.size, dense);
     if (dense != y->data) fnn_order_scatter_all(call, &p.result, y->data, w.size, dense);
     return FNN_OK;
 }
@@ -423,7 +484,12 @@ static int sum_run(fnn_call *call) {
     return fnn_fill.run(&empty);
 }
 
-const fnn_driver fnn_sum = {.infer = sum_infer, .workspace = reduce_workspace, .run = sum_run};
+static int sum_can_unpool(const fnn_call *call, const fnn_call *pooling) {
+    return is_sum_of_blocks(call->op, call->in[0], call->attr.i[0]) && fnn_numel(call->in[0]) && call->attr.f[0] > 0 &&
+           fnn_pool_is_of_blocks(pooling);
+}
+
+const fnn_driver fnn_sum = {.infer = sum_infer, .workspace = reduce_workspace, .run = sum_run, .can_unpool = sum_can_unpool};
 
 /* y: the largest element of x over `axes`; NaN wins. */
 static int max_reduce_run(fnn_call *call) {
@@ -479,8 +545,8 @@ static void argmax_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_tensor *x = call->in[0];
     if (fnn_numel(x) == 0) return;
     plan p;
-    make_plan(x, 1ll << call->attr.i[0], call->attr.i[1] != 0, call->out[0], &p);
-    plan_workspace(&p, x, ws);
+    make_plan(call->op, x, 1ll << call->attr.i[0], call->attr.i[1] != 0, call->out[0], &p);
+    plan_workspace(&p, call, ws);
     ws->shared = (ws->shared + 7) / 8 * 8 + (size_t)p.result.size * sizeof(int64_t);
     const pass *first = &p.passes[0];
     const size_t block = (size_t)(first->outer * first->rows * first->cols) * fnn_itemsize(x->dtype); /* of the search */
@@ -495,8 +561,8 @@ static int argmax_run(fnn_call *call) {
     if (fnn_numel(x) == 0) return FNN_OK;
     plan p;
     find_run f = {.w = {.with = reducer_of(call->attr.i[2] ? MIN : MAX, x->dtype)}};
-    make_plan(x, 1ll << call->attr.i[0], call->attr.i[1] != 0, y, &p);
-    begin(&p, x, &f.w);
+    make_plan(call->op, x, 1ll << call->attr.i[0], call->attr.i[1] != 0, y, &p);
+    begin(&p, call, &f.w);
     ptrdiff_t bytes = (2 * p.partial + p.result.size) * (ptrdiff_t)f.w.size;
     f.extremum = at(call->shared, 2 * p.partial, f.w.size);
     run_passes(call, &p, &f.w, NULL, (char *)f.extremum);
