@@ -194,6 +194,8 @@ TROUBLE = {
     "none": lambda x, dy: None,
     "an infinity": lambda x, dy: x.__setitem__((0, 0, 3, 4), np.inf),
     "NaN": lambda x, dy: x.__setitem__((-1, 0, 3, 4), np.nan),
+    "an infinite gradient": lambda x, dy: dy.__setitem__((0, 1, 1, 1), np.inf),
+    "a gradient that is NaN": lambda x, dy: dy.__setitem__((-1, 0, 0, 1), np.nan),
     "underflow": lambda x, dy: (np.multiply(abs(x), 1e-25, out=x), np.multiply(-abs(dy), 1e-25, out=dy)),
     "negative zeros": lambda x, dy: dy.fill(-0.0),
 }
@@ -224,6 +226,50 @@ def test_gradients_of_a_first_layer_are_made_of_pooled_ones(isa, threads, n, k, 
     assert program.obstacle is None and program.replays == 2
     fused = ("2 pooling_gradient_into_readers" in program.summary(), "max_pool2d_backward > sum" in program.summary())
     assert fused == (k < 7 or isa != "avx2",) * 2, program.summary()  # channels that fill a vector of AVX2 have their own way
+
+
+def second_layer(k, shape, width, padding, flattens):
+    """A step that makes all gradients of a convolution of maps, which are pooled, and perhaps flattened as for a linear layer."""
+    rng, c = np.random.default_rng(0), shape[1]
+    shift = fastnn.zeros(*shape).contiguous(memory_format=fastnn.channels_last).requires_grad_()
+    weight = fastnn.tensor(rng.standard_normal((k, c, 5, width)).astype(np.float32), requires_grad=True)
+    bias = fastnn.tensor(rng.standard_normal(k).astype(np.float32), requires_grad=True)
+
+    def step(x, dy):
+        weight.grad = bias.grad = shift.grad = None
+        y = F.max_pool2d(F.relu(F.conv2d(x + shift, weight, bias, padding=padding)), 2)
+        (y.flatten(1) if flattens else y).backward(dy)
+        return weight.grad, bias.grad, shift.grad
+
+    return step
+
+
+@pytest.mark.parametrize("isa", WIDE)
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("n, c, k, width, padding, size, flattens", [(40, 6, 16, 5, 0, (14, 14), True), (47, 6, 16, 5, 2, (12, 16), False),
+                                                                     (3, 5, 12, 5, 1, (24, 30), True), (35, 4, 5, 7, 3, (11, 13), True)])
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_gradients_of_a_second_layer_are_made_of_pooled_ones(isa, threads, n, c, k, width, padding, size, flattens, trouble):
+    before, step = _core.get_isa(), second_layer(k, (n, c, *size), width, padding, flattens)
+    _core.set_isa(isa)
+    rng = np.random.default_rng(1)
+    program = capture(step)
+    pooled = tuple((extent + 2 * padding + 1 - side) // 2 for extent, side in zip(size, (5, width)))
+    try:
+        with forced_threads(threads):
+            for _ in range(4):
+                x, dy = (rng.standard_normal((n, *shape)).astype(np.float32) for shape in ((c, *size), (k, *pooled)))
+                TROUBLE[trouble](x, dy)
+                inputs = [fastnn.tensor(t).contiguous(memory_format=fastnn.channels_last) for t in (x, dy)]
+                if flattens: inputs[1] = fastnn.tensor(dy.reshape(n, -1))
+                results = [got.numpy().copy() for got in program(*inputs)]
+                for got, wanted in zip(results, step(*inputs)):
+                    assert got.tobytes() == wanted.numpy().tobytes()
+    finally:
+        _core.set_isa(before)
+    assert program.obstacle is None and program.replays == 2
+    wide = isa not in ("avx2",) and n >= 32 and width == 5  # F(2x2, 5x5) of many images, rows of a vector or two
+    assert ("3 pooling_gradient_into_readers" in program.summary()) == wide, program.summary()
 
 
 @pytest.mark.parametrize("given, size, reads", [(True, 12, False), (False, 13, False), (False, 12, True), (False, 12, False)])

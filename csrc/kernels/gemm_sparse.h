@@ -65,8 +65,15 @@ static void gemm_marked_kernel(ptrdiff_t rows, ptrdiff_t vecs, const uint64_t *m
 /* Whether all of x (n a multiple of LANES) is finite: 0 times something else is NaN. */
 static void gemm_finite_kernel(ptrdiff_t n, const void *x, int *is_finite) {
     const real *p = x;
-    vec none = vec_zero();
-    for (ptrdiff_t i = 0; i < n; i += LANES) none = vec_fma(vec_load(p + i), vec_zero(), none);
+    vec none = vec_zero(), others[3] = {none, none, none};
+    ptrdiff_t i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {
+        none = vec_fma(vec_load(p + i), vec_zero(), none);
+#pragma GCC unroll 3
+        for (int v = 0; v < 3; v++) others[v] = vec_fma(vec_load(p + i + (v + 1) * LANES), vec_zero(), others[v]);
+    }
+    for (; i < n; i += LANES) none = vec_fma(vec_load(p + i), vec_zero(), none);
+    none = vec_add(vec_add(none, others[0]), vec_add(others[1], others[2]));
     *is_finite = !mask_any(vec_unordered(none, none));
 }
 

@@ -103,18 +103,20 @@ REDUCE(min, min_of, min_lanes, (real)INFINITY)
 #undef AT_ROW
 #undef AT_ROW_TAIL
 
-/* y: (blocks, channels), sums of blocks of 2 x 2 pixels; upper, lower: (2 blocks, channels), at most eight channels. What an octet
- * writes behind a block's channels is written again. */
-static void sum_blocks_kernel(ptrdiff_t blocks, ptrdiff_t channels, const void *upper, const void *lower, void *y) {
-    const real *u = upper, *l = lower;
+/* y: (pairs, n), sums of blocks of 2 x 2 pixels, each where its left pixels are; what is where the right ones are is of no use.
+ * x: pairs of rows of n elements, `pair` apart, the lower row `below` the upper one. */
+static void sum_blocks_kernel(ptrdiff_t pairs, ptrdiff_t n, ptrdiff_t channels, const void *x, ptrdiff_t below, ptrdiff_t pair,
+                              void *y) {
+    const real *u = x;
     real *to = y;
-    for (ptrdiff_t left = blocks * channels; left > 0; left -= channels, u += 2 * channels, l += 2 * channels, to += channels) {
-        if (left >= 8) {
-            const octet above = octet_add(octet_load(u), octet_load(u + channels));
-            octet_store(to, octet_add(above, octet_add(octet_load(l), octet_load(l + channels))));
-            continue;
-        }
-        for (ptrdiff_t k = 0; k < channels; k++) to[k] = (u[k] + u[channels + k]) + (l[k] + l[channels + k]);
+    for (; pairs > 0; pairs--, u += pair, to += n) {
+        const real *l = u + below;
+        ptrdiff_t i = 0;
+        for (; i + LANES <= n - channels; i += LANES)
+            vec_store(to + i, vec_add(vec_add(vec_load(u + i), vec_load(u + i + channels)),
+                                      vec_add(vec_load(l + i), vec_load(l + i + channels))));
+        for (; i < n - channels; i++) to[i] = (u[i] + u[i + channels]) + (l[i] + l[i + channels]);
+        for (; i < n; i++) to[i] = 0;
     }
 }
 

@@ -425,7 +425,7 @@ static int suits_columns(const fnn_call *call, const fnn_conv_dims *d) {
 }
 
 /* shared: [orders][bias][packed weights][phases][their offsets] */
-static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
+static void dense_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_conv_dims d = dims_of(call, backward_input_dims);
     fnn_conv_weight w;
     fnn_correlation c;
@@ -449,6 +449,27 @@ static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     enlarge_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
 }
 
+/* Only F(2x2, 5x5) reads a pooled map's gradient; where that is not finite, it is spread out behind the workspace. */
+static int backward_input_can_unpool(const fnn_call *call, const fnn_call *pooling) {
+    const fnn_conv_dims d = dims_of(call, backward_input_dims);
+    const fnn_conv_pass pass = FNN_CONV_BACKWARD_INPUT;
+    if (fnn_conv_product_suits(call, &d, pass) || fnn_conv_amx_suits(call, &d, pass) || !fnn_pool_is_of_blocks(pooling)) return 0;
+    return fnn_winograd_suits(call, &d, pass) && fnn_winograd5_suits(call, &d, pass);
+}
+
+static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
+    dense_input_workspace(call, ws);
+    if (call->unpooled) ws->shared = fnn_whole_lines(ws->shared) + (size_t)fnn_numel(call->in[0]) * fnn_itemsize(call->in[0]->dtype);
+}
+
+static void spread_out(const fnn_call *call, fnn_tensor *dy) {
+    const ptrdiff_t pair = 2 * dy->shape[3] * dy->shape[1], pairs = fnn_numel(dy) / pair;
+    fnn_workspace ws = {0, 0, 0};
+    dense_input_workspace(call, &ws);
+    dy->data = (char *)call->shared + fnn_whole_lines(ws.shared);
+    for (ptrdiff_t i = 0; i < pairs; i++) fnn_pool_spread(call->unpooled, i, fnn_at(dy->data, i * pair, dy->dtype));
+}
+
 /* All phases of the input grid; the weights are packed once for all. */
 static int backward_input_run(fnn_call *call) {
     fnn_conv_dims d;
@@ -462,6 +483,8 @@ static int backward_input_run(fnn_call *call) {
     }
     const int done = correlated(call, &d, FNN_CONV_BACKWARD_INPUT, NULL);
     if (done && done != FNN_WINOGRAD_LEFT) return FNN_OK;
+    fnn_tensor dense = *call->in[0];
+    if (call->unpooled) spread_out(call, &dense), call->in[0] = &dense;
     if (suits_columns(call, &d)) {
         fnn_conv_columns_gradient(call, &d);
         return FNN_OK;
@@ -496,7 +519,8 @@ const fnn_driver fnn_conv2d_backward_input = {.infer = backward_input_infer,
                                               .workspace = backward_input_workspace,
                                               .cost = backward_input_cost,
                                               .run = backward_input_run,
-                                              .algorithm = backward_input_way};
+                                              .algorithm = backward_input_way,
+                                              .can_unpool = backward_input_can_unpool};
 
 /* ---- conv2d_backward_weight: dweight (groups*k, c, r, s) <- dy (n, groups*k, oh, ow), x (n, groups*c, h, w) ---- */
 
@@ -508,6 +532,10 @@ static int backward_weight_infer(fnn_call *call) {
     return FNN_OK;
 }
 
+static int suits_blocks(const fnn_call *call, const fnn_conv_dims *d) {
+    return fnn_conv_blocks_suits(call, d) && !fnn_conv_amx_suits(call, d, FNN_CONV_BACKWARD_WEIGHT);
+}
+
 static void backward_weight_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_conv_dims d = dims_of(call, backward_weight_dims);
     if (fnn_conv_product_suits(call, &d, FNN_CONV_BACKWARD_WEIGHT)) {
@@ -516,6 +544,7 @@ static void backward_weight_workspace(const fnn_call *call, fnn_workspace *ws) {
     }
     fnn_conv_weight_gradient_workspace(call, &d, ws);
     enlarge_workspace(call, &d, FNN_CONV_BACKWARD_WEIGHT, ws);
+    if (suits_blocks(call, &d)) fnn_conv_blocks_gradient_workspace(call, &d, ws);
 }
 
 static int backward_weight_run(fnn_call *call) {
@@ -526,6 +555,7 @@ static int backward_weight_run(fnn_call *call) {
         fnn_conv_product(call, &d, FNN_CONV_BACKWARD_WEIGHT);
         return FNN_OK;
     }
+    if (suits_blocks(call, &d) && fnn_conv_blocks_gradient(call, &d)) return FNN_OK;
     const int done = fnn_conv_amx_suits(call, &d, FNN_CONV_BACKWARD_WEIGHT) ? fnn_conv_amx_gradient(call, &d)
                                                                             : fnn_winograd_gradient(call, &d);
     if (!done) fnn_conv_weight_gradient(call, &d);
@@ -535,8 +565,8 @@ static int backward_weight_run(fnn_call *call) {
 static int backward_weight_can_unpool(const fnn_call *call, const fnn_call *pooling) {
     const fnn_conv_dims d = dims_of(call, backward_weight_dims);
     const fnn_conv_pass pass = FNN_CONV_BACKWARD_WEIGHT;
-    if (fnn_conv_product_suits(call, &d, pass) || fnn_conv_amx_suits(call, &d, pass) || fnn_winograd_suits(call, &d, pass)) return 0;
-    return fnn_conv_weight_can_unpool(&d, call->in[0]->dtype) && fnn_pool_is_of_blocks(pooling);
+    if (fnn_conv_product_suits(call, &d, pass) || fnn_conv_amx_suits(call, &d, pass) || !fnn_pool_is_of_blocks(pooling)) return 0;
+    return suits_blocks(call, &d) || (!fnn_winograd_suits(call, &d, pass) && fnn_conv_weight_can_unpool(&d, call->in[0]->dtype));
 }
 
 const fnn_driver fnn_conv2d_backward_weight = {.infer = backward_weight_infer,

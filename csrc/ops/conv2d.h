@@ -241,6 +241,11 @@ int fnn_conv_taps_suits(const fnn_conv_dims *d, int dtype);
 void fnn_conv_taps_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 void fnn_conv_taps_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
+/* conv2d_weight_blocks.c: dy as max pooling's gradient makes it. Returns whether it was such, and the call is computed. */
+int fnn_conv_blocks_suits(const fnn_call *call, const fnn_conv_dims *d);
+void fnn_conv_blocks_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
+int fnn_conv_blocks_gradient(const fnn_call *call, const fnn_conv_dims *d);
+
 /* conv2d_product.c: single pixels as a matrix product, where that suits; what follows the call has run then. */
 int fnn_conv_product_suits(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);
 const char *fnn_conv_product_way(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pass pass);

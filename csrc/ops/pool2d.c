@@ -185,7 +185,8 @@ int fnn_pool_is_of_blocks(const fnn_call *call) {
     static const int64_t windows[8] = {2, 2, 2, 2, 0, 0, 1, 1}; /* kernel, stride, padding, dilation */
     const fnn_tensor *dy = call->in[0], *map = call->out[0];
     if (memcmp(call->attr.i + 2, windows, sizeof windows) || map->shape[2] % 2 || map->shape[3] % 2) return 0;
-    return map->shape[1] > 1 && map->shape[1] <= fnn_kernels_of(map->dtype)->lanes && is_dense_map(dy) && is_dense_map(call->in[1]);
+    return map->shape[1] > 1 && map->shape[1] <= fnn_kernels_of(map->dtype)->lanes && is_dense_map(dy) && is_dense_map(call->in[1]) &&
+           is_dense_map(map);
 }
 
 void fnn_pool_spread(const fnn_call *call, ptrdiff_t pair, char *to) {

@@ -6,10 +6,12 @@
  * and leaves (B, P, K), until P is 1. So the order of every addition depends on shape, axes and type only: a tensor with
  * other strides is gathered chunk by chunk into this order, and gives the same bits.
  *
- * Sums of maps of few channels over all but these, a bias's gradient, take the four pixels of each block of 2 x 2 first: vectors are
- * filled better, and where three of the four are 0 by max pooling's gradient, the sum is that of the pooled map (call->unpooled). */
+ * Sums of maps of few channels over all but these, a bias's gradient, take the four pixels of each block of 2 x 2 first: where three of
+ * the four are 0 by max pooling's gradient, that is the pooled map's sum (call->unpooled). Read as it is, a map takes 1.4 to 1.7 times
+ * as long so, but a program spares it altogether. */
 #include "order.h"
 #include "pool.h"
+#include "reduce_integer.h"
 
 #include <string.h>
 
@@ -22,7 +24,7 @@ enum {
     FOLD_COLUMNS = 128,   /* ... of at most this many (REDUCE_FOLD_MAX of the kernels) */
     PART = 4096,          /* elements gathered at once; a multiple of the kernels' REDUCE_PART */
     MAX_PASSES = 32,
-    BLOCK_CHANNELS = 8   /* most channels of maps that are summed by blocks of pixels: an octet */
+    BLOCK_CHANNELS = 16  /* most channels of maps that are summed by blocks of pixels */
 };
 
 typedef struct {
@@ -55,59 +57,6 @@ typedef struct {
     column_kernel *columns;
     find_kernel *find_rows, *find_columns; /* of an extremum */
 } reducer;
-
-/* ---- int64, which the table of kernels has no row for: the order does not matter, sums wrap around ---- */
-
-static int64_t sum_of(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
-static int64_t greater_of(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t less_of(int64_t a, int64_t b) { return a < b ? a : b; }
-
-#define INTEGER_KERNELS(formula)                                                                                        \
-    static void formula##_rows(ptrdiff_t rows, ptrdiff_t n, const void *x_, ptrdiff_t stride, void *y) {                \
-        for (ptrdiff_t r = 0; r < rows; r++) {                                                                          \
-            const int64_t *x = (const int64_t *)x_ + r * stride;                                                        \
-            int64_t total = x[0];                                                                                       \
-            for (ptrdiff_t i = 1; i < n; i++) total = formula(total, x[i]);                                             \
-            ((int64_t *)y)[r] = total;                                                                                  \
-        }                                                                                                               \
-    }                                                                                                                   \
-    static void formula##_row_part(ptrdiff_t n, const void *x_, int part, void *totals, void *y) {                      \
-        const int64_t *x = x_;                                                                                          \
-        (void)totals;                                                                                                   \
-        int64_t total = part & FNN_FIRST_PART ? x[0] : formula(*(int64_t *)y, x[0]);                                    \
-        for (ptrdiff_t i = 1; i < n; i++) total = formula(total, x[i]);                                                 \
-        *(int64_t *)y = total;                                                                                          \
-    }                                                                                                                   \
-    static void formula##_columns(ptrdiff_t rows, ptrdiff_t columns, const void *x_, ptrdiff_t stride, ptrdiff_t fold,  \
-                                  int part, void *totals, void *y_) {                                                   \
-        const int64_t *restrict x = x_;                                                                                 \
-        int64_t *restrict y = y_;                                                                                       \
-        (void)fold, (void)totals; /* rows joined for the sake of vectors */                                             \
-        if (part & FNN_FIRST_PART) memcpy(y, x, (size_t)columns * sizeof *y);                                           \
-        for (ptrdiff_t r = part & FNN_FIRST_PART; r < rows; r++)                                                        \
-            for (ptrdiff_t c = 0; c < columns; c++) y[c] = formula(y[c], x[r * stride + c]);                            \
-    }
-INTEGER_KERNELS(sum_of)
-INTEGER_KERNELS(greater_of)
-INTEGER_KERNELS(less_of)
-#undef INTEGER_KERNELS
-
-static void find_in_rows(ptrdiff_t rows, ptrdiff_t n, const void *x_, ptrdiff_t stride, const void *m, ptrdiff_t first, int64_t *index) {
-    for (ptrdiff_t r = 0; r < rows; r++) {
-        const int64_t *x = (const int64_t *)x_ + r * stride, sought = ((const int64_t *)m)[r];
-        ptrdiff_t i = 0;
-        while (i < n && x[i] != sought) i++;
-        if (i < n) index[r] = first + i;
-    }
-}
-
-static void find_in_columns(ptrdiff_t rows, ptrdiff_t columns, const void *x_, ptrdiff_t stride, const void *m_, ptrdiff_t first,
-                            int64_t *index) {
-    const int64_t *x = x_, *m = m_;
-    for (ptrdiff_t r = rows - 1; r >= 0; r--)
-        for (ptrdiff_t c = 0; c < columns; c++)
-            if (x[r * stride + c] == m[c]) index[c] = first + r;
-}
 
 /* ---- passes ---- */
 
@@ -155,6 +104,14 @@ static void add_passes(plan *p, ptrdiff_t b, ptrdiff_t r, ptrdiff_t k) {
     } while (r > 1);
 }
 
+/* The passes of r sums of blocks of k channels, which come as 2 k columns, half of them of no use. */
+static void add_block_passes(plan *p, ptrdiff_t r, ptrdiff_t k) {
+    pass first = plan_pass(1, r, 2 * k);
+    first.k = first.cols = k;
+    p->passes[p->count++] = first;
+    if (first.p > 1) add_passes(p, 1, first.p, k);
+}
+
 /* The order of the result; returns how many axes of x have several elements, in canonical order in `axes`. */
 static int order_result(const fnn_tensor *x, int64_t mask, int keepdim, const fnn_tensor *y, int *axes, plan *p) {
     int canonical[FNN_MAX_RANK], position[FNN_MAX_RANK], rank = 0;
@@ -173,24 +130,28 @@ static int order_result(const fnn_tensor *x, int64_t mask, int keepdim, const fn
     return rank;
 }
 
-static int is_sum_of_blocks(int op, const fnn_tensor *x, int64_t mask) {
+/* Not means: those of images, whose pixels are not to be read twice. */
+static int is_sum_of_blocks(const fnn_call *call) {
     enum { ALL_BUT_CHANNELS = 1 + 4 + 8 };
-    if (op != FNN_OP_sum || x->dtype == FNN_INT64 || x->rank != 4 || mask != ALL_BUT_CHANNELS) return 0;
-    return x->shape[1] > 1 && x->shape[1] <= BLOCK_CHANNELS && x->shape[2] % 2 == 0 && x->shape[3] % 2 == 0;
+    const fnn_tensor *x = call->in[0];
+    if (call->op != FNN_OP_sum || call->attr.i[0] != ALL_BUT_CHANNELS || call->attr.f[0] != 1) return 0;
+    if (x->dtype == FNN_INT64 || x->rank != 4 || x->shape[1] < 2 || x->shape[1] > BLOCK_CHANNELS) return 0;
+    return x->shape[2] % 2 == 0 && x->shape[3] % 2 == 0;
 }
 
-/* x: not empty; mask: its reduced axes; y: the result, with or without them. */
-static void make_plan(int op, const fnn_tensor *x, int64_t mask, int keepdim, const fnn_tensor *y, plan *p) {
+/* x, in[0]: not empty; mask: its reduced axes; out[0]: the result, with or without them. */
+static void make_plan(const fnn_call *call, int64_t mask, int keepdim, plan *p) {
+    const fnn_tensor *x = call->in[0], *y = call->out[0];
     int axes[FNN_MAX_RANK];
     const int rank = order_result(x, mask, keepdim, y, axes, p);
     p->count = 0;
     p->partial = 0;
-    p->blocks = is_sum_of_blocks(op, x, mask);
+    p->blocks = is_sum_of_blocks(call);
     p->all = fnn_order_empty();
     for (int g = 0; g < 3; g++) p->input[g] = fnn_order_empty();
     fnn_order_add_axes(&p->all, x, axes, 0, rank);
     if (p->blocks) {
-        add_passes(p, 1, p->all.size / x->shape[1] / 4, x->shape[1]);
+        add_block_passes(p, p->all.size / x->shape[1] / 4, x->shape[1]);
         return;
     }
 
@@ -225,35 +186,17 @@ typedef struct {
     const void *divisor;      /* NULL: none */
     reducer with;
     void (*divide) FNN_ELEMENTWISE_ARGS;
-    void (*sum_blocks)(ptrdiff_t blocks, ptrdiff_t channels, const void *upper, const void *lower, void *y);
+    void (*sum_blocks)(ptrdiff_t pairs, ptrdiff_t n, ptrdiff_t channels, const void *x, ptrdiff_t below, ptrdiff_t pair, void *y);
 } pass_run;
 
 static const char *at(const void *base, ptrdiff_t index, size_t size) {
     return (const char *)base + index * (ptrdiff_t)size;
 }
 
-/* Sums of blocks r .. r + n - 1 of 2 x 2 pixels, (N, H / 2, W / 2) in order. Behind them is room for two rows of pixels. */
-static void gather_sums(const pass_run *w, ptrdiff_t r, ptrdiff_t n, char *to) {
-    const ptrdiff_t k = w->s.k, across = w->width / 2, row = w->width * k, size = (ptrdiff_t)w->size;
-    char *copy = to + n * k * size;
-    for (ptrdiff_t take; n > 0; r += take, n -= take, to += take * k * size) {
-        take = fnn_min(across - r % across, n);
-        const ptrdiff_t first = r / across * 2 * row + r % across * 2 * k;
-        const char *upper = w->is_dense ? at(w->x, first, w->size) : copy, *lower = upper + (w->is_dense ? row : 2 * take * k) * size;
-        for (int i = 0; i < 2 && !w->is_dense; i++)
-            fnn_order_gather(w->gather, w->x, w->size, first + i * row, 2 * take * k, copy + i * 2 * take * k * size);
-        w->sum_blocks(take, k, upper, lower, to);
-    }
-}
-
 /* Rows r .. r + n - 1 and columns c .. c + width - 1 at outer position b, gathered densely. */
 static void gather_block(const pass_run *w, ptrdiff_t b, ptrdiff_t r, ptrdiff_t n, ptrdiff_t c, ptrdiff_t width,
                          char *to) {
     ptrdiff_t from = (b * w->s.r + r) * w->s.k + c;
-    if (w->width) {
-        gather_sums(w, r, n, to);
-        return;
-    }
     if (width == w->s.k) {
         fnn_order_gather(w->gather, w->x, w->size, from, n * width, to);
         return;
@@ -330,13 +273,49 @@ static void run_gathered(const pass_run *w, const range *g, char *y, char *total
     }
 }
 
+/* Sums of blocks r .. r + n - 1 of 2 x 2 pixels, (N, H / 2, W / 2) in order. Behind them is room for two rows of pixels. */
+static void gather_sums(const pass_run *w, ptrdiff_t r, ptrdiff_t n, char *to) {
+    const ptrdiff_t k = w->s.k, across = w->width / 2, row = w->width * k, size = (ptrdiff_t)w->size;
+    char *copy = to + 2 * n * k * size;
+    for (ptrdiff_t take, pairs; n > 0; r += take * pairs, n -= take * pairs, to += 2 * take * pairs * k * size) {
+        const ptrdiff_t first = r / across * 2 * row + r % across * 2 * k;
+        take = fnn_min(across - r % across, n), pairs = w->is_dense && take == across ? n / across : 1;
+        for (int i = 0; i < 2 && !w->is_dense; i++)
+            fnn_order_gather(w->gather, w->x, w->size, first + i * row, 2 * take * k, copy + i * 2 * take * k * size);
+        if (w->is_dense) w->sum_blocks(pairs, 2 * take * k, k, at(w->x, first, w->size), row, 2 * row, to);
+        else w->sum_blocks(1, 2 * take * k, k, copy, 2 * take * k, 0, to);
+    }
+}
+
+static ptrdiff_t part_blocks(const pass *s) {
+    return fnn_min(s->rows, fnn_max(PART / (2 * s->k) / (8 * s->fold), 1) * 8 * s->fold);
+}
+
+static size_t blocks_bytes(const pass_run *w) {
+    return (size_t)(FOLD_COLUMNS + 2 * part_blocks(&w->s) * w->s.k + 2 * w->width * w->s.k) * w->size;
+}
+
+/* A chunk of sums of blocks, part by part. */
+static void run_blocks(const pass_run *w, const range *g, char *y, char *totals) {
+    const pass *s = &w->s;
+    char *block = totals + FOLD_COLUMNS * w->size, result[2 * BLOCK_CHANNELS * sizeof(double)];
+    for (ptrdiff_t r = 0, n; r < g->n; r += n) {
+        n = fnn_min(part_blocks(s), g->n - r);
+        const int part = (r == 0 ? FNN_FIRST_PART : 0) | (r + n == g->n ? FNN_LAST_PART : 0);
+        gather_sums(w, g->r + r, n, block);
+        w->with.columns(n, 2 * s->k, block, 2 * s->k, s->fold, part, totals, result);
+    }
+    memcpy(y, result, (size_t)s->k * w->size);
+}
+
 static void run_pass(void *context, ptrdiff_t chunk, void *scratch) {
     const pass_run *w = context;
     const pass *s = &w->s;
     const range g = range_of(s, chunk);
     const char *x = at(w->x, g.b * w->step_b + g.r * w->step_r + g.c, w->size);
     char *y = (char *)at(w->y, (g.b * s->p + g.r / s->rows) * s->k + g.c, w->size);
-    if (w->gather) run_gathered(w, &g, y, scratch);
+    if (w->width) run_blocks(w, &g, y, scratch);
+    else if (w->gather) run_gathered(w, &g, y, scratch);
     else reduce_block(w, g.outer, g.n, g.width, x, w->step_b, w->step_r, y);
     if (w->divisor)
         w->divide(g.outer * g.width, (void *const[]){y}, (const void *const[]){y, w->divisor}, (const ptrdiff_t[]){1, 0},
@@ -442,14 +421,14 @@ static void plan_workspace(const plan *p, const fnn_call *call, fnn_workspace *w
     pass_run w;
     begin(p, call, &w);
     ws->shared = (size_t)(2 * p->partial + p->result.size) * w.size;
-    ws->scratch = w.gather ? part_bytes(&w.s, w.size) + (size_t)(2 * w.width * w.s.k) * w.size : 0;
+    ws->scratch = w.width ? blocks_bytes(&w) : w.gather ? part_bytes(&w.s, w.size) : 0;
 }
 
 static void reduce_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_tensor *x = call->in[0];
     if (fnn_numel(x) == 0) return;
     plan p;
-    make_plan(call->op, x, call->attr.i[0], call->attr.i[1] != 0, call->out[0], &p);
+    make_plan(call, call->attr.i[0], call->attr.i[1] != 0, &p);
     plan_workspace(&p, call, ws);
     if (fnn_order_is_dense(&p.result)) ws->shared -= (size_t)p.result.size * fnn_itemsize(x->dtype);
 }
@@ -465,7 +444,7 @@ static int reduce(fnn_call *call, int kind, const void *divisor) {
     fnn_tensor *y = call->out[0];
     plan p;
     pass_run w = {.with = reducer_of(kind, x->dtype), .divide = fnn_kernels_of(x->dtype)->div};
-    make_plan(call->op, x, call->attr.i[0], call->attr.i[1] != 0, y, &p);
+    make_plan(call, call->attr.i[0], call->attr.i[1] != 0, &p);
     begin(&p, call, &w);
     char *dense = fnn_order_is_dense(&p.result) ? y->data : (char *)at(call->shared, 2 * p.partial, w.size);
     run_passes(call, &p, &w, divisor, dense);
@@ -485,8 +464,7 @@ static int sum_run(fnn_call *call) {
 }
 
 static int sum_can_unpool(const fnn_call *call, const fnn_call *pooling) {
-    return is_sum_of_blocks(call->op, call->in[0], call->attr.i[0]) && fnn_numel(call->in[0]) && call->attr.f[0] > 0 &&
-           fnn_pool_is_of_blocks(pooling);
+    return is_sum_of_blocks(call) && fnn_numel(call->in[0]) && fnn_pool_is_of_blocks(pooling);
 }
 
 const fnn_driver fnn_sum = {.infer = sum_infer, .workspace = reduce_workspace, .run = sum_run, .can_unpool = sum_can_unpool};
@@ -545,7 +523,7 @@ static void argmax_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_tensor *x = call->in[0];
     if (fnn_numel(x) == 0) return;
     plan p;
-    make_plan(call->op, x, 1ll << call->attr.i[0], call->attr.i[1] != 0, call->out[0], &p);
+    make_plan(call, 1ll << call->attr.i[0], call->attr.i[1] != 0, &p);
     plan_workspace(&p, call, ws);
     ws->shared = (ws->shared + 7) / 8 * 8 + (size_t)p.result.size * sizeof(int64_t);
     const pass *first = &p.passes[0];
@@ -561,7 +539,7 @@ static int argmax_run(fnn_call *call) {
     if (fnn_numel(x) == 0) return FNN_OK;
     plan p;
     find_run f = {.w = {.with = reducer_of(call->attr.i[2] ? MIN : MAX, x->dtype)}};
-    make_plan(call->op, x, 1ll << call->attr.i[0], call->attr.i[1] != 0, y, &p);
+    make_plan(call, 1ll << call->attr.i[0], call->attr.i[1] != 0, &p);
     begin(&p, call, &f.w);
     ptrdiff_t bytes = (2 * p.partial + p.result.size) * (ptrdiff_t)f.w.size;
     f.extremum = at(call->shared, 2 * p.partial, f.w.size);

@@ -21,6 +21,7 @@
 #include "../kernels/conv_narrow.h"
 #include "../kernels/conv_few.h"
 #include "../kernels/conv_taps.h"
+#include "../kernels/conv_blocks.h"
 #include "../kernels/conv_depthwise.h"
 #include "../kernels/conv_depthwise_gradient.h"
 #include "../kernels/winograd.h"

@@ -1,0 +1,258 @@
+/* conv2d_weight_blocks.c: dweight (k, c, r, s) = sum over images and output pixels of x (n, c, h, w) times dy (n, k, oh, ow) where dy
+ * is the gradient of a map that was pooled by maxima of 2 x 2 windows: of each block of 2 x 2 pixels and channel at most one element is
+ * not 0. That is seen when the call runs; dy is looked at until a block holds two, which in any other dy is soon. A program knows
+ * it, and lets this gradient read the pooled map's (fnn_call.unpooled).
+ *
+ * What is not 0 is listed, in the order of memory, with the place of its window in x, whose rows are unfolded: a vector or two for
+ * the window's row at each column, aligned. A quarter of the products are made.
+ *
+ * The order of summation is fixed by shape: blocks of pairs of output rows (image by image) form `parts` equal ranges, of
+ * which each element is one chain over blocks of 2 x 2 pixels; the parts are added in order. Where x is not finite, all pixels are
+ * listed: zeros count. */
+#include "conv2d.h"
+#include "pool.h"
+
+#include <string.h>
+
+enum {
+    PARTS = 16,
+    X_BYTES = 24 << 10,    /* of unfolded rows at a time: half of a first-level cache */
+    LIST_BYTES = 8 << 20,  /* of what is not 0, at most */
+    MOST_COLUMNS = 64,
+    TAPS = 5,              /* rows of the kernel */
+    MOST_VECS = 2
+};
+
+typedef struct {
+    fnn_conv_parts sum; /* a part is [k][r][a window's row] */
+    fnn_image x, dy;
+    ptrdiff_t vecs, width, pitch;    /* of a window's row; elements of these, and of an unfolded row */
+    ptrdiff_t pairs, row;            /* pairs of output rows in an image; what of a pair is listed */
+    ptrdiff_t block, blocks, units;  /* pairs at a time; blocks in an image, in all */
+    ptrdiff_t line, sums;            /* elements of a padded row of x, and of the sums of a part */
+    size_t values_at, at_at, edge_at, shared;
+    size_t line_at, sums_at, pair_at, all_at, all_values_at, scratch;
+    const float *values;             /* what is not 0, in the order of memory */
+    int *is_other;                   /* dy is not such a gradient */
+} blocks_plan;
+
+static ptrdiff_t run_of(const fnn_conv_dims *d) { return d->s * d->c; }
+
+/* Only where vectors are wide: a window's row of LeNet-5's second layer is two of them, nearly full. */
+static int suits_shape(const fnn_conv_dims *d) {
+    const fnn_kernels *K = fnn_kernels_of(FNN_FLOAT32);
+    if (K->lanes < 16 || d->n == 0 || d->groups > 1 || d->c < 2 || d->k < 2 || d->r != TAPS || run_of(d) > MOST_VECS * K->lanes) return 0;
+    if (d->stride[0] * d->stride[1] * d->dilation[0] * d->dilation[1] > 1) return 0;
+    return d->oh % 2 == 0 && d->ow % 2 == 0 && d->ow <= MOST_COLUMNS && d->n <= LIST_BYTES / 2 / (d->oh * d->ow * d->k);
+}
+
+int fnn_conv_blocks_suits(const fnn_call *call, const fnn_conv_dims *d) {
+    const fnn_tensor *dy = call->in[0], *x = call->in[1];
+    if (x->dtype != FNN_FLOAT32 || call->algorithm == FNN_CONV_WINOGRAD || call->algorithm == FNN_CONV_PARTS) return 0;
+    return dy->stride[1] == 1 && x->stride[1] == 1 && x->stride[3] == d->c && suits_shape(d);
+}
+
+static float *floats(void *base, size_t at) { return (float *)((char *)base + at); }
+
+/* shared: [parts][where values are met][values, or where blocks' left and right windows begin]; scratch: [unfolded x][a row][sums]
+ * [a pair of rows][all pixels of a block][where], or a row of the result. */
+static void plan_memory(blocks_plan *p) {
+    const fnn_conv_dims *d = p->sum.d;
+    const size_t list = fnn_whole_lines((size_t)(d->n * p->pairs * p->row) * sizeof(float));
+    const size_t all = fnn_whole_lines((size_t)(4 * p->block * p->row) * sizeof(float));
+    const size_t edges = fnn_whole_lines((size_t)(2 * p->block * p->row) * sizeof(int32_t));
+    p->at_at = fnn_whole_lines((size_t)(p->sum.parts * p->sums) * sizeof(float));
+    p->edge_at = p->values_at = p->at_at + list;
+    p->shared = p->values_at + (p->sum.call->unpooled ? edges : list);
+    p->line_at = fnn_whole_lines((size_t)((2 * p->block + TAPS - 1) * p->pitch) * sizeof(float));
+    p->sums_at = p->line_at + fnn_whole_lines((size_t)p->line * sizeof(float));
+    p->pair_at = p->sums_at + fnn_whole_lines((size_t)p->sums * sizeof(float));
+    p->all_values_at = p->pair_at + fnn_whole_lines((size_t)(4 * p->row) * sizeof(float));
+    p->all_at = p->all_values_at + all;
+    p->scratch = p->all_at + all;
+}
+
+static blocks_plan plan_of(const fnn_call *call, const fnn_conv_dims *d) {
+    const fnn_kernels *K = fnn_kernels_of(FNN_FLOAT32);
+    blocks_plan p = {.sum = {.call = call, .d = d, .K = K, .dtype = FNN_FLOAT32, .dw = *call->out[0], .groups = 1, .c = d->c, .k = d->k},
+                     .x = fnn_image_of(call->in[1]), .dy = fnn_image_of(call->in[0])};
+    p.vecs = fnn_ceil_div(run_of(d), K->lanes), p.width = p.vecs * K->lanes, p.pitch = d->ow * p.width;
+    p.pairs = d->oh / 2, p.row = d->ow / 2 * d->k;
+    p.block = fnn_min(fnn_max((X_BYTES / (p.pitch * (ptrdiff_t)sizeof(float)) - TAPS + 1) / 2, 1), p.pairs);
+    p.blocks = fnn_ceil_div(p.pairs, p.block), p.units = d->n * p.blocks;
+    p.sum.parts = fnn_min(PARTS, p.units);
+    p.line = fnn_round_up((d->ow + d->s - 1) * d->c, K->lanes), p.sums = d->k * TAPS * p.width;
+    plan_memory(&p);
+    return p;
+}
+
+/* ---- what is not 0 ---- */
+
+static char *dy_row(const blocks_plan *p, ptrdiff_t image, ptrdiff_t row) {
+    return fnn_at(p->dy.data, image * p->dy.n + row * p->dy.h, FNN_FLOAT32);
+}
+
+/* Lists an image's; places count from the first row of their block. */
+static int list_image(const blocks_plan *p, ptrdiff_t image) {
+    const fnn_conv_dims *d = p->sum.d;
+    void *shared = p->sum.call->shared;
+    int is_single = 1;
+    for (ptrdiff_t i = 0; i < p->pairs && is_single; i++) {
+        const ptrdiff_t at = (image * p->pairs + i) * p->row;
+        p->sum.K->conv_blocks_find(d->ow / 2, d->k, dy_row(p, image, 2 * i), dy_row(p, image, 2 * i + 1), p->dy.w,
+                                   i % p->block * 2 * p->pitch, p->width, p->pitch, floats(shared, p->values_at) + at,
+                                   (int32_t *)floats(shared, p->at_at) + at, &is_single);
+    }
+    return is_single;
+}
+
+static void list_images(void *context, ptrdiff_t part, void *scratch) {
+    const blocks_plan *p = context;
+    const ptrdiff_t end = fnn_part_begin(p->sum.d->n, p->sum.parts, part + 1);
+    (void)scratch;
+    for (ptrdiff_t i = fnn_part_begin(p->sum.d->n, p->sum.parts, part); i < end && !p->is_other[part]; i++)
+        p->is_other[part] = !list_image(p, i);
+}
+
+/* The same of what a program has pooled; edges: where left and right pixels' windows begin in a block. */
+static void list_pooled(void *context, ptrdiff_t part, void *scratch) {
+    const blocks_plan *p = context;
+    const int32_t *argmax = p->sum.call->unpooled->in[1]->data;
+    int32_t *at = (int32_t *)floats(p->sum.call->shared, p->at_at), *edge = (int32_t *)floats(p->sum.call->shared, p->edge_at);
+    const ptrdiff_t end = fnn_part_begin(p->units, p->sum.parts, part + 1);
+    (void)scratch;
+    for (ptrdiff_t unit = fnn_part_begin(p->units, p->sum.parts, part); unit < end; unit++) {
+        const ptrdiff_t pair = unit % p->blocks * p->block, first = (unit / p->blocks * p->pairs + pair) * p->row;
+        p->sum.K->conv_taps_find(fnn_min(p->block, p->pairs - pair) * p->row, argmax + first, edge, edge + p->block * p->row, p->pitch,
+                                 at + first);
+    }
+}
+
+static void place_edges(const blocks_plan *p, int32_t *edge) {
+    for (ptrdiff_t i = 0, k = p->sum.d->k; i < p->block * p->row; i++) {
+        edge[i] = (int32_t)(i / p->row * 2 * p->pitch + i % p->row / k * 2 * p->width);
+        edge[p->block * p->row + i] = edge[i] + (int32_t)p->width;
+    }
+}
+
+/* Lists all. Returns whether dy is such a gradient. */
+static int list_all(blocks_plan *p, int *is_other) {
+    const fnn_call *call = p->sum.call;
+    const fnn_conv_dims *d = p->sum.d;
+    const double elements = (double)(d->n * d->oh * d->ow * d->k);
+    p->is_other = is_other;
+    if (call->unpooled) {
+        p->values = call->unpooled->in[0]->data;
+        place_edges(p, (int32_t *)floats(call->shared, p->edge_at));
+        fnn_parallel_for(call, p->sum.parts, 0.05 * elements, list_pooled, p);
+        return 1;
+    }
+    p->values = floats(call->shared, p->values_at);
+    if (!list_image(p, 0)) return 0;
+    fnn_parallel_for(call, p->sum.parts, 0.3 * elements, list_images, p);
+    for (ptrdiff_t i = 0; i < p->sum.parts; i++)
+        if (is_other[i]) return 0;
+    return 1;
+}
+
+/* ---- a part ---- */
+
+/* Row `row` of x as windows' rows; with padding by way of a line that is 0 on both sides. */
+static void unfold_row(const blocks_plan *p, ptrdiff_t image, ptrdiff_t row, float *line, float *to) {
+    const fnn_conv_dims *d = p->sum.d;
+    const ptrdiff_t columns = d->ow + d->s - 1, lo = fnn_min(d->padding[2], columns), hi = fnn_min(lo + d->w, columns);
+    const float *from = fnn_at(p->x.data, image * p->x.n + row * p->x.h, FNN_FLOAT32);
+    if (hi - lo < columns) {
+        memcpy(line + lo * d->c, from, (size_t)((hi - lo) * d->c) * sizeof *line);
+        from = line;
+    }
+    p->sum.K->conv_blocks_unfold(d->ow, run_of(d), d->c, from, to);
+}
+
+/* Unfolds the rows of x that a block reads. Returns whether all are finite. */
+static int unfold_rows(const blocks_plan *p, ptrdiff_t image, ptrdiff_t pair, ptrdiff_t pairs, void *scratch) {
+    const ptrdiff_t count = 2 * pairs + TAPS - 1;
+    int is_finite;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const ptrdiff_t row = 2 * pair - p->sum.d->padding[0] + i;
+        float *to = (float *)scratch + i * p->pitch;
+        if (row >= 0 && row < p->sum.d->h) unfold_row(p, image, row, floats(scratch, p->line_at), to);
+        else memset(to, 0, (size_t)p->pitch * sizeof *to);
+    }
+    p->sum.K->gemm_finite(count * p->pitch, scratch, &is_finite);
+    return is_finite;
+}
+
+/* All pixels of a block in the order of their blocks of 2 x 2, zeros too. */
+static void add_all(const blocks_plan *p, ptrdiff_t image, ptrdiff_t pair, ptrdiff_t pairs, void *scratch) {
+    const fnn_conv_dims *d = p->sum.d;
+    float *values = floats(scratch, p->all_values_at);
+    int32_t *at = (int32_t *)floats(scratch, p->all_at);
+    ptrdiff_t pixels = 0;
+    for (ptrdiff_t i = 0; i < pairs; i++) {
+        const fnn_call *unpooled = p->sum.call->unpooled;
+        char *rows = unpooled ? (char *)scratch + p->pair_at : dy_row(p, image, 2 * (pair + i));
+        const ptrdiff_t dy_col = unpooled ? d->k : p->dy.w, dy_row = unpooled ? d->ow * d->k : p->dy.h;
+        if (unpooled) fnn_pool_spread(unpooled, image * p->pairs + pair + i, rows);
+        for (ptrdiff_t q = 0; q < 2 * d->ow; q++, pixels++) {
+            const ptrdiff_t row = q % 4 / 2, col = q / 4 * 2 + q % 2;
+            memcpy(values + pixels * d->k, fnn_at(rows, row * dy_row + col * dy_col, FNN_FLOAT32), (size_t)d->k * sizeof *values);
+            for (ptrdiff_t k = 0; k < d->k; k++) at[pixels * d->k + k] = (int32_t)((2 * i + row) * p->pitch + col * p->width);
+        }
+    }
+    p->sum.K->conv_blocks_gradient(pixels, d->k, p->vecs, scratch, p->pitch, at, values, floats(scratch, p->sums_at));
+}
+
+static void sum_part(void *context, ptrdiff_t part, void *scratch) {
+    const blocks_plan *p = context;
+    const fnn_conv_dims *d = p->sum.d;
+    const int32_t *at = (int32_t *)floats(p->sum.call->shared, p->at_at);
+    const ptrdiff_t end = fnn_part_begin(p->units, p->sum.parts, part + 1);
+    float *sums = floats(scratch, p->sums_at);
+    memset(floats(scratch, p->line_at), 0, (size_t)p->line * sizeof *sums);
+    memset(sums, 0, (size_t)p->sums * sizeof *sums);
+    for (ptrdiff_t unit = fnn_part_begin(p->units, p->sum.parts, part); unit < end; unit++) {
+        const ptrdiff_t image = unit / p->blocks, pair = unit % p->blocks * p->block, pairs = fnn_min(p->block, p->pairs - pair);
+        const ptrdiff_t first = (image * p->pairs + pair) * p->row;
+        if (!unfold_rows(p, image, pair, pairs, scratch)) add_all(p, image, pair, pairs, scratch);
+        else
+            p->sum.K->conv_blocks_gradient(pairs * d->ow / 2, d->k, p->vecs, scratch, p->pitch, at + first, p->values + first, sums);
+    }
+    memcpy((float *)p->sum.packed + part * p->sums, sums, (size_t)p->sums * sizeof *sums);
+}
+
+/* An output channel's gradient: the sum of the parts, in their order. */
+static void combine_channel(void *context, ptrdiff_t k, void *scratch) {
+    const blocks_plan *p = context;
+    const fnn_conv_dims *d = p->sum.d;
+    const fnn_tensor *dw = &p->sum.dw;
+    const ptrdiff_t size = TAPS * p->width;
+    float *total = scratch;
+    const float *part = (float *)p->sum.packed + k * size;
+    memcpy(total, part, (size_t)size * sizeof *total);
+    for (ptrdiff_t q = 1; q < p->sum.parts; q++)
+        p->sum.K->add(size, (void *const[]){total}, (const void *const[]){total, part + q * p->sums}, (const ptrdiff_t[]){1, 1}, NULL);
+    for (ptrdiff_t c = 0; c < d->c; c++)
+        for (ptrdiff_t t = 0; t < TAPS * d->s; t++)
+            ((float *)dw->data)[k * dw->stride[0] + c * dw->stride[1] + t / d->s * dw->stride[2] + t % d->s * dw->stride[3]] =
+                total[t / d->s * p->width + t % d->s * d->c + c];
+    const ptrdiff_t row = d->c * TAPS * d->s;
+    if (p->sum.call->follower) fnn_follow(p->sum.call, k * row, row); /* only a dense gradient is followed */
+}
+
+/* ---- the interface ---- */
+
+void fnn_conv_blocks_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws) {
+    const blocks_plan p = plan_of(call, d);
+    fnn_enlarge(ws, p.shared, p.scratch);
+}
+
+int fnn_conv_blocks_gradient(const fnn_call *call, const fnn_conv_dims *d) {
+    blocks_plan p = plan_of(call, d);
+    int is_other[PARTS] = {0};
+    p.sum.packed = call->shared;
+    if (!list_all(&p, is_other)) return 0;
+    fnn_parallel_for(call, p.sum.parts, fnn_conv_cost(d, FNN_FLOAT32) / 3, sum_part, &p);
+    fnn_parallel_for(call, d->k, 0.1 * (double)(p.sum.parts * p.sums), combine_channel, &p);
+    return 1;
+}
