@@ -88,7 +88,7 @@ typedef struct fnn_call {
     int activation;                     /* an fnn_activation behind the result; programs set it (see fusion.c) */
     const struct fnn_call *follower;    /* an elementwise call to be run on out[0] part by part, see fnn_follow */
     const struct fnn_call *pooling;     /* max pooling of out[0], which then has no memory: this call makes its results */
-    const struct fnn_call *reader;      /* the call that this one runs in place of making out[0], which has no memory, see fusion.c */
+    const struct fnn_call *reader;      /* of max pooling's gradient: the call that it runs in place of making out[0] for it */
     const struct fnn_call *unpooled;    /* of a reader: max pooling's gradient, which in[0] would be */
     int passes;                         /* nobody else wants out[0]: it has no memory, see fnn_follow_rows */
     char message[FNN_MESSAGE_SIZE];     /* why a status is not FNN_OK */

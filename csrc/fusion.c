@@ -365,7 +365,8 @@ static int reads_pooling_gradient(const record *q, const record *pooling) {
         if (touches(f, s)) return 0;
     for (int k = 0; k < MAX_OPERANDS; k++)
         if (k != X && q->operands[k].storage == s) return 0;
-    return same_view(&q->operands[X], &pooling->operands[0]) && driver->can_unpool && driver->can_unpool(&q->call, &pooling->call);
+    if (!same_view(&q->operands[X], &pooling->operands[0]) || !driver->can_unpool) return 0;
+    return fnn_same_shape(&q->operands[X].tensor, &pooling->operands[0].tensor) && driver->can_unpool(&q->call, &pooling->call);
 }
 
 /* Whether the positions that record r, max pooling's gradient, reads are those of a pooling with its windows: one in each. */
@@ -390,7 +391,8 @@ static void own_arguments(record *r) {
 }
 
 /* The readers of a pooling's gradient, `pooling`, record r without memory for its result: their numbers in `readers`; 0: it has others. */
-static int find_readers(const fnn_program *program, int r, const record *pooling, int most, int *readers) {
+enum { MOST_READERS = 4 };
+static int find_readers(const fnn_program *program, int r, const record *pooling, int *readers) {
     const int s = pooling->operands[0].storage;
     int count = 0;
     for (int next = 0; next < program->num_records; next++) {
@@ -398,9 +400,9 @@ static int find_readers(const fnn_program *program, int r, const record *pooling
         int is_user = 0;
         for (const record *f = q; f; f = f->follower) is_user |= touches(f, s);
         if (!is_user || next == r) continue;
-        if (next < r || count == most || !reads_pooling_gradient(q, pooling)) return 0;
+        if (next < r || count == MOST_READERS || !reads_pooling_gradient(q, pooling)) return 0;
         for (int k = 0; k < 2; k++)
-            if (is_written(program, r + 1, next, program->records[r]->operands[FNN_MAX_ARGS + k].storage)) return 0;
+            if (is_written(program, r + 1, next + 1, program->records[r]->operands[FNN_MAX_ARGS + k].storage)) return 0;
         readers[count++] = next;
     }
     return count;
@@ -418,7 +420,7 @@ static int turn_gradient(fnn_program *program, int r, record *pooling) {
     }
     program->storages[s].kind = FNN_TEMPORARY;
     for (int k = 0; k < MAX_OPERANDS; k++) turn->operands[k].storage = -1;
-    turn->call.op = FNN_OP_copy, turn->number = pooling->number;
+    turn->call.op = FNN_OP_copy, turn->call.flush = pooling->call.flush, turn->number = pooling->number;
     turn->operands[FNN_MAX_ARGS] = program->records[r]->operands[FNN_MAX_ARGS];
     dy->storage = s, dy->offset = 0;
     turn->operands[0] = *dy;
@@ -428,35 +430,43 @@ static int turn_gradient(fnn_program *program, int r, record *pooling) {
     return 1;
 }
 
-/* max pooling's gradient -> the gradients of the convolution that made the map: most of it is zeros, which these need not read or
- * multiply, so it is never in memory. Each of them has the pooling in front of it. (Without it a step of LeNet-5 takes 29 % longer at batch 256, 24 % at 64,
- * on two cores of a Granite Rapids.) */
-static int pooling_gradient_into_readers(fnn_program *program, int r) {
-    enum { MOST = 4, X = FNN_MAX_ARGS };
-    record pooling = *program->records[r];
-    const fnn_tensor *dy = &program->records[r]->operands[X].tensor;
-    const int s = pooling.operands[0].storage;
-    int readers[MOST], made = 0;
-    record *copies[MOST];
-    if (pooling.call.op != FNN_OP_max_pool2d_backward || pooling.follower || pooling.call.reader) return 0;
-    if (program->storages[s].kind != FNN_TEMPORARY || !has_positions(program, r)) return 0;
-    own_arguments(&pooling);
-    fnn_set_shape(&pooling.operands[X].tensor, dy->dtype, dy->rank, dy->shape);
-    const int count = find_readers(program, r, &pooling, MOST, readers), turns = !lie_alike(dy, &pooling.operands[X].tensor);
+/* Puts `pooling`, record r without memory for its result, in front of each of its readers; dy is turned first, if it must be. Returns
+ * whether there was memory for that. */
+static int put_before_readers(fnn_program *program, int r, record *pooling, int turns, int count, const int *readers) {
+    record *copies[MOST_READERS];
+    int made = 0;
     while (made < count && (copies[made] = malloc(sizeof *copies[made]))) made++;
-    if (!count || made < count || (turns && !turn_gradient(program, r, &pooling))) {
+    if (made < count || (turns && !turn_gradient(program, r, pooling))) {
         while (made > 0) free(copies[--made]);
         return 0;
     }
     for (int i = 0; i < count; i++) {
         record *reader = program->records[readers[i]];
-        *copies[i] = pooling;
+        *copies[i] = *pooling;
         own_arguments(copies[i]);
         copies[i]->follower = reader, copies[i]->call.reader = &reader->call;
         program->records[readers[i]] = copies[i];
     }
-    program->storages[s].kind = FNN_PASSED;
     if (!turns) free(detach(program, r));
+    return 1;
+}
+
+/* max pooling's gradient -> the gradients of the convolution that made the map: most of it is zeros, which these need not read or
+ * multiply, so it is never in memory. Each of them has the pooling in front of it. (Without it a step of LeNet-5 takes 29 % longer at
+ * batch 256, 24 % at 64, on two cores of a Granite Rapids; with AVX2, where only the first layer's are, 22 and 19 %.) */
+static int pooling_gradient_into_readers(fnn_program *program, int r) {
+    enum { X = FNN_MAX_ARGS };
+    record pooling = *program->records[r];
+    const operand dy = pooling.operands[X];
+    const int s = pooling.operands[0].storage;
+    int readers[MOST_READERS];
+    if (pooling.call.op != FNN_OP_max_pool2d_backward || pooling.follower || pooling.call.reader) return 0;
+    if (program->storages[s].kind != FNN_TEMPORARY || !has_positions(program, r)) return 0;
+    own_arguments(&pooling);
+    fnn_set_shape(&pooling.operands[X].tensor, dy.tensor.dtype, dy.tensor.rank, dy.tensor.shape);
+    const int count = find_readers(program, r, &pooling, readers), turns = !lie_alike(&dy.tensor, &pooling.operands[X].tensor);
+    if (!count || !put_before_readers(program, r, &pooling, turns, count, readers)) return 0;
+    program->storages[s].kind = FNN_PASSED;
     return count;
 }
 

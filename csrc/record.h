@@ -15,7 +15,8 @@ typedef struct {
 typedef struct record {
     fnn_call call;
     int number;              /* which launch of the recorded step it was */
-    struct record *follower; /* an elementwise record that runs within this one, see fnn_follow; or max pooling, see call.pooling */
+    struct record *follower; /* an elementwise record that runs within this one, see fnn_follow; or max pooling, see
+                                call.pooling; or what reads this one's result, see call.reader */
     operand operands[MAX_OPERANDS];
     fnn_workspace workspace; /* sizes, rounded; scratch is per worker */
     ptrdiff_t work_offset;   /* of the shared part in the arena; scratch follows */

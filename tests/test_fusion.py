@@ -197,6 +197,9 @@ TROUBLE = {
     "an infinite gradient": lambda x, dy: dy.__setitem__((0, 1, 1, 1), np.inf),
     "a gradient that is NaN": lambda x, dy: dy.__setitem__((-1, 0, 0, 1), np.nan),
     "underflow": lambda x, dy: (np.multiply(abs(x), 1e-25, out=x), np.multiply(-abs(dy), 1e-25, out=dy)),
+    "signs of zeros": lambda x, dy: (x.fill(1e-30), dy.fill(-0.0), dy.__setitem__((slice(None), slice(None), 0, 0), -1e-30)),
+    "sums that underflow": lambda x, dy: (dy.fill(-0.0),
+                                          dy.__setitem__((0, slice(None), 0, slice(0, 2)), [1.25 * 2.0**-126, -1.5 * 2.0**-126])),
     "negative zeros": lambda x, dy: dy.fill(-0.0),
 }
 
@@ -298,6 +301,55 @@ def test_pooled_gradients_are_spread_out_for_all_others(given, size, reads):
             np.testing.assert_array_equal(got, wanted.numpy())
     fused = "2 pooling_gradient_into_readers" in program.summary()
     assert program.replays == 2 and fused == (not given and size == 12 and not reads and _core.get_isa() not in ("scalar", "neon"))
+
+
+def test_a_map_that_is_read_in_another_shape_is_spread_out():
+    """Six images of a channel are pooled as an image of six channels."""
+    weight = fastnn.tensor(np.random.default_rng(0).standard_normal((1, 1, 5, 5)).astype(np.float32), requires_grad=True)
+
+    def step(x, dy):
+        weight.grad = None
+        F.max_pool2d(F.relu(F.conv2d(x, weight, padding=2).reshape(1, 6, 12, 12)), 2).backward(dy)
+        return weight.grad
+
+    program = capture(step)
+    for k in range(4):
+        x, dy = images(6, 1, 12, seed=k), images(1, 6, 6, seed=k).contiguous(memory_format=fastnn.channels_last)
+        got = program(x, dy).numpy().copy()
+        np.testing.assert_array_equal(got, step(x, dy).numpy())
+    assert program.replays == 2 and "pooling_gradient_into_readers" not in program.summary()
+
+
+def test_a_pooled_gradient_that_its_reader_overwrites_is_spread_out():
+    window = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": 0}
+    attributes = {"stride": (1, 1), "padding": (4, 4, 4, 4), "dilation": (1, 1), "groups": 1}
+    rng = np.random.default_rng(0)
+    weight = fastnn.tensor(rng.standard_normal((6, 6, 5, 5)).astype(np.float32))
+    before = fastnn.get_conv_algorithm()
+    fastnn.set_conv_algorithm("winograd")
+
+    def make():
+        buffer = fastnn.zeros(40, 6, 4, 4).contiguous(memory_format=fastnn.channels_last)
+
+        def step(x, dy):
+            _, argmax = launch.max_pool2d_forward(x, **window)
+            launch.mul(dy, dy, out=buffer)
+            dx = launch.max_pool2d_backward(buffer, argmax, input=(8, 8), **window)
+            launch.conv2d_backward_input(dx, weight, input=(4, 4), out=buffer, **attributes)
+            return launch.neg(buffer)
+
+        return step
+
+    program, eager = capture(make()), make()
+    try:
+        for k in range(4):
+            x, dy = (t.contiguous(memory_format=fastnn.channels_last) for t in (images(40, 6, 8, seed=k), images(40, 6, 4, seed=k)))
+            dy[39, 0, 3, 3] = np.inf
+            got = program(x, dy).numpy().copy()
+            np.testing.assert_array_equal(got, eager(x, dy).numpy())
+    finally:
+        fastnn.set_conv_algorithm(before)
+    assert program.replays == 2 and "pooling_gradient_into_readers" not in program.summary()
 
 
 def pooled(x):

@@ -1,8 +1,8 @@
 /* conv_blocks.h: gradients of weights from dy of which a block of 2 x 2 pixels holds one element of each channel that is not 0, as max
  * pooling's gradient is: lanes are a row of the kernel with all its channels. */
 
-/* Vectors of sums in registers; of a kernel's row; rows. */
-enum { BLOCKS_SUMS = REGISTERS == 32 ? 20 : 10, BLOCKS_VECS = 2, BLOCKS_TAPS = 5 };
+/* Vectors of sums in registers (of 32: such are the only machines that take this way); rows of a kernel. */
+enum { BLOCKS_SUMS = 20, BLOCKS_TAPS = 5 };
 
 /* conv_blocks_find: values, at (blocks x channels) = what is not 0 in blocks of two rows, upper and lower (2 blocks pixels of
  * channels, dy_pixel apart), and where the window of its pixel begins: at first for the first block's first pixel, `right` and `down`
@@ -76,13 +76,11 @@ static void conv_blocks_gradient_kernel(ptrdiff_t windows, ptrdiff_t channels, p
     if (vecs == vecs_ && n == n_) blocks_gradient(n_, vecs_, windows, channels, x, pitch, at + k, (const real *)dy + k,     \
                                                   (real *)sums + k * each)
         BLOCKS(2, 1);
+        BLOCKS(2, 2);
         BLOCKS(1, 1);
         BLOCKS(1, 2);
-#if REGISTERS == 32
-        BLOCKS(2, 2);
         BLOCKS(1, 3);
         BLOCKS(1, 4);
-#endif
 #undef BLOCKS
     }
 }

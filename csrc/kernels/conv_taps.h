@@ -17,7 +17,7 @@ enum { TAPS_MOST = 8 };
 #define TAPS_PARTS(taps) (((taps) + 1) / 2)
 INLINE vec taps_part(const int taps, const int i, const real *x, ptrdiff_t pitch) {
     const octet first = octet_load(x + 2 * i * pitch);
-    return vec_join(first, 2 * i + 1 < taps ? octet_load(x + (2 * i + 1) * pitch) : first);
+    return octet_join(first, 2 * i + 1 < taps ? octet_load(x + (2 * i + 1) * pitch) : first);
 }
 INLINE ptrdiff_t taps_lanes(const int taps, const int i) { return 2 * i + 1 < taps ? LANES : 8; }
 #else
@@ -48,10 +48,10 @@ typedef struct {
     ptrdiff_t rows, cols, pitch;
     const int32_t *column; /* where in a row of x a column's window begins */
     ptrdiff_t dy_row, dy_col;
-} taps_plan;
+} taps_map;
 
 /* A pair of rows, or the last one. */
-INLINE void taps_pair(const int channels, const int taps, const taps_plan *p, const int both, const real *x, const real *dy,
+INLINE void taps_pair(const int channels, const int taps, const taps_map *p, const int both, const real *x, const real *dy,
                       taps_sums *s) {
     const ptrdiff_t pitch = p->pitch, dy_row = p->dy_row, dy_col = p->dy_col, even = p->cols / 2 * 2;
     for (ptrdiff_t i = 0; i < even; i += 2, dy += 2 * dy_col) {
@@ -66,7 +66,7 @@ INLINE void taps_pair(const int channels, const int taps, const taps_plan *p, co
         taps_pixel(channels, taps, x + p->column[even] + row * pitch, pitch, dy + row * dy_row, s);
 }
 
-INLINE void taps_rows(const int channels, const int taps, const taps_plan *p, const real *x, const real *dy, real *sums) {
+INLINE void taps_rows(const int channels, const int taps, const taps_map *p, const real *x, const real *dy, real *sums) {
     taps_sums s;
     ptrdiff_t row = 0;
 #pragma GCC unroll 8
@@ -105,7 +105,7 @@ INLINE void taps_pooled(const int channels, const int taps, ptrdiff_t windows, p
         for (int t = 0; t < taps; t++) octet_store(sums + (k * taps + t) * 8, s[k][t]);
 }
 
-typedef void taps_rows_function(const taps_plan *p, const real *x, const real *dy, real *sums);
+typedef void taps_rows_function(const taps_map *p, const real *x, const real *dy, real *sums);
 typedef void taps_pooled_function(ptrdiff_t windows, ptrdiff_t apart, const real *x, ptrdiff_t pitch, const int32_t *at, const real *dy,
                                   real *sums);
 
@@ -117,7 +117,7 @@ typedef void taps_pooled_function(ptrdiff_t windows, ptrdiff_t apart, const real
 #define TAPS_BESIDE(X) TAPS(X)
 #endif
 #define TAPS_ROWS_DEFINE(channels, taps)                                                                                    \
-    static void taps_rows_##channels##_##taps(const taps_plan *p, const real *x, const real *dy, real *sums) {              \
+    static void taps_rows_##channels##_##taps(const taps_map *p, const real *x, const real *dy, real *sums) {              \
         taps_rows(channels, taps, p, x, dy, sums);                                                                          \
     }
 #define TAPS_POOLED_DEFINE(channels, taps)                                                                                  \
@@ -141,7 +141,7 @@ static taps_pooled_function *const taps_pooled_of[TAPS_MOST][TAPS_MOST + 1] = {T
  * times dy (pairs of rows, then perhaps one; channels are neighbours). */
 static void conv_taps_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t channels, ptrdiff_t taps, const void *x, ptrdiff_t pitch,
                              const int32_t *column, const void *dy, ptrdiff_t dy_row, ptrdiff_t dy_col, void *sums) {
-    const taps_plan p = {rows, cols, pitch, column, dy_row, dy_col};
+    const taps_map p = {rows, cols, pitch, column, dy_row, dy_col};
     TAPS_SHARES(channels, TAPS_CHANNELS_BESIDE(taps), k, n)
     taps_rows_of[taps][n](&p, x, (const real *)dy + k, (real *)sums + k * taps * 8);
 }

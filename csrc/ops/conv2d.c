@@ -449,7 +449,8 @@ static void dense_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     enlarge_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
 }
 
-/* Only F(2x2, 5x5) reads a pooled map's gradient; where that is not finite, it is spread out behind the workspace. */
+/* Only F(2x2, 5x5) reads a pooled map's gradient. Where that is not finite, it is spread out behind the workspace: the one case in which
+ * the map's gradient needs memory after all. */
 static int backward_input_can_unpool(const fnn_call *call, const fnn_call *pooling) {
     const fnn_conv_dims d = dims_of(call, backward_input_dims);
     const fnn_conv_pass pass = FNN_CONV_BACKWARD_INPUT;

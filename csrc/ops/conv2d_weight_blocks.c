@@ -8,7 +8,7 @@
  *
  * The order of summation is fixed by shape: blocks of pairs of output rows (image by image) form `parts` equal ranges, of
  * which each element is one chain over blocks of 2 x 2 pixels; the parts are added in order. Where x is not finite, all pixels are
- * listed: zeros count. */
+ * listed: zeros count. A sum of nothing but zeros is +0, whatever their signs, which depend on how they are listed. */
 #include "conv2d.h"
 #include "pool.h"
 
@@ -29,7 +29,7 @@ typedef struct {
     ptrdiff_t vecs, width, pitch;    /* of a window's row; elements of these, and of an unfolded row */
     ptrdiff_t pairs, row;            /* pairs of output rows in an image; what of a pair is listed */
     ptrdiff_t block, blocks, units;  /* pairs at a time; blocks in an image, in all */
-    ptrdiff_t line, sums;            /* elements of a padded row of x, and of the sums of a part */
+    ptrdiff_t line_size, sums;       /* elements of a padded row of x, and of the sums of a part */
     size_t values_at, at_at, edge_at, shared;
     size_t line_at, sums_at, pair_at, all_at, all_values_at, scratch;
     const float *values;             /* what is not 0, in the order of memory */
@@ -42,14 +42,13 @@ static ptrdiff_t run_of(const fnn_conv_dims *d) { return d->s * d->c; }
 static int suits_shape(const fnn_conv_dims *d) {
     const fnn_kernels *K = fnn_kernels_of(FNN_FLOAT32);
     if (K->lanes < 16 || d->n == 0 || d->groups > 1 || d->c < 2 || d->k < 2 || d->r != TAPS || run_of(d) > MOST_VECS * K->lanes) return 0;
-    if (d->stride[0] * d->stride[1] * d->dilation[0] * d->dilation[1] > 1) return 0;
+    if (d->stride[0] > 1 || d->stride[1] > 1 || d->dilation[0] > 1 || d->dilation[1] > 1) return 0;
     return d->oh % 2 == 0 && d->ow % 2 == 0 && d->ow <= MOST_COLUMNS && d->n <= LIST_BYTES / 2 / (d->oh * d->ow * d->k);
 }
 
 int fnn_conv_blocks_suits(const fnn_call *call, const fnn_conv_dims *d) {
-    const fnn_tensor *dy = call->in[0], *x = call->in[1];
-    if (x->dtype != FNN_FLOAT32 || call->algorithm == FNN_CONV_WINOGRAD || call->algorithm == FNN_CONV_PARTS) return 0;
-    return dy->stride[1] == 1 && x->stride[1] == 1 && x->stride[3] == d->c && suits_shape(d);
+    if (call->in[1]->dtype != FNN_FLOAT32 || call->algorithm == FNN_CONV_WINOGRAD || call->algorithm == FNN_CONV_PARTS) return 0;
+    return suits_shape(d);
 }
 
 static float *floats(void *base, size_t at) { return (float *)((char *)base + at); }
@@ -65,7 +64,7 @@ static void plan_memory(blocks_plan *p) {
     p->edge_at = p->values_at = p->at_at + list;
     p->shared = p->values_at + (p->sum.call->unpooled ? edges : list);
     p->line_at = fnn_whole_lines((size_t)((2 * p->block + TAPS - 1) * p->pitch) * sizeof(float));
-    p->sums_at = p->line_at + fnn_whole_lines((size_t)p->line * sizeof(float));
+    p->sums_at = p->line_at + fnn_whole_lines((size_t)p->line_size * sizeof(float));
     p->pair_at = p->sums_at + fnn_whole_lines((size_t)p->sums * sizeof(float));
     p->all_values_at = p->pair_at + fnn_whole_lines((size_t)(4 * p->row) * sizeof(float));
     p->all_at = p->all_values_at + all;
@@ -81,26 +80,41 @@ static blocks_plan plan_of(const fnn_call *call, const fnn_conv_dims *d) {
     p.block = fnn_min(fnn_max((X_BYTES / (p.pitch * (ptrdiff_t)sizeof(float)) - TAPS + 1) / 2, 1), p.pairs);
     p.blocks = fnn_ceil_div(p.pairs, p.block), p.units = d->n * p.blocks;
     p.sum.parts = fnn_min(PARTS, p.units);
-    p.line = fnn_round_up((d->ow + d->s - 1) * d->c, K->lanes), p.sums = d->k * TAPS * p.width;
+    p.line_size = fnn_round_up((d->ow + d->s - 1) * d->c, K->lanes), p.sums = d->k * TAPS * p.width;
     plan_memory(&p);
     return p;
 }
 
 /* ---- what is not 0 ---- */
 
-static char *dy_row(const blocks_plan *p, ptrdiff_t image, ptrdiff_t row) {
-    return fnn_at(p->dy.data, image * p->dy.n + row * p->dy.h, FNN_FLOAT32);
+/* Two rows of dy, with neighbouring channels. */
+typedef struct {
+    const char *upper, *lower;
+    ptrdiff_t pixel;
+} row_pair;
+
+/* Where they lie, or a copy in scratch. */
+static row_pair read_pair(const blocks_plan *p, ptrdiff_t image, ptrdiff_t pair, void *scratch) {
+    const fnn_conv_dims *d = p->sum.d;
+    char *rows[2];
+    for (int i = 0; i < 2; i++) rows[i] = fnn_at(p->dy.data, image * p->dy.n + (2 * pair + i) * p->dy.h, FNN_FLOAT32);
+    if (p->dy.c == 1) return (row_pair){rows[0], rows[1], p->dy.w};
+    float *copy = floats(scratch, p->pair_at);
+    for (int i = 0; i < 2; i++)
+        p->sum.K->conv_pack(1, d->ow, d->k, rows[i], p->dy.w, p->dy.c, copy + i * d->ow * d->k, NULL, d->k);
+    return (row_pair){(char *)copy, (char *)(copy + d->ow * d->k), d->k};
 }
 
 /* Lists an image's; places count from the first row of their block. */
-static int list_image(const blocks_plan *p, ptrdiff_t image) {
+static int list_image(const blocks_plan *p, ptrdiff_t image, void *scratch) {
     const fnn_conv_dims *d = p->sum.d;
     void *shared = p->sum.call->shared;
     int is_single = 1;
     for (ptrdiff_t i = 0; i < p->pairs && is_single; i++) {
         const ptrdiff_t at = (image * p->pairs + i) * p->row;
-        p->sum.K->conv_blocks_find(d->ow / 2, d->k, dy_row(p, image, 2 * i), dy_row(p, image, 2 * i + 1), p->dy.w,
-                                   i % p->block * 2 * p->pitch, p->width, p->pitch, floats(shared, p->values_at) + at,
+        const row_pair rows = read_pair(p, image, i, scratch);
+        p->sum.K->conv_blocks_find(d->ow / 2, d->k, rows.upper, rows.lower, rows.pixel, i % p->block * 2 * p->pitch, p->width, p->pitch,
+                                   floats(shared, p->values_at) + at,
                                    (int32_t *)floats(shared, p->at_at) + at, &is_single);
     }
     return is_single;
@@ -109,9 +123,8 @@ static int list_image(const blocks_plan *p, ptrdiff_t image) {
 static void list_images(void *context, ptrdiff_t part, void *scratch) {
     const blocks_plan *p = context;
     const ptrdiff_t end = fnn_part_begin(p->sum.d->n, p->sum.parts, part + 1);
-    (void)scratch;
     for (ptrdiff_t i = fnn_part_begin(p->sum.d->n, p->sum.parts, part); i < end && !p->is_other[part]; i++)
-        p->is_other[part] = !list_image(p, i);
+        p->is_other[part] = !list_image(p, i, scratch);
 }
 
 /* The same of what a program has pooled; edges: where left and right pixels' windows begin in a block. */
@@ -148,7 +161,7 @@ static int list_all(blocks_plan *p, int *is_other) {
         return 1;
     }
     p->values = floats(call->shared, p->values_at);
-    if (!list_image(p, 0)) return 0;
+    if (!list_image(p, 0, call->scratch)) return 0;
     fnn_parallel_for(call, p->sum.parts, 0.3 * elements, list_images, p);
     for (ptrdiff_t i = 0; i < p->sum.parts; i++)
         if (is_other[i]) return 0;
@@ -157,15 +170,15 @@ static int list_all(blocks_plan *p, int *is_other) {
 
 /* ---- a part ---- */
 
-/* Row `row` of x as windows' rows; with padding by way of a line that is 0 on both sides. */
+/* Row `row` of x as windows' rows; with padding, or if it is not dense, by way of a line that is 0 on both sides. */
 static void unfold_row(const blocks_plan *p, ptrdiff_t image, ptrdiff_t row, float *line, float *to) {
     const fnn_conv_dims *d = p->sum.d;
     const ptrdiff_t columns = d->ow + d->s - 1, lo = fnn_min(d->padding[2], columns), hi = fnn_min(lo + d->w, columns);
     const float *from = fnn_at(p->x.data, image * p->x.n + row * p->x.h, FNN_FLOAT32);
-    if (hi - lo < columns) {
-        memcpy(line + lo * d->c, from, (size_t)((hi - lo) * d->c) * sizeof *line);
-        from = line;
-    }
+    const int is_dense = p->x.c == 1 && p->x.w == d->c;
+    if (!is_dense) p->sum.K->conv_pack(1, hi - lo, d->c, from, p->x.w, p->x.c, line + lo * d->c, NULL, d->c);
+    else if (hi - lo < columns) memcpy(line + lo * d->c, from, (size_t)((hi - lo) * d->c) * sizeof *line);
+    if (!is_dense || hi - lo < columns) from = line;
     p->sum.K->conv_blocks_unfold(d->ow, run_of(d), d->c, from, to);
 }
 
@@ -190,13 +203,13 @@ static void add_all(const blocks_plan *p, ptrdiff_t image, ptrdiff_t pair, ptrdi
     int32_t *at = (int32_t *)floats(scratch, p->all_at);
     ptrdiff_t pixels = 0;
     for (ptrdiff_t i = 0; i < pairs; i++) {
-        const fnn_call *unpooled = p->sum.call->unpooled;
-        char *rows = unpooled ? (char *)scratch + p->pair_at : dy_row(p, image, 2 * (pair + i));
-        const ptrdiff_t dy_col = unpooled ? d->k : p->dy.w, dy_row = unpooled ? d->ow * d->k : p->dy.h;
-        if (unpooled) fnn_pool_spread(unpooled, image * p->pairs + pair + i, rows);
+        char *spread = (char *)floats(scratch, p->pair_at);
+        row_pair rows = {spread, fnn_at(spread, d->ow * d->k, FNN_FLOAT32), d->k};
+        if (p->sum.call->unpooled) fnn_pool_spread(p->sum.call->unpooled, image * p->pairs + pair + i, spread);
+        else rows = read_pair(p, image, pair + i, scratch);
         for (ptrdiff_t q = 0; q < 2 * d->ow; q++, pixels++) {
             const ptrdiff_t row = q % 4 / 2, col = q / 4 * 2 + q % 2;
-            memcpy(values + pixels * d->k, fnn_at(rows, row * dy_row + col * dy_col, FNN_FLOAT32), (size_t)d->k * sizeof *values);
+            memcpy(values + pixels * d->k, (const float *)(row ? rows.lower : rows.upper) + col * rows.pixel, (size_t)d->k * sizeof *values);
             for (ptrdiff_t k = 0; k < d->k; k++) at[pixels * d->k + k] = (int32_t)((2 * i + row) * p->pitch + col * p->width);
         }
     }
@@ -209,7 +222,7 @@ static void sum_part(void *context, ptrdiff_t part, void *scratch) {
     const int32_t *at = (int32_t *)floats(p->sum.call->shared, p->at_at);
     const ptrdiff_t end = fnn_part_begin(p->units, p->sum.parts, part + 1);
     float *sums = floats(scratch, p->sums_at);
-    memset(floats(scratch, p->line_at), 0, (size_t)p->line * sizeof *sums);
+    memset(floats(scratch, p->line_at), 0, (size_t)p->line_size * sizeof *sums);
     memset(sums, 0, (size_t)p->sums * sizeof *sums);
     for (ptrdiff_t unit = fnn_part_begin(p->units, p->sum.parts, part); unit < end; unit++) {
         const ptrdiff_t image = unit / p->blocks, pair = unit % p->blocks * p->block, pairs = fnn_min(p->block, p->pairs - pair);
@@ -229,8 +242,8 @@ static void combine_channel(void *context, ptrdiff_t k, void *scratch) {
     const ptrdiff_t size = TAPS * p->width;
     float *total = scratch;
     const float *part = (float *)p->sum.packed + k * size;
-    memcpy(total, part, (size_t)size * sizeof *total);
-    for (ptrdiff_t q = 1; q < p->sum.parts; q++)
+    memset(total, 0, (size_t)size * sizeof *total);
+    for (ptrdiff_t q = 0; q < p->sum.parts; q++)
         p->sum.K->add(size, (void *const[]){total}, (const void *const[]){total, part + q * p->sums}, (const ptrdiff_t[]){1, 1}, NULL);
     for (ptrdiff_t c = 0; c < d->c; c++)
         for (ptrdiff_t t = 0; t < TAPS * d->s; t++)

@@ -38,7 +38,7 @@ int fnn_conv_taps_suits(const fnn_conv_dims *d, int dtype) {
     const fnn_kernels *K = fnn_kernels_of(dtype);
     if (d->n == 0 || d->groups > 1 || d->c > 1 || d->k > fnn_few_channels(K) || K->lanes < OCTET) return 0;
     if ((d->r != 5 && d->r != 7) || d->s < 5 || d->s > OCTET || d->ow > MOST_COLUMNS) return 0;
-    return d->stride[0] * d->stride[1] * d->dilation[0] * d->dilation[1] == 1;
+    return d->stride[0] == 1 && d->stride[1] == 1 && d->dilation[0] == 1 && d->dilation[1] == 1;
 }
 
 static ptrdiff_t rows_read(const fnn_conv_dims *d, ptrdiff_t pairs) { return 2 * pairs + d->r - 1; }
@@ -78,7 +78,7 @@ static taps_plan plan_of(const fnn_call *call, const fnn_conv_dims *d) {
     p.pitch = fnn_round_up(columns_read(d), line);
     p.block = fnn_min(fnn_max((X_BYTES / (p.pitch * size) - d->r + 1) / 2, 1), p.pairs);
     p.second = line > OCTET ? rows_read(d, p.block) * p.pitch + line : 0;
-    p.sums = d->k * d->r * OCTET;
+    p.sums = fnn_round_up(d->k * d->r * OCTET, p.sum.K->lanes);
     plan_memory(&p);
     return p;
 }

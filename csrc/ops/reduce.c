@@ -433,7 +433,7 @@ static void reduce_workspace(const fnn_call *call, fnn_workspace *ws) {
     if (fnn_order_is_dense(&p.result)) ws->shared -= (size_t)p.result.size * fnn_itemsize(x->dtype);
 }
 
-/* A sum of no pooled gradients but -0 is 0: the zeros beside them are added, too. */
+/* A sum of blocks is not -0: beside pooled gradients there are zeros, and they come first where it is that of the pooled map. */
 static void clear_negative_zeros(const fnn_tensor *x, ptrdiff_t n, char *y) {
     const double zero = 0;
     fnn_kernels_of(x->dtype)->add(n, (void *const[]){y}, (const void *const[]){y, &zero}, (const ptrdiff_t[]){1, 0}, NULL);
@@ -448,7 +448,7 @@ static int reduce(fnn_call *call, int kind, const void *divisor) {
     begin(&p, call, &w);
     char *dense = fnn_order_is_dense(&p.result) ? y->data : (char *)at(call->shared, 2 * p.partial, w.size);
     run_passes(call, &p, &w, divisor, dense);
-    if (call->unpooled) clear_negative_zeros(x, p.result.size, dense);
+    if (p.blocks) clear_negative_zeros(x, p.result.size, dense);
     if (dense != y->data) fnn_order_scatter_all(call, &p.result, y->data, w.size, dense);
     return FNN_OK;
 }

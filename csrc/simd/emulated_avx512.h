@@ -200,7 +200,6 @@ INTRINSIC __m256i _mm512_cvtepi64_epi32(__m512i a) {
 INTRINSIC __m256 _mm256_loadu_ps(const void *p) { __m256 v; memcpy(&v, p, 32); return v; }
 INTRINSIC void _mm256_storeu_ps(void *p, __m256 v) { memcpy(p, &v, 32); }
 INTRINSIC __m256 _mm256_set1_ps(float a) { LANE_BY_LANE(__m256, 8, a); }
-INTRINSIC __m256 _mm256_add_ps(__m256 a, __m256 b) { return a + b; }
 INTRINSIC __m256 _mm256_fmadd_ps(__m256 a, __m256 b, __m256 c) { LANE_BY_LANE(__m256, 8, fmaf(a[i], b[i], c[i])); }
 INTRINSIC __m512 _mm512_castps256_ps512(__m256 a) { LANE_BY_LANE(__m512, 16, a[i & 7]); }
 INTRINSIC __m512 _mm512_insertf32x8(__m512 a, __m256 b, int high) { LANE_BY_LANE(__m512, 16, i / 8 == high ? b[i & 7] : a[i]); }

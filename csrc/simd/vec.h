@@ -26,8 +26,8 @@
  *   words: WORDS integers of 64 bits, whatever `real` is: words_set1 words_count(from) = from, from + 1, ...
  *   words_mul (of the low halves, 64-bit products) words_add words_and words_or words_xor words_shl words_shr
  *   words_load words_store (any alignment) words_store_pairs(p, a, b) = a[0] b[0] a[1] ...   words_stream, as vec_stream
- *   octet: eight lanes, whatever LANES is: octet_load octet_store (any alignment) octet_set1 octet_add octet_fma; of 16 lanes,
- *   vec_join(low, high)
+ *   octet: eight lanes, whatever LANES is: octet_load octet_store (any alignment) octet_set1 octet_fma; of 16
+ *   lanes, octet_join(low, high)
  *
  * Rounding is what these names say: no contraction (-ffp-contract=off), fused multiply-add only where vec_fma is written.
  * On scalar targets vec_fma is a*b+c, rounded twice. */
@@ -91,11 +91,6 @@ INLINE octet octet_set1(real a) {
 #pragma GCC unroll 8
     for (int i = 0; i < 8 / LANES; i++) o.part[i] = vec_set1(a);
     return o;
-}
-INLINE octet octet_add(octet a, octet b) {
-#pragma GCC unroll 8
-    for (int i = 0; i < 8 / LANES; i++) a.part[i] = vec_add(a.part[i], b.part[i]);
-    return a;
 }
 INLINE octet octet_fma(octet a, octet b, octet c) {
 #pragma GCC unroll 8

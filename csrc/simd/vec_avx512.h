@@ -196,9 +196,8 @@ typedef __m256 octet;
 INLINE octet octet_load(const real *p) { return _mm256_loadu_ps(p); }
 INLINE void octet_store(real *p, octet o) { _mm256_storeu_ps(p, o); }
 INLINE octet octet_set1(real a) { return _mm256_set1_ps(a); }
-INLINE octet octet_add(octet a, octet b) { return _mm256_add_ps(a, b); }
 INLINE octet octet_fma(octet a, octet b, octet c) { return _mm256_fmadd_ps(a, b, c); }
-INLINE vec vec_join(octet low, octet high) { return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1); }
+INLINE vec octet_join(octet low, octet high) { return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1); }
 #endif
 
 enum { VEC_REACH = LANES };
