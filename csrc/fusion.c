@@ -70,19 +70,11 @@ static int activation_into_product(fnn_program *program, int r) {
     return 0;
 }
 
-/* Whether a record in [from, to) writes storage s, or, with `reads`, touches it at all. */
+/* Whether a record in [from, to), or one behind it, writes storage s, or, with `reads`, touches it at all. */
 static int is_used(const fnn_program *program, int from, int to, int s, int reads) {
     for (int r = from; r < to; r++)
-        for (int k = 0; k < (reads ? MAX_OPERANDS : FNN_MAX_ARGS); k++)
-            if (program->records[r]->operands[k].storage == s) return 1;
-    return 0;
-}
-
-/* Whether a record in [from, to), or one behind it, writes storage s. */
-static int is_written(const fnn_program *program, int from, int to, int s) {
-    for (int r = from; r < to; r++)
         for (const record *q = program->records[r]; q; q = q->follower)
-            for (int k = 0; k < FNN_MAX_ARGS; k++)
+            for (int k = 0; k < (reads ? MAX_OPERANDS : FNN_MAX_ARGS); k++)
                 if (q->operands[k].storage == s) return 1;
     return 0;
 }
@@ -377,7 +369,7 @@ static int has_positions(const fnn_program *program, int r) {
         for (const record *q = program->records[f]; q; q = q->follower) {
             if (q->operands[1].storage != argmax->storage || q->call.op != FNN_OP_max_pool2d_forward) continue;
             return same_view(&q->operands[1], argmax) && !memcmp(q->call.attr.i, gradient->call.attr.i + 2, 8 * sizeof(int64_t)) &&
-                   !is_written(program, f + 1, r, argmax->storage);
+                   !is_used(program, f + 1, r, argmax->storage, 0);
         }
     return 0;
 }
@@ -390,8 +382,9 @@ static void own_arguments(record *r) {
     }
 }
 
-/* The readers of a pooling's gradient, `pooling`, record r without memory for its result: their numbers in `readers`; 0: it has others. */
 enum { MOST_READERS = 4 };
+
+/* The readers of a pooling's gradient, `pooling`, record r without memory for its result: their numbers in `readers`; 0: it has others. */
 static int find_readers(const fnn_program *program, int r, const record *pooling, int *readers) {
     const int s = pooling->operands[0].storage;
     int count = 0;
@@ -402,7 +395,7 @@ static int find_readers(const fnn_program *program, int r, const record *pooling
         if (!is_user || next == r) continue;
         if (next < r || count == MOST_READERS || !reads_pooling_gradient(q, pooling)) return 0;
         for (int k = 0; k < 2; k++)
-            if (is_written(program, r + 1, next + 1, program->records[r]->operands[FNN_MAX_ARGS + k].storage)) return 0;
+            if (is_used(program, r + 1, next + 1, program->records[r]->operands[FNN_MAX_ARGS + k].storage, 0)) return 0;
         readers[count++] = next;
     }
     return count;

@@ -16,6 +16,12 @@ def blobs(n=240, classes=3, seed=0):
     return x.astype(np.float32), y
 
 
+def images(n=4, channels=3, size=12, seed=0):
+    """Square maps of normally distributed numbers."""
+    x = np.random.default_rng(seed).standard_normal((n, channels, size, size))
+    return fastnn.tensor(x, dtype=fastnn.float32)
+
+
 def make(seed=1, lr=0.1, metrics=("accuracy",), **options):
     fastnn.manual_seed(seed)
     model = mlp([4, 16, 3])
