@@ -416,18 +416,3 @@ static void pool_spread_kernel(ptrdiff_t windows, ptrdiff_t channels, const void
                               2 * left - q % 2 * channels);
     }
 }
-
-/* pool_spread_images: the same of rows of images: dy, argmax (windows x channels x images, a vector of these; positions as wide as
- * values) to two rows of pixels of channels of images. */
-static void pool_spread_images_kernel(ptrdiff_t windows, ptrdiff_t channels, const void *dy, const void *argmax, void *upper,
-                                      void *lower) {
-    for (ptrdiff_t i = 0; i < windows; i++)
-        for (ptrdiff_t k = 0; k < channels; k++) {
-            const ptrdiff_t from = (i * channels + k) * LANES, to = (2 * i * channels + k) * LANES;
-            const vec gradient = vec_load((const real *)dy + from);
-            const ivec where = vec_as_ivec(vec_load((const real *)argmax + from));
-#pragma GCC unroll 4
-            for (int q = 0; q < 4; q++)
-                pool_spread_pixel(gradient, where, q, (real *)(q < 2 ? upper : lower) + to + q % 2 * channels * LANES, LANES);
-        }
-}

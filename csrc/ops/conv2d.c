@@ -449,25 +449,30 @@ static void dense_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     enlarge_workspace(call, &d, FNN_CONV_BACKWARD_INPUT, ws);
 }
 
-/* Only F(2x2, 5x5) reads a pooled map's gradient. Where that is not finite, it is spread out behind the workspace: the one case in which
- * the map's gradient needs memory after all. */
-static int backward_input_can_unpool(const fnn_call *call, const fnn_call *pooling) {
-    const fnn_conv_dims d = dims_of(call, backward_input_dims);
-    const fnn_conv_pass pass = FNN_CONV_BACKWARD_INPUT;
-    if (fnn_conv_product_suits(call, &d, pass) || fnn_conv_amx_suits(call, &d, pass) || !fnn_pool_is_of_blocks(pooling)) return 0;
-    return fnn_winograd_suits(call, &d, pass) && fnn_winograd5_suits(call, &d, pass);
+static int input_suits_blocks(const fnn_call *call, const fnn_conv_dims *d) {
+    return fnn_conv_input_blocks_suits(call, d) && !fnn_conv_product_suits(call, d, FNN_CONV_BACKWARD_INPUT) &&
+           !fnn_conv_amx_suits(call, d, FNN_CONV_BACKWARD_INPUT);
 }
 
+static int backward_input_can_unpool(const fnn_call *call, const fnn_call *pooling) {
+    const fnn_conv_dims d = dims_of(call, backward_input_dims);
+    return fnn_pool_is_of_blocks(pooling) && input_suits_blocks(call, &d);
+}
+
+/* A pooled map's gradient that is not finite is spread out behind the workspace: the one case in which the map's gradient needs memory
+ * after all. */
 static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
+    const fnn_conv_dims d = dims_of(call, backward_input_dims);
     dense_input_workspace(call, ws);
+    if (fnn_numel(call->out[0]) && input_suits_blocks(call, &d)) fnn_conv_input_blocks_workspace(call, &d, ws);
     if (call->unpooled) ws->shared = fnn_whole_lines(ws->shared) + (size_t)fnn_numel(call->in[0]) * fnn_itemsize(call->in[0]->dtype);
 }
 
 static void spread_out(const fnn_call *call, fnn_tensor *dy) {
     const ptrdiff_t pair = 2 * dy->shape[3] * dy->shape[1], pairs = fnn_numel(dy) / pair;
     fnn_workspace ws = {0, 0, 0};
-    dense_input_workspace(call, &ws);
-    dy->data = (char *)call->shared + fnn_whole_lines(ws.shared);
+    backward_input_workspace(call, &ws);
+    dy->data = (char *)call->shared + ws.shared - (size_t)fnn_numel(dy) * fnn_itemsize(dy->dtype);
     for (ptrdiff_t i = 0; i < pairs; i++) fnn_pool_spread(call->unpooled, i, fnn_at(dy->data, i * pair, dy->dtype));
 }
 
@@ -482,10 +487,11 @@ static int backward_input_run(fnn_call *call) {
         fnn_conv_product(call, &d, FNN_CONV_BACKWARD_INPUT);
         return FNN_OK;
     }
-    const int done = correlated(call, &d, FNN_CONV_BACKWARD_INPUT, NULL);
-    if (done && done != FNN_WINOGRAD_LEFT) return FNN_OK;
+    if (input_suits_blocks(call, &d) && fnn_conv_input_blocks(call, &d)) return FNN_OK;
     fnn_tensor dense = *call->in[0];
     if (call->unpooled) spread_out(call, &dense), call->in[0] = &dense;
+    const int done = correlated(call, &d, FNN_CONV_BACKWARD_INPUT, NULL);
+    if (done && done != FNN_WINOGRAD_LEFT) return FNN_OK;
     if (suits_columns(call, &d)) {
         fnn_conv_columns_gradient(call, &d);
         return FNN_OK;

@@ -241,7 +241,31 @@ int fnn_conv_taps_suits(const fnn_conv_dims *d, int dtype);
 void fnn_conv_taps_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 void fnn_conv_taps_gradient(const fnn_call *call, const fnn_conv_dims *d);
 
-/* conv2d_weight_blocks.c: dy as max pooling's gradient makes it. Returns whether it was such, and the call is computed. */
+/* conv2d_blocks.c: what is not 0 of dy, if it is as max pooling's gradient makes it: values (n, oh / 2, ow / 2, k), dense, and which of
+ * its block's four pixels each is. */
+typedef struct {
+    const float *values;
+    const int32_t *positions;
+} fnn_conv_pooled;
+/* Whether it pays to look, as far as that does not depend on the kernel's extents. */
+int fnn_conv_pooled_suits(const fnn_call *call, const fnn_conv_dims *d);
+size_t fnn_conv_pooled_bytes(const fnn_call *call, const fnn_conv_dims *d); /* shared */
+size_t fnn_conv_pooled_scratch(const fnn_conv_dims *d);
+/* Returns whether dy is such a gradient. */
+int fnn_conv_find_pooled(const fnn_call *call, const fnn_conv_dims *d, void *shared, fnn_conv_pooled *pooled);
+/* Two rows of dy, with neighbouring channels: where they lie, or a copy of them. */
+typedef struct {
+    const float *upper, *lower;
+    ptrdiff_t pixel;
+} fnn_conv_row_pair;
+fnn_conv_row_pair fnn_conv_read_pair(const fnn_image *dy, const fnn_conv_dims *d, ptrdiff_t image, ptrdiff_t pair, float *copy);
+
+/* conv2d_input_blocks.c: dx of such a dy, likewise. */
+int fnn_conv_input_blocks_suits(const fnn_call *call, const fnn_conv_dims *d);
+void fnn_conv_input_blocks_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
+int fnn_conv_input_blocks(const fnn_call *call, const fnn_conv_dims *d);
+
+/* conv2d_weight_blocks.c: dweight of such a dy. Returns whether it was such, and the call is computed. */
 int fnn_conv_blocks_suits(const fnn_call *call, const fnn_conv_dims *d);
 void fnn_conv_blocks_gradient_workspace(const fnn_call *call, const fnn_conv_dims *d, fnn_workspace *ws);
 int fnn_conv_blocks_gradient(const fnn_call *call, const fnn_conv_dims *d);

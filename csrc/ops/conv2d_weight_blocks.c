@@ -1,7 +1,5 @@
 /* conv2d_weight_blocks.c: dweight (k, c, r, s) = sum over images and output pixels of x (n, c, h, w) times dy (n, k, oh, ow) where dy
- * is the gradient of a map that was pooled by maxima of 2 x 2 windows: of each block of 2 x 2 pixels and channel at most one element is
- * not 0. That is seen when the call runs; dy is looked at until a block holds two, which in any other dy is soon. A program knows
- * it, and lets this gradient read the pooled map's (fnn_call.unpooled).
+ * is the gradient of a map that was pooled by maxima of 2 x 2 windows (conv2d_blocks.c).
  *
  * What is not 0 is listed, in the order of memory, with the place of its window in x, whose rows are unfolded: a vector or two for
  * the window's row at each column, aligned. A quarter of the products are made.
@@ -17,7 +15,6 @@
 enum {
     PARTS = 16,
     X_BYTES = 24 << 10,    /* of unfolded rows at a time: half of a first-level cache */
-    LIST_BYTES = 8 << 20,  /* of what is not 0, at most */
     MOST_COLUMNS = 64,
     TAPS = 5,              /* rows of the kernel */
     MOST_VECS = 2
@@ -30,43 +27,34 @@ typedef struct {
     ptrdiff_t pairs, row;            /* pairs of output rows in an image; what of a pair is listed */
     ptrdiff_t block, blocks, units;  /* pairs at a time; blocks in an image, in all */
     ptrdiff_t line_size, sums;       /* elements of a padded row of x, and of the sums of a part */
-    size_t values_at, at_at, edge_at, shared;
+    size_t pooled_at, at_at, edge_at, shared;
     size_t line_at, sums_at, pair_at, all_at, all_values_at, scratch;
-    const float *values;             /* what is not 0, in the order of memory */
-    int *is_other;                   /* dy is not such a gradient */
+    fnn_conv_pooled pooled;
 } blocks_plan;
 
 static ptrdiff_t run_of(const fnn_conv_dims *d) { return d->s * d->c; }
 
-/* Only where vectors are wide: a window's row of LeNet-5's second layer is two of them, nearly full. */
-static int suits_shape(const fnn_conv_dims *d) {
-    const fnn_kernels *K = fnn_kernels_of(FNN_FLOAT32);
-    if (K->lanes < 16 || d->n == 0 || d->groups > 1 || d->c < 2 || d->k < 2 || d->r != TAPS || run_of(d) > MOST_VECS * K->lanes) return 0;
-    if (d->stride[0] > 1 || d->stride[1] > 1 || d->dilation[0] > 1 || d->dilation[1] > 1) return 0;
-    return d->oh % 2 == 0 && d->ow % 2 == 0 && d->ow <= MOST_COLUMNS && d->n <= LIST_BYTES / 2 / (d->oh * d->ow * d->k);
-}
-
+/* A window's row of LeNet-5's second layer is two vectors, nearly full. */
 int fnn_conv_blocks_suits(const fnn_call *call, const fnn_conv_dims *d) {
-    if (call->in[1]->dtype != FNN_FLOAT32 || call->algorithm == FNN_CONV_WINOGRAD || call->algorithm == FNN_CONV_PARTS) return 0;
-    return suits_shape(d);
+    if (!fnn_conv_pooled_suits(call, d) || d->c < 2 || d->r != TAPS || d->ow > MOST_COLUMNS) return 0;
+    return run_of(d) <= MOST_VECS * fnn_kernels_of(FNN_FLOAT32)->lanes;
 }
 
 static float *floats(void *base, size_t at) { return (float *)((char *)base + at); }
 
-/* shared: [parts][where values are met][values, or where blocks' left and right windows begin]; scratch: [unfolded x][a row][sums]
- * [a pair of rows][all pixels of a block][where], or a row of the result. */
+/* shared: [parts][what is not 0][where it is met][where blocks' left and right windows begin]; scratch: [unfolded x][a row][sums]
+ * [a pair of rows][all pixels of a block][where], or a pair of rows, or a row of the result. */
 static void plan_memory(blocks_plan *p) {
     const fnn_conv_dims *d = p->sum.d;
-    const size_t list = fnn_whole_lines((size_t)(d->n * p->pairs * p->row) * sizeof(float));
     const size_t all = fnn_whole_lines((size_t)(4 * p->block * p->row) * sizeof(float));
-    const size_t edges = fnn_whole_lines((size_t)(2 * p->block * p->row) * sizeof(int32_t));
-    p->at_at = fnn_whole_lines((size_t)(p->sum.parts * p->sums) * sizeof(float));
-    p->edge_at = p->values_at = p->at_at + list;
-    p->shared = p->values_at + (p->sum.call->unpooled ? edges : list);
+    p->pooled_at = fnn_whole_lines((size_t)(p->sum.parts * p->sums) * sizeof(float));
+    p->at_at = p->pooled_at + fnn_conv_pooled_bytes(p->sum.call, d);
+    p->edge_at = p->at_at + fnn_whole_lines((size_t)(d->n * p->pairs * p->row) * sizeof(int32_t));
+    p->shared = p->edge_at + fnn_whole_lines((size_t)(2 * p->block * p->row) * sizeof(int32_t));
     p->line_at = fnn_whole_lines((size_t)((2 * p->block + TAPS - 1) * p->pitch) * sizeof(float));
     p->sums_at = p->line_at + fnn_whole_lines((size_t)p->line_size * sizeof(float));
     p->pair_at = p->sums_at + fnn_whole_lines((size_t)p->sums * sizeof(float));
-    p->all_values_at = p->pair_at + fnn_whole_lines((size_t)(4 * p->row) * sizeof(float));
+    p->all_values_at = p->pair_at + fnn_conv_pooled_scratch(d);
     p->all_at = p->all_values_at + all;
     p->scratch = p->all_at + all;
 }
@@ -87,57 +75,16 @@ static blocks_plan plan_of(const fnn_call *call, const fnn_conv_dims *d) {
 
 /* ---- what is not 0 ---- */
 
-/* Two rows of dy, with neighbouring channels. */
-typedef struct {
-    const char *upper, *lower;
-    ptrdiff_t pixel;
-} row_pair;
-
-/* Where they lie, or a copy in scratch. */
-static row_pair read_pair(const blocks_plan *p, ptrdiff_t image, ptrdiff_t pair, void *scratch) {
-    const fnn_conv_dims *d = p->sum.d;
-    char *rows[2];
-    for (int i = 0; i < 2; i++) rows[i] = fnn_at(p->dy.data, image * p->dy.n + (2 * pair + i) * p->dy.h, FNN_FLOAT32);
-    if (p->dy.c == 1) return (row_pair){rows[0], rows[1], p->dy.w};
-    float *copy = floats(scratch, p->pair_at);
-    for (int i = 0; i < 2; i++)
-        p->sum.K->conv_pack(1, d->ow, d->k, rows[i], p->dy.w, p->dy.c, copy + i * d->ow * d->k, NULL, d->k);
-    return (row_pair){(char *)copy, (char *)(copy + d->ow * d->k), d->k};
-}
-
-/* Lists an image's; places count from the first row of their block. */
-static int list_image(const blocks_plan *p, ptrdiff_t image, void *scratch) {
-    const fnn_conv_dims *d = p->sum.d;
-    void *shared = p->sum.call->shared;
-    int is_single = 1;
-    for (ptrdiff_t i = 0; i < p->pairs && is_single; i++) {
-        const ptrdiff_t at = (image * p->pairs + i) * p->row;
-        const row_pair rows = read_pair(p, image, i, scratch);
-        p->sum.K->conv_blocks_find(d->ow / 2, d->k, rows.upper, rows.lower, rows.pixel, i % p->block * 2 * p->pitch, p->width, p->pitch,
-                                   floats(shared, p->values_at) + at,
-                                   (int32_t *)floats(shared, p->at_at) + at, &is_single);
-    }
-    return is_single;
-}
-
-static void list_images(void *context, ptrdiff_t part, void *scratch) {
+/* The places of the windows in x that values meet; edges: where left and right pixels' windows begin in a block. */
+static void place_windows(void *context, ptrdiff_t part, void *scratch) {
     const blocks_plan *p = context;
-    const ptrdiff_t end = fnn_part_begin(p->sum.d->n, p->sum.parts, part + 1);
-    for (ptrdiff_t i = fnn_part_begin(p->sum.d->n, p->sum.parts, part); i < end && !p->is_other[part]; i++)
-        p->is_other[part] = !list_image(p, i, scratch);
-}
-
-/* The same of what a program has pooled; edges: where left and right pixels' windows begin in a block. */
-static void list_pooled(void *context, ptrdiff_t part, void *scratch) {
-    const blocks_plan *p = context;
-    const int32_t *argmax = p->sum.call->unpooled->in[1]->data;
     int32_t *at = (int32_t *)floats(p->sum.call->shared, p->at_at), *edge = (int32_t *)floats(p->sum.call->shared, p->edge_at);
     const ptrdiff_t end = fnn_part_begin(p->units, p->sum.parts, part + 1);
     (void)scratch;
     for (ptrdiff_t unit = fnn_part_begin(p->units, p->sum.parts, part); unit < end; unit++) {
         const ptrdiff_t pair = unit % p->blocks * p->block, first = (unit / p->blocks * p->pairs + pair) * p->row;
-        p->sum.K->conv_taps_find(fnn_min(p->block, p->pairs - pair) * p->row, argmax + first, edge, edge + p->block * p->row, p->pitch,
-                                 at + first);
+        p->sum.K->conv_taps_find(fnn_min(p->block, p->pairs - pair) * p->row, p->pooled.positions + first, edge,
+                                 edge + p->block * p->row, p->pitch, at + first);
     }
 }
 
@@ -146,26 +93,6 @@ static void place_edges(const blocks_plan *p, int32_t *edge) {
         edge[i] = (int32_t)(i / p->row * 2 * p->pitch + i % p->row / k * 2 * p->width);
         edge[p->block * p->row + i] = edge[i] + (int32_t)p->width;
     }
-}
-
-/* Lists all. Returns whether dy is such a gradient. */
-static int list_all(blocks_plan *p, int *is_other) {
-    const fnn_call *call = p->sum.call;
-    const fnn_conv_dims *d = p->sum.d;
-    const double elements = (double)(d->n * d->oh * d->ow * d->k);
-    p->is_other = is_other;
-    if (call->unpooled) {
-        p->values = call->unpooled->in[0]->data;
-        place_edges(p, (int32_t *)floats(call->shared, p->edge_at));
-        fnn_parallel_for(call, p->sum.parts, 0.05 * elements, list_pooled, p);
-        return 1;
-    }
-    p->values = floats(call->shared, p->values_at);
-    if (!list_image(p, 0, call->scratch)) return 0;
-    fnn_parallel_for(call, p->sum.parts, 0.3 * elements, list_images, p);
-    for (ptrdiff_t i = 0; i < p->sum.parts; i++)
-        if (is_other[i]) return 0;
-    return 1;
 }
 
 /* ---- a part ---- */
@@ -204,12 +131,12 @@ static void add_all(const blocks_plan *p, ptrdiff_t image, ptrdiff_t pair, ptrdi
     ptrdiff_t pixels = 0;
     for (ptrdiff_t i = 0; i < pairs; i++) {
         char *spread = (char *)floats(scratch, p->pair_at);
-        row_pair rows = {spread, fnn_at(spread, d->ow * d->k, FNN_FLOAT32), d->k};
+        fnn_conv_row_pair rows = {(float *)spread, (float *)spread + d->ow * d->k, d->k};
         if (p->sum.call->unpooled) fnn_pool_spread(p->sum.call->unpooled, image * p->pairs + pair + i, spread);
-        else rows = read_pair(p, image, pair + i, scratch);
+        else rows = fnn_conv_read_pair(&p->dy, d, image, pair + i, (float *)spread);
         for (ptrdiff_t q = 0; q < 2 * d->ow; q++, pixels++) {
             const ptrdiff_t row = q % 4 / 2, col = q / 4 * 2 + q % 2;
-            memcpy(values + pixels * d->k, (const float *)(row ? rows.lower : rows.upper) + col * rows.pixel, (size_t)d->k * sizeof *values);
+            memcpy(values + pixels * d->k, (row ? rows.lower : rows.upper) + col * rows.pixel, (size_t)d->k * sizeof *values);
             for (ptrdiff_t k = 0; k < d->k; k++) at[pixels * d->k + k] = (int32_t)((2 * i + row) * p->pitch + col * p->width);
         }
     }
@@ -229,7 +156,7 @@ static void sum_part(void *context, ptrdiff_t part, void *scratch) {
         const ptrdiff_t first = (image * p->pairs + pair) * p->row;
         if (!unfold_rows(p, image, pair, pairs, scratch)) add_all(p, image, pair, pairs, scratch);
         else
-            p->sum.K->conv_blocks_gradient(pairs * d->ow / 2, d->k, p->vecs, scratch, p->pitch, at + first, p->values + first, sums);
+            p->sum.K->conv_blocks_gradient(pairs * d->ow / 2, d->k, p->vecs, scratch, p->pitch, at + first, p->pooled.values + first, sums);
     }
     memcpy((float *)p->sum.packed + part * p->sums, sums, (size_t)p->sums * sizeof *sums);
 }
@@ -262,9 +189,10 @@ void fnn_conv_blocks_gradient_workspace(const fnn_call *call, const fnn_conv_dim
 
 int fnn_conv_blocks_gradient(const fnn_call *call, const fnn_conv_dims *d) {
     blocks_plan p = plan_of(call, d);
-    int is_other[PARTS] = {0};
     p.sum.packed = call->shared;
-    if (!list_all(&p, is_other)) return 0;
+    if (!fnn_conv_find_pooled(call, d, floats(call->shared, p.pooled_at), &p.pooled)) return 0;
+    place_edges(&p, (int32_t *)floats(call->shared, p.edge_at));
+    fnn_parallel_for(call, p.sum.parts, 0.2 * (double)(d->n * p.pairs * p.row), place_windows, &p);
     fnn_parallel_for(call, p.sum.parts, fnn_conv_cost(d, FNN_FLOAT32) / 3, sum_part, &p);
     fnn_parallel_for(call, d->k, 0.1 * (double)(p.sum.parts * p.sums), combine_channel, &p);
     return 1;

@@ -45,7 +45,7 @@ typedef struct {
     ptrdiff_t half;          /* elements that even (odd) columns of a staged row take */
     ptrdiff_t u_plane, u_panel; /* in elements */
     ptrdiff_t dy_row, along; /* the input's gradient: elements of a row of pixels, of points and windows along a row of tiles */
-    size_t down_at, v_at, sums_at, du_at, pooled_at, scratch, u_bytes, g_bytes, part_bytes;
+    size_t down_at, v_at, sums_at, du_at, scratch, u_bytes, g_bytes, part_bytes;
     fnn_conv_parts sum;
     fnn_tensor weight;
     float *u, *g;
@@ -87,8 +87,6 @@ static void plan_correlation(plan *p, int turned) {
     p->dy_row = tile_cols(d) * OUTPUTS * d->k * p->lanes;
     p->along = along_of(d, p->K);
     p->scratch = bytes_of(OUTPUTS * p->dy_row) + room_bytes(p) + 2 * bytes_of(PATCH * p->along);
-    p->pooled_at = p->scratch;
-    if (p->call->unpooled) p->scratch += bytes_of(p->dy_row);
 }
 
 static void plan_gradient(plan *p) {
@@ -278,17 +276,6 @@ static void stage_images(const plan *p, ptrdiff_t image, ptrdiff_t images, ptrdi
                             to + i * p->dy_row + j * run * p->lanes, NULL, p->lanes);
 }
 
-/* The same from a row of the pooled map's gradient and positions, which are half of a row of dy each. */
-static void stage_pooled(const plan *p, ptrdiff_t image, ptrdiff_t images, ptrdiff_t row, float *pooled, float *to) {
-    const fnn_conv_dims *d = p->d;
-    const ptrdiff_t run = d->ow / 2 * d->k, size = d->oh / 2 * run, first = image * size + row / 2 * run;
-    float *positions = pooled + run * p->lanes;
-    if (images < p->lanes) memset(pooled, 0, (size_t)(2 * run * p->lanes * FLOAT));
-    p->K->conv_pack(1, run, images, (const float *)p->call->unpooled->in[0]->data + first, 1, size, pooled, NULL, p->lanes);
-    p->K->conv_pack(1, run, images, (const float *)p->call->unpooled->in[1]->data + first, 1, size, positions, NULL, p->lanes);
-    p->K->pool_spread_images(d->ow / 2, d->k, pooled, positions, to, to + p->dy_row);
-}
-
 /* A row of windows that is complete. */
 static void emit_row(const plan *p, ptrdiff_t image, ptrdiff_t images, ptrdiff_t row, float *windows) {
     const fnn_conv_dims *d = p->d;
@@ -311,8 +298,7 @@ static void run_input_gradient(void *context, ptrdiff_t chunk, void *scratch) {
         const ptrdiff_t first = i * OUTPUTS;
         void *dx[PATCH];
         for (ptrdiff_t j = 0; j < PATCH; j++) dx[j] = windows + (first + j) % PATCH * p->along;
-        if (p->call->unpooled) stage_pooled(p, image, images, first, (float *)((char *)scratch + p->pooled_at), dy);
-        else stage_images(p, image, images, first, dy);
+        stage_images(p, image, images, first, dy);
         p->K->winograd5_input_gradient(tile_cols(d), d->k, d->c, dy, p->dy_row, p->u, p->u_plane, room, along, p->along);
         p->K->winograd5_windows(p->along / p->lanes, along, p->along, dx, i == 0, last, &bad);
         for (ptrdiff_t j = 0; j < (last ? PATCH : OUTPUTS); j++) emit_row(p, image, images, first + j - d->padding[0], dx[j]);

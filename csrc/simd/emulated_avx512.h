@@ -257,6 +257,18 @@ INTRINSIC __m512 _mm512_shuffle_f32x4(__m512 a, __m512 b, int from) {
 INTRINSIC __m512d _mm512_shuffle_f64x2(__m512d a, __m512d b, int from) {
     LANE_BY_LANE(__m512d, 8, (i < 4 ? a : b)[(from >> i / 2 * 2 & 3) * 2 + i % 2]);
 }
+INTRINSIC __m512 _mm512_maskz_compress_ps(__mmask16 m, __m512 a) {
+    __m512 v = {0};
+    for (int i = 0, n = 0; i < 16; i++)
+        if (m >> i & 1) v[n++] = a[i];
+    return v;
+}
+INTRINSIC __m512i _mm512_maskz_compress_epi32(__mmask16 m, __m512i a) {
+    int32_lanes v = {0};
+    for (int i = 0, n = 0; i < 16; i++)
+        if (m >> i & 1) v[n++] = ((int32_lanes)a)[i];
+    return (__m512i)v;
+}
 INTRINSIC __m512 _mm512_permutexvar_ps(__m512i from, __m512 a) { LANE_BY_LANE(__m512, 16, a[((int32_lanes)from)[i] & 15]); }
 INTRINSIC __m512d _mm512_permutexvar_pd(__m512i from, __m512d a) { LANE_BY_LANE(__m512d, 8, a[from[i] & 7]); }
 INTRINSIC __m512i _mm512_permutex2var_epi64(__m512i a, __m512i from, __m512i b) {

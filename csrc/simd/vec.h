@@ -26,6 +26,7 @@
  *   words: WORDS integers of 64 bits, whatever `real` is: words_set1 words_count(from) = from, from + 1, ...
  *   words_mul (of the low halves, 64-bit products) words_add words_and words_or words_xor words_shl words_shr
  *   words_load words_store (any alignment) words_store_pairs(p, a, b) = a[0] b[0] a[1] ...   words_stream, as vec_stream
+ *   pack_lanes (p, v, m): v's lanes where m, one behind the other; up to LANES elements are written   pack_lanes_i32: 32-bit integers
  *   octet: eight lanes, whatever LANES is: octet_load octet_store (any alignment) octet_set1 octet_fma; of 16
  *   lanes, octet_join(low, high)
  *
@@ -96,6 +97,19 @@ INLINE octet octet_fma(octet a, octet b, octet c) {
 #pragma GCC unroll 8
     for (int i = 0; i < 8 / LANES; i++) c.part[i] = vec_fma(a.part[i], b.part[i], c.part[i]);
     return c;
+}
+#endif
+
+#ifndef PACKS_LANES
+INLINE void pack_lanes(real *to, vec v, mask m) {
+    real all[LANES];
+    vec_store(all, v);
+    for (unsigned left = mask_bits(m); left; left &= left - 1) *to++ = all[__builtin_ctz(left)];
+}
+INLINE void pack_lanes_i32(int32_t *to, ivec i, mask m) {
+    int32_t all[LANES];
+    ivec_store_i32(all, i, LANES);
+    for (unsigned left = mask_bits(m); left; left &= left - 1) *to++ = all[__builtin_ctz(left)];
 }
 #endif
 

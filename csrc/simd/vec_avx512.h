@@ -198,6 +198,10 @@ INLINE void octet_store(real *p, octet o) { _mm256_storeu_ps(p, o); }
 INLINE octet octet_set1(real a) { return _mm256_set1_ps(a); }
 INLINE octet octet_fma(octet a, octet b, octet c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vec octet_join(octet low, octet high) { return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1); }
+
+#define PACKS_LANES
+INLINE void pack_lanes(real *to, vec v, mask m) { _mm512_storeu_ps(to, _mm512_maskz_compress_ps(m, v)); }
+INLINE void pack_lanes_i32(int32_t *to, ivec i, mask m) { _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(m, i)); }
 #endif
 
 enum { VEC_REACH = LANES };
