@@ -196,6 +196,17 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
  * of a region's opening. Captured programs replay in one team. */
 void fnn_team_run(void (*main)(void *context), void *context);
 
+/* Something to do for threads of a team that wait for others: nothing but hints, such as bringing nearer what is read next. Each
+ * thread has its share of the units, one after another, once a round; what it does not come to is left. From a team's main, for as long
+ * as it runs; NULL: no longer. */
+typedef struct {
+    void (*unit)(const void *context, ptrdiff_t round, ptrdiff_t unit);
+    const void *context;
+    ptrdiff_t units, round; /* round: to be changed by fnn_team_next_round only */
+} fnn_spare;
+void fnn_team_spare(fnn_spare *spare);
+void fnn_team_next_round(fnn_spare *spare);
+
 /* Runs main(context) with all its parallel loops on the calling thread (unless the policy is to force them). */
 void fnn_run_alone(void (*main)(void *context), void *context);
 

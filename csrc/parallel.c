@@ -32,6 +32,9 @@ static const double HELP_NS = 50000;
 /* Shares looked at, its own among them: on many cores asking everybody would cost more than waiting. */
 enum { HELPED = 8 };
 
+/* About half a microsecond of them: who waits longer does spare work. */
+enum { SPINS_BEFORE_SPARE = 12 };
+
 /* About 30 us of pauses; then waiting threads offer their CPU, which somebody else may need. */
 enum { SPINS_BEFORE_YIELD = 1000 };
 
@@ -133,11 +136,18 @@ typedef struct {
     ptrdiff_t chunks;
     fnn_body body;
     void *context;
+    _Atomic(fnn_spare *) spare;
     mailbox workers[FNN_MAX_THREADS];
 } team;
 
+/* How far a thread has come with spare work. */
+typedef struct {
+    ptrdiff_t round, done;
+} progress;
+
 static team the_team;              /* guarded by region_lock */
 static __thread team *my_team;     /* set on the master while its team is awake */
+static progress masters;           /* the master's spare work */
 
 static inline void relax(int spins) {
     if (spins > SPINS_BEFORE_YIELD) {
@@ -151,12 +161,30 @@ static inline void relax(int spins) {
 #endif
 }
 
+/* A unit of the thread's share of spare work. Returns whether there was one left. */
+static int do_spare(team *t, int worker, progress *p) {
+    const fnn_spare *spare = atomic_load_explicit(&t->spare, memory_order_acquire);
+    if (!spare) return 0;
+    const ptrdiff_t round = __atomic_load_n(&spare->round, __ATOMIC_RELAXED);
+    if (p->round != round) *p = (progress){round, 0};
+    const ptrdiff_t unit = spare->units * worker / t->size + p->done;
+    if (unit >= spare->units * (worker + 1) / t->size) return 0;
+    p->done++;
+    spare->unit(spare->context, round, unit);
+    return 1;
+}
+
+static void wait_a_little(team *t, int worker, int spins, progress *p) {
+    if (spins < SPINS_BEFORE_SPARE || !do_spare(t, worker, p)) relax(spins);
+}
+
 static void serve(team *t, int worker) {
+    progress p = {-1, 0};
     for (unsigned seen = 0;;) {
         unsigned job;
         for (int spins = 0; (job = atomic_load_explicit(&t->job, memory_order_acquire)) == seen; spins++) {
             if (atomic_load_explicit(&t->closed, memory_order_acquire)) return;
-            relax(spins);
+            wait_a_little(t, worker, spins, &p);
         }
         seen = job;
         unsigned state = t->call && t->call->flush ? fnn_flush_on() : 0;
@@ -173,7 +201,8 @@ static void post(team *t, const fnn_call *call, ptrdiff_t chunks, double ns, fnn
     atomic_store_explicit(&t->job, job, memory_order_release);
     run_share(call, chunks, 0, t->size, t->helps, body, context);
     for (int w = 1; w < t->size; w++)
-        for (int spins = 0; atomic_load_explicit(&t->workers[w].done, memory_order_acquire) != job; spins++) relax(spins);
+        for (int spins = 0; atomic_load_explicit(&t->workers[w].done, memory_order_acquire) != job; spins++)
+            wait_a_little(t, 0, spins, &masters);
     last_workers = (int)fnn_min(t->size, chunks);
 }
 
@@ -186,6 +215,7 @@ void fnn_team_run(void (*main)(void *context), void *context) {
     team *t = &the_team;
     atomic_store(&t->job, 0);
     atomic_store(&t->closed, 0);
+    atomic_store(&t->spare, NULL);
 #pragma omp parallel num_threads(threads)
     {
         int worker = omp_get_thread_num();
@@ -202,6 +232,12 @@ void fnn_team_run(void (*main)(void *context), void *context) {
         }
     }
     pthread_mutex_unlock(&region_lock);
+}
+
+void fnn_team_spare(fnn_spare *spare) {
+    if (!my_team) return;
+    masters = (progress){-1, 0};
+    atomic_store_explicit(&my_team->spare, spare, memory_order_release);
 }
 
 /* ---- loops ---- */
@@ -246,6 +282,7 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
 #else
 
 void fnn_team_run(void (*main)(void *context), void *context) { main(context); }
+void fnn_team_spare(fnn_spare *spare) { (void)spare; }
 void fnn_run_alone(void (*main)(void *context), void *context) { main(context); }
 
 void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_body body, void *context) {
@@ -254,6 +291,8 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
 }
 
 #endif
+
+void fnn_team_next_round(fnn_spare *spare) { __atomic_fetch_add(&spare->round, 1, __ATOMIC_RELAXED); }
 
 int fnn_last_workers(void) { return last_workers; }
 void fnn_forget_workers(void) { last_workers = 1; }
