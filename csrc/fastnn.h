@@ -197,8 +197,8 @@ void fnn_parallel_for(const fnn_call *call, ptrdiff_t chunks, double ns, fnn_bod
 void fnn_team_run(void (*main)(void *context), void *context);
 
 /* Something to do for threads of a team that wait for others: nothing but hints, such as bringing nearer what is read next. Each
- * thread has its share of the units, one after another, once a round; what it does not come to is left. From a team's main, for as long
- * as it runs; NULL: no longer. */
+ * thread has its share of the units, one after another, once a round; what it does not come to is left. Called by a team's main; must live
+ * until fnn_team_run returns, and a unit may begin in whatever round it is by then. */
 typedef struct {
     void (*unit)(const void *context, ptrdiff_t round, ptrdiff_t unit);
     const void *context;

@@ -372,18 +372,19 @@ typedef struct {
     } rows;
 } repetition;
 
-/* A piece of a row that the next run picks comes nearer. */
+/* A piece of a row that the next run picks comes nearer. Behind the last run there are no positions. */
 static void fetch_piece(const void *context, ptrdiff_t round, ptrdiff_t unit) {
     const repetition *job = context;
     const ptrdiff_t row = unit / job->rows.pieces, first = unit % job->rows.pieces * PIECE_BYTES;
     int64_t position;
+    if (round + 1 >= job->runs) return;
     memcpy(&position, job->rows.index + (round + 1) * job->step + row * job->rows.step, sizeof position);
     if (position < 0 || position >= job->rows.extent) return;
     const char *at = job->rows.from + position * job->rows.bytes + first;
     for (ptrdiff_t b = 0, n = fnn_min(PIECE_BYTES, job->rows.bytes - first); b < n; b += FNN_LINE) __builtin_prefetch(at + b, 0, 2);
 }
 
-/* Batches are rows in random order, which no CPU fetches ahead: threads that wait do. */
+/* Batches are rows in random order, which no CPU fetches ahead: threads that wait do, of the largest that a run picks. */
 static void find_rows(repetition *job) {
     job->spare = (fnn_spare){.unit = fetch_piece, .context = job, .round = job->done};
     for (int r = 0; r < job->program->num_records && job->moving >= 0; r++) {
@@ -407,7 +408,7 @@ static void run_repeatedly(void *context) {
     while (job->done < job->runs) {
         if (job->moving >= 0) fnn_program_bind(job->program, job->moving, job->base + job->done * job->step);
         if (!job->spare.unit) find_rows(job);
-        fnn_team_spare(job->spare.units && job->done + 1 < job->runs ? &job->spare : NULL);
+        fnn_team_spare(job->spare.units ? &job->spare : NULL);
         if (run_records(job->program, job->times, job->workers)) return;
         job->done++;
         fnn_team_next_round(&job->spare);

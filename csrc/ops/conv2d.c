@@ -459,20 +459,26 @@ static int backward_input_can_unpool(const fnn_call *call, const fnn_call *pooli
     return fnn_pool_is_of_blocks(pooling) && input_suits_blocks(call, &d);
 }
 
-/* A pooled map's gradient that is not finite is spread out behind the workspace: the one case in which the map's gradient needs memory
- * after all. */
-static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
+/* What a call needs but for memory for dy. */
+static void known_input_workspace(const fnn_call *call, fnn_workspace *ws) {
     const fnn_conv_dims d = dims_of(call, backward_input_dims);
     dense_input_workspace(call, ws);
     if (fnn_numel(call->out[0]) && input_suits_blocks(call, &d)) fnn_conv_input_blocks_workspace(call, &d, ws);
-    if (call->unpooled) ws->shared = fnn_whole_lines(ws->shared) + (size_t)fnn_numel(call->in[0]) * fnn_itemsize(call->in[0]->dtype);
+    ws->shared = fnn_whole_lines(ws->shared);
+}
+
+/* A pooled map's gradient that is not finite is spread out behind the workspace: the one case in which the map's gradient needs memory
+ * after all. */
+static void backward_input_workspace(const fnn_call *call, fnn_workspace *ws) {
+    known_input_workspace(call, ws);
+    if (call->unpooled) ws->shared += (size_t)fnn_numel(call->in[0]) * fnn_itemsize(call->in[0]->dtype);
 }
 
 static void spread_out(const fnn_call *call, fnn_tensor *dy) {
     const ptrdiff_t pair = 2 * dy->shape[3] * dy->shape[1], pairs = fnn_numel(dy) / pair;
     fnn_workspace ws = {0, 0, 0};
-    backward_input_workspace(call, &ws);
-    dy->data = (char *)call->shared + ws.shared - (size_t)fnn_numel(dy) * fnn_itemsize(dy->dtype);
+    known_input_workspace(call, &ws);
+    dy->data = (char *)call->shared + ws.shared;
     for (ptrdiff_t i = 0; i < pairs; i++) fnn_pool_spread(call->unpooled, i, fnn_at(dy->data, i * pair, dy->dtype));
 }
 

@@ -43,8 +43,7 @@ fnn_conv_row_pair fnn_conv_read_pair(const fnn_image *dy, const fnn_conv_dims *d
 }
 
 /* An image's, until it is seen that dy is another. */
-static void find_in_image(void *context, ptrdiff_t image, void *scratch) {
-    search *s = context;
+static void find_in_image(search *s, ptrdiff_t image, void *scratch) {
     const fnn_conv_dims *d = s->d;
     int is_single = !__atomic_load_n(&s->is_other, __ATOMIC_RELAXED);
     for (ptrdiff_t i = 0; i < d->oh / 2 && is_single; i++) {
@@ -55,6 +54,8 @@ static void find_in_image(void *context, ptrdiff_t image, void *scratch) {
     if (!is_single) __atomic_store_n(&s->is_other, 1, __ATOMIC_RELAXED);
 }
 
+static void find_in_later(void *context, ptrdiff_t index, void *scratch) { find_in_image(context, index + 1, scratch); }
+
 int fnn_conv_find_pooled(const fnn_call *call, const fnn_conv_dims *d, void *shared, fnn_conv_pooled *pooled) {
     if (call->unpooled) {
         *pooled = (fnn_conv_pooled){call->unpooled->in[0]->data, call->unpooled->in[1]->data};
@@ -63,7 +64,7 @@ int fnn_conv_find_pooled(const fnn_call *call, const fnn_conv_dims *d, void *sha
     search s = {.d = d, .K = fnn_kernels_of(FNN_FLOAT32), .dy = fnn_image_of(call->in[0]), .values = shared};
     s.positions = (int32_t *)((char *)shared + fnn_conv_pooled_bytes(call, d) / 2);
     find_in_image(&s, 0, call->scratch);
-    if (!s.is_other) fnn_parallel_for(call, d->n, 1.2 * (double)size_of(d), find_in_image, &s);
+    if (!s.is_other) fnn_parallel_for(call, d->n - 1, 1.2 * (double)size_of(d), find_in_later, &s);
     *pooled = (fnn_conv_pooled){s.values, s.positions};
     return !s.is_other;
 }

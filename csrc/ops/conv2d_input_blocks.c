@@ -17,7 +17,7 @@ enum {
     SIDES = 2,                /* left and right pixels of a block */
     LEAST_TAPS = 5,           /* of a kernel's rows and columns: below, Winograd's ways are as fast */
     WEIGHT_BYTES = 128 << 10, /* at most: a part of a second-level cache */
-    LINE_BYTES = 32 << 10,    /* of a row of x or of windows, at most */
+    LINE_BYTES = 128 << 10,   /* of a row of x, or of windows, at most */
     CHUNK_IMAGES = 8, CHUNKS = 32
 };
 
@@ -69,7 +69,8 @@ int fnn_conv_input_blocks_suits(const fnn_call *call, const fnn_conv_dims *d) {
     const ptrdiff_t most = WEIGHT_BYTES / SIDES / (ptrdiff_t)sizeof(float);
     if (d->c > most || d->r > most || d->s > most || d->k > most) return 0;
     const blocks_plan p = plan_of(call, d);
-    return d->k * p.copy <= most && p.windows * p.pitch <= LINE_BYTES && (d->ow + d->s) * d->c <= LINE_BYTES;
+    const ptrdiff_t longest = LINE_BYTES / (ptrdiff_t)sizeof(float);
+    return d->k * p.copy <= most && p.windows * p.pitch <= longest && (d->ow + d->s) * d->c <= longest;
 }
 
 /* ---- weights ---- */
@@ -98,14 +99,16 @@ static void place_channel(void *context, ptrdiff_t k, void *scratch) {
 
 /* ---- an image ---- */
 
-/* Row `at` of x from row `row` of windows. */
+/* Row `at` of x from row `row` of windows: where it lies, or, if it has padding or gaps between pixels, by way of a line. */
 static void fold_row(const blocks_plan *p, ptrdiff_t image, ptrdiff_t at, const float *sums, ptrdiff_t row, float *line) {
     const fnn_conv_dims *d = p->d;
-    float *to = (float *)p->dx.data + image * p->dx.n + at * p->dx.h;
-    const int is_padded = d->padding[2] + d->padding[3] > 0;
     if (at < 0 || at >= d->h) return;
-    p->K->conv_blocks_fold(d->ow / 2 + p->overlap - 1, 2 * d->c, p->overlap, sums + row * p->row, p->pitch, is_padded ? line : to);
-    if (is_padded) memcpy(to, line + d->padding[2] * d->c, (size_t)(d->w * d->c) * sizeof *line);
+    float *to = (float *)p->dx.data + image * p->dx.n + at * p->dx.h;
+    const int is_dense = p->dx.w == d->c || d->w == 1, is_whole = is_dense && d->padding[2] + d->padding[3] == 0;
+    p->K->conv_blocks_fold(d->ow / 2 + p->overlap - 1, 2 * d->c, p->overlap, sums + row * p->row, p->pitch, is_whole ? to : line);
+    const ptrdiff_t runs = is_dense ? 1 : d->w, run = d->w / runs * d->c;
+    for (ptrdiff_t i = 0; i < runs && !is_whole; i++)
+        memcpy(to + i * p->dx.w, line + d->padding[2] * d->c + i * run, (size_t)run * sizeof *line);
 }
 
 /* Rows of windows take turns: one is added up while the next one is made, or its loads would wait for the stores before them. */
@@ -155,7 +158,8 @@ int fnn_conv_input_blocks(const fnn_call *call, const fnn_conv_dims *d) {
     if (!fnn_conv_find_pooled(call, d, (char *)call->shared + p.pooled_at, &p.pooled)) return 0;
     fnn_staging staging = {.memory = (char *)call->shared + p.shared};
     const fnn_tensor dx = fnn_channels_last_of(&staging, call->out[0], 0);
-    const int by_rows = call->follower && dx.data == call->out[0]->data && dx.stride[0] == d->h * d->w * d->c && fnn_conv_can_repeat_followers(call);
+    const int is_in_place = dx.data == call->out[0]->data && dx.stride[0] == d->h * d->w * d->c;
+    const int by_rows = call->follower && is_in_place && fnn_conv_can_repeat_followers(call);
     p.dx = fnn_image_of(&dx), p.weight = *call->in[1];
     if (by_rows) p.leader = call;
     const double work = (double)(d->n * (d->oh / 2) * (d->ow / 2) * d->k * p.vecs);

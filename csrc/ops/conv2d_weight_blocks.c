@@ -43,7 +43,7 @@ int fnn_conv_blocks_suits(const fnn_call *call, const fnn_conv_dims *d) {
 static float *floats(void *base, size_t at) { return (float *)((char *)base + at); }
 
 /* shared: [parts][what is not 0][where it is met][where blocks' left and right windows begin]; scratch: [unfolded x][a row][sums]
- * [a pair of rows][all pixels of a block][where], or a pair of rows, or a row of the result. */
+ * [a pair of rows][all pixels of a block][where], or, in less than these, a pair of rows of dy, or a row of the result. */
 static void plan_memory(blocks_plan *p) {
     const fnn_conv_dims *d = p->sum.d;
     const size_t all = fnn_whole_lines((size_t)(4 * p->block * p->row) * sizeof(float));
