@@ -62,18 +62,25 @@ static void conv_blocks_list_kernel(ptrdiff_t windows, ptrdiff_t channels, const
     *is_finite = !mask_any(mask_not(vec_eq(zeros, vec_zero())));
 }
 
+/* An address of its own makes each multiply-add one instruction with its load. */
+INLINE void blocks_scatter_one(const int vecs, real value, const real *weights, vec *s) {
+    const vec g = vec_set1(value);
+    __asm__("" : "+r"(weights));
+#pragma GCC unroll 16
+    for (int i = 0; i < vecs; i++) s[i] = vec_fma(g, vec_load(weights + i * LANES), s[i]);
+}
+
 /* So many neighbouring vectors of a window's sums: to = from + the weights of what is listed. */
 INLINE void blocks_scatter(const int vecs, ptrdiff_t count, const real *list, const int32_t *at, const real *weights, const real *from,
                            real *to) {
     vec s[BLOCKS_SCATTER];
 #pragma GCC unroll 16
     for (int i = 0; i < vecs; i++) s[i] = from ? vec_load(from + i * LANES) : vec_zero();
-    for (ptrdiff_t j = 0; j < count; j++) {
-        const vec g = vec_set1(list[j]);
-        const real *w = weights + at[j];
-#pragma GCC unroll 16
-        for (int i = 0; i < vecs; i++) s[i] = vec_fma(g, vec_load(w + i * LANES), s[i]);
+    for (; count > 1; count -= 2, list += 2, at += 2) {
+        blocks_scatter_one(vecs, list[0], weights + at[0], s);
+        blocks_scatter_one(vecs, list[1], weights + at[1], s);
     }
+    if (count) blocks_scatter_one(vecs, list[0], weights + at[0], s);
 #pragma GCC unroll 16
     for (int i = 0; i < vecs; i++) vec_store(to + i * LANES, s[i]);
 }

@@ -2,8 +2,8 @@
  * gradient of a map that was pooled by maxima of 2 x 2 windows (conv2d_blocks.c): what is 0 is skipped, three quarters at least.
  *
  * A block of 2 x 2 pixels of dy meets a window of (r + 1) x (s + 1) pixels of x, a few vectors, which stay in registers while its
- * channels add their weights; those lie in memory as a window for a block's left pixels and one for the right ones, with zeros before and
- * behind, from which lower pixels take theirs a row earlier. Windows of neighbouring blocks overlap.
+ * channels add their weights; those lie in memory as a window for each of the four positions, aligned. Windows of neighbouring blocks
+ * overlap.
  * Those of a row of blocks begin with what the row above left them, two rows further down; their two upper rows are then
  * complete but for neighbours to the left and right, which are added in order. So each element's order of summation is fixed by shape.
  *
@@ -14,7 +14,7 @@
 #include <string.h>
 
 enum {
-    SIDES = 2,                /* left and right pixels of a block */
+    POSITIONS = 4,            /* of an element in its block */
     LEAST_TAPS = 5,           /* of a kernel's rows and columns: below, Winograd's ways are as fast */
     WEIGHT_BYTES = 128 << 10, /* at most: a part of a second-level cache */
     LINE_BYTES = 128 << 10,   /* of a row of x, or of windows, at most */
@@ -28,7 +28,6 @@ typedef struct {
     fnn_image dx;
     fnn_tensor weight;
     ptrdiff_t row, vecs, size;     /* elements of a window's row; vectors and elements of a window in registers */
-    ptrdiff_t front, copy;         /* zeros before a channel's weights; elements of these for one side */
     ptrdiff_t images;              /* of a chunk */
     ptrdiff_t overlap, pitch;      /* windows that meet in a pair of columns; elements from one window to the next */
     ptrdiff_t windows;             /* of a row of blocks, with those of zeros on both sides */
@@ -49,11 +48,10 @@ static blocks_plan plan_of(const fnn_call *call, const fnn_conv_dims *d) {
     const fnn_kernels *K = fnn_kernels_of(FNN_FLOAT32);
     blocks_plan p = {.call = call, .d = d, .K = K, .row = (d->s + 1) * d->c, .overlap = (d->s + 1) / 2};
     p.vecs = fnn_ceil_div((d->r + 1) * p.row, K->lanes), p.size = p.vecs * K->lanes;
-    p.front = fnn_round_up(p.row, K->lanes), p.copy = p.front + p.size;
     p.images = fnn_min(fnn_ceil_div(d->n, CHUNKS), CHUNK_IMAGES);
     p.pitch = p.size + fnn_round_up(2 * p.row, K->lanes) + K->lanes;
     p.windows = d->ow / 2 + 2 * (p.overlap - 1);
-    p.place_at = bytes_of(d->k * SIDES * p.copy);
+    p.place_at = bytes_of(d->k * POSITIONS * p.size);
     p.pooled_at = p.place_at + bytes_of(d->k);
     p.shared = p.pooled_at + fnn_conv_pooled_bytes(call, d);
     p.line_at = bytes_of(2 * p.windows * p.pitch);
@@ -66,16 +64,16 @@ static blocks_plan plan_of(const fnn_call *call, const fnn_conv_dims *d) {
 
 int fnn_conv_input_blocks_suits(const fnn_call *call, const fnn_conv_dims *d) {
     if (!fnn_conv_pooled_suits(call, d) || call->in[2] || d->r < LEAST_TAPS || d->s < LEAST_TAPS || d->s % 2 == 0) return 0;
-    const ptrdiff_t most = WEIGHT_BYTES / SIDES / (ptrdiff_t)sizeof(float);
+    const ptrdiff_t most = WEIGHT_BYTES / POSITIONS / (ptrdiff_t)sizeof(float);
     if (d->c > most || d->r > most || d->s > most || d->k > most) return 0;
     const blocks_plan p = plan_of(call, d);
     const ptrdiff_t longest = LINE_BYTES / (ptrdiff_t)sizeof(float);
-    return d->k * p.copy <= most && p.windows * p.pitch <= longest && (d->ow + d->s) * d->c <= longest;
+    return d->k * p.size <= most && p.windows * p.pitch <= longest && (d->ow + d->s) * d->c <= longest;
 }
 
 /* ---- weights ---- */
 
-/* Of a channel of dy, for left and right pixels. */
+/* Of a channel of dy: windows of zeros but for the kernel, whose first element is where the position is. */
 static void place_channel(void *context, ptrdiff_t k, void *scratch) {
     (void)scratch;
     blocks_plan *p = context;
@@ -83,17 +81,17 @@ static void place_channel(void *context, ptrdiff_t k, void *scratch) {
     const fnn_tensor *w = &p->weight;
     const ptrdiff_t length = (d->r - 1) * p->row + d->s * d->c;
     const float *from = (const float *)w->data + k * w->stride[0];
-    float *left = p->weights + k * SIDES * p->copy, *right = left + p->copy;
+    float *to = p->weights + k * POSITIONS * p->size;
     int is_finite;
-    memset(left, 0, (size_t)(SIDES * p->copy) * sizeof *left);
-    left += p->front, right += p->front + d->c;
+    memset(to, 0, (size_t)(POSITIONS * p->size) * sizeof *to);
     for (ptrdiff_t i = 0; i < d->r; i++)
         for (ptrdiff_t j = 0; j < d->s; j++)
             for (ptrdiff_t c = 0; c < d->c; c++)
-                left[i * p->row + j * d->c + c] = from[c * w->stride[1] + i * w->stride[2] + j * w->stride[3]];
-    memcpy(right, left, (size_t)length * sizeof *left);
-    p->place[k] = (int32_t)(left - p->weights);
-    p->K->gemm_finite(length, left, &is_finite);
+                to[i * p->row + j * d->c + c] = from[c * w->stride[1] + i * w->stride[2] + j * w->stride[3]];
+    for (int q = 1; q < POSITIONS; q++)
+        memcpy(to + q * p->size + q / 2 * p->row + q % 2 * d->c, to, (size_t)length * sizeof *to);
+    p->place[k] = (int32_t)(to - p->weights);
+    p->K->gemm_finite(p->size, to, &is_finite);
     if (!is_finite) __atomic_store_n(&p->is_bad, 1, __ATOMIC_RELAXED);
 }
 
@@ -119,7 +117,7 @@ static void scatter_image(blocks_plan *p, ptrdiff_t image, void *scratch) {
     int32_t *at = (int32_t *)((char *)list + p->list_bytes), *counts = (int32_t *)((char *)at + p->list_bytes);
     float *sums = scratch, *next = sums + p->windows * p->pitch;
     int is_finite;
-    p->K->conv_blocks_list(pairs * cols, d->k, p->pooled.values + first, p->pooled.positions + first, p->place, p->copy, -p->row, list, at,
+    p->K->conv_blocks_list(pairs * cols, d->k, p->pooled.values + first, p->pooled.positions + first, p->place, p->size, 2 * p->size, list, at,
                            counts, &is_finite);
     if (!is_finite) __atomic_store_n(&p->is_bad, 1, __ATOMIC_RELAXED);
     if (__atomic_load_n(&p->is_bad, __ATOMIC_RELAXED)) return;
@@ -163,7 +161,7 @@ int fnn_conv_input_blocks(const fnn_call *call, const fnn_conv_dims *d) {
     p.dx = fnn_image_of(&dx), p.weight = *call->in[1];
     if (by_rows) p.leader = call;
     const double work = (double)(d->n * (d->oh / 2) * (d->ow / 2) * d->k * p.vecs);
-    fnn_parallel_for(call, d->k, (double)(d->k * p.copy), place_channel, &p);
+    fnn_parallel_for(call, d->k, (double)(d->k * p.size), place_channel, &p);
     if (!p.is_bad) fnn_parallel_for(call, fnn_ceil_div(d->n, p.images), 0.25 * work, scatter_images, &p);
     if (p.is_bad) return 0;
     fnn_finish(call->out[0], &dx);
