@@ -18,7 +18,7 @@ typedef struct {
 static ptrdiff_t row_of(const fnn_conv_dims *d) { return d->ow / 2 * d->k; }
 static ptrdiff_t size_of(const fnn_conv_dims *d) { return d->n * (d->oh / 2) * row_of(d); }
 
-/* Only where vectors are wide: with less lanes and registers the ways that take dy as it is are faster. */
+/* Only where vectors are wide: both gradients keep many vectors of sums in registers, of which others have half as many. */
 int fnn_conv_pooled_suits(const fnn_call *call, const fnn_conv_dims *d) {
     if (call->in[0]->dtype != FNN_FLOAT32 || call->algorithm == FNN_CONV_WINOGRAD || call->algorithm == FNN_CONV_PARTS) return 0;
     if (fnn_kernels_of(FNN_FLOAT32)->lanes < 16 || d->n == 0 || d->groups > 1 || d->k < 2) return 0;

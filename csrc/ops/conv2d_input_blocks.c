@@ -3,8 +3,7 @@
  *
  * A block of 2 x 2 pixels of dy meets a window of (r + 1) x (s + 1) pixels of x, a few vectors, which stay in registers while its
  * channels add their weights; those lie in memory as a window for each of the four positions, aligned. Windows of neighbouring blocks
- * overlap.
- * Those of a row of blocks begin with what the row above left them, two rows further down; their two upper rows are then
+ * overlap. Those of a row of blocks begin with what the row above left them, two rows further down; their two upper rows are then
  * complete but for neighbours to the left and right, which are added in order. So each element's order of summation is fixed by shape.
  *
  * Where dy or weights are not finite, the call is left to other ways: zeros count. */
@@ -15,7 +14,7 @@
 
 enum {
     POSITIONS = 4,            /* of an element in its block */
-    LEAST_TAPS = 5,           /* of a kernel's rows and columns: below, Winograd's ways are as fast */
+    LEAST_TAPS = 5,           /* of a kernel's rows and columns: below, F(4x4, 3x3) has fewer products */
     WEIGHT_BYTES = 128 << 10, /* at most: a part of a second-level cache */
     LINE_BYTES = 128 << 10,   /* of a row of x, or of windows, at most */
     CHUNK_IMAGES = 8, CHUNKS = 32
@@ -117,8 +116,8 @@ static void scatter_image(blocks_plan *p, ptrdiff_t image, void *scratch) {
     int32_t *at = (int32_t *)((char *)list + p->list_bytes), *counts = (int32_t *)((char *)at + p->list_bytes);
     float *sums = scratch, *next = sums + p->windows * p->pitch;
     int is_finite;
-    p->K->conv_blocks_list(pairs * cols, d->k, p->pooled.values + first, p->pooled.positions + first, p->place, p->size, 2 * p->size, list, at,
-                           counts, &is_finite);
+    p->K->conv_blocks_list(pairs * cols, d->k, p->pooled.values + first, p->pooled.positions + first, p->place, p->size, 2 * p->size, list,
+                           at, counts, &is_finite);
     if (!is_finite) __atomic_store_n(&p->is_bad, 1, __ATOMIC_RELAXED);
     if (__atomic_load_n(&p->is_bad, __ATOMIC_RELAXED)) return;
     for (ptrdiff_t i = 0, listed = 0; i < pairs; i++, counts += cols) {
