@@ -14,6 +14,7 @@ enum {
     FIVE_POINTS = 3,  /* along a row of the tile, multiplied at a time */
     FIVE_TILES = REGISTERS == 32 ? 8 : 4,    /* so many accumulators each */
     FIVE_CHANNELS = REGISTERS == 32 ? 8 : 4, /* the same of gradients */
+    FIVE_PAIRS = REGISTERS == 16, /* two panels at a time */
     PLANE5 = FNN_WINOGRAD5_PLANE
 };
 
@@ -149,6 +150,8 @@ static void winograd5_along_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t dep
         }
 }
 
+#include "winograd5_pairs.h"
+
 /* ---- forward ---- */
 
 /* Three points of neighbouring tiles. */
@@ -229,16 +232,24 @@ INLINE vec five_finish(const int whole, const fnn_winograd5_map *p, ptrdiff_t at
     return not_finite;
 }
 
-/* winograd5_products: half ([tile][row of points][2]) = [sum over channels of V . U]A at six points, of rows x cols tiles; u:
- * [point][channel of x][lane]. */
-static void winograd5_products_kernel(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *v, const void *u, void *to) {
+INLINE void five_row(ptrdiff_t cols, ptrdiff_t depth, const real *v, const real *u, real *half) {
+    for (ptrdiff_t first = 0, n, left = (cols + FIVE_TILES - 1) / FIVE_TILES; left > 0; left--, first += n) {
+        n = (cols - first + left - 1) / left;
+        five_tiles_of[n - 1](depth, v + first * depth, u, half + first * PATCH * FIVE_OUTPUTS * LANES);
+    }
+}
+
+/* winograd5_products: half ([panel of channels of y][tile][row of points][2]) = [sum over channels of V . U]A at six points, of
+ * rows x cols tiles; u: [panel][point][channel of x][lane]. */
+static void winograd5_products_kernel(ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const void *from,
+                                      const void *u, ptrdiff_t u_panel, void *to, ptrdiff_t half_panel) {
     const ptrdiff_t pitch = (cols * depth + LANES - 1) / LANES * LANES;
-    real *half = to;
-    for (ptrdiff_t row = 0; row < rows; row++)
-        for (ptrdiff_t first = 0, n, left = (cols + FIVE_TILES - 1) / FIVE_TILES; left > 0; left--, first += n) {
-            n = (cols - first + left - 1) / left;
-            five_tiles_of[n - 1](depth, (const real *)v + row * pitch + first * depth, u, half);
-            half += n * PATCH * FIVE_OUTPUTS * LANES;
+    for (ptrdiff_t i = 0; i < panels; i += FIVE_PAIRS && i + 1 < panels ? 2 : 1)
+        for (ptrdiff_t row = 0; row < rows; row++) {
+            const real *v = (const real *)from + row * pitch, *w = (const real *)u + i * u_panel;
+            real *half = (real *)to + i * half_panel + row * cols * PATCH * FIVE_OUTPUTS * LANES;
+            if (FIVE_PAIRS && i + 1 < panels) pair_row(cols, depth, v, w, u_panel, half, half_panel);
+            else five_row(cols, depth, v, w, half);
         }
 }
 
@@ -340,18 +351,33 @@ typedef void five_gradient_function(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t de
 FIVE_COUNTS(FIVE_GRADIENT_DEFINE)
 static five_gradient_function *const five_gradient_of[FIVE_CHANNELS][2] = {FIVE_COUNTS(FIVE_GRADIENT_ENTRY)};
 
-/* winograd5_gradient: du ([point][channel of x][lane]) += the sum over tiles of V . (A dY A') at the six points of row `point`;
- * down: room for 2 vectors a tile. */
-static void winograd5_gradient_kernel(int point, const fnn_winograd5_map *dy, ptrdiff_t depth, const void *v, void *down,
-                                      void *du) {
-    const ptrdiff_t rows = dy->images * dy->rows, cols = dy->cols;
-    five_gradient_downs[five_is_whole(dy)][point](dy, down);
+/* One panel's. */
+INLINE void five_gradient(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const real *down, const real *v, real *du) {
     for (int high = 0; high < 2; high++)
         for (ptrdiff_t c = 0, n, left = (depth + FIVE_CHANNELS - 1) / FIVE_CHANNELS; left > 0; left--, c += n) {
             n = (depth - c + left - 1) / left;
-            five_gradient_of[n - 1][high](rows, cols, depth, down, (const real *)v + high * FIVE_POINTS * PLANE5 + c,
-                                          (real *)du + (high * FIVE_POINTS * depth + c) * LANES);
+            five_gradient_of[n - 1][high](rows, cols, depth, down, v + high * FIVE_POINTS * PLANE5 + c,
+                                          du + (high * FIVE_POINTS * depth + c) * LANES);
         }
+}
+
+/* winograd5_gradient: du ([panel of channels of dy][point][channel of x][lane]) += the sum over tiles of V . (A dY A') at the six
+ * points of row `point`; down: room for 2 vectors a tile and panel. */
+static void winograd5_gradient_kernel(int point, const fnn_winograd5_map *dy, ptrdiff_t depth, const void *v, void *room, void *to,
+                                      ptrdiff_t du_panel) {
+    const ptrdiff_t rows = dy->images * dy->rows, cols = dy->cols, down_panel = rows * cols * FIVE_OUTPUTS * LANES;
+    const ptrdiff_t panels = (dy->channels + LANES - 1) / LANES;
+    real *down = room, *du = to;
+    for (ptrdiff_t i = 0; i < panels; i++) {
+        fnn_winograd5_map panel = *dy;
+        panel.data = (real *)dy->data + i * LANES, panel.channels = dy->channels - i * LANES;
+        if (panel.channels > LANES) panel.channels = LANES;
+        five_gradient_downs[five_is_whole(&panel)][point](&panel, down + i * down_panel);
+    }
+    for (ptrdiff_t i = 0; i < panels; i += FIVE_PAIRS && i + 1 < panels ? 2 : 1)
+        if (FIVE_PAIRS && i + 1 < panels)
+            pair_gradient(rows, cols, depth, down + i * down_panel, down_panel, v, du + i * du_panel, du_panel);
+        else five_gradient(rows, cols, depth, down + i * down_panel, v, du + i * du_panel);
 }
 
 /* ---- the input's gradient ---- */

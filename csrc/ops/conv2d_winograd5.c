@@ -19,6 +19,7 @@ enum {
     EDGE = TAPS - 1, /* what a row of tiles reads beyond its outputs */
     POINTS = PATCH * PATCH,
     PLACES = TAPS * TAPS,
+    NEAR_PLANE = 176, /* so much of it is taken where results of a block are 12 vectors for each tile */
     PLANE = FNN_WINOGRAD5_PLANE, /* an odd number of cache lines: points so far apart do not share cache sets */
     MOST_CHANNELS = 32,
     MOST_CHANNELS_UNASKED = 16,
@@ -100,7 +101,7 @@ static void plan_gradient(plan *p) {
     s->parts = fnn_max(s->parts, 1);
     p->u_plane = d->c * p->lanes, p->u_panel = POINTS * p->u_plane;
     p->part_bytes = bytes_of(s->parts * s->part_size);
-    p->du_at = p->sums_at + bytes_of(OUTPUTS * p->tiling.size * p->lanes);
+    p->du_at = p->sums_at + bytes_of(p->panels * OUTPUTS * p->tiling.size * p->lanes);
     p->scratch = p->du_at + bytes_of(p->panels * p->u_panel);
     const size_t panel = fnn_conv_combine_scratch(s);
     if (p->scratch < panel) p->scratch = panel;
@@ -113,8 +114,9 @@ static void make_plan(plan *p, const fnn_call *call, const fnn_conv_dims *d, fnn
     *p = (plan){.call = call, .K = fnn_kernels_of(FNN_FLOAT32), .d = d};
     p->lanes = p->K->lanes;
     p->panels = fnn_ceil_div(d->k, p->lanes);
-    const ptrdiff_t cols = fnn_even_share(tile_cols(d), PLANE / d->c);
-    p->tiling = fnn_tiling_of(d->n, tile_rows(d), tile_cols(d), cols * (cols < tile_cols(d) ? 1 : PLANE / row_of(p, cols)));
+    const ptrdiff_t cols = fnn_even_share(tile_cols(d), NEAR_PLANE / d->c);
+    const ptrdiff_t near = pass == FNN_CONV_BACKWARD_WEIGHT && fnn_small_tile(p->K) ? PLANE : NEAR_PLANE;
+    p->tiling = fnn_tiling_of(d->n, tile_rows(d), tile_cols(d), cols * (cols < tile_cols(d) ? 1 : near / row_of(p, cols)));
     plan_blocks(p);
     if (pass == FNN_CONV_BACKWARD_WEIGHT) plan_gradient(p);
     else plan_correlation(p, pass == FNN_CONV_BACKWARD_INPUT);
@@ -183,15 +185,15 @@ static float *transform_along(const plan *p, const fnn_tile_block *b, ptrdiff_t 
     return v;
 }
 
-/* A block's pixels of y, or dy, and of one panel's channels. */
-static fnn_winograd5_map map_of(const plan *p, const fnn_tile_block *b, ptrdiff_t panel) {
-    const ptrdiff_t row = b->row * OUTPUTS, col = b->col * OUTPUTS, first = panel * p->lanes;
+/* A block's pixels of y, or dy, and `channels` of them from `first` on. */
+static fnn_winograd5_map map_of(const plan *p, const fnn_tile_block *b, ptrdiff_t first, ptrdiff_t channels) {
+    const ptrdiff_t row = b->row * OUTPUTS, col = b->col * OUTPUTS;
     return (fnn_winograd5_map){.images = b->images,
                                .rows = b->rows,
                                .cols = b->cols,
                                .height = fnn_min(b->rows * OUTPUTS, p->d->oh - row),
                                .width = fnn_min(b->cols * OUTPUTS, p->d->ow - col),
-                               .channels = fnn_min(p->lanes, p->d->k - first),
+                               .channels = channels,
                                .image = p->y.n,
                                .row = p->y.h,
                                .col = p->y.w,
@@ -219,13 +221,12 @@ static void run_forward(void *context, ptrdiff_t chunk, void *scratch) {
     transform_down(p, &b, scratch);
     for (int point = 0; point < PATCH; point++) {
         const float *v = transform_along(p, &b, point, scratch);
-        for (ptrdiff_t i = 0; i < p->panels; i++)
-            p->K->winograd5_products(b.images * b.rows, b.cols, p->d->c, v, p->u + i * p->u_panel + point * u_point,
-                                     sums + i * b.tiles * tile_size + point * OUTPUTS * p->lanes);
+        p->K->winograd5_products(p->panels, b.images * b.rows, b.cols, p->d->c, v, p->u + point * u_point, p->u_panel,
+                                 sums + point * OUTPUTS * p->lanes, b.tiles * tile_size);
     }
     for (ptrdiff_t i = 0; i < p->panels; i++) {
         const ptrdiff_t first = i * p->lanes;
-        fnn_winograd5_map y = map_of(p, &b, i);
+        fnn_winograd5_map y = map_of(p, &b, first, fnn_min(p->lanes, p->d->k - first));
         y.activation = e->activation;
         if (e->bias) y.bias = (const float *)e->bias + first;
         if (e->residual) y.residual = (const float *)e->residual + ((const float *)y.data - (const float *)p->y.data);
@@ -247,13 +248,11 @@ static void run_gradient(void *context, ptrdiff_t part, void *scratch) {
     memset(du, 0, (size_t)(p->panels * p->u_panel * FLOAT));
     for (ptrdiff_t block = begin; block < end; block++) {
         const fnn_tile_block b = fnn_tile_block_of(&p->tiling, block);
+        const fnn_winograd5_map dy = map_of(p, &b, 0, p->d->k);
         transform_down(p, &b, scratch);
         for (int point = 0; point < PATCH; point++) {
             const float *v = transform_along(p, &b, point, scratch);
-            for (ptrdiff_t i = 0; i < p->panels; i++) {
-                const fnn_winograd5_map dy = map_of(p, &b, i);
-                p->K->winograd5_gradient(point, &dy, p->d->c, v, down, du + i * p->u_panel + point * PATCH * p->u_plane);
-            }
+            p->K->winograd5_gradient(point, &dy, p->d->c, v, down, du + point * PATCH * p->u_plane, p->u_panel);
         }
     }
     for (ptrdiff_t i = 0; i < p->panels; i++)
