@@ -268,7 +268,7 @@ typedef struct {
 enum { FNN_WINOGRAD_OUTPUTS = 4, FNN_WINOGRAD_PATCH = 6 };
 
 /* F(2x2, 5x5) (kernels/winograd5.h): elements of a point of V, rows of tiles by channels; the pixels of a block of tiles of y, or of
- * its gradient: a vector of channels of y at most. */
+ * its gradient: of y a vector of channels at most. */
 enum { FNN_WINOGRAD5_PLANE = 336 };
 typedef struct {
     ptrdiff_t images, rows, cols;   /* of tiles, rows in each image */

@@ -14,7 +14,7 @@ enum {
     FIVE_POINTS = 3,  /* along a row of the tile, multiplied at a time */
     FIVE_TILES = REGISTERS == 32 ? 8 : 4,    /* so many accumulators each */
     FIVE_CHANNELS = REGISTERS == 32 ? 8 : 4, /* the same of gradients */
-    FIVE_PAIRS = REGISTERS == 16, /* two panels at a time */
+    FIVE_PAIRS = REGISTERS == 16,            /* two panels at a time (winograd5_pairs.h) */
     PLANE5 = FNN_WINOGRAD5_PLANE
 };
 
@@ -232,6 +232,7 @@ INLINE vec five_finish(const int whole, const fnn_winograd5_map *p, ptrdiff_t at
     return not_finite;
 }
 
+/* One panel's, a row of `cols` tiles. */
 INLINE void five_row(ptrdiff_t cols, ptrdiff_t depth, const real *v, const real *u, real *half) {
     for (ptrdiff_t first = 0, n, left = (cols + FIVE_TILES - 1) / FIVE_TILES; left > 0; left--, first += n) {
         n = (cols - first + left - 1) / left;
@@ -362,22 +363,22 @@ INLINE void five_gradient(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const
 }
 
 /* winograd5_gradient: du ([panel of channels of dy][point][channel of x][lane]) += the sum over tiles of V . (A dY A') at the six
- * points of row `point`; down: room for 2 vectors a tile and panel. */
+ * points of row `point`; room: 2 vectors for each tile of two panels. */
 static void winograd5_gradient_kernel(int point, const fnn_winograd5_map *dy, ptrdiff_t depth, const void *v, void *room, void *to,
                                       ptrdiff_t du_panel) {
     const ptrdiff_t rows = dy->images * dy->rows, cols = dy->cols, down_panel = rows * cols * FIVE_OUTPUTS * LANES;
-    const ptrdiff_t panels = (dy->channels + LANES - 1) / LANES;
-    real *down = room, *du = to;
-    for (ptrdiff_t i = 0; i < panels; i++) {
-        fnn_winograd5_map panel = *dy;
-        panel.data = (real *)dy->data + i * LANES, panel.channels = dy->channels - i * LANES;
-        if (panel.channels > LANES) panel.channels = LANES;
-        five_gradient_downs[five_is_whole(&panel)][point](&panel, down + i * down_panel);
+    real *du = to;
+    fnn_winograd5_map panel = *dy;
+    for (ptrdiff_t left = dy->channels, together; left > 0; left -= together * LANES, du += together * du_panel) {
+        real *down = room;
+        together = FIVE_PAIRS && left > LANES ? 2 : 1;
+        for (ptrdiff_t i = 0; i < together; i++, down += down_panel, panel.data = (real *)panel.data + LANES) {
+            panel.channels = left - i * LANES < LANES ? left - i * LANES : LANES;
+            five_gradient_downs[five_is_whole(&panel)][point](&panel, down);
+        }
+        if (together == 2) pair_gradient(rows, cols, depth, room, down_panel, v, du, du_panel);
+        else five_gradient(rows, cols, depth, room, v, du);
     }
-    for (ptrdiff_t i = 0; i < panels; i += FIVE_PAIRS && i + 1 < panels ? 2 : 1)
-        if (FIVE_PAIRS && i + 1 < panels)
-            pair_gradient(rows, cols, depth, down + i * down_panel, down_panel, v, du + i * du_panel, du_panel);
-        else five_gradient(rows, cols, depth, down + i * down_panel, v, du + i * du_panel);
 }
 
 /* ---- the input's gradient ---- */

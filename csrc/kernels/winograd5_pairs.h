@@ -3,8 +3,8 @@
  * weights' gradient 1.2 times as fast: LeNet-5's second layer, one core of a Zen 3). Part of winograd5.h. */
 
 enum {
-    PAIR_TILES = 3,    /* of two points */
-    PAIR_CHANNELS = 6, /* of one point, in the weights' gradient */
+    PAIR_TILES = 3,   /* of two points */
+    PAIR_CHANNELS = 6 /* of one point, in the weights' gradient */
 };
 
 /* Points p and q of neighbouring tiles: [point][tile][panel]. */
@@ -58,7 +58,8 @@ INLINE void pair_tiles(const int tiles, ptrdiff_t depth, const real *v, const re
 /* A row of `cols` tiles. */
 INLINE void pair_row(ptrdiff_t cols, ptrdiff_t depth, const real *v, const real *u, ptrdiff_t u_panel, real *half, ptrdiff_t half_panel) {
     for (ptrdiff_t first = 0, n; first < cols; first += n) {
-        n = cols - first == PAIR_TILES + 1 ? 2 : cols - first < PAIR_TILES ? cols - first : PAIR_TILES; /* dividing would take as long as a tile */
+        const ptrdiff_t rest = cols - first; /* no division here: it would take as long as a tile */
+        n = rest == PAIR_TILES + 1 ? 2 : rest < PAIR_TILES ? rest : PAIR_TILES;
         const real *from = v + first * depth;
         real *to = half + first * PATCH * FIVE_OUTPUTS * LANES;
         if (n == 3) pair_tiles(3, depth, from, u, u_panel, to, half_panel);

@@ -19,7 +19,7 @@ enum {
     EDGE = TAPS - 1, /* what a row of tiles reads beyond its outputs */
     POINTS = PATCH * PATCH,
     PLACES = TAPS * TAPS,
-    NEAR_PLANE = 176, /* so much of it is taken where results of a block are 12 vectors for each tile */
+    NEAR_PLANE = 176, /* so much of it is taken, but for gradients where two panels share it: there calls with few tiles cost more */
     PLANE = FNN_WINOGRAD5_PLANE, /* an odd number of cache lines: points so far apart do not share cache sets */
     MOST_CHANNELS = 32,
     MOST_CHANNELS_UNASKED = 16,
@@ -101,7 +101,7 @@ static void plan_gradient(plan *p) {
     s->parts = fnn_max(s->parts, 1);
     p->u_plane = d->c * p->lanes, p->u_panel = POINTS * p->u_plane;
     p->part_bytes = bytes_of(s->parts * s->part_size);
-    p->du_at = p->sums_at + bytes_of(p->panels * OUTPUTS * p->tiling.size * p->lanes);
+    p->du_at = p->sums_at + bytes_of(2 * OUTPUTS * p->tiling.size * p->lanes); /* of two panels */
     p->scratch = p->du_at + bytes_of(p->panels * p->u_panel);
     const size_t panel = fnn_conv_combine_scratch(s);
     if (p->scratch < panel) p->scratch = panel;
