@@ -318,12 +318,20 @@ def one_channel(seed, dtype=np.float32):
     return Case(seed, dtype, groups=1, c=1, r=int(rng.choice([5, 7])), stride=(1, 1), dilation=(1, 1), padding=padding, **sizes)
 
 
+def wide_groups(seed, dtype=np.float32):
+    """Groups whose channels fill register tiles: several beside one another, the last of them fewer, and images that share blocks."""
+    rng = np.random.default_rng(seed)
+    sizes = {name: int(rng.integers(low, high)) for name, low, high in
+             (("n", 1, 9), ("groups", 2, 8), ("c", 16, 41), ("k", 16, 41), ("h", 1, 16), ("w", 1, 16), ("r", 1, 4), ("s", 1, 4))}
+    return Case(seed, dtype, **sizes)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("make, seeds", [(few_channels, range(5000, 5024)), (first_layer, range(6000, 6024)),
                                          (one_vector, range(7000, 7032)), (several_vectors, range(8000, 8024)),
-                                         (one_channel, range(9000, 9024))])
-def test_few_channels(isa, dtype, make, seeds):
+                                         (one_channel, range(9000, 9024)), (wide_groups, range(9500, 9524))])
+def test_few_channels_and_groups(isa, dtype, make, seeds):
     _core.set_isa(isa)
     for seed in seeds:
         case = make(seed, dtype)
@@ -334,8 +342,9 @@ def test_few_channels(isa, dtype, make, seeds):
                          + [(first_layer, seed) for seed in range(6100, 6108)]
                          + [(one_vector, seed) for seed in range(7100, 7116)]
                          + [(several_vectors, seed) for seed in range(8100, 8108)]
-                         + [(one_channel, seed) for seed in range(9100, 9112)])
-def test_threads_and_layouts_do_not_change_a_bit_of_few_channels(make, seed):
+                         + [(one_channel, seed) for seed in range(9100, 9112)]
+                         + [(wide_groups, seed) for seed in range(9600, 9612)])
+def test_threads_and_layouts_do_not_change_a_bit_of_few_channels_and_groups(make, seed):
     check_bits(make(seed))
 
 

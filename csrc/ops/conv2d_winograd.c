@@ -410,7 +410,8 @@ static int is_possible(const fnn_call *call, const fnn_conv_dims *d, fnn_conv_pa
  * weights, whose results go to memory (weight gradients: whose sums come from cache). Measured on one Zen 4 core, both
  * ways forced by set_conv_algorithm, on some of the layers of vgg16 and resnet18 and on maps of 2 to 14 pixels; of phases, whose
  * pixels are apart, on one Zen 3 core, 4x4 kernels on maps of 4 to 64 pixels; of groups, whose channels of a pixel are few but run on
- * in those of the next, on two cores of a Granite Rapids, AVX-512 and AVX2, 16 to 64 channels a group on maps of 7 to 56. */
+ * in those of the next, on two cores of a Granite Rapids, AVX-512 and AVX2, 16 to 64 channels a group on maps of 7 to 56; the gradient of
+ * their weights with small tiles, whose other way is faster there, on a Zen 3, AVX2, 16 and 32 channels. */
 static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     const fnn_winograd_form f = fnn_winograd_form_of(d, pass);
     const int turned = pass == FNN_CONV_BACKWARD_INPUT;
@@ -425,7 +426,8 @@ static double work_of(const fnn_conv_dims *d, fnn_conv_pass pass) {
     const double transforms = phases * (double)fnn_round_up(d->c, granule) + again * (double)fnn_round_up(d->k, granule);
     const double left = (double)(f.left * d->n * rows * cols * OUTPUTS * OUTPUTS) * c / phases * k;
     const int gradient = pass == FNN_CONV_BACKWARD_WEIGHT;
-    const double weights = gradient ? 0.6 : 1.7, apart = d->groups > 1 ? gradient ? 12 : 21 : gradient ? 11 : 14;
+    const double of_groups = gradient && !fnn_small_tile(fnn_kernels_of(FNN_FLOAT32)) ? 12 : 21;
+    const double weights = gradient ? 0.6 : 1.7, apart = d->groups > 1 ? of_groups : gradient ? 11 : 14;
     const double transform = f.taps == 3 && d->groups == 1 ? 5.3 : apart;
     return planes * (tiles * c * k + transform * tiles * transforms + weights * (double)lanes * c * k) + left;
 }
