@@ -2,8 +2,12 @@
  * gradient is. Of weights: lanes are a row of the kernel with all its channels. Of the input: lanes are the window of a block, all its
  * pixels and channels, to which an element adds its weights, which lie there as its position wants them. */
 
-/* Vectors of sums in registers (of 32: such are the only machines that take this way), also of a window; rows of a kernel. */
+/* Vectors of sums in registers, also of a window; rows of a kernel. */
+#if REGISTERS == 32
 enum { BLOCKS_SUMS = 20, BLOCKS_SCATTER = 16, BLOCKS_TAPS = 5 };
+#else
+enum { BLOCKS_SUMS = 12, BLOCKS_SCATTER = 14, BLOCKS_TAPS = 5 };
+#endif
 
 /* conv_blocks_find: values, positions (blocks x channels) = what is not 0 in blocks of two rows, upper and lower (2 blocks pixels of
  * channels, dy_pixel apart), and which of a block's four pixels it is, counted by rows. Returns through is_single whether no block and
@@ -100,7 +104,10 @@ static void conv_blocks_scatter_kernel(ptrdiff_t windows, ptrdiff_t vecs, const 
     case n_: blocks_scatter(n_, counts[i], list, at, w, from, to); break
             switch (n) {
                 SCATTER(1); SCATTER(2); SCATTER(3); SCATTER(4); SCATTER(5); SCATTER(6); SCATTER(7); SCATTER(8);
-                SCATTER(9); SCATTER(10); SCATTER(11); SCATTER(12); SCATTER(13); SCATTER(14); SCATTER(15); SCATTER(16);
+                SCATTER(9); SCATTER(10); SCATTER(11); SCATTER(12); SCATTER(13); SCATTER(14);
+#if REGISTERS == 32
+                SCATTER(15); SCATTER(16);
+#endif
             }
 #undef SCATTER
         }
@@ -121,58 +128,81 @@ INLINE void blocks_fold(ptrdiff_t pieces, ptrdiff_t piece, ptrdiff_t overlap, pt
  * to piece p. What a vector has more than a piece, the next one overwrites. */
 static void conv_blocks_fold_kernel(ptrdiff_t pieces, ptrdiff_t piece, ptrdiff_t overlap, const void *sums, ptrdiff_t pitch, void *out) {
     if (overlap == 3 && piece <= LANES) blocks_fold(pieces, piece, 3, 1, sums, pitch, out);
+    else if (overlap == 3 && piece <= 2 * LANES) blocks_fold(pieces, piece, 3, 2, sums, pitch, out);
     else blocks_fold(pieces, piece, overlap, (piece + LANES - 1) / LANES, sums, pitch, out);
 }
 
-/* conv_blocks_unfold: to (cols x one or two vectors) = runs of x, `step` elements apart, filled up with zeros. */
-static void conv_blocks_unfold_kernel(ptrdiff_t cols, ptrdiff_t run, ptrdiff_t step, const void *x, void *to) {
-    const real *from = x;
-    real *out = to;
-    if (run <= LANES)
-        for (; cols > 0; cols--, from += step, out += LANES) vec_store(out, vec_load_n(from, run));
-    else
-        for (; cols > 0; cols--, from += step, out += 2 * LANES) {
-            vec_store(out, vec_load(from));
-            vec_store(out + LANES, vec_load_n(from + LANES, run - LANES));
-        }
+INLINE void blocks_unfold(ptrdiff_t vecs, ptrdiff_t cols, ptrdiff_t run, ptrdiff_t step, const real *from, real *out) {
+    const ptrdiff_t whole = (vecs - 1) * LANES;
+    for (; cols > 0; cols--, from += step, out += vecs * LANES) {
+#pragma GCC unroll 4
+        for (ptrdiff_t i = 0; i < whole; i += LANES) vec_store(out + i, vec_load(from + i));
+        vec_store(out + whole, vec_load_n(from + whole, run - whole));
+    }
 }
 
-INLINE void blocks_gradient(const int channels, const int vecs, ptrdiff_t windows, ptrdiff_t apart, const real *x, ptrdiff_t pitch,
-                            const int32_t *at, const real *dy, real *sums) {
+/* conv_blocks_unfold: to (cols x as many vectors as a run needs) = runs of x, `step` elements apart, filled up with zeros. */
+static void conv_blocks_unfold_kernel(ptrdiff_t cols, ptrdiff_t run, ptrdiff_t step, const void *x, void *to) {
+    const ptrdiff_t vecs = (run + LANES - 1) / LANES;
+    if (vecs == 1) blocks_unfold(1, cols, run, step, x, to);
+    else if (vecs == 2) blocks_unfold(2, cols, run, step, x, to);
+    else if (vecs == 4) blocks_unfold(4, cols, run, step, x, to);
+    else blocks_unfold(vecs, cols, run, step, x, to);
+}
+
+/* Some kernel rows' sums of channels, whose sums lie `room` vectors apart. */
+INLINE void blocks_gradient(const int channels, const int taps, const int vecs, const int room, ptrdiff_t windows, ptrdiff_t apart,
+                            const real *x, ptrdiff_t pitch, const int32_t *at, const real *dy, real *sums) {
     vec s[BLOCKS_SUMS];
-    const int each = BLOCKS_TAPS * vecs;
+    const int each = taps * vecs;
 #pragma GCC unroll 32
-    for (int i = 0; i < channels * each; i++) s[i] = vec_load(sums + i * LANES);
+    for (int i = 0; i < channels * each; i++) s[i] = vec_load(sums + (i / each * room + i % each) * LANES);
     for (; windows > 0; windows--, dy += apart, at += apart) {
 #pragma GCC unroll 8
         for (int k = 0; k < channels; k++) {
             const vec g = vec_set1(dy[k]);
-            const real *from = x + at[k];
-#pragma GCC unroll 16
-            for (int i = 0; i < each; i++)
-                s[k * each + i] = vec_fma(g, vec_load(from + i / vecs * pitch + i % vecs * LANES), s[k * each + i]);
+            const real *row = x + at[k];
+#pragma GCC unroll 5
+            for (int i = 0; i < each; i += vecs, row += pitch) {
+                if (REGISTERS == 16) __asm__("" : "+r"(row)); /* as above; else some of all distances are in memory */
+#pragma GCC unroll 4
+                for (int v = 0; v < vecs; v++) s[k * each + i + v] = vec_fma(g, vec_load(row + v * LANES), s[k * each + i + v]);
+            }
         }
     }
 #pragma GCC unroll 32
-    for (int i = 0; i < channels * each; i++) vec_store(sums + i * LANES, s[i]);
+    for (int i = 0; i < channels * each; i++) vec_store(sums + (i / each * room + i % each) * LANES, s[i]);
 }
 
 /* conv_blocks_gradient: sums (channels x BLOCKS_TAPS x vecs vectors) += dy (windows x channels) times what is at `at` in x, a kernel
- * row every `pitch` elements. */
+ * row every `pitch` elements. As many kernel rows at a time as registers hold, of as many channels. */
 static void conv_blocks_gradient_kernel(ptrdiff_t windows, ptrdiff_t channels, ptrdiff_t vecs, const void *x, ptrdiff_t pitch,
                                         const int32_t *at, const void *dy, void *sums) {
-    const ptrdiff_t most = BLOCKS_SUMS / (BLOCKS_TAPS * vecs), each = BLOCKS_TAPS * vecs * LANES;
+    const ptrdiff_t room = BLOCKS_TAPS * vecs, parts = (room + BLOCKS_SUMS - 1) / BLOCKS_SUMS, rows = (BLOCKS_TAPS + parts - 1) / parts;
+    const ptrdiff_t most = parts > 1 ? 1 : BLOCKS_SUMS / room;
     for (ptrdiff_t k = 0, n; k < channels; k += n) {
         n = channels - k < most ? channels - k : most;
-#define BLOCKS(vecs_, n_)                                                                                                   \
-    if (vecs == vecs_ && n == n_) blocks_gradient(n_, vecs_, windows, channels, x, pitch, at + k, (const real *)dy + k,     \
-                                                  (real *)sums + k * each)
-        BLOCKS(2, 1);
-        BLOCKS(2, 2);
-        BLOCKS(1, 1);
-        BLOCKS(1, 2);
-        BLOCKS(1, 3);
-        BLOCKS(1, 4);
+        for (ptrdiff_t r = 0; r < BLOCKS_TAPS; r += rows) {
+            const ptrdiff_t taps = BLOCKS_TAPS - r < rows ? BLOCKS_TAPS - r : rows;
+            const real *from = (const real *)x + r * pitch;
+            real *to = (real *)sums + (k * room + r * vecs) * LANES;
+#define BLOCKS(vecs_, taps_, n_)                                                                                            \
+    if (vecs == vecs_ && taps == taps_ && n == n_)                                                                          \
+    blocks_gradient(n_, taps_, vecs_, BLOCKS_TAPS *vecs_, windows, channels, from, pitch, at + k, (const real *)dy + k, to)
+            BLOCKS(1, 5, 1);
+            BLOCKS(1, 5, 2);
+            BLOCKS(2, 5, 1);
+#if REGISTERS == 32
+            BLOCKS(1, 5, 3);
+            BLOCKS(1, 5, 4);
+            BLOCKS(2, 5, 2);
+#else
+            BLOCKS(3, 3, 1);
+            BLOCKS(3, 2, 1);
+            BLOCKS(4, 3, 1);
+            BLOCKS(4, 2, 1);
+#endif
 #undef BLOCKS
+        }
     }
 }

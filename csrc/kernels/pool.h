@@ -397,22 +397,19 @@ static void avg_pool_gather_kernel(const fnn_pool_gather *row, void *dx, const v
 
 /* ---- windows of 2 x 2, spread out ---- */
 
-/* Position q's elements of a window; those behind its channels are written again. */
-INLINE void pool_spread_pixel(vec gradient, ivec where, int q, real *to, ptrdiff_t room) {
-    const vec v = vec_select(ivec_eq(where, ivec_set1(q)), gradient, vec_zero());
-    if (room >= LANES) vec_store(to, v);
-    else vec_store_n(to, v, room);
-}
-
-/* pool_spread: two rows of pixels (2 windows x channels, at most LANES of them): the gradient of a maximum where it was, else 0. */
+/* pool_spread: two rows of pixels (2 windows x channels): the gradient of a maximum where it was, else 0. What a vector writes behind its
+ * channels, the next pixel overwrites. */
 static void pool_spread_kernel(ptrdiff_t windows, ptrdiff_t channels, const void *dy, const int32_t *argmax, void *upper,
                                void *lower) {
-    for (ptrdiff_t i = 0, at = 0, left = windows * channels; i < windows; i++, at += channels, left -= channels) {
-        const vec gradient = load_lanes((const real *)dy + at, left);
-        const ivec where = left >= LANES ? ivec_load_i32(argmax + at, LANES) : ivec_load_i32(argmax + at, left);
+    for (ptrdiff_t i = 0, at = 0, left = windows * channels; i < windows; i++, at += channels, left -= channels)
 #pragma GCC unroll 4
-        for (int q = 0; q < 4; q++)
-            pool_spread_pixel(gradient, where, q, (real *)(q < 2 ? upper : lower) + 2 * at + q % 2 * channels,
-                              2 * left - q % 2 * channels);
-    }
+        for (int q = 0; q < 4; q++) {
+            const ptrdiff_t behind = q % 2 * channels;
+            real *to = (real *)(q < 2 ? upper : lower) + 2 * at + behind;
+            for (ptrdiff_t k = 0; k < channels; k += LANES) {
+                const ptrdiff_t n = left - k < LANES ? left - k : LANES;
+                const mask here = ivec_eq(ivec_load_i32(argmax + at + k, n), ivec_set1(q));
+                store_lanes(to + k, vec_select(here, load_lanes((const real *)dy + at + k, n), vec_zero()), 2 * left - behind - k);
+            }
+        }
 }

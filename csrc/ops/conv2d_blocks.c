@@ -3,7 +3,10 @@
  * is soon. A program knows it, and lets a gradient read the pooled map's (fnn_call.unpooled). */
 #include "conv2d.h"
 
-enum { POOLED_BYTES = 8 << 20 /* of values, and of positions, at most */ };
+enum {
+    POOLED_BYTES = 8 << 20, /* of values, and of positions, at most */
+    OCTET = 8               /* lanes, at least: both gradients keep a window's rows of sums in registers */
+};
 
 typedef struct {
     const fnn_conv_dims *d;
@@ -18,10 +21,9 @@ typedef struct {
 static ptrdiff_t row_of(const fnn_conv_dims *d) { return d->ow / 2 * d->k; }
 static ptrdiff_t size_of(const fnn_conv_dims *d) { return d->n * (d->oh / 2) * row_of(d); }
 
-/* Only where vectors are wide: both gradients keep many vectors of sums in registers, of which others have half as many. */
 int fnn_conv_pooled_suits(const fnn_call *call, const fnn_conv_dims *d) {
     if (call->in[0]->dtype != FNN_FLOAT32 || call->algorithm == FNN_CONV_WINOGRAD || call->algorithm == FNN_CONV_PARTS) return 0;
-    if (fnn_kernels_of(FNN_FLOAT32)->lanes < 16 || d->n == 0 || d->groups > 1 || d->k < 2) return 0;
+    if (fnn_kernels_of(FNN_FLOAT32)->lanes < OCTET || d->n == 0 || d->groups > 1 || d->k < 2) return 0;
     if (d->stride[0] > 1 || d->stride[1] > 1 || d->dilation[0] > 1 || d->dilation[1] > 1) return 0;
     return d->oh % 2 == 0 && d->ow % 2 == 0 && d->n <= POOLED_BYTES / 2 / (d->oh * d->ow * d->k);
 }

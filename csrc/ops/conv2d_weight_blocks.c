@@ -17,7 +17,7 @@ enum {
     X_BYTES = 24 << 10,    /* of unfolded rows at a time: half of a first-level cache */
     MOST_COLUMNS = 64,
     TAPS = 5,              /* rows of the kernel */
-    MOST_VECS = 2
+    MOST_RUN = 32          /* elements of a window's row */
 };
 
 typedef struct {
@@ -34,10 +34,10 @@ typedef struct {
 
 static ptrdiff_t run_of(const fnn_conv_dims *d) { return d->s * d->c; }
 
-/* A window's row of LeNet-5's second layer is two vectors, nearly full. */
+/* A window's row of LeNet-5's second layer is 30 elements: vectors, nearly full. */
 int fnn_conv_blocks_suits(const fnn_call *call, const fnn_conv_dims *d) {
     if (!fnn_conv_pooled_suits(call, d) || d->c < 2 || d->r != TAPS || d->ow > MOST_COLUMNS) return 0;
-    return run_of(d) <= MOST_VECS * fnn_kernels_of(FNN_FLOAT32)->lanes;
+    return run_of(d) <= MOST_RUN;
 }
 
 static float *floats(void *base, size_t at) { return (float *)((char *)base + at); }

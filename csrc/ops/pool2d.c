@@ -175,12 +175,14 @@ static int max_gradient_run(fnn_call *call) {
 const fnn_driver fnn_max_pool2d_backward = {.infer = max_pool2d_backward_infer, .workspace = max_gradient_workspace,
                                             .run = max_gradient_run};
 
+enum { MOST_CHANNELS = 16 }; /* as readers have, which skip what pooling does not let through */
+
 int fnn_pool_is_of_blocks(const fnn_call *call) {
     static const int64_t windows[8] = {2, 2, 2, 2, 0, 0, 1, 1}; /* kernel, stride, padding, dilation */
     const fnn_tensor *dy = call->in[0], *map = call->out[0];
     if (memcmp(call->attr.i + 2, windows, sizeof windows) || map->shape[2] % 2 || map->shape[3] % 2) return 0;
-    return map->shape[1] > 1 && map->shape[1] <= fnn_kernels_of(map->dtype)->lanes && fnn_is_channels_last(dy) &&
-           fnn_is_channels_last(call->in[1]) && fnn_is_channels_last(map);
+    return map->shape[1] > 1 && map->shape[1] <= MOST_CHANNELS && fnn_is_channels_last(dy) && fnn_is_channels_last(call->in[1]) &&
+           fnn_is_channels_last(map);
 }
 
 void fnn_pool_spread(const fnn_call *call, ptrdiff_t pair, char *to) {

@@ -206,6 +206,25 @@ INLINE void mask_store_u8(uint8_t *p, mask m, ptrdiff_t n) {
     else memcpy(p, &bytes, (size_t)n);
 }
 
+#if !REAL64
+/* Of eight lanes those of a mask, one behind the other: the bytes of pack_order[mask]. */
+#define PACKED_LANE(m, lane) ((uint64_t)((m) >> (lane)&1 ? (lane) : 0) << 8 * __builtin_popcount((m) & ((1 << (lane)) - 1)))
+#define PACKED(m)                                                                                                           \
+    (PACKED_LANE(m, 1) | PACKED_LANE(m, 2) | PACKED_LANE(m, 3) | PACKED_LANE(m, 4) | PACKED_LANE(m, 5) | PACKED_LANE(m, 6) | \
+     PACKED_LANE(m, 7))
+#define PACKED_4(m) PACKED(m), PACKED(m + 1), PACKED(m + 2), PACKED(m + 3)
+#define PACKED_16(m) PACKED_4(m), PACKED_4(m + 4), PACKED_4(m + 8), PACKED_4(m + 12)
+#define PACKED_64(m) PACKED_16(m), PACKED_16(m + 16), PACKED_16(m + 32), PACKED_16(m + 48)
+static const uint64_t pack_order[256] = {PACKED_64(0), PACKED_64(64), PACKED_64(128), PACKED_64(192)};
+
+#define PACKS_LANES
+INLINE __m256i packed_order(mask m) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)&pack_order[mask_bits(m)])); }
+INLINE void pack_lanes(real *to, vec v, mask m) { _mm256_storeu_ps(to, _mm256_permutevar8x32_ps(v, packed_order(m))); }
+INLINE void pack_lanes_i32(int32_t *to, ivec i, mask m) {
+    _mm256_storeu_si256((__m256i *)to, _mm256_permutevar8x32_epi32(i, packed_order(m)));
+}
+#endif
+
 /* 128 bits of every VEC_BLOCK-th row side by side, from where unpacking within 128 bits finishes the transpose: inserting
  * from memory uses either vector port, a shuffle only one. */
 enum { VEC_BLOCK = 16 / sizeof(real) };
