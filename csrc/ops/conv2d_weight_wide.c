@@ -29,9 +29,9 @@ enum {
     BESIDE_CELLS = 112 << 10, /* ... of a block, which then leave the second-level cache to what is asked for */
     CHUNKS = 16,
     CHUNK_FLOPS = 4 << 20,
-    CELLS_LEAST = 32,         /* channels on either side for which packing the other costs little */
-    CELLS_LEAST_OF_GROUPS = 16, /* whose pixels are as far apart as all groups' channels are many */
-    CELLS_WORTH = 80,         /* multiply-adds of a pixel for each of its packed elements: fewer leave large tiles in place */
+    /* channels on either side, and multiply-adds of a pixel for each of its packed elements: of fewer, packing costs too much */
+    CELLS_LEAST = 32, CELLS_WORTH = 80,
+    CELLS_LEAST_SMALL = 16, CELLS_WORTH_SMALL = 15, /* small tiles (14.8: 0.95, 15.5 and 19: 1.1 times as fast so) */
     LONG_RUN = 28,            /* pixels, for which twice the tiles, of two panels each, are worth their beginnings: 7 0.93, 14 0.97 */
     MANY_PANELS = 5,          /* of which one may be left alone */
     CELLS_PIXELS = 2048       /* of x in a block, at most: a row may be long, and a stride large */
@@ -115,8 +115,9 @@ static ptrdiff_t rows_read(const gradient *p) {
 static int wants_cells(const gradient *p) {
     const fnn_conv_dims *d = p->sum.d;
     const ptrdiff_t area = d->r * d->s == 1 ? 1 : d->stride[0] * d->stride[1]; /* packed pixels of x for one of dy */
-    if (fnn_min(p->rows, p->cols) < (d->groups > 1 ? CELLS_LEAST_OF_GROUPS : CELLS_LEAST)) return 0;
-    if (!fnn_small_tile(p->sum.K) && d->k * d->c * d->r * d->s < CELLS_WORTH * (d->k + d->c * area)) return 0;
+    const int small = fnn_small_tile(p->sum.K);
+    if (fnn_min(p->rows, p->cols) < (small ? CELLS_LEAST_SMALL : CELLS_LEAST)) return 0;
+    if (d->k * d->c * d->r * d->s < (small ? CELLS_WORTH_SMALL : CELLS_WORTH) * (d->k + d->c * area)) return 0;
     return rows_read(p) <= CELLS_PIXELS && p->pitch <= CELLS_PIXELS && rows_read(p) * p->pitch <= CELLS_PIXELS;
 }
 
