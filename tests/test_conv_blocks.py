@@ -22,7 +22,8 @@ def settings(request):
 
 @pytest.mark.parametrize("sizes", [
     dict(n=3, c=6, k=16, h=14, w=14, s=5), dict(n=5, c=3, k=6, h=32, w=32, s=5), dict(n=2, c=2, k=3, h=8, w=14, s=5),
-    dict(n=4, c=6, k=7, h=30, w=60, s=5), dict(n=1, c=4, k=5, h=8, w=8, s=7), dict(n=7, c=5, k=17, h=12, w=10, s=3)])
+    dict(n=4, c=6, k=7, h=30, w=60, s=5), dict(n=3, c=4, k=9, h=12, w=8, s=5), dict(n=2, c=2, k=5, h=10, w=12, s=3),
+    dict(n=1, c=4, k=5, h=8, w=8, s=7), dict(n=7, c=5, k=17, h=12, w=10, s=3)])
 @pytest.mark.parametrize("change", ["none", "one more", "an infinity in x", "an infinity in dy", "NaN in a weight"])
 def test_gradients_from_what_pooling_lets_through(sizes, change):
     """One element of a block of 2 x 2 pixels at most, in all blocks or in all but the last; and blocks without one."""

@@ -175,7 +175,7 @@ INLINE void blocks_gradient(const int channels, const int taps, const int vecs, 
 }
 
 /* conv_blocks_gradient: sums (channels x BLOCKS_TAPS x vecs vectors) += dy (windows x channels) times what is at `at` in x, a kernel
- * row every `pitch` elements. As many kernel rows at a time as registers hold, of as many channels. */
+ * row every `pitch` elements. As many kernel rows at a time as registers hold, of as many channels; vecs: those of 32 elements at most. */
 static void conv_blocks_gradient_kernel(ptrdiff_t windows, ptrdiff_t channels, ptrdiff_t vecs, const void *x, ptrdiff_t pitch,
                                         const int32_t *at, const void *dy, void *sums) {
     const ptrdiff_t room = BLOCKS_TAPS * vecs, parts = (room + BLOCKS_SUMS - 1) / BLOCKS_SUMS, rows = (BLOCKS_TAPS + parts - 1) / parts;
@@ -188,7 +188,7 @@ static void conv_blocks_gradient_kernel(ptrdiff_t windows, ptrdiff_t channels, p
             real *to = (real *)sums + (k * room + r * vecs) * LANES;
 #define BLOCKS(vecs_, taps_, n_)                                                                                            \
     if (vecs == vecs_ && taps == taps_ && n == n_)                                                                          \
-    blocks_gradient(n_, taps_, vecs_, BLOCKS_TAPS *vecs_, windows, channels, from, pitch, at + k, (const real *)dy + k, to)
+    blocks_gradient(n_, taps_, vecs_, BLOCKS_TAPS * vecs_, windows, channels, from, pitch, at + k, (const real *)dy + k, to)
             BLOCKS(1, 5, 1);
             BLOCKS(1, 5, 2);
             BLOCKS(2, 5, 1);

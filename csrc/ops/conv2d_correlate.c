@@ -426,10 +426,20 @@ static void compute_spread(const fnn_correlation *c, const fnn_conv_block *b, co
     if (to < b->rows) compute_spread_rows(c, b, p, to, b->rows, 0, bottom);
 }
 
+/* What staging a group's input will read of an image's block, if that is a line of each pixel, between those of other groups, which no
+ * CPU fetches ahead. (3x3, 16 channels a group, two cores of a Zen 3: 1.07, with stride 2 1.1 times as fast; 32 channels 0.97.) */
+static fnn_prefetch lines_of_group(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t image, ptrdiff_t group) {
+    const ptrdiff_t row = b->row * c->h.step + c->h.first, from = fnn_max(row, 0), size = size_of(c->dtype);
+    const ptrdiff_t rows = fnn_min(row + fnn_reach(&c->h, b->rows), c->h.in) - from;
+    const int are_lines = c->staged && c->src.c == 1 && c->depth * size <= FNN_LINE;
+    if (group >= c->groups || !are_lines || b->cols < c->w.out || rows <= 0) return (fnn_prefetch){0};
+    return fnn_prefetch_rows(fnn_conv_input_row(c, image, group, from), rows, c->src.h * size, c->w.in, c->src.w * size, c->depth * size);
+}
+
 /* Panels of output channels, as many as a call takes, for the block of one image, or of all where they are narrow; a: where tap
  * (0, 0) of the first output pixel is. */
 static void compute_panels(const fnn_correlation *c, const fnn_conv_block *b, ptrdiff_t image, ptrdiff_t index, ptrdiff_t count,
-                           const char *a, char *scratch) {
+                           const char *a, fnn_prefetch *next, char *scratch) {
     const fnn_conv_weight *w = c->weight;
     ptrdiff_t group = index / w->panels, first = index % w->panels * w->cols, cols = fnn_min(count * w->cols, w->width - first);
     ptrdiff_t channel = group * c->width + first;
@@ -441,6 +451,7 @@ static void compute_panels(const fnn_correlation *c, const fnn_conv_block *b, pt
     else if (c->spread) compute_spread(c, b, &(panel_run){cols, a, panel, bias, dst, scratch});
     else
         for (ptrdiff_t i = 0; i < b->rows; i++) {
+            fnn_prefetch_some(next, fnn_ceil_div(next->left, b->rows - i));
             const char *from = fnn_at(a, i * c->h.step * c->row_pitch, c->dtype);
             char *to = fnn_at(dst, i * c->dst.h, c->dtype);
             ptrdiff_t t, t_end;
@@ -467,7 +478,9 @@ static void compute_chunk(const fnn_correlation *c, ptrdiff_t chunk, void *scrat
             char *copy = (char *)scratch + i * c->stage_size;
             if (c->staged && !c->narrow && group != staged) stage(c, &b, b.image + i, group, copy);
             const char *direct = fnn_at(fnn_conv_input_row(c, b.image + i, group, row), col * c->src.w, c->dtype);
-            compute_panels(c, &b, b.image + i, index, count, c->staged ? copy : direct, scratch);
+            fnn_prefetch next = {0};
+            if (c->groups > 1 && group != staged) next = lines_of_group(c, &b, b.image + i, group + 1);
+            compute_panels(c, &b, b.image + i, index, count, c->staged ? copy : direct, &next, scratch);
         }
         staged = group;
     }

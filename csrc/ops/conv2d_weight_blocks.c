@@ -1,7 +1,7 @@
 /* conv2d_weight_blocks.c: dweight (k, c, r, s) = sum over images and output pixels of x (n, c, h, w) times dy (n, k, oh, ow) where dy
  * is the gradient of a map that was pooled by maxima of 2 x 2 windows (conv2d_blocks.c).
  *
- * What is not 0 is listed, in the order of memory, with the place of its window in x, whose rows are unfolded: a vector or two for
+ * What is not 0 is listed, in the order of memory, with the place of its window in x, whose rows are unfolded: a few vectors for
  * the window's row at each column, aligned. A quarter of the products are made.
  *
  * The order of summation is fixed by shape: blocks of pairs of output rows (image by image) form `parts` equal ranges, of

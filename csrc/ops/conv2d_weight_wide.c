@@ -31,7 +31,7 @@ enum {
     CHUNK_FLOPS = 4 << 20,
     /* channels on either side, and multiply-adds of a pixel for each of its packed elements: of fewer, packing costs too much */
     CELLS_LEAST = 32, CELLS_WORTH = 80,
-    CELLS_LEAST_SMALL = 16, CELLS_WORTH_SMALL = 15, /* small tiles (14.8: 0.95, 15.5 and 19: 1.1 times as fast so) */
+    CELLS_LEAST_SMALL = 16, CELLS_WORTH_SMALL = 15, /* small tiles, of as many columns (14.8: 0.95, 15.5 and 19: 1.1 times as fast) */
     LONG_RUN = 28,            /* pixels, for which twice the tiles, of two panels each, are worth their beginnings: 7 0.93, 14 0.97 */
     MANY_PANELS = 5,          /* of which one may be left alone */
     CELLS_PIXELS = 2048       /* of x in a block, at most: a row may be long, and a stride large */
@@ -87,7 +87,11 @@ static void split(gradient *p) {
         const double none = 1e30, for_parts = more_parts ? 3.0 * (double)(*parts * p->sum.part_size) : none;
         const double for_tiles = more_tiles ? (double)(*tiles * pixels) * (double)p->cols : none,
                      for_panels = more_panels ? (double)(*panels * pixels) * (double)p->rows : none;
-        if (!more_parts && !more_tiles && !more_panels) break;
+        if (!more_parts && !more_tiles && !more_panels) {
+            if (p->beside == 1) break;
+            p->beside = fnn_ceil_div(p->beside, 2);
+            continue;
+        }
         if (for_parts <= for_tiles && for_parts <= for_panels) *parts *= 2;
         else if (for_tiles <= for_panels) *tiles *= 2;
         else *panels *= 2;
@@ -149,10 +153,11 @@ static int is_one_run(const gradient *p) {
            fnn_image_is_dense(&p->dy, d->oh, d->ow);
 }
 
+/* Groups of a chunk, so narrow that it has all their channels, and the rows of a block of them. */
 static void plan_groups(gradient *p) {
     const fnn_conv_dims *d = p->sum.d;
     const ptrdiff_t size = (ptrdiff_t)fnn_itemsize(p->sum.dtype);
-    p->beside = p->packed ? fnn_even_share(d->groups, BESIDE_BYTES / (d->c * size)) : 1;
+    p->beside = p->packed ? fnn_even_share(d->groups, BESIDE_BYTES / (fnn_max(d->c, d->k) * size)) : 1;
     if (p->beside == 1) return;
     const ptrdiff_t row_bytes = p->beside * (p->row_step * p->pitch * d->c + d->ow * d->k) * size;
     p->block_rows = fnn_max(fnn_min(BESIDE_CELLS / row_bytes, p->block_rows), 1);
@@ -418,8 +423,9 @@ static void add_tile(const gradient *p, const target *t, ptrdiff_t tile, ptrdiff
 static void add_block(const gradient *p, const target *t, int accumulate) {
     const ptrdiff_t tiles = t->tile_end - t->tile, panels = t->panel_end - t->panel, places = p->sum.d->r * p->sum.d->s;
     const ptrdiff_t at_once = p->by_pairs ? p->sum.K->best_cols / p->sum.cols : 1, calls = fnn_ceil_div(panels, at_once) * places;
+    const ptrdiff_t shares = p->sum.d->groups > 1 ? tiles * at_once : 0;
     for (ptrdiff_t q = 0; p->packed && q < calls; q++) {
-        for (ptrdiff_t i = 0; i < tiles * at_once; i++) fetch_some(t->next);
+        for (ptrdiff_t i = 0; i < shares; i++) fetch_some(t->next);
         add_cells(p, t, t->panel + q / places * at_once, q % places, accumulate);
     }
     for (ptrdiff_t q = 0; !p->packed && q < tiles * panels; q++)
