@@ -90,6 +90,9 @@ typedef struct fnn_call {
     const struct fnn_call *pooling;     /* max pooling of out[0], which then has no memory: this call makes its results */
     const struct fnn_call *reader;      /* of max pooling's gradient: the call that it runs in place of making out[0] for it */
     const struct fnn_call *unpooled;    /* of a reader: max pooling's gradient, which in[0] would be */
+    struct fnn_call *picking;           /* of a reader: index_select, whose rows its x are: it reads them where they lie, or has them
+                                           picked, see fnn_pick_rows */
+    int is_late, is_picked;             /* of such an index_select: it only reads the positions; whether its rows were picked */
     int passes;                         /* nobody else wants out[0]: it has no memory, see fnn_follow_rows */
     char message[FNN_MESSAGE_SIZE];     /* why a status is not FNN_OK */
 } fnn_call;
@@ -127,6 +130,8 @@ typedef struct {
                                                                        out[0] in place of out[0]; NULL: no */
     int (*can_unpool)(const fnn_call *call, const fnn_call *pooling); /* whether run can take in[0] from what this gradient of max
                                                                          pooling reads; NULL: no */
+    int (*can_read_rows)(const fnn_call *call, int k);          /* whether run can read in[k], a matrix, from rows that index_select
+                                                                   would pick; NULL: no */
 } fnn_driver;
 
 enum { FNN_ELEMENTWISE = 1, FNN_RANDOM = 2, FNN_MAY_FAIL = 4 /* by values, besides int64 inputs read as positions */ };

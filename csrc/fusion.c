@@ -463,6 +463,47 @@ static int pooling_gradient_into_readers(fnn_program *program, int r) {
     return count;
 }
 
+/* Whether record q reads the rows that `select` picks, all of them and nothing else of them, and could take them where they lie. */
+static int reads_rows(const record *q, const record *select) {
+    const int s = select->operands[0].storage;
+    const fnn_driver *driver = fnn_ops[q->call.op].driver;
+    int reads = 0;
+    if (!driver->can_read_rows) return 0;
+    for (const record *f = q->follower; f; f = f->follower)
+        if (touches(f, s)) return 0;
+    for (int k = 0; k < MAX_OPERANDS; k++) {
+        const operand *x = &q->operands[k];
+        if (x->storage != s) continue;
+        const int is_whole = x->offset == select->operands[0].offset && fnn_numel(&x->tensor) == fnn_numel(&select->operands[0].tensor);
+        if (reads++ || !is_whole || x->tensor.rank != 2 || x->tensor.shape[0] != select->operands[0].tensor.shape[0]) return 0;
+        if (!fnn_is_contiguous(&x->tensor) || !driver->can_read_rows(&q->call, k - FNN_MAX_ARGS)) return 0;
+    }
+    return reads;
+}
+
+/* Rows of a data set that a batch picks -> the products that read them, and nobody else: as long as these skip zeros, they read the rows
+ * where they lie, and nobody copies them. (Without it an epoch of 784-50-10 on MNIST takes 12 to 17 % longer on two Zen 3 cores, 11 to
+ * 13 % on one.) */
+static int rows_read_in_place(fnn_program *program, int r) {
+    enum { X = FNN_MAX_ARGS };
+    record *select = program->records[r];
+    const operand *from = &select->operands[X], *picked = &select->operands[0];
+    if (select->call.op != FNN_OP_index_select || select->call.attr.i[0] || select->operands[X + 1].tensor.rank != 1) return 0;
+    if (program->storages[picked->storage].kind != FNN_TEMPORARY || program->storages[from->storage].kind == FNN_TEMPORARY) return 0;
+    if (select->follower || !fnn_is_contiguous(&from->tensor) || !fnn_is_contiguous(&picked->tensor)) return 0;
+    int last = r;
+    for (int next = 0; next < program->num_records; next++) {
+        if (next == r || !is_used(program, next, next + 1, picked->storage, 1)) continue;
+        if (next < r || !reads_rows(program->records[next], select)) return 0;
+        last = next;
+    }
+    if (last == r || is_used(program, r + 1, last + 1, from->storage, 0)) return 0;
+    for (int next = r + 1; next <= last; next++)
+        if (touches(program->records[next], picked->storage)) program->records[next]->call.picking = &select->call;
+    select->call.is_late = 1;
+    return 1;
+}
+
 void fnn_fuse(fnn_program *program) {
     static int (*const rules[FNN_NUM_FUSIONS])(fnn_program *, int) = {
 #define FUSION(name) name,

@@ -231,8 +231,10 @@ static int lay_out(fnn_program *program) {
         if (t->kind == FNN_TEMPORARY) pieces[n++] = (piece){rounded(t->bytes ? t->bytes : 1), t->first, t->last, &t->offset};
     }
     for (int r = 0; r < program->num_records; r++) {
-        size_t bytes = workspace_bytes(program->records[r]);
-        if (bytes) pieces[n++] = (piece){rounded(bytes), r, r, &program->records[r]->work_offset};
+        const record *current = program->records[r];
+        size_t bytes = workspace_bytes(current);
+        const int last = current->call.is_late ? program->storages[current->operands[0].storage].last : r; /* positions are read later */
+        if (bytes) pieces[n++] = (piece){rounded(bytes), r, last, &program->records[r]->work_offset};
     }
     qsort(pieces, (size_t)n, sizeof *pieces, larger_first);
     program->arena_bytes = place(pieces, n);

@@ -39,6 +39,7 @@ cdef extern from "fastnn.h" nogil:
         const fnn_tensor *inputs "in"[12]
         fnn_attrs attr
         int activation
+        int is_late
         char message[512]
     ctypedef struct fnn_op:
         const char *name

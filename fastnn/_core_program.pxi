@@ -429,7 +429,8 @@ cdef class Program:
             call = fnn_program_call(self.handle, k, len(members))
             if call == NULL:
                 return members
-            members.append(Call(fnn_ops[call.op].name.decode() + ("+relu" if call.activation else ""),
+            how = "+relu" if call.activation else "+late" if call.is_late else ""
+            members.append(Call(fnn_ops[call.op].name.decode() + how,
                                 self.layers[fnn_program_call_number(self.handle, k, len(members))],
                                 fnn_cost(call), describe(call.outputs), describe(<const fnn_tensor **>call.inputs)))
 

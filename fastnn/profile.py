@@ -30,7 +30,8 @@ class Launch(NamedTuple):
     Attributes
     ----------
     name : str
-        The ops, joined by " > ".
+        The ops, joined by " > ": with "+relu" one that applies ReLU, too, with "+late" an index_select that leaves its rows to
+        those who read them.
     layer : str
         Path of the module it belongs to, forward or backward; the optimiser's class for updates;
         "" for what is outside of both.
@@ -224,10 +225,12 @@ def _flops(call: Any) -> float:
 
 
 def _bytes(chain: list) -> int:
-    """Bytes of the tensors that a launch and its followers touch, each place counted once; of what is picked from, what is picked."""
+    """Bytes of the tensors that a launch and its followers touch, each place counted once; of what is picked from, what is picked, and
+    only positions where it is left to those who read it."""
     places = {}
     for call in chain:
-        for address, shape, size in filter(None, (*call.outputs, *call.inputs)):
+        touched = call.inputs[1:] if call.op.endswith("+late") else (*call.outputs, *call.inputs)
+        for address, shape, size in filter(None, touched):
             places[address] = math.prod(shape) * size
         if call.op in ("index_select", "gather"):
             (address, _, _), (picked, _, _) = call.inputs[0], call.outputs[0]

@@ -18,6 +18,7 @@ typedef struct {
     ptrdiff_t row, col;
     ptrdiff_t batch[FNN_MAX_RANK];
     const fnn_gatherer *gatherer; /* NULL: elements are at their strides */
+    const fnn_call *picking;      /* not NULL: rows are those that this index_select would pick, contiguous; for fnn_gemm_run_rows */
 } fnn_matrix;
 
 /* A matrix without batch axes, transposed. */
@@ -50,6 +51,11 @@ const char *fnn_gemm_algorithm(const fnn_gemm *g);
 double fnn_gemm_cost(const fnn_gemm *g);
 /* shared: at least as many bytes as the workspace says, 64-byte aligned. */
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared);
+
+/* The same where rows of A, or of B, are read where they lie, if the operand's zeros can be skipped so. Returns 0 where they cannot:
+ * nothing was done. can: by shapes. */
+int fnn_gemm_can_read_rows(const fnn_gemm *g);
+int fnn_gemm_run_rows(const fnn_call *call, const fnn_gemm *g, void *shared);
 
 /* The same by blocks of multiply-adds, the general way. */
 void fnn_gemm_blocks_workspace(const fnn_gemm *g, fnn_workspace *ws);
@@ -103,5 +109,6 @@ typedef struct {
 double fnn_product_cost(const fnn_product *p);
 void fnn_product_workspace(const fnn_product *p, fnn_workspace *ws);
 void fnn_product_run(const fnn_call *call, const fnn_product *p, fnn_tensor *y);
+int fnn_product_run_rows(const fnn_call *call, const fnn_product *p, fnn_tensor *y); /* see fnn_gemm_run_rows */
 
 #endif

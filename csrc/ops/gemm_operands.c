@@ -72,3 +72,9 @@ void fnn_product_run(const fnn_call *call, const fnn_product *p, fnn_tensor *y) 
     fnn_gemm_run(call, &p->g, (char *)call->shared + p->staging.bytes);
     fnn_finish(y, &p->result);
 }
+
+int fnn_product_run_rows(const fnn_call *call, const fnn_product *p, fnn_tensor *y) {
+    if (!fnn_gemm_run_rows(call, &p->g, (char *)call->shared + p->staging.bytes)) return 0;
+    fnn_finish(y, &p->result);
+    return 1;
+}

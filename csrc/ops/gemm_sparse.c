@@ -4,12 +4,14 @@
  * Zeros are seen when the call runs: a few runs of both operands are looked at, and if a model of what it costs says so, the other
  * operand is copied into panels of some vectors, what is not 0 in A's rows or B's columns is marked, a bit each, and each row
  * takes, of every panel, the rows that are marked. Where B is marked, C comes transposed. Chunks of rows mark what they take, and
- * multiply it while it is in the first-level cache; chunks of one panel share all marks. Rows that are not contiguous are copied.
+ * multiply it while it is in the first-level cache; chunks of one panel share all marks. Rows may be contiguous or columns, whose marks
+ * are transposed, and may be those that a batch picks from a data set (fnn_call.picking): both are read where they lie.
  *
  * A multiply-add of 0 changes no sum, so the bits are those of the dense way, and the choice is free: no result depends on it. There
  * are two exceptions, -0, which only underflow makes, and 0 times infinity: where -0 comes out or a panel is not finite, all elements
  * are multiplied. */
 #include "gemm_sparse.h"
+#include "slices.h"
 
 #include <string.h>
 
@@ -20,7 +22,9 @@ enum {
     FIRST_RUNS = 6,          /* ... but of dense data only so many */
     RUN = 8,
     PANEL_ROWS = 96,         /* of a panel for all, copied together */
-    MARK_ROWS = 16,          /* marked together */
+    MOST_LINES = FNN_MARKED_DEPTH,
+    MARK_ROWS = 64,          /* marked together */
+    ALIAS_BYTES = 512,       /* lines that are a multiple apart do not all have place in a first-level cache */
     OWN_BYTES = 1 << 20,     /* of a panel that a chunk copies itself, if it is the only one to use it */
     BLOCK_BYTES = 256 << 10, /* most of C in a chunk: half of a second-level cache */
     NEAR_BYTES = 128 << 10,  /* of panels that chunks of rows take one after the other */
@@ -46,6 +50,10 @@ typedef struct {
     int swapped;              /* B's columns are marked, not A's rows */
     ptrdiff_t rows, cols;     /* of A and B, or of B and A transposed */
     fnn_matrix marked, dense; /* (rows x depth) and (depth x cols) */
+    const fnn_call *picking;  /* which rows of A or of B are what is marked; NULL: they follow one another */
+    int across, is_aliased;   /* whether its lines are columns; whether they are copied */
+    ptrdiff_t line;           /* bytes from one line to the next */
+    const void **lines;       /* all of them */
     ptrdiff_t wide, panels;   /* columns of a panel, and how many make up the dense operand */
     ptrdiff_t group, groups;  /* panels in a chunk, all or one, and how many groups */
     ptrdiff_t part, parts;    /* rows in a chunk, and how many are all; and ... */
@@ -56,8 +64,7 @@ typedef struct {
     int *is_finite, all;      /* ... by chunk, and together */
     ptrdiff_t words;          /* of marks in a row */
     uint64_t *marks;          /* for all, ... */
-    ptrdiff_t *count;         /* ... how many, by chunk, ... */
-    char *turned;             /* ... and the rows, if they are not contiguous */
+    ptrdiff_t *count;         /* ... and how many, by chunk */
     char *whole;              /* C where it is only handed on, but not by chunks */
     size_t bytes;             /* for all */
 } plan;
@@ -68,18 +75,13 @@ static int passes(const plan *p) { return p->g->leader && p->g->leader->passes; 
 /* Whether a chunk of C is one run of memory. What follows reads more of it, from far away. */
 static int follows_by_chunks(const plan *p) { return !p->swapped && p->groups == 1; }
 
-/* Rows that are not contiguous are copied, FNN_MARKED_DEPTH elements at a time. */
-static ptrdiff_t turned_row(const plan *p) { return fnn_gemm_copied_row(FNN_MARKED_DEPTH, p->size); }
-static size_t turned_bytes(const plan *p, ptrdiff_t rows) {
-    return p->marked.col == 1 ? 0 : (size_t)(rows * turned_row(p) * p->size);
-}
+static ptrdiff_t near_row(const plan *p) { return fnn_gemm_copied_row(TILE_ROWS, p->size); }
 
-/* Chunks of rows take all panels, if these are few, or stay near and rows are many, or copies of these are large (which is a matter of
- * strides, but no bit depends on it); else a chunk is one panel. Columns of C are whole vectors. */
+/* Chunks of rows take all panels, if these are few, or stay near and rows are many; else a chunk is one panel. Columns of C are whole
+ * vectors. */
 static void choose_chunks(plan *p) {
     const int is_near = p->panels * (ptrdiff_t)panel_bytes(p) <= NEAR_BYTES;
-    const int is_long = turned_bytes(p, p->rows) * (size_t)p->words > MOST_BYTES / 2;
-    const int by_rows = p->panels < ENOUGH_CHUNKS || is_long || (is_near && p->rows >= FEW_CHUNKS * TILE_ROWS);
+    const int by_rows = p->panels < ENOUGH_CHUNKS || (is_near && p->rows >= FEW_CHUNKS * TILE_ROWS);
     const ptrdiff_t least = p->swapped ? LEAST_COLUMNS : LEAST_ROWS;
     p->group = by_rows ? p->panels : 1, p->groups = fnn_ceil_div(p->panels, p->group);
     const ptrdiff_t wanted = by_rows ? fnn_max(FEW_CHUNKS, fnn_min(p->rows / TILE_ROWS, CHUNKS)) : 1;
@@ -87,7 +89,7 @@ static void choose_chunks(plan *p) {
     p->parts = fnn_max(p->parts, fnn_ceil_div(p->rows * p->group * p->wide * p->size, BLOCK_BYTES));
     p->part = fnn_round_up(fnn_ceil_div(p->rows, p->parts), p->swapped ? p->K->lanes : 1), p->parts = fnn_ceil_div(p->rows, p->part);
     const ptrdiff_t tile = fnn_round_up(fnn_max(TILE_BYTES / (p->wide * p->size), 1), p->K->lanes);
-    p->tile = fnn_min(fnn_min(tile, by_rows ? TILE_ROWS : p->part), p->part);
+    p->tile = fnn_min(fnn_min(tile, TILE_ROWS), p->part);
     p->mark_chunks = by_rows ? 0 : fnn_ceil_div(p->rows, MARK_ROWS);
     p->panel_chunks = !by_rows && p->parts == 1 && panel_bytes(p) <= OWN_BYTES ? 0 : p->panels * fnn_ceil_div(p->g->K, PANEL_ROWS);
 }
@@ -97,6 +99,9 @@ static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
     *p = (plan){.g = g, .K = fnn_kernels_of(g->dtype), .size = (ptrdiff_t)fnn_itemsize(g->dtype), .swapped = swapped};
     p->rows = swapped ? g->N : g->M, p->cols = swapped ? g->M : g->N;
     p->marked = swapped ? fnn_turned(g->b) : g->a, p->dense = swapped ? fnn_turned(g->a) : g->b;
+    p->picking = swapped ? g->b.picking : g->a.picking;
+    p->across = p->marked.col != 1, p->line = (p->across ? p->marked.col : p->marked.row) * p->size;
+    p->is_aliased = p->across && !p->picking && p->line % ALIAS_BYTES == 0;
     const ptrdiff_t vecs = fnn_ceil_div(p->cols, p->K->lanes);
     p->panels = fnn_ceil_div(vecs, FNN_MARKED_VECS);
     /* Few rows: copies of panels for all would take longer than their products. */
@@ -108,7 +113,7 @@ static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
     choose_chunks(p);
     p->marks = fnn_place(shared, &p->bytes, p->mark_chunks ? (size_t)(p->rows * p->words) * sizeof *p->marks : 0);
     p->count = fnn_place(shared, &p->bytes, (size_t)p->mark_chunks * sizeof *p->count);
-    p->turned = fnn_place(shared, &p->bytes, p->mark_chunks ? turned_bytes(p, p->rows) * (size_t)p->words : 0);
+    p->lines = fnn_place(shared, &p->bytes, (size_t)((p->across ? g->K : p->rows) + MOST_LINES) * sizeof *p->lines);
     p->whole = fnn_place(shared, &p->bytes, passes(p) && !follows_by_chunks(p) ? (size_t)(g->M * g->N * p->size) : 0);
     if (!p->panel_chunks) return;
     p->is_finite = fnn_place(shared, &p->bytes, (size_t)p->panel_chunks * sizeof *p->is_finite);
@@ -119,7 +124,7 @@ static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
 static double vectors(const plan *p, ptrdiff_t rows, ptrdiff_t cols) {
     return (double)rows * (double)fnn_ceil_div(cols, p->K->lanes);
 }
-static double mark_ns(const plan *p) { return vectors(p, p->rows, p->g->K) * (MARK_NS + (p->marked.col == 1 ? 0 : TURN_NS)); }
+static double mark_ns(const plan *p) { return vectors(p, p->rows, p->g->K) * (MARK_NS + (p->is_aliased ? COPY_NS : 0)); }
 static double copy_ns(const plan *p) { return COPY_NS * vectors(p, p->g->K, p->cols); }
 static double prepare_ns(const plan *p) { return (p->mark_chunks ? mark_ns(p) : 0) + (p->panel_chunks ? copy_ns(p) : 0); }
 static double product_ns(const plan *p, double entries) {
@@ -144,7 +149,8 @@ static double density(const plan *p) {
     const ptrdiff_t run = fnn_min(RUN, length), starts = length - run + 1;
     ptrdiff_t zeros = 0, seen = 0;
     for (ptrdiff_t i = 0; i < RUNS && (i < FIRST_RUNS || (double)zeros > (1 - MOST_DENSITY) * (double)seen / 2); i++) {
-        const ptrdiff_t row = (rows * (2 * i + 1) / (2 * RUNS) + i * 7) % rows, first = i * 21 % RUNS * starts / RUNS;
+        ptrdiff_t row = (rows * (2 * i + 1) / (2 * RUNS) + i * 7) % rows, first = i * 21 % RUNS * starts / RUNS;
+        if (p->picking) row = fnn_late_positions(p->picking)[row];
         for (ptrdiff_t j = first; j < first + run; j++, seen++) zeros += is_zero(&m, row, j, p->g->dtype);
     }
     return 1 - (double)zeros / (double)seen;
@@ -156,7 +162,7 @@ static double choose(plan *best, const fnn_gemm *g, void *shared) {
     for (int swapped = 0; swapped < 2; swapped++) {
         plan p;
         make_plan(&p, g, swapped, shared);
-        if (p.bytes > MOST_BYTES || sparse_ns(&p, 0) >= least) continue;
+        if ((swapped ? g->a : g->b).picking || (p.across && p.marked.row != 1) || p.bytes > MOST_BYTES || sparse_ns(&p, 0) >= least) continue;
         const double share = density(&p), entries = share * (double)p.rows * (double)g->K, ns = sparse_ns(&p, entries);
         if (share > MOST_DENSITY || ns >= least) continue;
         least = ns, *best = p, found = entries;
@@ -166,58 +172,62 @@ static double choose(plan *best, const fnn_gemm *g, void *shared) {
 
 /* ---- marks and panels ---- */
 
-/* Up to FNN_MARKED_DEPTH elements of some rows of what is marked. */
+/* Where all lines begin; behind them the first ones again, a tile further: what comes next where lines are columns. */
+static void find_lines(plan *p) {
+    const ptrdiff_t lines = p->across ? p->g->K : p->rows;
+    const int64_t *at = p->picking ? fnn_late_positions(p->picking) : NULL;
+    const char *data = p->marked.data;
+    for (ptrdiff_t i = 0; i < lines; i++) p->lines[i] = data + (at ? (ptrdiff_t)at[i] : i) * p->line;
+    for (ptrdiff_t i = 0; i < MOST_LINES; i++) p->lines[lines + i] = (const char *)p->lines[i % lines] + p->tile * p->size;
+}
+
+/* Some rows of what is marked by some elements of each: of lines, `length` elements from `from` on. */
 typedef struct {
-    ptrdiff_t rows, depth;
-    const void *x;
-    ptrdiff_t row, col;
+    ptrdiff_t rows, depth, lines, from, length;
+    const void **line;
     const uint64_t *marks;
     ptrdiff_t apart;
 } stretch;
 
 static stretch stretch_of(const plan *p, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t k) {
-    const fnn_matrix *m = &p->marked;
-    stretch s = {.rows = rows, .depth = fnn_min(FNN_MARKED_DEPTH, p->g->K - k), .row = m->row, .col = m->col};
-    s.x = fnn_at(m->data, row * m->row + k * m->col, p->g->dtype);
-    return s;
+    const ptrdiff_t depth = fnn_min(FNN_MARKED_DEPTH, p->g->K - k);
+    if (p->across) return (stretch){.rows = rows, .depth = depth, .lines = depth, .from = row, .length = rows, .line = p->lines + k};
+    return (stretch){.rows = rows, .depth = depth, .lines = rows, .from = k, .length = depth, .line = p->lines + row};
 }
 
-/* Marks what is copied to `to` first if rows are not contiguous. Returns how many are marked. */
-static ptrdiff_t mark(const plan *p, stretch *s, void *to, uint64_t *marks, ptrdiff_t apart) {
+/* Returns how many are marked. */
+static ptrdiff_t mark(const plan *p, stretch *s, uint64_t *marks, ptrdiff_t apart) {
     ptrdiff_t marked;
-    if (s->col != 1) {
-        p->K->gemm_pack(s->rows, s->depth, s->x, s->row, s->col, to, turned_row(p), 0);
-        s->x = to, s->row = turned_row(p), s->col = 1;
-    }
-    p->K->gemm_mark(s->rows, s->depth, s->x, s->row, marks, apart, &marked);
     s->marks = marks, s->apart = apart;
+    if (p->across) p->K->gemm_mark_across(s->lines, s->length, s->line, s->from, marks, apart, &marked);
+    else p->K->gemm_mark(s->lines, s->length, s->line, s->from, marks, apart, &marked);
     return marked;
 }
-
-/* Where a word of marks for all is, and its elements if they are copied. */
-static uint64_t *marks_at(const plan *p, ptrdiff_t row, ptrdiff_t word) { return p->marks + row * p->words + word; }
-static char *turned_at(const plan *p, ptrdiff_t row, ptrdiff_t word) { return p->turned + turned_bytes(p, word * p->rows + row); }
 
 static void mark_for_all(const plan *p, ptrdiff_t chunk) {
     const ptrdiff_t row = chunk * MARK_ROWS, n = fnn_min(MARK_ROWS, p->rows - row);
     p->count[chunk] = 0;
     for (ptrdiff_t w = 0; w < p->words; w++) {
         stretch s = stretch_of(p, row, n, w * FNN_MARKED_DEPTH);
-        p->count[chunk] += mark(p, &s, turned_at(p, row, w), marks_at(p, row, w), p->words);
+        p->count[chunk] += mark(p, &s, p->marks + row * p->words + w, p->words);
     }
 }
 
-static stretch stretch_for_all(const plan *p, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t k) {
-    stretch s = stretch_of(p, row, rows, k);
-    s.marks = marks_at(p, row, k / FNN_MARKED_DEPTH), s.apart = p->words;
-    if (s.col != 1) s.x = turned_at(p, row, k / FNN_MARKED_DEPTH), s.row = turned_row(p), s.col = 1;
-    return s;
+/* Lines that would share few sets of a first-level cache are copied to `to`, and listed before it. */
+static void copy_lines(const plan *p, stretch *s, void *to) {
+    const ptrdiff_t apart = near_row(p) * p->size;
+    const void **line = to;
+    char *near = (char *)(line + MOST_LINES);
+    for (ptrdiff_t i = 0; i < s->lines; i++)
+        line[i] = memcpy(near + i * apart, (const char *)s->line[i] + s->from * p->size, (size_t)(s->length * p->size));
+    s->line = line, s->from = 0;
 }
 
 /* n rows of a panel from k on; the last panel is filled up with zeros. Returns whether all are finite. */
 static int copy_panel(const plan *p, ptrdiff_t panel, ptrdiff_t k, ptrdiff_t n, void *to) {
     const ptrdiff_t col = panel * p->wide, cols = fnn_min(p->wide, p->cols - col);
-    if (cols < p->wide) memset(to, 0, (size_t)(n * p->wide * p->size));
+    for (ptrdiff_t i = 0; i < n && cols < p->wide; i++)
+        memset((char *)to + (i * p->wide + cols) * p->size, 0, (size_t)((p->wide - cols) * p->size));
     p->K->gemm_pack(n, cols, fnn_at(p->dense.data, k * p->dense.row + col * p->dense.col, p->g->dtype), p->dense.row, p->dense.col,
                     to, p->wide, 0);
     int is_finite;
@@ -241,18 +251,18 @@ static void run_prepare(void *context, ptrdiff_t chunk, void *scratch) {
 typedef struct {
     ptrdiff_t at, n, first, panels;
     int is_finite;
-    char *tile, *turned, *panel, *passed;
+    char *tile, *near, *panel, *passed;
     uint64_t *marks;
 } part;
 
 static size_t tile_bytes(const plan *p) { return (size_t)(p->tile * p->wide * p->size); }
 
-/* In a chunk's scratch, one behind the other: a tile by each panel; rows that are turned, and marks; a panel of its own; C where it is
- * only handed on. Returns the bytes of all. */
+/* In a chunk's scratch, one behind the other: a tile by each panel; lines that are copied; marks; a panel of its own; C where it is only
+ * handed on. Returns the bytes of all. */
 static size_t place_part(const plan *p, part *t, char *scratch) {
     size_t used = 0;
     t->tile = fnn_place(scratch, &used, (size_t)p->group * tile_bytes(p));
-    t->turned = fnn_place(scratch, &used, p->mark_chunks ? 0 : turned_bytes(p, p->tile));
+    t->near = fnn_place(scratch, &used, p->is_aliased ? MOST_LINES * (sizeof *p->lines + (size_t)(near_row(p) * p->size)) : 0);
     t->marks = fnn_place(scratch, &used, p->mark_chunks ? 0 : (size_t)p->tile * sizeof *t->marks);
     t->panel = fnn_place(scratch, &used, p->panel_chunks ? 0 : panel_bytes(p));
     t->passed = fnn_place(scratch, &used, passes(p) && follows_by_chunks(p) ? (size_t)(p->part * p->cols * p->size) : 0);
@@ -272,25 +282,51 @@ static const char *panel_at(const plan *p, const part *t, ptrdiff_t q, ptrdiff_t
     return t->panel + (size_t)q * panel_bytes(p) + k * p->wide * p->size;
 }
 
+static void multiply_stretch(const plan *p, const stretch *s, const void *b, void *c, int accumulate) {
+    const ptrdiff_t vecs = p->wide / p->K->lanes;
+    if (p->across) p->K->gemm_marked_across(s->rows, vecs, s->marks, s->apart, s->line, s->from, b, c, accumulate);
+    else p->K->gemm_marked(s->rows, vecs, s->marks, s->apart, s->line, s->from, b, c, accumulate);
+}
+
+/* The same, zeros too: rows that follow one another, or columns one by one. */
+static void multiply_tile(const plan *p, const stretch *s, const void *b, void *c, int accumulate) {
+    ptrdiff_t column[MOST_LINES], row[MOST_LINES];
+    const ptrdiff_t lines = p->across ? s->lines : 1;
+    for (ptrdiff_t k = 0; k < lines; k++) {
+        column[k] = ((const char *)s->line[k] - (const char *)s->line[0]) / p->size;
+        row[k] = k * p->wide;
+    }
+    const char *x = (const char *)s->line[0] + s->from * p->size;
+    p->K->gemm_tile(s->rows, p->wide, lines, p->across ? 1 : s->depth, x, column, p->across ? 1 : p->marked.row, 1, b, row, p->wide, c,
+                    p->wide, accumulate);
+}
+
 /* n rows of the tiles by all panels of the chunk, from `row` on. */
 static void multiply_marked(const plan *p, const part *t, ptrdiff_t row, ptrdiff_t n) {
     for (ptrdiff_t k = 0; k < p->g->K; k += FNN_MARKED_DEPTH) {
-        stretch s = p->mark_chunks ? stretch_for_all(p, row, n, k) : stretch_of(p, row, n, k);
-        const ptrdiff_t marked = p->mark_chunks ? 0 : mark(p, &s, t->turned, t->marks, 1);
-        const int is_sparse = (double)marked <= MOST_DENSITY * (double)(n * s.depth);
+        stretch s = stretch_of(p, row, n, k);
+        ptrdiff_t marked = 0;
+        s.marks = p->marks + row * p->words + k / FNN_MARKED_DEPTH, s.apart = p->words;
+        if (!p->mark_chunks) marked = mark(p, &s, t->marks, 1);
+        if (p->is_aliased) copy_lines(p, &s, t->near);
+        const int is_sparse = (double)marked <= MOST_DENSITY * (double)(n * s.depth) || (p->picking && !p->across);
         for (ptrdiff_t q = 0; q < t->panels; q++) {
             const void *b = panel_at(p, t, q, k);
             void *c = t->tile + (size_t)q * tile_bytes(p);
-            if (is_sparse) p->K->gemm_marked(n, p->wide / p->K->lanes, s.marks, s.apart, s.x, s.row, b, c, k > 0);
-            else p->K->gemm_tile(n, p->wide, 1, s.depth, s.x, NULL, s.row, 1, b, NULL, p->wide, c, p->wide, k > 0);
+            if (is_sparse) multiply_stretch(p, &s, b, c, k > 0);
+            else multiply_tile(p, &s, b, c, k > 0);
         }
     }
 }
 
 /* A tile by panel q of the chunk with all elements, zeros too. */
 static void multiply_all(const plan *p, const part *t, ptrdiff_t q, ptrdiff_t row, ptrdiff_t n, void *c) {
-    const void *x = fnn_at(p->marked.data, row * p->marked.row, p->g->dtype);
-    p->K->gemm_tile(n, p->wide, 1, p->g->K, x, NULL, p->marked.row, p->marked.col, panel_at(p, t, q, 0), NULL, p->wide, c, p->wide, 0);
+    for (ptrdiff_t k = 0; k < p->g->K; k += FNN_MARKED_DEPTH) {
+        const uint64_t all = ~(uint64_t)0 >> (FNN_MARKED_DEPTH - fnn_min(FNN_MARKED_DEPTH, p->g->K - k));
+        stretch s = stretch_of(p, row, n, k);
+        s.marks = &all, s.apart = 0;
+        multiply_stretch(p, &s, panel_at(p, t, q, k), c, k > 0);
+    }
 }
 
 /* A block of C, from c on, and where it is in C. */
@@ -364,6 +400,7 @@ int fnn_gemm_sparse_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     plan p;
     double entries = choose(&p, g, shared);
     if (entries < 0) return 0;
+    find_lines(&p);
     if (p.panel_chunks + p.mark_chunks)
         fnn_parallel_for(call, p.panel_chunks + p.mark_chunks, prepare_ns(&p), run_prepare, &p);
     p.all = 1;

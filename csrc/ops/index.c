@@ -56,8 +56,19 @@ static int index_select_infer(fnn_call *call) {
 static int index_select_run(fnn_call *call) {
     fnn_slices s = fnn_slices_of(call->in[0], call->out[0], (int)call->attr.i[0], call->in[1]->rank, 0);
     int status = read_positions(call, &s, call->in[1]);
-    if (!status && fnn_numel(call->out[0])) fnn_slices_pick(call, &s, fnn_cost(call));
+    call->is_picked = !call->is_late;
+    if (!status && call->is_picked && fnn_numel(call->out[0])) fnn_slices_pick(call, &s, fnn_cost(call));
     return status;
+}
+
+/* They lie first in the workspace, which stays until the last reader has run. */
+const int64_t *fnn_late_positions(const fnn_call *select) { return select->shared; }
+
+void fnn_pick_rows(fnn_call *select) {
+    fnn_slices s = fnn_slices_of(select->in[0], select->out[0], 0, 1, 0);
+    s.at = fnn_late_positions(select);
+    if (!select->is_picked && fnn_numel(select->out[0])) fnn_slices_pick(select, &s, fnn_cost(select));
+    select->is_picked = 1;
 }
 
 /* What is picked counts, not what it is picked from. */

@@ -1,5 +1,6 @@
 /* linear.c: y = x weight^T + bias and its gradients: three products of one family. */
 #include "gemm.h"
+#include "slices.h"
 
 typedef void setup_function(const fnn_call *call, fnn_product *p);
 
@@ -22,6 +23,18 @@ static void read_call(const fnn_call *call, setup_function *setup, void *memory,
     p->g.precision = call->precision;
 }
 
+/* The rows of x: in memory, or where index_select would pick them from. */
+static fnn_matrix rows_of(const fnn_call *call, fnn_product *p, const fnn_tensor *x) {
+    if (!call->picking) return fnn_rows_of(&p->staging, x);
+    return (fnn_matrix){.data = call->picking->in[0]->data, .row = columns(x), .col = 1, .picking = call->picking};
+}
+
+static fnn_call with_rows_in_memory(const fnn_call *call) {
+    fnn_call plain = *call;
+    plain.picking = NULL;
+    return plain;
+}
+
 static double cost_of(const fnn_call *call, setup_function *setup) {
     fnn_product p;
     read_call(call, setup, NULL, &p);
@@ -29,22 +42,42 @@ static double cost_of(const fnn_call *call, setup_function *setup) {
 }
 
 static const char *algorithm_of(const fnn_call *call, setup_function *setup) {
+    const fnn_call plain = with_rows_in_memory(call);
     fnn_product p;
-    read_call(call, setup, NULL, &p);
+    if (call->picking && !call->picking->is_picked) return "zeros skipped";
+    read_call(&plain, setup, NULL, &p);
     return fnn_gemm_algorithm(&p.g);
 }
 
 static void workspace_of(const fnn_call *call, fnn_workspace *ws, setup_function *setup) {
+    const fnn_call plain = with_rows_in_memory(call);
+    fnn_workspace rows = {0};
     fnn_product p;
     read_call(call, setup, NULL, &p);
+    if (call->picking) fnn_product_workspace(&p, &rows);
+    read_call(&plain, setup, NULL, &p);
     fnn_product_workspace(&p, ws);
+    fnn_enlarge(ws, rows.shared, rows.scratch);
 }
 
+/* Rows that zeros do not let it read where they lie are picked first, unless another reader had them picked. */
 static int run_of(fnn_call *call, setup_function *setup) {
     fnn_product p;
-    read_call(call, setup, call->shared, &p);
-    fnn_product_run(call, &p, call->out[0]);
+    if (call->picking && !call->picking->is_picked) {
+        read_call(call, setup, call->shared, &p);
+        if (fnn_product_run_rows(call, &p, call->out[0])) return FNN_OK;
+        fnn_pick_rows(call->picking);
+    }
+    const fnn_call plain = with_rows_in_memory(call);
+    read_call(&plain, setup, call->shared, &p);
+    fnn_product_run(&plain, &p, call->out[0]);
     return FNN_OK;
+}
+
+static int can_read_rows(const fnn_call *call, setup_function *setup) {
+    fnn_product p;
+    read_call(call, setup, NULL, &p);
+    return fnn_gemm_can_read_rows(&p.g);
 }
 
 static int can_pass(const fnn_call *call, setup_function *setup) {
@@ -53,18 +86,21 @@ static int can_pass(const fnn_call *call, setup_function *setup) {
     return fnn_is_contiguous(call->out[0]) && fnn_gemm_can_pass(&p.g);
 }
 
-#define DRIVER(name)                                                                                                    \
+/* x: which argument is the matrix of rows; -1: none. */
+#define DRIVER(name, x)                                                                                                  \
     static double name##_cost(const fnn_call *call) { return cost_of(call, name##_setup); }                             \
     static void name##_workspace(const fnn_call *call, fnn_workspace *ws) { workspace_of(call, ws, name##_setup); }     \
     static int name##_run(fnn_call *call) { return run_of(call, name##_setup); }                                        \
     static const char *name##_algorithm(const fnn_call *call) { return algorithm_of(call, name##_setup); }              \
     static int name##_can_pass(const fnn_call *call) { return can_pass(call, name##_setup); }                           \
+    static int name##_can_read_rows(const fnn_call *call, int k) { return k == (x) && can_read_rows(call, name##_setup); } \
     const fnn_driver fnn_linear_##name = {.infer = name##_infer,                                                        \
                                           .workspace = name##_workspace,                                                \
                                           .cost = name##_cost,                                                          \
                                           .run = name##_run,                                                            \
                                           .algorithm = name##_algorithm,                                                \
-                                          .can_pass = name##_can_pass};
+                                          .can_pass = name##_can_pass,                                                  \
+                                          .can_read_rows = name##_can_read_rows};
 
 static int check_weight(fnn_call *call, const fnn_tensor *weight) {
     if (weight->rank == 2) return FNN_OK;
@@ -100,14 +136,14 @@ static int forward_infer(fnn_call *call) {
 static void forward_setup(const fnn_call *call, fnn_product *p) {
     const fnn_tensor *x = call->in[0], *weight = call->in[1], *bias = call->in[2];
     p->g.M = rows(x), p->g.N = weight->shape[0], p->g.K = columns(x);
-    p->g.a = fnn_rows_of(&p->staging, x);
+    p->g.a = rows_of(call, p, x);
     p->g.b = (fnn_matrix){.data = weight->data, .row = weight->stride[1], .col = weight->stride[0]};
     p->g.dot = 1;
     if (bias) p->g.epilogue.bias = fnn_vector_of(&p->staging, bias);
     p->g.epilogue.activation = call->activation;
     set_result(p, call);
 }
-DRIVER(forward)
+DRIVER(forward, 0)
 
 static int backward_input_infer(fnn_call *call) { return infer_product(call, "dy", 0, "out_features"); }
 
@@ -119,7 +155,7 @@ static void backward_input_setup(const fnn_call *call, fnn_product *p) {
     p->g.b = (fnn_matrix){.data = weight->data, .row = weight->stride[0], .col = weight->stride[1]};
     set_result(p, call);
 }
-DRIVER(backward_input)
+DRIVER(backward_input, -1)
 
 static int backward_weight_infer(fnn_call *call) {
     const fnn_tensor *dy = call->in[0], *x = call->in[1];
@@ -136,9 +172,9 @@ static int backward_weight_infer(fnn_call *call) {
 static void backward_weight_setup(const fnn_call *call, fnn_product *p) {
     const fnn_tensor *dy = call->in[0], *x = call->in[1];
     p->g.M = columns(dy), p->g.N = columns(x), p->g.K = rows(x);
-    p->g.b = fnn_rows_of(&p->staging, x);
+    p->g.b = rows_of(call, p, x);
     fnn_matrix by_rows = fnn_rows_of(&p->staging, dy);
     p->g.a = (fnn_matrix){.data = by_rows.data, .row = by_rows.col, .col = by_rows.row};
     set_result(p, call);
 }
-DRIVER(backward_weight)
+DRIVER(backward_weight, 1)

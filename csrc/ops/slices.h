@@ -34,4 +34,9 @@ void fnn_slices_pick(const fnn_call *call, const fnn_slices *s, double ns);
  * are added. */
 void fnn_slices_combine(const fnn_call *call, fnn_slices *s, fnn_combine combine, int dtype, void *workspace);
 
+/* index.c: of an index_select whose readers may take its rows from where they lie (fnn_call.picking). Where row j lies, from the
+ * first row on; and what makes its result after all. */
+const int64_t *fnn_late_positions(const fnn_call *select);
+void fnn_pick_rows(fnn_call *select);
+
 #endif
