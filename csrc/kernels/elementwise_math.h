@@ -10,6 +10,7 @@ BINARY(minimum, vec_select(vec_unordered(a, a), a, vec_min(a, b)))
 UNARY(neg, vec_neg(x))
 UNARY(abs, vec_abs(x))
 UNARY(square, vec_mul(x, x))
+BINARY(square_backward, vec_add(vec_mul(a, b), vec_mul(a, b))) /* dy, x */
 UNARY(sqrt, vec_sqrt(x))
 UNARY(exp, vec_exp(x))
 UNARY(log, vec_log(x))

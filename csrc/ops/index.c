@@ -12,6 +12,8 @@ enum {
     PIECES = 4096  /* indices that one chunk of gather moves */
 };
 
+static const double PICK_NS = 0.2; /* a byte */
+
 /* Shape of the picked tensor: `axis` becomes as long as the index, or vanishes for a 0-d one. */
 static int picked_shape(fnn_call *call, const fnn_tensor *whole, const fnn_tensor *index, int64_t axis, int *rank,
                         ptrdiff_t *shape) {
@@ -67,14 +69,16 @@ const int64_t *fnn_late_positions(const fnn_call *select) { return select->share
 void fnn_pick_rows(fnn_call *select) {
     fnn_slices s = fnn_slices_of(select->in[0], select->out[0], 0, 1, 0);
     s.at = fnn_late_positions(select);
-    if (!select->is_picked && fnn_numel(select->out[0])) fnn_slices_pick(select, &s, fnn_cost(select));
+    const double bytes = (double)(fnn_numel(select->out[0]) * (ptrdiff_t)s.size);
+    if (!select->is_picked && bytes > 0) fnn_slices_pick(select, &s, PICK_NS * bytes);
     select->is_picked = 1;
 }
 
 /* What is picked counts, not what it is picked from. */
 static double index_select_cost(const fnn_call *call) {
     const fnn_tensor *y = call->out[0];
-    return 0.2 * (double)(fnn_numel(y) * (ptrdiff_t)fnn_itemsize(y->dtype));
+    if (call->is_late) return 2 * (double)fnn_numel(call->in[1]);
+    return PICK_NS * (double)(fnn_numel(y) * (ptrdiff_t)fnn_itemsize(y->dtype));
 }
 
 const fnn_driver fnn_index_select = {.infer = index_select_infer, .workspace = index_workspace,

@@ -121,8 +121,7 @@ def mul(input: Tensor | float, other: Tensor | float, *, out: Tensor | None = No
 def _mul_backward(node, dy):
     a, b = node.saved
     if a is b:
-        half = launch.mul(dy, a)
-        return launch.add(half, half), None
+        return launch.square_backward(dy, a), None
     return _back(node, launch.mul(dy, b) if node.needs[0] else None, launch.mul(dy, a) if node.needs[1] else None)
 
 
@@ -251,7 +250,7 @@ def square(input: Tensor) -> Tensor:
 
 def _square_backward(node, dy):
     (x,) = node.saved
-    return launch.mul(dy, launch.add(x, x))
+    return launch.square_backward(dy, x)
 
 
 def exp(input: Tensor) -> Tensor:
