@@ -195,9 +195,9 @@ static int may_fail(const record *r) {
     return 0;
 }
 
-/* Whether `f` may run within the chain of record r, part by part: it reads what the chain makes, and meets the chain's memory
- * nowhere but in those parts. */
-static int fits_chain(const fnn_program *program, int r, const record *f) {
+/* How often `f`, which may run within the chain of record r, part by part, reads what the chain makes; -1: it meets the chain's memory
+ * elsewhere than in those parts. */
+static int meets_chain(const fnn_program *program, int r, const record *f) {
     const record *head = program->records[r];
     int reads = 0;
     for (const record *q = head; q; q = q->follower)
@@ -207,7 +207,7 @@ static int fits_chain(const fnn_program *program, int r, const record *f) {
                 if (mine->storage != its->storage) continue;
                 if (k >= FNN_MAX_ARGS && j >= FNN_MAX_ARGS) continue; /* both read it */
                 int by_parts = q != head || k == 0 || (fnn_ops[head->call.op].flags & FNN_ELEMENTWISE);
-                if (!by_parts || !same_view(mine, its)) return 0;
+                if (!by_parts || !same_view(mine, its)) return -1;
                 reads |= j >= FNN_MAX_ARGS && k < FNN_MAX_ARGS;
             }
     return reads;
@@ -302,6 +302,29 @@ static void write_in_place(fnn_program *program, record *head, const record *las
     for (record *q = head; q; q = q->follower) replace(q, s, &f->operands[0]);
 }
 
+/* Whether a record may run behind others: elementwise on memory that lies like `made`. */
+static int can_follow(const record *f, const record *head) {
+    return (fnn_ops[f->call.op].flags & FNN_ELEMENTWISE) && f->call.flush == head->call.flush && lies_like(f, &head->operands[0].tensor);
+}
+
+/* The record between r and `next` that makes what `next` reads besides the chain's, and may run in the chain before it, as a penalty's
+ * gradient may between that of the weights and their sum; -1: none. */
+static int partner_of(const fnn_program *program, int r, int next) {
+    for (int i = r + 1; i < next; i++) {
+        const record *e = program->records[i];
+        if (!fnn_depends_on(program->records[next], e)) continue;
+        const int joins = !e->follower && can_follow(e, program->records[r]) && meets_chain(program, r, e) == 0;
+        return joins && can_move_up(program, r, i) ? i : -1;
+    }
+    return -1;
+}
+
+static record *append(fnn_program *program, record *last, int next) {
+    last->follower = detach(program, next);
+    last->call.follower = &last->follower->call;
+    return last->follower;
+}
+
 /* A dense elementwise call moves behind the call that makes its input, and runs on each part of the result while it is in cache:
  * updates behind weight gradients, ReLU and residual sums behind batch normalisation, ReLU's gradient behind pooling's. Every
  * element goes through the same kernels in the same order. Most is gained where weights are the traffic: without it a step of an
@@ -314,12 +337,12 @@ static int elementwise_behind(fnn_program *program, int r) {
     if ((fnn_ops[head->call.op].flags & FNN_ELEMENTWISE) && !lies_like(head, made)) return 0;
     for (int next = r + 1; next < program->num_records; next++) {
         record *f = program->records[next];
-        if (!(fnn_ops[f->call.op].flags & FNN_ELEMENTWISE) || f->call.flush != head->call.flush) continue;
-        if (!lies_like(f, made) || !fits_chain(program, r, f) || !can_move_up(program, r, next)) continue;
+        if (!can_follow(f, head) || meets_chain(program, r, f) <= 0) continue;
+        const int partner = can_move_up(program, r, next) ? -1 : partner_of(program, r, next);
+        if (partner >= 0) last = append(program, last, partner), next--, fused++;
+        if (!can_move_up(program, r, next)) continue;
         write_in_place(program, head, last, f);
-        last->follower = detach(program, next--);
-        last->call.follower = &last->follower->call;
-        last = last->follower;
+        last = append(program, last, next--);
         fused++;
     }
     return fused;

@@ -223,7 +223,7 @@ def test_gradients_that_only_updates_want_have_no_memory(inputs, outputs, thread
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("squared", [lambda w: w * w, lambda w: w ** 2])
 def test_a_penalty_on_weights_joins_their_gradient(squared, threads):
-    """The gradient of a sum is one element, repeated: what it meets is dense still, and nothing is between a gradient and its update."""
+    """The gradient of a sum is one element, repeated: what it meets is dense still, and runs between that of weights and the update."""
     x = fastnn.tensor(np.random.default_rng(3).standard_normal((20, 150)), dtype=fastnn.float32)
 
     def train(captured):
@@ -246,7 +246,7 @@ def test_a_penalty_on_weights_joins_their_gradient(squared, threads):
         replayed, other, program = train(captured=True)
     assert losses == replayed
     np.testing.assert_array_equal(weight, other)
-    assert "linear_backward_weight > add > sgd_momentum_step" in program.summary()
+    assert "linear_backward_weight > square_backward > add > sgd_momentum_step" in program.summary()
 
 
 @pytest.mark.parametrize("rows, sums", [(9, True), (1100, False)])  # 1100: a sum in two blocks of k

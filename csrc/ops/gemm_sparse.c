@@ -77,8 +77,8 @@ static int follows_by_chunks(const plan *p) { return !p->swapped && p->groups ==
 
 static ptrdiff_t near_row(const plan *p) { return fnn_gemm_copied_row(TILE_ROWS, p->size); }
 
-/* Chunks of rows take all panels, if these are few, or stay near and rows are many; else a chunk is one panel. Columns of C are whole
- * vectors. */
+/* Chunks of rows take all panels, if these are few, or stay near and rows are many, and are whole tiles; else a chunk is one panel.
+ * Columns of C are whole vectors. */
 static void choose_chunks(plan *p) {
     const int is_near = p->panels * (ptrdiff_t)panel_bytes(p) <= NEAR_BYTES;
     const int by_rows = p->panels < ENOUGH_CHUNKS || (is_near && p->rows >= FEW_CHUNKS * TILE_ROWS);
@@ -90,6 +90,7 @@ static void choose_chunks(plan *p) {
     p->part = fnn_round_up(fnn_ceil_div(p->rows, p->parts), p->swapped ? p->K->lanes : 1), p->parts = fnn_ceil_div(p->rows, p->part);
     const ptrdiff_t tile = fnn_round_up(fnn_max(TILE_BYTES / (p->wide * p->size), 1), p->K->lanes);
     p->tile = fnn_min(fnn_min(tile, TILE_ROWS), p->part);
+    if (by_rows) p->part = (p->part + p->tile / 2) / p->tile * p->tile, p->parts = fnn_ceil_div(p->rows, p->part);
     p->mark_chunks = by_rows ? 0 : fnn_ceil_div(p->rows, MARK_ROWS);
     p->panel_chunks = !by_rows && p->parts == 1 && panel_bytes(p) <= OWN_BYTES ? 0 : p->panels * fnn_ceil_div(p->g->K, PANEL_ROWS);
 }
@@ -137,21 +138,34 @@ static double sparse_ns(const plan *p, double entries) { return prepare_ns(p) + 
 
 /* ---- how many elements are 0 ---- */
 
-static int is_zero(const fnn_matrix *m, ptrdiff_t row, ptrdiff_t col, int dtype) {
-    const void *at = fnn_at(m->data, row * m->row + col * m->col, dtype);
-    return dtype == FNN_FLOAT64 ? *(const double *)at == 0 : *(const float *)at == 0;
+static ptrdiff_t length_of(const plan *p) { return p->across ? p->rows : p->g->K; }
+
+/* Where the i-th of RUNS runs begins, of so many elements. */
+static const char *run_at(const plan *p, ptrdiff_t i, ptrdiff_t run) {
+    const ptrdiff_t lines = p->across ? p->g->K : p->rows, line = (lines * (2 * i + 1) / (2 * RUNS) + i * 7) % lines;
+    const ptrdiff_t at = p->picking ? (ptrdiff_t)fnn_late_positions(p->picking)[line] : line;
+    return (const char *)p->marked.data + at * p->line + i * 21 % RUNS * (length_of(p) - run + 1) / RUNS * p->size;
 }
 
-/* What share of some elements here and there in the operand to be marked is not 0, in runs of neighbours. */
+/* Lines may be far away: runs are asked for before they are looked at. */
+static void ask_for_runs(const plan *p, ptrdiff_t first, ptrdiff_t end, ptrdiff_t run) {
+    for (ptrdiff_t i = first; i < end; i++) __builtin_prefetch(run_at(p, i, run));
+}
+
+static ptrdiff_t count_zeros(const char *at, ptrdiff_t n, int dtype) {
+    ptrdiff_t zeros = 0;
+    for (ptrdiff_t j = 0; j < n; j++) zeros += dtype == FNN_FLOAT64 ? ((const double *)at)[j] == 0 : ((const float *)at)[j] == 0;
+    return zeros;
+}
+
+/* What share of some elements here and there in the operand to be marked is not 0, in runs of neighbours on its lines. */
 static double density(const plan *p) {
-    const fnn_matrix m = p->marked.col == 1 ? p->marked : fnn_turned(p->marked);
-    const ptrdiff_t rows = p->marked.col == 1 ? p->rows : p->g->K, length = p->marked.col == 1 ? p->g->K : p->rows;
-    const ptrdiff_t run = fnn_min(RUN, length), starts = length - run + 1;
+    const ptrdiff_t run = fnn_min(RUN, length_of(p));
     ptrdiff_t zeros = 0, seen = 0;
-    for (ptrdiff_t i = 0; i < RUNS && (i < FIRST_RUNS || (double)zeros > (1 - MOST_DENSITY) * (double)seen / 2); i++) {
-        ptrdiff_t row = (rows * (2 * i + 1) / (2 * RUNS) + i * 7) % rows, first = i * 21 % RUNS * starts / RUNS;
-        if (p->picking) row = fnn_late_positions(p->picking)[row];
-        for (ptrdiff_t j = first; j < first + run; j++, seen++) zeros += is_zero(&m, row, j, p->g->dtype);
+    ask_for_runs(p, 0, FIRST_RUNS, run);
+    for (ptrdiff_t i = 0; i < RUNS && (i < FIRST_RUNS || (double)zeros > (1 - MOST_DENSITY) * (double)seen / 2); i++, seen += run) {
+        if (i == FIRST_RUNS) ask_for_runs(p, FIRST_RUNS, RUNS, run);
+        zeros += count_zeros(run_at(p, i, run), run, p->g->dtype);
     }
     return 1 - (double)zeros / (double)seen;
 }
