@@ -195,7 +195,7 @@ static int may_fail(const record *r) {
     return 0;
 }
 
-/* How often `f`, which may run within the chain of record r, part by part, reads what the chain makes; -1: it meets the chain's memory
+/* Whether `f`, which may run within the chain of record r, part by part, reads what the chain makes; -1: it meets the chain's memory
  * elsewhere than in those parts. */
 static int meets_chain(const fnn_program *program, int r, const record *f) {
     const record *head = program->records[r];
@@ -213,18 +213,20 @@ static int meets_chain(const fnn_program *program, int r, const record *f) {
     return reads;
 }
 
-/* Whether record `next` may move up behind record r: nobody in between shares what it writes, or writes what it reads, and no
- * lasting write comes before a call that may fail. */
-static int can_move_up(const fnn_program *program, int r, int next) {
+/* Whether record `next` may move up behind record r: nobody in between, but `partner`, shares what it writes, or writes what it reads,
+ * and no lasting write comes before a call that may fail. */
+static int can_move_up_with(const fnn_program *program, int r, int next, int partner) {
     const record *f = program->records[next];
     const int lasts = fnn_writes_fixed(program, f);
     for (int i = r + 1; i < program->num_records; i++)
         for (const record *q = program->records[i]; q; q = q->follower) {
-            if (i < next && fnn_depends_on(f, q)) return 0;
+            if (i < next && i != partner && fnn_depends_on(f, q)) return 0;
             if (lasts && i != next && may_fail(q)) return 0;
         }
     return 1;
 }
+
+static int can_move_up(const fnn_program *program, int r, int next) { return can_move_up_with(program, r, next, -1); }
 
 /* Whether `next` may take the place of record r's result, which nobody else wants: it writes nothing that r reads. */
 static int takes_result(const fnn_program *program, int r, const record *next) {
@@ -307,16 +309,25 @@ static int can_follow(const record *f, const record *head) {
     return (fnn_ops[f->call.op].flags & FNN_ELEMENTWISE) && f->call.flush == head->call.flush && lies_like(f, &head->operands[0].tensor);
 }
 
-/* The record between r and `next` that makes what `next` reads besides the chain's, and may run in the chain before it, as a penalty's
- * gradient may between that of the weights and their sum; -1: none. */
+/* Whether two records meet, where one of them writes, in the same elements only. */
+static int meet_alike(const record *a, const record *b) {
+    for (int k = 0; k < MAX_OPERANDS; k++)
+        for (int j = 0; j < MAX_OPERANDS && a->operands[k].storage >= 0; j++) {
+            if (a->operands[k].storage != b->operands[j].storage || (k >= FNN_MAX_ARGS && j >= FNN_MAX_ARGS)) continue;
+            if (!same_view(&a->operands[k], &b->operands[j])) return 0;
+        }
+    return 1;
+}
+
+/* The only record between r and `next` that keeps this one from moving up, and may run in the chain before it, as a penalty's gradient
+ * may between that of the weights and their sum; -1: none. */
 static int partner_of(const fnn_program *program, int r, int next) {
-    for (int i = r + 1; i < next; i++) {
-        const record *e = program->records[i];
-        if (!fnn_depends_on(program->records[next], e)) continue;
-        const int joins = !e->follower && can_follow(e, program->records[r]) && meets_chain(program, r, e) == 0;
-        return joins && can_move_up(program, r, i) ? i : -1;
-    }
-    return -1;
+    const record *f = program->records[next];
+    int i = r + 1;
+    while (i < next && !fnn_depends_on(f, program->records[i])) i++;
+    if (i == next || !can_move_up_with(program, r, next, i) || !can_move_up(program, r, i)) return -1;
+    const record *e = program->records[i];
+    return !e->follower && can_follow(e, program->records[r]) && !meets_chain(program, r, e) && meet_alike(f, e) ? i : -1;
 }
 
 static record *append(fnn_program *program, record *last, int next) {
@@ -339,8 +350,8 @@ static int elementwise_behind(fnn_program *program, int r) {
         record *f = program->records[next];
         if (!can_follow(f, head) || meets_chain(program, r, f) <= 0) continue;
         const int partner = can_move_up(program, r, next) ? -1 : partner_of(program, r, next);
+        if (partner < 0 && !can_move_up(program, r, next)) continue;
         if (partner >= 0) last = append(program, last, partner), next--, fused++;
-        if (!can_move_up(program, r, next)) continue;
         write_in_place(program, head, last, f);
         last = append(program, last, next--);
         fused++;

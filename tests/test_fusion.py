@@ -249,6 +249,29 @@ def test_a_penalty_on_weights_joins_their_gradient(squared, threads):
     assert "linear_backward_weight > square_backward > add > sgd_momentum_step" in program.summary()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_who_reads_other_elements_than_were_made_beside_it_waits_for_all_of_them(threads):
+    """Between a call and the one that would follow it another makes what that one reads too: one element of it, or neighbours."""
+    x, z = (fastnn.tensor(np.random.default_rng(k).standard_normal((64, 1000)), dtype=fastnn.float32) for k in (0, 1))
+    room = fastnn.zeros(2, 64, 1000)
+
+    def one_element(x, z):
+        return launch.add(launch.mul(x, x), launch.mul(z, z)[0, 5])
+
+    def neighbours(x, z):
+        made = launch.mul(x, x)
+        launch.mul(z, z, out=room.flatten()[:64000].reshape(64, 1000))
+        return launch.add(made, room.flatten()[1:64001].reshape(64, 1000))
+
+    for step in (one_element, neighbours):
+        want = step(x, z).numpy()
+        program = capture(step)
+        with forced_threads(threads):
+            for _ in range(5):
+                np.testing.assert_array_equal(program(x, z).numpy(), want)
+        assert program.replays == 3 and "elementwise_behind" not in program.summary()
+
+
 @pytest.mark.parametrize("rows, sums", [(9, True), (1100, False)])  # 1100: a sum in two blocks of k
 def test_gradients_that_others_want_or_that_need_several_blocks_keep_their_memory(rows, sums):
     fastnn.manual_seed(0)

@@ -161,3 +161,20 @@ def test_profiles_count_positions_where_rows_are_left_to_their_readers():
     weight = fastnn.tensor(np.random.default_rng(0).standard_normal((50, 784)).astype(np.float32))
     found = fastnn.profile(lambda rows: launch.linear_forward(x.index_select(0, rows), weight, None), positions()[0])
     assert {one.name: one.nbytes for one in found.launches}["index_select+late"] == 8 * BATCH
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_gradients_of_few_columns(width):
+    """Rows of one element, which only the weights' gradient reads."""
+    x, _ = data(width, np.float32)
+    rng = np.random.default_rng(1)
+    dy, rows = fastnn.tensor(rng.standard_normal((1024, 512)).astype(np.float32)), fastnn.tensor(rng.integers(0, ROWS, 1024))
+
+    def step(rows):
+        return launch.linear_backward_weight(dy, x.index_select(0, rows))
+
+    want = step(rows).numpy()
+    program = capture(step)
+    for _ in range(4):
+        np.testing.assert_array_equal(program(rows).numpy(), want)
+    assert is_fused(program)

@@ -36,7 +36,7 @@ enum { MARKED_BITS = 8 * (int)sizeof(real), MARKED_ACROSS = 8 };
 
 /* Marks the lanes of some vectors of lines, at most MARKED_BITS, the last vector's first `rest`: for each a word, a bit for each line. As
  * much is asked for of the lines that come next. */
-INLINE void marks_across(ptrdiff_t lines, int vecs, ptrdiff_t rest, const void *const *x, ptrdiff_t from, ireal *to) {
+INLINE void marks_across(ptrdiff_t lines, int vecs, ptrdiff_t rest, const void *const *x, ptrdiff_t from, real *to) {
     const ivec none = vec_as_ivec(vec_zero());
     ivec found[MARKED_ACROSS];
 #pragma GCC unroll 8
@@ -52,14 +52,14 @@ INLINE void marks_across(ptrdiff_t lines, int vecs, ptrdiff_t rest, const void *
         }
     }
 #pragma GCC unroll 8
-    for (int v = 0; v < vecs; v++) vec_store((real *)to + v * LANES, ivec_as_vec(found[v]));
+    for (int v = 0; v < vecs; v++) vec_store(to + v * LANES, ivec_as_vec(found[v]));
 }
 
 /* The same of rows across lines, at most FNN_MARKED_DEPTH, behind which x lists as many: for each of n columns a word, a bit for each
  * line. */
 static void gemm_mark_across_kernel(ptrdiff_t lines, ptrdiff_t n, const void *const *x, ptrdiff_t from, uint64_t *marks, ptrdiff_t apart,
                                     ptrdiff_t *marked) {
-    ireal found[FNN_MARKED_DEPTH / MARKED_BITS][FNN_MARKED_DEPTH + LANES];
+    real found[FNN_MARKED_DEPTH / MARKED_BITS][FNN_MARKED_DEPTH + LANES]; /* bits */
     ptrdiff_t all = 0;
     for (ptrdiff_t i = 0; i < FNN_MARKED_DEPTH; i += MARKED_BITS) {
         const ptrdiff_t m = lines - i < MARKED_BITS ? lines - i : MARKED_BITS;
@@ -70,8 +70,11 @@ static void gemm_mark_across_kernel(ptrdiff_t lines, ptrdiff_t n, const void *co
     }
     for (ptrdiff_t k = 0; k < n; k++) {
         uint64_t word = 0;
-        for (int i = 0; i < FNN_MARKED_DEPTH / MARKED_BITS; i++)
-            word |= ((uint64_t)found[i][k] & (~(uint64_t)0 >> (64 - MARKED_BITS))) << (i * MARKED_BITS % 64);
+        for (int i = 0; i < FNN_MARKED_DEPTH / MARKED_BITS; i++) {
+            ireal bits;
+            memcpy(&bits, &found[i][k], sizeof bits);
+            word |= ((uint64_t)bits & (~(uint64_t)0 >> (64 - MARKED_BITS))) << (i * MARKED_BITS);
+        }
         marks[k * apart] = word, all += __builtin_popcountll(word);
     }
     *marked = all;

@@ -552,7 +552,9 @@ void fnn_gemm_workspace(const fnn_gemm *g, fnn_workspace *ws) {
 }
 
 int fnn_gemm_can_read_rows(const fnn_gemm *g) { return may_be_sparse(g); }
-int fnn_gemm_run_rows(const fnn_call *call, const fnn_gemm *g, void *shared) { return fnn_gemm_sparse_run(call, g, shared); }
+int fnn_gemm_run_rows(const fnn_call *call, const fnn_gemm *g, void *shared) {
+    return may_be_sparse(g) && fnn_gemm_sparse_run(call, g, shared);
+}
 
 void fnn_gemm_run(const fnn_call *call, const fnn_gemm *g, void *shared) {
     if (fnn_gemm_batches(g) * g->M * g->N == 0) return;

@@ -37,8 +37,8 @@ enum {
     ENOUGH_CHUNKS = 4        /* ... and enough */
 };
 /* Nanoseconds: what a product must take for zeros to matter; a marked element and a vector's multiply-add with it, which wait for
- * their sums' latency at least; a word of marks, whose end the CPU cannot foresee; marking a vector of elements, and turning one
- * before; copying one; one more loop. (Zen 3.) */
+ * their sums' latency at least; a word of marks, whose end the CPU cannot foresee; marking a vector of elements; transposing one of
+ * C; copying one; one more loop. (Zen 3.) */
 static const double LEAST_NS = 40000, ENTRY_NS = 0.2, VEC_NS = 0.2, LEAST_ENTRY_NS = 1.3, WORD_NS = 6, MARK_NS = 0.6, TURN_NS = 0.8,
                     COPY_NS = 0.8, LOOP_NS = 2000;
 static const double GAIN = 0.8, MOST_DENSITY = 0.42;
@@ -101,7 +101,7 @@ static void make_plan(plan *p, const fnn_gemm *g, int swapped, void *shared) {
     p->rows = swapped ? g->N : g->M, p->cols = swapped ? g->M : g->N;
     p->marked = swapped ? fnn_turned(g->b) : g->a, p->dense = swapped ? fnn_turned(g->a) : g->b;
     p->picking = swapped ? g->b.picking : g->a.picking;
-    p->across = p->marked.col != 1, p->line = (p->across ? p->marked.col : p->marked.row) * p->size;
+    p->across = p->picking ? swapped : p->marked.col != 1, p->line = (p->across ? p->marked.col : p->marked.row) * p->size;
     p->is_aliased = p->across && !p->picking && p->line % ALIAS_BYTES == 0;
     const ptrdiff_t vecs = fnn_ceil_div(p->cols, p->K->lanes);
     p->panels = fnn_ceil_div(vecs, FNN_MARKED_VECS);
