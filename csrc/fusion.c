@@ -304,7 +304,7 @@ static void write_in_place(fnn_program *program, record *head, const record *las
     for (record *q = head; q; q = q->follower) replace(q, s, &f->operands[0]);
 }
 
-/* Whether a record may run behind others: elementwise on memory that lies like `made`. */
+/* Whether a record may run behind another: elementwise on memory that lies like what that one makes. */
 static int can_follow(const record *f, const record *head) {
     return (fnn_ops[f->call.op].flags & FNN_ELEMENTWISE) && f->call.flush == head->call.flush && lies_like(f, &head->operands[0].tensor);
 }
@@ -349,8 +349,8 @@ static int elementwise_behind(fnn_program *program, int r) {
     for (int next = r + 1; next < program->num_records; next++) {
         record *f = program->records[next];
         if (!can_follow(f, head) || meets_chain(program, r, f) <= 0) continue;
-        const int partner = can_move_up(program, r, next) ? -1 : partner_of(program, r, next);
-        if (partner < 0 && !can_move_up(program, r, next)) continue;
+        const int moves = can_move_up(program, r, next), partner = moves ? -1 : partner_of(program, r, next);
+        if (!moves && partner < 0) continue;
         if (partner >= 0) last = append(program, last, partner), next--, fused++;
         write_in_place(program, head, last, f);
         last = append(program, last, next--);
@@ -509,8 +509,9 @@ static int reads_rows(const record *q, const record *select) {
         const operand *x = &q->operands[k];
         if (x->storage != s) continue;
         const int is_whole = x->offset == select->operands[0].offset && fnn_numel(&x->tensor) == fnn_numel(&select->operands[0].tensor);
-        if (reads++ || !is_whole || x->tensor.rank != 2 || x->tensor.shape[0] != select->operands[0].tensor.shape[0]) return 0;
-        if (!fnn_is_contiguous(&x->tensor) || !driver->can_read_rows(&q->call, k - FNN_MAX_ARGS)) return 0;
+        const int is_matrix = x->tensor.rank == 2 && x->tensor.shape[0] == select->operands[0].tensor.shape[0];
+        if (k < FNN_MAX_ARGS || reads++ || !is_whole || !is_matrix || !fnn_is_contiguous(&x->tensor)) return 0;
+        if (!driver->can_read_rows(&q->call, k - FNN_MAX_ARGS)) return 0;
     }
     return reads;
 }

@@ -4,8 +4,9 @@
  * Zeros are seen when the call runs: a few runs of both operands are looked at, and if a model of what it costs says so, the other
  * operand is copied into panels of some vectors, what is not 0 in A's rows or B's columns is marked, a bit each, and each row
  * takes, of every panel, the rows that are marked. Where B is marked, C comes transposed. Chunks of rows mark what they take, and
- * multiply it while it is in the first-level cache; chunks of one panel share all marks. Rows may be contiguous or columns, whose marks
- * are transposed, and may be those that a batch picks from a data set (fnn_call.picking): both are read where they lie.
+ * multiply it while it is in the first-level cache; chunks of one panel share all marks. Rows may be contiguous or columns in memory, and
+ * may be those that a batch picks from a data set (fnn_call.picking): all are read where they lie, but lines that would share few
+ * sets of that cache.
  *
  * A multiply-add of 0 changes no sum, so the bits are those of the dense way, and the choice is free: no result depends on it. There
  * are two exceptions, -0, which only underflow makes, and 0 times infinity: where -0 comes out or a panel is not finite, all elements
@@ -22,8 +23,8 @@ enum {
     FIRST_RUNS = 6,          /* ... but of dense data only so many */
     RUN = 8,
     PANEL_ROWS = 96,         /* of a panel for all, copied together */
-    MOST_LINES = FNN_MARKED_DEPTH,
-    MARK_ROWS = 64,          /* marked together */
+    MOST_LINES = FNN_MARKED_DEPTH, /* marked together, ... */
+    MARK_ROWS = 16,          /* ... for all so many where they are rows */
     ALIAS_BYTES = 512,       /* lines that are a multiple apart do not all have place in a first-level cache */
     OWN_BYTES = 1 << 20,     /* of a panel that a chunk copies itself, if it is the only one to use it */
     BLOCK_BYTES = 256 << 10, /* most of C in a chunk: half of a second-level cache */
@@ -59,7 +60,8 @@ typedef struct {
     ptrdiff_t part, parts;    /* rows in a chunk, and how many are all; and ... */
     ptrdiff_t tile;           /* ... so many at a time */
     ptrdiff_t panel_chunks;   /* 0: each chunk copies its own panel */
-    ptrdiff_t mark_chunks;    /* 0: each chunk marks its own rows, a tile at a time */
+    ptrdiff_t mark_chunks;    /* 0: each chunk marks its own rows, a tile at a time; else ... */
+    ptrdiff_t mark_rows;      /* ... so many a chunk */
     char *panel;              /* for all, ... */
     int *is_finite, all;      /* ... by chunk, and together */
     ptrdiff_t words;          /* of marks in a row */
@@ -91,7 +93,7 @@ static void choose_chunks(plan *p) {
     const ptrdiff_t tile = fnn_round_up(fnn_max(TILE_BYTES / (p->wide * p->size), 1), p->K->lanes);
     p->tile = fnn_min(fnn_min(tile, TILE_ROWS), p->part);
     if (by_rows) p->part = (p->part + p->tile / 2) / p->tile * p->tile, p->parts = fnn_ceil_div(p->rows, p->part);
-    p->mark_chunks = by_rows ? 0 : fnn_ceil_div(p->rows, MARK_ROWS);
+    p->mark_rows = p->across ? MOST_LINES : MARK_ROWS, p->mark_chunks = by_rows ? 0 : fnn_ceil_div(p->rows, p->mark_rows);
     p->panel_chunks = !by_rows && p->parts == 1 && panel_bytes(p) <= OWN_BYTES ? 0 : p->panels * fnn_ceil_div(p->g->K, PANEL_ROWS);
 }
 
@@ -219,7 +221,7 @@ static ptrdiff_t mark(const plan *p, stretch *s, uint64_t *marks, ptrdiff_t apar
 }
 
 static void mark_for_all(const plan *p, ptrdiff_t chunk) {
-    const ptrdiff_t row = chunk * MARK_ROWS, n = fnn_min(MARK_ROWS, p->rows - row);
+    const ptrdiff_t row = chunk * p->mark_rows, n = fnn_min(p->mark_rows, p->rows - row);
     p->count[chunk] = 0;
     for (ptrdiff_t w = 0; w < p->words; w++) {
         stretch s = stretch_of(p, row, n, w * FNN_MARKED_DEPTH);

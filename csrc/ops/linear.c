@@ -50,28 +50,28 @@ static const char *algorithm_of(const fnn_call *call, setup_function *setup) {
 }
 
 static void workspace_of(const fnn_call *call, fnn_workspace *ws, setup_function *setup) {
-    const fnn_call plain = with_rows_in_memory(call);
-    fnn_workspace rows = {0};
     fnn_product p;
     read_call(call, setup, NULL, &p);
-    if (call->picking) fnn_product_workspace(&p, &rows);
-    read_call(&plain, setup, NULL, &p);
     fnn_product_workspace(&p, ws);
-    fnn_enlarge(ws, rows.shared, rows.scratch);
+    if (!call->picking) return;
+    const fnn_call plain = with_rows_in_memory(call);
+    fnn_workspace copied = {0};
+    workspace_of(&plain, &copied, setup);
+    fnn_enlarge(ws, copied.shared, copied.scratch);
 }
 
 /* Rows that zeros do not let it read where they lie are picked first, unless another reader had them picked. */
 static int run_of(fnn_call *call, setup_function *setup) {
     fnn_product p;
-    if (call->picking && !call->picking->is_picked) {
-        read_call(call, setup, call->shared, &p);
-        if (fnn_product_run_rows(call, &p, call->out[0])) return FNN_OK;
-        fnn_pick_rows(call->picking);
+    if (!call->picking || !call->picking->is_picked) read_call(call, setup, call->shared, &p);
+    if (!call->picking) {
+        fnn_product_run(call, &p, call->out[0]);
+        return FNN_OK;
     }
-    const fnn_call plain = with_rows_in_memory(call);
-    read_call(&plain, setup, call->shared, &p);
-    fnn_product_run(&plain, &p, call->out[0]);
-    return FNN_OK;
+    if (!call->picking->is_picked && fnn_product_run_rows(call, &p, call->out[0])) return FNN_OK;
+    fnn_pick_rows(call->picking);
+    fnn_call plain = with_rows_in_memory(call);
+    return run_of(&plain, setup);
 }
 
 static int can_read_rows(const fnn_call *call, setup_function *setup) {
